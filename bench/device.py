@@ -1,0 +1,231 @@
+"""Which device am I on, is it the one asked for, can this torch build run it, what disturbs it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import gpus, nvml, precision
+from bench.records import CPU, Cell, Conditions, Device, TensorgapError, Unsupported
+
+# Other processes that take more of the host's CPU time than this slow what is measured there.
+_QUIET_SHARE = 0.05
+# Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
+_SLOWDOWNS = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
+
+
+class WrongDevice(Exception):
+    """The device is of another type than the cell asks for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The device that a cell runs on, with what it needs to be measured."""
+
+    type: str  # torch's name: cuda or cpu
+    device: Device
+    gpu: nvml.Gpu | None
+    doubts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The surroundings at one moment."""
+
+    load: float
+    host_busy_s: float | None
+    own_busy_s: float
+    host_s: float
+    sm_mhz: float | None
+    memory_mhz: float | None
+    temperature_c: float | None
+    clocks_event_reasons: int | None
+    foreign_processes: tuple[int, ...] | None
+
+
+def acquire(cell: Cell, driver: nvml.Driver) -> Found:
+    """The device that this process may use, checked against the cell and with one real kernel.
+
+    Raises:
+        Unsupported: this device or this torch build cannot run the cell.
+        WrongDevice: it is of another type than was asked for.
+    """
+    found = _cpu(cell) if cell.gpu_type == CPU else _cuda(cell, driver)
+    _run_one_kernel(cell.precision, found)
+    return found
+
+
+def observe(gpu: nvml.Gpu | None) -> Observation:
+    """Read the surroundings now."""
+    times = os.times()
+    return Observation(
+        load=os.getloadavg()[0],
+        host_busy_s=_host_busy_s(),
+        own_busy_s=times.user + times.system,
+        host_s=time.monotonic() * (os.cpu_count() or 1),
+        sm_mhz=gpu.sm_mhz() if gpu else None,
+        memory_mhz=gpu.memory_mhz() if gpu else None,
+        temperature_c=gpu.temperature_c() if gpu else None,
+        clocks_event_reasons=gpu.clocks_event_reasons() if gpu else None,
+        foreign_processes=gpu.foreign_processes({os.getpid()}) if gpu else None,
+    )
+
+
+def conditions(before: Observation, after: Observation) -> Conditions:
+    """What surrounded a measurement, from an observation on either side of it."""
+    other = None
+    if before.host_busy_s is not None and after.host_busy_s is not None:
+        busy = after.host_busy_s - before.host_busy_s
+        own = after.own_busy_s - before.own_busy_s
+        total = after.host_s - before.host_s
+        other = min(1.0, max(0.0, (busy - own) / total)) if total > 0 else None
+    foreign = after.foreign_processes
+    return Conditions(
+        load_before=before.load,
+        load_after=after.load,
+        other_cpu_share=other,
+        sm_mhz_before=before.sm_mhz,
+        sm_mhz_after=after.sm_mhz,
+        memory_mhz_after=after.memory_mhz,
+        temperature_c_before=before.temperature_c,
+        temperature_c_after=after.temperature_c,
+        clocks_event_reasons=after.clocks_event_reasons,
+        other_processes=None if foreign is None else len(foreign),
+    )
+
+
+def doubts(found: Conditions) -> list[str]:
+    """What in the surroundings weakens a measurement."""
+    doubts = []
+    if found.other_cpu_share is not None and found.other_cpu_share > _QUIET_SHARE:
+        doubts.append(f"others took {found.other_cpu_share:.0%} of the host's CPU time")
+    if found.other_processes:
+        doubts.append(f"{found.other_processes} other processes computed on the same GPU")
+    slowed = [name for bit, name in _SLOWDOWNS.items() if (found.clocks_event_reasons or 0) & bit]
+    if slowed:
+        doubts.append(f"clocks held down: {', '.join(slowed)}")
+    return doubts
+
+
+def cpu_name() -> str:
+    """The host CPU's model name."""
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The host CPU's instruction sets, as Linux names them; empty where it does not tell."""
+    for line in _cpuinfo():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _cpu(cell: Cell) -> Found:
+    import torch
+
+    doubt = precision.cpu_doubt(cell.precision, cpu_flags())
+    device = Device(
+        name=cpu_name(),
+        gpu_type=CPU,
+        hostname=socket.gethostname(),
+        cpu=cpu_name(),
+        threads=torch.get_num_threads(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+    return Found("cpu", device, None, (doubt,) if doubt else ())
+
+
+def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
+    import torch
+
+    if not torch.cuda.is_available():
+        facts = gpus.GPUS.get(cell.gpu_type)
+        hint = gpus.install_hint(facts.compute_capability if facts else (9, 0))
+        what = "has no CUDA" if torch.version.cuda is None else "finds no usable CUDA device"
+        raise Unsupported(f"torch {torch.__version__} {what} on this node; try: {hint}")
+    properties = torch.cuda.get_device_properties(0)
+    gpu_type = nvml.gpu_type(properties.name)
+    if gpu_type != cell.gpu_type:
+        raise WrongDevice(
+            f"asked for {cell.gpu_type}, found {properties.name} ({gpu_type}): the node's label"
+            " ray.io/accelerator-type is wrong"
+        )
+    capability = (properties.major, properties.minor)
+    doubts = [precision.gpu_doubt(cell.precision, capability)]
+    try:
+        gpu = driver.gpu(str(properties.uuid))
+    except TensorgapError as error:
+        gpu = None
+        doubts.append(f"no clocks, temperature or energy: {error}")
+    if gpu and gpu.mig:
+        doubts.append("a MIG slice: its neighbours share the memory system and the power")
+    device = Device(
+        name=properties.name,
+        gpu_type=gpu_type,
+        hostname=socket.gethostname(),
+        cpu=cpu_name(),
+        threads=torch.get_num_threads(),
+        memory_bytes=properties.total_memory,
+        uuid=gpu.uuid if gpu else str(properties.uuid),
+        pci_bus_id=gpu.pci_bus_id if gpu else None,
+        compute_capability=f"{capability[0]}.{capability[1]}",
+        multiprocessors=properties.multi_processor_count,
+        l2_bytes=getattr(properties, "L2_cache_size", None),
+        mig=gpu.mig if gpu else None,
+        power_limit_w=gpu.power_limit_w if gpu else None,
+    )
+    return Found("cuda", device, gpu, tuple(doubt for doubt in doubts if doubt))
+
+
+def _run_one_kernel(precision_name: str, found: Found) -> None:
+    """is_available() stays true on a GPU that this torch build has no kernels for."""
+    import torch
+
+    dtype = precision.autocast_type(precision_name, found.type) or precision.storage(precision_name)
+    try:
+        square = torch.ones(64, 64, dtype=dtype, device=found.type)
+        (square @ square).sum().item()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        if found.device.compute_capability is None:
+            raise Unsupported(
+                f"torch {torch.__version__} cannot multiply {dtype}: {first}"
+            ) from error
+        major, minor = map(int, found.device.compute_capability.split("."))
+        built = ", ".join(torch.cuda.get_arch_list()) or "none"
+        raise Unsupported(
+            f"torch {torch.__version__} cannot run on {found.device.name} (sm_{major}{minor};"
+            f" the build has {built}): {first}; try: {gpus.install_hint((major, minor))}"
+        ) from error
+
+
+def _host_busy_s() -> float | None:
+    """CPU time that all processes of the host have used, in s; None where Linux's /proc is not."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

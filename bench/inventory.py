@@ -1,0 +1,117 @@
+"""What one machine offers: its GPUs, its CPU, what meters energy there, and which software."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import device, gpus, nvml, precision, software
+from bench.meters import energy
+from bench.records import CPU, PRECISIONS, Unsupported
+
+_PACKAGES = ("torch", "transformers", "datasets", "ray", "pyarrow", "nvidia-ml-py")
+
+
+@dataclass(frozen=True)
+class Processor:
+    """One GPU, or the CPU."""
+
+    gpu_type: str
+    name: str
+    detail: str  # memory, compute capability, power limit
+    energy: str  # how it is metered, or why not
+    precisions: tuple[tuple[str, str | None], ...]  # what weakens each; None: nothing
+    unsupported: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """One machine."""
+
+    hostname: str
+    system: str
+    processors: tuple[Processor, ...]
+    driver: str | None
+    no_driver: str | None
+    packages: tuple[tuple[str, str | None], ...]
+
+
+def take() -> Inventory:
+    """Look at this machine. Imports neither torch nor Ray and starts nothing."""
+    with nvml.driver() as driver:
+        found = [_gpu(gpu) for gpu in driver.gpus()]
+        version, reason = driver.version, driver.reason
+    return Inventory(
+        hostname=socket.gethostname(),
+        system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        processors=(*found, _cpu()),
+        driver=version,
+        no_driver=reason,
+        packages=tuple((name, software.installed(name)) for name in _PACKAGES),
+    )
+
+
+def weakness(gpu_type: str, precision_name: str) -> str | None:
+    """What weakens a precision on a type, from the facts alone; None where nothing is known to.
+
+    Raises Unsupported where the type lacks it.
+    """
+    if gpu_type == CPU:
+        return precision.cpu_doubt(precision_name, device.cpu_flags())
+    facts = gpus.GPUS.get(gpu_type)
+    return precision.gpu_doubt(precision_name, facts.compute_capability) if facts else None
+
+
+def _gpu(gpu: nvml.Gpu) -> Processor:
+    capability = gpu.compute_capability
+    memory, limit = gpu.memory_bytes, gpu.power_limit_w
+    detail = [
+        f"{memory / 2**30:.0f} GiB" if memory else None,
+        f"compute capability {capability}" if capability else None,
+        f"limit {limit:.0f} W" if limit else None,
+        "MIG" if gpu.mig else None,
+    ]
+    major, minor = map(int, capability.split(".")) if capability else (0, 0)
+    able, unable = _precisions(lambda name: precision.gpu_doubt(name, (major, minor)))
+    return Processor(
+        gpu_type=gpu.gpu_type,
+        name=gpu.name,
+        detail=", ".join(part for part in detail if part),
+        energy=_energy(gpu),
+        precisions=able,
+        unsupported=unable,
+    )
+
+
+def _cpu() -> Processor:
+    able, unable = _precisions(lambda name: precision.cpu_doubt(name, device.cpu_flags()))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Processor(
+        gpu_type=CPU,
+        name=device.cpu_name(),
+        detail=f"{os.cpu_count()} CPUs, {memory / 2**30:.0f} GiB",
+        energy=_energy(None),
+        precisions=able,
+        unsupported=unable,
+    )
+
+
+def _energy(gpu: nvml.Gpu | None) -> str:
+    meter = energy.find_meter(gpu)
+    return f"none: {meter.reason}" if isinstance(meter, energy.NoMeter) else meter.method
+
+
+def _precisions(
+    doubt: Callable[[str], str | None],
+) -> tuple[tuple[tuple[str, str | None], ...], tuple[tuple[str, str], ...]]:
+    able: list[tuple[str, str | None]] = []
+    unable: list[tuple[str, str]] = []
+    for name in PRECISIONS:
+        try:
+            able.append((name, doubt(name)))
+        except Unsupported as error:
+            unable.append((name, str(error)))
+    return tuple(able), tuple(unable)

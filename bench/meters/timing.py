@@ -1,0 +1,202 @@
+"""Latency in a closed loop, throughput of a full queue.
+
+Latency: the host's clock around enqueue and synchronise, with device events beside it on CUDA; one
+forward at a time, as a single user would wait for it. Throughput: forwards are enqueued without
+waiting, with one synchronise at the end. No cache is flushed: GPT-2's weights (250 to 500 MB)
+exceed every L2. Garbage collection is off while a sample is taken.
+
+Nothing here knows torch: a `Queue` runs and awaits one forward, so that the rules are tested on a
+virtual clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from bench import stats
+from bench.records import Sampling, Timing
+
+_FEWEST_WARMUP_ITERATIONS = 3
+# The interval of the median is computed again after this growth of the sample, not after each one.
+_GROWTH = 1.25
+_CHECK_EVERY_S = 0.25  # looking at the medians takes time in which the device would idle
+Clock = Callable[[], int]  # ns, monotonic
+
+
+class Queue(Protocol):
+    """A device that runs forwards in the order in which they are enqueued."""
+
+    def enqueue(self) -> None:
+        """Start one forward; may return before it is done."""
+
+    def synchronise(self) -> None:
+        """Return when all is done."""
+
+    def timed(self) -> float | None:
+        """Enqueue and synchronise; the device's own time for it in ms, None if it has no clock."""
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How long the device was warmed up, and whether it became steady."""
+
+    elapsed_s: float
+    iterations: int
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Every sample in the order taken."""
+
+    host_ms: tuple[float, ...]
+    device_ms: tuple[float, ...] | None
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Forwards completed in a time."""
+
+    iterations: int
+    elapsed_s: float
+
+
+def warm_up(queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_ns) -> WarmUp:
+    """Run forwards until the medians of two windows of 1 s agree within 1 %, or time is over."""
+    durations_s: list[float] = []
+    start = last = clock()
+    steady, next_check_s = False, sampling.warmup_min_s
+    with _no_garbage_collection():
+        while True:
+            queue.enqueue()
+            queue.synchronise()
+            now = clock()
+            durations_s.append((now - last) / 1e9)
+            last = now
+            elapsed_s = (now - start) / 1e9
+            if len(durations_s) < _FEWEST_WARMUP_ITERATIONS:
+                continue
+            if elapsed_s >= next_check_s:
+                steady = stats.steady(durations_s)
+                next_check_s = elapsed_s + _CHECK_EVERY_S
+            if steady or elapsed_s >= sampling.warmup_max_s:
+                return WarmUp(elapsed_s, len(durations_s), steady)
+
+
+def sample_latency(
+    queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_ns
+) -> Latencies:
+    """Time single forwards until their median is known well enough, or a cap is reached."""
+    host_ms: list[float] = []
+    device_ms: list[float] = []
+    start = clock()
+    next_check = sampling.min_samples
+    with _no_garbage_collection():
+        while True:
+            before = clock()
+            on_device = queue.timed()
+            after = clock()
+            host_ms.append((after - before) / 1e6)
+            if on_device is not None:
+                device_ms.append(on_device)
+            count, elapsed_s = len(host_ms), (after - start) / 1e9
+            capped = count >= sampling.max_samples or elapsed_s >= sampling.latency_max_s
+            due = count >= next_check and elapsed_s >= sampling.latency_min_s
+            if not (capped or due):
+                continue
+            summary = stats.summarise(host_ms)
+            converged = count >= sampling.min_samples and stats.narrow(
+                (summary.p50_low, summary.p50_high), summary.p50, sampling.median_within
+            )
+            if converged or capped:
+                return Latencies(tuple(host_ms), tuple(device_ms) or None, converged)
+            next_check = max(count + 1, round(count * _GROWTH))
+
+
+def run_throughput(
+    queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_ns
+) -> Throughput:
+    """Keep the queue full for `throughput_s` and wait once, at the end."""
+    with _no_garbage_collection():
+        queue.synchronise()
+        start = now = clock()
+        iterations = 0
+        while (now - start) / 1e9 < sampling.throughput_s:
+            queue.enqueue()
+            iterations += 1
+            now = clock()
+        queue.synchronise()
+        return Throughput(iterations, (clock() - start) / 1e9)
+
+
+def timing(
+    warm: WarmUp,
+    latencies: Latencies,
+    throughput: Throughput,
+    *,
+    batch_size: int,
+    prompt_tokens: int,
+    peak_memory_bytes: int | None,
+) -> Timing:
+    """The record of all three."""
+    summary = stats.summarise(latencies.host_ms)
+    device = latencies.device_ms
+    per_s = throughput.iterations * batch_size / throughput.elapsed_s
+    return Timing(
+        latency_ms_samples=latencies.host_ms,
+        latency_ms_p50=summary.p50,
+        latency_ms_p50_low=summary.p50_low,
+        latency_ms_p50_high=summary.p50_high,
+        latency_ms_min=summary.least,
+        latency_ms_iqr=summary.iqr,
+        latency_count=summary.count,
+        converged=latencies.converged,
+        warmup_s=warm.elapsed_s,
+        warmup_iterations=warm.iterations,
+        latency_ms_p90=summary.p90,
+        latency_ms_p95=summary.p95,
+        latency_ms_p99=summary.p99,
+        device_ms_samples=device,
+        device_ms_p50=None if device is None else stats.summarise(device).p50,
+        throughput_samples_per_s=per_s,
+        throughput_tokens_per_s=per_s * prompt_tokens,
+        throughput_iterations=throughput.iterations,
+        throughput_s=throughput.elapsed_s,
+        peak_memory_bytes=peak_memory_bytes,
+    )
+
+
+def doubts(warm: WarmUp, latencies: Latencies, sampling: Sampling) -> list[str]:
+    """What weakens these times."""
+    found = []
+    if not warm.steady:
+        found.append(
+            f"warm-up not steady: after {warm.elapsed_s:.1f} s the medians of two 1 s windows still"
+            " differed by more than 1 %"
+        )
+    if not latencies.converged:
+        summary = stats.summarise(latencies.host_ms)
+        half = max(summary.p50_high - summary.p50, summary.p50 - summary.p50_low) / summary.p50
+        found.append(
+            f"latency not converged: {summary.count} samples, median within +-{half:.1%}"
+            f" (asked: {sampling.min_samples} samples, +-{sampling.median_within:.1%})"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

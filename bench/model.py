@@ -1,0 +1,201 @@
+"""GPT-2 in its forms: from the hub or a folder, with random weights, and the embedded tiny one.
+
+Only safetensors are read, and no code that comes with a model is run: a model from a stranger can
+be wrong, but it cannot do anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import precision
+from bench.embedded import corpus
+from bench.records import TensorgapError, Weights
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+
+TINY = "tiny"
+RANDOM_SUFFIX = ":random"
+RANDOM = f"gpt2{RANDOM_SUFFIX}"
+TINY_FOLDER = Path(__file__).parent / "embedded" / "tiny"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on its device at its precision; `tokenizer` is None for random weights."""
+
+    module: GPT2LMHeadModel
+    tokenizer: PreTrainedTokenizerBase | None
+    weights: Weights
+    positions: int
+    vocabulary: int
+    bos: int
+
+
+def load(name: str, precision_name: str, device_type: str) -> Model:
+    """Load a model onto a device.
+
+    Args:
+        name: `tiny`, `gpt2:random`, a folder with config.json and model.safetensors, or a GPT-2
+            of the hub or its cache, such as `gpt2`.
+        precision_name: one of `bench.records.PRECISIONS`.
+        device_type: `cuda` or `cpu`.
+
+    Raises:
+        TensorgapError: the folder or the name is not a GPT-2 in safetensors, or the hub cannot be
+            reached; the text says what to do.
+    """
+    tokenizer = sha256 = None
+    if name == RANDOM:
+        module = _random()
+    elif name == TINY or Path(name).is_dir():
+        folder = TINY_FOLDER if name == TINY else Path(name)
+        _check_folder(folder)
+        module, tokenizer = _pretrained(str(folder), name)
+        sha256 = _sha256(folder / "model.safetensors")
+    elif name.startswith((".", "/", "~")):
+        raise TensorgapError(f"model {name}: there is no such folder")
+    else:
+        module, tokenizer = _pretrained(name, name)
+        sha256 = _sha256(_cached_weights(name))
+    dtype = precision.storage(precision_name)
+    module = module.to(device=device_type, dtype=dtype).eval().requires_grad_(False)
+    tensors = [*module.parameters(), *module.buffers()]
+    return Model(
+        module=module,
+        tokenizer=tokenizer,
+        weights=Weights(
+            parameters=sum(p.numel() for p in module.parameters()),
+            size_bytes=sum(t.numel() * t.element_size() for t in tensors),
+            dtype=str(dtype).removeprefix("torch."),
+            sha256=sha256,
+            attention=module.config._attn_implementation,
+        ),
+        positions=module.config.n_positions,
+        vocabulary=module.config.vocab_size,
+        bos=module.config.bos_token_id,
+    )
+
+
+def _random() -> GPT2LMHeadModel:
+    """The 124M architecture with seeded random weights: the same time, no knowledge."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return GPT2LMHeadModel(GPT2Config())
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what could run code or is no GPT-2, before transformers opens it."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TensorgapError(f"model {folder}: it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise TensorgapError(f"model {folder}: config.json cannot be read: {error}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "gpt2":
+        raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
+    if not (folder / "model.safetensors").is_file():
+        raise TensorgapError(
+            f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
+            " because they can run code: save it with save_pretrained of transformers 5"
+        )
+
+
+def _pretrained(source: str, name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
+    from transformers import AutoTokenizer, GPT2LMHeadModel
+
+    with _explained(name), _quiet():
+        module = GPT2LMHeadModel.from_pretrained(
+            source, use_safetensors=True, trust_remote_code=False, dtype="float32"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return module, tokenizer
+
+
+def _cached_weights(name: str) -> Path:
+    from transformers.utils import cached_file
+
+    with _explained(name):
+        return Path(str(cached_file(name, "model.safetensors")))
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        if "out of memory" in str(error):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise TensorgapError(
+            f"model {name}: cannot be loaded: {first} (give a folder with config.json,"
+            " model.safetensors and the tokenizer's files; or the name of a GPT-2 of the hub, with"
+            " the hub or its cache within reach; or gpt2:random, which needs neither)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or loading reports of transformers within our own display."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def token_ids(model: Model, text: str) -> list[int]:
+    """The text's token ids, without special tokens.
+
+    Raises TensorgapError where the vocabulary lacks a word: its perplexity would mean nothing.
+    """
+    tokenizer: Any = model.tokenizer
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    unknown = tokenizer.unk_token_id
+    if unknown not in (None, model.bos) and unknown in ids:
+        raise TensorgapError(
+            "the model's vocabulary lacks words of the text"
+            f" ({ids.count(unknown)} of {len(ids)} tokens); choose the text it was trained for"
+        )
+    return ids
+
+
+def prompt_ids(model: Model) -> list[int]:
+    """Ids of the embedded text, to make prompts of.
+
+    A model without a tokenizer gets those of the embedded tokenizer: the time of a forward depends
+    on how many ids there are, not on which.
+    """
+    from tokenizers import Tokenizer
+
+    text = corpus.split("test").text
+    if model.tokenizer is None:
+        embedded = Tokenizer.from_file(str(TINY_FOLDER / "tokenizer.json"))
+        return list(embedded.encode(text, add_special_tokens=False).ids)
+    tokenizer: Any = model.tokenizer
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

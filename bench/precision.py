@@ -1,0 +1,99 @@
+"""What fp32, tf32, fp16, bf16 and mixed mean in torch, and which device really has them.
+
+    precision   weights    arithmetic of a matrix product
+    fp32        float32    float32; TF32 switched off
+    tf32        float32    TF32: 10-bit mantissa on Tensor Cores
+    fp16        float16    Tensor Cores; without them float32 on float16 storage
+    bf16        bfloat16   Tensor Cores; before compute capability 8.0 emulated
+    mixed       float32    autocast casts each weight and input: to fp16 on CUDA, to bf16 on a CPU
+
+Every switch is set and put back: the defaults of torch differ between releases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from bench.records import Unsupported
+
+if TYPE_CHECKING:
+    import torch
+
+# cublasGemmEx computes float16 in float32 below 7.0: aten/src/ATen/cuda/CUDABlas.cpp, and torch
+# allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
+FIRST_TENSOR_CORES = (7, 0)
+FIRST_BF16_AND_TF32 = (8, 0)
+# Instruction sets that multiply in the type itself, as /proc/cpuinfo names them.
+_CPU_NATIVE = {"fp16": {"avx512_fp16", "amx_fp16"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"}}
+
+
+def storage(precision: str) -> torch.dtype:
+    """The type that the weights are stored in."""
+    import torch
+
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+
+
+def autocast_type(precision: str, device_type: str) -> torch.dtype | None:
+    """The type that autocast casts to; None where there is no autocast."""
+    import torch
+
+    if precision != "mixed":
+        return None
+    return torch.float16 if device_type == "cuda" else torch.bfloat16
+
+
+@contextlib.contextmanager
+def applied(precision: str, device_type: str) -> Iterator[None]:
+    """Everything inside computes at this precision; every switch is put back at the end."""
+    import torch
+
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    cast_to = autocast_type(precision, device_type)
+    try:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        with torch.autocast(device_type, dtype=cast_to, enabled=cast_to is not None):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def gpu_doubt(precision: str, capability: tuple[int, int]) -> str | None:
+    """What weakens this precision on a GPU of this compute capability; None where nothing does.
+
+    Raises Unsupported where the GPU lacks it, so that a run would measure another precision.
+
+    >>> gpu_doubt("fp16", (9, 0))
+    >>> gpu_doubt("bf16", (7, 5))
+    'bf16 is emulated: compute capability 7.5 multiplies bfloat16 in no hardware (8.0 and newer do)'
+    """
+    have = f"compute capability {capability[0]}.{capability[1]}"
+    if precision == "tf32" and capability < FIRST_BF16_AND_TF32:
+        raise Unsupported(f"tf32 needs compute capability 8.0; {have} would run plain fp32")
+    if precision == "bf16" and capability < FIRST_BF16_AND_TF32:
+        return f"bf16 is emulated: {have} multiplies bfloat16 in no hardware (8.0 and newer do)"
+    if precision in ("fp16", "mixed") and capability < FIRST_TENSOR_CORES:
+        return (
+            f"{precision} without Tensor Cores: {have} multiplies float16 in float32 arithmetic"
+            " in PyTorch, so only the bytes are halved"
+        )
+    return None
+
+
+def cpu_doubt(precision: str, flags: Collection[str]) -> str | None:
+    """What weakens this precision on a CPU with these instruction sets; None where nothing does.
+
+    >>> cpu_doubt("bf16", {"avx2", "avx512_bf16"})
+    >>> cpu_doubt("fp16", {"avx2"})
+    'fp16 is emulated: this CPU has none of amx_fp16, avx512_fp16'
+    """
+    if precision == "tf32":
+        raise Unsupported("tf32 needs Tensor Cores (compute capability 8.0); a CPU has none")
+    needed = _CPU_NATIVE.get({"mixed": "bf16"}.get(precision, precision), set())
+    if needed and not needed & set(flags):
+        return f"{precision} is emulated: this CPU has none of {', '.join(sorted(needed))}"
+    return None

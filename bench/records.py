@@ -1,0 +1,323 @@
+"""Every record of tensorgap: what was asked apart from what was found.
+
+A field's unit stands in its name and, with its meaning, in its metadata; `bench.table` derives the
+columns of the Parquet file from these classes, so a column is described in one place only.
+None means "not measured", never 0; the reason stands in the record's own `reason`, or in the
+`reason` of the Measurement. Standard library only: everything else may import this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+AUTO = "auto"
+CPU = "CPU"
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
+ENGINES = ("eager",)
+ENERGY_NOT_MEASURED = "none"
+
+
+class TensorgapError(Exception):
+    """A mistake that the user can mend; its text says what is wrong and what to do."""
+
+
+class Unsupported(Exception):
+    """This device or this torch build cannot run what was asked; the text says what would."""
+
+
+class Outcome(enum.StrEnum):
+    """How the attempt to measure one (cell, workload, replicate) ended."""
+
+    OK = "OK"
+    UNSUPPORTED = "UNSUPPORTED"  # this device or this torch build cannot run it
+    UNPLACED = "UNPLACED"  # the cluster has no such GPU
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TIMED_OUT = "TIMED_OUT"
+    LOST = "LOST"  # the node or the GPU went away
+    FAILED = "FAILED"
+
+
+def column(description: str, unit: str = "", **kwargs: Any) -> Any:
+    """A dataclass field that carries its unit and meaning into the Parquet schema."""
+    return dataclasses.field(metadata={"description": description, "unit": unit}, **kwargs)
+
+
+# ------------------------------------------------------------------------------------- asked
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One GPU type at one precision: what one actor measures."""
+
+    gpu_type: str = column("GPU type as Ray names it (P100, T4, V100, A100, ...) or CPU")
+    precision: str = column("fp32 (TF32 off), tf32, fp16, bf16 or mixed (autocast)")
+
+    def __str__(self) -> str:
+        return f"{self.gpu_type} {self.precision}"
+
+
+@dataclass(frozen=True, order=True)
+class Workload:
+    """One kind of forward pass."""
+
+    model: str = column("gpt2, gpt2:random, tiny, another model of the hub, or a local folder")
+    engine: str = column("how the forward pass is run", default="eager")
+    batch_size: int = column("prompts per forward pass", default=1)
+    prompt_tokens: int = column("tokens per prompt", "tokens", default=128)
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.engine} batch {self.batch_size} x {self.prompt_tokens} tokens"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How long and how often to measure. The defaults are the protocol of a result to publish."""
+
+    replicates: int = column("fresh processes per cell", default=1)
+    warmup_min_s: float = column("shortest warm-up", "s", default=2.0)
+    warmup_max_s: float = column("longest warm-up", "s", default=30.0)
+    latency_min_s: float = column("shortest sampling of the latency", "s", default=10.0)
+    latency_max_s: float = column("longest sampling of the latency", "s", default=60.0)
+    min_samples: int = column("fewest latency samples; 662 allow a p99", default=662)
+    max_samples: int = column("most latency samples", default=20_000)
+    median_within: float = column(
+        "stop when the 95 % interval of the median is within +- this share of it", default=0.01
+    )
+    throughput_s: float = column("length of the full-queue run", "s", default=10.0)
+    energy_s: float = column("length of the energy window", "s", default=30.0)
+    idle_s: float = column("length of the idle baseline before the energy window", "s", default=5.0)
+    timeout_s: float = column(
+        "a workload that takes longer than this is ended: TIMED_OUT", "s", default=900.0
+    )
+
+
+@dataclass(frozen=True)
+class QualityPlan:
+    """Which text the perplexity is measured on, and through which windows."""
+
+    text: str = column(
+        "embedded, wikitext-2, another data set of the hub, or a local file", default="embedded"
+    )
+    split: str = column("train, validation or test", default="test")
+    context: int = column("longest window", "tokens", default=1024)
+    stride: int = column("new tokens per window", "tokens", default=512)
+    enabled: bool = column("false: no perplexity is measured", default=True)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A whole sweep: every cell with every workload.
+
+    The cells stay a rule until the cluster is known, because `auto` stands for the types that it
+    has: `bench.matrix.cells` makes them.
+    """
+
+    name: str
+    gpu_types: tuple[str, ...]
+    precisions: tuple[str, ...]
+    include: tuple[Cell, ...]
+    exclude: tuple[Cell, ...]
+    workloads: tuple[Workload, ...]
+    sampling: Sampling
+    quality: QualityPlan
+    text: str  # the TOML that it was read from, kept with the results
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a measurement that begins: what a progress display shows."""
+
+    cell: Cell
+    workload: Workload
+    replicate: int
+    name: str
+
+
+# ------------------------------------------------------------------------------------- found
+
+
+@dataclass(frozen=True)
+class Device:
+    """The processor that really measured."""
+
+    name: str = column("name that the driver or the CPU gives")
+    gpu_type: str = column("type derived from the name as Ray derives it, or CPU")
+    hostname: str = column("host that measured")
+    cpu: str = column("host CPU, which launches the kernels")
+    threads: int = column("threads that torch computes with on the CPU")
+    memory_bytes: int | None = column("memory of the device", "B", default=None)
+    uuid: str | None = column("NVML UUID of the GPU or MIG slice", default=None)
+    pci_bus_id: str | None = column("PCI bus id", default=None)
+    compute_capability: str | None = column("CUDA compute capability", default=None)
+    multiprocessors: int | None = column("streaming multiprocessors", default=None)
+    l2_bytes: int | None = column("L2 cache", "B", default=None)
+    mig: bool | None = column(
+        "a MIG slice, whose energy and clocks are the whole GPU's", default=None
+    )
+    power_limit_w: float | None = column("enforced power limit", "W", default=None)
+    simulated: bool = column(
+        "true: the GPU is a simulation; no number is a real one", default=False
+    )
+
+
+@dataclass(frozen=True)
+class Software:
+    """The versions that a result depends on."""
+
+    python: str = column("Python")
+    torch: str = column("torch, with its build")
+    transformers: str = column("transformers")
+    tensorgap: str = column("tensorgap: the code that measured")
+    cuda: str | None = column("CUDA of the torch build", default=None)
+    cudnn: str | None = column("cuDNN of the torch build", default=None)
+    driver: str | None = column("NVIDIA driver", default=None)
+    nvml: str | None = column("NVML library", default=None)
+    ray: str | None = column("ray", default=None)
+    os: str | None = column("operating system", default=None)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The model that was really loaded."""
+
+    parameters: int = column("parameters, a tied weight counted once")
+    size_bytes: int = column("parameters and buffers at the precision's storage type", "B")
+    dtype: str = column("storage type of the weights")
+    sha256: str | None = column(
+        "SHA-256 of the safetensors file; None for random weights", default=None
+    )
+    attention: str | None = column("attention implementation", default=None)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of single forwards in a closed loop, and throughput of a full queue."""
+
+    latency_ms_samples: tuple[float, ...] = column(
+        "every latency: host clock around enqueue and synchronise", "ms"
+    )
+    latency_ms_p50: float = column("median latency", "ms")
+    latency_ms_p50_low: float = column("lower end of the median's 95 % interval", "ms")
+    latency_ms_p50_high: float = column("upper end of the median's 95 % interval", "ms")
+    latency_ms_min: float = column("least latency", "ms")
+    latency_ms_iqr: float = column("interquartile range of the latency", "ms")
+    latency_count: int = column("latency samples")
+    converged: bool = column("the median's interval became as narrow as the matrix asks")
+    warmup_s: float = column("warm-up", "s")
+    warmup_iterations: int = column("forwards in the warm-up")
+    latency_ms_p90: float | None = column("90th percentile; needs 64 samples", "ms", default=None)
+    latency_ms_p95: float | None = column("95th percentile; needs 130 samples", "ms", default=None)
+    latency_ms_p99: float | None = column("99th percentile; needs 662 samples", "ms", default=None)
+    device_ms_samples: tuple[float, ...] | None = column(
+        "CUDA events around the same forwards; None on a CPU", "ms", default=None
+    )
+    device_ms_p50: float | None = column("median between the CUDA events", "ms", default=None)
+    throughput_samples_per_s: float | None = column("prompts per second", "1/s", default=None)
+    throughput_tokens_per_s: float | None = column("prompt tokens per second", "1/s", default=None)
+    throughput_iterations: int | None = column("forwards in the full-queue run", default=None)
+    throughput_s: float | None = column("length of the full-queue run", "s", default=None)
+    peak_memory_bytes: int | None = column(
+        "peak of torch's device memory while timing; None on a CPU", "B", default=None
+    )
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy over a window of its own, and how it was read."""
+
+    method: str = column("counter (NVML), power (NVML, integrated), rapl (CPU package) or none")
+    reason: str | None = column("why there is no energy, or no idle power", default=None)
+    per_sample_mj: float | None = column("gross energy per prompt", "mJ", default=None)
+    per_token_mj: float | None = column("gross energy per prompt token", "mJ", default=None)
+    net_per_sample_mj: float | None = column("energy above idle per prompt", "mJ", default=None)
+    window_j: float | None = column("gross energy of the window", "J", default=None)
+    window_s: float | None = column("length of the window", "s", default=None)
+    iterations: int | None = column("forwards in the window", default=None)
+    mean_w: float | None = column("mean power in the window", "W", default=None)
+    idle_w: float | None = column("idle power before the window, context alive", "W", default=None)
+    resolution_s: float | None = column(
+        "longest gap between two changes of the meter: its edges are this uncertain",
+        "s",
+        default=None,
+    )
+    uncertainty: float | None = column(
+        "relative: edges of the window against its length, without the sensor's own gain error",
+        default=None,
+    )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well the model predicts a text at this precision."""
+
+    text: str = column("text and split")
+    reason: str | None = column("why there is no perplexity", default=None)
+    nats: float | None = column("sum of -ln p over every token of the text", "nat", default=None)
+    tokens: int | None = column("tokens predicted, each once", default=None)
+    words: int | None = column("words of the text, split at white space", default=None)
+    bytes: int | None = column("bytes of the text in UTF-8", "B", default=None)
+    perplexity: float | None = column("exp(nats / tokens)", default=None)
+    word_perplexity: float | None = column("exp(nats / words)", default=None)
+    bits_per_byte: float | None = column("nats / ln 2 / bytes", "bit/B", default=None)
+    standard_error: float | None = column(
+        "of nats / tokens, from the spread among the windows", "nat", default=None
+    )
+    floor_perplexity: float | None = column(
+        "perplexity of the text's own generator; known for the embedded text only", default=None
+    )
+    context: int | None = column("longest window", "tokens", default=None)
+    stride: int | None = column("new tokens per window", "tokens", default=None)
+    text_sha256: str | None = column("SHA-256 of the text in UTF-8", default=None)
+    tokens_sha256: str | None = column(
+        "SHA-256 of the token ids as little-endian int32", default=None
+    )
+    elapsed_s: float | None = column("time that the evaluation took", "s", default=None)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What surrounded the measurement: read just before it and just after it."""
+
+    load_before: float = column("1-minute load average of the host before")
+    load_after: float | None = column("1-minute load average of the host after", default=None)
+    other_cpu_share: float | None = column(
+        "share of the host's CPU time that other processes took meanwhile", default=None
+    )
+    sm_mhz_before: float | None = column("SM clock before", "MHz", default=None)
+    sm_mhz_after: float | None = column("SM clock after", "MHz", default=None)
+    memory_mhz_after: float | None = column("memory clock after", "MHz", default=None)
+    temperature_c_before: float | None = column("GPU temperature before", "C", default=None)
+    temperature_c_after: float | None = column("GPU temperature after", "C", default=None)
+    clocks_event_reasons: int | None = column("NVML bit mask after", default=None)
+    other_processes: int | None = column("foreign compute processes on the GPU", default=None)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row: what was asked, what was found, and what may be believed of it."""
+
+    cell: Cell
+    workload: Workload
+    run: str = column("sweep that the row belongs to: NAME/UTC-TIMESTAMP")
+    replicate: int = column("fresh process, counted from 0")
+    outcome: Outcome = column("OK, or what kept the cell from being measured")
+    reason: str | None = column("why the outcome is not OK, and what to do", default=None)
+    doubts: tuple[str, ...] = column("what weakens this row", default=())
+    started_at: datetime.datetime | None = column("start of the measurement, UTC", default=None)
+    finished_at: datetime.datetime | None = column("end of the measurement, UTC", default=None)
+    device: Device | None = None
+    software: Software | None = None
+    weights: Weights | None = None
+    timing: Timing | None = None
+    energy: Energy | None = None
+    quality: Quality | None = None
+    conditions: Conditions | None = None
+
+    @property
+    def key(self) -> tuple[Cell, Workload, int]:
+        """What was asked: the identity of a row within its run."""
+        return self.cell, self.workload, self.replicate

@@ -1,0 +1,255 @@
+"""A results folder: NAME/UTC-TIMESTAMP/ with matrix.toml, parts/ and results.parquet.
+
+Each measurement becomes a part at once, under a name that its identity decides: measuring again
+replaces it, and what a killed sweep left is what `--resume` finds. On a local disk a part is
+written beside its place and renamed, so that it is whole or absent; an object store shows an
+object only once its upload is complete. The folder may be any URI that pyarrow's filesystems know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from bench import matrix as matrices
+from bench import software, table
+from bench.records import Matrix, Measurement, Stage, TensorgapError
+from bench.table import Source
+
+MATRIX = "matrix.toml"
+PARTS = "parts"
+MERGED = "results.parquet"
+_SOURCE = "source.json"
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A part that cannot be read: cut short, damaged, or not tensorgap's."""
+
+    path: str
+    reason: str
+
+
+class Results:
+    """One results folder, open for writing; use `create` or `open`."""
+
+    def __init__(self, filesystem: fs.FileSystem, root: str, location: str, source: Source) -> None:
+        """Use `create` for a new folder and `open` for one that exists."""
+        self._fs = filesystem
+        self._root = root
+        self.location = location  # as a user would type it
+        self.source = source
+
+    @classmethod
+    def create(cls, output: str, name: str, matrix_text: str, now: datetime.datetime) -> Results:
+        """Make OUTPUT/NAME/UTC-TIMESTAMP with the matrix in it.
+
+        Raises TensorgapError if the place cannot be written or the folder exists.
+        """
+        stamp = now.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        filesystem, base = _filesystem(output)
+        with _explained(output):
+            tail = _free_name(filesystem, base, f"{name}/{stamp}")
+            source = Source(tail, matrix_text, software.version(), software.git_revision())
+            results = cls(filesystem, f"{base}/{tail}", f"{output.rstrip('/')}/{tail}", source)
+            filesystem.create_dir(f"{results._root}/{PARTS}", recursive=True)
+            results._write(MATRIX, matrix_text.encode())
+            results._write(_SOURCE, json.dumps(vars(source), indent=1).encode())
+        return results
+
+    @classmethod
+    def open(cls, location: str) -> Results:
+        """Open a folder that `create` made, to resume its sweep."""
+        filesystem, root = _filesystem(location)
+        with _explained(location):
+            path = f"{root}/{_SOURCE}"
+            if filesystem.get_file_info(path).type != fs.FileType.File:
+                raise TensorgapError(
+                    f"{location}: not a results folder (it has no {_SOURCE});"
+                    " give the NAME/UTC-TIMESTAMP folder that the sweep printed"
+                )
+            with filesystem.open_input_stream(path) as stream:
+                content = stream.read()
+        try:
+            source = Source(**json.loads(content))
+        except (TypeError, ValueError):
+            raise TensorgapError(f"{location}: {_SOURCE} is damaged; start a new sweep") from None
+        return cls(filesystem, root, location.rstrip("/"), source)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second sweep out of a local folder; the lock ends with the process, however."""
+        if not isinstance(self._fs, fs.LocalFileSystem):
+            yield
+            return
+        import fcntl  # not on Windows, where Ray drivers are rare
+
+        with open(f"{self._root}/.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TensorgapError(
+                    f"{self.location}: another sweep is writing here; wait for it or stop it"
+                ) from None
+            yield
+
+    def matrix(self) -> Matrix:
+        """What the sweep of this folder was asked."""
+        name = self.source.run.partition("/")[0]
+        return matrices.parse(self.source.matrix, f"{self.location}/{MATRIX}", name)
+
+    def write(self, measurement: Measurement) -> None:
+        """Keep one measurement, at once."""
+        with _explained(self.location):
+            self._write_table(f"{PARTS}/{part_name(measurement)}", [measurement])
+
+    def read(self) -> tuple[list[Measurement], list[Torn]]:
+        """Every measurement in the parts, and every part that cannot be read."""
+        with _explained(self.location):
+            rows, torn = _read_parts(self._fs, f"{self._root}/{PARTS}")
+        return rows, torn
+
+    def finish(self) -> str:
+        """Merge the parts into results.parquet and return where it is."""
+        rows, _ = self.read()
+        with _explained(self.location):
+            self._write_table(MERGED, table.merge(rows))
+        return f"{self.location}/{MERGED}"
+
+    def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.to_table(rows, [self.source]), sink, compression="zstd")
+        self._write(name, sink.getvalue())
+
+    def _write(self, name: str, content: Any) -> None:
+        write_atomically(self._fs, f"{self._root}/{name}", content)
+
+
+def read(location: str) -> tuple[list[Measurement], list[Source], list[Torn]]:
+    """Rows of a Parquet file or of a results folder (its parts, so also of an unfinished sweep)."""
+    filesystem, root = _filesystem(location)
+    with _explained(location):
+        info = filesystem.get_file_info(root)
+        if info.type == fs.FileType.NotFound:
+            raise TensorgapError(f"{location}: there is no such file or folder")
+        if info.type == fs.FileType.File:
+            rows, sources = _read_file(filesystem, root, location)
+            return rows, list(sources), []
+    results = Results.open(location)
+    rows, torn = results.read()
+    return rows, [results.source], torn
+
+
+def exists(location: str) -> bool:
+    """Whether there is anything at this place."""
+    filesystem, path = _filesystem(location)
+    with _explained(location):
+        return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[Source]) -> None:
+    """Write rows of several sweeps into one Parquet file."""
+    filesystem, path = _filesystem(location)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.to_table(rows, sources), sink, compression="zstd")
+    with _explained(location):
+        parent = posixpath.dirname(path)
+        if parent:
+            filesystem.create_dir(parent, recursive=True)
+        write_atomically(filesystem, path, sink.getvalue())
+
+
+def part_name(asked: Measurement | Stage) -> str:
+    """The file name that the identity of a measurement decides, readable at its start."""
+    key = (asked.cell, asked.workload, asked.replicate)
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:12]
+    words = f"{asked.cell.gpu_type}-{asked.cell.precision}-{asked.workload.model}"
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.")[:80]
+    return f"{readable}-b{asked.workload.batch_size}-r{asked.replicate}-{digest}.parquet"
+
+
+def write_atomically(filesystem: fs.FileSystem, path: str, content: Any) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part of it."""
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    # The process id keeps two writers apart; the suffix keeps a leftover from being read.
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _read_parts(filesystem: fs.FileSystem, root: str) -> tuple[list[Measurement], list[Torn]]:
+    rows: list[Measurement] = []
+    torn: list[Torn] = []
+    selector = fs.FileSelector(root, allow_not_found=True)
+    for info in sorted(filesystem.get_file_info(selector), key=lambda info: str(info.path)):
+        if not info.path.endswith(".parquet"):
+            continue
+        try:
+            found, _ = _read_file(filesystem, info.path, info.path)
+        except TensorgapError as error:
+            torn.append(Torn(info.path, str(error).removeprefix(f"{info.path}: ")))
+        else:
+            rows.extend(found)
+    return rows, torn
+
+
+def _read_file(
+    filesystem: fs.FileSystem, path: str, origin: str
+) -> tuple[list[Measurement], tuple[Source, ...]]:
+    try:
+        with filesystem.open_input_file(path) as file:
+            content = pq.ParquetFile(file).read()
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise TensorgapError(f"{origin}: not a readable Parquet file: {first}") from None
+    return table.from_table(content, origin)
+
+
+def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
+    if "://" not in location:
+        return fs.LocalFileSystem(), str(Path(location).absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        known = "a folder, or a URI such as s3://BUCKET/PATH or gs://BUCKET/PATH"
+        raise TensorgapError(f"{location}: cannot be used ({error}); give {known}") from None
+    return filesystem, path.rstrip("/")
+
+
+def _free_name(filesystem: fs.FileSystem, base: str, tail: str) -> str:
+    """`tail`, or `tail-2` and so on where another sweep began in the same second."""
+    candidate = tail
+    number = 1
+    while filesystem.get_file_info(f"{base}/{candidate}").type != fs.FileType.NotFound:
+        number += 1
+        candidate = f"{tail}-{number}"
+    return candidate
+
+
+@contextlib.contextmanager
+def _explained(location: str) -> Iterator[None]:
+    """Turn a filesystem's complaint into one message that names the place."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        text = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise TensorgapError(f"{location}: {text}; choose another place with --output") from error

@@ -1,0 +1,184 @@
+"""Quantiles, intervals, ratios and stopping rules: pure functions, each with its source.
+
+Latencies drift and cluster, so that samples next to each other are alike. Resampling them one by
+one would give intervals that are too narrow; whole blocks are resampled instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+# Fewest samples for a quantile at 99 % confidence: MLPerf LoadGen's early-stopping estimate,
+# https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
+FEWEST_FOR_QUANTILE = {0.50: 11, 0.90: 64, 0.95: 130, 0.99: 662}
+_CHUNK = 2_000_000  # resampled values held at once: 16 MB
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The statistics of a sample; in the unit of the sample. None: too few samples."""
+
+    count: int
+    least: float
+    p50: float
+    p50_low: float
+    p50_high: float
+    iqr: float
+    p90: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio with the interval that covers the true one in 95 % of all repetitions."""
+
+    value: float
+    low: float
+    high: float
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """Summarise at least one sample in one pass over the quantiles."""
+    values = np.asarray(samples, dtype=np.float64)
+    p25, p50, p75, p90, p95, p99 = np.quantile(values, (0.25, 0.5, 0.75, 0.90, 0.95, 0.99))
+    low, high = median_interval(samples)
+    count = len(values)
+    enough = FEWEST_FOR_QUANTILE
+    return Summary(
+        count=count,
+        least=float(values.min()),
+        p50=float(p50),
+        p50_low=low,
+        p50_high=high,
+        iqr=float(p75 - p25),
+        p90=float(p90) if count >= enough[0.90] else None,
+        p95=float(p95) if count >= enough[0.95] else None,
+        p99=float(p99) if count >= enough[0.99] else None,
+    )
+
+
+def median_interval(samples: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the median, by the moving-block bootstrap.
+
+    Blocks of n^(1/3) neighbours keep the likeness between neighbours (Kuensch 1989, Annals of
+    Statistics 17; the exponent: Hall, Horowitz and Jing 1995, Biometrika 82).
+
+    >>> median_interval([2.0] * 20)
+    (2.0, 2.0)
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    medians = _resampled(values, np.random.default_rng(0))
+    low, high = _percentile_interval(medians)
+    return low, high
+
+
+def ratio_of_medians(
+    numerator: Sequence[Sequence[float]], denominator: Sequence[Sequence[float]]
+) -> Ratio:
+    """Median of one set of replicates over the median of another, with its 95 % interval.
+
+    Each argument holds one sequence of samples per replicate (a fresh process). Where there are
+    several, replicates are resampled first and blocks of samples within them second, because
+    processes differ from each other by more than the samples within one do (Kalibera and Jones
+    2013, ISMM). With one replicate the interval holds for that process only.
+
+    >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
+    Ratio(value=2.0, low=2.0, high=2.0)
+    """
+    rng = np.random.default_rng(0)
+    above, value_above = _median_of_replicates(numerator, rng)
+    below, value_below = _median_of_replicates(denominator, rng)
+    low, high = _percentile_interval(above / below)
+    return Ratio(value_above / value_below, low, high)
+
+
+def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float) -> Ratio:
+    """The ratio a / b of two values with relative uncertainties, added in quadrature.
+
+    >>> ratio_of_uncertain(3.0, 0.03, 2.0, 0.04)
+    Ratio(value=1.5, low=1.425, high=1.575)
+    """
+    value = a / b
+    spread = value * math.hypot(a_relative, b_relative)
+    return Ratio(value, value - spread, value + spread)
+
+
+def narrow(interval: tuple[float, float], middle: float, within: float) -> bool:
+    """Whether an interval lies within +- `within` (a share) of its middle value.
+
+    >>> narrow((0.99, 1.01), 1.0, 0.011), narrow((0.98, 1.01), 1.0, 0.011)
+    (True, False)
+    """
+    low, high = interval
+    return high - middle <= within * middle and middle - low <= within * middle
+
+
+def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 0.01) -> bool:
+    """Whether the medians of the last two windows of `window_s` agree to a share of `within`.
+
+    A forward that lasts longer than the window makes a window of its own.
+
+    >>> steady([0.1] * 20), steady([0.2] * 5 + [0.1] * 10), steady([0.1] * 15)
+    (True, False, False)
+    """
+    last, rest = _take_window(durations_s, window_s)
+    before, _ = _take_window(rest, window_s)
+    if not before:
+        return False
+    newer, older = float(np.median(last)), float(np.median(before))
+    return abs(newer - older) <= within * older
+
+
+def _take_window(
+    durations_s: Sequence[float], window_s: float
+) -> tuple[Sequence[float], Sequence[float]]:
+    """The shortest tail that lasts `window_s`, and what stands before it; empty if none does."""
+    total = 0.0
+    for index in range(len(durations_s) - 1, -1, -1):
+        total += durations_s[index]
+        if total >= window_s * (1 - 1e-9):
+            return durations_s[index:], durations_s[:index]
+    return (), ()
+
+
+def _median_of_replicates(
+    replicates: Sequence[Sequence[float]], rng: np.random.Generator
+) -> tuple[Floats, float]:
+    """Bootstrap distribution of the mean of the replicates' medians, and that mean itself."""
+    medians = np.stack([_resampled(np.asarray(r, dtype=np.float64), rng) for r in replicates])
+    count = len(replicates)
+    chosen = rng.integers(0, count, size=(count, RESAMPLES))
+    distribution = medians[chosen, np.arange(RESAMPLES)].mean(axis=0)
+    return distribution, float(np.mean([np.median(r) for r in replicates]))
+
+
+def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
+    """RESAMPLES medians of moving-block resamples of `values`."""
+    count = len(values)
+    block = max(1, round(count ** (1 / 3)))
+    blocks = math.ceil(count / block)
+    within = np.arange(block)
+    rows = max(1, _CHUNK // count)
+    medians: list[Floats] = []
+    for start in range(0, RESAMPLES, rows):
+        size = (min(rows, RESAMPLES - start), blocks, 1)
+        index = rng.integers(0, count - block + 1, size=size) + within
+        resample = values[index.reshape(size[0], -1)[:, :count]]
+        medians.append(np.median(resample, axis=1))
+    return np.concatenate(medians)
+
+
+def _percentile_interval(distribution: Floats) -> tuple[float, float]:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(distribution, (tail, 1 - tail))
+    return float(low), float(high)

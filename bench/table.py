@@ -1,0 +1,225 @@
+"""Records <-> Arrow <-> Parquet: one flat schema, derived from the records.
+
+One row is one Measurement. The fields of a nested record become columns with its name in front
+(`timing.latency_ms_p50` -> `timing_latency_ms_p50`); those of `cell` and `workload` stand alone
+(`gpu_type`, `batch_size`). Each column's unit and description are in its field metadata; where the
+rows came from is in the file's metadata.
+
+Schema versions:
+    1  0.1.0, the first
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import functools
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from bench.records import Measurement, TensorgapError
+
+SCHEMA_VERSION = 1
+_VERSION_KEY = b"tensorgap.schema_version"
+_SOURCES_KEY = b"tensorgap.sources"
+_BARE = ("cell", "workload")  # their fields need no prefix
+_ARROW_TYPES: dict[Any, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    datetime.datetime: pa.timestamp("us", tz="UTC"),
+    tuple[float, ...]: pa.list_(pa.float64()),
+    tuple[str, ...]: pa.list_(pa.string()),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows came from: a sweep, what it was asked, and the code that ran it."""
+
+    run: str
+    matrix: str  # TOML text
+    version: str  # of tensorgap
+    git_revision: str | None  # None outside a git checkout
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: where its value stands in a Measurement, and its Arrow type."""
+
+    name: str
+    path: tuple[str, ...]
+    python_type: Any
+    arrow_type: pa.DataType
+    optional: bool
+    unit: str
+    description: str
+
+
+@functools.cache
+def columns() -> tuple[Column, ...]:
+    """Every column, in the order of the records."""
+    found: list[Column] = []
+    hints = typing.get_type_hints(Measurement)
+    for field in dataclasses.fields(Measurement):
+        kind, optional = _without_none(hints[field.name])
+        if dataclasses.is_dataclass(kind):
+            prefix = "" if field.name in _BARE else f"{field.name}_"
+            inner = typing.get_type_hints(kind)
+            for part in dataclasses.fields(kind):
+                path = (field.name, part.name)
+                found.append(_column(prefix + part.name, path, part, inner[part.name], optional))
+        else:
+            found.append(_column(field.name, (field.name,), field, hints[field.name], False))
+    return tuple(found)
+
+
+@functools.cache
+def schema() -> pa.Schema:
+    """The Arrow schema of the rows."""
+    return pa.schema(
+        [
+            pa.field(
+                column.name,
+                column.arrow_type,
+                nullable=column.optional,
+                metadata={"unit": column.unit, "description": column.description},
+            )
+            for column in columns()
+        ]
+    )
+
+
+def to_table(measurements: Iterable[Measurement], sources: Sequence[Source]) -> pa.Table:
+    """Rows as an Arrow table whose metadata says where they came from."""
+    rows = list(measurements)
+    arrays = [
+        pa.array([_value(row, column) for row in rows], type=column.arrow_type)
+        for column in columns()
+    ]
+    metadata = {
+        _VERSION_KEY: str(SCHEMA_VERSION),
+        _SOURCES_KEY: json.dumps([dataclasses.asdict(source) for source in sources]),
+    }
+    return pa.Table.from_arrays(arrays, schema=schema().with_metadata(metadata))
+
+
+def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[Source, ...]]:
+    """The rows of a table and where they came from; `origin` names the file in messages.
+
+    Raises TensorgapError for a table that tensorgap did not write, or that a newer one wrote.
+    """
+    sources = _sources(table, origin)
+    wanted = schema()
+    for name in wanted.names:
+        if name not in table.column_names:
+            raise TensorgapError(f"{origin}: column {name} is missing; the file was changed")
+        if table.schema.field(name).type != wanted.field(name).type:
+            found = table.schema.field(name).type
+            raise TensorgapError(
+                f"{origin}: column {name} is {found}, must be {wanted.field(name).type};"
+                " the file was changed"
+            )
+    try:
+        rows = [_measurement(row) for row in table.select(wanted.names).to_pylist()]
+    except (TypeError, ValueError) as error:
+        raise TensorgapError(f"{origin}: a row cannot be read: {error}") from None
+    return rows, sources
+
+
+def merge(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Rows in a fixed order, each identity once: of several, the one that finished last."""
+    newest: dict[Any, Measurement] = {}
+    for row in rows:
+        identity = (row.run, row.key)
+        if identity not in newest or _finished(row) > _finished(newest[identity]):
+            newest[identity] = row
+    return sorted(newest.values(), key=lambda row: (row.run, row.key))
+
+
+def _finished(row: Measurement) -> datetime.datetime:
+    return row.finished_at or datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
+def _column(
+    name: str, path: tuple[str, ...], field: dataclasses.Field[Any], hint: Any, outer_optional: bool
+) -> Column:
+    kind, optional = _without_none(hint)
+    is_enum = isinstance(kind, type) and issubclass(kind, enum.StrEnum)
+    return Column(
+        name=name,
+        path=path,
+        python_type=kind,
+        arrow_type=pa.string() if is_enum else _ARROW_TYPES[kind],
+        optional=optional or outer_optional,
+        unit=field.metadata["unit"],
+        description=field.metadata["description"],
+    )
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """`X | None` -> (X, True); X -> (X, False)."""
+    if isinstance(hint, types.UnionType):
+        (kind,) = [part for part in typing.get_args(hint) if part is not types.NoneType]
+        return kind, True
+    return hint, False
+
+
+def _value(row: Measurement, column: Column) -> Any:
+    value: Any = row
+    for name in column.path:
+        value = None if value is None else getattr(value, name)
+    return value
+
+
+def _measurement(row: Mapping[str, Any]) -> Measurement:
+    """The Measurement that a flat row came from. A nested record is absent if all of it is null."""
+    top: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for column in columns():
+        value = row[column.name]
+        if isinstance(value, list):
+            value = tuple(value)
+        elif value is not None and issubclass(_class_of(column), enum.StrEnum):
+            value = column.python_type(value)
+        elif isinstance(value, datetime.datetime):
+            value = value.astimezone(datetime.UTC)
+        if len(column.path) == 1:
+            top[column.name] = value
+        else:
+            nested.setdefault(column.path[0], {})[column.path[1]] = value
+    hints = typing.get_type_hints(Measurement)
+    for name, values in nested.items():
+        kind, _ = _without_none(hints[name])
+        top[name] = None if all(v is None for v in values.values()) else kind(**values)
+    return Measurement(**top)
+
+
+def _class_of(column: Column) -> type:
+    return column.python_type if isinstance(column.python_type, type) else tuple
+
+
+def _sources(table: pa.Table, origin: str) -> tuple[Source, ...]:
+    metadata = table.schema.metadata or {}
+    if _VERSION_KEY not in metadata:
+        raise TensorgapError(
+            f"{origin}: not written by tensorgap (its metadata lacks {_VERSION_KEY.decode()})"
+        )
+    version = metadata[_VERSION_KEY].decode(errors="replace")
+    if version != str(SCHEMA_VERSION):
+        raise TensorgapError(
+            f"{origin}: schema version {version}; this tensorgap reads {SCHEMA_VERSION}:"
+            " use the tensorgap that wrote the file, or a newer one"
+        )
+    try:
+        return tuple(Source(**source) for source in json.loads(metadata[_SOURCES_KEY]))
+    except (KeyError, TypeError, ValueError):
+        raise TensorgapError(f"{origin}: its metadata {_SOURCES_KEY.decode()} is damaged") from None

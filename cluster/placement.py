@@ -1,0 +1,77 @@
+"""Which GPU types a cluster has, and what each cell runs on: pure functions over its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.records import CPU, Cell
+
+TYPE_LABEL = "ray.io/accelerator-type"
+NODE_LABEL = "ray.io/node-id"
+_TYPE_RESOURCE = "accelerator_type:"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the cluster offers of one type, and the demand that gets one cell alone onto it."""
+
+    gpu_type: str
+    devices: int
+    num_cpus: int
+    num_gpus: int
+    label_selector: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
+    """What the nodes, as `ray.nodes()` tells of them, offer of each type.
+
+    A GPU cell takes one GPU of its type. A CPU cell takes every CPU of one node, so that nothing
+    else of Ray runs beside it: of the node with the most, one without GPUs if there is any.
+    """
+    alive = [node for node in nodes if node["Alive"]]
+    found: dict[str, Offer] = {}
+    for node in alive:
+        gpus = int(node["Resources"].get("GPU", 0))
+        gpu_type, by_label = _gpu_type(node)
+        if not gpus or gpu_type is None:
+            continue
+        known = found[gpu_type].devices if gpu_type in found else 0
+        found[gpu_type] = Offer(
+            gpu_type,
+            devices=known + gpus,
+            num_cpus=1,
+            num_gpus=1,
+            label_selector={TYPE_LABEL: gpu_type} if by_label else {},
+            resources={} if by_label else {f"{_TYPE_RESOURCE}{gpu_type}": 0.001},
+        )
+    hosts = [node for node in alive if node["Resources"].get("CPU", 0) >= 1]
+    if hosts:
+        host = max(hosts, key=lambda n: (not n["Resources"].get("GPU"), n["Resources"]["CPU"]))
+        found[CPU] = Offer(
+            CPU,
+            devices=1,
+            num_cpus=int(host["Resources"]["CPU"]),
+            num_gpus=0,
+            label_selector={NODE_LABEL: host["NodeID"]},
+        )
+    return found
+
+
+def why_unplaced(cell: Cell, present: Iterable[str]) -> str:
+    """Why a cell has no place in a cluster that has these types."""
+    have = ", ".join(sorted(present)) or "nothing"
+    return f"the cluster has no {cell.gpu_type} (it has {have}); add a node or change gpu_types"
+
+
+def _gpu_type(node: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """The type of a node's GPUs, and whether a label says so; else a resource does."""
+    label = node.get("Labels", {}).get(TYPE_LABEL)
+    if label:
+        return str(label), True
+    for name in node["Resources"]:
+        if name.startswith(_TYPE_RESOURCE):
+            return name.removeprefix(_TYPE_RESOURCE), False
+    return None, False

@@ -1,0 +1,100 @@
+"""The command line: one group, one command per file beside this one, one place that prints errors.
+
+Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad input;
+130 interrupted, or resumable.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from bench import __version__
+from bench.records import TensorgapError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+_COMMANDS = {
+    "sweep": ("jobs.sweep", "Measure a matrix and collect one Parquet file."),
+    "plan": ("jobs.plan", "Show what would run where, and what cannot and why."),
+    "report": ("jobs.report.command", "Show the table of results again."),
+    "merge": ("jobs.merge", "Make one Parquet file of several results."),
+    "doctor": ("jobs.doctor", "Show what this machine or cluster offers."),
+}
+
+
+class _Commands(click.Group):
+    """Loads a command only when it is called, so that --help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 all OK; 1 some cells are not OK; 2 bad input; 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="tensorgap")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """What does this GPU, at this precision, really do to GPT-2 inference?
+
+    Measures time, energy and perplexity of GPT-2 on every (GPU type, precision) of a matrix, one
+    Ray actor per cell, and merges the rows into Parquet.
+
+    \b
+    Try it on this machine, then look at the table again:
+      tensorgap doctor
+      tensorgap plan  jobs/matrices/local.toml
+      tensorgap sweep jobs/matrices/local.toml
+      tensorgap report results/local/20261124T120000Z
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program; the only place that prints an error and sets an exit code for it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # --debug may stand anywhere, as it is an afterthought when a command has failed.
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code: Any = cli.main(given, prog_name="tensorgap", standalone_mode=False)
+    except TensorgapError as error:
+        _fail(str(error), BAD_INPUT, debug)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", INTERRUPTED, debug)
+    except BrokenPipeError:
+        # The reader of our output, such as head, has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
+        _fail(f"{type(error).__name__}: {first}{hint}", 3, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"tensorgap: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,89 @@
+"""`tensorgap doctor`: what this machine or cluster offers, and what is in the way."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+
+import click
+
+from bench import __version__
+from bench.inventory import Inventory, Processor
+from jobs import options
+
+_HUB = "https://huggingface.co"
+_HUB_TIMEOUT_S = 3.0
+
+
+@click.command("doctor")
+@options.address
+def command(address: str | None) -> None:
+    """Show devices, their types and precisions, energy meters, versions, and the model hub.
+
+    Without --address it looks at this machine and starts nothing; with it, each node of the
+    cluster answers for itself.
+
+    \b
+    tensorgap doctor
+    tensorgap doctor --address auto
+    """
+    click.echo(f"tensorgap {__version__}")
+    for found in _inventories(address):
+        click.echo("")
+        click.echo(found if isinstance(found, str) else "\n".join(_describe(found)))
+    click.echo(f"\nmodel hub  {_hub()}")
+
+
+def _inventories(address: str | None) -> Iterable[Inventory | str]:
+    if address is None:
+        from bench import inventory
+
+        return [inventory.take()]
+    from cluster import nodes
+    from cluster.session import session
+
+    with session(address):
+        return nodes.inventories()
+
+
+def _describe(found: Inventory) -> Iterable[str]:
+    yield f"{found.hostname}  {found.system}"
+    driver = f"{found.driver}" if found.driver else f"none: {found.no_driver}"
+    yield f"  NVIDIA driver  {driver}"
+    versions = ", ".join(f"{name} {version or 'absent'}" for name, version in found.packages)
+    yield f"  packages       {versions}"
+    for processor in found.processors:
+        yield from _describe_processor(processor)
+
+
+def _describe_processor(processor: Processor) -> Iterable[str]:
+    yield f"  {processor.gpu_type}  {processor.name}  ({processor.detail})"
+    yield f"    energy      {processor.energy}"
+    native = [name for name, doubt in processor.precisions if doubt is None]
+    yield f"    precisions  {', '.join(native)}"
+    for name, doubt in processor.precisions:
+        if doubt is not None:
+            yield f"    doubtful    {name}: {doubt}"
+    for name, reason in processor.unsupported:
+        yield f"    unsupported {name}: {reason}"
+
+
+def _hub() -> str:
+    """Whether models and data sets can be fetched."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return "HF_HUB_OFFLINE is set: only what is in the cache"
+    endpoint = os.environ.get("HF_ENDPOINT", _HUB)
+    request = urllib.request.Request(endpoint, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S):
+            return f"{endpoint} answers"
+    except urllib.error.HTTPError:
+        return f"{endpoint} answers"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return (
+            f"{endpoint} cannot be reached ({reason}): tiny, gpt2:random, local folders and what is"
+            " in the cache work without it"
+        )

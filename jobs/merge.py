@@ -1,0 +1,46 @@
+"""`tensorgap merge`: several results, also of several clusters, into one Parquet file."""
+
+from __future__ import annotations
+
+import click
+
+from bench import results, table
+from bench.records import TensorgapError
+from jobs import torn_parts
+
+
+@click.command("merge")
+@click.argument("places", metavar="RESULTS...", nargs=-1, required=True)
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    metavar="FILE",
+    help="Parquet file to write; a path or a URI.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def command(places: tuple[str, ...], output: str, force: bool) -> None:
+    """Make one Parquet file of RESULTS: files and NAME/UTC-TIMESTAMP folders.
+
+    A row that stands in several of them is kept once: the one that finished last. Where the rows
+    came from, with each matrix, is in the metadata of the file.
+
+    \b
+    tensorgap merge results/study/20261124T120000Z gcp.parquet -o all.parquet
+    """
+    if not output.endswith(".parquet"):
+        raise TensorgapError(f"--output {output}: must end in .parquet")
+    if not force and results.exists(output):
+        raise TensorgapError(f"--output {output}: exists; add --force to replace it")
+    rows = []
+    sources: dict[table.Source, None] = {}
+    for place in places:
+        found, origins, torn = results.read(place)
+        torn_parts.report(torn, "its row is missing")
+        rows.extend(found)
+        sources.update(dict.fromkeys(origins))
+    merged = table.merge(rows)
+    results.write_merged(output, merged, list(sources))
+    doubled = len(rows) - len(merged)
+    once = f", {doubled} of them double and kept once" if doubled else ""
+    click.echo(f"{output}: {len(merged)} rows from {len(sources)} sweeps{once}")

@@ -1,0 +1,167 @@
+"""What a long sweep shows: which cell is where, how far, how long it still takes; on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from bench import matrix as matrices
+from bench.records import Cell, Matrix, Measurement, Outcome, Sampling, Stage
+
+START_S = 10.0  # a process, its imports and a model
+Show = Callable[[Stage | Measurement], None]
+
+
+def longest_s(sampling: Sampling) -> float:
+    """How long one row takes at most, without loading and perplexity, where energy can be read."""
+    return (
+        sampling.warmup_max_s
+        + sampling.latency_max_s
+        + sampling.throughput_s
+        + sampling.idle_s
+        + sampling.energy_s
+    )
+
+
+class Progress:
+    """What is done, what is at work, and how long is left.
+
+    Types run at the same time, the rows of a type one after the other; so the slowest type decides,
+    at the pace of its rows so far.
+    """
+
+    def __init__(
+        self, left: Mapping[Cell, int], row_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Args: left: rows to measure of each cell; row_s: a first guess for one row."""
+        self.total = sum(left.values())
+        self.working: dict[Cell, Stage] = {}
+        self.done = dict.fromkeys(left, 0)
+        self.asked = dict(left)
+        self._row_s = row_s
+        self._clock = clock
+        self._start = clock()
+
+    @property
+    def count(self) -> int:
+        """Rows done."""
+        return sum(self.done.values())
+
+    def take(self, event: Stage | Measurement) -> None:
+        """Note what an event tells."""
+        for cell in [c for c in self.working if c.gpu_type == event.cell.gpu_type]:
+            del self.working[cell]
+        if isinstance(event, Stage):
+            self.working[event.cell] = event
+        else:
+            self.done[event.cell] = self.done.get(event.cell, 0) + 1
+
+    def left_s(self) -> float:
+        """Seconds until the slowest type is done."""
+        elapsed_s = self._clock() - self._start
+        longest = 0.0
+        for gpu_type in {cell.gpu_type for cell in self.asked}:
+            done = sum(n for cell, n in self.done.items() if cell.gpu_type == gpu_type)
+            asked = sum(n for cell, n in self.asked.items() if cell.gpu_type == gpu_type)
+            pace_s = elapsed_s / done if done else self._row_s
+            longest = max(longest, (asked - done) * pace_s)
+        return longest
+
+
+@contextlib.contextmanager
+def display(
+    matrix: Matrix, present: Collection[str], done: Sequence[Measurement], quiet: bool
+) -> Iterator[Show]:
+    """A function to call with each event: a live display on a terminal, a line a row elsewhere."""
+    finished = {m.key for m in done}
+    left = {
+        cell: sum(
+            (cell, workload, replicate) not in finished
+            for workload in matrix.workloads
+            for replicate in range(matrix.sampling.replicates)
+        )
+        for cell in matrices.cells(matrix, present)
+    }
+    progress = Progress(left, longest_s(matrix.sampling) + START_S / len(matrix.workloads))
+    if quiet:
+        yield lambda event: None
+    elif sys.stderr.isatty():
+        with _live(progress) as show:
+            yield show
+    else:
+        yield _lines(progress)
+
+
+def _lines(progress: Progress) -> Show:
+    """One line as each row is done: readable in a log."""
+
+    def show(event: Stage | Measurement) -> None:
+        progress.take(event)
+        if isinstance(event, Measurement):
+            say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
+
+    return show
+
+
+@contextlib.contextmanager
+def _live(progress: Progress) -> Iterator[Show]:
+    """A bar over all rows and one for each cell at work, below the rows that are done."""
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(bar_width=30),
+        rich.TextColumn("{task.completed}/{task.total} rows", markup=False),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("{task.fields[note]}", markup=False),
+    )
+    console = Console(stderr=True, highlight=False)
+    with rich.Progress(*columns, console=console, transient=True) as bars:
+        overall = bars.add_task("sweep", total=progress.total, note=_left(progress))
+        lines: dict[Cell, rich.TaskID] = {}
+
+        def show(event: Stage | Measurement) -> None:
+            progress.take(event)
+            if isinstance(event, Measurement):
+                console.print(_row(event), markup=False)
+            for cell, stage in progress.working.items():
+                note = f"{stage.name}: {stage.workload}"
+                if cell not in lines:
+                    lines[cell] = bars.add_task(str(cell), total=progress.asked[cell], note=note)
+                bars.update(lines[cell], completed=progress.done[cell], note=note)
+            for cell in [c for c in lines if c not in progress.working]:
+                bars.remove_task(lines.pop(cell))
+            bars.update(overall, completed=progress.count, note=_left(progress))
+
+        yield show
+
+
+def _left(progress: Progress) -> str:
+    return f"about {duration(progress.left_s())} left"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words.
+
+    >>> duration(42), duration(150), duration(7300)
+    ('42 s', '3 min', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _row(row: Measurement) -> str:
+    text = f"{row.cell}  {row.workload}"
+    if row.outcome != Outcome.OK:
+        return f"{text}  {row.outcome}: {row.reason}"
+    timing = row.timing
+    return f"{text}  {timing.latency_ms_p50:.3g} ms" if timing else text
+
+
+def say(text: str) -> None:
+    """Print one line of progress, at once."""
+    print(f"tensorgap: {text}", file=sys.stderr, flush=True)

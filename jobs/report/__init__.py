@@ -1,0 +1,1 @@
+"""What the rows mean: compared, and shown. Needs neither Ray nor torch."""

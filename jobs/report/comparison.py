@@ -1,0 +1,197 @@
+"""Rows compared: each precision against fp32 on the same GPU type, with the ratio's interval."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench import stats
+from bench.records import ENERGY_NOT_MEASURED, PRECISIONS, Measurement, Outcome, Workload
+from bench.stats import Ratio
+
+BASELINE = "fp32"
+# Columns that must agree for two rows to be compared: each changes the time or the energy by
+# itself. Where they differ, the ratio carries the doubt.
+MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
+    "device_name": lambda m: m.device and m.device.name,
+    "device_cpu": lambda m: m.device and m.device.cpu,
+    "device_threads": lambda m: m.device and m.device.threads,
+    "device_power_limit_w": lambda m: m.device and m.device.power_limit_w,
+    "device_simulated": lambda m: m.device and m.device.simulated,
+    "software_torch": lambda m: m.software and m.software.torch,
+    "software_transformers": lambda m: m.software and m.software.transformers,
+    "software_driver": lambda m: m.software and m.software.driver,
+    "software_tensorgap": lambda m: m.software and m.software.tensorgap,
+    "weights_attention": lambda m: m.weights and m.weights.attention,
+}
+# Not forbidden, because two GPUs of a type are alike, but they are not the same.
+SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
+    "device_uuid": lambda m: m.device and m.device.uuid,
+    "device_hostname": lambda m: m.device and m.device.hostname,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: the replicates of one (cell, workload) of one run, together."""
+
+    run: str
+    gpu_type: str
+    workload: Workload
+    precision: str
+    outcome: Outcome
+    replicates: int  # that were measured
+    latency_ms: float | None = None
+    speedup: Ratio | None = None
+    energy_mj: float | None = None
+    energy_ratio: Ratio | None = None
+    throughput_per_s: float | None = None
+    perplexity: float | None = None
+    floor_perplexity: float | None = None
+    size_mb: float | None = None
+    reason: str | None = None
+    doubts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # what has no value although the row is OK, and why
+
+
+def compare(rows: Iterable[Measurement]) -> list[Line]:
+    """The lines of the table, in the order run, GPU type, workload, precision."""
+    ordered = sorted(rows, key=_order)
+    lines: list[Line] = []
+    for (run, gpu_type, workload), group in itertools.groupby(ordered, key=_group):
+        by_precision = {
+            precision: list(replicates)
+            for precision, replicates in itertools.groupby(group, key=lambda m: m.cell.precision)
+        }
+        baseline = _measured(by_precision.get(BASELINE, []))
+        for precision, replicates in by_precision.items():
+            lines.append(_line(run, gpu_type, workload, precision, replicates, baseline))
+    return lines
+
+
+def _line(
+    run: str,
+    gpu_type: str,
+    workload: Workload,
+    precision: str,
+    replicates: Sequence[Measurement],
+    baseline: Sequence[Measurement],
+) -> Line:
+    measured = _measured(replicates)
+    failed = [m for m in replicates if m.outcome != Outcome.OK]
+    doubts = list(dict.fromkeys(itertools.chain.from_iterable(m.doubts for m in replicates)))
+    reasons = list(dict.fromkeys(m.reason for m in failed if m.reason))
+    if not measured:
+        return Line(
+            run=run,
+            gpu_type=gpu_type,
+            workload=workload,
+            precision=precision,
+            outcome=failed[0].outcome,
+            replicates=0,
+            reason="; ".join(reasons) or None,
+            doubts=tuple(doubts),
+        )
+    if failed:
+        doubts.append(f"{len(failed)} of {len(replicates)} replicates failed: {'; '.join(reasons)}")
+    doubts.extend(_differences("replicates", measured, measured))
+    if baseline and precision != BASELINE:
+        doubts.extend(_differences(f"compared with {BASELINE}", measured, baseline))
+    energy_mj = _mean(m.energy.per_sample_mj for m in measured if m.energy)
+    quality = next((m.quality for m in measured if m.quality), None)
+    return Line(
+        run=run,
+        gpu_type=gpu_type,
+        workload=workload,
+        precision=precision,
+        outcome=Outcome.OK,
+        replicates=len(measured),
+        latency_ms=_mean(m.timing.latency_ms_p50 for m in measured if m.timing),
+        speedup=_speedup(measured, baseline),
+        energy_mj=energy_mj,
+        energy_ratio=_energy_ratio(measured, baseline),
+        throughput_per_s=_mean(m.timing.throughput_samples_per_s for m in measured if m.timing),
+        perplexity=quality.perplexity if quality else None,
+        floor_perplexity=quality.floor_perplexity if quality else None,
+        size_mb=_mean(m.weights.size_bytes / 1e6 for m in measured if m.weights),
+        doubts=tuple(doubts),
+        missing=tuple(_missing(measured)),
+    )
+
+
+def _speedup(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -> Ratio | None:
+    """Latency of the baseline over this one: above 1 is faster."""
+    ours = [m.timing.latency_ms_samples for m in measured if m.timing]
+    theirs = [m.timing.latency_ms_samples for m in baseline if m.timing]
+    return stats.ratio_of_medians(theirs, ours) if ours and theirs else None
+
+
+def _energy_ratio(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -> Ratio | None:
+    """Energy of this one over the baseline's: below 1 is thriftier."""
+    ours, theirs = _energies(measured), _energies(baseline)
+    if not ours or not theirs:
+        return None
+    a, a_relative = _pooled(ours)
+    b, b_relative = _pooled(theirs)
+    return stats.ratio_of_uncertain(a, a_relative, b, b_relative) if b > 0 else None
+
+
+def _energies(rows: Iterable[Measurement]) -> list[tuple[float, float]]:
+    return [
+        (m.energy.per_sample_mj, m.energy.uncertainty or 0.0)
+        for m in rows
+        if m.energy and m.energy.per_sample_mj is not None
+    ]
+
+
+def _pooled(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean, and its relative uncertainty: the meter's, or the replicates' spread if wider."""
+    mean = statistics.fmean(value for value, _ in values)
+    relative = max(uncertainty for _, uncertainty in values)
+    if len(values) > 1 and mean > 0:
+        spread = statistics.stdev(value for value, _ in values) / mean / len(values) ** 0.5
+        relative = max(relative, 1.96 * spread)
+    return mean, relative
+
+
+def _differences(
+    what: str, rows: Sequence[Measurement], others: Sequence[Measurement]
+) -> list[str]:
+    """The columns in which two sets of rows differ although they must, or should, agree."""
+    found = []
+    for columns, word in ((MUST_AGREE, "must"), (SHOULD_AGREE, "should")):
+        for name, value in columns.items():
+            values = {str(value(m)) for m in (*rows, *others)}
+            if len(values) > 1:
+                found.append(f"{what}: {name} {word} agree: {', '.join(sorted(values))}")
+    return found
+
+
+def _missing(measured: Sequence[Measurement]) -> list[str]:
+    reasons = []
+    for row in measured:
+        if row.energy and row.energy.method == ENERGY_NOT_MEASURED:
+            reasons.append(f"no energy: {row.energy.reason}")
+        if row.quality and row.quality.reason:
+            reasons.append(f"no perplexity for {row.workload.model}: {row.quality.reason}")
+    return list(dict.fromkeys(reasons))
+
+
+def _measured(rows: Sequence[Measurement]) -> list[Measurement]:
+    return [m for m in rows if m.outcome == Outcome.OK]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _group(row: Measurement) -> tuple[str, str, Workload]:
+    return row.run, row.cell.gpu_type, row.workload
+
+
+def _order(row: Measurement) -> tuple[object, ...]:
+    known = PRECISIONS.index(row.cell.precision) if row.cell.precision in PRECISIONS else 99
+    return *_group(row), known, row.cell.precision, row.replicate

@@ -1,0 +1,211 @@
+"""The table of the first study, with what it lacked: intervals, reasons and doubts."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.records import Outcome
+from jobs.report.comparison import Line
+
+HEADINGS = (
+    "format",
+    "latency",
+    "speedup [95 %]",
+    "energy",
+    "energy ratio",
+    "throughput",
+    "perplexity",
+    "size",
+)
+NOTHING = "-"
+
+
+def table(lines: Sequence[Line], width: int | None = None, color: bool = False) -> str:
+    """Text for a terminal: one table per GPU type and workload, then the notes."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=width or 110, force_terminal=color, highlight=False, soft_wrap=False
+    )
+    for title, group in _groups(lines):
+        drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+        for index, heading in enumerate(HEADINGS):
+            drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        for line in group:
+            style = "" if line.outcome == Outcome.OK else "red"
+            drawn.add_row(*(Text(cell, style=style) for cell in _cells(line)))
+        console.print(drawn)
+    for note in notes(lines):
+        console.print(Text(note), soft_wrap=False)
+    return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """The same as Markdown."""
+    parts = []
+    for title, group in _groups(lines):
+        rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *map(_cells, group)]
+        parts.append(f"**{title}**\n")
+        parts.extend("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows)
+        parts.append("")
+    parts.extend(f"- {_escaped(note)}" for note in notes(lines))
+    return "\n".join(parts).rstrip()
+
+
+def to_csv(lines: Sequence[Line]) -> str:
+    """One row per line; numbers in full."""
+    records = [_flat(line) for line in lines]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=_flat_names(), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({k: "; ".join(v) if isinstance(v, tuple) else v for k, v in record.items()})
+    return stream.getvalue().rstrip("\n")
+
+
+def to_json(lines: Sequence[Line]) -> str:
+    """A list of objects; numbers in full."""
+    return json.dumps([_finite(_flat(line)) for line in lines], indent=2)
+
+
+def notes(lines: Sequence[Line]) -> list[str]:
+    """What a reader must know beside the numbers; equal notes once, with how often."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        name = f"{line.gpu_type} {line.precision}, {_short(line)}"
+        if line.outcome != Outcome.OK:
+            found.setdefault((str(line.outcome), line.reason or ""), []).append(name)
+        for doubt in line.doubts:
+            found.setdefault(("doubt", doubt), []).append(name)
+        for missing in line.missing:
+            found.setdefault(("missing", missing), []).append("")
+    texts = []
+    for (kind, what), names in found.items():
+        where = names[0]
+        if len(names) > 1 and where:
+            where += f" and {len(names) - 1} more"
+        texts.append(f"{kind}: {where}: {what}" if where else f"{kind}: {what}")
+    if lines and all(line.replicates <= 1 for line in lines):
+        texts.append(
+            "note: one process per cell: the intervals do not cover how processes differ"
+            " (sampling.replicates)"
+        )
+    return texts
+
+
+def _groups(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:
+    runs = {line.run for line in lines}
+
+    def title(line: Line) -> str:
+        run = f"   ({line.run})" if len(runs) > 1 else ""
+        return f"{line.gpu_type}   {line.workload}{run}"
+
+    for text, group in itertools.groupby(lines, key=title):
+        yield text, list(group)
+
+
+def _cells(line: Line) -> list[str]:
+    if line.outcome != Outcome.OK:
+        return [line.precision, str(line.outcome), *[NOTHING] * (len(HEADINGS) - 2)]
+    return [
+        line.precision,
+        _number(line.latency_ms, " ms"),
+        _ratio(line.speedup),
+        _number(line.energy_mj, " mJ"),
+        _ratio(line.energy_ratio),
+        _number(line.throughput_per_s, " /s"),
+        _perplexity(line),
+        _number(line.size_mb, " MB"),
+    ]
+
+
+def _number(value: float | None, unit: str = "", digits: int = 3) -> str:
+    """A number with so many significant digits, without an exponent.
+
+    >>> _number(0.01234), _number(11.72, " ms"), _number(580.4), _number(12345.6), _number(None)
+    ('0.0123', '11.7 ms', '580', '12346', '-')
+    """
+    if value is None:
+        return NOTHING
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}{unit}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}{unit}"
+
+
+def _ratio(ratio: Any) -> str:
+    if ratio is None:
+        return NOTHING
+    return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _perplexity(line: Line) -> str:
+    # Whole numbers hide what precisions differ by: 217 against 218 is undecidable.
+    return _number(line.perplexity, digits=5)
+
+
+def _short(line: Line) -> str:
+    return f"{line.workload.model} batch {line.workload.batch_size}"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _flat_names() -> list[str]:
+    return [
+        "run",
+        "gpu_type",
+        "model",
+        "engine",
+        "batch_size",
+        "prompt_tokens",
+        "precision",
+        "outcome",
+        "replicates",
+        "latency_ms",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "energy_mj",
+        "energy_ratio",
+        "energy_ratio_low",
+        "energy_ratio_high",
+        "throughput_per_s",
+        "perplexity",
+        "floor_perplexity",
+        "size_mb",
+        "reason",
+        "doubts",
+        "missing",
+    ]
+
+
+def _flat(line: Line) -> dict[str, Any]:
+    record = {name: getattr(line, name, None) for name in _flat_names()}
+    record |= dataclasses.asdict(line.workload)
+    record["outcome"] = str(line.outcome)
+    for name, ratio in (("speedup", line.speedup), ("energy_ratio", line.energy_ratio)):
+        record[name] = ratio and ratio.value
+        record[f"{name}_low"] = ratio and ratio.low
+        record[f"{name}_high"] = ratio and ratio.high
+    return record
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity; None stands for it as for everything that is no number."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }

@@ -1,0 +1,177 @@
+"""`tensorgap sweep`: measure a matrix, keep each row at once, end with table and Parquet."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from bench import matrix as matrices
+from bench import results
+from bench.records import Matrix, Measurement, Outcome
+from jobs import options, progress, torn_parts
+from jobs.cli import INTERRUPTED
+
+# What a resumed sweep measures again without being asked: the fault was not the cell's.
+_TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
+_FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
+
+
+@click.command("sweep")
+@click.argument("matrix", required=False, metavar="MATRIX", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    default="results",
+    show_default=True,
+    metavar="PLACE",
+    help="Folder or URI (s3://BUCKET/PATH, gs://BUCKET/PATH) for NAME/UTC-TIMESTAMP/.",
+)
+@click.option("--resume", metavar="FOLDER", help="Go on with this sweep: measure what is missing.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="With --resume: also measure again what FAILED, TIMED_OUT or was OUT_OF_MEMORY.",
+)
+@options.address
+@options.narrowing
+@click.option(
+    "--placement-timeout",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="How long a cell may wait for a GPU that others hold.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress; only the table and the path.")
+def command(
+    matrix: Path | None,
+    output: str,
+    resume: str | None,
+    retry_failed: bool,
+    address: str | None,
+    gpu_types: tuple[str, ...],
+    precisions: tuple[str, ...],
+    models: tuple[str, ...],
+    placement_timeout: float,
+    quiet: bool,
+) -> int:
+    """Measure MATRIX, a TOML file, and collect one Parquet file.
+
+    Each row is on disk as soon as it is measured. Ctrl-C, a crash or a lost machine lose only the
+    row in work: --resume goes on. The table goes to standard output, progress to standard error.
+
+    \b
+    This machine:         tensorgap sweep jobs/matrices/local.toml
+    A part of it:         tensorgap sweep jobs/matrices/local.toml --precision fp32 --model tiny
+    A cluster:            tensorgap sweep jobs/matrices/study.toml --address auto
+    Results to a bucket:  tensorgap sweep jobs/matrices/study.toml --output s3://bucket/study
+    Go on:                tensorgap sweep --resume results/local/20261124T120000Z
+
+    Exit codes: 0 all OK; 1 complete, but some cells are not OK; 2 bad input; 130 interrupted.
+    """
+    if (matrix is None) == (resume is None):
+        raise click.UsageError("give either a MATRIX or --resume FOLDER")
+    if retry_failed and resume is None:
+        raise click.UsageError("--retry-failed needs --resume FOLDER")
+    if resume is not None and (gpu_types or precisions or models):
+        raise click.UsageError("a sweep is resumed as it began: leave the narrowing options out")
+    with contextlib.ExitStack() as stack:
+        if matrix is not None:
+            asked = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+        else:
+            folder = results.Results.open(str(resume))
+            asked = folder.matrix()
+            stack.enter_context(folder.locked())
+        stack.enter_context(_TerminationAsInterrupt())
+        _connect(stack, address, quiet)
+        if matrix is not None:
+            # Only now: a cluster that cannot be reached leaves no empty folder behind.
+            folder = results.Results.create(output, asked.name, asked.text, _now())
+            stack.enter_context(folder.locked())
+        finished = _measure(folder, asked, retry_failed, placement_timeout, quiet)
+    return _conclude(folder, finished)
+
+
+def _connect(stack: contextlib.ExitStack, address: str | None, quiet: bool) -> None:
+    from cluster.session import session
+
+    if not quiet:
+        where = "starting Ray" if address is None else f"connecting to {address}"
+        progress.say(f"{where} ...")
+    stack.enter_context(session(address))
+
+
+def _measure(
+    folder: results.Results,
+    asked: Matrix,
+    retry_failed: bool,
+    placement_timeout_s: float,
+    quiet: bool,
+) -> bool:
+    """Measure what is missing and keep each row at once; False where it was interrupted."""
+    from cluster import driver
+
+    done = _done(folder, retry_failed)
+    if done and not quiet:
+        progress.say(f"{len(done)} rows are measured already")
+    offers = driver.offers()
+    events = driver.sweep(
+        folder.source.run, asked, offers, done=done, placement_timeout_s=placement_timeout_s
+    )
+    try:
+        with progress.display(asked, offers, done, quiet) as show:
+            for event in events:
+                if isinstance(event, Measurement):
+                    folder.write(event)
+                show(event)
+    except KeyboardInterrupt:
+        progress.say("interrupted; what is measured is kept")
+        return False
+    return True
+
+
+def _conclude(folder: results.Results, finished: bool) -> int:
+    """Show the table, say where the Parquet is, and return the exit code."""
+    rows, torn = folder.read()
+    path = folder.finish() if rows else None
+    _show(rows, torn)
+    if path:
+        click.echo(f"\n{path}")
+    if not finished:
+        progress.say(f"go on with: tensorgap sweep --resume {folder.location}")
+        return INTERRUPTED
+    return 0 if all(row.outcome == Outcome.OK for row in rows) else 1
+
+
+def _done(folder: results.Results, retry_failed: bool) -> list[Measurement]:
+    """The rows that need no second measurement."""
+    again = (*_TRY_AGAIN, *_FAILURES) if retry_failed else _TRY_AGAIN
+    rows, torn = folder.read()
+    torn_parts.report(torn, "it is measured again")
+    return [row for row in rows if row.outcome not in again]
+
+
+def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
+    from jobs.report import comparison, render
+
+    torn_parts.report(torn, "its row is missing")
+    if rows:
+        click.echo(render.table(comparison.compare(rows), color=sys.stdout.isatty()))
+
+
+class _TerminationAsInterrupt:
+    """SIGTERM, which schedulers send, ends a sweep as gently as Ctrl-C does."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,281 @@
+"""The NVIDIA driver's view of its GPUs, in SI units: the only module that imports pynvml.
+
+A GPU is found by its UUID, never by its index, because CUDA and NVML count in different orders.
+What a GPU can tell is found out by asking it, not by its architecture: a quantity that the GPU or
+its driver does not offer is None, and the driver's own words stand in `Gpu.reasons`. A machine
+without a driver is normal too: it has no GPUs, and `Driver.reason` says why.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pynvml
+
+from bench.records import TensorgapError
+
+T = TypeVar("T")
+
+_ABSENT = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver on this machine",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
+        "the NVIDIA driver is installed but not loaded; `nvidia-smi` and the kernel's log say why"
+    ),
+    pynvml.NVML_ERROR_NO_PERMISSION: (
+        "this user may not talk to the NVIDIA driver; check the permissions of /dev/nvidia*"
+    ),
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
+        "the NVIDIA library and kernel module differ in version, as after an update; reboot"
+    ),
+}
+_LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
+_TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, pynvml.NVML_ERROR_NOT_READY}
+_TRIES = 3
+_PAUSE_S = 0.01
+
+# One word before the model ("Tesla", "NVIDIA"), then the words in capitals ("RTX", "PRO") up to
+# the first that has a digit; what follows a hyphen ("-SXM2-16GB") is not part of the model.
+_MODEL = re.compile(r"\w+\s+(?P<model>(?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")
+
+
+class GpuLostError(Exception):
+    """The GPU has fallen off the bus or must be reset: nothing more can be measured on it."""
+
+
+def gpu_type(name: str) -> str:
+    """Name a GPU's type as Ray does, so that `accelerator_type=` finds it.
+
+    Ray (`ray._private.accelerators.nvidia_gpu`) takes the model out of NVML's name and, where there
+    is none in capitals, as in consumer GPUs, joins the whole name with hyphens.
+
+    >>> gpu_type("Tesla V100-SXM2-16GB"), gpu_type("NVIDIA GeForce RTX 4090")
+    ('V100', 'GeForce-RTX-4090')
+    """
+    found = _MODEL.match(name)
+    if found and len(found["model"]) > 1:
+        return found["model"].replace(" ", "-")
+    return re.sub(r"^NVIDIA\s+", "", name).strip().replace(" ", "-")
+
+
+@contextmanager
+def driver() -> Iterator[Driver]:
+    """Open the NVIDIA driver for as long as the block lasts.
+
+    Where there is none, the block gets a `Driver` with no GPUs and the reason.
+    """
+    absent = None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        absent = _ABSENT.get(error.value, f"the NVIDIA driver does not answer: {error}")
+    if absent:
+        yield Driver(reason=absent)
+        return
+    try:
+        yield Driver(
+            version=_persist(pynvml.nvmlSystemGetDriverVersion),
+            nvml_version=_persist(pynvml.nvmlSystemGetNVMLVersion),
+        )
+    finally:
+        # A driver that fails while closing must not hide what went wrong inside the block.
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver of this machine, or the reason why there is none."""
+
+    version: str | None = None
+    nvml_version: str | None = None
+    reason: str | None = None
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every whole GPU that this process may touch, in NVML's order.
+
+        Raises:
+            GpuLostError: One of them is lost.
+        """
+        if self.reason:
+            return ()
+        found = []
+        for index in range(_persist(pynvml.nvmlDeviceGetCount)):
+            # NVML also counts the GPUs that a container or a batch system withholds.
+            with suppress(pynvml.NVMLError):
+                found.append(Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index)))
+        return tuple(found)
+
+    def gpu(self, uuid: str) -> Gpu:
+        """The GPU or MIG slice with this UUID, as NVML writes it or, as torch does, unprefixed.
+
+        Raises:
+            TensorgapError: There is no such GPU, or no driver.
+            GpuLostError: It is lost.
+        """
+        if self.reason:
+            raise TensorgapError(f"there is no GPU {uuid}: {self.reason}")
+        why = ""
+        for prefix in ("",) if uuid.startswith(("GPU-", "MIG-")) else ("GPU-", "MIG-"):
+            try:
+                return Gpu(_persist(pynvml.nvmlDeviceGetHandleByUUID, prefix + uuid))
+            except pynvml.NVMLError as error:
+                why = str(error)
+        raise TensorgapError(f"NVML finds no GPU {uuid} ({why}); `nvidia-smi -L` lists the GPUs")
+
+
+class Gpu:
+    """One GPU, or one MIG slice of a GPU.
+
+    Whatever the GPU or its driver cannot tell is None; `reasons[NAME]`, by the name of the property
+    or method, then says why. Power, clocks and temperature are always those of the whole board.
+
+    Any of them raises GpuLostError once the GPU is lost.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        """Wrap an NVML handle; it is valid only inside the block of `driver`."""
+        self.reasons: dict[str, str] = {}
+        self.name: str = _persist(pynvml.nvmlDeviceGetName, handle)
+        self.uuid: str = _persist(pynvml.nvmlDeviceGetUUID, handle)
+        self._handle = handle
+        self._slice = bool(self._ask("mig", lambda: pynvml.nvmlDeviceIsMigDeviceHandle(handle)))
+        self._board = (
+            _persist(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+            if self._slice
+            else handle
+        )
+
+    @property
+    def gpu_type(self) -> str:
+        """The type as Ray names it; 40 GB and 80 GB A100 and their MIG slices are all A100."""
+        return gpu_type(self.name)
+
+    @property
+    def mig(self) -> bool | None:
+        """Whether this is a MIG slice or a GPU cut into slices; None where the GPU has no MIG."""
+        mode = self._ask("mig", lambda: pynvml.nvmlDeviceGetMigMode(self._board))
+        return self._slice or (None if mode is None else bool(mode[0]))
+
+    @property
+    def pci_bus_id(self) -> str | None:
+        """PCI bus id, as 00000000:01:00.0."""
+        return self._ask("pci_bus_id", lambda: pynvml.nvmlDeviceGetPciInfo_v3(self._board).busId)
+
+    @property
+    def compute_capability(self) -> str | None:
+        """CUDA compute capability, as 8.0."""
+        version = self._ask(
+            "compute_capability", lambda: pynvml.nvmlDeviceGetCudaComputeCapability(self._board)
+        )
+        return version and "{}.{}".format(*version)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of the GPU or of the slice, in B."""
+        return self._ask("memory_bytes", lambda: pynvml.nvmlDeviceGetMemoryInfo(self._handle).total)
+
+    @property
+    def power_limit_w(self) -> float | None:
+        """Enforced power limit, in W."""
+        return self._thousandth("power_limit_w", pynvml.nvmlDeviceGetEnforcedPowerLimit)
+
+    def power_w(self) -> float | None:
+        """Power, in W: the last reading that the sensor has published.
+
+        Averaged over 1 s on Ampere and newer but GA100, else over the sensor's last 10 to 100 ms
+        (nvml.h; Yang, Adamek, Armour, SC'24).
+        """
+        return self._thousandth("power_w", pynvml.nvmlDeviceGetPowerUsage)
+
+    def total_energy_j(self) -> float | None:
+        """Energy since the driver was loaded, in J.
+
+        Pascal has no such counter; Grace Hopper's counts the whole module (zeus, PR 172).
+        """
+        return self._thousandth("total_energy_j", pynvml.nvmlDeviceGetTotalEnergyConsumption)
+
+    def sm_mhz(self) -> float | None:
+        """Clock of the streaming multiprocessors, in MHz."""
+        return self._clock_mhz("sm_mhz", pynvml.NVML_CLOCK_SM)
+
+    def memory_mhz(self) -> float | None:
+        """Clock of the memory, in MHz."""
+        return self._clock_mhz("memory_mhz", pynvml.NVML_CLOCK_MEM)
+
+    def temperature_c(self) -> float | None:
+        """Temperature of the GPU, in C."""
+        sensor = pynvml.NVML_TEMPERATURE_GPU
+        return self._ask(
+            "temperature_c",
+            lambda: pynvml.nvmlDeviceGetTemperatureV(self._board, sensor),
+            # All that an older driver knows; NVIDIA removes it with CUDA 14.
+            lambda: pynvml.nvmlDeviceGetTemperature(self._board, sensor),
+        )
+
+    def clocks_event_reasons(self) -> int | None:
+        """Why the clocks are what they are: NVML's bit mask (nvmlClocksEventReason*)."""
+        return self._ask(
+            "clocks_event_reasons",
+            lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._board),
+            # As above.
+            lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._board),
+        )
+
+    def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
+        """Process ids that compute on this GPU and are not among our `own`.
+
+        A container may hide them, or number its own processes in another way than the driver.
+        """
+        running = self._ask(
+            "foreign_processes",
+            lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v3(self._handle),
+            lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v2(self._handle),
+        )
+        return None if running is None else tuple(sorted({p.pid for p in running}.difference(own)))
+
+    def _clock_mhz(self, name: str, clock: int) -> float | None:
+        return self._ask(name, lambda: pynvml.nvmlDeviceGetClockInfo(self._board, clock))
+
+    def _thousandth(self, name: str, function: Callable[[Any], int]) -> float | None:
+        """Ask for what NVML gives in mW or mJ."""
+        thousandths = self._ask(name, lambda: function(self._board))
+        return None if thousandths is None else thousandths / 1000
+
+    def _ask(self, name: str, *questions: Callable[[], T]) -> T | None:
+        """The answer to the first question that the driver knows, or None with its reason."""
+        for question in questions:
+            try:
+                answer = _persist(question)
+            except pynvml.NVMLError as error:
+                if error.value == pynvml.NVML_ERROR_UNINITIALIZED:
+                    raise  # A mistake of the caller, who has left the block of `driver`.
+                self.reasons[name] = str(error)
+            else:
+                self.reasons.pop(name, None)
+                return answer
+        return None
+
+
+def _persist(function: Callable[..., T], *arguments: Any) -> T:
+    """Call NVML; try again what may pass.
+
+    Raises:
+        GpuLostError: The GPU is lost or must be reset.
+        pynvml.NVMLError: Anything else, and what has not passed after three tries.
+    """
+    tries_left = _TRIES
+    while True:
+        tries_left -= 1
+        try:
+            return function(*arguments)
+        except pynvml.NVMLError as error:
+            if error.value in _LOST:
+                raise GpuLostError(str(error)) from error
+            if error.value not in _TRANSIENT or not tries_left:
+                raise
+        time.sleep(_PAUSE_S)

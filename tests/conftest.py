@@ -1,0 +1,34 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fakenvml
+import pynvml
+import pytest
+
+
+@pytest.fixture(scope="session")
+def fakenvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled stand-in for libnvidia-ml.so.1."""
+    if not fakenvml.compiler():
+        pytest.skip("no C compiler here (cc, gcc or clang) to build the fake NVIDIA driver with")
+    return fakenvml.build(tmp_path_factory.mktemp("fakenvml"))
+
+
+@pytest.fixture
+def fake_nvml(
+    fakenvml_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., fakenvml.FakeDriver]:
+    """A function that puts a fake driver, configured by its lines, below pynvml."""
+
+    def load(*lines: str) -> fakenvml.FakeDriver:
+        driver = fakenvml.FakeDriver(fakenvml_library, *lines)
+        monkeypatch.setattr(pynvml, "nvmlLib", driver.library)
+        # pynvml keeps the functions of the library that it saw first.
+        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        return driver
+
+    return load

@@ -1,0 +1,740 @@
+/* A stand-in for libnvidia-ml.so.1 that behaves as the sensors of real GPUs do.
+ *
+ * The test says what the GPU draws (fakenvml_set_power); the library then shows it as that GPU's
+ * sensor would: averaged over a window, published at ticks, integrated by a counter or not at all.
+ * Since the true energy is known exactly, what a measurement should find is a formula.
+ * How to build, configure and load it: README.md. Written from the public description of the NVML
+ * interface; no NVIDIA code.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define API __attribute__((visibility("default")))
+#define MAX_GPUS 8
+#define MAX_STEPS (1u << 16) /* steps of a power trace, per GPU */
+#define MAX_FAULTS 16
+#define EPOCH_S 1000.0 /* where the virtual clock starts */
+
+typedef int result; /* nvmlReturn_t */
+enum {
+  OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
+  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, VERSION_MISMATCH = 25
+};
+
+/* ------------------------------------------------------------------ NVML's binary interface */
+
+typedef union { double d; unsigned ui; unsigned long long ull; } value_t;
+typedef struct {
+  unsigned field, scope;
+  long long timestamp_us, latency_us;
+  int type;
+  result status;
+  value_t value;
+} field_t;
+typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; } process_t;
+typedef struct {
+  char bus_id_legacy[16];
+  unsigned domain, bus, device, pci_device, pci_subsystem;
+  char bus_id[32];
+} pci_t;
+typedef struct { unsigned long long total, free, used; } memory_t;
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2_t;
+typedef struct { unsigned version; int sensor, celsius; } temperature_t;
+typedef struct { unsigned gpu, memory; } utilization_t;
+_Static_assert(sizeof(field_t) == 40 && sizeof(process_t) == 24 && sizeof(pci_t) == 68 &&
+               sizeof(memory_v2_t) == 40 && sizeof(temperature_t) == 12, "sizes of NVML");
+
+/* ------------------------------------------------------------------------------- the GPUs */
+
+typedef struct {
+  char name[96], uuid[80], bus_id[32];
+  int cc_major, cc_minor, arch; /* arch: 4 Pascal, 5 Volta, 6 Turing, 7 Ampere, 8 Ada, 9 Hopper */
+  /* Instant power: the mean of window_ms, published every update_ms. */
+  double update_ms, window_ms, phase_ms, jitter_ms;
+  /* Average power: the same over avg_window_ms; avg_update_ms 0: the GPU has none. */
+  double avg_update_ms, avg_window_ms;
+  int instant_field; /* field 186 is offered */
+  int usage_is_avg;  /* nvmlDeviceGetPowerUsage gives the average */
+  /* Energy counter, published every energy_update_ms; energy 0: the GPU has none. energy_sampled:
+   * it adds up the instant readings, which see only window_ms of each update_ms. */
+  int energy, energy_sampled;
+  double energy_update_ms, energy_phase_ms, energy_resolution_mj;
+  double gain, offset_w, noise_w; /* the sensor's error: gain * true + offset +- noise */
+  double idle_w, limit_w, temp_c, mem_gib;
+  int mig, sm_mhz, mem_mhz, extra_pid; /* mig: -1 none, 0 off, 1 on with one slice */
+  unsigned long long throttle;         /* clocks event reasons in [throttle_from_s, ..to_s) */
+  double throttle_from_s, throttle_to_s;
+} gpu_t;
+
+/* Update period and window of the readings: Yang, Adamek, Armour, SC'24 (arXiv 2312.02741), for
+ * P100, V100, A100 and H100; the others are taken from the nearest GPU that was measured there.
+ * Which GPU has the counter, and whose usage is an average: nvml.h. */
+static const struct {
+  const char *key, *name;
+  int cc_major, cc_minor, arch;
+  double update_ms, window_ms, avg_update_ms, energy_update_ms; /* 0: none */
+  int mig;
+  double idle_w, limit_w, mem_gib;
+} presets[] = {
+  {"p100", "Tesla P100-PCIE-16GB", 6, 0, 4, 20, 10, 0, 0, -1, 30, 250, 16},
+  {"p40", "Tesla P40", 6, 1, 4, 20, 10, 0, 0, -1, 10, 250, 24},
+  {"v100", "Tesla V100-SXM2-16GB", 7, 0, 5, 20, 10, 0, 20, -1, 42, 300, 16},
+  {"t4", "Tesla T4", 7, 5, 6, 100, 100, 0, 100, -1, 10, 70, 16},
+  {"a100", "NVIDIA A100-SXM4-40GB", 8, 0, 7, 100, 25, 0, 100, 0, 55, 400, 40},
+  {"l4", "NVIDIA L4", 8, 9, 8, 100, 100, 100, 100, -1, 16, 72, 24},
+  {"h100", "NVIDIA H100 PCIe", 9, 0, 9, 100, 25, 100, 100, 0, 75, 350, 80},
+  {"h200", "NVIDIA H200", 9, 0, 9, 100, 25, 100, 100, 0, 75, 700, 141},
+};
+
+typedef struct { char function[64]; int gpu, code; double from_s, to_s, every; } fault_t;
+typedef struct { double time_s, watts, joules_before; } step_t;
+typedef struct { /* shared between processes if FAKENVML_SHM says so */
+  int is_virtual;
+  double start_s;
+  _Atomic uint64_t virtual_ns, calls;
+  fault_t faults[MAX_FAULTS];
+  _Atomic int fault_count;
+  _Atomic unsigned step_count[MAX_GPUS];
+  step_t steps[MAX_GPUS][MAX_STEPS];
+} shared_t;
+
+static gpu_t gpus[MAX_GPUS];
+static char slices[MAX_GPUS]; /* only their addresses are used: handles of MIG slices */
+static int gpu_count;
+static shared_t *shared;
+static int opened; /* nvmlInit less nvmlShutdown */
+static char driver_version[80];
+static struct { int started; long long first, tick; double joules; } sampled[MAX_GPUS];
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t sampled_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static double real_clock(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static double now(void) {
+  return shared->is_virtual ? shared->virtual_ns * 1e-9 : real_clock();
+}
+
+static long long epoch_us(double time_s) {
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  double offset_s = shared->is_virtual ? 0 : t.tv_sec + t.tv_nsec * 1e-9 - real_clock();
+  return (long long)((time_s + offset_s) * 1e6);
+}
+
+/* A number in [-0.5, 0.5) that depends on the key only, so that noise is the same in each run. */
+static double scatter(uint64_t key) {
+  key ^= key >> 33;
+  key *= 0xff51afd7ed558ccdULL;
+  key ^= key >> 33;
+  key *= 0xc4ceb9fe1a85ec53ULL;
+  return (uint32_t)(key >> 32) / 4294967296.0 - 0.5;
+}
+
+/* ------------------------------------------------------------------- from truth to readings */
+
+static double true_joules(int d, double time_s) {
+  unsigned count = atomic_load_explicit(&shared->step_count[d], memory_order_acquire);
+  step_t *steps = shared->steps[d];
+  if (!count) return gpus[d].idle_w * (time_s - shared->start_s);
+  if (time_s < steps[0].time_s)
+    return steps[0].joules_before - gpus[d].idle_w * (steps[0].time_s - time_s);
+  unsigned low = 0, high = count;
+  while (high - low > 1) {
+    unsigned middle = (low + high) / 2;
+    if (steps[middle].time_s <= time_s) low = middle; else high = middle;
+  }
+  return steps[low].joules_before + steps[low].watts * (time_s - steps[low].time_s);
+}
+
+static double mean_watts(int d, double time_s, double window_ms) {
+  double window_s = window_ms * 1e-3;
+  return (true_joules(d, time_s) - true_joules(d, time_s - window_s)) / window_s;
+}
+
+typedef struct { double period_ms, phase_ms, jitter_ms; } ticking;
+
+static double tick_time(ticking t, int d, long long k) {
+  double jitter_ms = t.jitter_ms * scatter((uint64_t)k * 2654435761u + d);
+  return (k * t.period_ms + t.phase_ms + jitter_ms) * 1e-3;
+}
+
+static long long last_tick(ticking t, int d, double time_s) {
+  long long k = (long long)floor((time_s * 1e3 - t.phase_ms) / t.period_ms) + 1;
+  while (tick_time(t, d, k) > time_s) k--;
+  return k;
+}
+
+static double reported(int d, double watts, long long tick) {
+  gpu_t *g = &gpus[d];
+  double noise_w = g->noise_w * 2 * scatter((uint64_t)tick * 7919 + d);
+  return fmax(0, g->gain * watts + g->offset_w + noise_w);
+}
+
+static double instant_watts(int d, double time_s) {
+  gpu_t *g = &gpus[d];
+  ticking t = {g->update_ms, g->phase_ms, g->jitter_ms};
+  long long k = last_tick(t, d, time_s);
+  return reported(d, mean_watts(d, tick_time(t, d, k), g->window_ms), k);
+}
+
+static double average_watts(int d, double time_s) {
+  gpu_t *g = &gpus[d];
+  ticking t = {g->avg_update_ms, g->phase_ms, 0};
+  long long k = last_tick(t, d, time_s);
+  return reported(d, mean_watts(d, tick_time(t, d, k), g->avg_window_ms), k);
+}
+
+/* A part-time counter: each tick adds the reading of its window for all of its period. */
+static double sampled_joules(int d, ticking t, long long until) {
+  pthread_mutex_lock(&sampled_lock);
+  long long first = last_tick(t, d, shared->start_s);
+  if (!sampled[d].started || sampled[d].first != first || sampled[d].tick > until) {
+    sampled[d].started = 1;
+    sampled[d].first = sampled[d].tick = first;
+    sampled[d].joules = 0;
+  }
+  while (sampled[d].tick < until) {
+    double before = tick_time(t, d, sampled[d].tick);
+    double time_s = tick_time(t, d, ++sampled[d].tick);
+    double watts = reported(d, mean_watts(d, time_s, gpus[d].window_ms), sampled[d].tick);
+    sampled[d].joules += watts * (time_s - before);
+  }
+  double joules = sampled[d].joules;
+  pthread_mutex_unlock(&sampled_lock);
+  return joules;
+}
+
+static unsigned long long counter_mj(int d, double time_s) {
+  gpu_t *g = &gpus[d];
+  ticking t = {g->energy_update_ms, g->energy_phase_ms, g->jitter_ms};
+  long long k = last_tick(t, d, time_s);
+  double tick_s = tick_time(t, d, k), joules;
+  if (g->energy_sampled) {
+    joules = sampled_joules(d, t, k);
+  } else {
+    joules = g->gain * (true_joules(d, tick_s) - true_joules(d, shared->start_s)) +
+             g->offset_w * (tick_s - shared->start_s);
+  }
+  double mj = joules * 1e3 + 5e8; /* as if the driver had been loaded long ago */
+  return (unsigned long long)(floor(mj / g->energy_resolution_mj) * g->energy_resolution_mj);
+}
+
+/* ------------------------------------------------------------------------- configuration */
+
+static void add_gpu(const char *key) {
+  gpu_t *g = &gpus[gpu_count];
+  *g = (gpu_t){
+    .cc_major = 8, .arch = 7, .update_ms = 100, .window_ms = 100, .avg_window_ms = 1000,
+    .instant_field = 1, .energy = 1, .energy_update_ms = 100, .energy_resolution_mj = 1,
+    .gain = 1, .noise_w = 0.3, .idle_w = 50, .limit_w = 300, .temp_c = 45, .mem_gib = 16,
+    .mig = -1, .sm_mhz = 1380, .mem_mhz = 877,
+  };
+  snprintf(g->name, sizeof g->name, "%s", key);
+  snprintf(g->uuid, sizeof g->uuid, "GPU-fa4e0000-0000-4000-8000-%012d", gpu_count);
+  snprintf(g->bus_id, sizeof g->bus_id, "00000000:%02X:00.0", gpu_count + 1);
+  for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+    if (strcmp(presets[i].key, key)) continue;
+    snprintf(g->name, sizeof g->name, "%s", presets[i].name);
+    g->cc_major = presets[i].cc_major;
+    g->cc_minor = presets[i].cc_minor;
+    g->arch = presets[i].arch;
+    g->update_ms = presets[i].update_ms;
+    g->window_ms = presets[i].window_ms;
+    g->avg_update_ms = presets[i].avg_update_ms;
+    g->usage_is_avg = presets[i].avg_update_ms > 0;
+    g->energy_update_ms = presets[i].energy_update_ms;
+    g->energy = presets[i].energy_update_ms > 0;
+    g->mig = presets[i].mig;
+    g->idle_w = presets[i].idle_w;
+    g->limit_w = presets[i].limit_w;
+    g->mem_gib = presets[i].mem_gib;
+  }
+  gpu_count++;
+}
+
+/* fault = FUNCTION or PREFIX*:GPU or -1:CODE:FROM_S[:TO_S[:EVERY_NTH_CALL]] */
+static result add_fault(const char *text) {
+  fault_t f = {.to_s = 1e18, .every = 1};
+  int read = sscanf(text, "%63[^:]:%d:%d:%lf:%lf:%lf", f.function, &f.gpu, &f.code, &f.from_s,
+                    &f.to_s, &f.every);
+  if (read < 4 || shared->fault_count >= MAX_FAULTS) return INVALID_ARGUMENT;
+  shared->faults[shared->fault_count] = f;
+  shared->fault_count++;
+  return OK;
+}
+
+static result set_key(int d, const char *key, const char *value) {
+  gpu_t *g = &gpus[d];
+#define NUMBER(field) if (!strcmp(key, #field)) { g->field = atof(value); return OK; }
+#define TEXT(field) \
+  if (!strcmp(key, #field)) { snprintf(g->field, sizeof g->field, "%s", value); return OK; }
+  NUMBER(update_ms) NUMBER(window_ms) NUMBER(phase_ms) NUMBER(jitter_ms)
+  NUMBER(avg_update_ms) NUMBER(avg_window_ms) NUMBER(instant_field) NUMBER(usage_is_avg)
+  NUMBER(energy) NUMBER(energy_sampled) NUMBER(energy_update_ms) NUMBER(energy_phase_ms)
+  NUMBER(energy_resolution_mj) NUMBER(gain) NUMBER(offset_w) NUMBER(noise_w) NUMBER(idle_w)
+  NUMBER(limit_w) NUMBER(temp_c) NUMBER(mem_gib) NUMBER(mig) NUMBER(sm_mhz) NUMBER(mem_mhz)
+  NUMBER(extra_pid) NUMBER(cc_major) NUMBER(cc_minor) NUMBER(arch)
+  TEXT(name) TEXT(uuid) TEXT(bus_id)
+  if (!strcmp(key, "throttle")) {
+    int read = sscanf(value, "%llx:%lf:%lf", &g->throttle, &g->throttle_from_s, &g->throttle_to_s);
+    return read == 3 ? OK : INVALID_ARGUMENT;
+  }
+  return INVALID_ARGUMENT;
+}
+
+static char *trimmed(char *text) {
+  text += strspn(text, " \t");
+  text[strcspn(text, "\r\n")] = 0;
+  for (char *end = text + strlen(text); end > text && strchr(" \t", end[-1]);) *--end = 0;
+  return text;
+}
+
+/* Lines KEY = VALUE; "gpu" begins another GPU and the keys after it are that GPU's. */
+static result configure(const char *text, int fresh) {
+  char *copy = strdup(text), *rest = copy, *line;
+  result status = OK;
+  gpu_count = 0;
+  memset(sampled, 0, sizeof sampled);
+  snprintf(driver_version, sizeof driver_version, "%s", "550.54.15");
+  if (fresh) {
+    memset(shared, 0, offsetof(shared_t, steps));
+    shared->virtual_ns = (uint64_t)(EPOCH_S * 1e9);
+    shared->is_virtual = getenv("FAKENVML_VIRTUAL") != NULL;
+  }
+  while (status == OK && (line = strsep(&rest, "\n"))) {
+    line = trimmed(line);
+    if (!*line || *line == '#') continue;
+    char *value = line, *key = trimmed(strsep(&value, "="));
+    if (!value) status = INVALID_ARGUMENT;
+    else if (value = trimmed(value), !strcmp(key, "gpu") && gpu_count < MAX_GPUS) add_gpu(value);
+    else if (!strcmp(key, "driver"))
+      snprintf(driver_version, sizeof driver_version, "%s", value);
+    else if (!strcmp(key, "virtual")) { if (fresh) shared->is_virtual = atoi(value); }
+    else if (!strcmp(key, "fault")) { if (fresh) status = add_fault(value); }
+    else status = gpu_count ? set_key(gpu_count - 1, key, value) : INVALID_ARGUMENT;
+    if (status) fprintf(stderr, "fakenvml: cannot read '%s = %s'\n", key, value ? value : "");
+  }
+  free(copy);
+  if (fresh) shared->start_s = now();
+  return status;
+}
+
+/* What the environment configures, as text; the caller frees it. */
+static char *environment(void) {
+  const char *path = getenv("FAKENVML_CONFIG"), *list = getenv("FAKENVML_PRESET");
+  char *text = NULL;
+  if (path) {
+    FILE *file = fopen(path, "r");
+    size_t size = 0;
+    if (!file) return NULL;
+    if (getdelim(&text, &size, 0, file) < 0 && text) *text = 0;
+    fclose(file);
+    return text;
+  }
+  char *copy = strdup(list ? list : "a100"), *rest = copy, *key;
+  size_t size = 0;
+  FILE *out = open_memstream(&text, &size);
+  while ((key = strsep(&rest, ","))) fprintf(out, "gpu = %s\n", key);
+  fclose(out);
+  free(copy);
+  return text;
+}
+
+/* Once per process: map the shared state and read the environment. */
+static result start_once(void) {
+  if (shared) return OK;
+  const char *path = getenv("FAKENVML_SHM");
+  int file = -1, fresh = 1;
+  if (path) {
+    struct stat status;
+    if ((file = open(path, O_RDWR | O_CREAT, 0600)) < 0) return DRIVER_NOT_LOADED;
+    flock(file, LOCK_EX);
+    fresh = !fstat(file, &status) && status.st_size < (off_t)sizeof(shared_t);
+    if (fresh && ftruncate(file, sizeof(shared_t))) return DRIVER_NOT_LOADED;
+  }
+  int flags = path ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  void *map = mmap(NULL, sizeof(shared_t), PROT_READ | PROT_WRITE, flags, file, 0);
+  char *text = environment();
+  result status = DRIVER_NOT_LOADED;
+  if (map != MAP_FAILED && text) {
+    shared = map;
+    status = configure(text, fresh);
+  }
+  free(text);
+  if (path) close(file); /* and with it the lock */
+  return status;
+}
+
+static result start(void) {
+  pthread_mutex_lock(&start_lock);
+  result status = start_once();
+  pthread_mutex_unlock(&start_lock);
+  return status;
+}
+
+/* ------------------------------------------------------ what the tests call: not part of NVML */
+
+static int has_gpu(int d) { return !start() && d >= 0 && d < gpu_count; }
+
+/* Begin anew with this configuration: no power trace, no faults, and the clock at its start. */
+API int fakenvml_configure(const char *text) {
+  return start() ? INVALID_ARGUMENT : configure(text, 1);
+}
+
+/* From now on the GPU draws this many watts. */
+API int fakenvml_set_power(int d, double watts) {
+  if (!has_gpu(d)) return INVALID_ARGUMENT;
+  unsigned count = shared->step_count[d];
+  if (count >= MAX_STEPS) return INSUFFICIENT_SIZE;
+  double time_s = now(), joules = true_joules(d, time_s);
+  shared->steps[d][count] = (step_t){time_s, watts, joules};
+  atomic_store_explicit(&shared->step_count[d], count + 1, memory_order_release);
+  return OK;
+}
+
+/* The exact energy from the start to a time, in J. */
+API double fakenvml_true_energy(int d, double time_s) {
+  return has_gpu(d) ? true_joules(d, time_s) : NAN;
+}
+
+API double fakenvml_now(void) { return start() ? NAN : now(); }
+
+API int fakenvml_advance(double seconds) {
+  if (start() || !shared->is_virtual) return INVALID_ARGUMENT;
+  atomic_fetch_add(&shared->virtual_ns, (uint64_t)(seconds * 1e9 + 0.5));
+  return OK;
+}
+
+API int fakenvml_fault(const char *text) { return start() ? INVALID_ARGUMENT : add_fault(text); }
+
+API int fakenvml_set(int d, const char *key, const char *value) {
+  return has_gpu(d) ? set_key(d, key, value) : INVALID_ARGUMENT;
+}
+
+/* ------------------------------------------------------------------- what pynvml calls: NVML */
+
+static result injected(const char *function, int d) {
+  if (!opened) return UNINITIALIZED;
+  uint64_t call = atomic_fetch_add(&shared->calls, 1);
+  double elapsed_s = now() - shared->start_s;
+  for (int i = 0; i < shared->fault_count; i++) {
+    fault_t *f = &shared->faults[i];
+    size_t length = strcspn(f->function, "*");
+    int same = f->function[length] ? !strncmp(f->function, function, length)
+                                   : !strcmp(f->function, function);
+    if (same && (f->gpu < 0 || f->gpu == d) && elapsed_s >= f->from_s && elapsed_s < f->to_s &&
+        (f->every <= 1 || call % (uint64_t)f->every == 0))
+      return f->code;
+  }
+  return OK;
+}
+
+static int is_slice(const void *handle) {
+  return (const char *)handle >= slices && (const char *)handle < slices + MAX_GPUS;
+}
+
+static int gpu_of(const void *handle) {
+  for (int d = 0; d < gpu_count; d++)
+    if (handle == &gpus[d] || handle == &slices[d]) return d;
+  return -1;
+}
+
+#define SYSTEM(d) \
+  result fault = injected(__func__, d); \
+  if (fault) return fault;
+#define DEVICE(handle) \
+  int d = gpu_of(handle); \
+  if (d < 0) return opened ? INVALID_ARGUMENT : UNINITIALIZED; \
+  SYSTEM(d) \
+  gpu_t *g = &gpus[d]; \
+  (void)g;
+#define BOARD(handle) DEVICE(handle) if (is_slice(handle)) return NOT_SUPPORTED;
+
+static result put(char *out, unsigned size, const char *text) {
+  return (unsigned)snprintf(out, size, "%s", text) < size ? OK : INSUFFICIENT_SIZE;
+}
+
+API result nvmlInitWithFlags(unsigned flags) {
+  (void)flags;
+  result status = start();
+  if (status) return status;
+  opened++;
+  status = injected(__func__, -1);
+  if (status) opened--;
+  return status;
+}
+API result nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+API result nvmlShutdown(void) {
+  if (!opened) return UNINITIALIZED;
+  opened--;
+  return OK;
+}
+API const char *nvmlErrorString(result status) {
+  static char text[32];
+  snprintf(text, sizeof text, "Error %d", status); /* pynvml has words for the common codes */
+  return text;
+}
+
+API result nvmlSystemGetDriverVersion(char *out, unsigned size) {
+  SYSTEM(-1) return put(out, size, driver_version);
+}
+API result nvmlSystemGetNVMLVersion(char *out, unsigned size) {
+  SYSTEM(-1)
+  char text[96];
+  snprintf(text, sizeof text, "12.%s", driver_version);
+  return put(out, size, text);
+}
+API result nvmlSystemGetCudaDriverVersion_v2(int *version) {
+  SYSTEM(-1)
+  *version = 12040;
+  return OK;
+}
+
+API result nvmlDeviceGetCount_v2(unsigned *count) {
+  SYSTEM(-1)
+  *count = gpu_count;
+  return OK;
+}
+API result nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+  SYSTEM((int)index)
+  if (index >= (unsigned)gpu_count) return INVALID_ARGUMENT;
+  *handle = &gpus[index];
+  return OK;
+}
+static void slice_uuid(int d, char *out, size_t size) {
+  snprintf(out, size, "MIG-fa4e0000-0000-5000-8000-%012d", d);
+}
+API result nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+  SYSTEM(-1)
+  for (int d = 0; d < gpu_count; d++) {
+    char slice[80];
+    slice_uuid(d, slice, sizeof slice);
+    if (!strcmp(uuid, gpus[d].uuid)) *handle = &gpus[d];
+    else if (!strcmp(uuid, slice) && gpus[d].mig == 1) *handle = &slices[d];
+    else continue;
+    return injected(__func__, d);
+  }
+  return NOT_FOUND;
+}
+API result nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **handle) {
+  SYSTEM(-1)
+  for (int d = 0; d < gpu_count; d++) {
+    if (strcasecmp(gpus[d].bus_id, bus_id)) continue;
+    *handle = &gpus[d];
+    return OK;
+  }
+  return NOT_FOUND;
+}
+API result nvmlDeviceGetIndex(void *handle, unsigned *index) {
+  BOARD(handle)
+  *index = d;
+  return OK;
+}
+
+API result nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *answer) {
+  DEVICE(handle)
+  *answer = is_slice(handle);
+  return OK;
+}
+API result nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *handle, void **board) {
+  DEVICE(handle)
+  if (!is_slice(handle)) return INVALID_ARGUMENT;
+  *board = g;
+  return OK;
+}
+API result nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **slice) {
+  BOARD(handle)
+  if (g->mig != 1 || index) return NOT_FOUND;
+  *slice = &slices[d];
+  return OK;
+}
+API result nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
+  BOARD(handle)
+  *count = g->mig < 0 ? 0 : 7;
+  return OK;
+}
+API result nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
+  BOARD(handle)
+  if (g->mig < 0) return NOT_SUPPORTED;
+  *current = *pending = g->mig;
+  return OK;
+}
+
+API result nvmlDeviceGetName(void *handle, char *out, unsigned size) {
+  DEVICE(handle)
+  char text[128];
+  snprintf(text, sizeof text, is_slice(handle) ? "%s MIG 1g.5gb" : "%s", g->name);
+  return put(out, size, text);
+}
+API result nvmlDeviceGetUUID(void *handle, char *out, unsigned size) {
+  DEVICE(handle)
+  char text[80];
+  slice_uuid(d, text, sizeof text);
+  return put(out, size, is_slice(handle) ? text : g->uuid);
+}
+API result nvmlDeviceGetPciInfo_v3(void *handle, pci_t *out) {
+  BOARD(handle)
+  *out = (pci_t){.bus = d + 1, .pci_device = 0x20B010DE};
+  strcpy(out->bus_id, g->bus_id);
+  memcpy(out->bus_id_legacy, g->bus_id + 4, 12);
+  return OK;
+}
+API result nvmlDeviceGetArchitecture(void *handle, unsigned *arch) {
+  BOARD(handle)
+  *arch = g->arch;
+  return OK;
+}
+API result nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
+  BOARD(handle)
+  *major = g->cc_major;
+  *minor = g->cc_minor;
+  return OK;
+}
+static unsigned long long memory_bytes(const void *handle, const gpu_t *g) {
+  return (unsigned long long)(g->mem_gib * (1 << 30)) / (is_slice(handle) ? 8 : 1);
+}
+API result nvmlDeviceGetMemoryInfo(void *handle, memory_t *out) {
+  DEVICE(handle)
+  unsigned long long total = memory_bytes(handle, g), used = 1 << 28;
+  *out = (memory_t){total, total - used, used};
+  return OK;
+}
+API result nvmlDeviceGetMemoryInfo_v2(void *handle, memory_v2_t *out) {
+  DEVICE(handle)
+  if (out->version != 0x2000028) return VERSION_MISMATCH;
+  unsigned long long total = memory_bytes(handle, g), used = 1 << 28, reserved = 1 << 27;
+  *out = (memory_v2_t){out->version, total, reserved, total - used - reserved, used};
+  return OK;
+}
+
+API result nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *mw) {
+  BOARD(handle)
+  *mw = g->limit_w * 1e3;
+  return OK;
+}
+API result nvmlDeviceGetPowerManagementLimit(void *handle, unsigned *mw) {
+  BOARD(handle)
+  *mw = g->limit_w * 1e3;
+  return OK;
+}
+API result nvmlDeviceGetPowerUsage(void *handle, unsigned *mw) {
+  BOARD(handle)
+  double watts = g->usage_is_avg ? average_watts(d, now()) : instant_watts(d, now());
+  *mw = lround(watts * 1e3);
+  return OK;
+}
+API result nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) {
+  BOARD(handle)
+  if (!g->energy) return NOT_SUPPORTED;
+  *mj = counter_mj(d, now());
+  return OK;
+}
+API result nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
+  BOARD(handle)
+  double time_s = now();
+  for (field_t *f = fields; f < fields + count; f++) {
+    f->timestamp_us = epoch_us(time_s);
+    f->latency_us = 5;
+    f->status = f->scope ? NOT_SUPPORTED : OK;
+    f->type = 1; /* unsigned int */
+    f->value.ull = 0;
+    if (f->status) continue;
+    if ((f->field == 83 || f->field == 191) && g->energy) {
+      f->type = 3; /* unsigned long long */
+      f->value.ull = counter_mj(d, time_s);
+    } else if (f->field == 185 && g->avg_update_ms > 0) {
+      f->value.ui = lround(average_watts(d, time_s) * 1e3);
+    } else if (f->field == 186 && g->instant_field) {
+      f->value.ui = lround(instant_watts(d, time_s) * 1e3);
+    } else {
+      f->status = NOT_SUPPORTED;
+    }
+  }
+  return OK;
+}
+
+static int throttled(const gpu_t *g) {
+  double elapsed_s = now() - shared->start_s;
+  return elapsed_s >= g->throttle_from_s && elapsed_s < g->throttle_to_s;
+}
+static unsigned long long event_reasons(int d) {
+  int idle = mean_watts(d, now(), 100) < gpus[d].idle_w + 5;
+  return (throttled(&gpus[d]) ? gpus[d].throttle : 0) | idle;
+}
+API result nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *mask) {
+  BOARD(handle)
+  *mask = event_reasons(d);
+  return OK;
+}
+API result nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *mask) {
+  BOARD(handle)
+  *mask = event_reasons(d);
+  return OK;
+}
+API result nvmlDeviceGetClockInfo(void *handle, int type, unsigned *mhz) {
+  BOARD(handle)
+  *mhz = type == 2 ? g->mem_mhz : throttled(g) ? g->sm_mhz / 2 : g->sm_mhz;
+  return OK;
+}
+API result nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned *mhz) {
+  BOARD(handle)
+  *mhz = type == 2 ? g->mem_mhz : g->sm_mhz;
+  return OK;
+}
+static int celsius(int d) {
+  return gpus[d].temp_c + 0.1 * (mean_watts(d, now(), 10e3) - gpus[d].idle_w);
+}
+API result nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *out) {
+  BOARD(handle)
+  if (sensor) return INVALID_ARGUMENT;
+  *out = celsius(d);
+  return OK;
+}
+API result nvmlDeviceGetTemperatureV(void *handle, temperature_t *out) {
+  BOARD(handle)
+  if (out->version != 0x100000c) return VERSION_MISMATCH;
+  out->celsius = celsius(d);
+  return OK;
+}
+API result nvmlDeviceGetUtilizationRates(void *handle, utilization_t *out) {
+  BOARD(handle)
+  double share = (mean_watts(d, now(), 1000) - g->idle_w) / (g->limit_w - g->idle_w);
+  out->gpu = 100 * fmin(1, fmax(0, share));
+  out->memory = out->gpu / 2;
+  return OK;
+}
+
+API result nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
+  DEVICE(handle)
+  unsigned needed = g->extra_pid ? 2 : 1;
+  int enough = out && *count >= needed;
+  *count = needed;
+  if (!enough) return INSUFFICIENT_SIZE;
+  out[0] = (process_t){getpid(), 1 << 28, ~0u, ~0u};
+  if (needed == 2) out[1] = (process_t){g->extra_pid, 1 << 27, ~0u, ~0u};
+  return OK;
+}
+API result nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
+  DEVICE(handle)
+  (void)out;
+  *count = 0;
+  return OK;
+}

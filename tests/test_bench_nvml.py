@@ -1,0 +1,351 @@
+"""bench.nvml through pynvml itself, over a fake driver library: tests/fakenvml/README.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakenvml
+import hypothesis
+import hypothesis.strategies as st
+import pynvml
+import pytest
+from ray._private.accelerators import nvidia_gpu
+
+from bench import nvml
+from bench.records import TensorgapError
+
+FakeNvml = Callable[..., fakenvml.FakeDriver]
+
+UUID = "GPU-fa4e0000-0000-4000-8000-000000000000"
+SLICE_UUID = "MIG-fa4e0000-0000-5000-8000-000000000000"
+GIB = 2**30
+
+# From NVML or from vendors' lists: data centre, consumer, workstation, MIG, and odd ones.
+NAMES = """\
+Tesla P100-PCIE-16GB
+Tesla P100-SXM2-16GB
+Tesla P40
+Tesla V100-SXM2-16GB
+Tesla V100S-PCIE-32GB
+Tesla T4
+Tesla K80
+Tesla M60
+NVIDIA A10
+NVIDIA A10G
+NVIDIA A100-SXM4-40GB
+NVIDIA A100-SXM4-40GB MIG 1g.5gb
+NVIDIA A100 80GB PCIe
+NVIDIA A30
+NVIDIA L4
+NVIDIA L40S
+NVIDIA H100 PCIe
+NVIDIA H100 80GB HBM3
+NVIDIA H200
+NVIDIA H200 NVL
+NVIDIA GH200 480GB
+NVIDIA B200
+NVIDIA GB200
+NVIDIA TITAN RTX
+TITAN Xp
+Quadro RTX 8000
+NVIDIA RTX A6000
+NVIDIA RTX 6000 Ada Generation
+NVIDIA RTX PRO 6000 Blackwell Server Edition
+NVIDIA GeForce RTX 4090
+GeForce GTX 1080 Ti
+NVIDIA GeForce RTX 3080 Laptop GPU
+NVIDIA Graphics Device
+GRID T4-16Q
+Orin (nvgpu)
+NVIDIA
+X 4
+""".splitlines()
+
+
+def rays_type(name: str) -> str | None:
+    manager: Any = nvidia_gpu.NvidiaGPUAcceleratorManager
+    found: str | None = manager._gpu_name_to_accelerator_type(name)
+    return found
+
+
+# ------------------------------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_type_is_what_ray_calls_it(name: str) -> None:
+    assert nvml.gpu_type(name) == rays_type(name)
+
+
+@hypothesis.given(
+    st.lists(
+        st.sampled_from(["NVIDIA", "Tesla", "GeForce", "RTX", "PRO", "A", "A100", "H100-80GB", "4"])
+        | st.text("aA1 -", max_size=5),
+        max_size=5,
+    ).map(" ".join)
+)
+def test_every_gpu_type_is_what_ray_calls_it(name: str) -> None:
+    # Ray gives None to a name with nothing in it, which no driver reports.
+    assert (nvml.gpu_type(name) or None) == rays_type(name)
+
+
+# ----------------------------------------------------------------------------------- driver
+
+
+def test_importing_does_not_open_the_driver() -> None:
+    program = "import bench.nvml, pynvml; assert pynvml.nvmlLib is None"
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+
+
+def test_a_machine_without_a_driver_has_no_gpus_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", load)
+    with nvml.driver() as driver:
+        assert driver == nvml.Driver(reason="no NVIDIA driver on this machine")
+        assert driver.gpus() == ()
+        with pytest.raises(TensorgapError, match="no NVIDIA driver on this machine"):
+            driver.gpu(UUID)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (4, "permissions of /dev/nvidia"),
+        (9, "installed but not loaded"),
+        (18, "reboot"),
+        (999, "does not answer: Unknown Error"),
+    ],
+)
+def test_a_driver_that_does_not_open_says_why(fake_nvml: FakeNvml, code: int, reason: str) -> None:
+    fake_nvml("gpu = a100", f"fault = nvmlInit*:-1:{code}:0")
+    with nvml.driver() as driver:
+        assert driver.reason is not None
+        assert reason in driver.reason
+        assert driver.gpus() == ()
+
+
+def test_an_open_driver_gives_its_versions(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100", "driver = 580.1.2")
+    with nvml.driver() as driver:
+        assert (driver.version, driver.nvml_version) == ("580.1.2", "12.580.1.2")
+        assert driver.reason is None
+
+
+def test_the_driver_is_closed_after_its_block(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        gpu.power_w()
+
+
+def test_a_new_process_finds_the_library_as_it_finds_the_real_one(fakenvml_library: Path) -> None:
+    program = "from bench.nvml import driver\nwith driver() as d: print([g.name for g in d.gpus()])"
+    printed = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | fakenvml.environment(fakenvml_library, "gpu = p100", "gpu = h200"),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert printed == "['Tesla P100-PCIE-16GB', 'NVIDIA H200']\n"
+
+
+# ------------------------------------------------------------------------------- finding one
+
+
+@pytest.mark.parametrize("uuid", [UUID, UUID.removeprefix("GPU-")])
+def test_a_gpu_is_found_by_its_uuid(fake_nvml: FakeNvml, uuid: str) -> None:
+    fake_nvml("gpu = t4", "uuid = GPU-other", "gpu = a100", f"uuid = {UUID}")
+    with nvml.driver() as driver:
+        gpu = driver.gpu(uuid)
+        assert (gpu.gpu_type, gpu.uuid, gpu.pci_bus_id) == ("A100", UUID, "00000000:02:00.0")
+
+
+def test_an_unknown_uuid_is_named(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100")
+    with nvml.driver() as driver, pytest.raises(TensorgapError, match=r"no GPU 1234 \(Not Found\)"):
+        driver.gpu("1234")
+
+
+def test_withheld_gpus_are_left_out(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = t4", "gpu = a100", "fault = nvmlDeviceGetHandleByIndex_v2:0:4:0")
+    with nvml.driver() as driver:
+        assert [gpu.gpu_type for gpu in driver.gpus()] == ["A100"]
+
+
+# ---------------------------------------------------------------------------- what one tells
+
+
+@pytest.mark.parametrize(
+    ("preset", "gpu_type", "compute_capability", "gib", "limit_w", "counter", "mig"),
+    [
+        ("p100", "P100", "6.0", 16, 250, False, None),
+        ("p40", "P40", "6.1", 24, 250, False, None),
+        ("v100", "V100", "7.0", 16, 300, True, None),
+        ("t4", "T4", "7.5", 16, 70, True, None),
+        ("a100", "A100", "8.0", 40, 400, True, False),
+        ("h100", "H100", "9.0", 80, 350, True, False),
+    ],
+)
+def test_each_generation_tells_what_it_has(
+    fake_nvml: FakeNvml,
+    preset: str,
+    gpu_type: str,
+    compute_capability: str,
+    gib: int,
+    limit_w: float,
+    counter: bool,
+    mig: bool | None,
+) -> None:
+    fake_nvml(f"gpu = {preset}", "virtual = 1")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert (gpu.gpu_type, gpu.compute_capability) == (gpu_type, compute_capability)
+        assert (gpu.memory_bytes, gpu.power_limit_w) == (gib * GIB, limit_w)
+        assert (gpu.total_energy_j() is not None) is counter
+        assert gpu.mig is mig
+        assert ("total_energy_j" in gpu.reasons) is not counter
+        assert ("mig" in gpu.reasons) is (mig is None)
+
+
+def test_units_are_si(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1", "noise_w = 0", "sm_mhz = 1380", "mem_mhz = 877")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        before_j = gpu.total_energy_j()
+        fake.set_power(250)
+        fake.advance(20)
+        after_j = gpu.total_energy_j()
+        assert before_j is not None
+        assert after_j is not None
+        assert gpu.power_w() == 250
+        assert after_j - before_j == pytest.approx(250 * 20, abs=0.001)
+        assert (gpu.sm_mhz(), gpu.memory_mhz()) == (1380, 877)
+        # The fake heats by 0.1 C per W above its idle 42 W, beginning at 45 C.
+        assert gpu.temperature_c() == int(45 + 0.1 * (250 - 42))
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "code", "reason"),
+    [
+        ("GetPowerUsage", "power_w", 3, "Not Supported"),
+        ("GetEnforcedPowerLimit", "power_limit_w", 3, "Not Supported"),
+        ("GetTotalEnergyConsumption", "total_energy_j", 13, "Function Not Found"),
+        ("GetClockInfo", "sm_mhz", 4, "Insufficient Permissions"),
+        ("GetClockInfo", "memory_mhz", 999, "Unknown Error"),
+        ("GetTemperature*", "temperature_c", 3, "Not Supported"),
+        ("GetCurrentClocks*", "clocks_event_reasons", 3, "Not Supported"),
+        ("GetPowerUsage", "power_w", 10, "Timeout"),
+    ],
+)
+def test_what_a_gpu_cannot_tell_is_none_with_the_reason(
+    fake_nvml: FakeNvml, function: str, name: str, code: int, reason: str
+) -> None:
+    fake_nvml("gpu = a100", f"fault = nvmlDevice{function}:-1:{code}:0")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        value = getattr(gpu, name)
+        assert (value() if callable(value) else value) is None
+        assert gpu.reasons[name] == reason
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("GetTemperatureV", "temperature_c"),
+        ("GetCurrentClocksEventReasons", "clocks_event_reasons"),
+    ],
+)
+def test_an_older_driver_is_asked_in_its_own_words(
+    fake_nvml: FakeNvml, function: str, name: str
+) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1", "throttle = 4:0:100")
+    fake.set_power(200)
+    fake.advance(10)
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        expected = getattr(gpu, name)()
+        fake.fault(f"nvmlDevice{function}:-1:13:0")
+        assert getattr(gpu, name)() == expected is not None
+        assert name not in gpu.reasons
+
+
+def test_the_mask_of_the_clocks_passes_through(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1", "throttle = 24:0:5")
+    fake.set_power(200)
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        fake.advance(1)
+        # 0x4 and 0x20: power cap and heat, at which the fake halves its clock.
+        assert (gpu.clocks_event_reasons(), gpu.sm_mhz()) == (0x24, 1380 / 2)
+        fake.advance(5)
+        assert (gpu.clocks_event_reasons(), gpu.sm_mhz()) == (0, 1380)
+
+
+def test_what_passes_is_tried_again(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1", "noise_w = 0")
+    fake.set_power(200)
+    fake.advance(1)
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        for code in (10, 21, 27):
+            fake.fault(f"nvmlDeviceGetPowerUsage:-1:{code}:0:1e9:2")  # every second call
+        assert [gpu.power_w() for _ in range(5)] == [200] * 5
+
+
+@pytest.mark.parametrize("code", [15, 16])
+def test_a_lost_gpu_is_an_error(fake_nvml: FakeNvml, code: int) -> None:
+    fake = fake_nvml("gpu = a100")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        fake.fault(f"nvmlDevice*:-1:{code}:0")
+        for ask in (gpu.power_w, gpu.total_energy_j, gpu.temperature_c, driver.gpus):
+            with pytest.raises(nvml.GpuLostError):
+                ask()
+        with pytest.raises(nvml.GpuLostError):
+            driver.gpu(UUID)
+
+
+def test_foreign_processes_are_told_from_our_own(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100", "extra_pid = 4194000")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert gpu.foreign_processes({os.getpid()}) == (4194000,)
+        assert gpu.foreign_processes({os.getpid(), 4194000}) == ()
+
+
+# -------------------------------------------------------------------------------------- MIG
+
+
+@pytest.mark.parametrize("uuid", [SLICE_UUID, SLICE_UUID.removeprefix("MIG-")])
+def test_a_mig_slice_has_its_own_memory_and_its_boards_telemetry(
+    fake_nvml: FakeNvml, uuid: str
+) -> None:
+    fake = fake_nvml("gpu = a100", "mig = 1", "virtual = 1", "noise_w = 0")
+    fake.set_power(300)
+    fake.advance(1)
+    with nvml.driver() as driver:
+        gpu = driver.gpu(uuid)
+        assert (gpu.uuid, gpu.mig) == (SLICE_UUID, True)
+        assert (gpu.name, gpu.gpu_type) == ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "A100")
+        assert gpu.memory_bytes == 40 * GIB // 8
+        assert (gpu.compute_capability, gpu.pci_bus_id) == ("8.0", "00000000:01:00.0")
+        assert gpu.power_w() == 300
+
+
+def test_a_gpu_cut_into_slices_says_so(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100", "mig = 1")
+    with nvml.driver() as driver:
+        assert driver.gpu(UUID).mig is True

@@ -2,7 +2,8 @@
 
 Compute capabilities: https://developer.nvidia.com/cuda-gpus and cuda-legacy-gpus. Tensor Cores:
 the architectures' whitepapers (Volta 2017, Turing 2018, Ampere 2020, Ada 2022, Hopper 2022).
-Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md and the issues named beside the constants.
+Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md and the issues named
+beside the constants.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def parse(text: str, source: str, name: str) -> Matrix:
     """Make a matrix from TOML text; `source` stands in messages, `name` is the default name."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # TOMLDecodeError, a whole number of more digits than Python reads, tables within tables.
+    except (ValueError, RecursionError) as error:
         raise TensorgapError(f"{source}: not valid TOML: {error}") from None
     reader = _Reader(source)
     reader.only(document, "", ("name", "cells", "workloads", "sampling", "quality"))
@@ -163,9 +164,11 @@ def narrow(
             auto = option == "--gpu-type" and AUTO in matrix.gpu_types
             if value not in in_matrix[option] and not auto:
                 raise reader.unknown(option, value, in_matrix[option], "not in this matrix")
-    kept_types = tuple(gpu_types) or matrix.gpu_types
+            if auto:
+                reader.value(value, "gpu_type", option)
+    kept_types = tuple(dict.fromkeys(gpu_types)) or matrix.gpu_types
     if gpu_types and AUTO not in matrix.gpu_types:
-        kept_types = tuple(t for t in gpu_types if t in matrix.gpu_types)
+        kept_types = tuple(t for t in kept_types if t in matrix.gpu_types)
     kept_precisions = tuple(p for p in matrix.precisions if not precisions or p in precisions)
     include = tuple(
         c
@@ -173,8 +176,12 @@ def narrow(
         if (not gpu_types or c.gpu_type in gpu_types)
         and (not precisions or c.precision in precisions)
     )
-    if not (kept_types and kept_precisions) and not include:
-        raise TensorgapError("command line: --gpu-type and --precision leave no cell to measure")
+    if not (kept_types and kept_precisions):
+        kept_types = kept_precisions = ()
+        if not include:
+            raise TensorgapError(
+                "command line: --gpu-type and --precision leave no cell to measure"
+            )
     if not (gpu_types or precisions or models):
         return matrix
     narrowed = dataclasses.replace(
@@ -335,7 +342,10 @@ class _Reader:
     def typed(self, value: Any, kind: type, path: str) -> Any:
         """The value, if TOML gave it the right type; an integer also serves as a float."""
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise self.error(path, value, "is too large") from None
         if type(value) is kind:
             return value
         nouns = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

@@ -119,7 +119,9 @@ def _measure_workload(
     started_at = _now()
     before = device.observe(found.gpu)
     with torch.inference_mode():
-        queue = forward_queue(found.type, engines.forward(workload.engine, model.module), model, workload)
+        queue = forward_queue(
+            found.type, engines.forward(workload.engine, model.module), model, workload
+        )
         if found.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         yield _stage(request, workload, "warm-up")

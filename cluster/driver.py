@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from cluster.actor import CellActor
 
 Key = tuple[Cell, Workload, int]
 _POLL_S = 1.0
+_NODE_DEATH = re.compile(r"node (has died|was terminated)")
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _next_event(current: _Running, now: float) -> Stage | Measurement | None:
 def _timed_out(current: _Running, limit_s: float) -> Measurement:
     workload = current.left.pop(0)
     if current.started:
-        reason = f"{current.stage} took longer than sampling.timeout_s = {limit_s:g}"
+        reason = f"stage {current.stage} took longer than sampling.timeout_s = {limit_s:g}"
         return failed(current.request, workload, Outcome.TIMED_OUT, reason)
     reason = (
         f"no {current.request.cell.gpu_type} became free within --placement-timeout {limit_s:g};"
@@ -246,21 +248,20 @@ def explain(error: Exception, stage: str) -> tuple[Outcome, str]:
     errors = ray.exceptions
     if isinstance(error, errors.RayTaskError):
         outcome, reason = classify(error.cause)
-        return outcome, f"{reason} (while {stage})"
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return outcome, f"{reason} (in stage {stage})"
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
     if isinstance(error, errors.OutOfMemoryError):
-        return Outcome.OUT_OF_MEMORY, f"Ray ended the process for memory while {stage}: {first}"
+        return Outcome.OUT_OF_MEMORY, f"Ray ended the process for memory in stage {stage}: {first}"
     if isinstance(error, errors.ActorUnschedulableError):
         return Outcome.UNPLACED, first
     # Ray says ActorUnavailable while it cannot reach a node, ActorDied once it knows; a process
     # that dies on a living node is ActorDied at once (measured on Ray 2.60).
-    if isinstance(error, errors.ActorUnavailableError) or "node" in _cause_of_death(error):
-        return Outcome.LOST, f"the node went away while {stage}: {first}"
-    if isinstance(error, errors.ActorDiedError):
-        cause = _cause_of_death(error)
-        return Outcome.FAILED, f"the process died while {stage}: {cause}"
-    return Outcome.FAILED, f"{type(error).__name__} while {stage}: {first}"
-
-
-def _cause_of_death(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if "died" in line), str(error))
+    if isinstance(error, errors.ActorUnavailableError) or _NODE_DEATH.search(text):
+        return Outcome.LOST, f"the node went away in stage {stage}"
+    if isinstance(error, errors.ActorDiedError) and "creation task" not in text:
+        return Outcome.FAILED, (
+            f"the process died in stage {stage}: it crashed or was killed, perhaps for memory;"
+            " the kernel's log (dmesg) on its node tells"
+        )
+    return Outcome.FAILED, f"{type(error).__name__} in stage {stage}: {text.splitlines()[-1]}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ LOCAL = "local"
 # Ray's agent on each node polls NVML every 5 s and so disturbs what is measured; once an hour is
 # as good as never (ray-project/ray#65808: it cannot be switched off).
 _AGENT_INTERVAL_MS = "3600000"
+_REACH_TIMEOUT_S = 10.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # rows are small
 
 
@@ -31,7 +35,11 @@ def session(address: str | None = None) -> Iterator[None]:
         TensorgapError: there is no cluster at the address, or Ray does not start.
     """
     local = address in (None, LOCAL)
-    with _environment(_local_settings() if local else {}):
+    # Ray prints its own news of dead workers on standard output, which is ours alone; the row of
+    # the cell says the same in fewer words.
+    quiet = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
+    settings = quiet | _local_settings() if local else quiet
+    with _environment(settings), contextlib.redirect_stdout(sys.stderr):
         import ray
 
         options: dict[str, Any] = {
@@ -43,6 +51,8 @@ def session(address: str | None = None) -> Iterator[None]:
         if local:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
+            if not local:
+                _reach(str(address))
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -57,19 +67,29 @@ def session(address: str | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens: ray.init would try again for minutes.
+
+    `auto` and names that are no HOST:PORT are left to Ray.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
+
+
+@functools.cache
 def _local_settings() -> dict[str, str]:
-    """A cluster that nobody else can use, and that leaves nothing behind.
+    """The environment of a cluster that nobody else can use, and that leaves nothing behind.
 
     Its token lives in this process only: with a token file, which ray.init would write, every
-    later `ray start` of the same user would ask for authentication.
+    later `ray start` of the same user would ask for authentication. Ray reads the token once, when
+    it is imported, so it stays the same for all sessions of a process; where Ray is imported
+    already it keeps its own default.
     """
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS,
-    }
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS}
+    if "ray" not in sys.modules:
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return settings
 
 
 def _package(name: str) -> str:
@@ -78,7 +98,7 @@ def _package(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

@@ -86,8 +86,9 @@ def command(
             folder = results.Results.open(str(resume))
             asked = folder.matrix()
             stack.enter_context(folder.locked())
-        stack.enter_context(_TerminationAsInterrupt())
         _connect(stack, address, quiet)
+        # Only now: Ray sets a handler of its own when it connects.
+        stack.enter_context(_TerminationAsInterrupt())
         if matrix is not None:
             # Only now: a cluster that cannot be reached leaves no empty folder behind.
             folder = results.Results.create(output, asked.name, asked.text, _now())

@@ -38,12 +38,11 @@ def command(place: tuple[str, ...], form: str) -> None:
         rows.extend(found)
     lines = comparison.compare(table.merge(rows))
     if not lines:
-        click.echo("tensorgap: no rows yet", err=True)
-    elif form == "table":
-        click.echo(render.table(lines, color=sys.stdout.isatty()))
-    elif form == "markdown":
-        click.echo(render.markdown(lines))
-    elif form == "csv":
-        click.echo(render.to_csv(lines))
-    if form == "json":
-        click.echo(render.to_json(lines))
+        click.echo("tensorgap: there are no rows yet", err=True)
+    show = {
+        "table": lambda: render.table(lines, color=sys.stdout.isatty()),
+        "markdown": lambda: render.markdown(lines),
+        "csv": lambda: render.to_csv(lines),
+        "json": lambda: render.to_json(lines),
+    }
+    click.echo(show[form]())

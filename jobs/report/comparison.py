@@ -175,7 +175,7 @@ def _missing(measured: Sequence[Measurement]) -> list[str]:
         if row.energy and row.energy.method == ENERGY_NOT_MEASURED:
             reasons.append(f"no energy: {row.energy.reason}")
         if row.quality and row.quality.reason:
-            reasons.append(f"no perplexity for {row.workload.model}: {row.quality.reason}")
+            reasons.append(f"no perplexity of {row.workload.model}: {row.quality.reason}")
     return list(dict.fromkeys(reasons))
 
 

@@ -27,17 +27,18 @@ HEADINGS = (
 NOTHING = "-"
 
 
-def table(lines: Sequence[Line], width: int | None = None, color: bool = False) -> str:
-    """Text for a terminal: one table per GPU type and workload, then the notes."""
+def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
+    """Text for a terminal: a table per GPU type and workload with its doubts, then the notes."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     stream = io.StringIO()
-    console = Console(
-        file=stream, width=width or 110, force_terminal=color, highlight=False, soft_wrap=False
-    )
+    console = Console(file=stream, width=width, force_terminal=color, highlight=False)
+    # A number is never cut, not even where the table is wider than the text.
+    wide = Console(file=stream, width=1000, force_terminal=color, highlight=False)
     for title, group in _groups(lines):
         drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
         for index, heading in enumerate(HEADINGS):
@@ -45,9 +46,12 @@ def table(lines: Sequence[Line], width: int | None = None, color: bool = False) 
         for line in group:
             style = "" if line.outcome == Outcome.OK else "red"
             drawn.add_row(*(Text(cell, style=style) for cell in _cells(line)))
-        console.print(drawn)
+        wide.print(drawn)
+        for remark in remarks(group):
+            console.print(Padding(Text(remark), (0, 0, 0, 2)))
+        console.print()
     for note in notes(lines):
-        console.print(Text(note), soft_wrap=False)
+        console.print(Text(note))
     return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
 
 
@@ -56,8 +60,10 @@ def markdown(lines: Sequence[Line]) -> str:
     parts = []
     for title, group in _groups(lines):
         rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *map(_cells, group)]
-        parts.append(f"**{title}**\n")
+        parts.append(f"**{_escaped(title)}**\n")
         parts.extend("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows)
+        parts.append("")
+        parts.extend(f"- {_escaped(remark)}" for remark in remarks(group))
         parts.append("")
     parts.extend(f"- {_escaped(note)}" for note in notes(lines))
     return "\n".join(parts).rstrip()
@@ -79,27 +85,29 @@ def to_json(lines: Sequence[Line]) -> str:
     return json.dumps([_finite(_flat(line)) for line in lines], indent=2)
 
 
-def notes(lines: Sequence[Line]) -> list[str]:
-    """What a reader must know beside the numbers; equal notes once, with how often."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for line in lines:
-        name = f"{line.gpu_type} {line.precision}, {_short(line)}"
-        if line.outcome != Outcome.OK:
-            found.setdefault((str(line.outcome), line.reason or ""), []).append(name)
-        for doubt in line.doubts:
-            found.setdefault(("doubt", doubt), []).append(name)
-        for missing in line.missing:
-            found.setdefault(("missing", missing), []).append("")
+def remarks(group: Sequence[Line]) -> list[str]:
+    """What a reader must know beside the rows of one table."""
     texts = []
-    for (kind, what), names in found.items():
-        where = names[0]
-        if len(names) > 1 and where:
-            where += f" and {len(names) - 1} more"
-        texts.append(f"{kind}: {where}: {what}" if where else f"{kind}: {what}")
+    for line in group:
+        if line.outcome != Outcome.OK:
+            texts.append(f"{line.precision}: {line.outcome}: {line.reason}")
+        if line.doubts:
+            texts.append(f"{line.precision}: doubt: {'; '.join(line.doubts)}")
+    floors = {line.floor_perplexity for line in group if line.floor_perplexity is not None}
+    texts.extend(
+        f"perplexity: the text's own generator reaches {_number(floor, digits=5)}, the floor"
+        for floor in sorted(floors)
+    )
+    return texts
+
+
+def notes(lines: Sequence[Line]) -> list[str]:
+    """What holds for the whole: what was not measured, and why."""
+    texts = list(dict.fromkeys(itertools.chain.from_iterable(line.missing for line in lines)))
     if lines and all(line.replicates <= 1 for line in lines):
         texts.append(
-            "note: one process per cell: the intervals do not cover how processes differ"
-            " (sampling.replicates)"
+            "the intervals hold within one process per cell; sampling.replicates shows how"
+            " processes differ"
         )
     return texts
 
@@ -153,10 +161,6 @@ def _ratio(ratio: Any) -> str:
 def _perplexity(line: Line) -> str:
     # Whole numbers hide what precisions differ by: 217 against 218 is undecidable.
     return _number(line.perplexity, digits=5)
-
-
-def _short(line: Line) -> str:
-    return f"{line.workload.model} batch {line.workload.batch_size}"
 
 
 def _escaped(cell: str) -> str:

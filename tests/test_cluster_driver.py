@@ -1,0 +1,239 @@
+"""The driver over a real local Ray: real actors, whose processes are really killed and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from bench.records import (
+    CPU,
+    Cell,
+    Matrix,
+    Measurement,
+    Outcome,
+    Quality,
+    QualityPlan,
+    Sampling,
+    Stage,
+    Workload,
+)
+from cluster import driver
+from cluster.placement import Offer
+from cluster.session import session
+
+SHORT = Sampling(
+    warmup_min_s=0,
+    warmup_max_s=0.1,
+    latency_min_s=0,
+    latency_max_s=0.2,
+    min_samples=5,
+    throughput_s=0.05,
+    energy_s=0.05,
+    idle_s=0,
+    timeout_s=60,
+)
+TINY = Workload("tiny", "eager", 1, 32)
+TINY_8 = Workload("tiny", "eager", 8, 32)
+
+
+def a_matrix(
+    *workloads: Workload, precisions: tuple[str, ...] = ("fp32",), **sampling: float
+) -> Matrix:
+    return Matrix(
+        name="test",
+        gpu_types=(CPU,),
+        precisions=precisions,
+        include=(),
+        exclude=(),
+        workloads=workloads,
+        sampling=replace(SHORT, **sampling),  # type: ignore[arg-type]
+        quality=QualityPlan(enabled=False),
+        text="",
+    )
+
+
+@pytest.fixture(scope="module")
+def offers() -> Iterator[dict[str, Offer]]:
+    with session():
+        yield driver.offers()
+
+
+def rows_of(
+    matrix: Matrix,
+    offers: dict[str, Offer],
+    on_stage: Callable[[Stage], None] = lambda stage: None,
+    **options: object,
+) -> list[Measurement]:
+    rows = []
+    for event in driver.sweep("test/run", matrix, offers, **options):  # type: ignore[arg-type]
+        if isinstance(event, Stage):
+            on_stage(event)
+        else:
+            rows.append(event)
+    return rows
+
+
+def actor_processes() -> list[int]:
+    found = subprocess.run(["pgrep", "-f", "ray::CellActor"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def signal_actor_at(name: str, workload: Workload, number: int) -> Callable[[Stage], None]:
+    """Send a signal to the measuring process, once, when a workload reaches a stage."""
+    sent: list[int] = []
+
+    def on_stage(stage: Stage) -> None:
+        if stage.name == name and stage.workload == workload and not sent:
+            (pid,) = actor_processes()
+            os.kill(pid, number)
+            sent.append(pid)
+
+    return on_stage
+
+
+def test_each_cell_and_replicate_is_a_fresh_process(offers: dict[str, Offer]) -> None:
+    seen: dict[tuple[Cell, int], set[int]] = {}
+
+    def note(stage: Stage) -> None:
+        if stage.name == "warm-up":
+            seen.setdefault((stage.cell, stage.replicate), set()).update(actor_processes())
+
+    matrix = a_matrix(TINY, TINY_8, precisions=("fp32", "bf16"), replicates=2, latency_min_s=0.1)
+    rows = rows_of(matrix, offers, note)
+    assert [m.outcome for m in rows] == [Outcome.OK] * 8
+    assert len({m.key for m in rows}) == 8
+    processes = [pids for pids in seen.values() if pids]
+    assert len(processes) == 4
+    assert len(set.union(*processes)) == sum(len(pids) for pids in processes)
+
+
+def test_a_cpu_cell_computes_with_every_cpu_of_its_node(offers: dict[str, Offer]) -> None:
+    (row,) = rows_of(a_matrix(TINY), offers)
+    assert row.device is not None
+    assert row.device.threads == os.cpu_count()
+
+
+def test_a_type_that_the_cluster_lacks_is_unplaced_at_once(offers: dict[str, Offer]) -> None:
+    matrix = replace(a_matrix(TINY, TINY_8), gpu_types=("A100",))
+    start = time.monotonic()
+    rows = rows_of(matrix, offers)
+    assert time.monotonic() - start < 2
+    assert [m.outcome for m in rows] == [Outcome.UNPLACED] * 2
+    assert "no A100" in str(rows[0].reason)
+
+
+def test_a_killed_process_costs_one_row_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
+    matrix = a_matrix(TINY, TINY_8, latency_min_s=0.5, latency_max_s=2)
+    rows = rows_of(matrix, offers, signal_actor_at("latency", TINY, signal.SIGKILL))
+    assert [(m.workload, m.outcome) for m in rows] == [
+        (TINY, Outcome.FAILED),
+        (TINY_8, Outcome.OK),
+    ]
+    assert "the process died in stage latency" in str(rows[0].reason)
+
+
+def test_a_hanging_process_is_timed_out_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
+    # The limit must leave time to import torch, which a busy machine takes seconds for.
+    matrix = a_matrix(TINY, TINY_8, latency_min_s=0.5, latency_max_s=2, timeout_s=25)
+    rows = rows_of(matrix, offers, signal_actor_at("latency", TINY, signal.SIGSTOP))
+    assert [(m.workload, m.outcome) for m in rows] == [
+        (TINY, Outcome.TIMED_OUT),
+        (TINY_8, Outcome.OK),
+    ]
+    assert "sampling.timeout_s = 25" in str(rows[0].reason)
+
+
+def test_too_large_a_batch_is_out_of_memory_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
+    # 65,536 prompts x 1,024 tokens x 50,257 logits x 4 B = 13 PB.
+    huge = Workload("gpt2:random", "eager", 65_536, 1024)
+    rows = rows_of(a_matrix(huge, TINY), offers)
+    assert [(m.workload, m.outcome) for m in rows] == [
+        (huge, Outcome.OUT_OF_MEMORY),
+        (TINY, Outcome.OK),
+    ]
+
+
+def test_a_model_that_cannot_be_loaded_fails_alone(offers: dict[str, Offer]) -> None:
+    broken = Workload("./no-such-model", "eager", 1, 32)
+    rows = rows_of(a_matrix(broken, TINY), offers)
+    assert [m.outcome for m in rows] == [Outcome.FAILED, Outcome.OK]
+    assert "there is no such folder" in str(rows[0].reason)
+
+
+def test_an_unsupported_precision_is_a_row_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
+    rows = rows_of(a_matrix(TINY, precisions=("tf32", "fp32")), offers)
+    assert {m.cell.precision: m.outcome for m in rows} == {
+        "tf32": Outcome.UNSUPPORTED,
+        "fp32": Outcome.OK,
+    }
+
+
+def test_what_is_done_is_not_measured_again(offers: dict[str, Offer]) -> None:
+    matrix = a_matrix(TINY, TINY_8)
+    first = rows_of(matrix, offers)
+    assert rows_of(matrix, offers, done=first) == []
+    (again,) = rows_of(matrix, offers, done=first[:1])
+    assert again.workload == TINY_8
+
+
+def test_perplexity_is_measured_once_per_cell_and_model(offers: dict[str, Offer]) -> None:
+    matrix = replace(a_matrix(TINY, TINY_8, replicates=2), quality=QualityPlan(context=256))
+    stages: list[Stage] = []
+    rows = rows_of(matrix, offers, stages.append)
+    assert sum(stage.name == "perplexity" for stage in stages) == 1
+    qualities = {m.quality for m in rows}
+    assert len(qualities) == 1
+    assert isinstance(qualities.pop(), Quality)
+
+
+def test_a_cell_waits_for_a_device_that_others_hold(offers: dict[str, Offer]) -> None:
+    import ray
+
+    class Holder:
+        def held(self) -> bool:
+            return True
+
+    holder = ray.remote(Holder).options(num_cpus=offers[CPU].num_cpus).remote()
+    assert ray.get(holder.held.remote())
+    try:
+        rows = rows_of(a_matrix(TINY), offers, placement_timeout_s=2)
+    finally:
+        ray.kill(holder)
+    assert [m.outcome for m in rows] == [Outcome.UNPLACED]
+    assert "--placement-timeout 2" in str(rows[0].reason)
+
+
+def test_no_process_is_left_behind(offers: dict[str, Offer]) -> None:
+    events = driver.sweep("test/run", a_matrix(TINY, latency_min_s=5, latency_max_s=9), offers)
+    for event in events:
+        if isinstance(event, Stage) and event.name == "latency":
+            break
+    events.close()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 10
+    while actor_processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert actor_processes() == []
+
+
+def test_the_order_is_shuffled_within_a_replicate_and_the_same_on_resume() -> None:
+    matrix = replace(
+        a_matrix(TINY, precisions=("fp32", "fp16", "bf16", "mixed"), replicates=6), text="seed"
+    )
+    cells = [Cell(CPU, precision) for precision in matrix.precisions]
+    tasks = driver.plan(cells, matrix, {CPU}, done=())[CPU]
+    assert [task.replicate for task in tasks] == sorted(task.replicate for task in tasks)
+    orders = {tuple(t.cell for t in tasks if t.replicate == r) for r in range(6)}
+    assert len(orders) > 1
+    assert driver.plan(cells, matrix, {CPU}, done=())[CPU] == tasks
+
+
+def test_workloads_of_one_model_stand_together_so_that_it_is_loaded_once() -> None:
+    other = Workload("gpt2:random", "eager", 1, 32)
+    tasks = driver.plan([Cell(CPU, "fp32")], a_matrix(TINY, other, TINY_8), {CPU}, done=())[CPU]
+    assert [w.model for w in tasks[0].workloads] == ["tiny", "tiny", "gpt2:random"]

@@ -1,0 +1,111 @@
+"""What the README promises is run: its commands, its matrices, its examples, its tree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import matrix as matrices
+from bench import table
+from jobs.cli import _COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for name, text in BLOCKS if name == language]
+
+
+def commands() -> list[list[str]]:
+    """Every `tensorgap` command line of the README, without its comment."""
+    lines = [line for text in blocks("") for line in text.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("tensorgap ")]
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_each_command_of_the_readme_is_understood(arguments: list[str]) -> None:
+    command = cli.get_command(None, arguments[0])  # type: ignore[arg-type]
+    assert command is not None
+    command.make_context("tensorgap", list(arguments[1:]))
+
+
+def test_the_readme_shows_every_command() -> None:
+    assert {arguments[0] for arguments in commands()} == set(_COMMANDS)
+
+
+def test_each_matrix_of_the_readme_loads() -> None:
+    assert blocks("toml")
+    for text in blocks("toml"):
+        matrices.parse(text, "README.md", "readme")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("jobs/matrices/*.toml")), ids=lambda p: p.name)
+def test_each_shipped_matrix_loads_and_is_named_in_the_readme(path: Path) -> None:
+    assert matrices.load(path).name == path.stem
+    assert f"`{path.name}`" in README
+
+
+@pytest.fixture(scope="module")
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results.parquet of a real, short sweep."""
+    folder = tmp_path_factory.mktemp("docs")
+    matrix = folder / "docs.toml"
+    matrix.write_text(
+        '[cells]\ngpu_types = ["CPU"]\nprecisions = ["fp32"]\n'
+        '[[workloads]]\nmodel = "tiny"\nprompt_tokens = 32\n'
+        "[sampling]\nwarmup_min_s = 0\nwarmup_max_s = 0.1\nlatency_min_s = 0\n"
+        "latency_max_s = 0.2\nmin_samples = 5\nthroughput_s = 0.05\n"
+        "[quality]\ncontext = 256\nstride = 256\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "sweep", str(matrix), "--output", str(folder)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    Path(done.stdout.splitlines()[-1]).rename(folder / "results.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split()[1])
+def test_each_python_example_of_the_readme_runs(code: str, results_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=results_folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_columns_that_the_readme_names_exist() -> None:
+    names = {column.name for column in table.columns()}
+    section = README.partition("## The Parquet file")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z0-9_]+)`", section))
+    assert len(named) > 15
+    assert named <= names
+
+
+def test_the_tree_of_the_readme_is_the_tree_of_the_project() -> None:
+    section = README.partition("## The house")[2].partition("\n## ")[0]
+    named = set(re.findall(r"[\w]+\.py\b", section))
+    real = {
+        path.name
+        for package in ("bench", "cluster", "jobs")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py") and "embedded" not in path.parts
+    }
+    assert named == real
+
+
+def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for command in ("make sweep", "make test", "make check"):
+        assert f"\n{command}" in ci
+        assert f"\n{command}" in README + contributing

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import __version__
+
+COMMANDS = ("sweep", "plan", "report", "merge", "doctor")
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(f"\n  {name} " in shown.stdout for name in COMMANDS)
+    assert "130 interrupted" in shown.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_teaches_by_example(name: str) -> None:
+    shown = run(name, "--help")
+    assert shown.returncode == 0
+    assert f"tensorgap {name} " in shown.stdout or f"\n  tensorgap {name}" in shown.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom jobs.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'transformers', 'pyarrow', 'numpy', 'rich'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_report_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, jobs.report.command\n"
+        "sys.exit(', '.join({'torch', 'ray', 'transformers'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"tensorgap, version {__version__}\n"
+
+
+def test_doctor_of_a_machine_without_a_driver_or_a_hub() -> None:
+    start = time.monotonic()
+    shown = run("doctor", env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert time.monotonic() - start < 10
+    assert shown.returncode == 0
+    for words in ("NVIDIA driver", "precisions  fp32", "energy", "torch 2", "HF_HUB_OFFLINE"):
+        assert words in shown.stdout
+
+
+def test_plan_says_what_runs_and_what_cannot_and_why(tmp_path: Path) -> None:
+    matrix = tmp_path / "m.toml"
+    matrix.write_text(
+        '[cells]\ngpu_types = ["CPU", "A100"]\nprecisions = ["fp32", "tf32"]\n'
+        '[[workloads]]\nmodel = "tiny"\nbatch_size = [1, 8]\n'
+    )
+    shown = run("plan", str(matrix))
+    assert shown.returncode == 1
+    lines = {" ".join(line.split()[:2]): line for line in shown.stdout.splitlines()}
+    assert lines["CPU fp32"].split()[2:] == ["runs"]
+    assert "UNSUPPORTED: tf32 needs Tensor Cores" in lines["CPU tf32"]
+    assert "UNPLACED: the cluster has no A100" in lines["A100 fp32"]
+    assert "4 cells x 2 rows" in shown.stdout
+    assert "at most" in shown.stdout
+    assert run("plan", str(matrix), "--gpu-type", "CPU", "--precision", "fp32").returncode == 0
+
+
+def test_an_unforeseen_error_shows_its_traceback_only_with_debug(tmp_path: Path) -> None:
+    code = (
+        "import sys, jobs.merge, jobs.cli\n"
+        "def broken(place): raise RuntimeError('a fault')\n"
+        "jobs.merge.results.read = broken\n"
+        "jobs.cli.main(sys.argv[1:])"
+    )
+    arguments = ["merge", "x", "-o", str(tmp_path / "o.parquet")]
+    for debug in ([], ["--debug"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments, *debug], capture_output=True, text=True
+        )
+        assert done.returncode == 3
+        assert "RuntimeError: a fault" in done.stderr
+        assert ("Traceback" in done.stderr) == bool(debug)
+
+
+def test_output_can_be_piped_into_a_reader_that_stops(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m jobs --help | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("Usage: tensorgap")
+    assert done.stderr == ""
+
+
+def test_json_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
+    from bench import results
+
+    path = tmp_path / "empty.parquet"
+    results.write_merged(str(path), [], [])
+    shown = run("report", str(path), "--format", "json")
+    assert json.loads(shown.stdout) == []
+    assert shown.returncode == 0

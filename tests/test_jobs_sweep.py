@@ -1,0 +1,230 @@
+"""The program as a user runs it: a process of its own, its output, its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import results
+from bench.records import Measurement, Outcome
+
+MATRIX = """
+[cells]
+gpu_types = ["CPU"]
+precisions = ["fp32", "bf16"]
+
+[[workloads]]
+model = "tiny"
+batch_size = [1, 2]
+prompt_tokens = 32
+
+[sampling]
+warmup_min_s = 0
+warmup_max_s = 0.1
+latency_min_s = 0.3
+latency_max_s = 0.5
+min_samples = 5
+throughput_s = 0.05
+
+[quality]
+context = 256
+stride = 256
+"""
+ROWS = 4
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Path:
+    path = tmp_path / "short.toml"
+    path.write_text(MATRIX)
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "jobs", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """A sweep in a process group of its own, as a shell would start it."""
+    return subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_rows(output: Path, count: int) -> Path:
+    """The results folder, once it holds so many rows."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for parts in output.glob("*/*/parts"):
+            if len(list(parts.glob("*.parquet"))) >= count:
+                return parts.parent
+        time.sleep(0.05)
+    raise AssertionError(f"{count} rows did not come")
+
+
+def rows_in(place: Path | str) -> dict[object, Measurement]:
+    rows, _, torn = results.read(str(place))
+    assert torn == []
+    found = {row.key: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_a_sweep_ends_with_its_table_and_the_path_of_its_parquet(
+    matrix: Path, tmp_path: Path
+) -> None:
+    done = run("sweep", matrix, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[-1])
+    assert path == next(tmp_path.glob("out/short/*/results.parquet"))
+    assert len(rows_in(path)) == ROWS
+    for word in ("latency", "speedup", "energy", "throughput", "perplexity", "size", "fp32"):
+        assert word in done.stdout
+    assert f"[{ROWS}/{ROWS}]" in done.stderr
+    assert "left" in done.stderr
+    assert (path.parent / "matrix.toml").read_text() == MATRIX
+    # The table again, from the folder and from the file.
+    folder, file = run("report", path.parent), run("report", path)
+    assert folder.returncode == file.returncode == 0
+    assert folder.stdout == file.stdout
+    assert folder.stdout.strip() in done.stdout
+
+
+def test_killed_and_resumed_no_row_is_lost_or_measured_twice(matrix: Path, tmp_path: Path) -> None:
+    killed = start("sweep", matrix, "--output", tmp_path)
+    folder = wait_for_rows(tmp_path, 1)
+    second = run("sweep", "--resume", folder)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    assert second.returncode == 2
+    assert "another sweep is writing here" in second.stderr
+    before = rows_in(folder)
+    assert 1 <= len(before) < ROWS
+
+    resumed = run("sweep", "--resume", folder)
+    assert resumed.returncode == 0, resumed.stderr
+    after = rows_in(folder / "results.parquet")
+    assert len(after) == ROWS
+    assert all(row.outcome == Outcome.OK for row in after.values())
+    for key, row in before.items():
+        assert after[key] == row  # with its time: it was not measured again
+    last = max(row.finished_at for row in before.values() if row.finished_at)
+    new = [row for key, row in after.items() if key not in before]
+    assert all(row.started_at is not None and row.started_at > last for row in new)
+
+    again = run("sweep", "--resume", folder)
+    assert again.returncode == 0
+    assert rows_in(folder / "results.parquet") == after
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_its_rows_and_says_how_to_go_on(
+    matrix: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start("sweep", matrix, "--output", tmp_path)
+    folder = wait_for_rows(tmp_path, 1)
+    if number == signal.SIGINT:  # which a terminal sends to everything in the foreground
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"go on with: tensorgap sweep --resume {folder}" in errors
+    assert "Traceback" not in errors
+    assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS
+    assert output.splitlines()[-1] == str(folder / "results.parquet")
+
+
+def test_a_torn_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(
+    matrix: Path, tmp_path: Path
+) -> None:
+    assert run("sweep", matrix, "--output", tmp_path, "--precision", "fp32").returncode == 0
+    folder = next(tmp_path.glob("short/*"))
+    whole = rows_in(folder)
+    assert len(whole) == ROWS / 2
+    part = next((folder / "parts").glob("*-b2-*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+
+    shown = run("report", folder)
+    assert f"torn part {part}" in shown.stderr
+    resumed = run("sweep", "--resume", folder)
+    assert resumed.returncode == 0
+    assert f"torn part {part}" in resumed.stderr
+    assert "measured again" in resumed.stderr
+    after = rows_in(folder / "results.parquet")
+    assert after.keys() == whole.keys()
+    changed = [key for key in after if after[key] != whole[key]]
+    assert [key[1].batch_size for key in changed] == [2]  # type: ignore[index]
+
+
+def test_an_absent_gpu_type_is_unplaced_within_seconds(matrix: Path, tmp_path: Path) -> None:
+    matrix.write_text(MATRIX.replace('"CPU"', '"A100"'))
+    start_s = time.monotonic()
+    done = run("sweep", matrix, "--output", tmp_path)
+    assert time.monotonic() - start_s < 15
+    assert done.returncode == 1
+    found = rows_in(Path(done.stdout.splitlines()[-1]))
+    assert {row.outcome for row in found.values()} == {Outcome.UNPLACED}
+    assert len(found) == ROWS
+    assert "the cluster has no A100" in done.stdout
+
+
+def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path) -> None:
+    matrix = tmp_path / "m.toml"
+    text = MATRIX.replace('"CPU"', '"CPU", "A100"').replace('"bf16"', '"tf32"')
+    matrix.write_text(text.replace("[1, 2]", "1"))
+    assert run("sweep", matrix, "--output", tmp_path).returncode == 1
+    folder = next(tmp_path.glob("m/*"))
+    before = rows_in(folder)
+    resumed = run("sweep", "--resume", folder)
+    assert resumed.returncode == 1
+    after = rows_in(folder)
+    changed = {row.outcome for key, row in after.items() if row != before[key]}
+    assert changed == {Outcome.UNPLACED}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep"], "give either a MATRIX or --resume FOLDER"),
+        (["sweep", "no.toml"], "no.toml: there is no such file"),
+        (["sweep", "--resume", "nowhere"], "not a results folder"),
+        (["sweep", "{matrix}", "--resume", "nowhere"], "give either"),
+        (["sweep", "{matrix}", "--retry-failed"], "--retry-failed needs --resume"),
+        (["sweep", "{matrix}", "--precision", "fp23"], "did you mean fp32?"),
+        (["sweep", "{matrix}", "--precision", "fp16"], "not in this matrix"),
+        (["sweep", "{matrix}", "--model", "gpt3"], "not in this matrix"),
+        (["sweep", "{matrix}", "--gpu-type", "T4"], "not in this matrix"),
+        (["sweep", "{matrix}", "--output", "/proc/nowhere"], "/proc/nowhere"),
+        (["sweep", "{matrix}", "--output", "nowhere://x"], "s3://BUCKET/PATH"),
+        (["sweep", "{matrix}", "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
+        (["report", "nowhere"], "there is no such file or folder"),
+        (["report", "{matrix}"], "not a readable Parquet file"),
+        (["merge", "nowhere", "-o", "x.parquet"], "there is no such file or folder"),
+        (["merge", "nowhere", "-o", "x.csv"], "must end in .parquet"),
+        (["plan", "no.toml"], "there is no such file"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    matrix: Path, arguments: list[str], message: str
+) -> None:
+    done = run(*(argument.format(matrix=matrix) for argument in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -152,8 +152,7 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
     import torch
 
     if not torch.cuda.is_available():
-        facts = gpus.GPUS.get(cell.gpu_type)
-        hint = gpus.install_hint(facts.compute_capability if facts else (9, 0))
+        hint = gpus.install_hint(gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0)))
         what = "has no CUDA" if torch.version.cuda is None else "finds no usable CUDA device"
         raise Unsupported(f"torch {torch.__version__} {what} on this node; try: {hint}")
     properties = torch.cuda.get_device_properties(0)

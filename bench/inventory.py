@@ -61,8 +61,8 @@ def weakness(gpu_type: str, precision_name: str) -> str | None:
     """
     if gpu_type == CPU:
         return precision.cpu_doubt(precision_name, device.cpu_flags())
-    facts = gpus.GPUS.get(gpu_type)
-    return precision.gpu_doubt(precision_name, facts.compute_capability) if facts else None
+    capability = gpus.COMPUTE_CAPABILITY.get(gpu_type)
+    return precision.gpu_doubt(precision_name, capability) if capability else None
 
 
 def _gpu(gpu: nvml.Gpu) -> Processor:

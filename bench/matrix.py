@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gpus import GPUS
+from bench.gpus import COMPUTE_CAPABILITY
 from bench.records import (
     AUTO,
     CPU,
@@ -362,7 +362,7 @@ class _Reader:
         if field in ("gpu_type", "model", "text"):
             if not isinstance(value, str) or not value.strip():
                 raise self.error(path, value, "must be a string that is not empty")
-            names = (AUTO, CPU, *GPUS)
+            names = (AUTO, CPU, *COMPUTE_CAPABILITY)
             if field == "gpu_type" and value not in names:
                 alike = [name for name in names if name.lower() == value.lower().strip()]
                 if alike:

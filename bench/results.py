@@ -97,7 +97,9 @@ class Results:
             return
         import fcntl  # not on Windows, where Ray drivers are rare
 
-        with open(f"{self._root}/.lock", "w") as lock:
+        with contextlib.ExitStack() as stack:
+            with _explained(self.location):
+                lock = stack.enter_context(open(f"{self._root}/.lock", "w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -131,7 +133,9 @@ class Results:
 
     def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
         sink = pa.BufferOutputStream()
-        pq.write_table(table.to_table(rows, [self.source]), sink, compression="zstd")
+        pq.write_table(
+            table.to_table(rows, [self.source]), sink, compression="zstd", write_page_checksum=True
+        )
         self._write(name, sink.getvalue())
 
     def _write(self, name: str, content: Any) -> None:
@@ -164,7 +168,9 @@ def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[S
     """Write rows of several sweeps into one Parquet file."""
     filesystem, path = _filesystem(location)
     sink = pa.BufferOutputStream()
-    pq.write_table(table.to_table(rows, sources), sink, compression="zstd")
+    pq.write_table(
+        table.to_table(rows, sources), sink, compression="zstd", write_page_checksum=True
+    )
     with _explained(location):
         parent = posixpath.dirname(path)
         if parent:
@@ -217,8 +223,9 @@ def _read_file(
 ) -> tuple[list[Measurement], tuple[Source, ...]]:
     try:
         with filesystem.open_input_file(path) as file:
-            content = pq.ParquetFile(file).read()
-    except (pa.ArrowException, OSError) as error:
+            content = pq.ParquetFile(file, page_checksum_verification=True).read()
+    # ValueError: pyarrow decodes the names of a damaged file.
+    except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise TensorgapError(f"{origin}: not a readable Parquet file: {first}") from None
     return table.from_table(content, origin)
@@ -231,7 +238,8 @@ def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (pa.ArrowException, OSError, ValueError) as error:
         known = "a folder, or a URI such as s3://BUCKET/PATH or gs://BUCKET/PATH"
-        raise TensorgapError(f"{location}: cannot be used ({error}); give {known}") from None
+        first = str(error).splitlines()[0]
+        raise TensorgapError(f"{location}: cannot be used ({first}); give {known}") from None
     return filesystem, path.rstrip("/")
 
 

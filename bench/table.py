@@ -128,6 +128,8 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
                 f"{origin}: column {name} is {found}, must be {wanted.field(name).type};"
                 " the file was changed"
             )
+        if not wanted.field(name).nullable and table[name].null_count:
+            raise TensorgapError(f"{origin}: column {name} lacks values; the file was changed")
     try:
         rows = [_measurement(row) for row in table.select(wanted.names).to_pylist()]
     except (TypeError, ValueError) as error:

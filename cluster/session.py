@@ -28,12 +28,17 @@ def session(address: str | None = None) -> Iterator[None]:
     """Connect to Ray for as long as the block lasts, and ship `bench` and `cluster` to its nodes.
 
     Args:
-        address: of a cluster (`auto`, `HOST:PORT`, `ray://HOST:PORT`); None starts Ray on this
-            machine alone. Without an address ray.init would join any cluster that it finds here.
+        address: of a cluster that this machine is a node of (`auto`, `HOST:PORT`); None starts Ray
+            on this machine alone. Without an address ray.init would join any cluster that it finds here.
 
     Raises:
         TensorgapError: there is no cluster at the address, or Ray does not start.
     """
+    if address is not None and address.startswith("ray://"):
+        raise TensorgapError(
+            f"--address {address}: the Ray client cannot stream rows; run on a node of the cluster"
+            " with --address auto, or through ray job submit"
+        )
     local = address in (None, LOCAL)
     # Ray prints its own news of dead workers on standard output, which is ours alone; the row of
     # the cell says the same in fewer words.
@@ -72,7 +77,7 @@ def _reach(address: str) -> None:
 
     `auto` and names that are no HOST:PORT are left to Ray.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
 

@@ -18,8 +18,8 @@ def address(command: Command) -> Command:
         "--address",
         envvar="RAY_ADDRESS",
         metavar="ADDRESS",
-        help="Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT; also read from RAY_ADDRESS."
-        " Without it, this machine alone.",
+        help="Ray cluster that this machine is a node of: auto or HOST:PORT; also read from"
+        " RAY_ADDRESS. Without it, this machine alone.",
     )(command)
 
 

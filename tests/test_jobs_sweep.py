@@ -212,6 +212,7 @@ def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path
         (["sweep", "{matrix}", "--output", "/proc/nowhere"], "/proc/nowhere"),
         (["sweep", "{matrix}", "--output", "nowhere://x"], "s3://BUCKET/PATH"),
         (["sweep", "{matrix}", "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
+        (["sweep", "{matrix}", "--address", "ray://127.0.0.1:1"], "cannot stream rows"),
         (["report", "nowhere"], "there is no such file or folder"),
         (["report", "{matrix}"], "not a readable Parquet file"),
         (["merge", "nowhere", "-o", "x.parquet"], "there is no such file or folder"),

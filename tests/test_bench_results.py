@@ -1,0 +1,541 @@
+"""bench.results: what is measured is kept at once, and survives whatever ends the sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import examples
+import hypothesis.strategies as st
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from pyarrow import fs
+
+from bench import results, table
+from bench.records import PRECISIONS, Cell, Measurement, Outcome, Stage, TensorgapError, Workload
+from bench.results import Results
+
+MATRIX = '[[workloads]]\nmodel = "tiny"\n'
+NOW = datetime.datetime(
+    2026, 11, 24, 13, 30, 5, tzinfo=datetime.timezone(datetime.timedelta(hours=1))
+)
+STAMP = "20261124T123005Z"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Results:
+    """An empty results folder."""
+    return Results.create(str(tmp_path), "local", MATRIX, NOW)
+
+
+def parts(folder: Results) -> list[Path]:
+    return sorted((Path(folder.location) / results.PARTS).glob("*"))
+
+
+def row(replicate: int = 0, **changes: Any) -> Measurement:
+    return examples.measurement(run=f"local/{STAMP}", replicate=replicate, **changes)
+
+
+# ------------------------------------------------------------------------------- a sweep's life
+
+
+def test_a_folder_is_named_after_the_matrix_and_the_time_in_utc(tmp_path: Path) -> None:
+    folder = Results.create(str(tmp_path), "local", MATRIX, NOW)
+    assert folder.location == f"{tmp_path}/local/{STAMP}"
+    assert (tmp_path / "local" / STAMP / "matrix.toml").read_text() == MATRIX
+    assert (tmp_path / "local" / STAMP / "parts").is_dir()
+
+
+def test_a_second_sweep_in_the_same_second_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    locations = [Results.create(str(tmp_path), "local", MATRIX, NOW).location for _ in range(3)]
+    assert locations == [f"{tmp_path}/local/{STAMP}{tail}" for tail in ("", "-2", "-3")]
+
+
+def test_the_source_says_what_was_asked_and_which_code_ran(folder: Results) -> None:
+    import bench
+
+    assert folder.source.run == f"local/{STAMP}"
+    assert folder.source.matrix == MATRIX
+    assert folder.source.version == bench.__version__
+
+
+def test_an_opened_folder_is_the_created_one(folder: Results) -> None:
+    again = Results.open(f"{folder.location}/")
+    assert again.location == folder.location
+    assert again.source == folder.source
+    assert again.matrix() == folder.matrix()
+    assert again.matrix().name == "local"
+    assert again.matrix().workloads == (Workload("tiny"),)
+
+
+def test_a_new_folder_has_no_rows(folder: Results) -> None:
+    assert folder.read() == ([], [])
+    assert results.read(folder.location) == ([], [folder.source], [])
+
+
+def test_a_row_is_there_as_soon_as_it_is_written(folder: Results) -> None:
+    folder.write(row())
+    assert Results.open(folder.location).read() == ([row()], [])
+
+
+def test_every_row_is_kept(folder: Results) -> None:
+    rows = [row(replicate) for replicate in range(5)]
+    for one in rows:
+        folder.write(one)
+    found, torn = folder.read()
+    assert (sorted(found, key=lambda one: one.replicate), torn) == (rows, [])
+
+
+def test_finishing_merges_the_parts_into_one_file(folder: Results) -> None:
+    rows = [row(2), row(0), row(1)]
+    for one in rows:
+        folder.write(one)
+    path = folder.finish()
+    assert path == f"{folder.location}/results.parquet"
+    assert results.read(path) == ([row(0), row(1), row(2)], [folder.source], [])
+
+
+def test_finishing_twice_takes_up_what_came_meanwhile(folder: Results) -> None:
+    folder.write(row(0))
+    folder.finish()
+    folder.write(row(1))
+    assert results.read(folder.finish())[0] == [row(0), row(1)]
+
+
+def test_a_folder_of_an_unfinished_sweep_can_be_read(folder: Results) -> None:
+    folder.write(row())
+    assert results.read(folder.location) == ([row()], [folder.source], [])
+
+
+def test_measuring_again_replaces_the_row(folder: Results) -> None:
+    folder.write(row(outcome=Outcome.LOST, reason="the node went away"))
+    folder.write(row(1))
+    folder.write(row())
+    assert len(parts(folder)) == 2
+    assert sorted(folder.read()[0], key=lambda one: one.replicate) == [row(), row(1)]
+
+
+def test_a_relative_folder_is_meant_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Results.create("results", "local", MATRIX, NOW)
+    folder.write(row())
+    assert folder.location == f"results/local/{STAMP}"
+    assert results.read(folder.location)[0] == [row()]
+    assert (tmp_path / folder.location).is_dir()
+
+
+def test_rows_of_several_sweeps_go_into_one_file(tmp_path: Path) -> None:
+    sources = [table.Source(f"sweep-{n}/{STAMP}", MATRIX, "0.1.0", None) for n in range(2)]
+    rows = [examples.measurement(run=source.run) for source in sources]
+    path = tmp_path / "new" / "folder" / "all.parquet"
+    results.write_merged(str(path), rows, sources)
+    assert results.read(str(path)) == (rows, sources, [])
+
+
+def test_existence_is_asked_of_the_place(tmp_path: Path, folder: Results) -> None:
+    assert results.exists(folder.location)
+    assert results.exists(f"file://{folder.location}")
+    assert not results.exists(str(tmp_path / "missing"))
+
+
+# ------------------------------------------------------------------------------- names of parts
+
+
+def test_a_part_has_the_name_that_its_stage_foretold() -> None:
+    asked = row(3)
+    stage = Stage(asked.cell, asked.workload, asked.replicate, "warm-up")
+    assert results.part_name(stage) == results.part_name(asked)
+
+
+def test_a_part_can_be_told_by_its_name() -> None:
+    asked = row(2, cell=Cell("A100", "bf16"), workload=Workload("gpt2", batch_size=8))
+    assert results.part_name(asked).startswith("A100-bf16-gpt2-b8-r2-")
+
+
+@given(st.lists(examples.any_measurement(), min_size=2, max_size=2))
+def test_parts_share_a_name_only_where_the_same_was_asked(rows: list[Measurement]) -> None:
+    first, second = rows
+    same_name = results.part_name(first) == results.part_name(second)
+    assert same_name == (first.key == second.key)
+
+
+@given(st.text(min_size=1), st.sampled_from(PRECISIONS), st.text(min_size=1, max_size=300))
+def test_a_part_has_a_name_that_every_place_takes(
+    gpu_type: str, precision: str, model: str
+) -> None:
+    name = results.part_name(row(cell=Cell(gpu_type, precision), workload=Workload(model)))
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.parquet", name)
+    assert len(name) < 200
+
+
+def test_alike_models_in_different_folders_are_told_apart() -> None:
+    models = ["a/b", "a-b", "a b", "../a/b"]
+    assert len({results.part_name(row(workload=Workload(model))) for model in models}) == 4
+
+
+# ------------------------------------------------------------------------------- torn parts
+
+
+def cut(length: float) -> Callable[[bytes], bytes]:
+    return lambda content: content[: int(len(content) * length)]
+
+
+TEARS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "one byte": lambda content: content[:1],
+    "magic number only": lambda content: content[:4],
+    "first tenth": cut(0.1),
+    "first half": cut(0.5),
+    "nine tenths": cut(0.9),
+    "all but the last byte": lambda content: content[:-1],
+    "all but the first byte": lambda content: content[1:],
+    "zeros": lambda content: bytes(len(content)),
+    "text": lambda _: b"this is no Parquet file\n" * 100,
+    "data lost, footer whole": lambda content: content[:4] + content[-len(content) // 2 :],
+    "footer length too great": lambda content: content[:-8] + b"\xff\xff\xff\x7fPAR1",
+    "two files in one": lambda content: content[: len(content) // 2] * 2,
+}
+
+
+@pytest.mark.parametrize("tear", TEARS.values(), ids=TEARS.keys())
+def test_a_torn_part_is_reported_and_the_rest_is_read(
+    folder: Results, tear: Callable[[bytes], bytes]
+) -> None:
+    for replicate in range(3):
+        folder.write(row(replicate))
+    victim = Path(folder.location) / results.PARTS / results.part_name(row(1))
+    victim.write_bytes(tear(victim.read_bytes()))
+    rows, torn = folder.read()
+    assert sorted(one.replicate for one in rows) == [0, 2]
+    assert [one.path for one in torn] == [str(victim)]
+    assert torn[0].reason
+    assert "\n" not in torn[0].reason
+    assert str(victim) not in torn[0].reason
+
+
+def test_every_truncation_is_noticed(folder: Results) -> None:
+    folder.write(row())
+    (part,) = parts(folder)
+    content = part.read_bytes()
+    for length in range(0, len(content), 499):
+        part.write_bytes(content[:length])
+        rows, torn = folder.read()
+        assert (rows, len(torn)) == ([], 1), length
+
+
+def test_a_parquet_file_of_another_program_among_the_parts_is_reported(folder: Results) -> None:
+    folder.write(row())
+    stranger = Path(folder.location) / results.PARTS / "stranger.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(stranger)
+    rows, torn = folder.read()
+    assert rows == [row()]
+    assert [Path(one.path).name for one in torn] == ["stranger.parquet"]
+    assert "not written by tensorgap" in torn[0].reason
+
+
+def test_a_torn_part_is_replaced_by_measuring_again(folder: Results) -> None:
+    folder.write(row())
+    parts(folder)[0].write_bytes(b"PAR1")
+    folder.write(row())
+    assert folder.read() == ([row()], [])
+
+
+def test_a_torn_part_is_left_out_of_the_merged_file(folder: Results) -> None:
+    folder.write(row(0))
+    folder.write(row(1))
+    (Path(folder.location) / results.PARTS / results.part_name(row(1))).write_bytes(b"")
+    assert results.read(folder.finish())[0] == [row(0)]
+
+
+def test_a_flipped_bit_is_an_equal_row_or_a_torn_part(folder: Results) -> None:
+    folder.write(row())
+    (part,) = parts(folder)
+    content = part.read_bytes()
+    random = Random(0)
+    for _ in range(100):
+        at, bit = random.randrange(len(content)), random.randrange(8)
+        flipped = content[at] ^ (1 << bit)
+        part.write_bytes(content[:at] + bytes([flipped]) + content[at + 1 :])
+        rows, torn = folder.read()
+        assert len(rows) + len(torn) == 1, (at, bit)
+        assert rows in ([], [row()]), (at, bit)
+
+
+# ------------------------------------------------------------------------------- atomic writes
+
+
+def test_what_an_interrupted_write_left_is_ignored(folder: Results) -> None:
+    folder.write(row())
+    content = parts(folder)[0].read_bytes()
+    (Path(folder.location) / results.PARTS / "x.parquet.123.tmp").write_bytes(content[:100])
+    (Path(folder.location) / results.PARTS / "y.parquet.124.tmp").write_bytes(content)
+    assert folder.read() == ([row()], [])
+
+
+def test_a_write_that_breaks_off_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.write_atomically(fs.LocalFileSystem(), str(path), b"new and longer")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_one_message_with_the_place_and_the_remedy(
+    folder: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TensorgapError, match="No space left on device; choose another place"):
+        folder.write(row())
+    monkeypatch.undo()
+    assert folder.read() == ([], [])
+
+
+def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:
+    script = (
+        "import os, sys, examples\n"
+        "from bench.results import Results\n"
+        "folder = Results.open(sys.argv[1])\n"
+        "folder.write(examples.measurement(replicate=0))\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "folder.write(examples.measurement(replicate=1))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, folder.location], env=with_our_path(), timeout=60
+    )
+    assert killed.returncode == -9
+    rows, torn = folder.read()
+    assert ([one.replicate for one in rows], torn) == ([0], [])
+    assert any(path.name.endswith(".tmp") for path in parts(folder))
+
+
+# ------------------------------------------------------------------------------- one at a time
+
+
+def with_our_path() -> dict[str, str]:
+    """The environment in which another process finds these modules."""
+    here = Path(__file__).parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+
+
+def test_a_second_sweep_of_the_same_folder_is_refused(folder: Results) -> None:
+    other = Results.open(folder.location)
+    with (
+        folder.locked(),
+        pytest.raises(TensorgapError, match="another sweep is writing here; wait for it or stop"),
+        other.locked(),
+    ):
+        pass
+
+
+def test_a_folder_is_free_again_after_a_sweep(folder: Results) -> None:
+    with pytest.raises(ZeroDivisionError), folder.locked():
+        raise ZeroDivisionError
+    with Results.open(folder.location).locked():
+        pass
+
+
+def test_a_killed_sweep_leaves_no_lock_behind(folder: Results) -> None:
+    script = (
+        "import sys, time\n"
+        "from bench.results import Results\n"
+        "with Results.open(sys.argv[1]).locked():\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, folder.location],
+        env=with_our_path(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(TensorgapError, match="another sweep"), folder.locked():
+            pass
+        other.kill()
+    with folder.locked():
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_one_message(folder: Results) -> None:
+    (Path(folder.location) / ".lock").mkdir()
+    with pytest.raises(TensorgapError, match=folder.location), folder.locked():
+        pass
+
+
+def test_what_goes_wrong_under_the_lock_is_not_blamed_on_it(folder: Results) -> None:
+    with pytest.raises(FileNotFoundError), folder.locked():
+        raise FileNotFoundError("a mistake of the sweep")
+
+
+# ------------------------------------------------------------------------------- wrong places
+
+
+def test_a_place_below_a_file_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TensorgapError, match=r"/file: .*choose another place with --output"):
+        Results.create(str(tmp_path / "file"), "local", MATRIX, NOW)
+
+
+def test_a_folder_that_no_sweep_made_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(TensorgapError, match=r"not a results folder .*NAME/UTC-TIMESTAMP"):
+            Results.open(str(place))
+
+
+def test_a_file_is_no_results_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TensorgapError, match="not a results folder"):
+        Results.open(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"run": "x"}', '{"runs": 1}'])
+def test_a_damaged_source_is_one_message(folder: Results, content: str) -> None:
+    (Path(folder.location) / "source.json").write_text(content)
+    with pytest.raises(TensorgapError, match=r"source\.json is damaged; start a new sweep"):
+        Results.open(folder.location)
+
+
+def test_reading_what_is_not_there_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(TensorgapError, match="there is no such file or folder"):
+        results.read(str(tmp_path / "missing"))
+
+
+def test_reading_a_file_that_is_no_parquet_is_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    path.write_text("name,latency\n")
+    with pytest.raises(TensorgapError, match=r"results\.parquet: not a readable Parquet file"):
+        results.read(str(path))
+
+
+@pytest.mark.parametrize("place", ["nonsense://bucket/x", "://x", "hdfs://nowhere:1/x"])
+def test_an_unusable_uri_is_one_message_with_the_remedy(place: str) -> None:
+    with pytest.raises(TensorgapError, match="give a folder, or a URI such as s3://") as caught:
+        Results.create(place, "local", MATRIX, NOW)
+    assert str(caught.value).startswith(f"{place}: cannot be used")
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------- other filesystems
+
+
+def test_a_local_uri_is_a_folder(tmp_path: Path) -> None:
+    folder = Results.create(f"file://{tmp_path}/", "local", MATRIX, NOW)
+    assert folder.location == f"file://{tmp_path}/local/{STAMP}"
+    folder.write(row())
+    assert folder.finish() == f"{folder.location}/results.parquet"
+    assert results.read(folder.finish())[0] == [row()]
+    assert results.read(folder.location)[0] == [row()]
+    assert Results.open(folder.location).source == folder.source
+    assert (tmp_path / "local" / STAMP / "results.parquet").is_file()
+
+
+def test_an_object_store_keeps_and_merges_rows() -> None:
+    folder = Results.create("mock://", "local", MATRIX, NOW)
+    with folder.locked():
+        folder.write(row(1, reason="before"))
+        folder.write(row(1))
+        folder.write(row(0))
+        assert sorted(one.replicate for one in folder.read()[0]) == [0, 1]
+        assert folder.finish().endswith(f"local/{STAMP}/results.parquet")
+
+
+def test_an_object_store_is_written_without_temporary_files() -> None:
+    filesystem, _ = fs.FileSystem.from_uri("mock://")
+    filesystem.create_dir("bucket")
+    results.write_atomically(filesystem, "bucket/x", b"old")
+    results.write_atomically(filesystem, "bucket/x", b"new")
+    assert [info.path for info in filesystem.get_file_info(fs.FileSelector("bucket"))] == [
+        "bucket/x"
+    ]
+    with filesystem.open_input_stream("bucket/x") as stream:
+        assert stream.read() == b"new"
+
+
+# ------------------------------------------------------------------------------- other readers
+
+
+@pytest.fixture
+def parquet(folder: Results) -> str:
+    """A finished results.parquet of two rows, one of which could not be placed."""
+    folder.write(row())
+    folder.write(
+        examples.measurement(
+            cell=Cell("A100", "fp16"),
+            outcome=Outcome.UNPLACED,
+            reason="no A100 here",
+            timing=None,
+            energy=None,
+        )
+    )
+    return folder.finish()
+
+
+# By gpu_type, as `finish` orders them: A100 has no number, the CPU has one.
+EXPECTED = [("A100", "UNPLACED", None, None), ("CPU", "OK", 2.0, [2.0, 1.0, 3.0])]
+COLUMNS = ["gpu_type", "outcome", "timing_latency_ms_p50", "timing_latency_ms_samples"]
+
+
+def test_polars_opens_the_results(parquet: str) -> None:
+    frame = pl.read_parquet(parquet)
+    assert frame.columns == table.schema().names
+    assert sorted(frame.select(COLUMNS).rows()) == EXPECTED
+    assert frame.schema["started_at"] == pl.Datetime("us", "UTC")
+    assert frame.filter(pl.col("outcome") == "OK")["started_at"].item() == examples.NOON
+
+
+def test_duckdb_opens_the_results(parquet: str) -> None:
+    query = f"select {', '.join(COLUMNS)} from '{parquet}' order by gpu_type"
+    assert duckdb.sql(query).fetchall() == EXPECTED
+    names = [name for (name, *_) in duckdb.sql(f"describe from '{parquet}'").fetchall()]
+    assert names == table.schema().names
+
+
+def test_pandas_opens_the_results(parquet: str) -> None:
+    frame = pd.read_parquet(parquet).set_index("gpu_type")
+    assert list(frame.reset_index().columns) == table.schema().names
+    assert frame.loc["CPU", "timing_latency_ms_p50"] == 2.0
+    assert list(frame.loc["CPU", "timing_latency_ms_samples"]) == [2.0, 1.0, 3.0]
+    assert pd.isna(frame.loc["A100", "timing_latency_ms_p50"])
+
+
+def test_pyarrow_shows_units_and_descriptions(parquet: str) -> None:
+    schema = pq.read_schema(parquet)
+    assert schema.field("timing_latency_ms_p50").metadata[b"unit"] == b"ms"
+    for ours in table.schema():
+        theirs = schema.field(ours.name).metadata
+        assert theirs[b"unit"] == ours.metadata[b"unit"]
+        assert theirs[b"description"] == ours.metadata[b"description"]
+
+
+def test_duckdb_shows_where_the_results_came_from(parquet: str) -> None:
+    query = f"select key, value from parquet_kv_metadata('{parquet}')"
+    metadata = dict(duckdb.sql(query).fetchall())
+    (source,) = json.loads(metadata[b"tensorgap.sources"])
+    assert source == dataclasses.asdict(Results.open(str(Path(parquet).parent)).source)
+    assert source["matrix"] == MATRIX

@@ -1,0 +1,315 @@
+"""bench.table: what is written is what is read; a table of another program is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import examples
+import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+
+from bench import table
+from bench.records import Cell, Energy, Measurement, Outcome, TensorgapError, Timing, Workload
+from bench.table import Source
+
+SOURCE = Source("local/20261124T120000Z", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None)
+VERSION = b"tensorgap.schema_version"
+SOURCES = b"tensorgap.sources"
+
+
+def through_parquet(rows: list[Measurement]) -> list[Measurement]:
+    """Written to a Parquet file and read from it again."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.to_table(rows, [SOURCE]), sink, compression="zstd")
+    content = pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
+    found, sources = table.from_table(content, "results.parquet")
+    assert sources == (SOURCE,)
+    return found
+
+
+def good_table() -> pa.Table:
+    return table.to_table([examples.measurement()], [SOURCE])
+
+
+def with_metadata(changes: Mapping[bytes, bytes | None]) -> pa.Table:
+    """A good table with some of its file's metadata replaced, or removed where None."""
+    kept = good_table()
+    changed = {**kept.schema.metadata, **changes}
+    return kept.replace_schema_metadata({k: v for k, v in changed.items() if v is not None})
+
+
+# ------------------------------------------------------------------------------- round trip
+
+
+@settings(max_examples=200)
+@given(st.lists(examples.any_measurement(), max_size=3))
+def test_any_rows_read_back_equal(rows: list[Measurement]) -> None:
+    assert through_parquet(rows) == rows
+
+
+@given(st.lists(examples.any_measurement(), max_size=3))
+def test_any_rows_written_merged_and_read_back_are_the_merged_rows(rows: list[Measurement]) -> None:
+    assert through_parquet(table.merge(rows)) == table.merge(through_parquet(rows))
+
+
+@pytest.mark.parametrize("name", [kind.__name__.lower() for kind in examples.FOUND])
+def test_an_absent_record_stays_absent(name: str) -> None:
+    row = examples.measurement(**{name: None})
+    assert getattr(through_parquet([row])[0], name) is None
+
+
+def test_an_empty_list_is_not_an_absent_one() -> None:
+    timing = dataclasses.replace(examples.timing(), device_ms_samples=())
+    rows = [examples.measurement(timing=timing), examples.measurement()]
+    found = [row.timing and row.timing.device_ms_samples for row in through_parquet(rows)]
+    assert found == [(), None]
+
+
+def test_zero_is_not_an_absent_value() -> None:
+    row = examples.measurement(energy=Energy("counter", idle_w=0.0, window_j=0.0))
+    assert through_parquet([row]) == [row]
+
+
+def test_signs_of_every_script_survive() -> None:
+    row = examples.measurement(reason="Å\n\t\0 🔥 日本語", doubts=("ümlaut", ""))
+    assert through_parquet([row]) == [row]
+
+
+def test_infinities_survive() -> None:
+    timing = dataclasses.replace(examples.timing(), latency_ms_samples=(float("inf"), -0.0))
+    (found,) = through_parquet([examples.measurement(timing=timing)])
+    assert found.timing == timing
+
+
+def test_every_outcome_survives_as_an_outcome() -> None:
+    rows = [examples.measurement(outcome=outcome) for outcome in Outcome]
+    found = through_parquet(rows)
+    assert [type(row.outcome) for row in found] == [Outcome] * len(Outcome)
+    assert found == rows
+
+
+def test_a_time_in_another_zone_is_the_same_moment() -> None:
+    east = examples.NOON.astimezone(datetime.timezone(datetime.timedelta(hours=9)))
+    (found,) = through_parquet([examples.measurement(started_at=east)])
+    assert found.started_at == examples.NOON
+    assert found.started_at.utcoffset() == datetime.timedelta(0)
+
+
+def test_no_rows_are_a_table_too() -> None:
+    assert through_parquet([]) == []
+
+
+def test_the_sources_survive() -> None:
+    sources = (SOURCE, Source("Ω/2", "name = 'Ω'", "0.2.0", "0" * 40 + "-dirty"))
+    assert table.from_table(table.to_table([], sources), "results.parquet")[1] == sources
+
+
+# ------------------------------------------------------------------------------- schema
+
+
+@pytest.mark.parametrize("field", list(table.schema()), ids=lambda field: field.name)
+def test_every_column_has_a_description_and_a_unit(field: pa.Field) -> None:
+    assert set(field.metadata) == {b"unit", b"description"}
+    assert len(field.metadata[b"description"]) >= 3
+
+
+def test_units_and_descriptions_are_those_of_the_records() -> None:
+    (latency,) = (f for f in dataclasses.fields(Timing) if f.name == "latency_ms_p50")
+    column = table.schema().field("timing_latency_ms_p50")
+    assert column.metadata == {
+        b"unit": latency.metadata["unit"].encode(),
+        b"description": latency.metadata["description"].encode(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "unit"),
+    [
+        ("gpu_type", pa.string(), ""),
+        ("precision", pa.string(), ""),
+        ("model", pa.string(), ""),
+        ("batch_size", pa.int64(), ""),
+        ("prompt_tokens", pa.int64(), "tokens"),
+        ("outcome", pa.string(), ""),
+        ("started_at", pa.timestamp("us", tz="UTC"), ""),
+        ("doubts", pa.list_(pa.string()), ""),
+        ("timing_latency_ms_p50", pa.float64(), "ms"),
+        ("timing_latency_ms_samples", pa.list_(pa.float64()), "ms"),
+        ("timing_converged", pa.bool_(), ""),
+        ("energy_per_sample_mj", pa.float64(), "mJ"),
+        ("energy_idle_w", pa.float64(), "W"),
+        ("device_compute_capability", pa.string(), ""),
+        ("device_memory_bytes", pa.int64(), "B"),
+        ("quality_perplexity", pa.float64(), ""),
+        ("weights_size_bytes", pa.int64(), "B"),
+        ("software_torch", pa.string(), ""),
+        ("conditions_sm_mhz_before", pa.float64(), "MHz"),
+    ],
+)
+def test_the_promised_columns_exist(name: str, kind: pa.DataType, unit: str) -> None:
+    field = table.schema().field(name)
+    assert field.type == kind
+    assert field.metadata[b"unit"].decode() == unit
+
+
+def test_every_field_of_every_record_is_one_column() -> None:
+    nested = [f for kind in (Cell, Workload, *examples.FOUND) for f in dataclasses.fields(kind)]
+    joined = {"cell", "workload", *(kind.__name__.lower() for kind in examples.FOUND)}
+    own = [f for f in dataclasses.fields(Measurement) if f.name not in joined]
+    names = table.schema().names
+    assert len(names) == len(set(names)) == len(nested) + len(own)
+
+
+def test_what_was_asked_is_never_null() -> None:
+    asked = ["gpu_type", "precision", "model", "engine", "batch_size", "prompt_tokens", "run"]
+    for name in (*asked, "replicate", "outcome"):
+        assert not table.schema().field(name).nullable
+
+
+def test_what_was_found_may_be_null() -> None:
+    for name in table.schema().names:
+        if name.startswith(("timing_", "energy_", "device_", "quality_")):
+            assert table.schema().field(name).nullable
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def refusal(content: pa.Table) -> str:
+    with pytest.raises(TensorgapError) as caught:
+        table.from_table(content, "x.parquet")
+    message = str(caught.value)
+    assert message.startswith("x.parquet: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_table_of_another_program_is_refused() -> None:
+    message = refusal(pa.table({"gpu_type": ["T4"]}))
+    assert "not written by tensorgap" in message
+
+
+def test_a_table_that_pandas_wrote_is_refused() -> None:
+    rewritten = pa.Table.from_pandas(good_table().to_pandas())
+    assert "not written by tensorgap" in refusal(rewritten)
+
+
+@pytest.mark.parametrize("version", [b"0", b"999", b"1.0", b"", b"\xff"])
+def test_another_schema_version_is_refused_with_the_remedy(version: bytes) -> None:
+    message = refusal(with_metadata({VERSION: version}))
+    assert f"this tensorgap reads {table.SCHEMA_VERSION}" in message
+    assert "use the tensorgap that wrote the file, or a newer one" in message
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [None, b"", b"{", b"\xff\xfe", b"7", b"null", b'{"run": "x"}', b'["x"]', b'[{"run": "x"}]'],
+)
+def test_damaged_sources_are_refused(damaged: bytes | None) -> None:
+    assert "tensorgap.sources is damaged" in refusal(with_metadata({SOURCES: damaged}))
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu_type", "outcome", "timing_latency_ms_p50", "conditions_load_before"]
+)
+def test_a_missing_column_is_named(name: str) -> None:
+    assert f"column {name} is missing" in refusal(good_table().drop_columns([name]))
+
+
+def test_a_column_of_another_type_is_named_with_both_types() -> None:
+    content = good_table()
+    at = content.column_names.index("batch_size")
+    content = content.set_column(at, "batch_size", pa.array(["one"]))
+    assert "column batch_size is string, must be int64" in refusal(content)
+
+
+def test_an_unknown_outcome_is_refused() -> None:
+    content = good_table()
+    at = content.column_names.index("outcome")
+    content = content.set_column(at, "outcome", pa.array(["SPLENDID"]))
+    assert "SPLENDID" in refusal(content)
+
+
+@pytest.mark.parametrize("name", ["gpu_type", "run", "replicate", "outcome", "doubts"])
+def test_a_null_where_none_may_be_is_refused(name: str) -> None:
+    content = good_table()
+    at = content.column_names.index(name)
+    nothing = pa.nulls(1, content.schema.field(name).type)
+    assert name in refusal(content.set_column(at, name, nothing))
+
+
+def test_a_column_more_is_ignored() -> None:
+    content = good_table().append_column("note", pa.array(["mine"]))
+    assert table.from_table(content, "x.parquet")[0] == [examples.measurement()]
+
+
+def test_the_order_of_the_columns_does_not_matter() -> None:
+    content = good_table()
+    assert table.from_table(content.select(content.column_names[::-1]), "x.parquet")[0] == [
+        examples.measurement()
+    ]
+
+
+# ------------------------------------------------------------------------------- merge
+
+
+def later(row: Measurement, seconds: float, **changes: Any) -> Measurement:
+    finished = examples.NOON + datetime.timedelta(seconds=seconds)
+    return dataclasses.replace(row, finished_at=finished, **changes)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_merge_keeps_what_finished_last_whatever_the_order(order: tuple[int, ...]) -> None:
+    rows = [later(examples.measurement(), seconds, reason=f"{seconds}") for seconds in (1, 2, 3)]
+    assert table.merge(rows[index] for index in order) == [rows[2]]
+
+
+def test_merge_prefers_a_finished_row_to_one_without_a_time() -> None:
+    unfinished = examples.measurement(finished_at=None, reason="never began")
+    finished = examples.measurement()
+    assert table.merge([unfinished, finished]) == table.merge([finished, unfinished]) == [finished]
+
+
+def test_merge_keeps_runs_replicates_cells_and_workloads_apart() -> None:
+    rows = [
+        examples.measurement(),
+        examples.measurement(run="other/20261124T120000Z"),
+        examples.measurement(replicate=1),
+        examples.measurement(cell=Cell("CPU", "bf16")),
+        examples.measurement(workload=Workload("tiny", batch_size=8)),
+    ]
+    assert set(table.merge(rows)) == set(rows)
+
+
+def test_merge_orders_by_run_cell_workload_and_replicate() -> None:
+    rows = [
+        examples.measurement(run=run, cell=Cell(gpu, "fp32"), replicate=replicate)
+        for run in ("a", "b")
+        for gpu in ("A100", "T4")
+        for replicate in (0, 1)
+    ]
+    assert table.merge(reversed(rows)) == rows
+
+
+@given(st.lists(examples.any_measurement(), max_size=5), st.randoms(use_true_random=False))
+def test_merging_again_changes_nothing(rows: list[Measurement], random: Any) -> None:
+    merged = table.merge(rows)
+    identities = [(row.run, row.key) for row in merged]
+    assert len(set(identities)) == len(identities)
+    assert set(identities) == {(row.run, row.key) for row in rows}
+    shuffled = list(merged)
+    random.shuffle(shuffled)
+    assert table.merge([*shuffled, *merged]) == merged
+
+
+def test_the_metadata_is_plain_json() -> None:
+    metadata = good_table().schema.metadata
+    assert metadata[VERSION] == b"1"
+    assert json.loads(metadata[SOURCES]) == [dataclasses.asdict(SOURCE)]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from bench.records import CPU, Cell, Measurement, Outcome, Sampling, Stage, Workload
+from jobs import progress
+from jobs.progress import Progress
+
+WORKLOAD = Workload("tiny", "eager", 1, 128)
+FP32, BF16, T4 = Cell(CPU, "fp32"), Cell(CPU, "bf16"), Cell("T4", "fp32")
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def a_row(cell: Cell) -> Measurement:
+    return Measurement(cell=cell, workload=WORKLOAD, run="", replicate=0, outcome=Outcome.OK)
+
+
+def test_before_the_first_row_the_guess_counts() -> None:
+    assert Progress({FP32: 3, BF16: 3}, row_s=10, clock=Clock()).left_s() == 60
+
+
+def test_after_a_row_its_pace_counts() -> None:
+    clock = Clock()
+    shown = Progress({FP32: 4}, row_s=10, clock=clock)
+    clock.now = 3
+    shown.take(a_row(FP32))
+    assert shown.left_s() == 9
+
+
+def test_types_run_at_the_same_time_so_the_slowest_decides() -> None:
+    clock = Clock()
+    shown = Progress({FP32: 4, T4: 4}, row_s=10, clock=clock)
+    clock.now = 2
+    shown.take(a_row(T4))
+    assert shown.left_s() == 40
+    shown.take(a_row(FP32))
+    shown.take(a_row(FP32))
+    assert shown.left_s() == 6
+
+
+def test_done_is_nothing_left() -> None:
+    shown = Progress({FP32: 1}, row_s=10, clock=Clock())
+    shown.take(a_row(FP32))
+    assert (shown.count, shown.total, shown.left_s()) == (1, 1, 0)
+
+
+def test_it_knows_which_cell_is_where() -> None:
+    shown = Progress({FP32: 1, BF16: 1, T4: 1}, row_s=10, clock=Clock())
+    latency = Stage(FP32, WORKLOAD, 0, "latency")
+    on_t4 = Stage(T4, WORKLOAD, 0, "loading")
+    shown.take(latency)
+    shown.take(on_t4)
+    assert shown.working == {FP32: latency, T4: on_t4}
+    shown.take(a_row(FP32))
+    assert shown.working == {T4: on_t4}
+    warm_up = Stage(BF16, WORKLOAD, 0, "warm-up")
+    shown.take(warm_up)
+    assert shown.working == {T4: on_t4, BF16: warm_up}
+
+
+def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:
+    sampling = Sampling(
+        warmup_max_s=1, latency_max_s=2, throughput_s=4, idle_s=8, energy_s=16, latency_min_s=0
+    )
+    assert progress.longest_s(sampling) == 31

@@ -132,11 +132,7 @@ class Results:
         return f"{self.location}/{MERGED}"
 
     def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            table.to_table(rows, [self.source]), sink, compression="zstd", write_page_checksum=True
-        )
-        self._write(name, sink.getvalue())
+        self._write(name, _parquet(rows, [self.source]))
 
     def _write(self, name: str, content: Any) -> None:
         write_atomically(self._fs, f"{self._root}/{name}", content)
@@ -167,15 +163,12 @@ def exists(location: str) -> bool:
 def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[Source]) -> None:
     """Write rows of several sweeps into one Parquet file."""
     filesystem, path = _filesystem(location)
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.to_table(rows, sources), sink, compression="zstd", write_page_checksum=True
-    )
+    content = _parquet(list(rows), sources)
     with _explained(location):
         parent = posixpath.dirname(path)
         if parent:
             filesystem.create_dir(parent, recursive=True)
-        write_atomically(filesystem, path, sink.getvalue())
+        write_atomically(filesystem, path, content)
 
 
 def part_name(asked: Measurement | Stage) -> str:
@@ -200,6 +193,14 @@ def write_atomically(filesystem: fs.FileSystem, path: str, content: Any) -> None
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def _parquet(rows: Sequence[Measurement], sources: Sequence[Source]) -> pa.Buffer:
+    """Rows as the content of a file; its checksums tell when a disk or a network damaged it."""
+    sink = pa.BufferOutputStream()
+    content = table.to_table(rows, sources)
+    pq.write_table(content, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
 
 
 def _read_parts(filesystem: fs.FileSystem, root: str) -> tuple[list[Measurement], list[Torn]]:

@@ -25,13 +25,13 @@ from bench.meters import timing
 from bench.records import CPU, Cell, Sampling, Workload
 
 GOAL = 0.01
-FORWARDS = 20
+FORWARDS = 5
 WORKLOAD = Workload("gpt2:random", "eager", 1, 128)
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--rounds", type=int, default=25)
     rounds = arguments.parse_args().rounds
     with nvml.driver() as driver:
         gpu_type = CPU

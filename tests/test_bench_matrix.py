@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from bench import matrix as matrices
-from bench.gpus import GPUS
+from bench.gpus import COMPUTE_CAPABILITY
 from bench.records import (
     AUTO,
     CPU,
@@ -492,9 +492,9 @@ def without_text(matrix: Matrix) -> Matrix:
 @st.composite
 def any_matrix(draw: st.DrawFn) -> Matrix:
     """Any matrix that `parse` can return, but for its text."""
-    known = {name.lower() for name in (AUTO, CPU, *GPUS)}
+    known = {name.lower() for name in (AUTO, CPU, *COMPUTE_CAPABILITY)}
     other = st.text(min_size=1).filter(lambda t: t.strip() and t.strip().lower() not in known)
-    gpu_type = st.sampled_from((CPU, *GPUS)) | other
+    gpu_type = st.sampled_from((CPU, *COMPUTE_CAPABILITY)) | other
     one_cell = st.builds(Cell, gpu_type, st.sampled_from(PRECISIONS))
     include = tuple(draw(st.lists(one_cell, max_size=3)))
     rule = draw(st.booleans()) or not include

@@ -48,12 +48,13 @@ def with_metadata(changes: Mapping[bytes, bytes | None]) -> pa.Table:
 # ------------------------------------------------------------------------------- round trip
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_read_back_equal(rows: list[Measurement]) -> None:
     assert through_parquet(rows) == rows
 
 
+@settings(max_examples=30)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_written_merged_and_read_back_are_the_merged_rows(rows: list[Measurement]) -> None:
     assert through_parquet(table.merge(rows)) == table.merge(through_parquet(rows))

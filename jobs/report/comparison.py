@@ -12,6 +12,7 @@ from bench.records import ENERGY_NOT_MEASURED, PRECISIONS, Measurement, Outcome,
 from bench.stats import Ratio
 
 BASELINE = "fp32"
+ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
 # itself. Where they differ, the ratio carries the doubt.
 MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -123,6 +124,8 @@ def _line(
 
 def _speedup(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -> Ratio | None:
     """Latency of the baseline over this one: above 1 is faster."""
+    if measured == baseline:
+        return ITSELF
     ours = [m.timing.latency_ms_samples for m in measured if m.timing]
     theirs = [m.timing.latency_ms_samples for m in baseline if m.timing]
     return stats.ratio_of_medians(theirs, ours) if ours and theirs else None
@@ -133,6 +136,8 @@ def _energy_ratio(measured: Sequence[Measurement], baseline: Sequence[Measuremen
     ours, theirs = _energies(measured), _energies(baseline)
     if not ours or not theirs:
         return None
+    if measured == baseline:
+        return ITSELF
     a, a_relative = _pooled(ours)
     b, b_relative = _pooled(theirs)
     return stats.ratio_of_uncertain(a, a_relative, b, b_relative) if b > 0 else None

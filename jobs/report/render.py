@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.records import Outcome
+from bench.stats import Ratio
 from jobs.report.comparison import Line
 
 HEADINGS = (
@@ -152,10 +153,11 @@ def _number(value: float | None, unit: str = "", digits: int = 3) -> str:
     return f"{value:.{places}f}{unit}"
 
 
-def _ratio(ratio: Any) -> str:
+def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return NOTHING
-    return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    value = f"{ratio.value:.2f}x"
+    return value if ratio.low == ratio.high else f"{value} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def _perplexity(line: Line) -> str:

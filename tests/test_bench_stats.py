@@ -1,0 +1,271 @@
+"""bench.stats: against numpy, against what is known of the samples, and by properties."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import examples  # noqa: F401 - fixes what hypothesis draws
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from bench import stats
+from bench.stats import Ratio
+
+Rng = np.random.Generator
+durations = st.floats(0.001, 1000)
+
+
+def log_normal(rng: Rng, count: int) -> list[float]:
+    """Skewed, as latencies are; the true median is 1."""
+    return list(rng.lognormal(0, 0.3, count))
+
+
+def autoregressive(rng: Rng, count: int, likeness: float) -> list[float]:
+    """Neighbours are alike; the true median is 10."""
+    burn_in = 100  # forgets the start
+    noise = rng.normal(size=count + burn_in)
+    values = np.zeros(count + burn_in)
+    for index in range(1, len(values)):
+        values[index] = likeness * values[index - 1] + noise[index]
+    return list(10 + values[burn_in:])
+
+
+def share_covered(trials: int, sample: Callable[[Rng], Sequence[float]], true: float) -> float:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(trials):
+        low, high = stats.median_interval(sample(rng))
+        covered += low <= true <= high
+    return covered / trials
+
+
+# ------------------------------------------------------------------------------- median interval
+
+
+def test_the_interval_covers_the_true_median_of_independent_samples() -> None:
+    covered = share_covered(200, lambda rng: log_normal(rng, 100), 1.0)
+    assert 0.90 <= covered <= 0.99
+
+
+def test_the_interval_covers_the_true_median_of_samples_that_are_alike() -> None:
+    covered = share_covered(100, lambda rng: autoregressive(rng, 300, 0.5), 10.0)
+    assert 0.88 <= covered <= 0.99
+
+
+def test_the_interval_still_helps_where_samples_drift_slowly() -> None:
+    # Blocks of 10 are short for a likeness of 0.8, and intervals of single samples cover 45 %.
+    covered = share_covered(60, lambda rng: autoregressive(rng, 1000, 0.8), 10.0)
+    assert covered >= 0.78
+
+
+def test_likeness_of_neighbours_widens_the_interval() -> None:
+    rng = np.random.default_rng(3)
+    alike = autoregressive(rng, 1000, 0.8)
+    mixed = list(rng.permutation(alike))
+    widths = [high - low for low, high in map(stats.median_interval, (alike, mixed))]
+    assert widths[0] > 1.5 * widths[1]
+
+
+def test_more_samples_narrow_the_interval_by_their_square_root() -> None:
+    rng = np.random.default_rng(4)
+    widths = []
+    for count in (100, 1600):
+        intervals = [stats.median_interval(log_normal(rng, count)) for _ in range(10)]
+        widths.append(statistics.mean(high - low for low, high in intervals))
+    assert widths[0] / widths[1] == pytest.approx((1600 / 100) ** 0.5, rel=0.35)
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    samples = log_normal(np.random.default_rng(5), 50)
+    assert stats.median_interval(samples) == stats.median_interval(samples)
+
+
+def test_one_sample_has_an_interval_of_no_width() -> None:
+    assert stats.median_interval([3.0]) == (3.0, 3.0)
+
+
+@given(st.lists(durations, min_size=1, max_size=40))
+def test_the_interval_lies_within_the_samples(samples: list[float]) -> None:
+    low, high = stats.median_interval(samples)
+    assert min(samples) <= low <= high <= max(samples)
+
+
+@given(st.lists(durations, min_size=1, max_size=40))
+def test_twice_the_times_have_twice_the_interval(samples: list[float]) -> None:
+    low, high = stats.median_interval(samples)
+    assert stats.median_interval([2 * sample for sample in samples]) == (2 * low, 2 * high)
+
+
+def test_an_interval_of_many_samples_takes_them_all() -> None:
+    """Resampling goes in chunks, so that 20,000 samples need little memory."""
+    rng = np.random.default_rng(6)
+    samples = log_normal(rng, 5000)
+    low, high = stats.median_interval(samples)
+    # Standard error of the median of a log-normal: sigma sqrt(pi / 2 n).
+    standard_error = 0.3 * (np.pi / 2 / 5000) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * standard_error, rel=0.25)
+
+
+# ------------------------------------------------------------------------------- summary
+
+
+@given(st.lists(durations, min_size=1, max_size=30))
+def test_a_summary_is_what_numpy_says(samples: list[float]) -> None:
+    summary = stats.summarise(samples)
+    quartiles = np.quantile(samples, (0.25, 0.75))
+    assert summary.count == len(samples)
+    assert summary.least == min(samples)
+    assert summary.p50 == pytest.approx(statistics.median(samples))
+    assert summary.iqr == pytest.approx(quartiles[1] - quartiles[0], abs=1e-9)
+    assert (summary.p50_low, summary.p50_high) == stats.median_interval(samples)
+
+
+@pytest.mark.parametrize("quantile", ["p90", "p95", "p99"])
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+def test_a_quantile_is_given_only_where_enough_samples_stand_behind_it(
+    quantile: str, beside: int
+) -> None:
+    share = int(quantile[1:]) / 100
+    count = {"p90": 64, "p95": 130, "p99": 662}[quantile] + beside
+    samples = log_normal(np.random.default_rng(7), count)
+    found = getattr(stats.summarise(samples), quantile)
+    assert found == (None if beside < 0 else pytest.approx(np.quantile(samples, share)))
+
+
+def fewest_for(quantile: float) -> int:
+    """LoadGen's rule, computed anew: the count n from which h(n) > q n.
+
+    With t samples above the estimate among n, the true quantile is below it at 99 % confidence
+    where P(Binomial(n, 1 - q) <= t) <= 1 %; the first n for which a t >= 1 is allowed.
+    """
+    confidence = 0.99
+    count = 1
+    while True:
+        none_or_one = quantile**count + count * (1 - quantile) * quantile ** (count - 1)
+        if none_or_one <= 1 - confidence:
+            return count
+        count += 1
+
+
+@pytest.mark.parametrize("quantile", [0.50, 0.90, 0.95, 0.99])
+def test_the_fewest_samples_follow_from_99_percent_confidence(quantile: float) -> None:
+    assert stats.FEWEST_FOR_QUANTILE[quantile] == fewest_for(quantile)
+
+
+# ------------------------------------------------------------------------------- ratios
+
+
+def replicates(rng: Rng, count: int, between: float, within: float) -> list[list[float]]:
+    """Processes that differ from each other by `between`, of 50 samples that differ by `within`."""
+    return [list(rng.normal(10 + between * rng.normal(), within, 50)) for _ in range(count)]
+
+
+def ratio_covered(trials: int, count: int, between: float, within: float) -> float:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(trials):
+        ratio = stats.ratio_of_medians(
+            replicates(rng, count, between, within), replicates(rng, count, between, within)
+        )
+        covered += ratio.low <= 1 <= ratio.high
+    return covered / trials
+
+
+def test_a_ratio_within_two_processes_covers_the_true_one() -> None:
+    assert 0.90 <= ratio_covered(150, 1, between=0, within=0.5) <= 0.99
+
+
+def test_a_ratio_over_many_processes_covers_the_true_one() -> None:
+    assert 0.88 <= ratio_covered(80, 10, between=0.5, within=0.1) <= 0.99
+
+
+def test_differences_between_processes_widen_the_ratio() -> None:
+    """Samples within a process would claim far more than they know."""
+    rng = np.random.default_rng(8)
+    numerator = replicates(rng, 5, between=0.5, within=0.1)
+    denominator = replicates(rng, 5, between=0.5, within=0.1)
+    over_processes = stats.ratio_of_medians(numerator, denominator)
+    pooled = stats.ratio_of_medians([sum(numerator, [])], [sum(denominator, [])])
+    first_only = stats.ratio_of_medians(numerator[:1], denominator[:1])
+    width = over_processes.high - over_processes.low
+    assert width > 2 * (first_only.high - first_only.low)
+    assert over_processes.value == pytest.approx(pooled.value, rel=0.1)
+
+
+def test_the_value_of_a_ratio_is_the_mean_median_over_the_mean_median() -> None:
+    ratio = stats.ratio_of_medians([[1, 2, 9], [4, 4, 4]], [[1, 2, 3], [1, 1, 7], [3, 3, 3]])
+    assert ratio.value == pytest.approx(((2 + 4) / 2) / ((2 + 1 + 3) / 3))
+
+
+def test_replicates_may_have_unequal_numbers_of_samples() -> None:
+    ratio = stats.ratio_of_medians([[2.0] * 5, [2.0] * 700], [[1.0] * 30])
+    assert ratio == Ratio(2.0, 2.0, 2.0)
+
+
+@given(st.lists(st.lists(durations, min_size=1, max_size=8), min_size=1, max_size=3))
+def test_a_ratio_lies_between_its_extremes(groups: list[list[float]]) -> None:
+    ratio = stats.ratio_of_medians(groups, [[1.0] * 5])
+    everything = [sample for group in groups for sample in group]
+    assert min(everything) <= ratio.low * (1 + 1e-12)
+    assert ratio.low <= ratio.high
+    assert ratio.high <= max(everything) * (1 + 1e-12)
+
+
+@given(durations, st.floats(0, 0.3), durations, st.floats(0, 0.3))
+def test_uncertainties_add_in_quadrature(a: float, da: float, b: float, db: float) -> None:
+    ratio = stats.ratio_of_uncertain(a, da, b, db)
+    relative = (ratio.high - ratio.low) / 2 / ratio.value
+    assert ratio.value == a / b
+    assert relative == pytest.approx((da**2 + db**2) ** 0.5, abs=1e-12)
+
+
+# ------------------------------------------------------------------------------- stopping rules
+
+
+@given(durations, st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0.001, 0.5))
+def test_narrow_means_that_neither_end_is_too_far(
+    middle: float, below: float, above: float, within: float
+) -> None:
+    interval = (middle * (1 - below), middle * (1 + above))
+    farthest = max(below, above)
+    if abs(farthest - within) > 1e-9:
+        assert stats.narrow(interval, middle, within) == (farthest < within)
+
+
+@given(durations, st.floats(0.001, 0.5))
+def test_an_interval_of_no_width_is_narrow(middle: float, within: float) -> None:
+    assert stats.narrow((middle, middle), middle, within)
+
+
+@given(st.floats(0.001, 5), st.integers(1, 50))
+def test_equal_forwards_are_steady_once_they_fill_two_windows(
+    duration_s: float, count: int
+) -> None:
+    in_a_window = int(np.ceil(1 / duration_s * (1 - 1e-9)))
+    assert stats.steady([duration_s] * count) == (count >= 2 * in_a_window)
+
+
+@given(st.integers(2, 10), st.floats(0.02, 0.5))
+def test_a_drift_beyond_the_share_is_not_steady(per_window: int, drift: float) -> None:
+    before, after = 1 / per_window, 1 / per_window * (1 - drift)
+    in_the_last = int(np.ceil(1 / after))
+    assert not stats.steady([before] * per_window * 2 + [after] * in_the_last)
+    assert stats.steady([before] * per_window * 2 + [after] * in_the_last, within=drift + 1e-6)
+
+
+@given(st.lists(durations, max_size=60))
+def test_what_came_before_the_last_two_windows_is_forgotten(warm_up: list[float]) -> None:
+    assert stats.steady([*warm_up, *[0.1] * 20])
+
+
+def test_a_forward_longer_than_the_window_is_a_window() -> None:
+    assert stats.steady([3.0, 3.0])
+    assert not stats.steady([4.0, 3.0])
+    assert not stats.steady([3.0])
+
+
+def test_nothing_is_not_steady() -> None:
+    assert not stats.steady([])

@@ -8,6 +8,7 @@ MATRIX ?= jobs/matrices/local.toml
 #   small build without CUDA:  TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   P100, P40, V100:           TORCH_INDEX=https://download.pytorch.org/whl/cu126
 TORCH_INDEX ?=
+PYPI = https://pypi.org/simple
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -39,7 +40,7 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "tensorgap needs Python 3.11"'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes the first time"
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) --extra-index-url $(PYPI)) torch
 	$(PIP) --editable .
 	@touch $@
 

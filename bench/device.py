@@ -14,6 +14,8 @@ from bench.records import CPU, Cell, Conditions, Device, TensorgapError, Unsuppo
 
 # Other processes that take more of the host's CPU time than this slow what is measured there.
 _QUIET_SHARE = 0.05
+# What torch says where it has no kernel for a device or a type.
+_NO_KERNEL = ("no kernel image", "invalid device function", "not implemented for", "not supported")
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
 _SLOWDOWNS = {
     0x04: "power cap",
@@ -53,13 +55,22 @@ class Observation:
     foreign_processes: tuple[int, ...] | None
 
 
-def acquire(cell: Cell, driver: nvml.Driver) -> Found:
+def acquire(cell: Cell, driver: nvml.Driver, threads: int | None = None) -> Found:
     """The device that this process may use, checked against the cell and with one real kernel.
+
+    Args:
+        cell: what is to be measured.
+        driver: NVML.
+        threads: CPUs that torch may compute with; None leaves its own choice.
 
     Raises:
         Unsupported: this device or this torch build cannot run the cell.
         WrongDevice: it is of another type than was asked for.
     """
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     found = _cpu(cell) if cell.gpu_type == CPU else _cuda(cell, driver)
     _run_one_kernel(cell.precision, found)
     return found
@@ -153,8 +164,12 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
 
     if not torch.cuda.is_available():
         hint = gpus.install_hint(gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0)))
-        what = "has no CUDA" if torch.version.cuda is None else "finds no usable CUDA device"
-        raise Unsupported(f"torch {torch.__version__} {what} on this node; try: {hint}")
+        if torch.version.cuda is None:
+            raise Unsupported(f"torch {torch.__version__} has no CUDA; try: {hint}")
+        raise Unsupported(
+            f"torch {torch.__version__} finds no usable GPU: driver {driver.version or 'absent'}"
+            f" may be too old for its CUDA {torch.version.cuda}; update the driver, or try: {hint}"
+        )
     properties = torch.cuda.get_device_properties(0)
     gpu_type = nvml.gpu_type(properties.name)
     if gpu_type != cell.gpu_type:
@@ -197,19 +212,18 @@ def _run_one_kernel(precision_name: str, found: Found) -> None:
     try:
         square = torch.ones(64, 64, dtype=dtype, device=found.type)
         (square @ square).sum().item()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
         first = str(error).splitlines()[0]
+        # Anything else, such as a busy GPU or an ECC error, is a fault of the moment.
+        if not any(sign in first for sign in _NO_KERNEL):
+            raise
         if found.device.compute_capability is None:
-            raise Unsupported(
-                f"torch {torch.__version__} cannot multiply {dtype}: {first}"
-            ) from error
+            raise Unsupported(f"torch {torch.__version__}: {first}") from error
         major, minor = map(int, found.device.compute_capability.split("."))
         built = ", ".join(torch.cuda.get_arch_list()) or "none"
         raise Unsupported(
-            f"torch {torch.__version__} cannot run on {found.device.name} (sm_{major}{minor};"
-            f" the build has {built}): {first}; try: {gpus.install_hint((major, minor))}"
+            f"torch {torch.__version__} has no kernels for {found.device.name} (sm_{major}{minor};"
+            f" it has {built}); try: {gpus.install_hint((major, minor))}"
         ) from error
 
 

@@ -62,7 +62,16 @@ def weakness(gpu_type: str, precision_name: str) -> str | None:
     if gpu_type == CPU:
         return precision.cpu_doubt(precision_name, device.cpu_flags())
     capability = gpus.COMPUTE_CAPABILITY.get(gpu_type)
-    return precision.gpu_doubt(precision_name, capability) if capability else None
+    return _gpu_doubt(precision_name, capability) if capability else None
+
+
+def _gpu_doubt(precision_name: str, capability: gpus.Capability) -> str | None:
+    """As `bench.precision.gpu_doubt`, with the torch of this machine in mind."""
+    torch = software.installed("torch") or "absent"
+    # The CPU build says so in its version; of other builds only torch itself knows the kernels.
+    if torch == "absent" or torch.endswith("+cpu"):
+        raise Unsupported(f"torch {torch} has no CUDA; try: {gpus.install_hint(capability)}")
+    return precision.gpu_doubt(precision_name, capability)
 
 
 def _gpu(gpu: nvml.Gpu) -> Processor:
@@ -75,7 +84,7 @@ def _gpu(gpu: nvml.Gpu) -> Processor:
         "MIG" if gpu.mig else None,
     ]
     major, minor = map(int, capability.split(".")) if capability else (0, 0)
-    able, unable = _precisions(lambda name: precision.gpu_doubt(name, (major, minor)))
+    able, unable = _precisions(lambda name: _gpu_doubt(name, (major, minor)))
     return Processor(
         gpu_type=gpu.gpu_type,
         name=gpu.name,

@@ -25,7 +25,7 @@ import itertools
 import json
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ Record = typing.TypeVar("Record")
 # GPT-2 has 1,024 positions; the embedded model has 256.
 POSITIONS = {"gpt2": 1024, "gpt2:random": 1024, "tiny": 256}
 
+_RESERVED = (*POSITIONS, "embedded")  # never a folder or file of that name
+
 _CHOICES = {
     "precision": PRECISIONS,
     "engine": ENGINES,
@@ -68,7 +70,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "throughput_s": (0.01, 3600),
     "energy_s": (0.01, 3600),
     "idle_s": (0, 3600),
-    "timeout_s": (1, 86_400),
+    "timeout_s": (1, 604_800),
     "context": (2, 1024),
     "stride": (1, 1024),
 }
@@ -77,6 +79,11 @@ _ORDERED = (
     ("latency_min_s", "latency_max_s"),
     ("min_samples", "max_samples"),
     ("stride", "context"),
+    ("warmup_max_s", "timeout_s"),
+    ("latency_max_s", "timeout_s"),
+    ("throughput_s", "timeout_s"),
+    ("energy_s", "timeout_s"),
+    ("idle_s", "timeout_s"),
 )
 
 
@@ -134,15 +141,22 @@ def parse(text: str, source: str, name: str) -> Matrix:
 def cells(matrix: Matrix, present: Iterable[str]) -> tuple[Cell, ...]:
     """Every cell of the matrix, given the GPU types that the cluster has, in the matrix's order.
 
-    `auto` stands for every type that is present, and for the CPU where there is no GPU.
+    `auto` stands for every GPU type that is present, and for the CPU where there is none. Raises
+    TensorgapError where `exclude` leaves no cell.
     """
     gpus = sorted(set(present) - {CPU})
     types: list[str] = []
     for name in matrix.gpu_types:
         types.extend((gpus or [CPU]) if name == AUTO else [name])
     asked = [Cell(t, p) for t, p in itertools.product(types, matrix.precisions)]
-    kept = [*asked, *matrix.include]
-    return tuple(cell for cell in dict.fromkeys(kept) if cell not in matrix.exclude)
+    every = dict.fromkeys([*asked, *matrix.include])
+    kept = tuple(cell for cell in every if cell not in matrix.exclude)
+    if not kept:
+        raise TensorgapError(
+            f"{matrix.name}: no cell is left to measure: cells.exclude takes away every one of"
+            f" {', '.join(map(str, every))}"
+        )
+    return kept
 
 
 def narrow(
@@ -192,6 +206,30 @@ def narrow(
         workloads=tuple(w for w in matrix.workloads if not models or w.model in models),
     )
     return dataclasses.replace(narrowed, text=dump(narrowed))
+
+
+def localise(matrix: Matrix) -> Matrix:
+    """Make absolute the folders and files that are named relative to where the user is.
+
+    A worker has another current directory; what does not exist here is left for it to find.
+    """
+
+    def absolute(name: str, is_there: Callable[[Path], bool]) -> str:
+        path = Path(name).expanduser()
+        return str(path.absolute()) if is_there(path) and name not in _RESERVED else name
+
+    localised = dataclasses.replace(
+        matrix,
+        workloads=tuple(
+            dataclasses.replace(w, model=absolute(w.model, Path.is_dir)) for w in matrix.workloads
+        ),
+        quality=dataclasses.replace(
+            matrix.quality, text=absolute(matrix.quality.text, Path.is_file)
+        ),
+    )
+    if localised == matrix:
+        return matrix
+    return dataclasses.replace(localised, text=dump(localised))
 
 
 def dump(matrix: Matrix) -> str:
@@ -330,7 +368,8 @@ class _Reader:
                 raise TensorgapError(f"{self.source}: {path}: missing; {_meaning(field)}")
         record = kind(**values)
         for low, high in _ORDERED:
-            if hasattr(record, low) and getattr(record, low) > getattr(record, high):
+            both = hasattr(record, low) and hasattr(record, high)
+            if both and getattr(record, low) > getattr(record, high):
                 if low in table or high not in table:
                     key, other, what = low, high, "must not be greater than"
                 else:
@@ -387,5 +426,8 @@ def _toml_value(value: object) -> str:
 
 def _shown(value: object) -> str:
     """A value for a message, cut to a readable length."""
-    text = _toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
+    try:
+        text = _toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
+    except ValueError:  # an integer of thousands of digits
+        text = hex(value) if isinstance(value, int) else "?"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import socket
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bench import device, engines, nvml, precision, software
 from bench import model as models
 from bench.meters import energy, quality, timing
 from bench.records import (
+    ENERGY_NOT_MEASURED,
     Cell,
     Energy,
     Measurement,
@@ -35,6 +38,9 @@ from bench.records import (
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+
+PERPLEXITY = "perplexity"  # the stage whose end by force costs no row
 _PROMPTS = 8  # different inputs, used in turn
 
 
@@ -49,60 +55,69 @@ class Request:
     sampling: Sampling
     quality: QualityPlan
     known_quality: Mapping[str, Quality] = field(default_factory=dict)  # by model, measured before
+    threads: int | None = None  # CPUs to compute with; None: torch's own choice
 
 
 def measure(request: Request) -> Iterator[Stage | Measurement]:
     """Measure each workload of a request; yields each Stage as it begins and each row when done.
 
-    A row that is FAILED or LOST is the last one: a process in which something broke is not trusted
-    with another measurement. The caller starts a fresh one for the rest.
+    It ends early after a row in which something broke: such a process is not trusted with another
+    measurement, and the caller starts a fresh one for the rest.
     """
-    first = request.workloads[0]
     with nvml.driver() as driver:
-        yield _stage(request, first, "device")
+        yield _stage(request, request.workloads[0], "device")
         try:
-            found = device.acquire(request.cell, driver)
+            found = device.acquire(request.cell, driver, request.threads)
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
             return
         versions = software.describe(driver.version, driver.nvml_version)
-        with precision.applied(request.cell.precision, found.type):
-            for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):
-                for event in _measure_model(request, model_name, tuple(group), found):
-                    if isinstance(event, Measurement):
-                        event = replace(event, device=found.device, software=versions)
+        for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):
+            for event in _measure_model(request, model_name, tuple(group), found):
+                if isinstance(event, Stage):
                     yield event
-                    if isinstance(event, Measurement) and event.outcome in (
-                        Outcome.FAILED,
-                        Outcome.LOST,
-                    ):
-                        return
+                    continue
+                yield replace(event.row, device=found.device, software=versions)
+                if event.broken:
+                    return
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A row, and whether the process can be trusted with another one."""
+
+    row: Measurement
+    broken: bool = False
 
 
 def _measure_model(
     request: Request, name: str, workloads: tuple[Workload, ...], found: device.Found
-) -> Iterator[Stage | Measurement]:
+) -> Iterator[Stage | _Done]:
     """Load a model once, measure its quality once, then each of its workloads."""
+    yield _stage(request, workloads[0], "loading")
     try:
-        yield _stage(request, workloads[0], "loading")
         model = models.load(name, request.cell.precision, found.type)
-        known = request.known_quality.get(name)
-        if known is None and request.quality.enabled:
-            yield _stage(request, workloads[0], "perplexity")
-            known = _quality(model, request.quality)
     except Exception as error:
-        _forget_memory(found.type)
+        _forget(error, found.type)
         for workload in workloads:
-            yield _failure(request, workload, error)
+            yield _Done(_failure(request, workload, error), _is_broken(error))
         return
+    known = request.known_quality.get(name)
+    if known is None and request.quality.enabled:
+        yield _stage(request, workloads[0], PERPLEXITY)
+        known = _quality(model, request, found.type)
     for workload in workloads:
         try:
-            yield from _measure_workload(request, workload, found, model, known)
+            for event in _measure_workload(request, workload, found, model, known):
+                if isinstance(event, Stage):
+                    yield event
+                else:
+                    yield _Done(event, event.outcome == Outcome.LOST)
         except Exception as error:
-            _forget_memory(found.type)
-            failure = _failure(request, workload, error)
-            yield replace(failure, weights=model.weights, quality=known)
+            _forget(error, found.type)
+            row = replace(_failure(request, workload, error), weights=model.weights, quality=known)
+            yield _Done(row, _is_broken(error))
 
 
 def _measure_workload(
@@ -113,28 +128,28 @@ def _measure_workload(
     known: Quality | None,
 ) -> Iterator[Stage | Measurement]:
     """Time, then energy: the recipe of one row."""
-    import torch
-
     sampling = request.sampling
     started_at = _now()
+
+    # The switches of a precision are global, so they are on only while something is measured, not
+    # while this generator waits in the hands of its caller.
+    def under(action: Callable[..., T], *arguments: object) -> T:
+        with precision.applied(request.cell.precision, found.type), _inference():
+            return action(*arguments)
+
+    queue = forward_queue(found.type, model, workload)
+    _reset_peak_memory(found.type)
+    yield _stage(request, workload, "warm-up")
+    warm = under(timing.warm_up, queue, sampling)
     before = device.observe(found.gpu)
-    with torch.inference_mode():
-        queue = forward_queue(
-            found.type, engines.forward(workload.engine, model.module), model, workload
-        )
-        if found.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        yield _stage(request, workload, "warm-up")
-        warm = timing.warm_up(queue, sampling)
-        yield _stage(request, workload, "latency")
-        latencies = timing.sample_latency(queue, sampling)
-        after = device.observe(found.gpu)
-        yield _stage(request, workload, "throughput")
-        throughput = timing.run_throughput(queue, sampling)
-        peak = torch.cuda.max_memory_allocated() if found.type == "cuda" else None
-        yield _stage(request, workload, "energy")
-        used = _energy(queue, workload, sampling, found.gpu)
-    surroundings = device.conditions(before, after)
+    yield _stage(request, workload, "latency")
+    latencies = under(timing.sample_latency, queue, sampling)
+    yield _stage(request, workload, "throughput")
+    throughput = under(timing.run_throughput, queue, sampling)
+    surroundings = device.conditions(before, device.observe(found.gpu))
+    peak_memory_bytes = _peak_memory_bytes(found.type)
+    yield _stage(request, workload, "energy")
+    used, lost = under(_energy, queue, workload, sampling, found.gpu)
     doubts = [
         *found.doubts,
         *timing.doubts(warm, latencies, sampling),
@@ -147,7 +162,9 @@ def _measure_workload(
         cell=request.cell,
         workload=workload,
         replicate=request.replicate,
-        outcome=Outcome.OK,
+        # A GPU that went away during the energy leaves the times that it gave before.
+        outcome=Outcome.LOST if lost else Outcome.OK,
+        reason=lost,
         doubts=tuple(doubts),
         started_at=started_at,
         finished_at=_now(),
@@ -158,7 +175,7 @@ def _measure_workload(
             throughput,
             batch_size=workload.batch_size,
             prompt_tokens=workload.prompt_tokens,
-            peak_memory_bytes=peak,
+            peak_memory_bytes=peak_memory_bytes,
         ),
         energy=used,
         quality=known,
@@ -166,12 +183,15 @@ def _measure_workload(
     )
 
 
-def _quality(model: models.Model, plan: QualityPlan) -> Quality:
-    """The quality, or the reason why it has none: a missing text does not stop the timing."""
+def _quality(model: models.Model, request: Request, device_type: str) -> Quality:
+    """The quality, or the reason why there is none: what fails here does not stop the timing."""
     try:
-        return quality.measure_quality(model, plan)
-    except TensorgapError as error:
-        return Quality(text=plan.text, reason=str(error))
+        with precision.applied(request.cell.precision, device_type):
+            return quality.measure_quality(model, request.quality)
+    except Exception as error:
+        _forget(error, device_type)
+        _, reason = classify(error)
+        return Quality(text=request.quality.text, reason=reason)
 
 
 def _quality_doubts(model: models.Model, known: Quality | None) -> list[str]:
@@ -183,15 +203,19 @@ def _quality_doubts(model: models.Model, known: Quality | None) -> list[str]:
 
 def _energy(
     queue: timing.Queue, workload: Workload, sampling: Sampling, gpu: nvml.Gpu | None
-) -> Energy:
-    return energy.measure_energy(
-        queue.enqueue,
-        queue.synchronise,
-        samples_per_step=workload.batch_size,
-        tokens_per_step=workload.batch_size * workload.prompt_tokens,
-        sampling=sampling,
-        meter=energy.find_meter(gpu),
-    )
+) -> tuple[Energy, str | None]:
+    """The energy, or why there is none; and how the GPU was lost, if it was."""
+    try:
+        return energy.measure_energy(
+            queue.enqueue,
+            queue.synchronise,
+            samples_per_step=workload.batch_size,
+            tokens_per_step=workload.batch_size * workload.prompt_tokens,
+            sampling=sampling,
+            meter=energy.find_meter(gpu),
+        ), None
+    except nvml.GpuLostError as error:
+        return Energy(ENERGY_NOT_MEASURED, reason=str(error)), str(error)
 
 
 class _CpuQueue:
@@ -235,15 +259,14 @@ class _CudaQueue:
         return float(self._start.elapsed_time(self._end))
 
 
-def forward_queue(
-    device_type: str, forward: engines.Forward, model: models.Model, workload: Workload
-) -> timing.Queue:
+def forward_queue(device_type: str, model: models.Model, workload: Workload) -> timing.Queue:
     """A queue of forwards over prompts of real tokens, which lie on the device already."""
     if workload.prompt_tokens > model.positions:
         raise Unsupported(
             f"{workload.model} has {model.positions} positions, prompt_tokens ="
             f" {workload.prompt_tokens}"
         )
+    forward = engines.forward(workload.engine, model.module)
     prompts = itertools.cycle(_prompts(model, workload).to(device_type))
 
     def run() -> None:
@@ -263,7 +286,7 @@ def _prompts(model: models.Model, workload: Workload) -> torch.Tensor:
 
 
 def _stage(request: Request, workload: Workload, name: str) -> Stage:
-    return Stage(request.cell, workload, request.replicate, name)
+    return Stage(request.cell, workload, request.replicate, name, socket.gethostname())
 
 
 def _failure(request: Request, workload: Workload, error: Exception) -> Measurement:
@@ -294,20 +317,49 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
         return Outcome.FAILED, text
     if isinstance(error, nvml.GpuLostError):
         return Outcome.LOST, text
-    # torch.OutOfMemoryError on CUDA; the CPU allocator raises a plain RuntimeError.
-    if isinstance(error, MemoryError) or any(
-        sign in text.lower() for sign in ("out of memory", "can't allocate memory")
-    ):
+    if models.is_out_of_memory(error):
         return Outcome.OUT_OF_MEMORY, first or "out of memory"
     return Outcome.FAILED, f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _forget_memory(device_type: str) -> None:
+def _is_broken(error: Exception) -> bool:
+    """Whether the process may be damaged: by anything but what is foreseen."""
+    outcome, _ = classify(error)
+    return outcome == Outcome.LOST or (
+        outcome == Outcome.FAILED and not isinstance(error, TensorgapError)
+    )
+
+
+def _forget(error: Exception, device_type: str) -> None:
+    """Free what the failed attempt held on the device; its traceback holds it otherwise."""
+    traceback.clear_frames(error.__traceback__)
     if device_type == "cuda":
         import torch
 
         with contextlib.suppress(RuntimeError):  # a broken CUDA context
             torch.cuda.empty_cache()
+
+
+def _inference() -> contextlib.AbstractContextManager[None]:
+    import torch
+
+    context: contextlib.AbstractContextManager[None] = torch.inference_mode()
+    return context
+
+
+def _reset_peak_memory(device_type: str) -> None:
+    if device_type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_memory_bytes(device_type: str) -> int | None:
+    if device_type != "cuda":
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_allocated())
 
 
 def _now() -> datetime.datetime:

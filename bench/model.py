@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
 
 TINY = "tiny"
-RANDOM_SUFFIX = ":random"
-RANDOM = f"gpt2{RANDOM_SUFFIX}"
+RANDOM = "gpt2:random"
 TINY_FOLDER = Path(__file__).parent / "embedded" / "tiny"
 _SEED = 0
+# torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+_LONGEST_REASON = 300  # letters: transformers explains at length
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,30 @@ def _pretrained(source: str, name: str) -> tuple[GPT2LMHeadModel, PreTrainedToke
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
     with _explained(name), _quiet():
-        module = GPT2LMHeadModel.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, dtype="float32"
+        module, loading = GPT2LMHeadModel.from_pretrained(
+            source,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype="float32",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    # transformers would fill the gaps with random weights, and make a tokenizer without words.
+    mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
+    wrong = sorted({*loading["missing_keys"], *mismatched})
+    if wrong:
+        raise TensorgapError(
+            f"model {name}: config.json and model.safetensors do not belong together: they differ"
+            f" in {len(wrong)} weights, such as {wrong[0]}"
+        )
+    if not tokenizer.vocab_size:
+        raise TensorgapError(f"model {name}: it has no tokenizer; save tokenizer.json with it")
+    if module.config.bos_token_id not in range(module.config.vocab_size):
+        raise TensorgapError(
+            f"model {name}: config.json: bos_token_id = {module.config.bos_token_id} is none of"
+            f" the {module.config.vocab_size} tokens"
+        )
     return module, tokenizer
 
 
@@ -133,19 +155,26 @@ def _cached_weights(name: str) -> Path:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        if "out of memory" in str(error):
+    # transformers raises whatever a wrong value in a file leads to, from KeyError to ImportError.
+    except Exception as error:
+        if is_out_of_memory(error):
             raise
-        first = str(error).strip().splitlines()[0]
+        words = " ".join(str(error).split())[:_LONGEST_REASON]
         raise TensorgapError(
-            f"model {name}: cannot be loaded: {first} (give a folder with config.json,"
-            " model.safetensors and the tokenizer's files; or the name of a GPT-2 of the hub, with"
-            " the hub or its cache within reach; or gpt2:random, which needs neither)"
+            f"model {name}: cannot be loaded: {type(error).__name__}: {words} (give a folder"
+            " with config.json, model.safetensors and the tokenizer's files; or the name of a GPT-2"
+            " of the hub, with the hub or its cache within reach; or gpt2:random, which needs"
+            " neither)"
         ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error).lower() for sign in _MEMORY_SIGNS
+    )
 
 
 @contextlib.contextmanager
@@ -174,9 +203,8 @@ def token_ids(model: Model, text: str) -> list[int]:
 
     Raises TensorgapError where the vocabulary lacks a word: its perplexity would mean nothing.
     """
-    tokenizer: Any = model.tokenizer
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    unknown = tokenizer.unk_token_id
+    ids = _ids(model, text)
+    unknown = model.tokenizer.unk_token_id if model.tokenizer else None
     if unknown not in (None, model.bos) and unknown in ids:
         raise TensorgapError(
             "the model's vocabulary lacks words of the text"
@@ -197,5 +225,16 @@ def prompt_ids(model: Model) -> list[int]:
     if model.tokenizer is None:
         embedded = Tokenizer.from_file(str(TINY_FOLDER / "tokenizer.json"))
         return list(embedded.encode(text, add_special_tokens=False).ids)
+    return _ids(model, text)
+
+
+def _ids(model: Model, text: str) -> list[int]:
     tokenizer: Any = model.tokenizer
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    # On a GPU an id beyond the embedding would end the process.
+    if max(ids, default=0) >= model.vocabulary:
+        raise TensorgapError(
+            f"the tokenizer does not belong to the model: it made the token {max(ids)}, and the"
+            f" model's vocabulary has {model.vocabulary} tokens"
+        )
+    return ids

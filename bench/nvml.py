@@ -96,17 +96,13 @@ class Driver:
     reason: str | None = None
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """Every whole GPU that this process may touch, in NVML's order.
-
-        Raises:
-            GpuLostError: One of them is lost.
-        """
+        """Every whole GPU that answers and that this process may touch, in NVML's order."""
         if self.reason:
             return ()
         found = []
         for index in range(_persist(pynvml.nvmlDeviceGetCount)):
             # NVML also counts the GPUs that a container or a batch system withholds.
-            with suppress(pynvml.NVMLError):
+            with suppress(pynvml.NVMLError, GpuLostError):
                 found.append(Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index)))
         return tuple(found)
 

@@ -91,7 +91,7 @@ class Sampling:
     energy_s: float = column("length of the energy window", "s", default=30.0)
     idle_s: float = column("length of the idle baseline before the energy window", "s", default=5.0)
     timeout_s: float = column(
-        "a workload that takes longer than this is ended: TIMED_OUT", "s", default=900.0
+        "a stage that takes longer (loading, latency, ...) is ended: TIMED_OUT", "s", default=900.0
     )
 
 
@@ -105,6 +105,9 @@ class QualityPlan:
     split: str = column("train, validation or test", default="test")
     context: int = column("longest window", "tokens", default=1024)
     stride: int = column("new tokens per window", "tokens", default=512)
+    timeout_s: float = column(
+        "a perplexity that takes longer is given up, not the times", "s", default=7200.0
+    )
     enabled: bool = column("false: no perplexity is measured", default=True)
 
 
@@ -135,6 +138,7 @@ class Stage:
     workload: Workload
     replicate: int
     name: str
+    host: str
 
 
 # ------------------------------------------------------------------------------------- found
@@ -201,14 +205,18 @@ class Timing:
         "every latency: host clock around enqueue and synchronise", "ms"
     )
     latency_ms_p50: float = column("median latency", "ms")
-    latency_ms_p50_low: float = column("lower end of the median's 95 % interval", "ms")
-    latency_ms_p50_high: float = column("upper end of the median's 95 % interval", "ms")
     latency_ms_min: float = column("least latency", "ms")
     latency_ms_iqr: float = column("interquartile range of the latency", "ms")
     latency_count: int = column("latency samples")
     converged: bool = column("the median's interval became as narrow as the matrix asks")
     warmup_s: float = column("warm-up", "s")
     warmup_iterations: int = column("forwards in the warm-up")
+    latency_ms_p50_low: float | None = column(
+        "lower end of the median's 95 % interval; needs 11 samples", "ms", default=None
+    )
+    latency_ms_p50_high: float | None = column(
+        "upper end of the median's 95 % interval; needs 11 samples", "ms", default=None
+    )
     latency_ms_p90: float | None = column("90th percentile; needs 64 samples", "ms", default=None)
     latency_ms_p95: float | None = column("95th percentile; needs 130 samples", "ms", default=None)
     latency_ms_p99: float | None = column("99th percentile; needs 662 samples", "ms", default=None)
@@ -280,7 +288,11 @@ class Quality:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What surrounded the measurement: read just before it and just after it."""
+    """What surrounded the latency and the throughput.
+
+    "Before" is read when the warm-up ends and "after" when the throughput ends, while the clocks
+    are still those of the load.
+    """
 
     load_before: float = column("1-minute load average of the host before")
     load_after: float | None = column("1-minute load average of the host after", default=None)

@@ -15,6 +15,7 @@ import json
 import os
 import posixpath
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,17 +55,40 @@ class Results:
         self.source = source
 
     @classmethod
-    def create(cls, output: str, name: str, matrix_text: str, now: datetime.datetime) -> Results:
+    def create(
+        cls,
+        output: str,
+        name: str,
+        matrix_text: str,
+        now: datetime.datetime,
+        gpu_types: Iterable[str] = (),
+    ) -> Results:
         """Make OUTPUT/NAME/UTC-TIMESTAMP with the matrix in it.
 
-        Raises TensorgapError if the place cannot be written or the folder exists.
+        Args:
+            output: a folder or a URI.
+            name: of the matrix.
+            matrix_text: TOML.
+            now: start of the sweep.
+            gpu_types: that the cluster has, so that a resumed sweep means the same by `auto`.
+
+        Raises:
+            TensorgapError: the place cannot be written.
         """
         stamp = now.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         filesystem, base = _filesystem(output)
-        with _explained(output):
+        with _explained(output, "; choose another place with --output"):
             tail = _free_name(filesystem, base, f"{name}/{stamp}")
-            source = Source(tail, matrix_text, software.version(), software.git_revision())
-            results = cls(filesystem, f"{base}/{tail}", f"{output.rstrip('/')}/{tail}", source)
+            # Sweeps that began in the same second on two clusters must not be taken for one.
+            run = f"{tail}-{secrets.token_hex(3)}"
+            source = Source(
+                run,
+                matrix_text,
+                software.version(),
+                software.git_revision(),
+                tuple(sorted(gpu_types)),
+            )
+            results = cls(filesystem, f"{base}/{tail}", _within(output, tail), source)
             filesystem.create_dir(f"{results._root}/{PARTS}", recursive=True)
             results._write(MATRIX, matrix_text.encode())
             results._write(_SOURCE, json.dumps(vars(source), indent=1).encode())
@@ -84,8 +108,8 @@ class Results:
             with filesystem.open_input_stream(path) as stream:
                 content = stream.read()
         try:
-            source = Source(**json.loads(content))
-        except (TypeError, ValueError):
+            source = Source.from_json(json.loads(content))
+        except (AttributeError, TypeError, ValueError):
             raise TensorgapError(f"{location}: {_SOURCE} is damaged; start a new sweep") from None
         return cls(filesystem, root, location.rstrip("/"), source)
 
@@ -129,7 +153,7 @@ class Results:
         rows, _ = self.read()
         with _explained(self.location):
             self._write_table(MERGED, table.merge(rows))
-        return f"{self.location}/{MERGED}"
+        return _within(self.location, MERGED)
 
     def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
         self._write(name, _parquet(rows, [self.source]))
@@ -254,11 +278,17 @@ def _free_name(filesystem: fs.FileSystem, base: str, tail: str) -> str:
     return candidate
 
 
+def _within(location: str, tail: str) -> str:
+    """A place within a folder or URI, whose query (?region=...) stays at the end."""
+    path, mark, query = location.partition("?") if "://" in location else (location, "", "")
+    return f"{path.rstrip('/')}/{tail}{mark}{query}"
+
+
 @contextlib.contextmanager
-def _explained(location: str) -> Iterator[None]:
+def _explained(location: str, remedy: str = "") -> Iterator[None]:
     """Turn a filesystem's complaint into one message that names the place."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         text = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise TensorgapError(f"{location}: {text}; choose another place with --output") from error
+        raise TensorgapError(f"{location}: {text}{remedy}") from error

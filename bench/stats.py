@@ -20,6 +20,19 @@ RESAMPLES = 1000
 # Fewest samples for a quantile at 99 % confidence: MLPerf LoadGen's early-stopping estimate,
 # https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
 FEWEST_FOR_QUANTILE = {0.50: 11, 0.90: 64, 0.95: 130, 0.99: 662}
+# Degrees of freedom and the 97.5 % quantile of Student's t (NIST/SEMATECH e-Handbook, 1.3.6.7.2).
+_STUDENT_T = (
+    *zip(
+        range(1, 31),
+        (
+            *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+            *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+            *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+        ),
+        strict=True,
+    ),
+    *((40, 2.021), (60, 2.000), (120, 1.980), (100_000, 1.960)),
+)
 _CHUNK = 2_000_000  # resampled values held at once: 16 MB
 
 
@@ -30,8 +43,8 @@ class Summary:
     count: int
     least: float
     p50: float
-    p50_low: float
-    p50_high: float
+    p50_low: float | None
+    p50_high: float | None
     iqr: float
     p90: float | None
     p95: float | None
@@ -51,9 +64,9 @@ def summarise(samples: Sequence[float]) -> Summary:
     """Summarise at least one sample in one pass over the quantiles."""
     values = np.asarray(samples, dtype=np.float64)
     p25, p50, p75, p90, p95, p99 = np.quantile(values, (0.25, 0.5, 0.75, 0.90, 0.95, 0.99))
-    low, high = median_interval(samples)
     count = len(values)
     enough = FEWEST_FOR_QUANTILE
+    low, high = median_interval(samples) if count >= enough[0.50] else (None, None)
     return Summary(
         count=count,
         least=float(values.min()),
@@ -87,19 +100,34 @@ def ratio_of_medians(
 ) -> Ratio:
     """Median of one set of replicates over the median of another, with its 95 % interval.
 
-    Each argument holds one sequence of samples per replicate (a fresh process). Where there are
-    several, replicates are resampled first and blocks of samples within them second, because
-    processes differ from each other by more than the samples within one do (Kalibera and Jones
-    2013, ISMM). With one replicate the interval holds for that process only.
+    Each argument holds one sequence of samples per replicate (a fresh process). With several on
+    both sides the interval is Welch's over the logarithms of their medians, because processes
+    differ from each other by more than the samples within one do (Kalibera and Jones 2013, ISMM).
+    With one it is the bootstrap's, and holds for that process only.
 
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
     Ratio(value=2.0, low=2.0, high=2.0)
     """
+    above = [float(np.median(samples)) for samples in numerator]
+    below = [float(np.median(samples)) for samples in denominator]
+    value = float(np.mean(above) / np.mean(below))
+    if len(above) > 1 and len(below) > 1:
+        factor = math.exp(_welch_half_width(np.log(above), np.log(below)))
+        return Ratio(value, value / factor, value * factor)
     rng = np.random.default_rng(0)
-    above, value_above = _median_of_replicates(numerator, rng)
-    below, value_below = _median_of_replicates(denominator, rng)
-    low, high = _percentile_interval(above / below)
-    return Ratio(value_above / value_below, low, high)
+    low, high = _percentile_interval(
+        _resampled_mean(numerator, rng) / _resampled_mean(denominator, rng)
+    )
+    return Ratio(value, low, high)
+
+
+def t_quantile(freedom: float) -> float:
+    """Student's t for a two-sided 95 % interval, at the next lower tabulated degree of freedom.
+
+    >>> t_quantile(4.9), t_quantile(1e9)
+    (2.776, 1.96)
+    """
+    return next(value for least, value in reversed(_STUDENT_T) if freedom >= least)
 
 
 def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float) -> Ratio:
@@ -113,14 +141,11 @@ def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float)
     return Ratio(value, value - spread, value + spread)
 
 
-def narrow(interval: tuple[float, float], middle: float, within: float) -> bool:
-    """Whether an interval lies within +- `within` (a share) of its middle value.
-
-    >>> narrow((0.99, 1.01), 1.0, 0.011), narrow((0.98, 1.01), 1.0, 0.011)
-    (True, False)
-    """
-    low, high = interval
-    return high - middle <= within * middle and middle - low <= within * middle
+def half_width(summary: Summary) -> float | None:
+    """How far the interval of the median reaches from it, as a share of it; None without one."""
+    if summary.p50_low is None or summary.p50_high is None:
+        return None
+    return max(summary.p50_high - summary.p50, summary.p50 - summary.p50_low) / summary.p50
 
 
 def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 0.01) -> bool:
@@ -151,15 +176,21 @@ def _take_window(
     return (), ()
 
 
-def _median_of_replicates(
-    replicates: Sequence[Sequence[float]], rng: np.random.Generator
-) -> tuple[Floats, float]:
-    """Bootstrap distribution of the mean of the replicates' medians, and that mean itself."""
-    medians = np.stack([_resampled(np.asarray(r, dtype=np.float64), rng) for r in replicates])
-    count = len(replicates)
-    chosen = rng.integers(0, count, size=(count, RESAMPLES))
-    distribution = medians[chosen, np.arange(RESAMPLES)].mean(axis=0)
-    return distribution, float(np.mean([np.median(r) for r in replicates]))
+def _welch_half_width(a: Floats, b: Floats) -> float:
+    """Half the 95 % interval of a difference of means (Welch 1947, Biometrika 34)."""
+    parts = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
+    variance = sum(parts)
+    if variance == 0:
+        return 0.0
+    shares = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    return t_quantile(variance**2 / shares) * math.sqrt(variance)
+
+
+def _resampled_mean(replicates: Sequence[Sequence[float]], rng: np.random.Generator) -> Floats:
+    """Bootstrap distribution of the mean of the replicates' medians."""
+    medians = [_resampled(np.asarray(samples, dtype=np.float64), rng) for samples in replicates]
+    mean: Floats = np.mean(medians, axis=0)
+    return mean
 
 
 def _resampled(values: Floats, rng: np.random.Generator) -> Floats:

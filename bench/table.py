@@ -49,6 +49,12 @@ class Source:
     matrix: str  # TOML text
     version: str  # of tensorgap
     git_revision: str | None  # None outside a git checkout
+    gpu_types: tuple[str, ...] = ()  # that the cluster had: what `auto` stood for
+
+    @classmethod
+    def from_json(cls, record: Any) -> Source:
+        """A source as `dataclasses.asdict` and JSON left it; TypeError where it is none."""
+        return cls(**{**record, "gpu_types": tuple(record.get("gpu_types", ()))})
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,6 @@ def _sources(table: pa.Table, origin: str) -> tuple[Source, ...]:
             " use the tensorgap that wrote the file, or a newer one"
         )
     try:
-        return tuple(Source(**source) for source in json.loads(metadata[_SOURCES_KEY]))
-    except (KeyError, TypeError, ValueError):
+        return tuple(map(Source.from_json, json.loads(metadata[_SOURCES_KEY])))
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise TensorgapError(f"{origin}: its metadata {_SOURCES_KEY.decode()} is damaged") from None

@@ -20,7 +20,6 @@ import torch
 from bench import measure, nvml, precision
 from bench import model as models
 from bench.device import acquire
-from bench.engines import forward
 from bench.meters import timing
 from bench.records import CPU, Cell, Sampling, Workload
 
@@ -39,7 +38,7 @@ def main() -> int:
             gpu_type = nvml.gpu_type(torch.cuda.get_device_name(0))
         found = acquire(Cell(gpu_type, "fp32"), driver)
     model = models.load(WORKLOAD.model, "fp32", found.type)
-    queue = measure.forward_queue(found.type, forward("eager", model.module), model, WORKLOAD)
+    queue = measure.forward_queue(found.type, model, WORKLOAD)
     ids = torch.tensor([models.prompt_ids(model)[:128]], device=found.type)
     sampling = Sampling(
         min_samples=FORWARDS, max_samples=FORWARDS, latency_min_s=0, latency_max_s=600

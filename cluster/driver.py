@@ -8,23 +8,24 @@ Different types run at the same time.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench import matrix as matrices
-from bench.measure import Request, classify, failed
-from bench.records import Cell, Matrix, Measurement, Outcome, Quality, Stage, Workload
+from bench.measure import PERPLEXITY, Request, classify, failed
+from bench.records import CPU, Cell, Matrix, Measurement, Outcome, Quality, Stage, Workload
 from cluster import placement
 from cluster.actor import CellActor
 
 Key = tuple[Cell, Workload, int]
 _POLL_S = 1.0
+_GET_TIMEOUT_S = 60.0  # a row whose node went away after it was announced
 _NODE_DEATH = re.compile(r"node (has died|was terminated)")
 
 
@@ -51,69 +52,76 @@ class _Running:
     stage: str = "starting"
 
     @property
-    def task(self) -> Task:
-        return Task(self.request.cell, self.request.replicate, self.request.workloads)
+    def cell(self) -> Cell:
+        return self.request.cell
 
 
 def sweep(
     run: str,
     matrix: Matrix,
-    offers: Mapping[str, placement.Offer],
+    types: Collection[str],
     *,
     done: Sequence[Measurement] = (),
     placement_timeout_s: float = 600.0,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Stage | Measurement]:
+) -> Generator[Stage | Measurement, None, None]:
     """Measure a matrix on the connected cluster; each row as it is done, each stage as it begins.
+
+    Close the iterator before the connection to Ray: it ends the actors that still run.
 
     Args:
         run: the name that the rows carry.
         matrix: what to measure.
-        offers: what the cluster has, from `offers`.
+        types: GPU types that `auto` stands for.
         done: rows that exist already; they are not measured again, and their quality is used.
-        placement_timeout_s: how long a cell may wait for a GPU that others hold.
+        placement_timeout_s: how long a type may wait for a device that others hold.
         clock: monotonic seconds.
     """
-    import ray
-
-    cells = matrices.cells(matrix, offers)
-    yield from unplaced(run, cells, matrix, offers, done)
-    known = {(m.cell, m.workload.model): m.quality for m in done if m.quality is not None}
-    queues = {
-        gpu_type: deque(tasks)
-        for gpu_type, tasks in plan(cells, matrix, offers, {m.key for m in done}).items()
-    }
-    running: list[_Running] = []
+    cells = matrices.cells(matrix, types)
+    # Only what was measured: why there was no perplexity last time may not hold any longer.
+    known = {(m.cell, m.workload.model): m.quality for m in done if m.quality and m.quality.nats}
+    queues = plan(cells, matrix, {m.key for m in done})
+    running: dict[str, _Running] = {}
     last_end = clock()
     try:
         while running or any(queues.values()):
+            present = offers()
             for gpu_type, queue in queues.items():
-                if queue and not any(r.task.cell.gpu_type == gpu_type for r in running):
-                    request = _request(run, queue.popleft(), matrix, known)
-                    running.append(_start(request, offers[gpu_type], clock()))
-            for current in _ready(running):
-                event = _next_event(current, clock())
-                if isinstance(event, Measurement) and event.quality is not None:
-                    known[event.cell, event.workload.model] = event.quality
+                if queue and gpu_type not in running:
+                    if gpu_type not in present:
+                        reason = placement.why_unplaced(gpu_type, present)
+                        yield from _unplaced(run, matrix, queue, reason)
+                        continue
+                    request = _request(run, queue.popleft(), matrix, known, present[gpu_type])
+                    running[gpu_type] = _start(request, present[gpu_type], clock())
+            ready = _ready(list(running.values()))
+            for current in ready:
+                event = _next_event(current, known, clock())
                 if event is not None:
                     yield event
-            for current in list(running):
-                if not current.ended:
-                    # Waiting for a device is counted from when our own cells last freed one.
-                    since = current.since if current.started else max(current.since, last_end)
-                    limit = matrix.sampling.timeout_s if current.started else placement_timeout_s
-                    if clock() - since <= limit:
-                        continue
-                    yield _timed_out(current, limit)
-                ray.kill(current.actor)
-                running.remove(current)
-                last_end = clock()
-                if current.left:
-                    rest = replace(current.task, workloads=tuple(current.left))
-                    queues[rest.cell.gpu_type].appendleft(rest)
+            for gpu_type, current in list(running.items()):
+                if not current.ended and current not in ready:
+                    if not current.started:
+                        # Counted from when our own cells last freed a device.
+                        waited_s = clock() - max(current.since, last_end)
+                        vain = _why_not_started(gpu_type, waited_s, placement_timeout_s)
+                        if vain:
+                            queues[gpu_type].appendleft(_rest(current))
+                            yield from _unplaced(run, matrix, queues[gpu_type], vain)
+                            current.left.clear()
+                            current.ended = True
+                    elif clock() - current.since > _limit_s(current):
+                        row = _timed_out(current, known)
+                        if row is not None:
+                            yield row
+                if current.ended:
+                    _end(running.pop(gpu_type))
+                    last_end = clock()
+                    if current.left:
+                        queues[gpu_type].appendleft(_rest(current))
     finally:
-        for current in running:
-            ray.kill(current.actor)
+        for current in running.values():
+            _end(current)
 
 
 def offers() -> dict[str, placement.Offer]:
@@ -123,40 +131,62 @@ def offers() -> dict[str, placement.Offer]:
     return placement.offers(ray.nodes())
 
 
-def plan(
-    cells: Sequence[Cell], matrix: Matrix, present: Collection[str], done: Collection[Key]
-) -> dict[str, list[Task]]:
-    """Tasks for each GPU type that is present, without what is done, in the order to run them."""
+def plan(cells: Sequence[Cell], matrix: Matrix, done: Collection[Key]) -> dict[str, deque[Task]]:
+    """Tasks for each GPU type, without what is done, in the order to run them."""
     shuffled = random.Random(matrix.text)
-    tasks: dict[str, list[Task]] = {}
+    tasks: dict[str, deque[Task]] = {}
     for replicate in range(matrix.sampling.replicates):
         order = list(cells)
         shuffled.shuffle(order)
         for cell in order:
-            left = tuple(w for w in matrix.workloads if (cell, w, replicate) not in done)
+            left = [w for w in matrix.workloads if (cell, w, replicate) not in done]
             # One load per model: its workloads stand together.
-            by_model = sorted(left, key=lambda w: _first_of_model(matrix, w))
-            if by_model and cell.gpu_type in present:
-                task = Task(cell, replicate, tuple(by_model))
-                tasks.setdefault(cell.gpu_type, []).append(task)
+            left.sort(key=lambda w: _first_of_model(matrix, w))
+            if left:
+                task = Task(cell, replicate, tuple(left))
+                tasks.setdefault(cell.gpu_type, deque()).append(task)
     return tasks
 
 
-def unplaced(
-    run: str,
-    cells: Sequence[Cell],
-    matrix: Matrix,
-    present: Collection[str],
-    done: Sequence[Measurement],
-) -> Iterator[Measurement]:
-    """A row for each measurement whose GPU type the cluster does not have."""
-    finished = {m.key for m in done}
-    replicates = range(matrix.sampling.replicates)
-    for cell, workload, replicate in itertools.product(cells, matrix.workloads, replicates):
-        if cell.gpu_type not in present and (cell, workload, replicate) not in finished:
-            request = _request(run, Task(cell, replicate, (workload,)), matrix, {})
-            reason = placement.why_unplaced(cell, present)
+def _unplaced(run: str, matrix: Matrix, queue: deque[Task], reason: str) -> Iterator[Measurement]:
+    """Empty a queue: a row for each measurement that has no place."""
+    while queue:
+        task = queue.popleft()
+        request = _request(run, task, matrix, {}, None)
+        for workload in task.workloads:
             yield failed(request, workload, Outcome.UNPLACED, reason)
+
+
+def _why_not_started(gpu_type: str, waited_s: float, limit_s: float) -> str | None:
+    """Why a task that still waits for its device waits in vain; None while it may come."""
+    present = offers()
+    if gpu_type not in present:
+        return placement.why_unplaced(gpu_type, present)
+    if waited_s > limit_s:
+        return (
+            f"no {gpu_type} became free within --placement-timeout {limit_s:g}; resume later, or"
+            " raise it"
+        )
+    return None
+
+
+def _limit_s(current: _Running) -> float:
+    if current.stage == PERPLEXITY:
+        return current.request.quality.timeout_s
+    return current.request.sampling.timeout_s
+
+
+def _rest(current: _Running) -> Task:
+    request = current.request
+    return Task(request.cell, request.replicate, tuple(current.left))
+
+
+def _end(current: _Running) -> None:
+    import ray
+
+    # One that is dead already must not keep the others alive.
+    with contextlib.suppress(ray.exceptions.RayError, ValueError):
+        ray.kill(current.actor)
 
 
 def _first_of_model(matrix: Matrix, workload: Workload) -> int:
@@ -164,7 +194,11 @@ def _first_of_model(matrix: Matrix, workload: Workload) -> int:
 
 
 def _request(
-    run: str, task: Task, matrix: Matrix, known: Mapping[tuple[Cell, str], Quality]
+    run: str,
+    task: Task,
+    matrix: Matrix,
+    known: Mapping[tuple[Cell, str], Quality],
+    offer: placement.Offer | None,
 ) -> Request:
     return Request(
         run=run,
@@ -174,6 +208,7 @@ def _request(
         sampling=matrix.sampling,
         quality=matrix.quality,
         known_quality={model: q for (cell, model), q in known.items() if cell == task.cell},
+        threads=offer.num_cpus if offer and task.cell.gpu_type == CPU else None,
     )
 
 
@@ -191,54 +226,71 @@ def _start(request: Request, offer: placement.Offer, now: float) -> _Running:
             max_restarts=0,
             max_task_retries=0,
         )
-        .remote(offer.num_cpus)
+        .remote()
     )
     stream = actor.run.options(num_returns="streaming").remote(request)
     return _Running(request, actor, stream, now, list(request.workloads))
 
 
 def _ready(running: Sequence[_Running]) -> list[_Running]:
-    """Those whose next event is there; waits a moment for one."""
+    """All whose next event is there; waits a moment for the first."""
     import ray
 
     streams = [current.stream for current in running]
-    ready, _ = ray.wait(streams, num_returns=1, timeout=_POLL_S, fetch_local=False)
+    if not streams:
+        return []
+    ray.wait(streams, num_returns=1, timeout=_POLL_S, fetch_local=False)
+    ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
     return [current for current in running if any(current.stream is stream for stream in ready)]
 
 
-def _next_event(current: _Running, now: float) -> Stage | Measurement | None:
+def _next_event(
+    current: _Running, known: dict[tuple[Cell, str], Quality], now: float
+) -> Stage | Measurement | None:
     """The next event of a task; an error of its actor becomes the row of what it was measuring."""
     import ray
 
     current.since = now
     try:
-        event: Stage | Measurement = ray.get(next(current.stream))
+        event: Stage | Measurement = ray.get(next(current.stream), timeout=_GET_TIMEOUT_S)
     except StopIteration:
         current.ended = True
+        if len(current.left) == len(current.request.workloads):
+            reason = "the process ended without a row"
+            return failed(current.request, current.left.pop(0), Outcome.FAILED, reason)
         return None
     except ray.exceptions.RayError as error:
         current.ended = True
         outcome, reason = explain(error, current.stage)
-        return failed(current.request, current.left.pop(0), outcome, reason)
+        return _given_up(current, known, outcome, reason)
     current.started = True
     if isinstance(event, Stage):
         current.stage = event.name
-    else:
-        current.left.remove(event.workload)
-        current.ended = not current.left
+        return event
+    if event.quality is not None:
+        known[event.cell, event.workload.model] = event.quality
+    current.left.remove(event.workload)
+    current.ended = not current.left
     return event
 
 
-def _timed_out(current: _Running, limit_s: float) -> Measurement:
-    workload = current.left.pop(0)
-    if current.started:
-        reason = f"stage {current.stage} took longer than sampling.timeout_s = {limit_s:g}"
-        return failed(current.request, workload, Outcome.TIMED_OUT, reason)
-    reason = (
-        f"no {current.request.cell.gpu_type} became free within --placement-timeout {limit_s:g};"
-        " resume later, or raise it"
-    )
-    return failed(current.request, workload, Outcome.UNPLACED, reason)
+def _timed_out(current: _Running, known: dict[tuple[Cell, str], Quality]) -> Measurement | None:
+    current.ended = True
+    key = "quality" if current.stage == PERPLEXITY else "sampling"
+    reason = f"stage {current.stage} took longer than {key}.timeout_s = {_limit_s(current):g}"
+    return _given_up(current, known, Outcome.TIMED_OUT, reason)
+
+
+def _given_up(
+    current: _Running, known: dict[tuple[Cell, str], Quality], outcome: Outcome, reason: str
+) -> Measurement | None:
+    """The row that a forced end costs; a perplexity costs none: its times can still be measured."""
+    workload = current.left[0]
+    if current.stage == PERPLEXITY:
+        text = current.request.quality.text
+        known[current.cell, workload.model] = Quality(text, reason=f"{outcome}: {reason}")
+        return None
+    return failed(current.request, current.left.pop(0), outcome, reason)
 
 
 def explain(error: Exception, stage: str) -> tuple[Outcome, str]:
@@ -257,7 +309,13 @@ def explain(error: Exception, stage: str) -> tuple[Outcome, str]:
         return Outcome.UNPLACED, first
     # Ray says ActorUnavailable while it cannot reach a node, ActorDied once it knows; a process
     # that dies on a living node is ActorDied at once (measured on Ray 2.60).
-    if isinstance(error, errors.ActorUnavailableError) or _NODE_DEATH.search(text):
+    lost = (
+        errors.ActorUnavailableError,
+        errors.GetTimeoutError,
+        errors.ObjectLostError,
+        errors.NodeDiedError,
+    )
+    if isinstance(error, lost) or _NODE_DEATH.search(text):
         return Outcome.LOST, f"the node went away in stage {stage}"
     if isinstance(error, errors.ActorDiedError) and "creation task" not in text:
         return Outcome.FAILED, (

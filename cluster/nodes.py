@@ -15,7 +15,7 @@ def inventories() -> list[Inventory | str]:
 
     take = ray.remote(inventory.take)
     asked = {
-        node["NodeName"]: take.options(
+        (node["NodeID"], node["NodeName"]): take.options(
             num_cpus=0, label_selector={NODE_LABEL: node["NodeID"]}
         ).remote()
         for node in ray.nodes()
@@ -23,7 +23,7 @@ def inventories() -> list[Inventory | str]:
     }
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=_TIMEOUT_S)
     found: list[Inventory | str] = []
-    for name, reference in asked.items():
+    for (_, name), reference in asked.items():
         try:
             found.append(ray.get(reference, timeout=0))
         except ray.exceptions.RayError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.records import CPU, Cell
+from bench.records import CPU
 
 TYPE_LABEL = "ray.io/accelerator-type"
 NODE_LABEL = "ray.io/node-id"
@@ -42,7 +42,7 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
         found[gpu_type] = Offer(
             gpu_type,
             devices=known + gpus,
-            num_cpus=1,
+            num_cpus=min(1, int(node["Resources"].get("CPU", 0))),
             num_gpus=1,
             label_selector={TYPE_LABEL: gpu_type} if by_label else {},
             resources={} if by_label else {f"{_TYPE_RESOURCE}{gpu_type}": 0.001},
@@ -60,10 +60,10 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
     return found
 
 
-def why_unplaced(cell: Cell, present: Iterable[str]) -> str:
-    """Why a cell has no place in a cluster that has these types."""
+def why_unplaced(gpu_type: str, present: Iterable[str]) -> str:
+    """Why a cell of this type has no place in a cluster that has these types."""
     have = ", ".join(sorted(present)) or "nothing"
-    return f"the cluster has no {cell.gpu_type} (it has {have}); add a node or change gpu_types"
+    return f"the cluster has no {gpu_type} (it has {have}); add a node or change gpu_types"
 
 
 def _gpu_type(node: Mapping[str, Any]) -> tuple[str | None, bool]:

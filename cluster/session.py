@@ -29,7 +29,7 @@ def session(address: str | None = None) -> Iterator[None]:
 
     Args:
         address: of a cluster that this machine is a node of (`auto`, `HOST:PORT`); None starts Ray
-            on this machine alone. Without an address ray.init would join any cluster that it finds here.
+            on this machine alone, where ray.init would join any cluster that it finds.
 
     Raises:
         TensorgapError: there is no cluster at the address, or Ray does not start.

@@ -1,12 +1,13 @@
 """The command line: one group, one command per file beside this one, one place that prints errors.
 
-Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad input;
-130 interrupted, or resumable.
+Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad input; 3 a fault of
+tensorgap; 130 interrupted, and resumable.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all OK; 1 some cells are not OK; 2 bad input; 130 interrupted.",
+    epilog="Exit codes: 0 all OK; 1 some cells are not OK; 2 bad input; 3 a fault of tensorgap;"
+    " 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="tensorgap")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -73,8 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     # --debug may stand anywhere, as it is an afterthought when a command has failed.
     given = [argument for argument in given if argument != "--debug"]
+    code: Any
     try:
-        code: Any = cli.main(given, prog_name="tensorgap", standalone_mode=False)
+        # Not cli.main: it would make exit code 1 of a closed pipe.
+        with cli.make_context("tensorgap", given) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
     except TensorgapError as error:
         _fail(str(error), BAD_INPUT, debug)
     except click.ClickException as error:
@@ -84,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail("interrupted", INTERRUPTED, debug)
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
-        sys.stderr.close()
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
         hint = "" if debug else " (a fault of tensorgap: --debug shows where)"

@@ -9,7 +9,7 @@ import click
 
 from bench import inventory
 from bench import matrix as matrices
-from bench.records import CPU, Cell, Matrix, Outcome, Unsupported
+from bench.records import Cell, Matrix, Outcome, Unsupported
 from jobs import options, progress
 
 
@@ -69,9 +69,9 @@ def _verdict(cell: Cell, present: Mapping[str, int], here: bool) -> tuple[str, b
     from cluster import placement
 
     if cell.gpu_type not in present:
-        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell, present)}", False
-    if cell.gpu_type == CPU and not here:
-        return "runs; which precisions that CPU has shows when it runs", True
+        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell.gpu_type, present)}", False
+    if not here:
+        return "runs; whether that node has the precision and the torch build shows there", True
     try:
         doubt = inventory.weakness(cell.gpu_type, cell.precision)
     except Unsupported as error:

@@ -128,7 +128,7 @@ def _live(progress: Progress) -> Iterator[Show]:
             if isinstance(event, Measurement):
                 console.print(_row(event), markup=False)
             for cell, stage in progress.working.items():
-                note = f"{stage.name}: {stage.workload}"
+                note = f"{stage.name} on {stage.host}: {stage.workload}"
                 if cell not in lines:
                     lines[cell] = bars.add_task(str(cell), total=progress.asked[cell], note=note)
                 bars.update(lines[cell], completed=progress.done[cell], note=note)
@@ -163,5 +163,6 @@ def _row(row: Measurement) -> str:
 
 
 def say(text: str) -> None:
-    """Print one line of progress, at once."""
-    print(f"tensorgap: {text}", file=sys.stderr, flush=True)
+    """Print one line of progress, at once; a sweep goes on when nobody listens any longer."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"tensorgap: {text}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import signal
 import sys
 from pathlib import Path
@@ -12,29 +13,29 @@ import click
 
 from bench import matrix as matrices
 from bench import results
-from bench.records import Matrix, Measurement, Outcome
+from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
 from jobs import options, progress, torn_parts
 from jobs.cli import INTERRUPTED
 
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
-_FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
+_FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED)
 
 
 @click.command("sweep")
 @click.argument("matrix", required=False, metavar="MATRIX", type=click.Path(path_type=Path))
 @click.option(
     "--output",
-    default="results",
-    show_default=True,
     metavar="PLACE",
-    help="Folder or URI (s3://BUCKET/PATH, gs://BUCKET/PATH) for NAME/UTC-TIMESTAMP/.",
+    help="Folder or URI (s3://BUCKET/PATH, gs://BUCKET/PATH) for NAME/UTC-TIMESTAMP/."
+    "  [default: results]",
 )
 @click.option("--resume", metavar="FOLDER", help="Go on with this sweep: measure what is missing.")
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="With --resume: also measure again what FAILED, TIMED_OUT or was OUT_OF_MEMORY.",
+    help="With --resume: also measure again what FAILED, TIMED_OUT, was OUT_OF_MEMORY or"
+    " UNSUPPORTED (as after an installation).",
 )
 @options.address
 @options.narrowing
@@ -49,7 +50,7 @@ _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the table and the path.")
 def command(
     matrix: Path | None,
-    output: str,
+    output: str | None,
     resume: str | None,
     retry_failed: bool,
     address: str | None,
@@ -75,13 +76,18 @@ def command(
     """
     if (matrix is None) == (resume is None):
         raise click.UsageError("give either a MATRIX or --resume FOLDER")
+    if resume is not None and output is not None:
+        raise click.UsageError("a sweep is resumed where it began: leave --output out")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed needs --resume FOLDER")
     if resume is not None and (gpu_types or precisions or models):
         raise click.UsageError("a sweep is resumed as it began: leave the narrowing options out")
+    from cluster import driver
+
     with contextlib.ExitStack() as stack:
         if matrix is not None:
-            asked = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+            narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+            asked = matrices.localise(narrowed)
         else:
             folder = results.Results.open(str(resume))
             asked = folder.matrix()
@@ -91,7 +97,8 @@ def command(
         stack.enter_context(_TerminationAsInterrupt())
         if matrix is not None:
             # Only now: a cluster that cannot be reached leaves no empty folder behind.
-            folder = results.Results.create(output, asked.name, asked.text, _now())
+            place = "results" if output is None else output
+            folder = results.Results.create(place, asked.name, asked.text, _now(), driver.offers())
             stack.enter_context(folder.locked())
         finished = _measure(folder, asked, retry_failed, placement_timeout, quiet)
     return _conclude(folder, finished)
@@ -119,12 +126,16 @@ def _measure(
     done = _done(folder, retry_failed)
     if done and not quiet:
         progress.say(f"{len(done)} rows are measured already")
-    offers = driver.offers()
-    events = driver.sweep(
-        folder.source.run, asked, offers, done=done, placement_timeout_s=placement_timeout_s
+    types = folder.source.gpu_types
+    sweep = driver.sweep(
+        folder.source.run, asked, types, done=done, placement_timeout_s=placement_timeout_s
     )
     try:
-        with progress.display(asked, offers, done, quiet) as show:
+        # Closed before Ray is: it ends the actors that still run.
+        with (
+            contextlib.closing(sweep) as events,
+            progress.display(asked, types, done, quiet) as show,
+        ):
             for event in events:
                 if isinstance(event, Measurement):
                     folder.write(event)
@@ -132,6 +143,9 @@ def _measure(
     except KeyboardInterrupt:
         progress.say("interrupted; what is measured is kept")
         return False
+    except TensorgapError:
+        progress.say(_how_to_go_on(folder))
+        raise
     return True
 
 
@@ -143,9 +157,24 @@ def _conclude(folder: results.Results, finished: bool) -> int:
     if path:
         click.echo(f"\n{path}")
     if not finished:
-        progress.say(f"go on with: tensorgap sweep --resume {folder.location}")
+        progress.say(_how_to_go_on(folder))
         return INTERRUPTED
-    return 0 if all(row.outcome == Outcome.OK for row in rows) else 1
+    missing = _asked_keys(folder) - {row.key for row in rows}
+    if missing:
+        progress.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
+    return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
+
+
+def _how_to_go_on(folder: results.Results) -> str:
+    return f"go on with: tensorgap sweep --resume {folder.location}"
+
+
+def _asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
+    """The identity of every row that the sweep was asked for."""
+    asked = folder.matrix()
+    cells = matrices.cells(asked, folder.source.gpu_types)
+    replicates = range(asked.sampling.replicates)
+    return set(itertools.product(cells, asked.workloads, replicates))
 
 
 def _done(folder: results.Results, retry_failed: bool) -> list[Measurement]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import os
@@ -24,6 +23,7 @@ import pytest
 from hypothesis import given
 from pyarrow import fs
 
+import bench
 from bench import results, table
 from bench.records import PRECISIONS, Cell, Measurement, Outcome, Stage, TensorgapError, Workload
 from bench.results import Results
@@ -65,11 +65,21 @@ def test_a_second_sweep_in_the_same_second_gets_a_folder_of_its_own(tmp_path: Pa
 
 
 def test_the_source_says_what_was_asked_and_which_code_ran(folder: Results) -> None:
-    import bench
-
-    assert folder.source.run == f"local/{STAMP}"
+    assert folder.source.run.startswith(f"local/{STAMP}-")
     assert folder.source.matrix == MATRIX
     assert folder.source.version == bench.__version__
+
+
+def test_sweeps_that_began_in_the_same_second_elsewhere_are_told_apart(tmp_path: Path) -> None:
+    places = [str(tmp_path / name) for name in ("one", "other")]
+    runs = {Results.create(place, "local", MATRIX, NOW).source.run for place in places}
+    assert len(runs) == 2
+
+
+def test_what_auto_stood_for_is_kept(tmp_path: Path) -> None:
+    folder = Results.create(str(tmp_path), "local", MATRIX, NOW, gpu_types=["T4", "A100"])
+    assert folder.source.gpu_types == ("A100", "T4")
+    assert Results.open(folder.location).source == folder.source
 
 
 def test_an_opened_folder_is_the_created_one(folder: Results) -> None:
@@ -158,7 +168,7 @@ def test_existence_is_asked_of_the_place(tmp_path: Path, folder: Results) -> Non
 
 def test_a_part_has_the_name_that_its_stage_foretold() -> None:
     asked = row(3)
-    stage = Stage(asked.cell, asked.workload, asked.replicate, "warm-up")
+    stage = Stage(asked.cell, asked.workload, asked.replicate, "warm-up", "host")
     assert results.part_name(stage) == results.part_name(asked)
 
 
@@ -302,14 +312,14 @@ def test_a_write_that_breaks_off_leaves_the_old_content(
     assert path.read_bytes() == b"old"
 
 
-def test_a_full_disk_is_one_message_with_the_place_and_the_remedy(
+def test_a_full_disk_is_one_message_with_the_place(
     folder: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TensorgapError, match="No space left on device; choose another place"):
+    with pytest.raises(TensorgapError, match=f"{folder.location}: No space left on device"):
         folder.write(row())
     monkeypatch.undo()
     assert folder.read() == ([], [])
@@ -465,6 +475,13 @@ def test_an_object_store_keeps_and_merges_rows() -> None:
         assert folder.finish().endswith(f"local/{STAMP}/results.parquet")
 
 
+def test_the_query_of_a_uri_stays_at_its_end() -> None:
+    folder = Results.create("mock://bucket/x/?region=eu", "local", MATRIX, NOW)
+    assert folder.location == f"mock://bucket/x/local/{STAMP}?region=eu"
+    folder.write(row())
+    assert folder.finish() == f"mock://bucket/x/local/{STAMP}/results.parquet?region=eu"
+
+
 def test_an_object_store_is_written_without_temporary_files() -> None:
     filesystem, _ = fs.FileSystem.from_uri("mock://")
     filesystem.create_dir("bucket")
@@ -537,5 +554,5 @@ def test_duckdb_shows_where_the_results_came_from(parquet: str) -> None:
     query = f"select key, value from parquet_kv_metadata('{parquet}')"
     metadata = dict(duckdb.sql(query).fetchall())
     (source,) = json.loads(metadata[b"tensorgap.sources"])
-    assert source == dataclasses.asdict(Results.open(str(Path(parquet).parent)).source)
+    assert table.Source.from_json(source) == Results.open(str(Path(parquet).parent)).source
     assert source["matrix"] == MATRIX

@@ -19,7 +19,9 @@ from bench import table
 from bench.records import Cell, Energy, Measurement, Outcome, TensorgapError, Timing, Workload
 from bench.table import Source
 
-SOURCE = Source("local/20261124T120000Z", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None)
+SOURCE = Source(
+    "local/20261124T120000Z", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None, ("A100", "T4")
+)
 VERSION = b"tensorgap.schema_version"
 SOURCES = b"tensorgap.sources"
 
@@ -313,4 +315,12 @@ def test_merging_again_changes_nothing(rows: list[Measurement], random: Any) -> 
 def test_the_metadata_is_plain_json() -> None:
     metadata = good_table().schema.metadata
     assert metadata[VERSION] == b"1"
-    assert json.loads(metadata[SOURCES]) == [dataclasses.asdict(SOURCE)]
+    assert json.loads(metadata[SOURCES]) == [
+        {
+            "run": "local/20261124T120000Z",
+            "matrix": '[[workloads]]\nmodel = "tiny"\n',
+            "version": "0.1.0",
+            "git_revision": None,
+            "gpu_types": ["A100", "T4"],
+        }
+    ]

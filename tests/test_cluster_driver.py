@@ -32,7 +32,7 @@ SHORT = Sampling(
     warmup_max_s=0.1,
     latency_min_s=0,
     latency_max_s=0.2,
-    min_samples=5,
+    min_samples=11,
     throughput_s=0.05,
     energy_s=0.05,
     idle_s=0,
@@ -192,7 +192,19 @@ def test_perplexity_is_measured_once_per_cell_and_model(offers: dict[str, Offer]
     assert isinstance(qualities.pop(), Quality)
 
 
-def test_a_cell_waits_for_a_device_that_others_hold(offers: dict[str, Offer]) -> None:
+def test_a_perplexity_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) -> None:
+    matrix = replace(a_matrix(TINY), quality=QualityPlan(context=256))
+    (row,) = rows_of(matrix, offers, signal_actor_at("perplexity", TINY, signal.SIGKILL))
+    assert row.outcome == Outcome.OK
+    assert row.quality is not None
+    assert row.quality.nats is None
+    assert "the process died in stage perplexity" in str(row.quality.reason)
+    assert any("no perplexity" in doubt for doubt in row.doubts)
+
+
+def test_cells_wait_for_a_device_that_others_hold_but_not_for_ever(
+    offers: dict[str, Offer],
+) -> None:
     import ray
 
     class Holder:
@@ -202,10 +214,14 @@ def test_a_cell_waits_for_a_device_that_others_hold(offers: dict[str, Offer]) ->
     holder = ray.remote(Holder).options(num_cpus=offers[CPU].num_cpus).remote()
     assert ray.get(holder.held.remote())
     try:
-        rows = rows_of(a_matrix(TINY), offers, placement_timeout_s=2)
+        start = time.monotonic()
+        rows = rows_of(a_matrix(TINY, TINY_8, replicates=3), offers, placement_timeout_s=2)
     finally:
         ray.kill(holder)
-    assert [m.outcome for m in rows] == [Outcome.UNPLACED]
+    # Once for the type, not once for each of its rows.
+    assert time.monotonic() - start < 2 * 2 + 2
+    assert [m.outcome for m in rows] == [Outcome.UNPLACED] * 6
+    assert len({m.key for m in rows}) == 6
     assert "--placement-timeout 2" in str(rows[0].reason)
 
 
@@ -226,14 +242,14 @@ def test_the_order_is_shuffled_within_a_replicate_and_the_same_on_resume() -> No
         a_matrix(TINY, precisions=("fp32", "fp16", "bf16", "mixed"), replicates=6), text="seed"
     )
     cells = [Cell(CPU, precision) for precision in matrix.precisions]
-    tasks = driver.plan(cells, matrix, {CPU}, done=())[CPU]
+    tasks = driver.plan(cells, matrix, done=())[CPU]
     assert [task.replicate for task in tasks] == sorted(task.replicate for task in tasks)
     orders = {tuple(t.cell for t in tasks if t.replicate == r) for r in range(6)}
     assert len(orders) > 1
-    assert driver.plan(cells, matrix, {CPU}, done=())[CPU] == tasks
+    assert driver.plan(cells, matrix, done=())[CPU] == tasks
 
 
 def test_workloads_of_one_model_stand_together_so_that_it_is_loaded_once() -> None:
     other = Workload("gpt2:random", "eager", 1, 32)
-    tasks = driver.plan([Cell(CPU, "fp32")], a_matrix(TINY, other, TINY_8), {CPU}, done=())[CPU]
+    tasks = driver.plan([Cell(CPU, "fp32")], a_matrix(TINY, other, TINY_8), done=())[CPU]
     assert [w.model for w in tasks[0].workloads] == ["tiny", "tiny", "gpt2:random"]

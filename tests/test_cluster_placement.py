@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.records import CPU, Cell
+from bench.records import CPU
 from cluster import placement
 
 
@@ -61,6 +61,6 @@ def test_a_head_without_cpus_is_not_measured() -> None:
 
 
 def test_the_reason_names_what_is_missing_and_what_there_is() -> None:
-    reason = placement.why_unplaced(Cell("A100", "fp16"), ["T4", "CPU"])
+    reason = placement.why_unplaced("A100", ["T4", "CPU"])
     assert "no A100" in reason
     assert "it has CPU, T4" in reason

@@ -61,7 +61,7 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '[cells]\ngpu_types = ["CPU"]\nprecisions = ["fp32"]\n'
         '[[workloads]]\nmodel = "tiny"\nprompt_tokens = 32\n'
         "[sampling]\nwarmup_min_s = 0\nwarmup_max_s = 0.1\nlatency_min_s = 0\n"
-        "latency_max_s = 0.2\nmin_samples = 5\nthroughput_s = 0.05\n"
+        "latency_max_s = 0.2\nmin_samples = 11\nthroughput_s = 0.05\n"
         "[quality]\ncontext = 256\nstride = 256\n"
     )
     done = subprocess.run(

@@ -53,14 +53,14 @@ def test_done_is_nothing_left() -> None:
 
 def test_it_knows_which_cell_is_where() -> None:
     shown = Progress({FP32: 1, BF16: 1, T4: 1}, row_s=10, clock=Clock())
-    latency = Stage(FP32, WORKLOAD, 0, "latency")
-    on_t4 = Stage(T4, WORKLOAD, 0, "loading")
+    latency = Stage(FP32, WORKLOAD, 0, "latency", "host")
+    on_t4 = Stage(T4, WORKLOAD, 0, "loading", "host")
     shown.take(latency)
     shown.take(on_t4)
     assert shown.working == {FP32: latency, T4: on_t4}
     shown.take(a_row(FP32))
     assert shown.working == {T4: on_t4}
-    warm_up = Stage(BF16, WORKLOAD, 0, "warm-up")
+    warm_up = Stage(BF16, WORKLOAD, 0, "warm-up", "host")
     shown.take(warm_up)
     assert shown.working == {T4: on_t4, BF16: warm_up}
 

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from examples import NOON, measurement
 
 from bench import results
 from bench.records import Measurement, Outcome
+from bench.results import Results
+from jobs import sweep
 
 MATRIX = """
 [cells]
@@ -29,7 +32,7 @@ warmup_min_s = 0
 warmup_max_s = 0.1
 latency_min_s = 0.3
 latency_max_s = 0.5
-min_samples = 5
+min_samples = 11
 throughput_s = 0.05
 
 [quality]
@@ -197,6 +200,48 @@ def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path
     assert changed == {Outcome.UNPLACED}
 
 
+def test_a_row_that_cannot_be_written_ends_the_sweep_but_nothing_more(
+    matrix: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from bench import records, results\n"
+        "from jobs.cli import main\n"
+        "def full(self, measurement): raise records.TensorgapError('the disk is full')\n"
+        "results.Results.write = full\n"
+        "main(sys.argv[1:])"
+    )
+    arguments = ["sweep", str(matrix), "--output", str(tmp_path), "--precision", "fp32"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 2
+    folder = next(tmp_path.glob("short/*"))
+    assert f"go on with: tensorgap sweep --resume {folder}" in done.stderr
+    assert done.stderr.splitlines()[-1] == "tensorgap: the disk is full"
+    assert "Ray instance" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_sweep_goes_on_when_nobody_reads_its_progress(matrix: Path, tmp_path: Path) -> None:
+    process = start("sweep", matrix, "--output", tmp_path, "--precision", "fp32")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=100) == 0
+    assert len(rows_in(next(tmp_path.glob("short/*/results.parquet")))) == ROWS / 2
+
+
+def test_a_missing_row_is_not_a_complete_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Results.create(str(tmp_path), "short", MATRIX, NOON, ["CPU"])
+    folder.write(measurement(run=folder.source.run))
+    assert sweep._conclude(folder, finished=True) == 1
+    assert f"rows are missing; go on with: tensorgap sweep --resume {folder.location}" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -213,6 +258,8 @@ def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path
         (["sweep", "{matrix}", "--output", "nowhere://x"], "s3://BUCKET/PATH"),
         (["sweep", "{matrix}", "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
         (["sweep", "{matrix}", "--address", "ray://127.0.0.1:1"], "cannot stream rows"),
+        (["sweep", "--resume", "x", "--output", "y"], "leave --output out"),
+        (["plan", "{empty}"], "no cell is left to measure"),
         (["report", "nowhere"], "there is no such file or folder"),
         (["report", "{matrix}"], "not a readable Parquet file"),
         (["merge", "nowhere", "-o", "x.parquet"], "there is no such file or folder"),
@@ -224,7 +271,11 @@ def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path
 def test_bad_input_is_one_message_and_exit_code_2(
     matrix: Path, arguments: list[str], message: str
 ) -> None:
-    done = run(*(argument.format(matrix=matrix) for argument in arguments))
+    empty = matrix.with_name("empty.toml")
+    exclude = '[{ gpu_type = "CPU", precision = "fp32" }]'
+    text = MATRIX.replace(', "bf16"', "").replace("[[", f"exclude = {exclude}\n[[", 1)
+    empty.write_text(text)
+    done = run(*(argument.format(matrix=matrix, empty=empty) for argument in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

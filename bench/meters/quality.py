@@ -85,6 +85,10 @@ def measure_quality(model: Model, plan: QualityPlan) -> Quality:
     chosen = list(windows(len(ids), context, stride))
     nats = window_nats(model, ids, chosen)
     total = math.fsum(nats)
+    if not math.isfinite(total):
+        # fp16 overflows at 65,504; a model trained in bf16 may exceed it.
+        reason = f"the sum of nats is {total}: numbers overflowed at this precision"
+        return Quality(text=text.name, reason=reason)
     scored = [window.scored for window in chosen]
     if sum(scored) != len(ids):
         raise AssertionError(f"{sum(scored)} tokens scored, {len(ids)} in the text")
@@ -161,9 +165,9 @@ def _standard_error(nats: Sequence[float], tokens: Sequence[int]) -> float | Non
     return math.sqrt(residuals * count / (count - 1)) / sum(tokens)
 
 
-def _exp(value: float) -> float:
-    """exp, or infinity where the result exceeds what a float holds."""
+def _exp(value: float) -> float | None:
+    """exp, or None where the result exceeds what a float holds."""
     try:
         return math.exp(value)
     except OverflowError:
-        return math.inf
+        return None

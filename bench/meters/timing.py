@@ -12,7 +12,9 @@ virtual clock.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from bench import stats
 from bench.records import Sampling, Timing
 
 _FEWEST_WARMUP_ITERATIONS = 3
+_FEWEST_STEADY_ITERATIONS = 10
 # The interval of the median is computed again after this growth of the sample, not after each one.
 _GROWTH = 1.25
 _CHECK_EVERY_S = 0.25  # looking at the medians takes time in which the device would idle
@@ -58,6 +61,11 @@ class Latencies:
     device_ms: tuple[float, ...] | None
     converged: bool
 
+    @functools.cached_property
+    def summary(self) -> stats.Summary:
+        """Statistics of the host's times."""
+        return stats.summarise(self.host_ms)
+
 
 @dataclass(frozen=True)
 class Throughput:
@@ -70,9 +78,9 @@ class Throughput:
 def warm_up(queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_ns) -> WarmUp:
     """Run forwards until the medians of two windows of 1 s agree within 1 %, or time is over."""
     durations_s: list[float] = []
-    start = last = clock()
     steady, next_check_s = False, sampling.warmup_min_s
     with _no_garbage_collection():
+        start = last = clock()
         while True:
             queue.enqueue()
             queue.synchronise()
@@ -82,7 +90,7 @@ def warm_up(queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_n
             elapsed_s = (now - start) / 1e9
             if len(durations_s) < _FEWEST_WARMUP_ITERATIONS:
                 continue
-            if elapsed_s >= next_check_s:
+            if elapsed_s >= next_check_s and len(durations_s) >= _FEWEST_STEADY_ITERATIONS:
                 steady = stats.steady(durations_s)
                 next_check_s = elapsed_s + _CHECK_EVERY_S
             if steady or elapsed_s >= sampling.warmup_max_s:
@@ -95,9 +103,9 @@ def sample_latency(
     """Time single forwards until their median is known well enough, or a cap is reached."""
     host_ms: list[float] = []
     device_ms: list[float] = []
-    start = clock()
     next_check = sampling.min_samples
     with _no_garbage_collection():
+        start = clock()
         while True:
             before = clock()
             on_device = queue.timed()
@@ -111,9 +119,9 @@ def sample_latency(
             if not (capped or due):
                 continue
             summary = stats.summarise(host_ms)
-            converged = count >= sampling.min_samples and stats.narrow(
-                (summary.p50_low, summary.p50_high), summary.p50, sampling.median_within
-            )
+            half = stats.half_width(summary)
+            enough = half is not None and half <= sampling.median_within
+            converged = enough and count >= sampling.min_samples
             if converged or capped:
                 return Latencies(tuple(host_ms), tuple(device_ms) or None, converged)
             next_check = max(count + 1, round(count * _GROWTH))
@@ -145,8 +153,7 @@ def timing(
     peak_memory_bytes: int | None,
 ) -> Timing:
     """The record of all three."""
-    summary = stats.summarise(latencies.host_ms)
-    device = latencies.device_ms
+    summary, device = latencies.summary, latencies.device_ms
     per_s = throughput.iterations * batch_size / throughput.elapsed_s
     return Timing(
         latency_ms_samples=latencies.host_ms,
@@ -163,7 +170,7 @@ def timing(
         latency_ms_p95=summary.p95,
         latency_ms_p99=summary.p99,
         device_ms_samples=device,
-        device_ms_p50=None if device is None else stats.summarise(device).p50,
+        device_ms_p50=None if device is None else statistics.median(device),
         throughput_samples_per_s=per_s,
         throughput_tokens_per_s=per_s * prompt_tokens,
         throughput_iterations=throughput.iterations,
@@ -178,10 +185,10 @@ def doubts(warm: WarmUp, latencies: Latencies, sampling: Sampling) -> list[str]:
     if not warm.steady:
         found.append(f"warm-up not steady after {warm.elapsed_s:.1f} s")
     if not latencies.converged:
-        summary = stats.summarise(latencies.host_ms)
-        half = max(summary.p50_high - summary.p50, summary.p50 - summary.p50_low) / summary.p50
+        half = stats.half_width(latencies.summary)
+        known = "too few for an interval" if half is None else f"median within +-{half:.1%}"
         found.append(
-            f"latency not converged: {summary.count} samples, median within +-{half:.1%}"
+            f"latency not converged: {latencies.summary.count} samples, {known}"
             f" (asked: {sampling.min_samples}, +-{sampling.median_within:.1%})"
         )
     return found

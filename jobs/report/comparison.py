@@ -21,11 +21,15 @@ MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
     "device_threads": lambda m: m.device and m.device.threads,
     "device_power_limit_w": lambda m: m.device and m.device.power_limit_w,
     "device_simulated": lambda m: m.device and m.device.simulated,
+    "device_mig": lambda m: m.device and m.device.mig,
     "software_torch": lambda m: m.software and m.software.torch,
     "software_transformers": lambda m: m.software and m.software.transformers,
+    "software_cuda": lambda m: m.software and m.software.cuda,
     "software_driver": lambda m: m.software and m.software.driver,
     "software_tensorgap": lambda m: m.software and m.software.tensorgap,
     "weights_attention": lambda m: m.weights and m.weights.attention,
+    "weights_sha256": lambda m: m.weights and m.weights.sha256,
+    "energy_method": lambda m: m.energy and m.energy.method,
 }
 # Not forbidden, because two GPUs of a type are alike, but they are not the same.
 SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -157,7 +161,7 @@ def _pooled(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
     relative = max(uncertainty for _, uncertainty in values)
     if len(values) > 1 and mean > 0:
         spread = statistics.stdev(value for value, _ in values) / mean / len(values) ** 0.5
-        relative = max(relative, 1.96 * spread)
+        relative = max(relative, stats.t_quantile(len(values) - 1) * spread)
     return mean, relative
 
 

@@ -1,0 +1,560 @@
+"""bench.measure: whole measurements on this CPU, and what becomes of whatever goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import shutil
+import socket
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from bench import device, engines, nvml
+from bench import model as models
+from bench.embedded import corpus
+from bench.engines import Forward
+from bench.measure import Request, classify, failed, measure
+from bench.meters import energy, quality
+from bench.records import (
+    Cell,
+    Measurement,
+    Outcome,
+    Quality,
+    QualityPlan,
+    Sampling,
+    Stage,
+    TensorgapError,
+    Unsupported,
+    Workload,
+)
+
+QUICK = Sampling(
+    warmup_min_s=0,
+    warmup_max_s=0.02,
+    latency_min_s=0,
+    latency_max_s=5,
+    min_samples=5,
+    median_within=0.5,
+    throughput_s=0.02,
+    energy_s=0.02,
+    idle_s=0,
+)
+ONE, TWO = Workload("tiny", batch_size=1, prompt_tokens=16), Workload("tiny", batch_size=2)
+written_once = functools.cache(corpus.split)
+STEPS = ["warm-up", "latency", "throughput", "energy"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_garbage() -> Iterator[None]:
+    """Each stage collects garbage first: quick where all that is imported lies aside."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread is quicker for matrices this small; a real energy meter need not settle here."""
+    monkeypatch.setattr(corpus, "split", written_once)
+    monkeypatch.setattr(energy, "SETTLE_S", 0.01)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    """A short text in the words of the embedded model."""
+    path = tmp_path / "story.txt"
+    path.write_text(corpus.generate(seed=7, paragraphs=2).text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def request_(story: Path) -> Callable[..., Request]:
+    """A function that makes a request of two workloads, with the given fields changed."""
+
+    def make(*workloads: Workload, precision: str = "fp32", **changes: Any) -> Request:
+        fields: dict[str, Any] = {
+            "run": "local/20261124T120000Z",
+            "cell": Cell("CPU", precision),
+            "replicate": 0,
+            "workloads": workloads or (ONE, TWO),
+            "sampling": QUICK,
+            "quality": QualityPlan(str(story), context=64, stride=32),
+        }
+        return Request(**{**fields, **changes})
+
+    return make
+
+
+def rows_of(request: Request) -> list[Measurement]:
+    return [event for event in measure(request) if isinstance(event, Measurement)]
+
+
+def outline(request: Request) -> list[str]:
+    """Names of stages, and outcomes of rows, in the order in which they come."""
+    events = measure(request)
+    return [event.name if isinstance(event, Stage) else str(event.outcome) for event in events]
+
+
+def break_forward(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, only_batch: int | None = None
+) -> None:
+    """Let forwards raise an error; those of one batch size only, where one is given."""
+    real = engines.forward
+
+    def broken(engine: str, module: GPT2LMHeadModel) -> Forward:
+        run = real(engine, module)
+
+        def forward(ids: torch.Tensor) -> torch.Tensor:
+            if only_batch in (None, len(ids)):
+                raise error
+            return run(ids)
+
+        return forward
+
+    monkeypatch.setattr(engines, "forward", broken)
+
+
+# ------------------------------------------------------------------------------- what comes
+
+
+def test_stages_and_rows_come_as_they_happen(request_: Callable[..., Request]) -> None:
+    assert outline(request_()) == [
+        "device",
+        "loading",
+        "perplexity",
+        *[*STEPS, "OK"],
+        *[*STEPS, "OK"],
+    ]
+
+
+def test_stages_say_what_they_belong_to(request_: Callable[..., Request]) -> None:
+    request = request_(replicate=4)
+    stages = [event for event in measure(request) if isinstance(event, Stage)]
+    assert {(stage.cell, stage.replicate) for stage in stages} == {(request.cell, 4)}
+    assert {stage.host for stage in stages} == {socket.gethostname()}
+    assert [stage.workload for stage in stages] == [ONE] * (3 + len(STEPS)) + [TWO] * len(STEPS)
+
+
+def test_a_row_holds_what_was_asked_and_all_that_was_found(
+    request_: Callable[..., Request],
+) -> None:
+    one, two = rows_of(request_(replicate=4))
+    for row, workload in ((one, ONE), (two, TWO)):
+        assert row.key == (Cell("CPU", "fp32"), workload, 4)
+        assert row.run == "local/20261124T120000Z"
+        assert (row.outcome, row.reason) == (Outcome.OK, None)
+        assert row.started_at and row.finished_at and row.started_at < row.finished_at
+        assert row.device and row.device.gpu_type == "CPU"
+        assert row.software and row.software.torch == torch.__version__
+        assert row.weights == models.load("tiny", "fp32", "cpu").weights
+        assert row.conditions and row.conditions.load_after is not None
+        assert row.energy and row.energy.method
+    assert one.finished_at and two.started_at and one.finished_at <= two.started_at
+
+
+def test_a_row_has_times_that_agree_with_each_other(request_: Callable[..., Request]) -> None:
+    (row,) = rows_of(request_(TWO))
+    found = row.timing
+    assert found and len(found.latency_ms_samples) == found.latency_count >= 5
+    assert found.latency_ms_min <= found.latency_ms_p50_low <= found.latency_ms_p50
+    assert found.throughput_iterations and found.throughput_s and found.throughput_s >= 0.02
+    per_s = found.throughput_iterations * TWO.batch_size / found.throughput_s
+    assert found.throughput_samples_per_s == pytest.approx(per_s)
+    assert found.throughput_tokens_per_s == pytest.approx(per_s * TWO.prompt_tokens)
+    assert found.device_ms_samples is None
+    assert found.peak_memory_bytes is None
+
+
+def test_a_cell_computes_with_the_cpus_that_it_was_given(
+    request_: Callable[..., Request],
+) -> None:
+    torch.set_num_threads(2)
+    (row,) = rows_of(request_(ONE, threads=1))
+    assert row.device and row.device.threads == torch.get_num_threads() == 1
+
+
+def test_short_sampling_is_doubted(request_: Callable[..., Request]) -> None:
+    (row,) = rows_of(request_(ONE))
+    assert any(doubt.startswith("warm-up not steady after ") for doubt in row.doubts)
+
+
+# ------------------------------------------------------------------------------- quality
+
+
+def test_quality_is_measured_once_per_model(request_: Callable[..., Request]) -> None:
+    one, two = rows_of(request_())
+    assert one.quality is two.quality
+    assert one.quality and one.quality.perplexity and one.quality.perplexity > 1
+
+
+def test_quality_that_is_known_is_not_measured_again(request_: Callable[..., Request]) -> None:
+    known = Quality("measured before", perplexity=5.0)
+    request = request_(known_quality={"tiny": known, "gpt2": Quality("another model's")})
+    assert "perplexity" not in outline(request)
+    assert [row.quality for row in rows_of(request)] == [known, known]
+
+
+def test_quality_that_is_not_asked_for_is_not_measured(request_: Callable[..., Request]) -> None:
+    request = request_(ONE, quality=QualityPlan(enabled=False))
+    assert "perplexity" not in outline(request)
+    (row,) = rows_of(request)
+    assert (row.outcome, row.quality) == (Outcome.OK, None)
+
+
+def test_a_missing_text_is_a_doubt_and_does_not_stop_the_timing(
+    request_: Callable[..., Request],
+) -> None:
+    (row,) = rows_of(request_(ONE, quality=QualityPlan("/missing.txt")))
+    assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
+    assert row.quality and "there is no such file" in (row.quality.reason or "")
+    assert f"no perplexity: {row.quality.reason}" in row.doubts
+
+
+def test_random_weights_have_times_and_a_reason_but_no_doubt(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=1, n_positions=64)
+    monkeypatch.setattr(models, "_random", lambda: GPT2LMHeadModel(config))
+    (row,) = rows_of(request_(Workload("gpt2:random", prompt_tokens=16)))
+    assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
+    assert row.quality and "random weights" in (row.quality.reason or "")
+    assert row.quality.perplexity is None
+    assert not any("perplexity" in doubt for doubt in row.doubts)
+
+
+def test_each_model_is_loaded_once_and_has_a_quality_of_its_own(
+    request_: Callable[..., Request], tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    other = models.load("tiny", "fp32", "cpu").module
+    torch.nn.init.zeros_(other.transformer.wte.weight)
+    other.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(models.TINY_FOLDER / name, folder / name)
+    request = request_(ONE, TWO, Workload(str(folder), prompt_tokens=16))
+    events = list(measure(request))
+    names = [event.name for event in events if isinstance(event, Stage)]
+    assert names.count("loading") == names.count("perplexity") == 2
+    one, two, three = (event for event in events if isinstance(event, Measurement))
+    assert one.quality == two.quality
+    assert three.quality and three.quality.perplexity == pytest.approx(other.config.vocab_size)
+
+
+# ------------------------------------------------------------------------------- forwards
+
+
+class Forwards:
+    """Sees each forward: its ids, its result's type, and under which modes it ran."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ids: list[torch.Tensor] = []
+        self.types: set[torch.dtype] = set()
+        self.inference: set[bool] = set()
+        real = engines.forward
+
+        def seen(engine: str, module: GPT2LMHeadModel) -> Forward:
+            run = real(engine, module)
+
+            def forward(ids: torch.Tensor) -> torch.Tensor:
+                logits = run(ids)
+                self.ids.append(ids.clone())
+                self.types.add(logits.dtype)
+                self.inference.add(torch.is_inference_mode_enabled())
+                return logits
+
+            return forward
+
+        monkeypatch.setattr(engines, "forward", seen)
+
+
+def test_prompts_are_consecutive_real_tokens_used_in_turn(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards = Forwards(monkeypatch)
+    rows_of(request_(TWO))
+    tiny = models.load("tiny", "fp32", "cpu")
+    real = models.token_ids(tiny, corpus.split("test").text)
+    per_prompt = TWO.batch_size * TWO.prompt_tokens
+    assert len(forwards.ids) > 8
+    for turn, ids in enumerate(forwards.ids):
+        start = turn % 8 * per_prompt
+        assert ids.shape == (TWO.batch_size, TWO.prompt_tokens)
+        assert ids.flatten().tolist() == real[start : start + per_prompt]
+
+
+def test_more_prompt_tokens_than_the_text_has_begin_it_again(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "prompt_ids", lambda _: [1, 2, 3])
+    forwards = Forwards(monkeypatch)
+    rows_of(request_(Workload("tiny", prompt_tokens=4)))
+    seen = list(itertools.chain.from_iterable(ids.flatten().tolist() for ids in forwards.ids[:8]))
+    assert seen == list(itertools.islice(itertools.cycle([1, 2, 3]), 32))
+
+
+@pytest.mark.parametrize(
+    ("precision", "logits"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("mixed", torch.bfloat16)],
+)
+def test_forwards_run_at_the_precision_without_gradients(
+    request_: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    logits: torch.dtype,
+) -> None:
+    forwards = Forwards(monkeypatch)
+    (row,) = rows_of(request_(ONE, precision=precision))
+    assert row.outcome == Outcome.OK
+    assert (forwards.types, forwards.inference) == ({logits}, {True})
+
+
+def modes() -> tuple[Any, ...]:
+    return (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.is_autocast_enabled("cpu"),
+        torch.is_inference_mode_enabled(),
+        torch.is_grad_enabled(),
+        gc.isenabled(),
+    )
+
+
+def test_every_mode_is_put_back_at_the_end(request_: Callable[..., Request]) -> None:
+    before = modes()
+    rows_of(request_(ONE, precision="mixed"))
+    assert modes() == before
+
+
+def test_no_mode_is_left_on_while_the_driver_looks_at_an_event(
+    request_: Callable[..., Request],
+) -> None:
+    before = modes()
+    for event in measure(request_(ONE, precision="mixed")):
+        assert modes() == before, event
+
+
+def test_every_mode_is_put_back_when_the_driver_ends_it_early(
+    request_: Callable[..., Request],
+) -> None:
+    before = modes()
+    for enough in range(1, 8):
+        events = measure(request_(ONE, precision="mixed"))
+        list(itertools.islice(events, enough))
+        events.close()  # type: ignore[attr-defined]
+        assert modes() == before
+
+
+def test_a_precision_that_this_cpu_emulates_is_doubted(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for flags in (frozenset(), frozenset({"avx512_bf16"})):
+        monkeypatch.setattr(device, "cpu_flags", lambda flags=flags: flags)
+        (row,) = rows_of(request_(ONE, precision="bf16"))
+        found[bool(flags)] = any("bf16 is emulated" in doubt for doubt in row.doubts)
+    assert found == {False: True, True: False}
+
+
+# ------------------------------------------------------------------------------- what goes wrong
+
+
+def test_tf32_on_a_cpu_is_a_row_of_each_workload_and_nothing_is_loaded(
+    request_: Callable[..., Request],
+) -> None:
+    request = request_(precision="tf32")
+    assert outline(request) == ["device", "UNSUPPORTED", "UNSUPPORTED"]
+    rows = rows_of(request)
+    assert [row.workload for row in rows] == [ONE, TWO]
+    assert all("a CPU has none" in (row.reason or "") for row in rows)
+
+
+def test_a_gpu_that_torch_cannot_use_is_unsupported_with_the_build_to_install(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    rows = rows_of(request_(cell=Cell("P100", "fp32")))
+    assert [row.outcome for row in rows] == [Outcome.UNSUPPORTED] * 2
+    assert all("whl/cu126" in (row.reason or "") for row in rows)
+
+
+def test_a_prompt_longer_than_the_model_is_a_row_and_the_next_workload_is_measured(
+    request_: Callable[..., Request],
+) -> None:
+    long, short = rows_of(request_(Workload("tiny", prompt_tokens=257), ONE))
+    assert long.outcome == Outcome.UNSUPPORTED
+    assert long.reason == "tiny has 256 positions, prompt_tokens = 257"
+    assert long.timing is None
+    assert long.quality == short.quality is not None
+    assert long.weights == short.weights is not None
+    assert long.device == short.device is not None
+    assert short.outcome == Outcome.OK
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lack_of_memory_is_a_row_and_the_next_workload_is_measured(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    break_forward(monkeypatch, error, only_batch=2)
+    rows = rows_of(request_(ONE, TWO, Workload("tiny", batch_size=3, prompt_tokens=8)))
+    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.OUT_OF_MEMORY, Outcome.OK]
+    assert "memory" in (rows[1].reason or "")
+    assert rows[1].timing is None
+    assert rows[1].weights and rows[1].quality and rows[1].device
+
+
+def test_a_forward_that_fails_is_a_row_and_the_last_one(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_forward(monkeypatch, RuntimeError("CUDA error: device-side assert\nmore"), only_batch=2)
+    rows = rows_of(request_(ONE, TWO, Workload("tiny", batch_size=3)))
+    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.FAILED]
+    assert rows[1].reason == "RuntimeError: CUDA error: device-side assert"
+    assert rows[1].device and rows[1].software
+
+
+def test_a_lost_gpu_is_a_row_and_the_last_one(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_forward(monkeypatch, nvml.GpuLostError("GPU is lost"))
+    rows = rows_of(request_())
+    assert [(row.outcome, row.reason) for row in rows] == [(Outcome.LOST, "GPU is lost")]
+
+
+def test_every_mode_is_put_back_after_a_failure(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = modes()
+    break_forward(monkeypatch, RuntimeError("boom"))
+    rows_of(request_(ONE, precision="mixed"))
+    assert modes() == before
+
+
+def test_a_model_that_cannot_be_loaded_is_rows_with_the_remedy_and_the_next_is_measured(
+    request_: Callable[..., Request],
+) -> None:
+    missing = [Workload("/no/model", batch_size=size) for size in (1, 2)]
+    rows = rows_of(request_(*missing, ONE))
+    assert [row.outcome for row in rows] == [Outcome.FAILED, Outcome.FAILED, Outcome.OK]
+    assert [row.workload for row in rows] == [*missing, ONE]
+    assert {row.reason for row in rows[:2]} == {"model /no/model: there is no such folder"}
+
+
+def test_a_perplexity_that_fails_is_a_doubt_and_does_not_stop_the_timing(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> Quality:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(quality, "measure_quality", exhausted)
+    (row,) = rows_of(request_(ONE))
+    assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
+    assert row.quality and row.quality.reason == "CUDA out of memory"
+    assert "no perplexity: CUDA out of memory" in row.doubts
+
+
+def test_a_gpu_lost_during_the_energy_leaves_the_times_and_ends_it(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise nvml.GpuLostError("GPU is lost")
+
+    monkeypatch.setattr(energy, "measure_energy", lost)
+    (one,) = rows_of(request_())
+    assert (one.outcome, one.reason) == (Outcome.LOST, "GPU is lost")
+    assert one.timing and one.timing.latency_count >= 5
+    assert one.energy and (one.energy.method, one.energy.reason) == ("none", "GPU is lost")
+
+
+def test_what_a_failed_forward_held_is_free_before_its_row_comes(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next workload would find the memory of this one taken."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def greedy(engine: str, module: GPT2LMHeadModel) -> Forward:
+        def forward(ids: torch.Tensor) -> torch.Tensor:
+            activations = torch.zeros(1000)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return forward
+
+    monkeypatch.setattr(engines, "forward", greedy)
+    for event in measure(request_(ONE)):
+        if isinstance(event, Measurement):
+            assert event.outcome == Outcome.OUT_OF_MEMORY
+            assert [reference() for reference in held] == [None]
+
+
+def test_a_device_of_another_type_is_a_row_of_each_workload(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object) -> None:
+        raise device.WrongDevice("asked for T4, found Tesla P4")
+
+    monkeypatch.setattr(device, "acquire", wrong)
+    rows = rows_of(request_())
+    assert [(row.outcome, row.reason) for row in rows] == [
+        (Outcome.FAILED, "asked for T4, found Tesla P4")
+    ] * 2
+
+
+# ------------------------------------------------------------------------------- classify
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (Unsupported("tf32 needs\n8.0"), Outcome.UNSUPPORTED, "tf32 needs\n8.0"),
+        (TensorgapError("no such folder"), Outcome.FAILED, "no such folder"),
+        (device.WrongDevice("found P4"), Outcome.FAILED, "found P4"),
+        (nvml.GpuLostError("GPU is lost"), Outcome.LOST, "GPU is lost"),
+        (MemoryError(), Outcome.OUT_OF_MEMORY, "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nx"), Outcome.OUT_OF_MEMORY, "CUDA out of"),
+        (RuntimeError("CUDA error: out of memory"), Outcome.OUT_OF_MEMORY, "CUDA error"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), Outcome.OUT_OF_MEMORY, "CUBLAS_STATUS"),
+        (RuntimeError("you: can't allocate memory"), Outcome.OUT_OF_MEMORY, "you: can't"),
+        (RuntimeError("mat1 and mat2\nx"), Outcome.FAILED, "RuntimeError: mat1 and mat2"),
+        (KeyError("x"), Outcome.FAILED, "KeyError: 'x'"),
+        (ValueError(), Outcome.FAILED, "ValueError"),
+        (ValueError(" \n "), Outcome.FAILED, "ValueError"),
+    ],
+)
+def test_an_error_is_an_outcome_with_its_reason(
+    error: Exception, outcome: Outcome, reason: str
+) -> None:
+    found, words = classify(error)
+    assert found == outcome
+    assert words.startswith(reason)
+
+
+def test_a_reason_of_a_fault_is_one_line() -> None:
+    assert classify(RuntimeError("first\nsecond")) == (Outcome.FAILED, "RuntimeError: first")
+
+
+def test_a_failed_row_holds_what_was_asked(request_: Callable[..., Request]) -> None:
+    row = failed(request_(replicate=2), TWO, Outcome.TIMED_OUT, "took 900 s")
+    assert row.key == (Cell("CPU", "fp32"), TWO, 2)
+    assert (row.outcome, row.reason) == (Outcome.TIMED_OUT, "took 900 s")
+    assert row.finished_at is not None
+    assert (row.timing, row.energy, row.device) == (None, None, None)

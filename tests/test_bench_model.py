@@ -1,0 +1,424 @@
+"""bench.model: GPT-2 from a folder, at random, embedded; strangers' models do nothing."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from bench import model as models
+from bench.embedded import corpus
+from bench.model import Model
+from bench.records import PRECISIONS, TensorgapError
+
+Change = Callable[[Path], object]
+PARAMETERS_OF_GPT2 = 124_439_808
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+WORDS: dict[str, int] = json.loads(
+    (models.TINY_FOLDER / "tokenizer.json").read_text(encoding="utf-8")
+)["model"]["vocab"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small are computed faster by one thread than by several that wait in turn."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A GPT-2 of two layers as `save_pretrained` writes it, with the embedded tokenizer."""
+    config = GPT2Config(
+        vocab_size=len(WORDS),
+        n_positions=32,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    path = tmp_path / "model"
+    GPT2LMHeadModel(config).save_pretrained(path)
+    for name in TOKENIZER_FILES:
+        shutil.copy(models.TINY_FOLDER / name, path / name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gpt2_random() -> Iterator[Model]:
+    yield models.load("gpt2:random", "fp32", "cpu")
+    gc.collect()
+
+
+def load(folder: Path, precision: str = "fp32") -> Model:
+    return models.load(str(folder), precision, "cpu")
+
+
+def configure(folder: Path, file: str = "config.json", **changes: Any) -> None:
+    path = folder / file
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, **changes}), encoding="utf-8")
+
+
+def reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+# ------------------------------------------------------------------------------- folders
+
+
+def test_a_saved_model_is_loaded_as_it_was(folder: Path) -> None:
+    found = load(folder)
+    saved = load_file(folder / "model.safetensors")
+    loaded = found.module.state_dict()
+    assert saved
+    for name, weight in saved.items():
+        assert torch.equal(loaded[name], weight), name
+    assert (found.positions, found.vocabulary, found.bos) == (32, len(WORDS), 0)
+
+
+def test_a_loaded_model_is_for_inference(folder: Path) -> None:
+    found = load(folder)
+    assert not found.module.training
+    assert not any(parameter.requires_grad for parameter in found.module.parameters())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_are_described_at_the_type_of_the_precision(folder: Path, precision: str) -> None:
+    found = load(folder, precision)
+    width, layers, vocabulary, positions = 16, 2, len(WORDS), 32
+    # Per layer: four matrices of 12 width^2 in all with 9 widths of biases, two LayerNorms.
+    parameters = (vocabulary + positions) * width + 2 * width
+    parameters += layers * (12 * width**2 + 9 * width + 4 * width)
+    byte = {"fp16": 2, "bf16": 2}.get(precision, 4)
+    assert found.weights.parameters == parameters
+    assert found.weights.size_bytes == byte * parameters
+    assert found.weights.dtype == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
+    assert found.module.dtype == getattr(torch, found.weights.dtype)
+
+
+def test_weights_have_the_fingerprint_of_their_file(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    assert load(folder).weights.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_model_in_half_precision_is_loaded_in_single(folder: Path) -> None:
+    GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+    assert load(folder).weights.dtype == "float32"
+
+
+def test_weights_named_as_on_the_hub_are_loaded(folder: Path) -> None:
+    """The hub's GPT-2 has names without `transformer.` and the masks of each layer."""
+
+    def as_on_the_hub(weights: dict[str, torch.Tensor]) -> None:
+        for name in list(weights):
+            weights[name.removeprefix("transformer.")] = weights.pop(name)
+        for layer in range(2):
+            weights[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 32, 32).tril()
+
+    before = load(folder).module.state_dict()
+    reweigh(folder, as_on_the_hub)
+    after = load(folder).module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_loading_is_silent(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+# ------------------------------------------------------------------------------- refused folders
+
+
+def pickled_only(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def truncated(length: Callable[[int], int]) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        path.write_bytes(content[: length(len(content))])
+
+    return change
+
+
+def without_a_layer(folder: Path) -> None:
+    reweigh(folder, lambda weights: [weights.pop(n) for n in list(weights) if ".h.1." in n])
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "empty folder": (lambda f: [p.unlink() for p in f.iterdir()], "it has no config.json"),
+    "no config": (lambda f: (f / "config.json").unlink(), "it has no config.json"),
+    "config is cut short": (
+        lambda f: (f / "config.json").write_text('{"model_type": "gpt2"'),
+        "config.json cannot be read",
+    ),
+    "config is not text": (
+        lambda f: (f / "config.json").write_bytes(b"\xff\xfe\0"),
+        "config.json cannot be read",
+    ),
+    "config is a list": (
+        lambda f: (f / "config.json").write_text("[1]"),
+        'model_type is "None", must be "gpt2"',
+    ),
+    "config of no type": (
+        lambda f: (f / "config.json").write_text("{}"),
+        'model_type is "None", must be "gpt2"',
+    ),
+    "another model": (
+        lambda f: configure(f, model_type="llama"),
+        'model_type is "llama", must be "gpt2"',
+    ),
+    "a width in words": (lambda f: configure(f, n_embd="big"), "n_embd"),
+    "no heads": (lambda f: configure(f, n_head=0), "cannot be loaded"),
+    "heads that do not divide": (lambda f: configure(f, n_head=3), "divisible by num_heads"),
+    "an unknown activation": (lambda f: configure(f, activation_function="evil"), "evil"),
+    "an unknown type": (lambda f: configure(f, torch_dtype="evil", dtype="evil"), "evil"),
+    "no first token": (lambda f: configure(f, bos_token_id=None), "bos_token_id = None is none"),
+    "a first token out of range": (
+        lambda f: configure(f, bos_token_id=len(WORDS)),
+        f"bos_token_id = {len(WORDS)} is none of the {len(WORDS)} tokens",
+    ),
+    "pickled weights only": (pickled_only, "pickled weights are not loaded"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "it has no model.safetensors"),
+    "weights are a folder": (
+        lambda f: [(f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()],
+        "it has no model.safetensors",
+    ),
+    "empty weights": (truncated(lambda _: 0), "cannot be loaded"),
+    "weights cut in the header": (truncated(lambda _: 100), "cannot be loaded"),
+    "weights cut in the middle": (truncated(lambda n: n // 2), "cannot be loaded"),
+    "weights cut by a byte": (truncated(lambda n: n - 1), "cannot be loaded"),
+    "weights without a layer": (
+        without_a_layer,
+        "they differ in 12 weights, such as transformer.h.1",
+    ),
+    "weights of fewer layers": (lambda f: configure(f, n_layer=3), "do not belong together"),
+    "weights of another width": (lambda f: configure(f, n_embd=32), "do not belong together"),
+    "weights of another vocabulary": (
+        lambda f: configure(f, vocab_size=len(WORDS) + 1),
+        "they differ in 1 weights, such as transformer.wte.weight",
+    ),
+    "no tokenizer": (lambda f: [(f / n).unlink() for n in TOKENIZER_FILES], "it has no tokenizer"),
+    "a tokenizer cut short": (
+        lambda f: (f / "tokenizer.json").write_text("{"),
+        "cannot be loaded",
+    ),
+    "a tokenizer of nothing": (
+        lambda f: (f / "tokenizer.json").write_text("{}"),
+        "cannot be loaded",
+    ),
+    "an attention from the hub": (
+        lambda f: configure(f, attn_implementation="stranger/evil"),
+        "cannot be loaded",
+    ),
+    "quantised weights": (
+        lambda f: configure(f, quantization_config={"quant_method": "fp8"}),
+        "cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_folder_that_is_no_gpt2_in_safetensors_is_one_message(
+    folder: Path, change: Change, message: str
+) -> None:
+    change(folder)
+    with pytest.raises(TensorgapError) as caught:
+        load(folder)
+    words = str(caught.value)
+    assert words.startswith(f"model {folder}: ")
+    assert message in words
+    assert "\n" not in words
+    assert len(words) < 700
+
+
+def test_the_refusal_of_pickled_weights_says_why_and_what_to_do(folder: Path) -> None:
+    pickled_only(folder)
+    with pytest.raises(TensorgapError, match="because they can run code: save it with save_pre"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~/nowhere"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(TensorgapError, match=f"model {name}: there is no such folder"):
+        models.load(name, "fp32", "cpu")
+
+
+def test_a_lack_of_memory_is_not_blamed_on_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", exhausted)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load(folder)
+
+
+# ------------------------------------------------------------------------------- strangers' code
+
+EVIL = "from pathlib import Path\nPath({marker!r}).touch()\nclass Evil: pass\n"
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "both"])
+def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path, file: str) -> None:
+    marker = tmp_path / "evil was here"
+    (folder / "evil.py").write_text(EVIL.format(marker=str(marker)), encoding="utf-8")
+    classes = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
+    if file != "tokenizer_config.json":
+        configure(folder, auto_map={name: "evil.Evil" for name in classes})
+    if file != "config.json":
+        configure(
+            folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+        )
+    found = load(folder)
+    assert not marker.exists()
+    assert type(found.module) is GPT2LMHeadModel
+
+
+class Touch:
+    """Unpickled, it touches a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("with_safetensors", [True, False])
+def test_a_pickle_beside_the_weights_is_never_opened(
+    folder: Path, tmp_path: Path, with_safetensors: bool
+) -> None:
+    marker = tmp_path / "evil was here"
+    for name in ("pytorch_model.bin", "training_args.bin"):
+        (folder / name).write_bytes(pickle.dumps(Touch(marker)))
+    if with_safetensors:
+        load(folder)
+    else:
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(TensorgapError):
+            load(folder)
+    assert not marker.exists()
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())
+    assert marker.exists()  # else the trap of this test had no spring
+
+
+# ------------------------------------------------------------------------------- gpt2:random
+
+
+def test_random_weights_have_the_true_size(gpt2_random: Model) -> None:
+    assert gpt2_random.weights.parameters == PARAMETERS_OF_GPT2
+    assert gpt2_random.weights.size_bytes == 4 * PARAMETERS_OF_GPT2
+    assert gpt2_random.weights.sha256 is None
+    assert (gpt2_random.positions, gpt2_random.vocabulary) == (1024, 50257)
+
+
+def test_random_weights_know_no_words(gpt2_random: Model) -> None:
+    assert gpt2_random.tokenizer is None
+
+
+def test_random_weights_are_the_same_each_time_and_leave_the_dice_alone(
+    gpt2_random: Model,
+) -> None:
+    torch.manual_seed(123)
+    expected_next = torch.rand(3)
+    torch.manual_seed(123)
+    again = models.load("gpt2:random", "fp16", "cpu")
+    assert torch.equal(torch.rand(3), expected_next)
+    assert again.weights.size_bytes == 2 * PARAMETERS_OF_GPT2
+    first, second = (m.module.state_dict() for m in (gpt2_random, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name].half(), second[name]) for name in first)
+
+
+# ------------------------------------------------------------------------------- tiny, tokens
+
+
+def test_the_embedded_model_is_small_and_whole() -> None:
+    found = models.load("tiny", "fp32", "cpu")
+    size = sum(path.stat().st_size for path in models.TINY_FOLDER.iterdir())
+    assert size < 4_000_000
+    assert found.positions == 256
+    assert found.vocabulary == len(WORDS)
+    content = (models.TINY_FOLDER / "model.safetensors").read_bytes()
+    assert found.weights.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_tokens_are_those_of_the_text_without_special_ones(folder: Path) -> None:
+    story = corpus.generate(seed=3, paragraphs=2)
+    ids = models.token_ids(load(folder), story.text)
+    word_of = {token: word for word, token in WORDS.items()}
+    assert len(ids) == story.tokens
+    assert "".join(word_of[token] for token in ids) == story.text
+
+
+def test_a_text_with_unknown_words_is_refused_with_their_count(folder: Path) -> None:
+    story = corpus.generate(seed=3, paragraphs=1).text
+    with pytest.raises(TensorgapError, match=r"lacks words of the text \(1 of \d+ tokens\)"):
+        models.token_ids(load(folder), story.replace(".", " quux.", 1))
+
+
+def test_a_tokenizer_of_more_words_than_the_model_has_is_refused(folder: Path) -> None:
+    few, name = len(WORDS) // 2, "transformer.wte.weight"
+    configure(folder, vocab_size=few)
+    reweigh(folder, lambda weights: weights.update({name: weights[name][:few].clone()}))
+    with pytest.raises(TensorgapError, match="the tokenizer does not belong to the model"):
+        models.token_ids(load(folder), corpus.generate(seed=3, paragraphs=2).text)
+
+
+def test_prompts_of_a_model_with_words_are_real_tokens(folder: Path) -> None:
+    found = load(folder)
+    assert models.prompt_ids(found) == models.token_ids(found, corpus.split("test").text)
+
+
+def test_prompts_of_random_weights_are_real_tokens_too(gpt2_random: Model) -> None:
+    tiny = models.load("tiny", "fp32", "cpu")
+    assert models.prompt_ids(gpt2_random) == models.prompt_ids(tiny)
+
+
+# ------------------------------------------------------------------------------- the hub
+
+
+def test_a_model_of_the_hub_without_the_hub_is_one_message_with_the_remedy() -> None:
+    script = (
+        "from bench import model\n"
+        "from bench.records import TensorgapError\n"
+        "try:\n"
+        "    model.load('nobody/never-was', 'fp32', 'cpu')\n"
+        "except TensorgapError as error:\n"
+        "    print(error)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.stderr == ""
+    assert answer.stdout.startswith("model nobody/never-was: cannot be loaded: ")
+    assert answer.stdout.count("\n") == 1
+    assert "with the hub or its cache within reach; or gpt2:random" in answer.stdout

@@ -1,0 +1,213 @@
+"""bench.precision: switches set and put back, and which device really has which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from bench import gpus, precision
+from bench.records import PRECISIONS, Unsupported
+
+# Capabilities by the name under which people know the GPU: P100 and P40 have no Tensor Cores,
+# V100 and T4 have them for fp16 only, the rest for all.
+CAPABILITY = {
+    "P100": (6, 0),
+    "P40": (6, 1),
+    "V100": (7, 0),
+    "T4": (7, 5),
+    "A100": (8, 0),
+    "L4": (8, 9),
+    "H100": (9, 0),
+}
+NATIVE, DOUBTED, UNSUPPORTED = "native", "doubted", "unsupported"
+VERDICTS = {
+    #         fp32    tf32         fp16     bf16     mixed
+    "P100": (NATIVE, UNSUPPORTED, DOUBTED, DOUBTED, DOUBTED),
+    "P40": (NATIVE, UNSUPPORTED, DOUBTED, DOUBTED, DOUBTED),
+    "V100": (NATIVE, UNSUPPORTED, NATIVE, DOUBTED, NATIVE),
+    "T4": (NATIVE, UNSUPPORTED, NATIVE, DOUBTED, NATIVE),
+    "A100": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
+    "L4": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
+    "H100": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
+}
+
+
+class Switches(NamedTuple):
+    """All that a precision sets in torch."""
+
+    matmul: str
+    cudnn_tf32: bool
+    autocast: bool
+    autocast_type: torch.dtype
+
+
+def switches() -> Switches:
+    return Switches(
+        matmul=torch.get_float32_matmul_precision(),
+        cudnn_tf32=torch.backends.cudnn.allow_tf32,
+        autocast=torch.is_autocast_enabled("cpu"),
+        autocast_type=torch.get_autocast_dtype("cpu"),
+    )
+
+
+@pytest.fixture(params=[("highest", False), ("high", True), ("medium", True)])
+def before(request: pytest.FixtureRequest) -> Iterator[Switches]:
+    """Switches as another program may have left them."""
+    at_first = switches()
+    matmul, cudnn_tf32 = request.param
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = cudnn_tf32
+    yield switches()
+    torch.set_float32_matmul_precision(at_first.matmul)
+    torch.backends.cudnn.allow_tf32 = at_first.cudnn_tf32
+
+
+# ------------------------------------------------------------------------------- switches
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_tf32_is_on_at_tf32_and_off_otherwise(name: str, before: Switches) -> None:
+    with precision.applied(name, "cpu"):
+        inside = switches()
+    assert inside.matmul == ("high" if name == "tf32" else "highest")
+    assert inside.cudnn_tf32 == (name == "tf32")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_autocast_is_on_at_mixed_and_off_otherwise(name: str, before: Switches) -> None:
+    with precision.applied(name, "cpu"):
+        assert torch.is_autocast_enabled("cpu") == (name == "mixed")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_every_switch_is_put_back(name: str, before: Switches) -> None:
+    with precision.applied(name, "cpu"):
+        pass
+    assert switches() == before
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_every_switch_is_put_back_after_a_failure(name: str, before: Switches) -> None:
+    with pytest.raises(ZeroDivisionError), precision.applied(name, "cpu"):
+        raise ZeroDivisionError
+    assert switches() == before
+
+
+def test_an_autocast_of_the_caller_does_not_reach_inside() -> None:
+    product = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16), precision.applied("fp32", "cpu"):
+        assert (product @ product).dtype == torch.float32
+
+
+def test_mixed_on_a_cpu_multiplies_in_bf16_on_fp32_weights() -> None:
+    weights = torch.ones(2, 2, dtype=precision.storage("mixed"))
+    with precision.applied("mixed", "cpu"):
+        product = weights @ weights
+    assert (weights.dtype, product.dtype) == (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("name", "device_type", "expected"),
+    [
+        ("mixed", "cuda", torch.float16),
+        ("mixed", "cpu", torch.bfloat16),
+        *[(name, kind, None) for name in PRECISIONS[:4] for kind in ("cuda", "cpu")],
+    ],
+)
+def test_autocast_casts_to_the_type_of_the_device(
+    name: str, device_type: str, expected: torch.dtype | None
+) -> None:
+    assert precision.autocast_type(name, device_type) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fp32", torch.float32),
+        ("tf32", torch.float32),
+        ("fp16", torch.float16),
+        ("bf16", torch.bfloat16),
+        ("mixed", torch.float32),
+    ],
+)
+def test_weights_are_stored_in_the_type_of_the_precision(name: str, expected: torch.dtype) -> None:
+    assert precision.storage(name) == expected
+
+
+# ------------------------------------------------------------------------------- GPUs
+
+
+def gpu_verdict(name: str, capability: tuple[int, int]) -> tuple[str, str]:
+    try:
+        doubt = precision.gpu_doubt(name, capability)
+    except Unsupported as error:
+        return UNSUPPORTED, str(error)
+    return (NATIVE, "") if doubt is None else (DOUBTED, doubt)
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "name", "expected"),
+    [
+        (gpu_type, name, verdict)
+        for gpu_type, verdicts in VERDICTS.items()
+        for name, verdict in zip(PRECISIONS, verdicts, strict=True)
+    ],
+)
+def test_each_gpu_type_has_the_precisions_of_its_architecture(
+    gpu_type: str, name: str, expected: str
+) -> None:
+    verdict, words = gpu_verdict(name, CAPABILITY[gpu_type])
+    assert verdict == expected
+    if verdict != NATIVE:
+        assert name in words
+        assert "compute capability {}.{}".format(*CAPABILITY[gpu_type]) in words
+
+
+def test_the_capabilities_of_this_test_are_the_known_ones() -> None:
+    assert {name: gpus.COMPUTE_CAPABILITY[name] for name in CAPABILITY} == CAPABILITY
+
+
+def test_pascal_is_told_that_only_the_bytes_are_halved() -> None:
+    assert "without Tensor Cores" in (precision.gpu_doubt("fp16", (6, 0)) or "")
+    assert "only the bytes are halved" in (precision.gpu_doubt("mixed", (6, 0)) or "")
+
+
+def test_a_missing_tf32_would_have_been_another_precision() -> None:
+    with pytest.raises(Unsupported, match=r"compute capability 8\.0; .* would run plain fp32"):
+        precision.gpu_doubt("tf32", (7, 5))
+
+
+# ------------------------------------------------------------------------------- CPUs
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "doubted"),
+    [
+        ("fp32", (), False),
+        ("bf16", ("avx512_bf16",), False),
+        ("bf16", ("amx_bf16", "avx2"), False),
+        ("bf16", ("bf16",), False),  # as ARM names it
+        ("bf16", ("avx512f", "avx512_fp16"), True),
+        ("bf16", (), True),
+        ("mixed", ("avx512_bf16",), False),
+        ("mixed", ("avx2",), True),
+        ("fp16", ("avx512_fp16",), False),
+        ("fp16", ("amx_fp16",), False),
+        ("fp16", ("f16c", "avx512_bf16"), True),  # f16c converts, it does not multiply
+    ],
+)
+def test_a_cpu_without_the_instructions_is_doubted(
+    name: str, flags: tuple[str, ...], doubted: bool
+) -> None:
+    doubt = precision.cpu_doubt(name, flags)
+    assert (doubt is not None) == doubted
+    if doubt is not None:
+        assert doubt.startswith(f"{name} is emulated: this CPU has none of ")
+
+
+def test_a_cpu_has_no_tf32() -> None:
+    with pytest.raises(Unsupported, match=r"tf32 needs Tensor Cores .* a CPU has none"):
+        precision.cpu_doubt("tf32", {"avx512_bf16", "amx_bf16"})

@@ -1,0 +1,453 @@
+"""bench.meters.quality: windows by their invariants, sums against models of known perplexity."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import examples  # noqa: F401 - fixes what hypothesis draws
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from bench import model as models
+from bench import precision
+from bench.embedded import corpus
+from bench.meters import quality
+from bench.meters.quality import Window
+from bench.model import Model
+from bench.records import QualityPlan, TensorgapError, Weights
+
+VOCABULARY = 97
+POSITIONS = 320  # more than the rows that the head takes at once
+BOS = 3
+
+
+def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
+    config = module.config
+    return Model(
+        module=module.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        weights=Weights(0, 0, str(module.dtype)),
+        positions=config.n_positions,
+        vocabulary=config.vocab_size,
+        bos=config.bos_token_id,
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small are computed faster by one thread than by several that wait in turn."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small() -> GPT2LMHeadModel:
+    """A GPT-2 whose random weights are so large that every token and position matters."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(
+            vocab_size=VOCABULARY,
+            n_positions=POSITIONS,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            initializer_range=0.3,
+            bos_token_id=BOS,
+            eos_token_id=BOS,
+        )
+        return GPT2LMHeadModel(config).double().eval()
+
+
+@pytest.fixture(scope="module")
+def ids() -> list[int]:
+    rng = random.Random(0)
+    return [rng.randrange(VOCABULARY) for _ in range(400)]
+
+
+def naive_nats(
+    module: GPT2LMHeadModel, ids: Sequence[int], chosen: Sequence[Window], softmax: torch.dtype
+) -> list[float]:
+    """One token at a time, from the full logits of its window alone."""
+    stream = torch.tensor([BOS, *ids])
+    found = []
+    for window in chosen:
+        with torch.inference_mode():
+            logits = module(input_ids=stream[None, window.start : window.end]).logits[0]
+        found.append(
+            math.fsum(
+                -logits[position - 1 - window.start].to(softmax).log_softmax(0)[stream[position]]
+                for position in range(window.first, window.end + 1)
+            )
+        )
+    return found
+
+
+# ------------------------------------------------------------------------------- windows
+
+contexts = st.integers(1, 60)
+
+
+@given(st.integers(0, 300), contexts, st.data())
+def test_each_token_is_predicted_exactly_once_and_in_order(
+    tokens: int, context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    scored: list[int] = []
+    for window in quality.windows(tokens, context, stride):
+        scored.extend(range(window.first, window.end + 1))
+        assert window.scored == window.end + 1 - window.first > 0
+    assert scored == list(range(1, tokens + 1))
+
+
+@given(st.integers(1, 300), contexts, st.data())
+def test_windows_are_equally_long_and_lie_within_the_stream(
+    tokens: int, context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    for window in quality.windows(tokens, context, stride):
+        assert window.end - window.start == min(context, tokens)
+        assert 0 <= window.start < window.end <= tokens
+
+
+@given(st.integers(1, 300), contexts, st.data())
+def test_each_token_has_all_the_left_context_that_the_stride_leaves(
+    tokens: int, context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    for window in quality.windows(tokens, context, stride):
+        for position in range(window.first, window.end + 1):
+            before = position - window.start
+            assert min(position, context - stride + 1) <= before <= context
+
+
+@given(st.integers(1, 300), contexts, st.data())
+def test_no_window_scores_more_than_its_stride_but_the_first(
+    tokens: int, context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    first, *rest = quality.windows(tokens, context, stride)
+    assert first.scored == min(context, tokens)
+    assert all(window.scored == stride for window in rest[:-1])
+    assert all(0 < window.scored <= stride for window in rest[-1:])
+
+
+def test_a_stride_as_long_as_the_context_makes_windows_without_overlap_but_the_last() -> None:
+    found = [(w.start, w.end, w.first) for w in quality.windows(10, 4, 4)]
+    assert found == [(0, 4, 1), (4, 8, 5), (6, 10, 9)]
+
+
+def test_a_text_shorter_than_the_context_is_one_window() -> None:
+    assert list(quality.windows(3, 1024, 512)) == [Window(0, 3, 1)]
+
+
+def test_no_tokens_are_no_windows() -> None:
+    assert list(quality.windows(0, 4, 2)) == []
+
+
+# ------------------------------------------------------------------------------- sums of nats
+
+PLANS = [(POSITIONS, POSITIONS), (POSITIONS, 7), (64, 16), (5, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(("context", "stride"), PLANS)
+def test_nats_are_those_of_a_naive_loop_over_full_logits(
+    small: GPT2LMHeadModel, ids: list[int], context: int, stride: int
+) -> None:
+    chosen = list(quality.windows(len(ids), context, stride))[:12]
+    found = quality.window_nats(as_model(small), ids, chosen)
+    assert found == pytest.approx(naive_nats(small, ids, chosen, torch.float32), rel=1e-9)
+    assert found == pytest.approx(naive_nats(small, ids, chosen, torch.float64), rel=1e-6)
+
+
+def test_the_logits_of_the_reference_are_far_from_uniform(
+    small: GPT2LMHeadModel, ids: list[int]
+) -> None:
+    """Else a wrong row or a wrong target would go unnoticed."""
+    chosen = list(quality.windows(len(ids), 64, 64))
+    shifted = [*ids[1:], ids[0]]
+    right, wrong = (sum(quality.window_nats(as_model(small), t, chosen)) for t in (ids, shifted))
+    assert abs(right - wrong) > 1e-3 * right
+    assert abs(right - len(ids) * math.log(VOCABULARY)) > 0.1 * right
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_nats_do_not_depend_on_how_many_windows_run_at_once(
+    small: GPT2LMHeadModel, ids: list[int], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = list(quality.windows(len(ids), 64, 16))
+    usual = quality.window_nats(as_model(small), ids, chosen)
+    monkeypatch.setattr(quality, "_WINDOWS_AT_ONCE", at_once)
+    assert quality.window_nats(as_model(small), ids, chosen) == pytest.approx(usual, rel=1e-9)
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 10_000])
+def test_nats_do_not_depend_on_how_many_rows_the_head_takes_at_once(
+    small: GPT2LMHeadModel, ids: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = list(quality.windows(len(ids), POSITIONS, 64))
+    usual = quality.window_nats(as_model(small), ids, chosen)
+    monkeypatch.setattr(quality, "_HEAD_ROWS", rows)
+    assert quality.window_nats(as_model(small), ids, chosen) == pytest.approx(usual, rel=1e-9)
+
+
+def test_windows_of_unequal_length_keep_their_order(small: GPT2LMHeadModel, ids: list[int]) -> None:
+    chosen = [Window(0, 4, 1), Window(0, 4, 2), Window(2, 9, 5), Window(5, 9, 9), Window(4, 8, 8)]
+    found = quality.window_nats(as_model(small), ids, chosen)
+    assert found == pytest.approx(naive_nats(small, ids, chosen, torch.float32), rel=1e-9)
+
+
+def test_single_precision_agrees_with_double(small: GPT2LMHeadModel, ids: list[int]) -> None:
+    chosen = list(quality.windows(len(ids), 64, 16))
+    double = sum(quality.window_nats(as_model(small), ids, chosen))
+    try:
+        single = sum(quality.window_nats(as_model(small.float()), ids, chosen))
+    finally:
+        small.double()
+    assert single == pytest.approx(double, rel=1e-5)
+
+
+# ------------------------------------------------------------------------------- planted bigrams
+
+STEPS = [0.5, 0.2, 0.1, 0.1, 0.06, 0.03, 0.01]  # probability of the next token minus this one
+
+
+def planted(log_steps: Sequence[float]) -> GPT2LMHeadModel:
+    """A GPT-2 without layers that predicts token x + d (mod the vocabulary) with a known p(d).
+
+    A token's embedding is the unit vector e(x). The final LayerNorm makes it (e(x) - mean) / s,
+    and the head, s log p(d) at row x + d and column x, makes that log p(d) less a constant: each
+    row of the head has the same sum, since each step stands in it once.
+    """
+    size = len(log_steps)
+    config = GPT2Config(
+        vocab_size=size,
+        n_positions=16,
+        n_embd=size,
+        n_layer=0,
+        n_head=1,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    module = GPT2LMHeadModel(config).double()
+    scale = math.sqrt((1 - 1 / size) / size + config.layer_norm_epsilon)
+    with torch.no_grad():
+        module.transformer.wte.weight.copy_(torch.eye(size))
+        module.transformer.wpe.weight.zero_()
+        for x in range(size):
+            for step, log_p in enumerate(log_steps):
+                module.lm_head.weight[(x + step) % size, x] = scale * log_p
+    return module
+
+
+def random_walk(count: int) -> tuple[list[int], float]:
+    """Tokens from 0, and the sum of -ln p of its steps."""
+    steps = random.Random(1).choices(range(len(STEPS)), STEPS, k=count)
+    tokens = list(np.cumsum(steps) % len(STEPS))
+    return [int(token) for token in tokens], -math.fsum(math.log(STEPS[step]) for step in steps)
+
+
+@pytest.mark.parametrize(("context", "stride"), [(16, 16), (16, 3), (2, 1), (1, 1)])
+def test_planted_bigrams_cost_exactly_their_nats(context: int, stride: int) -> None:
+    ids, nats = random_walk(500)
+    chosen = list(quality.windows(len(ids), context, stride))
+    module = planted([math.log(p) for p in STEPS])
+    assert sum(quality.window_nats(as_model(module), ids, chosen)) == pytest.approx(nats, rel=1e-6)
+
+
+class FixedTokenizer:
+    """Makes the same tokens of every text."""
+
+    unk_token_id = None
+
+    def __init__(self, ids: list[int]) -> None:
+        self._ids = ids
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": self._ids}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A text of 4 words in 17 bytes."""
+    path = tmp_path / "words.txt"
+    path.write_text("der süße Å\n  ab\n", encoding="utf-8")
+    return path
+
+
+def measure(model: Model, text: Path, context: int = 16, stride: int = 8) -> Any:
+    return quality.measure_quality(model, QualityPlan(str(text), context=context, stride=stride))
+
+
+def test_every_perplexity_derives_from_nats_and_counts(words: Path) -> None:
+    ids, nats = random_walk(500)
+    module = planted([math.log(p) for p in STEPS])
+    found = measure(as_model(module, FixedTokenizer(ids)), words)
+    content = words.read_bytes()
+    assert (found.tokens, found.words, found.bytes) == (500, 4, len(content))
+    assert found.nats == pytest.approx(nats, rel=1e-6)
+    assert found.perplexity == pytest.approx(math.exp(nats / 500), rel=1e-6)
+    assert found.word_perplexity == pytest.approx(math.exp(nats / 4), rel=1e-3)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(content), rel=1e-6)
+    assert (found.context, found.stride) == (16, 8)
+    assert found.reason is None
+    assert found.floor_perplexity is None
+    assert found.elapsed_s > 0
+
+
+def test_the_text_and_the_tokens_have_fingerprints(words: Path) -> None:
+    ids = [1, 2, 3, 0x06]
+    found = measure(as_model(planted([0.0] * 7), FixedTokenizer(ids)), words)
+    assert found.text == "words.txt"
+    assert found.text_sha256 == hashlib.sha256(words.read_bytes()).hexdigest()
+    little_endian = b"".join(token.to_bytes(4, "little") for token in ids)
+    assert found.tokens_sha256 == hashlib.sha256(little_endian).hexdigest()
+
+
+def test_the_standard_error_is_that_of_windows_as_clusters(words: Path) -> None:
+    ids, _ = random_walk(490)
+    model = as_model(planted([math.log(p) for p in STEPS]), FixedTokenizer(ids))
+    found = measure(model, words, context=16, stride=16)
+    chosen = list(quality.windows(490, 16, 16))
+    nats = np.array(quality.window_nats(model, ids, chosen))
+    tokens = np.array([window.scored for window in chosen])
+    residuals = nats - nats.sum() / tokens.sum() * tokens
+    expected = math.sqrt(len(chosen) * residuals.var(ddof=1)) / tokens.sum()
+    assert found.standard_error == pytest.approx(expected, rel=1e-3)
+    # Steps are independent here, so that it is also the spread of one step over sqrt(n).
+    mean = -sum(p * math.log(p) for p in STEPS)
+    spread = math.sqrt(sum(p * (math.log(p) + mean) ** 2 for p in STEPS))
+    assert found.standard_error == pytest.approx(spread / math.sqrt(490), rel=0.35)
+
+
+def test_one_window_has_no_standard_error(words: Path) -> None:
+    found = measure(as_model(planted([0.0] * 7), FixedTokenizer([1, 2, 3])), words)
+    assert found.standard_error is None
+
+
+def test_a_perplexity_beyond_every_number_is_none_beside_its_nats(words: Path) -> None:
+    impossible = [1] * 5  # a step of 0, which the model holds for impossible
+    module = planted([-2000.0, *[0.0] * 6])
+    found = measure(as_model(module, FixedTokenizer(impossible)), words)
+    assert found.nats == pytest.approx(4 * (2000 + math.log(6)) + math.log(6), rel=1e-6)
+    assert found.perplexity is None
+
+
+@pytest.mark.parametrize("overflow", [math.inf, math.nan])
+def test_numbers_that_overflow_are_a_reason_and_no_perplexity(words: Path, overflow: float) -> None:
+    module = planted([0.0] * 7)
+    with torch.no_grad():
+        module.lm_head.weight[2, 1] = overflow
+    found = measure(as_model(module, FixedTokenizer([1, 2, 3])), words)
+    assert "overflowed at this precision" in (found.reason or "")
+    assert (found.nats, found.perplexity, found.tokens) == (None, None, None)
+
+
+# ------------------------------------------------------------------------------- the embedded model
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Model:
+    return models.load("tiny", "fp32", "cpu")
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    """A text in the words of the embedded model."""
+    path = tmp_path / "story.txt"
+    path.write_text(corpus.generate(seed=7, paragraphs=12).text, encoding="utf-8")
+    return path
+
+
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(tiny: Model, story: Path) -> None:
+    uniform = GPT2LMHeadModel(tiny.module.config)
+    with torch.no_grad():
+        for parameter in uniform.parameters():
+            parameter.zero_()
+    found = measure(as_model(uniform, tiny.tokenizer), story, context=64, stride=32)
+    assert found.perplexity == pytest.approx(tiny.vocabulary, rel=1e-6)
+    assert found.standard_error == pytest.approx(0, abs=1e-6)
+
+
+def test_a_story_is_cheap_for_the_model_that_learnt_stories(tiny: Model, story: Path) -> None:
+    assert measure(tiny, story, context=256, stride=128).perplexity < tiny.vocabulary / 10
+
+
+def test_the_context_is_cut_to_what_the_model_has(tiny: Model, story: Path) -> None:
+    found = measure(tiny, story, context=1024, stride=512)
+    assert (found.context, found.stride) == (256, 256)
+
+
+def test_more_context_costs_less(tiny: Model, story: Path) -> None:
+    short, long = (measure(tiny, story, context=n, stride=n // 2).nats for n in (8, 64))
+    assert long < short
+
+
+@pytest.mark.parametrize("name", ["bf16", "mixed"])
+def test_other_precisions_are_within_one_percent(name: str, story: Path, tiny: Model) -> None:
+    exact = measure(tiny, story, context=128, stride=64).perplexity
+    with precision.applied(name, "cpu"):
+        found = measure(models.load("tiny", name, "cpu"), story, context=128, stride=64).perplexity
+    assert found == pytest.approx(exact, rel=0.01)
+    assert found != exact
+
+
+def test_the_embedded_text_has_the_floor_of_its_generator(tiny: Model) -> None:
+    found = quality.measure_quality(tiny, QualityPlan(context=256, stride=256))
+    test = corpus.split("test")
+    assert found.text == "embedded test"
+    assert found.tokens == test.tokens
+    assert found.floor_perplexity == pytest.approx(test.perplexity)
+    assert found.perplexity > 0.98 * test.perplexity
+
+
+def test_a_text_with_unknown_words_is_refused(tiny: Model, tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_text("lorem ipsum dolor sit amet", encoding="utf-8")
+    with pytest.raises(TensorgapError, match=r"vocabulary lacks words .*choose the text it was"):
+        measure(tiny, path)
+
+
+def test_a_text_of_which_the_tokenizer_makes_nothing_is_refused(words: Path) -> None:
+    with pytest.raises(TensorgapError, match=r"words\.txt: the tokenizer makes no token of it"):
+        measure(as_model(planted([0.0] * 7), FixedTokenizer([])), words)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "the text is empty"), (b" \n\t", "the text is empty"), (b"\xff", "not UTF-8 text")],
+)
+def test_an_unusable_text_is_refused(
+    tiny: Model, tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    with pytest.raises(TensorgapError, match=message):
+        measure(tiny, path)
+
+
+def test_a_text_that_is_not_there_is_refused(tiny: Model, tmp_path: Path) -> None:
+    with pytest.raises(TensorgapError, match=r"missing\.txt: there is no such file"):
+        measure(tiny, tmp_path / "missing.txt")
+
+
+def test_the_embedded_text_has_no_validation_split(tiny: Model) -> None:
+    with pytest.raises(TensorgapError, match="the embedded text has train and test"):
+        quality.measure_quality(tiny, QualityPlan(split="validation"))
+
+
+def test_random_weights_have_a_reason_and_no_perplexity(small: GPT2LMHeadModel) -> None:
+    found = quality.measure_quality(as_model(small), QualityPlan())
+    assert found.reason == "random weights have learnt nothing: a perplexity would mean nothing"
+    assert (found.perplexity, found.nats, found.tokens, found.words) == (None, None, None, None)

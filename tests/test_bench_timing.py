@@ -22,6 +22,15 @@ from bench.records import Sampling, Timing
 MS = 1_000_000  # ns
 
 
+@pytest.fixture(autouse=True, scope="module")
+def little_garbage() -> Iterator[None]:
+    """Each run collects garbage first: quick where all that is imported lies aside."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class VirtualDevice:
     """A device with a clock of its own: forwards last what they are told, waiting takes no time."""
 

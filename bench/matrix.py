@@ -122,7 +122,8 @@ def parse(text: str, source: str, name: str) -> Matrix:
         reader.value(precision, "precision", f"cells.precisions[{index}]")
     if bool(gpu_types) != bool(precisions):
         empty, full = ("gpu_types", "precisions") if precisions else ("precisions", "gpu_types")
-        raise reader.error(f"cells.{empty}", [], f"must not be empty where {full} is given")
+        remedy = f"must name at least one where cells.{full} does"
+        raise TensorgapError(f"{source}: cells.{empty}: empty or missing; {remedy}")
     if not gpu_types and not include:
         raise reader.error("cells.gpu_types", [], 'must name a type, such as "auto"')
     return Matrix(

@@ -27,6 +27,7 @@ TINY_FOLDER = Path(__file__).parent / "embedded" / "tiny"
 _SEED = 0
 # torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+_OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
 _LONGEST_REASON = 300  # letters: transformers explains at length
 
 
@@ -124,13 +125,16 @@ def _pretrained(source: str, name: str) -> tuple[GPT2LMHeadModel, PreTrainedToke
             use_safetensors=True,
             trust_remote_code=False,
             dtype="float32",
+            # Named, so that a config.json cannot have kernels of its own fetched.
+            attn_implementation="sdpa",
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # transformers would fill the gaps with random weights, and make a tokenizer without words.
     mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
-    wrong = sorted({*loading["missing_keys"], *mismatched})
+    extra = {key for key in loading["unexpected_keys"] if not key.endswith(_OLD_BUFFERS)}
+    wrong = sorted({*loading["missing_keys"], *mismatched, *extra})
     if wrong:
         raise TensorgapError(
             f"model {name}: config.json and model.safetensors do not belong together: they differ"

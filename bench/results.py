@@ -177,6 +177,13 @@ def read(location: str) -> tuple[list[Measurement], list[Source], list[Torn]]:
     return rows, [results.source], torn
 
 
+def prepare(output: str) -> None:
+    """Raise TensorgapError now where `Results.create` would fail after a long start."""
+    filesystem, base = _filesystem(output)
+    with _explained(output, "; choose another place with --output"):
+        filesystem.create_dir(base, recursive=True)
+
+
 def exists(location: str) -> bool:
     """Whether there is anything at this place."""
     filesystem, path = _filesystem(location)

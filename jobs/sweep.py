@@ -88,6 +88,8 @@ def command(
         if matrix is not None:
             narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
             asked = matrices.localise(narrowed)
+            place = "results" if output is None else output
+            results.prepare(place)
         else:
             folder = results.Results.open(str(resume))
             asked = folder.matrix()
@@ -97,7 +99,6 @@ def command(
         stack.enter_context(_TerminationAsInterrupt())
         if matrix is not None:
             # Only now: a cluster that cannot be reached leaves no empty folder behind.
-            place = "results" if output is None else output
             folder = results.Results.create(place, asked.name, asked.text, _now(), driver.offers())
             stack.enter_context(folder.locked())
         finished = _measure(folder, asked, retry_failed, placement_timeout, quiet)

@@ -158,14 +158,14 @@ MALFORMED = {
     "no type though precisions": Malformed(
         with_cells('gpu_types = []\nprecisions = ["fp16"]'),
         "cells.gpu_types",
-        "[]",
-        "must not be empty where precisions is given",
+        "empty or missing",
+        "must name at least one where cells.precisions does",
     ),
     "no precision though types": Malformed(
         with_cells('gpu_types = ["T4"]\nprecisions = []'),
         "cells.precisions",
-        "[]",
-        "must not be empty where gpu_types is given",
+        "empty or missing",
+        "must name at least one where cells.gpu_types does",
     ),
     "nothing at all": Malformed(
         with_cells("gpu_types = []\nprecisions = []"), "cells.gpu_types", "[]", 'such as "auto"'

@@ -227,15 +227,17 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda f: (f / "tokenizer.json").write_text("{}"),
         "cannot be loaded",
     ),
-    "an attention from the hub": (
-        lambda f: configure(f, attn_implementation="stranger/evil"),
-        "cannot be loaded",
-    ),
+    "more layers than its config": (lambda f: configure(f, n_layer=1), "do not belong together"),
     "quantised weights": (
         lambda f: configure(f, quantization_config={"quant_method": "fp8"}),
         "cannot be loaded",
     ),
 }
+
+
+def test_an_attention_that_the_config_would_fetch_is_not_used(folder: Path) -> None:
+    configure(folder, attn_implementation="stranger/evil")
+    assert models.load(str(folder), "fp32", "cpu").weights.attention == "sdpa"
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED.keys())

@@ -33,6 +33,7 @@ from bench.gpus import COMPUTE_CAPABILITY
 from bench.records import (
     AUTO,
     CPU,
+    ENERGY_PROTOCOLS,
     ENGINES,
     PRECISIONS,
     Cell,
@@ -51,6 +52,7 @@ POSITIONS = {"gpt2": 1024, "gpt2:random": 1024, "tiny": 256}
 _CHOICES = {
     "precision": PRECISIONS,
     "engine": ENGINES,
+    "energy": ENERGY_PROTOCOLS,
     "split": ("train", "validation", "test"),
 }
 # Least and greatest allowed value; the upper ends catch a slip of the unit, such as ms for s.

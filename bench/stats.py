@@ -20,6 +20,8 @@ RESAMPLES = 1000
 # Fewest samples for a quantile at 99 % confidence: MLPerf LoadGen's early-stopping estimate,
 # https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
 FEWEST_FOR_QUANTILE = {0.50: 11, 0.90: 64, 0.95: 130, 0.99: 662}
+# Student's t at 97.5 %, for 1 to 9 degrees of freedom.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _CHUNK = 2_000_000  # resampled values held at once: 16 MB
 
 
@@ -111,6 +113,16 @@ def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float)
     value = a / b
     spread = value * math.hypot(a_relative, b_relative)
     return Ratio(value, value - spread, value + spread)
+
+
+def student_interval(values: Sequence[float]) -> float:
+    """Half the 95 % interval of the mean of 2 to 10 independent values, by Student's t.
+
+    >>> round(student_interval([9.0, 10.0, 11.0, 10.0, 10.0]), 3)
+    0.878
+    """
+    count = len(values)
+    return _STUDENT[count - 2] * float(np.std(values, ddof=1)) / math.sqrt(count)
 
 
 def narrow(interval: tuple[float, float], middle: float, within: float) -> bool:

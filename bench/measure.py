@@ -11,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bench import device, engines, nvml, precision, software
 from bench import model as models
-from bench.meters import energy, quality, timing
+from bench.meters import energy, quality, sensor, timing
 from bench.records import (
+    ENERGY_NOT_MEASURED,
     Cell,
     Energy,
     Measurement,
@@ -26,6 +28,7 @@ from bench.records import (
     Quality,
     QualityPlan,
     Sampling,
+    Sensor,
     Stage,
     TensorgapError,
     Unsupported,
@@ -62,6 +65,9 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
         yield _stage(request, first, "device")
         try:
             found = device.acquire(request.cell, driver)
+            if found.gpu and request.sampling.energy != "quick":
+                yield _stage(request, first, "sensor")
+                found = replace(found, sensor=_probe(found.gpu, found.type))
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
@@ -71,7 +77,9 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):
                 for event in _measure_model(request, model_name, tuple(group), found):
                     if isinstance(event, Measurement):
-                        event = replace(event, device=found.device, software=versions)
+                        event = replace(
+                            event, device=found.device, software=versions, sensor=found.sensor
+                        )
                     yield event
                     if isinstance(event, Measurement) and event.outcome in (
                         Outcome.FAILED,
@@ -133,7 +141,7 @@ def _measure_workload(
         throughput = timing.run_throughput(queue, sampling)
         peak = torch.cuda.max_memory_allocated() if found.type == "cuda" else None
         yield _stage(request, workload, "energy")
-        used = _energy(queue, workload, sampling, found.gpu)
+        used, lost = _energy(queue, workload, sampling, found)
     surroundings = device.conditions(before, after)
     doubts = [
         *found.doubts,
@@ -147,7 +155,8 @@ def _measure_workload(
         cell=request.cell,
         workload=workload,
         replicate=request.replicate,
-        outcome=Outcome.OK,
+        outcome=Outcome.LOST if lost else Outcome.OK,
+        reason=lost,
         doubts=tuple(doubts),
         started_at=started_at,
         finished_at=_now(),
@@ -182,16 +191,41 @@ def _quality_doubts(model: models.Model, known: Quality | None) -> list[str]:
 
 
 def _energy(
-    queue: timing.Queue, workload: Workload, sampling: Sampling, gpu: nvml.Gpu | None
-) -> Energy:
-    return energy.measure_energy(
-        queue.enqueue,
-        queue.synchronise,
-        samples_per_step=workload.batch_size,
-        tokens_per_step=workload.batch_size * workload.prompt_tokens,
-        sampling=sampling,
-        meter=energy.find_meter(gpu),
-    )
+    queue: timing.Queue, workload: Workload, sampling: Sampling, found: device.Found
+) -> tuple[Energy, str | None]:
+    """The energy, and if the GPU was lost meanwhile, how: what was measured before it stays."""
+    try:
+        used = energy.measure_energy(
+            queue.enqueue,
+            queue.synchronise,
+            samples_per_step=workload.batch_size,
+            tokens_per_step=workload.batch_size * workload.prompt_tokens,
+            sampling=sampling,
+            meter=energy.find_meter(found.gpu, sensor=found.sensor),
+        )
+    except energy.LostError as error:
+        return error.energy, str(error)
+    except nvml.GpuLostError as error:
+        return Energy(ENERGY_NOT_MEASURED, reason=str(error)), str(error)
+    return used, None
+
+
+def _probe(gpu: nvml.Gpu, device_type: str) -> Sensor:
+    """How the GPU's power sensor works, under a load of matrix products."""
+    import torch
+
+    queue = _CudaQueue if device_type == "cuda" else _CpuQueue
+    square = torch.ones(1024, 1024, device=device_type)
+    product = queue(lambda: square @ square)
+
+    def busy(seconds: float) -> None:
+        end_s = time.perf_counter() + seconds
+        while time.perf_counter() < end_s:
+            product.enqueue()
+            product.synchronise()
+
+    with torch.inference_mode():
+        return sensor.probe(gpu, busy)
 
 
 class _CpuQueue:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -28,7 +27,6 @@ from bench.records import (
     Quality,
     QualityPlan,
     Sampling,
-    Sensor,
     Stage,
     TensorgapError,
     Unsupported,
@@ -67,7 +65,8 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             found = device.acquire(request.cell, driver)
             if found.gpu and request.sampling.energy != "quick":
                 yield _stage(request, first, "sensor")
-                found = replace(found, sensor=_probe(found.gpu, found.type))
+                load = sensor.matrix_products(found.type)
+                found = replace(found, sensor=sensor.probe(found.gpu, load))
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
@@ -208,24 +207,6 @@ def _energy(
     except nvml.GpuLostError as error:
         return Energy(ENERGY_NOT_MEASURED, reason=str(error)), str(error)
     return used, None
-
-
-def _probe(gpu: nvml.Gpu, device_type: str) -> Sensor:
-    """How the GPU's power sensor works, under a load of matrix products."""
-    import torch
-
-    queue = _CudaQueue if device_type == "cuda" else _CpuQueue
-    square = torch.ones(1024, 1024, device=device_type)
-    product = queue(lambda: square @ square)
-
-    def busy(seconds: float) -> None:
-        end_s = time.perf_counter() + seconds
-        while time.perf_counter() < end_s:
-            product.enqueue()
-            product.synchronise()
-
-    with torch.inference_mode():
-        return sensor.probe(gpu, busy)
 
 
 class _CpuQueue:

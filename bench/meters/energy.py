@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -282,16 +283,16 @@ class _Session:
         self._pace()
         self._warm_up(certified)
         windows = 1 if quick else WINDOWS
-        hopeless = quick
+        hopeless: set[str] = set()
         for number in range(1, windows + 1):
             recording = self._window(windows)
             found = self._flags_of(recording)
-            if found and not hopeless:
+            if not quick and not hopeless.issuperset(map(_kind, found)):
                 self.flags += [f"window {number}, measured again: {flag}" for flag in found]
                 self.kept.remove(recording)
                 found = self._flags_of(self._window(windows))
                 # What came again will come again: no third time, nor in the windows to come.
-                hopeless = bool(found)
+                hopeless.update(map(_kind, found))
             self.flags += [f"window {number}: {flag}" for flag in found]
         if not quick:
             self._idle()
@@ -480,35 +481,11 @@ class _Session:
         Raises:
             GpuLostError: The GPU was lost meanwhile.
         """
-        recording, look_due_s = Recording(), 0.0
-
-        def poll() -> None:
-            nonlocal look_due_s
-            if recording.lost:
-                return
-            try:
-                for read, readings in (
-                    (self.meter.read_j, recording.joules),
-                    (self.meter.read_w, recording.watts),
-                ):
-                    if read is None:
-                        continue
-                    before_s = self.clock.now()
-                    value = read()
-                    if value is None:
-                        recording.failed += 1
-                    else:
-                        readings.append(Reading((before_s + self.clock.now()) / 2, value))
-                if self.meter.look and self.clock.now() >= look_due_s:
-                    recording.states.append(self.meter.look())
-                    look_due_s = self.clock.now() + LOOK_S
-            except GpuLostError as error:
-                recording.lost = error
-
+        recording = Recording()
+        poll = poller(self.meter, recording, self.clock)
         with self.clock.polling(poll, self._poll_s()):
             yield recording
-        look_due_s = 0.0
-        poll()
+        poll(last=True)
         if recording.lost:
             raise recording.lost
 
@@ -620,6 +597,41 @@ def _phase_s(times_s: Sequence[float], every_s: float) -> float:
     last_s = times_s[-1]
     late = [time_s - last_s + round((last_s - time_s) / every_s) * every_s for time_s in times_s]
     return last_s + sum(late) / len(late)
+
+
+def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
+    """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
+    look_due_s = 0.0
+
+    def poll(last: bool = False) -> None:
+        nonlocal look_due_s
+        if recording.lost:
+            return
+        try:
+            for read, readings in (
+                (meter.read_j, recording.joules),
+                (meter.read_w, recording.watts),
+            ):
+                if read is None:
+                    continue
+                before_s = clock.now()
+                value = read()
+                if value is None:
+                    recording.failed += 1
+                else:
+                    readings.append(Reading((before_s + clock.now()) / 2, value))
+            if meter.look and (last or clock.now() >= look_due_s):
+                recording.states.append(meter.look())
+                look_due_s = clock.now() + LOOK_S
+        except GpuLostError as error:
+            recording.lost = error
+
+    return poll
+
+
+def _kind(flag: str) -> str:
+    """A flag without its numbers."""
+    return re.sub(r"[\d.]+", "", flag)
 
 
 def _look(gpu: Gpu) -> State:

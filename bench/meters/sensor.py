@@ -18,6 +18,7 @@ The turns are irregular, so that no ratio of periods can mislead.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -100,6 +101,23 @@ def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None)
     if not counts:
         found = replace(found, counter=ABSENT, reason=gpu.reasons.get("total_energy_j"))
     return replace(found, reading=name, probe_s=clock.now() - start_s)
+
+
+def matrix_products(device: str) -> Callable[[float], None]:
+    """A load for `probe`: a torch device, such as cuda:0, multiplies matrices for so long."""
+    import torch
+
+    square = torch.ones(1024, 1024, device=device)
+
+    def busy(seconds: float) -> None:
+        end_s = time.perf_counter() + seconds
+        with torch.inference_mode():
+            while time.perf_counter() < end_s:
+                torch.mm(square, square)
+                if square.is_cuda:
+                    torch.cuda.synchronize(device)
+
+    return busy
 
 
 def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:

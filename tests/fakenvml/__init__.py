@@ -49,6 +49,7 @@ class FakeDriver:
         self.library = ctypes.CDLL(str(library))
         self.library.fakenvml_true_energy.restype = ctypes.c_double
         self.library.fakenvml_now.restype = ctypes.c_double
+        self.library.fakenvml_start.restype = ctypes.c_double
         self._do(self.library.fakenvml_configure("\n".join(lines).encode()))
 
     def set_power(self, watts: float, gpu: int = 0) -> None:
@@ -62,6 +63,10 @@ class FakeDriver:
     def now(self) -> float:
         """The clock, in s: that of `time.perf_counter` on Linux, unless it is virtual."""
         return float(self.library.fakenvml_now())
+
+    def elapsed(self) -> float:
+        """Time since it was configured, in s: that of faults and of the keys `..._s`."""
+        return self.now() - float(self.library.fakenvml_start())
 
     def advance(self, seconds: float) -> None:
         """Let virtual time pass."""

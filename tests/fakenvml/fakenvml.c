@@ -77,7 +77,7 @@ typedef struct {
   double energy_update_ms, energy_phase_ms, energy_resolution_mj;
   double gain, offset_w, noise_w; /* the sensor's error: gain * true + offset +- noise */
   double energy_scale;            /* the counter's own error, on top of the sensor's */
-  double idle_w, limit_w, temp_c, mem_gib;
+  double idle_w, limit_w, temp_c, heat_c_per_w, mem_gib;
   int mig, sm_mhz, mem_mhz; /* mig: -1 none, 0 off, 1 on with one slice */
   int ecc, persistence;     /* ecc: -1 none */
   int pcie_gen, pcie_width;
@@ -268,7 +268,7 @@ static void add_gpu(const char *key) {
   *g = (gpu_t){
     .cc_major = 8, .arch = 7, .update_ms = 100, .window_ms = 100, .avg_window_ms = 1000,
     .instant_field = 1, .energy = 1, .energy_update_ms = 100, .energy_resolution_mj = 1,
-    .gain = 1, .noise_w = 0.3, .idle_w = 50, .limit_w = 300, .temp_c = 45, .mem_gib = 16,
+    .gain = 1, .noise_w = 0.3, .idle_w = 50, .limit_w = 300, .temp_c = 45, .heat_c_per_w = 0.1, .mem_gib = 16,
     .mig = -1, .sm_mhz = 1380, .mem_mhz = 877, .ecc = 1, .persistence = 1, .pcie_gen = 3,
     .pcie_width = 16, .energy_scale = 1,
   };
@@ -319,7 +319,7 @@ static result set_key(int d, const char *key, const char *value) {
   NUMBER(limit_w) NUMBER(temp_c) NUMBER(mem_gib) NUMBER(mig) NUMBER(sm_mhz) NUMBER(mem_mhz)
   NUMBER(extra_pid) NUMBER(extra_pid_from_s) NUMBER(cc_major) NUMBER(cc_minor) NUMBER(arch)
   NUMBER(ecc) NUMBER(persistence) NUMBER(pcie_gen) NUMBER(pcie_width) NUMBER(virtualization)
-  NUMBER(stuck_from_s) NUMBER(stuck_to_s) NUMBER(reset_s) NUMBER(energy_scale)
+  NUMBER(stuck_from_s) NUMBER(stuck_to_s) NUMBER(reset_s) NUMBER(energy_scale) NUMBER(heat_c_per_w)
   TEXT(name) TEXT(uuid) TEXT(bus_id)
   if (!strcmp(key, "throttle")) {
     int read = sscanf(value, "%llx:%lf:%lf", &g->throttle, &g->throttle_from_s, &g->throttle_to_s);
@@ -445,6 +445,8 @@ API double fakenvml_true_energy(int d, double time_s) {
 }
 
 API double fakenvml_now(void) { return start() ? NAN : now(); }
+
+API double fakenvml_start(void) { return start() ? NAN : shared->start_s; }
 
 API int fakenvml_advance(double seconds) {
   if (start() || !shared->is_virtual) return INVALID_ARGUMENT;
@@ -795,7 +797,7 @@ API result nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned *mhz) {
   return OK;
 }
 static int celsius(int d) {
-  return gpus[d].temp_c + 0.1 * (mean_watts(d, now(), 10e3) - gpus[d].idle_w);
+  return gpus[d].temp_c + gpus[d].heat_c_per_w * (mean_watts(d, now(), 10e3) - gpus[d].idle_w);
 }
 API result nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *out) {
   BOARD(handle)

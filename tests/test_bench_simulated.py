@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import fakenvml
@@ -31,13 +32,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "SETTLE_S", 0.2)
 
 
-def rows(*workloads: Workload) -> list[Measurement]:
+def rows(*workloads: Workload, sampling: Sampling = SAMPLING) -> list[Measurement]:
     request = measure.Request(
         run="test/20261124T120000Z",
         cell=Cell(CPU, "fp32"),
         replicate=0,
         workloads=workloads or (Workload("tiny", "eager", 1, 32),),
-        sampling=SAMPLING,
+        sampling=sampling,
         quality=QualityPlan(enabled=False),
     )
     return [row for row in measure.measure(request) if isinstance(row, Measurement)]
@@ -70,12 +71,13 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
     find_meter = energy.find_meter
 
     def find(*args: object, **kwargs: object) -> object:
-        fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 1.7}")
+        fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 3}")
         return find_meter(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(energy, "find_meter", find)
-        (row,) = rows(*workloads)  # The process is not trusted with the second workload.
+        # The process is not trusted with the second workload.
+        (row,) = rows(*workloads, sampling=dataclasses.replace(SAMPLING, energy_s=10))
     assert row.outcome is Outcome.LOST
     assert "lost" in (row.reason or "")
     assert row.timing is not None

@@ -59,7 +59,8 @@ from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling, Sensor
 
 COUNTER, POWER, RAPL = "counter", "power", "rapl"
 
-POLL_S = 0.005  # A quarter of the fastest GPU sensor known, which ticks every 20 ms (P100, V100).
+# A quarter of the fastest GPU sensor known, which ticks every 20 ms (P100, V100).
+POLL_S = 0.005
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
 SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
 WARM_S, WARM_MAX_S = 30.0, 120.0
@@ -73,8 +74,9 @@ CERTIFIED_S, CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 10.0, 50, 400
 CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
 
 SILVER = 2**0.5 - 1
-# A pause is half a period long on average, so this often costs 5 % of the time at most.
-PAUSE_EVERY_PERIODS, PAUSE_EVERY_TICKS = 10, 5
+# A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
+# shall have so many phases, and a phase so many ticks.
+PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
 RECENT_TICKS = 20  # of which the time of the next one is told
 # The shortest window of a reading known, for a sensor that was not probed (P100, V100).
 SHORTEST_READING_S = 0.01
@@ -282,15 +284,14 @@ class _Session:
         self._idle()
         self._pace()
         self._warm_up(certified)
-        windows = 1 if quick else WINDOWS
         hopeless: set[str] = set()
-        for number in range(1, windows + 1):
-            recording = self._window(windows)
+        for number in range(1, self._windows() + 1):
+            recording = self._window()
             found = self._flags_of(recording)
             if not quick and not hopeless.issuperset(map(_kind, found)):
                 self.flags += [f"window {number}, measured again: {flag}" for flag in found]
                 self.kept.remove(recording)
-                found = self._flags_of(self._window(windows))
+                found = self._flags_of(self._window())
                 # What came again will come again: no third time, nor in the windows to come.
                 hopeless.update(map(_kind, found))
             self.flags += [f"window {number}: {flag}" for flag in found]
@@ -408,18 +409,21 @@ class _Session:
                 self.flags.append(f"clock and temperature not steady after {WARM_MAX_S:.0f} s")
                 return
 
-    def _window(self, windows: int) -> Recording:
+    def _windows(self) -> int:
+        return 1 if self.sampling.energy == "quick" else WINDOWS
+
+    def _window(self) -> Recording:
         """One window, at a phase of the meter that is left to chance."""
         self.clock.sleep(self.random.uniform(0, self.period_s))
         averaged = self.meter.sensor is not None and self.meter.sensor.reading == "usage"
         self._load(1.0 if averaged else RESTART_S)
         with self._recorded() as recording:
             self.kept.append(recording)  # What there is of it stays if the GPU is lost.
-            self._load(self._window_s(windows), recording, self._rephases())
+            self._load(self._window_s(), recording, self._rephases())
         return recording
 
-    def _window_s(self, windows: int) -> float:
-        each_s = self.sampling.energy_s / windows
+    def _window_s(self) -> float:
+        each_s = self.sampling.energy_s / self._windows()
         if self.sampling.energy != "certified":
             return each_s
         ticks_s = CERTIFIED_TICKS * (self.period_s)
@@ -435,7 +439,8 @@ class _Session:
 
     def _pause_every_s(self) -> float:
         """When the next pause is due: also the ticks' places among the pauses are spread evenly."""
-        least_s = max(PAUSE_EVERY_PERIODS * self._modulus_s(), PAUSE_EVERY_TICKS * self.period_s)
+        seldom_s = min(PAUSE_EVERY_PERIODS * self._modulus_s(), self._window_s() / PHASES)
+        least_s = max(seldom_s, PAUSE_EVERY_TICKS * self.period_s)
         return least_s + (self.pauses * SILVER % 1 - 0.5) * self.period_s
 
     def _pause(self, recording: Recording) -> None:
@@ -490,9 +495,8 @@ class _Session:
             raise recording.lost
 
     def _poll_s(self) -> float:
-        """A tenth of a tick, but no more often than costs nearly nothing."""
-        every_s = self.meter.period_s
-        return min(max(every_s / 10, 0.8 * POLL_S), 2 * POLL_S) if every_s else POLL_S
+        """Four or more polls for each tick; each costs tens of us, most of it for waking up."""
+        return min(max(self.period_s / 4, POLL_S), 2 * POLL_S) if self.meter.period_s else POLL_S
 
     def _flags_of(self, recording: Recording) -> tuple[str, ...]:
         """What weakens a window."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
-from statistics import quantiles
+from statistics import linear_regression, quantiles
 from threading import Event
 from typing import NamedTuple, Protocol
 
@@ -46,7 +46,9 @@ class SystemClock:
         done = Event()
 
         def run() -> None:
-            while not done.wait(every_s):
+            # Half as dear as done.wait(every_s), and short enough to wait for at the end.
+            while not done.is_set():
+                time.sleep(every_s)
                 poll()
 
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -84,6 +86,34 @@ def ticks(readings: Sequence[Reading]) -> list[Tick]:
         for before, after in pairwise(readings)
         if after.value != before.value
     ]
+
+
+def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
+    """Ticks of a meter that ticks regularly, at times that no poll has coarsened.
+
+    A line through their numbers and times, by least squares, knows the time of each far better than
+    the two polls around it. Ticks that are not regular stay as they were seen.
+
+    >>> [round(t.time_s, 3) for t in regular([Tick(t, 0, 0.1) for t in (0.02, 0.98, 2.0, 3.0)], 1)]
+    [0.006, 1.002, 1.998, 2.994]
+    """
+    every_s = every_s or period_s(seen)
+    if not every_s or len(seen) < 3:
+        return list(seen)
+    times_s = [tick.time_s for tick in seen]
+    numbers, late_s = [0], [times_s[0]]
+    for time_s in times_s[1:]:
+        # By the recent ones, because one alone may be seen late by more than half a period.
+        base_s = sum(late_s[-20:]) / len(late_s[-20:])
+        numbers.append(max(numbers[-1] + 1, round((time_s - base_s) / every_s)))
+        late_s.append(time_s - numbers[-1] * every_s)
+    slope_s, start_s = linear_regression(numbers, times_s)
+    fitted_s = [start_s + slope_s * number for number in numbers]
+    off_s = [abs(fit_s - time_s) for fit_s, time_s in zip(fitted_s, times_s, strict=True)]
+    if any(off > (every_s + t.within_s) / 2 for off, t in zip(off_s, seen, strict=True)):
+        return list(seen)
+    within_s = 2 * (sum(off * off for off in off_s) / len(off_s)) ** 0.5
+    return [Tick(fit_s, t.value, within_s) for fit_s, t in zip(fitted_s, seen, strict=True)]
 
 
 def period_s(seen: Sequence[Tick]) -> float | None:

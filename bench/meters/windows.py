@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from bench.meters.polling import Reading, Tick, period_s, ticks
+from bench.meters.polling import Reading, Tick, period_s, regular, ticks
 
 GOLDEN = (5**0.5 - 1) / 2
 TRACE_POINTS = 512
@@ -57,7 +57,7 @@ def counted_ticks(readings: Sequence[Reading]) -> list[Tick]:
         if after.value < before.value:
             fall = f"from {before.value:.0f} J to {after.value:.0f} J"
             raise UnusableError(f"the energy counter went backwards, {fall}")
-    seen = ticks(readings)
+    seen = regular(ticks(readings))
     if len(seen) < 2:
         raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
     return seen
@@ -82,6 +82,7 @@ def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> l
     if len(seen) < 2:
         seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
     every_s = every_s or period_s(seen)
+    seen = regular(seen, every_s)
     joules, summed = 0.0, [seen[0]._replace(value=0.0)]
     for before, after in pairwise(seen):
         gap_s = after.time_s - before.time_s
@@ -149,9 +150,9 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float, idle_w: float) -
 
     def unlike(tick: Tick) -> float:
         iterations = course.done(tick.time_s) - begun
-        return abs(iterations - round(iterations))
+        return round(abs(iterations - round(iterations)), 2)  # of those alike, the last
 
-    end = min((tick for tick in inside[1:] if tick.time_s >= last_s), key=unlike)
+    end = min((tick for tick in inside[:0:-1] if tick.time_s >= last_s), key=unlike)
     within = inside[: inside.index(end) + 1]
     iterations = course.done(end.time_s) - begun
     joules, seconds = end.value - start.value, end.time_s - start.time_s

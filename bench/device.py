@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import gpus, nvml, precision
-from bench.records import CPU, Cell, Conditions, Device, TensorgapError, Unsupported
+from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError, Unsupported
 
 # Other processes that take more of the host's CPU time than this slow what is measured there.
 _QUIET_SHARE = 0.05
@@ -38,6 +38,7 @@ class Found:
     device: Device
     gpu: nvml.Gpu | None
     doubts: tuple[str, ...]
+    sensor: Sensor | None = None  # if it was probed
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Observation:
     sm_mhz: float | None
     memory_mhz: float | None
     temperature_c: float | None
+    memory_temperature_c: float | None
+    pcie_generation: int | None
+    pcie_width: int | None
+    held_down_s: float | None
     clocks_event_reasons: int | None
     foreign_processes: tuple[int, ...] | None
 
@@ -71,7 +76,7 @@ def acquire(cell: Cell, driver: nvml.Driver, threads: int | None = None) -> Foun
         import torch
 
         torch.set_num_threads(threads)
-    found = _cpu(cell) if cell.gpu_type == CPU else _cuda(cell, driver)
+    found = _cpu(cell, driver) if cell.gpu_type == CPU else _cuda(cell, driver)
     _run_one_kernel(cell.precision, found)
     return found
 
@@ -79,6 +84,7 @@ def acquire(cell: Cell, driver: nvml.Driver, threads: int | None = None) -> Foun
 def observe(gpu: nvml.Gpu | None) -> Observation:
     """Read the surroundings now."""
     times = os.times()
+    held_down = gpu.held_down_s() if gpu else None
     return Observation(
         load=os.getloadavg()[0],
         host_busy_s=_host_busy_s(),
@@ -87,6 +93,10 @@ def observe(gpu: nvml.Gpu | None) -> Observation:
         sm_mhz=gpu.sm_mhz() if gpu else None,
         memory_mhz=gpu.memory_mhz() if gpu else None,
         temperature_c=gpu.temperature_c() if gpu else None,
+        memory_temperature_c=gpu.memory_temperature_c() if gpu else None,
+        pcie_generation=gpu.pcie_generation() if gpu else None,
+        pcie_width=gpu.pcie_width() if gpu else None,
+        held_down_s=None if held_down is None else sum(held_down.values()),
         clocks_event_reasons=gpu.clocks_event_reasons() if gpu else None,
         foreign_processes=gpu.foreign_processes({os.getpid()}) if gpu else None,
     )
@@ -100,6 +110,9 @@ def conditions(before: Observation, after: Observation) -> Conditions:
         own = after.own_busy_s - before.own_busy_s
         total = after.host_s - before.host_s
         other = min(1.0, max(0.0, (busy - own) / total)) if total > 0 else None
+    held_down_s = None
+    if before.held_down_s is not None and after.held_down_s is not None:
+        held_down_s = after.held_down_s - before.held_down_s
     foreign = after.foreign_processes
     return Conditions(
         load_before=before.load,
@@ -110,6 +123,10 @@ def conditions(before: Observation, after: Observation) -> Conditions:
         memory_mhz_after=after.memory_mhz,
         temperature_c_before=before.temperature_c,
         temperature_c_after=after.temperature_c,
+        memory_temperature_c_after=after.memory_temperature_c,
+        pcie_generation=after.pcie_generation,
+        pcie_width=after.pcie_width,
+        held_down_s=held_down_s,
         clocks_event_reasons=after.clocks_event_reasons,
         other_processes=None if foreign is None else len(foreign),
     )
@@ -125,6 +142,8 @@ def doubts(found: Conditions) -> list[str]:
     slowed = [name for bit, name in _SLOWDOWNS.items() if (found.clocks_event_reasons or 0) & bit]
     if slowed:
         doubts.append(f"clocks held down: {', '.join(slowed)}")
+    elif found.held_down_s:
+        doubts.append(f"clocks held down for {found.held_down_s:.1f} s")
     return doubts
 
 
@@ -144,10 +163,14 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def _cpu(cell: Cell) -> Found:
+def _cpu(cell: Cell, driver: nvml.Driver) -> Found:
     import torch
 
-    doubt = precision.cpu_doubt(cell.precision, cpu_flags())
+    doubts = [precision.cpu_doubt(cell.precision, cpu_flags())]
+    # A simulated GPU cannot compute; the CPU does in its place, so that the whole way is tried.
+    gpu = next(iter(driver.gpus()), None) if driver.simulated else None
+    if gpu:
+        doubts.append(f"simulated: energy, clocks and temperature of a {gpu.name} that is not real")
     device = Device(
         name=cpu_name(),
         gpu_type=CPU,
@@ -155,8 +178,9 @@ def _cpu(cell: Cell) -> Found:
         cpu=cpu_name(),
         threads=torch.get_num_threads(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        simulated=gpu is not None,
     )
-    return Found("cpu", device, None, (doubt,) if doubt else ())
+    return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
 
 
 def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
@@ -186,6 +210,8 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         doubts.append(f"no clocks, temperature or energy: {error}")
     if gpu and gpu.mig:
         doubts.append("a MIG slice: its neighbours share the memory system and the power")
+    if gpu and gpu.vgpu:
+        doubts.append("a virtual GPU: other machines share its board")
     device = Device(
         name=properties.name,
         gpu_type=gpu_type,
@@ -200,6 +226,12 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         l2_bytes=getattr(properties, "L2_cache_size", None),
         mig=gpu.mig if gpu else None,
         power_limit_w=gpu.power_limit_w if gpu else None,
+        default_power_limit_w=gpu.default_power_limit_w if gpu else None,
+        max_sm_mhz=gpu.max_sm_mhz if gpu else None,
+        vgpu=gpu.vgpu if gpu else None,
+        ecc=gpu.ecc if gpu else None,
+        persistence=gpu.persistence if gpu else None,
+        simulated=driver.simulated,
     )
     return Found("cuda", device, gpu, tuple(doubt for doubt in doubts if doubt))
 

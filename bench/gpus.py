@@ -38,3 +38,9 @@ def install_hint(capability: Capability) -> str:
     if capability < LEGACY_BELOW:
         return LEGACY_INSTALL
     return "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130"
+
+
+# The power sensor's own error, relative, the same in every measurement: against an external meter
+# (Yang, Adamek, Armour, SC'24, table of results). Nobody has metered the other types.
+SENSOR_ERROR = {"P100": 0.01, "A100": 0.06}
+USUAL_SENSOR_ERROR = 0.05

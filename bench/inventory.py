@@ -6,11 +6,11 @@ import os
 import platform
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import device, gpus, nvml, precision, software
-from bench.meters import energy
-from bench.records import CPU, PRECISIONS, Unsupported
+from bench.meters import energy, sensor
+from bench.records import CPU, PRECISIONS, Sensor, Unsupported
 
 _PACKAGES = ("torch", "transformers", "datasets", "ray", "pyarrow", "nvidia-ml-py")
 
@@ -25,6 +25,7 @@ class Processor:
     energy: str  # how it is metered, or why not
     precisions: tuple[tuple[str, str | None], ...]  # what weakens each; None: nothing
     unsupported: tuple[tuple[str, str], ...]
+    sensor: Sensor | str | None = None  # how its power sensor works, why that is unknown, not asked
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,20 @@ class Inventory:
     driver: str | None
     no_driver: str | None
     packages: tuple[tuple[str, str | None], ...]
+    simulated: bool = False  # the driver is a stand-in: no GPU is real
 
 
-def take() -> Inventory:
-    """Look at this machine. Imports neither torch nor Ray and starts nothing."""
+def take(probe: bool = False) -> Inventory:
+    """Look at this machine. Imports neither torch nor Ray and starts nothing.
+
+    Args:
+        probe: Find out how each GPU's power sensor works, too: half a minute of torch for each.
+    """
     with nvml.driver() as driver:
-        found = [_gpu(gpu) for gpu in driver.gpus()]
-        version, reason = driver.version, driver.reason
+        found = [
+            replace(_gpu(gpu), sensor=_sensor(gpu)) if probe else _gpu(gpu) for gpu in driver.gpus()
+        ]
+        version, reason, simulated = driver.version, driver.reason, driver.simulated
     return Inventory(
         hostname=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
@@ -51,6 +59,7 @@ def take() -> Inventory:
         driver=version,
         no_driver=reason,
         packages=tuple((name, software.installed(name)) for name in _PACKAGES),
+        simulated=simulated,
     )
 
 
@@ -111,6 +120,18 @@ def _cpu() -> Processor:
 def _energy(gpu: nvml.Gpu | None) -> str:
     meter = energy.find_meter(gpu)
     return f"none: {meter.reason}" if isinstance(meter, energy.NoMeter) else meter.method
+
+
+def _sensor(gpu: nvml.Gpu) -> Sensor | str:
+    """How its power sensor works, or why that cannot be found out."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"no torch to load the GPU with: {error}"
+    for index in range(torch.cuda.device_count()):
+        if gpu.uuid.endswith(str(torch.cuda.get_device_properties(index).uuid)):
+            return sensor.probe(gpu, sensor.matrix_products(f"cuda:{index}"))
+    return f"torch {torch.__version__} cannot load this GPU"
 
 
 def _precisions(

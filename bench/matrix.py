@@ -33,6 +33,7 @@ from bench.gpus import COMPUTE_CAPABILITY
 from bench.records import (
     AUTO,
     CPU,
+    ENERGY_PROTOCOLS,
     ENGINES,
     PRECISIONS,
     Cell,
@@ -53,6 +54,7 @@ _RESERVED = (*POSITIONS, "embedded")  # never a folder or file of that name
 _CHOICES = {
     "precision": PRECISIONS,
     "engine": ENGINES,
+    "energy": ENERGY_PROTOCOLS,
     "split": ("train", "validation", "test"),
 }
 # Least and greatest allowed value; the upper ends catch a slip of the unit, such as ms for s.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench import device, engines, nvml, precision, software
 from bench import model as models
-from bench.meters import energy, quality, timing
+from bench.meters import energy, quality, sensor, timing
 from bench.records import (
     ENERGY_NOT_MEASURED,
     Cell,
@@ -68,6 +68,10 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
         yield _stage(request, request.workloads[0], "device")
         try:
             found = device.acquire(request.cell, driver, request.threads)
+            if found.gpu and request.sampling.energy != "quick":
+                yield _stage(request, request.workloads[0], "sensor")
+                load = sensor.matrix_products(found.type)
+                found = replace(found, sensor=sensor.probe(found.gpu, load))
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
@@ -78,7 +82,9 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
                 if isinstance(event, Stage):
                     yield event
                     continue
-                yield replace(event.row, device=found.device, software=versions)
+                yield replace(
+                    event.row, device=found.device, software=versions, sensor=found.sensor
+                )
                 if event.broken:
                     return
 
@@ -149,7 +155,7 @@ def _measure_workload(
     surroundings = device.conditions(before, device.observe(found.gpu))
     peak_memory_bytes = _peak_memory_bytes(found.type)
     yield _stage(request, workload, "energy")
-    used, lost = under(_energy, queue, workload, sampling, found.gpu)
+    used, lost = under(_energy, queue, workload, sampling, found)
     doubts = [
         *found.doubts,
         *timing.doubts(warm, latencies, sampling),
@@ -202,20 +208,23 @@ def _quality_doubts(model: models.Model, known: Quality | None) -> list[str]:
 
 
 def _energy(
-    queue: timing.Queue, workload: Workload, sampling: Sampling, gpu: nvml.Gpu | None
+    queue: timing.Queue, workload: Workload, sampling: Sampling, found: device.Found
 ) -> tuple[Energy, str | None]:
-    """The energy, or why there is none; and how the GPU was lost, if it was."""
+    """The energy, and if the GPU was lost meanwhile, how: what was measured before it stays."""
     try:
-        return energy.measure_energy(
+        used = energy.measure_energy(
             queue.enqueue,
             queue.synchronise,
             samples_per_step=workload.batch_size,
             tokens_per_step=workload.batch_size * workload.prompt_tokens,
             sampling=sampling,
-            meter=energy.find_meter(gpu),
-        ), None
+            meter=energy.find_meter(found.gpu, sensor=found.sensor),
+        )
+    except energy.LostError as error:
+        return error.energy, str(error)
     except nvml.GpuLostError as error:
         return Energy(ENERGY_NOT_MEASURED, reason=str(error)), str(error)
+    return used, None
 
 
 class _CpuQueue:

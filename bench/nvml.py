@@ -4,6 +4,9 @@ A GPU is found by its UUID, never by its index, because CUDA and NVML count in d
 What a GPU can tell is found out by asking it, not by its architecture: a quantity that the GPU or
 its driver does not offer is None, and the driver's own words stand in `Gpu.reasons`. A machine
 without a driver is normal too: it has no GPUs, and `Driver.reason` says why.
+
+Drivers from 470 on are asked in the newest words that they know: a call that NVIDIA has deprecated
+is made only where the newer one does not answer.
 """
 
 from __future__ import annotations
@@ -37,6 +40,27 @@ _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, pynvml.NVML_ERROR_NOT_READY}
 _TRIES = 3
 _PAUSE_S = 0.01
+
+# Counters, in ns, of how long each cause has held the clocks down (nvml.h). The numbers have no
+# name in older pynvml, nor an answer from older drivers, which know the first three.
+_HELD_DOWN = {
+    "power cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
+    "heat": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
+    "sync boost": pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST,
+    "software thermal": 269,
+    "hardware thermal": 270,
+    "power brake": 271,
+}
+# What tells the same where a GPU has none of these fields; deprecated in CUDA 13.
+_VIOLATIONS = {
+    "power cap": pynvml.NVML_PERF_POLICY_POWER,
+    "heat": pynvml.NVML_PERF_POLICY_THERMAL,
+    "sync boost": pynvml.NVML_PERF_POLICY_SYNC_BOOST,
+}
+# Where nvmlFieldValue_t keeps each nvmlValueType_t.
+_MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+# A function of the stand-in for the driver's library that the tests build.
+_SIMULATION = "fakenvml_configure"
 
 # One word before the model ("Tesla", "NVIDIA"), then the words in capitals ("RTX", "PRO") up to
 # the first that has a digit; what follows a hyphen ("-SXM2-16GB") is not part of the model.
@@ -80,6 +104,7 @@ def driver() -> Iterator[Driver]:
         yield Driver(
             version=_persist(pynvml.nvmlSystemGetDriverVersion),
             nvml_version=_persist(pynvml.nvmlSystemGetNVMLVersion),
+            simulated=hasattr(pynvml.nvmlLib, _SIMULATION),
         )
     finally:
         # A driver that fails while closing must not hide what went wrong inside the block.
@@ -94,6 +119,7 @@ class Driver:
     version: str | None = None
     nvml_version: str | None = None
     reason: str | None = None
+    simulated: bool = False  # a stand-in for the driver: no GPU is real
 
     def gpus(self) -> tuple[Gpu, ...]:
         """Every whole GPU that answers and that this process may touch, in NVML's order."""
@@ -176,9 +202,55 @@ class Gpu:
         return self._ask("memory_bytes", lambda: pynvml.nvmlDeviceGetMemoryInfo(self._handle).total)
 
     @property
+    def vgpu(self) -> bool | None:
+        """Whether this is a virtual GPU, which shares its board with other machines.
+
+        A GPU that is passed through to a virtual machine is whole, and none.
+        """
+        mode = self._ask("vgpu", lambda: pynvml.nvmlDeviceGetVirtualizationMode(self._board))
+        return None if mode is None else mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+
+    @property
+    def ecc(self) -> bool | None:
+        """Whether the memory corrects its errors, which costs bandwidth on some GPUs."""
+        modes = self._ask("ecc", lambda: pynvml.nvmlDeviceGetEccMode(self._board))
+        return None if modes is None else bool(modes[0])
+
+    @property
+    def persistence(self) -> bool | None:
+        """Whether the driver stays loaded, and the clocks set, while nobody uses the GPU."""
+        mode = self._ask("persistence", lambda: pynvml.nvmlDeviceGetPersistenceMode(self._board))
+        return None if mode is None else bool(mode)
+
+    @property
     def power_limit_w(self) -> float | None:
         """Enforced power limit, in W."""
         return self._thousandth("power_limit_w", pynvml.nvmlDeviceGetEnforcedPowerLimit)
+
+    @property
+    def default_power_limit_w(self) -> float | None:
+        """Power limit that the vendor set, in W."""
+        return self._thousandth(
+            "default_power_limit_w", pynvml.nvmlDeviceGetPowerManagementDefaultLimit
+        )
+
+    @property
+    def max_sm_mhz(self) -> float | None:
+        """Highest clock of the streaming multiprocessors, in MHz."""
+        return self._ask(
+            "max_sm_mhz",
+            lambda: pynvml.nvmlDeviceGetMaxClockInfo(self._board, pynvml.NVML_CLOCK_SM),
+        )
+
+    def pcie_generation(self) -> int | None:
+        """Generation of the PCIe link; an idle GPU may lower it."""
+        return self._ask(
+            "pcie_generation", lambda: pynvml.nvmlDeviceGetCurrPcieLinkGeneration(self._board)
+        )
+
+    def pcie_width(self) -> int | None:
+        """Lanes of the PCIe link."""
+        return self._ask("pcie_width", lambda: pynvml.nvmlDeviceGetCurrPcieLinkWidth(self._board))
 
     def power_w(self) -> float | None:
         """Power, in W: the last reading that the sensor has published.
@@ -188,12 +260,30 @@ class Gpu:
         """
         return self._thousandth("power_w", pynvml.nvmlDeviceGetPowerUsage)
 
+    def instant_power_w(self) -> float | None:
+        """Power, in W, over the sensor's last 10 to 100 ms on every GPU; drivers from 530."""
+        watts = self._ask("instant_power_w", lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT))
+        return None if watts is None else watts / 1000
+
     def total_energy_j(self) -> float | None:
         """Energy since the driver was loaded, in J.
 
         Pascal has no such counter; Grace Hopper's counts the whole module (zeus, PR 172).
         """
-        return self._thousandth("total_energy_j", pynvml.nvmlDeviceGetTotalEnergyConsumption)
+        millijoules = self._ask(
+            "total_energy_j",
+            lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._board),
+            lambda: self._field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION),
+        )
+        return None if millijoules is None else millijoules / 1000
+
+    def held_down_s(self) -> dict[str, float] | None:
+        """How long each cause has held the clocks down since the driver was loaded, in s.
+
+        Unlike the mask of `clocks_event_reasons`, a difference of these misses nothing between two
+        looks.
+        """
+        return self._ask("held_down_s", self._held_down_by_fields, self._held_down_by_violations)
 
     def sm_mhz(self) -> float | None:
         """Clock of the streaming multiprocessors, in MHz."""
@@ -211,6 +301,12 @@ class Gpu:
             lambda: pynvml.nvmlDeviceGetTemperatureV(self._board, sensor),
             # All that an older driver knows; NVIDIA removes it with CUDA 14.
             lambda: pynvml.nvmlDeviceGetTemperature(self._board, sensor),
+        )
+
+    def memory_temperature_c(self) -> float | None:
+        """Temperature of the memory, in C; HBM only."""
+        return self._ask(
+            "memory_temperature_c", lambda: self._field(pynvml.NVML_FI_DEV_MEMORY_TEMP)
         )
 
     def clocks_event_reasons(self) -> int | None:
@@ -234,6 +330,30 @@ class Gpu:
         )
         return None if running is None else tuple(sorted({p.pid for p in running}.difference(own)))
 
+    def _field(self, field: int) -> Any:
+        """One field value, in NVML's unit."""
+        (found,) = pynvml.nvmlDeviceGetFieldValues(self._board, [field])
+        return _value(found)
+
+    def _held_down_by_fields(self) -> dict[str, float]:
+        fields = pynvml.nvmlDeviceGetFieldValues(self._board, list(_HELD_DOWN.values()))
+        known = {
+            cause: _value(field) / 1e9
+            for cause, field in zip(_HELD_DOWN, fields, strict=True)
+            if field.nvmlReturn == pynvml.NVML_SUCCESS
+        }
+        if not known:
+            raise pynvml.NVMLError(fields[0].nvmlReturn)
+        if "software thermal" in known:
+            known.pop("heat", None)  # The newer counters tell the two kinds apart.
+        return known
+
+    def _held_down_by_violations(self) -> dict[str, float]:
+        return {
+            cause: pynvml.nvmlDeviceGetViolationStatus(self._board, policy).violationTime / 1e9
+            for cause, policy in _VIOLATIONS.items()
+        }
+
     def _clock_mhz(self, name: str, clock: int) -> float | None:
         return self._ask(name, lambda: pynvml.nvmlDeviceGetClockInfo(self._board, clock))
 
@@ -255,6 +375,13 @@ class Gpu:
                 self.reasons.pop(name, None)
                 return answer
         return None
+
+
+def _value(field: Any) -> Any:
+    """The value of an nvmlFieldValue_t; each has a status of its own."""
+    if field.nvmlReturn != pynvml.NVML_SUCCESS:
+        raise pynvml.NVMLError(field.nvmlReturn)
+    return getattr(field.value, _MEMBERS[field.valueType])
 
 
 def _persist(function: Callable[..., T], *arguments: Any) -> T:

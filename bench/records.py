@@ -19,6 +19,7 @@ CPU = "CPU"
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
 ENGINES = ("eager",)
 ENERGY_NOT_MEASURED = "none"
+ENERGY_PROTOCOLS = ("quick", "standard", "certified")
 
 
 class TensorgapError(Exception):
@@ -88,8 +89,13 @@ class Sampling:
         "stop when the 95 % interval of the median is within +- this share of it", default=0.01
     )
     throughput_s: float = column("length of the full-queue run", "s", default=10.0)
-    energy_s: float = column("length of the energy window", "s", default=30.0)
-    idle_s: float = column("length of the idle baseline before the energy window", "s", default=5.0)
+    energy: str = column(
+        "quick: one window; standard: five that share energy_s, idle before and after; certified:"
+        " five of at least 10 s and 50 ticks of the probed sensor, on a GPU warmed until steady",
+        default="standard",
+    )
+    energy_s: float = column("length of all energy windows together", "s", default=30.0)
+    idle_s: float = column("length of an idle baseline beside the energy windows", "s", default=5.0)
     timeout_s: float = column(
         "a stage that takes longer (loading, latency, ...) is ended: TIMED_OUT", "s", default=900.0
     )
@@ -163,6 +169,11 @@ class Device:
         "a MIG slice, whose energy and clocks are the whole GPU's", default=None
     )
     power_limit_w: float | None = column("enforced power limit", "W", default=None)
+    default_power_limit_w: float | None = column("the vendor's power limit", "W", default=None)
+    max_sm_mhz: float | None = column("highest SM clock", "MHz", default=None)
+    vgpu: bool | None = column("a virtual GPU, which shares its board", default=None)
+    ecc: bool | None = column("the memory corrects its errors", default=None)
+    persistence: bool | None = column("the driver stays loaded while idle", default=None)
     simulated: bool = column(
         "true: the GPU is a simulation; no number is a real one", default=False
     )
@@ -234,27 +245,88 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Energy:
-    """Energy over a window of its own, and how it was read."""
+class Sensor:
+    """How the GPU's power sensor works, found by watching it under a load that was known."""
 
-    method: str = column("counter (NVML), power (NVML, integrated), rapl (CPU package) or none")
-    reason: str | None = column("why there is no energy, or no idle power", default=None)
-    per_sample_mj: float | None = column("gross energy per prompt", "mJ", default=None)
-    per_token_mj: float | None = column("gross energy per prompt token", "mJ", default=None)
-    net_per_sample_mj: float | None = column("energy above idle per prompt", "mJ", default=None)
-    window_j: float | None = column("gross energy of the window", "J", default=None)
-    window_s: float | None = column("length of the window", "s", default=None)
-    iterations: int | None = column("forwards in the window", default=None)
-    mean_w: float | None = column("mean power in the window", "W", default=None)
-    idle_w: float | None = column("idle power before the window, context alive", "W", default=None)
-    resolution_s: float | None = column(
-        "longest gap between two changes of the meter: its edges are this uncertain",
+    counter: str = column(
+        "the energy counter: integrating (sees all), part-time (adds up readings that do not),"
+        " inconsistent (disagrees with the readings), unknown, or absent"
+    )
+    reason: str | None = column("why something is unknown, absent or inconsistent", default=None)
+    reading: str | None = column("readings probed: instant or usage", default=None)
+    reading_period_s: float | None = column("a reading is published this often", "s", default=None)
+    reading_window_s: float | None = column("a reading is the mean of this long", "s", default=None)
+    reading_fit: float | None = column(
+        "share of the readings' variance that this window explains", default=None
+    )
+    counter_period_s: float | None = column("the counter moves this often", "s", default=None)
+    counter_window_s: float | None = column(
+        "a step of the counter tells of this long; part-time if less than its period",
         "s",
         default=None,
     )
+    counter_ratio: float | None = column(
+        "power by the counter / by the readings under steady load", default=None
+    )
+    counter_ratio_idle: float | None = column("the same while idle", default=None)
+    probe_s: float | None = column("time that the probe took", "s", default=None)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy over windows of its own, and how it was read."""
+
+    method: str = column("counter (NVML), power (NVML, integrated), rapl (CPU package) or none")
+    reason: str | None = column("why there is no energy, or no idle power", default=None)
+    protocol: str | None = column("quick, standard or certified", default=None)
+    per_sample_mj: float | None = column("gross energy per prompt", "mJ", default=None)
+    per_sample_mj_low: float | None = column(
+        "lower end of its 95 % interval, without the sensor's systematic error", "mJ", default=None
+    )
+    per_sample_mj_high: float | None = column("upper end of that interval", "mJ", default=None)
+    per_sample_mj_samples: tuple[float, ...] | None = column(
+        "gross energy per prompt, window by window", "mJ", default=None
+    )
+    per_token_mj: float | None = column("gross energy per prompt token", "mJ", default=None)
+    net_per_sample_mj: float | None = column("energy above idle per prompt", "mJ", default=None)
+    net_per_token_mj: float | None = column("energy above idle per token", "mJ", default=None)
+    window_j: float | None = column("gross energy of all windows", "J", default=None)
+    window_s: float | None = column("length of all windows", "s", default=None)
+    iterations: float | None = column(
+        "forwards in all windows; a window begins and ends within one", default=None
+    )
+    mean_w: float | None = column("mean power in the windows", "W", default=None)
+    idle_w: float | None = column("idle power beside the windows, context alive", "W", default=None)
+    idle_w_before: float | None = column("idle power before them", "W", default=None)
+    idle_w_after: float | None = column("idle power after them", "W", default=None)
+    resolution_s: float | None = column(
+        "longest gap between two changes of the meter", "s", default=None
+    )
+    ticks: int | None = column("changes of the meter in the windows", default=None)
     uncertainty: float | None = column(
-        "relative: edges of the window against its length, without the sensor's own gain error",
+        "relative: half the 95 % interval; of one window, a tick at either edge", default=None
+    )
+    systematic: float | None = column(
+        "relative: the sensor's own error, the same in each window", default=None
+    )
+    pause_share: float | None = column(
+        "share of the windows in pauses that keep sensor and load out of step; not part of the"
+        " energy",
         default=None,
+    )
+    discrepancy: float | None = column(
+        "star discrepancy of the readings' phases within a forward: near 0, the readings saw all"
+        " of it alike; None where the counter sees all",
+        default=None,
+    )
+    flags: tuple[str, ...] | None = column(
+        "what weakens windows, also those that were measured again", default=None
+    )
+    trace_s: tuple[float, ...] | None = column(
+        "times of the power trace from the first window on, at most 512", "s", default=None
+    )
+    trace_w: tuple[float, ...] | None = column(
+        "power at those times: means, so that their sum is the trace's energy", "W", default=None
     )
 
 
@@ -304,6 +376,14 @@ class Conditions:
     memory_mhz_after: float | None = column("memory clock after", "MHz", default=None)
     temperature_c_before: float | None = column("GPU temperature before", "C", default=None)
     temperature_c_after: float | None = column("GPU temperature after", "C", default=None)
+    memory_temperature_c_after: float | None = column("memory's temperature", "C", default=None)
+    pcie_generation: int | None = column("generation of the PCIe link after", default=None)
+    pcie_width: int | None = column("lanes of the PCIe link after", default=None)
+    held_down_s: float | None = column(
+        "time that power, heat or the board held the clocks down, each cause counted",
+        "s",
+        default=None,
+    )
     clocks_event_reasons: int | None = column("NVML bit mask after", default=None)
     other_processes: int | None = column("foreign compute processes on the GPU", default=None)
 
@@ -325,6 +405,7 @@ class Measurement:
     software: Software | None = None
     weights: Weights | None = None
     timing: Timing | None = None
+    sensor: Sensor | None = None
     energy: Energy | None = None
     quality: Quality | None = None
     conditions: Conditions | None = None

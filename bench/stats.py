@@ -148,6 +148,16 @@ def half_width(summary: Summary) -> float | None:
     return max(summary.p50_high - summary.p50, summary.p50 - summary.p50_low) / summary.p50
 
 
+def student_interval(values: Sequence[float]) -> float:
+    """Half the 95 % interval of the mean of at least two independent values, by Student's t.
+
+    >>> round(student_interval([9.0, 10.0, 11.0, 10.0, 10.0]), 3)
+    0.878
+    """
+    count = len(values)
+    return t_quantile(count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count)
+
+
 def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 0.01) -> bool:
     """Whether the medians of the last two windows of `window_s` agree to a share of `within`.
 

@@ -11,6 +11,7 @@ import click
 
 from bench import __version__
 from bench.inventory import Inventory, Processor
+from bench.records import Sensor
 from jobs import options
 
 _HUB = "https://huggingface.co"
@@ -19,7 +20,12 @@ _HUB_TIMEOUT_S = 3.0
 
 @click.command("doctor")
 @options.address
-def command(address: str | None) -> None:
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Also find out how the power sensor of each GPU here works: half a minute each.",
+)
+def command(address: str | None, probe: bool) -> None:
     """Show devices, their types and precisions, energy meters, versions, and the model hub.
 
     Without --address it looks at this machine and starts nothing; with it, each node of the
@@ -27,20 +33,23 @@ def command(address: str | None) -> None:
 
     \b
     tensorgap doctor
+    tensorgap doctor --probe
     tensorgap doctor --address auto
     """
+    if probe and address:
+        raise click.UsageError("--probe looks at this machine only: leave out --address")
     click.echo(f"tensorgap {__version__}")
-    for found in _inventories(address):
+    for found in _inventories(address, probe):
         click.echo("")
         click.echo(found if isinstance(found, str) else "\n".join(_describe(found)))
     click.echo(f"\nmodel hub  {_hub()}")
 
 
-def _inventories(address: str | None) -> Iterable[Inventory | str]:
+def _inventories(address: str | None, probe: bool) -> Iterable[Inventory | str]:
     if address is None:
         from bench import inventory
 
-        return [inventory.take()]
+        return [inventory.take(probe)]
     from cluster import nodes
     from cluster.session import session
 
@@ -51,6 +60,8 @@ def _inventories(address: str | None) -> Iterable[Inventory | str]:
 def _describe(found: Inventory) -> Iterable[str]:
     yield f"{found.hostname}  {found.system}"
     driver = f"{found.driver}" if found.driver else f"none: {found.no_driver}"
+    if found.simulated:
+        driver += "  (simulated: no GPU here is real)"
     yield f"  NVIDIA driver  {driver}"
     versions = ", ".join(f"{name} {version or 'absent'}" for name, version in found.packages)
     yield f"  packages       {versions}"
@@ -61,6 +72,8 @@ def _describe(found: Inventory) -> Iterable[str]:
 def _describe_processor(processor: Processor) -> Iterable[str]:
     yield f"  {processor.gpu_type}  {processor.name}  ({processor.detail})"
     yield f"    energy      {processor.energy}"
+    if processor.sensor is not None:
+        yield f"    sensor      {_sensor(processor.sensor)}"
     native = [name for name, doubt in processor.precisions if doubt is None]
     yield f"    precisions  {', '.join(native)}"
     for name, doubt in processor.precisions:
@@ -68,6 +81,23 @@ def _describe_processor(processor: Processor) -> Iterable[str]:
             yield f"    doubtful    {name}: {doubt}"
     for name, reason in processor.unsupported:
         yield f"    unsupported {name}: {reason}"
+
+
+def _sensor(found: Sensor | str) -> str:
+    """How a power sensor works, in one line."""
+    if isinstance(found, str):
+        return f"not probed: {found}"
+    counter = f"counter {found.counter}"
+    if found.counter_period_s:
+        counter += f", every {_ms(found.counter_period_s)}"
+    readings = f"{found.reading} readings every {_ms(found.reading_period_s)}"
+    readings += f", each the mean of {_ms(found.reading_window_s)}"
+    reason = f" ({found.reason})" if found.reason else ""
+    return f"{counter}; {readings}{reason}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "?" if seconds is None else f"{1000 * seconds:.0f} ms"
 
 
 def _hub() -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from bench import matrix as matrices
+from bench.meters import energy
 from bench.records import Cell, Matrix, Measurement, Outcome, Sampling, Stage
 
 START_S = 10.0  # a process, its imports and a model
@@ -20,8 +21,7 @@ def longest_s(sampling: Sampling) -> float:
         sampling.warmup_max_s
         + sampling.latency_max_s
         + sampling.throughput_s
-        + sampling.idle_s
-        + sampling.energy_s
+        + energy.longest_s(sampling)
     )
 
 

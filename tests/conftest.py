@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import fakenvml
 import pynvml
 import pytest
+
+from bench import nvml
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,17 @@ def fake_nvml(
         return driver
 
     return load
+
+
+@pytest.fixture
+def open_gpu(
+    fake_nvml: Callable[..., fakenvml.FakeDriver],
+) -> Iterator[Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]]:
+    """A function that gives a fake driver with its first GPU, for as long as the test lasts."""
+    with ExitStack() as stack:
+
+        def open_gpu(*lines: str) -> tuple[fakenvml.FakeDriver, nvml.Gpu]:
+            fake = fake_nvml(*lines)
+            return fake, stack.enter_context(nvml.driver()).gpus()[0]
+
+        yield open_gpu

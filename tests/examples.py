@@ -21,6 +21,7 @@ from bench.records import (
     Measurement,
     Outcome,
     Quality,
+    Sensor,
     Software,
     Timing,
     Weights,
@@ -33,7 +34,7 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("fixed")
 
 ASKED = (records.Cell, records.Workload, records.Sampling, records.QualityPlan)
-FOUND = (Device, Software, Weights, Timing, Energy, Quality, Conditions)
+FOUND = (Device, Software, Weights, Timing, Sensor, Energy, Quality, Conditions)
 
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 

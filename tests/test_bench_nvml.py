@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -196,7 +197,9 @@ def test_withheld_gpus_are_left_out(fake_nvml: FakeNvml) -> None:
         ("v100", "V100", "7.0", 16, 300, True, None),
         ("t4", "T4", "7.5", 16, 70, True, None),
         ("a100", "A100", "8.0", 40, 400, True, False),
+        ("l4", "L4", "8.9", 24, 72, True, None),
         ("h100", "H100", "9.0", 80, 350, True, False),
+        ("h200", "H200", "9.0", 141, 700, True, False),
     ],
 )
 def test_each_generation_tells_what_it_has(
@@ -216,6 +219,13 @@ def test_each_generation_tells_what_it_has(
         assert (gpu.memory_bytes, gpu.power_limit_w) == (gib * GIB, limit_w)
         assert (gpu.total_energy_j() is not None) is counter
         assert gpu.mig is mig
+        assert (gpu.vgpu, gpu.ecc, gpu.persistence) == (False, True, True)
+        assert (gpu.default_power_limit_w, gpu.max_sm_mhz) == (limit_w, 1380)
+        assert (gpu.pcie_generation(), gpu.pcie_width()) == (
+            {"8": 4, "9": 5}.get(compute_capability[0], 3),
+            16,
+        )
+        assert gpu.instant_power_w() is not None
         assert ("total_energy_j" in gpu.reasons) is not counter
         assert ("mig" in gpu.reasons) is (mig is None)
 
@@ -242,7 +252,15 @@ def test_units_are_si(fake_nvml: FakeNvml) -> None:
     [
         ("GetPowerUsage", "power_w", 3, "Not Supported"),
         ("GetEnforcedPowerLimit", "power_limit_w", 3, "Not Supported"),
-        ("GetTotalEnergyConsumption", "total_energy_j", 13, "Function Not Found"),
+        ("GetEccMode", "ecc", 3, "Not Supported"),
+        ("GetPersistenceMode", "persistence", 4, "Insufficient Permissions"),
+        ("GetVirtualizationMode", "vgpu", 3, "Not Supported"),
+        ("GetPowerManagementDefaultLimit", "default_power_limit_w", 3, "Not Supported"),
+        ("GetMaxClockInfo", "max_sm_mhz", 3, "Not Supported"),
+        ("GetCurrPcieLinkGeneration", "pcie_generation", 3, "Not Supported"),
+        ("GetCurrPcieLinkWidth", "pcie_width", 13, "Function Not Found"),
+        ("GetFieldValues", "instant_power_w", 13, "Function Not Found"),
+        ("GetFieldValues", "memory_temperature_c", 3, "Not Supported"),
         ("GetClockInfo", "sm_mhz", 4, "Insufficient Permissions"),
         ("GetClockInfo", "memory_mhz", 999, "Unknown Error"),
         ("GetTemperature*", "temperature_c", 3, "Not Supported"),
@@ -266,6 +284,8 @@ def test_what_a_gpu_cannot_tell_is_none_with_the_reason(
     [
         ("GetTemperatureV", "temperature_c"),
         ("GetCurrentClocksEventReasons", "clocks_event_reasons"),
+        ("GetTotalEnergyConsumption", "total_energy_j"),
+        ("GetFieldValues", "held_down_s"),
     ],
 )
 def test_an_older_driver_is_asked_in_its_own_words(
@@ -277,9 +297,92 @@ def test_an_older_driver_is_asked_in_its_own_words(
     with nvml.driver() as driver:
         (gpu,) = driver.gpus()
         expected = getattr(gpu, name)()
+        if name == "held_down_s":  # The older call knows neither kind of heat apart.
+            expected = {"power cap": 10, "heat": 0, "sync boost": 0}
         fake.fault(f"nvmlDevice{function}:-1:13:0")
         assert getattr(gpu, name)() == expected is not None
         assert name not in gpu.reasons
+
+
+def test_each_cause_that_holds_the_clocks_down_is_timed(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1", "throttle = 24:2:5")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        fake.advance(4)
+        held_s = gpu.held_down_s()
+        # 0x4 and 0x20: power cap and heat by software, for 2 of these 4 s.
+        assert held_s == pytest.approx(
+            {
+                "power cap": 2,
+                "sync boost": 0,
+                "software thermal": 2,
+                "hardware thermal": 0,
+                "power brake": 0,
+            }
+        )
+        fake.advance(6)
+        assert gpu.held_down_s() == pytest.approx({cause: s and 3 for cause, s in held_s.items()})
+
+
+@pytest.mark.parametrize(
+    ("version", "instant", "heat"),
+    [
+        ("470.82.01", False, {"heat"}),
+        ("510.47.03", False, {"heat"}),
+        ("530.30.02", True, {"heat"}),
+        ("550.54.15", True, {"heat"}),
+        ("580.65.06", True, {"software thermal", "hardware thermal", "power brake"}),
+    ],
+)
+def test_every_driver_from_470_on_tells_what_it_knows(
+    fake_nvml: FakeNvml, version: str, instant: bool, heat: set[str]
+) -> None:
+    fake = fake_nvml("gpu = a100", "virtual = 1", f"driver = {version}", "extra_pid = 4194000")
+    fake.set_power(200)
+    fake.advance(10)
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert (gpu.instant_power_w() is not None) is instant
+        assert set(gpu.held_down_s() or ()) == {"power cap", "sync boost"} | heat
+        for ask in (gpu.power_w, gpu.total_energy_j, gpu.temperature_c, gpu.clocks_event_reasons):
+            assert ask() is not None
+        assert gpu.foreign_processes({os.getpid()}) == (4194000,)
+
+
+@pytest.mark.parametrize(
+    ("driver", "mean_of_1_s"), [("525.60.13", True), ("530.30.02", False), ("580.65.06", True)]
+)
+def test_adas_usage_is_as_its_driver_gives_it(
+    fake_nvml: FakeNvml, driver: str, mean_of_1_s: bool
+) -> None:
+    fake = fake_nvml("gpu = l4", "virtual = 1", f"driver = {driver}", "noise_w = 0", "idle_w = 16")
+    fake.advance(2)
+    fake.set_power(66)
+    fake.advance(0.5)
+    with nvml.driver() as opened:
+        watts = opened.gpus()[0].power_w()
+    assert watts == pytest.approx(16 + 50 * 0.5 if mean_of_1_s else 66, abs=5)
+
+
+def test_the_simulation_says_that_it_is_one(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100")
+    with nvml.driver() as driver:
+        assert driver.simulated
+
+
+def test_pynvml_and_the_fake_agree_on_the_structs() -> None:
+    # The fake asserts the same sizes when it is compiled.
+    sizes = {
+        pynvml.c_nvmlFieldValue_t: 40,
+        pynvml.c_nvmlProcessInfo_v3_t: 24,
+        pynvml.nvmlPciInfo_t: 68,
+        pynvml.c_nvmlMemory_v2_t: 40,
+        pynvml.c_nvmlTemperature_v1_t: 12,
+        pynvml.c_nvmlViolationTime_t: 16,
+    }
+    assert {kind: ctypes.sizeof(kind) for kind in sizes} == sizes
+    value = pynvml.c_nvmlFieldValue_t
+    assert (value.valueType.offset, value.nvmlReturn.offset, value.value.offset) == (24, 28, 32)
 
 
 def test_the_mask_of_the_clocks_passes_through(fake_nvml: FakeNvml) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+
+from bench.meters import energy
 from bench.records import CPU, Cell, Measurement, Outcome, Sampling, Stage, Workload
 from jobs import progress
 from jobs.progress import Progress
@@ -67,6 +70,15 @@ def test_it_knows_which_cell_is_where() -> None:
 
 def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:
     sampling = Sampling(
-        warmup_max_s=1, latency_max_s=2, throughput_s=4, idle_s=8, energy_s=16, latency_min_s=0
+        warmup_max_s=1,
+        latency_max_s=2,
+        throughput_s=4,
+        idle_s=8,
+        energy="quick",
+        energy_s=16,
+        latency_min_s=0,
     )
     assert progress.longest_s(sampling) == 31
+    # Idle before and after, and each window measured again.
+    standard = dataclasses.replace(sampling, energy="standard")
+    assert progress.longest_s(standard) == 1 + 2 + 4 + 2 * 8 + energy.SETTLE_S + 2 * 16

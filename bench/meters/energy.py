@@ -1,98 +1,147 @@
-"""Energy of a forward pass: a window of steady load, read from the best meter that answers.
+"""Energy of a forward pass: windows of steady load, read from the best meter that answers.
 
-What happens, in order:
+What happens, in order, and how long by `sampling.energy`:
 
-    pause SETTLE_S                 a register may still average the work before
-    idle  sampling.idle_s          the context alive, nothing running: idle power
-    load  SETTLE_S                 clocks, temperature and averaging registers settle
-    load  sampling.energy_s        the window
-    load  TAIL_S                   the meter ticks past the end of the window
+    idle     idle_s                the context alive, nothing running: idle power
+    load     SETTLE_S              certified: at least WARM_S and until clock and heat are steady
+    window   energy_s              standard: five of a fifth of it; certified: five of at least
+                                   10 s, 50 ticks of the meter and 400 forwards
+    idle     idle_s                not quick
 
 A meter publishes a new value every 10 to 100 ms and hides what lies between, so the difference of
 two readings taken at will is wrong by up to a tick at either end: simulated sensors lost 59 to 81 %
-of one 10 ms forward, and 4 % of the first second. Here a thread polls the meter, energy is known at
-the ticks that it saw and linear between them, and the window runs from the end of one iteration to
-the end of another, so that the iterations in it are whole.
+of one 10 ms forward, and 4 % of the first second. Here a window begins and ends at ticks that were
+seen, and the forwards between them are counted with their fractions.
 
-Energy is gross (all that the device drew) and net (less idle power for as long). The sensor's own
-gain error, about 5 % on many boards (Yang, Adamek, Armour, SC'24), is in both and is not part of
-`uncertainty`. An unusable meter gives the method "none" and the reason, never a number.
+A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can fall in step
+with the load and see the same part of each forward: errors of 30 % in simulation. Where that can
+be, short pauses move the phase of the load by the golden ratio of a period, which covers all phases
+evenly. What was seen of them is taken off, and `discrepancy` tells how even the phases became.
+
+Energy is gross (all that the device drew) and net (less idle power for as long). The interval is
+Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
+about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every window and stands apart
+in `systematic`. What weakens a window is a flag; such a window is measured once more, then kept
+with its flag. An unusable meter gives the method "none" and the reason, never a number.
 """
 
 from __future__ import annotations
 
-import bisect
+import math
+import os
+import random
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from threading import Event
 from typing import NamedTuple
 
-from bench.nvml import Gpu
-from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling
+from bench import gpus, stats
+from bench.meters import rapl
+from bench.meters import sensor as sensors
+from bench.meters.polling import Clock, Reading, SystemClock, Tick, period_s, ticks
+from bench.meters.windows import (
+    Course,
+    Mark,
+    UnusableError,
+    Window,
+    counted_ticks,
+    cut,
+    golden_pause_s,
+    star_discrepancy,
+    summed_ticks,
+    thinned,
+)
+from bench.nvml import Gpu, GpuLostError
+from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling, Sensor
 
-POLL_S = 0.01  # The fastest GPU sensor known ticks every 20 ms (P100, V100).
+COUNTER, POWER, RAPL = "counter", "power", "rapl"
+
+# A quarter of the fastest GPU sensor known, which ticks every 20 ms (P100, V100).
+POLL_S = 0.005
+LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
 SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
-DOUBTFUL_UNCERTAINTY = 0.05  # As large as the gain error of many boards' sensors.
-TAIL_S = 0.3  # Three ticks of the slowest counter known, 100 ms.
+WARM_S, WARM_MAX_S = 30.0, 120.0
+STEADY_S = 10.0  # clocks and heat are steady if they were for so long
+SLOWEST_TICK_S = 0.1
+RESTART_S = 3 * SLOWEST_TICK_S
 DRAIN_EVERY_S = 0.1  # Rare enough that waiting for the device costs well under 0.1 % of the load.
 
+WINDOWS = 5
+CERTIFIED_S, CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 10.0, 50, 400
+CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
 
-class UnusableError(Exception):
-    """What the meter gave is no measurement; the text says why."""
+SILVER = 2**0.5 - 1
+# A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
+# shall have so many phases, and a phase so many ticks.
+PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
+RECENT_TICKS = 20  # of which the time of the next one is told
+# The shortest window of a reading known, for a sensor that was not probed (P100, V100).
+SHORTEST_READING_S = 0.01
+
+DOUBTFUL_UNCERTAINTY = 0.03
+FEWEST_TICKS = 10
+CLOCK_SPREAD, DRIFT_C, MISSED_SHARE, AGREEMENT = 0.02, 3.0, 0.02, 0.05
+EVEN_PHASES = 0.1
+IDLE_AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor resolves
 
 
-class Reading(NamedTuple):
-    """What the meter showed, in J or W, at a time of `time.perf_counter`, in s."""
+class LostError(GpuLostError):
+    """The GPU was lost; `energy` is what had been measured until then."""
 
-    time_s: float
-    value: float
-
-
-class Mark(NamedTuple):
-    """How many iterations the device had finished at a time of `time.perf_counter`, in s."""
-
-    time_s: float
-    iterations: int
+    def __init__(self, text: str, energy: Energy) -> None:
+        super().__init__(text)
+        self.energy = energy
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Energy since some beginning, in J, known at `times_s` and taken as linear between them."""
+class State(NamedTuple):
+    """What a GPU tells beside its energy; None where it does not."""
 
-    times_s: tuple[float, ...]
-    joules: tuple[float, ...]
-    ticks_s: tuple[float, ...]  # when the meter published a new value
-
-    def at(self, time_s: float) -> float:
-        """Energy until a time within the curve, in J."""
-        after = min(max(bisect.bisect_right(self.times_s, time_s), 1), len(self.times_s) - 1)
-        (start, end), (low, high) = (x[after - 1 : after + 1] for x in (self.times_s, self.joules))
-        return low + (high - low) * (time_s - start) / (end - start)
-
-    def resolution_s(self, start_s: float, end_s: float) -> float:
-        """Longest gap between two ticks from the one before `start_s` to the one after `end_s`.
-
-        A meter that never ticked leaves the whole curve as one gap: it may be stuck.
-        """
-        ticks = (self.times_s[0], *self.ticks_s, self.times_s[-1])
-        first = bisect.bisect_right(ticks, start_s) - 1
-        last = bisect.bisect_left(ticks, end_s)
-        return max(after - before for before, after in pairwise(ticks[first : last + 1]))
+    sm_mhz: float | None
+    temperature_c: float | None
+    held_down_s: dict[str, float] | None
+    foreign: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
 class Meter:
-    """A sensor of energy: what `read` gives, in J or W or None, is made into energy by `curve`."""
+    """A sensor of energy: what it reads, and what is known of it."""
 
     method: str
-    read: Callable[[], float | None]
-    curve: Callable[[Sequence[Reading]], Curve]
+    read_j: Callable[[], float | None] | None = None  # a counter, in J
+    read_w: Callable[[], float | None] | None = None
+    look: Callable[[], State] | None = None
+    systematic: float | None = None
+    sensor: Sensor | None = None
+    reason: str | None = None  # why it is not a better one
+
+    @property
+    def period_s(self) -> float | None:
+        """How often it ticks, as far as it was probed."""
+        if self.sensor is None:
+            return None
+        if self.method == COUNTER:
+            return self.sensor.counter_period_s
+        return self.sensor.reading_period_s
+
+    def sees_all(self, method: str) -> bool:
+        """Whether no part of the load escapes it."""
+        if method == RAPL or (method == COUNTER and self.sensor is None):
+            return True
+        if self.sensor is None:
+            return False
+        if method == COUNTER:
+            return self.sensor.counter == sensors.INTEGRATING
+        window_s, every_s = self.sensor.reading_window_s, self.sensor.reading_period_s
+        return bool(window_s and every_s and window_s >= 0.9 * every_s)
+
+    def may_lock(self, iteration_s: float) -> bool:
+        """Whether forwards of this length are long enough for its readings to tell apart."""
+        window_s = self.sensor.reading_window_s if self.sensor else None
+        # A hundred forwards in one reading leave a hundredth of one to chance.
+        return iteration_s > (window_s or SHORTEST_READING_S) / 100
 
 
 @dataclass(frozen=True)
@@ -102,30 +151,49 @@ class NoMeter:
     reason: str
 
 
-@dataclass(frozen=True)
-class Window:
-    """Energy of a whole number of iterations."""
+@dataclass
+class Recording:
+    """What was read while something ran."""
 
-    joules: float
-    seconds: float
-    iterations: int
-    resolution_s: float
+    joules: list[Reading] = field(default_factory=list)
+    watts: list[Reading] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    failed: int = 0
+    lost: GpuLostError | None = None
 
 
-def find_meter(gpu: Gpu | None, powercap: Path = Path("/sys/class/powercap")) -> Meter | NoMeter:
+def find_meter(
+    gpu: Gpu | None, powercap: Path = rapl.POWERCAP, sensor: Sensor | None = None
+) -> Meter | NoMeter:
     """The best meter that answers: of the GPU, or of the CPU packages where `gpu` is None.
 
     Raises:
         GpuLostError: The GPU is lost.
     """
     if gpu is None:
-        return _find_rapl(powercap)
+        read_j = rapl.reader(powercap)
+        return NoMeter(read_j) if isinstance(read_j, str) else Meter(RAPL, read_j=read_j)
     if gpu.mig:
         return NoMeter("NVML measures the energy of the whole GPU, which MIG slices share")
-    if gpu.total_energy_j() is not None:
-        return Meter("counter", gpu.total_energy_j, counter_curve)
-    if gpu.power_w() is not None:
-        return Meter("power", gpu.power_w, power_curve)
+    if gpu.vgpu:
+        return NoMeter("NVML measures the energy of the whole GPU, which virtual GPUs share")
+    reader = sensors.power_reader(gpu)
+    counter = Meter(
+        COUNTER,
+        read_j=gpu.total_energy_j,
+        read_w=reader[1] if reader else None,
+        look=lambda: _look(gpu),
+        systematic=gpus.SENSOR_ERROR.get(gpu.gpu_type, gpus.USUAL_SENSOR_ERROR),
+        sensor=sensor,
+    )
+    counts = gpu.total_energy_j() is not None
+    doubtful = sensor is not None and sensor.counter == sensors.INCONSISTENT
+    if counts and not (doubtful and reader):
+        return counter
+    if reader:
+        why = sensor.reason if doubtful and sensor else None
+        return replace(counter, method=POWER, read_j=None, reason=why)
     return NoMeter(
         f"NVML gives neither the energy of this GPU ({gpu.reasons['total_energy_j']}) "
         f"nor its power ({gpu.reasons['power_w']})"
@@ -140,45 +208,34 @@ def measure_energy(
     tokens_per_step: int,
     sampling: Sampling,
     meter: Meter | NoMeter,
+    clock: Clock | None = None,
 ) -> Energy:
     """Measure the energy of `step`, which enqueues one forward; `drain` waits for the device.
 
     Raises:
-        GpuLostError: The GPU was lost meanwhile.
+        LostError: The GPU was lost meanwhile.
     """
     if isinstance(meter, NoMeter):
         return Energy(ENERGY_NOT_MEASURED, reason=meter.reason)
-    drain()
-    idle_w, idle_reason = _idle_power(meter, sampling.idle_s)
-    one_by_one = _load(step, drain, DRAIN_EVERY_S, per_drain=1)
-    per_drain = one_by_one[-1].iterations
-    with _polled(meter) as readings:
-        _load(step, drain, SETTLE_S, per_drain)
-        marks = _load(step, drain, sampling.energy_s, per_drain)
-        _load(step, drain, TAIL_S, per_drain)
+    session = _Session(step, drain, meter, sampling, clock or SystemClock())
     try:
-        window = whole_iterations(meter.curve(readings), marks)
-    except UnusableError as error:
-        return Energy(ENERGY_NOT_MEASURED, reason=str(error))
+        session.run()
+    except Exception as error:
+        lost = error if isinstance(error, GpuLostError) else session.lost()
+        if lost is None:
+            raise
+        raise LostError(str(lost), session.energy(samples_per_step, tokens_per_step)) from error
+    return session.energy(samples_per_step, tokens_per_step)
 
-    samples = window.iterations * samples_per_step
-    return Energy(
-        method=meter.method,
-        reason=idle_reason,
-        per_sample_mj=1000 * window.joules / samples,
-        per_token_mj=1000 * window.joules / (window.iterations * tokens_per_step),
-        net_per_sample_mj=(
-            None if idle_w is None else 1000 * (window.joules - idle_w * window.seconds) / samples
-        ),
-        window_j=window.joules,
-        window_s=window.seconds,
-        iterations=window.iterations,
-        mean_w=window.joules / window.seconds,
-        idle_w=idle_w,
-        resolution_s=window.resolution_s,
-        # Either edge lies somewhere within a gap between two ticks.
-        uncertainty=2 * window.resolution_s / window.seconds,
-    )
+
+def longest_s(sampling: Sampling) -> float:
+    """How long the energy of one row takes at most, with every window measured again."""
+    if sampling.energy == "quick":
+        return sampling.idle_s + sampling.energy_s
+    each_s, warm_s = sampling.energy_s / WINDOWS, SETTLE_S
+    if sampling.energy == "certified":
+        each_s, warm_s = min(max(each_s, CERTIFIED_S), CERTIFIED_MAX_S), WARM_MAX_S
+    return 2 * sampling.idle_s + warm_s + 2 * WINDOWS * each_s
 
 
 def doubts(found: Energy) -> list[str]:
@@ -188,178 +245,440 @@ def doubts(found: Energy) -> list[str]:
     weak = [found.reason] if found.reason else []
     if found.uncertainty is not None and found.uncertainty > DOUBTFUL_UNCERTAINTY:
         weak.append(
-            f"energy within +-{found.uncertainty:.0%}: the window of {found.window_s:.1f} s is "
-            f"short for a meter that ticks every {found.resolution_s:.2f} s (sampling.energy_s)"
+            f"energy within +-{found.uncertainty:.1%}: {found.window_s:.1f} s of windows for a "
+            f"meter that ticks every {found.resolution_s:.2f} s (sampling.energy_s)"
         )
-    return weak
+    return weak + [f"energy: {flag}" for flag in found.flags or ()]
 
 
-def counter_curve(readings: Sequence[Reading]) -> Curve:
-    """Energy from a counter, in J, at its ticks: halfway between the old value and the new one.
+# ----------------------------------------------------------------------------- the protocol
 
-    Raises:
-        UnusableError: The counter went backwards, or ticked less than twice.
-    """
-    ticks = []
-    for before, after in pairwise(readings):
-        if after.value < before.value:
-            raise UnusableError(
-                f"the energy counter went backwards, from {before.value} J to {after.value} J"
+
+@dataclass
+class _Session:
+    """One measurement while it goes on: what it has found stays if the GPU is lost."""
+
+    step: Callable[[], object]
+    drain: Callable[[], object]
+    meter: Meter
+    sampling: Sampling
+    clock: Clock
+    method: str = ""
+    per_drain: int = 1
+    iteration_s: float = 0.0
+    idle: list[Recording] = field(default_factory=list)
+    kept: list[Recording] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    unusable: str | None = None
+    pauses: int = 0
+    aimed_s: float = 0.0  # the tick that the last pause was meant for
+    random: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def run(self) -> None:
+        """Idle, load, windows, idle."""
+        self.method = self.meter.method
+        if self.meter.reason:
+            self.flags.append(f"{self.meter.reason}: readings of power are used instead")
+        quick, certified = (self.sampling.energy == name for name in ("quick", "certified"))
+        self.drain()
+        self._idle()
+        self._pace()
+        self._warm_up(certified)
+        hopeless: set[str] = set()
+        for number in range(1, self._windows() + 1):
+            recording = self._window()
+            found = self._flags_of(recording)
+            if not quick and not hopeless.issuperset(map(_kind, found)):
+                self.flags += [f"window {number}, measured again: {flag}" for flag in found]
+                self.kept.remove(recording)
+                found = self._flags_of(self._window())
+                # What came again will come again: no third time, nor in the windows to come.
+                hopeless.update(map(_kind, found))
+            self.flags += [f"window {number}: {flag}" for flag in found]
+        if not quick:
+            self._idle()
+
+    def lost(self) -> GpuLostError | None:
+        """Whether the GPU is lost, which also fails the forward, in less clear words."""
+        try:
+            for read in (self.meter.read_j, self.meter.read_w):
+                if read:
+                    read()
+        except GpuLostError as error:
+            return error
+        return None
+
+    def energy(self, samples_per_step: int, tokens_per_step: int) -> Energy:
+        """The record of what was found so far."""
+        windows = [window for window in map(self._evaluated, self.kept) if window]
+        if not windows:
+            why = self.unusable or "the GPU was lost before a window was complete"
+            return Energy(ENERGY_NOT_MEASURED, reason=why, flags=tuple(self.flags) or None)
+        joules, seconds = sum(w.joules for w in windows), sum(w.seconds for w in windows)
+        iterations = sum(w.iterations for w in windows)
+        samples, tokens = iterations * samples_per_step, iterations * tokens_per_step
+        each_mj = [1000 * w.joules / (w.iterations * samples_per_step) for w in windows]
+        mean_mj = sum(each_mj) / len(each_mj)
+        resolution_s = max(w.resolution_s for w in windows)
+        if len(windows) == 1:
+            # Nothing tells how windows scatter; a tick at either edge is the most that it can be.
+            uncertainty = 2 * resolution_s / seconds
+        else:
+            edge = sum(w.edge_s / w.seconds for w in windows) / len(windows)
+            uncertainty = math.hypot(stats.student_interval(each_mj) / mean_mj, edge)
+        idle_w, idle_reason = self._idle_w()
+        net_j = None if idle_w is None else joules - idle_w * seconds
+        pause_s = sum(w.pause_s for w in windows)
+        readings = [reading for recording in self.kept for reading in recording.watts]
+        trace = thinned(readings) if readings else None
+        return Energy(
+            method=self.method,
+            reason=idle_reason,
+            protocol=self.sampling.energy,
+            per_sample_mj=mean_mj,
+            per_sample_mj_low=mean_mj * (1 - uncertainty),
+            per_sample_mj_high=mean_mj * (1 + uncertainty),
+            per_sample_mj_samples=tuple(each_mj),
+            per_token_mj=mean_mj * samples_per_step / tokens_per_step,
+            net_per_sample_mj=None if net_j is None else 1000 * net_j / samples,
+            net_per_token_mj=None if net_j is None else 1000 * net_j / tokens,
+            window_j=joules,
+            window_s=seconds,
+            iterations=iterations,
+            mean_w=joules / seconds,
+            idle_w=idle_w,
+            idle_w_before=self._mean_w(self.idle[0]) if self.idle else None,
+            idle_w_after=self._mean_w(self.idle[1]) if len(self.idle) > 1 else None,
+            resolution_s=resolution_s,
+            ticks=sum(w.ticks for w in windows),
+            uncertainty=uncertainty,
+            systematic=self.meter.systematic,
+            pause_share=pause_s / (seconds + pause_s),
+            discrepancy=max(w.discrepancy for w in windows)
+            if self._lockable(self.method)
+            else None,
+            flags=tuple(self.flags) or None,
+            trace_s=tuple(r.time_s - readings[0].time_s for r in trace) if trace else None,
+            trace_w=tuple(r.value for r in trace) if trace else None,
+        )
+
+    def _idle(self) -> None:
+        if not self.sampling.idle_s:
+            return
+        self.clock.sleep(SETTLE_S)
+        with self._recorded() as recording:
+            self.clock.sleep(self.sampling.idle_s)
+        self.idle.append(recording)
+        counter_w, readings_w = self._mean_w(recording), _mean(recording.watts)
+        if self.method != COUNTER or counter_w is None or readings_w is None:
+            return
+        if abs(counter_w - readings_w) > max(IDLE_AGREEMENT_W, AGREEMENT * readings_w):
+            each = f"the counter gave {counter_w:.1f} W, the readings {readings_w:.1f} W"
+            self.flags.append(f"while idle {each}")
+
+    def _pace(self) -> None:
+        """How long a forward takes, and how often to wait for the device."""
+        marks = self._load(DRAIN_EVERY_S)
+        self.iteration_s = (marks[-1].time_s - marks[0].time_s) / marks[-1].iterations
+        self.per_drain = max(1, int(DRAIN_EVERY_S / self.iteration_s))
+
+    @property
+    def period_s(self) -> float:
+        """How often the meter ticks: as probed, or as seen while idle."""
+        if self.meter.period_s:
+            return self.meter.period_s
+        idle = self.idle[0] if self.idle else Recording()
+        seen = period_s(ticks(idle.joules if self.method == COUNTER else idle.watts))
+        return seen or SLOWEST_TICK_S
+
+    def _warm_up(self, thoroughly: bool) -> None:
+        self._load(SETTLE_S)
+        if not (thoroughly and self.meter.look):
+            return
+        looks = [(self.clock.now(), self.meter.look())]
+        start_s = looks[0][0]
+        while True:
+            self._load(1.0)
+            now_s = self.clock.now()
+            looks.append((now_s, self.meter.look()))
+            recent = [state for time_s, state in looks if time_s >= now_s - STEADY_S]
+            steady = _clock_spread(recent) <= CLOCK_SPREAD and _drift_c(recent) <= 1.0
+            if now_s >= start_s + WARM_S and steady:
+                return
+            if now_s >= start_s + WARM_MAX_S:
+                self.flags.append(f"clock and temperature not steady after {WARM_MAX_S:.0f} s")
+                return
+
+    def _windows(self) -> int:
+        return 1 if self.sampling.energy == "quick" else WINDOWS
+
+    def _window(self) -> Recording:
+        """One window, at a phase of the meter that is left to chance."""
+        self.clock.sleep(self.random.uniform(0, self.period_s))
+        averaged = self.meter.sensor is not None and self.meter.sensor.reading == "usage"
+        self._load(1.0 if averaged else RESTART_S)
+        with self._recorded() as recording:
+            self.kept.append(recording)  # What there is of it stays if the GPU is lost.
+            self._load(self._window_s(), recording, self._rephases())
+        return recording
+
+    def _window_s(self) -> float:
+        each_s = self.sampling.energy_s / self._windows()
+        if self.sampling.energy != "certified":
+            return each_s
+        ticks_s = CERTIFIED_TICKS * (self.period_s)
+        iterations_s = CERTIFIED_ITERATIONS * self.iteration_s
+        return min(max(each_s, CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s), CERTIFIED_MAX_S)
+
+    def _rephases(self) -> bool:
+        """Whether pauses are needed; without idle power theirs could not be subtracted."""
+        return bool(self.idle) and self._lockable(self.method)
+
+    def _modulus_s(self) -> float:
+        return min(self.period_s, self.iteration_s)
+
+    def _pause_every_s(self) -> float:
+        """When the next pause is due: also the ticks' places among the pauses are spread evenly."""
+        seldom_s = min(PAUSE_EVERY_PERIODS * self._modulus_s(), self._window_s() / PHASES)
+        least_s = max(seldom_s, PAUSE_EVERY_TICKS * self.period_s)
+        return least_s + (self.pauses * SILVER % 1 - 0.5) * self.period_s
+
+    def _pause(self, recording: Recording) -> None:
+        """Let the load begin again at a phase of the meter's ticks that it had not yet."""
+        readings = recording.joules if self.method == COUNTER else recording.watts
+        now_s, modulus_s = self.clock.now(), self._modulus_s()
+        recent = ticks(readings[-int(RECENT_TICKS * self.period_s / self._poll_s()) - 2 :])
+        last_s = _phase_s([tick.time_s for tick in recent], self.period_s) if recent else now_s
+        # The first tick that comes after the pause, however long that is.
+        coming = math.ceil((now_s + modulus_s - last_s) / self.period_s)
+        tick_s = last_s + coming * self.period_s
+        if tick_s - self.aimed_s > self.period_s / 2:
+            self.pauses += 1
+            self.aimed_s = tick_s
+        self.clock.sleep(golden_pause_s(now_s, tick_s, self.pauses, modulus_s))
+        recording.marks.append(Mark(self.clock.now(), recording.marks[-1].iterations))
+
+    def _load(
+        self, seconds: float, recording: Recording | None = None, rephase: bool = False
+    ) -> list[Mark]:
+        """Keep the device busy for some time; mark where it stands whenever it is drained."""
+        marks = recording.marks if recording else []
+        marks.append(Mark(self.clock.now(), 0))
+        pause_due_s = marks[0].time_s if rephase else math.inf
+        while marks[-1].time_s < marks[0].time_s + seconds:
+            if recording and recording.lost:
+                raise recording.lost
+            if recording and marks[-1].time_s >= pause_due_s:
+                self._pause(recording)
+                pause_due_s = marks[-1].time_s + self._pause_every_s()
+            left = (pause_due_s - marks[-1].time_s) / self.iteration_s if rephase else math.inf
+            count = self.per_drain if left >= self.per_drain else max(1, round(left))
+            for _ in range(count):
+                self.step()
+            self.drain()
+            marks.append(Mark(self.clock.now(), marks[-1].iterations + count))
+        return marks
+
+    @contextmanager
+    def _recorded(self) -> Iterator[Recording]:
+        """Read the meter while the block runs; the recording is complete after it.
+
+        Raises:
+            GpuLostError: The GPU was lost meanwhile.
+        """
+        recording = Recording()
+        poll = poller(self.meter, recording, self.clock)
+        with self.clock.polling(poll, self._poll_s()):
+            yield recording
+        poll(last=True)
+        if recording.lost:
+            raise recording.lost
+
+    def _poll_s(self) -> float:
+        """Four or more polls for each tick; each costs tens of us, most of it for waking up."""
+        return min(max(self.period_s / 4, POLL_S), 2 * POLL_S) if self.meter.period_s else POLL_S
+
+    def _flags_of(self, recording: Recording) -> tuple[str, ...]:
+        """What weakens a window."""
+        window = self._evaluated(recording)
+        if window is None and self.method == COUNTER and self.meter.read_w:
+            self.flags.append(f"{self.unusable}: readings of power are used instead")
+            self.method = POWER
+            window = self._evaluated(recording)
+        return (self.unusable or "",) if window is None else window.flags
+
+    def _evaluated(self, recording: Recording) -> Window | None:
+        if len(recording.marks) < 2:
+            return None  # The GPU was lost at once.
+        try:
+            energy = self._energy_ticks(recording)
+            idle_w = self._idle_w()[0] or 0.0
+            window = cut(energy, Course(recording.marks), self._reach_s(), idle_w)
+        except UnusableError as error:
+            self.unusable = str(error)
+            return None
+        flags = (*_surroundings(recording.states), *self._weaknesses(recording, window))
+        return replace(window, flags=flags)
+
+    def _energy_ticks(self, recording: Recording) -> list[Tick]:
+        if self.method == POWER:
+            every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
+            return summed_ticks(recording.watts, every_s)
+        return counted_ticks(recording.joules)
+
+    def _reach_s(self) -> float:
+        """How far back a tick of the meter sees; all of its period, as far as is known."""
+        sensor = self.meter.sensor
+        window_s = sensor and (
+            sensor.counter_window_s if self.method == COUNTER else sensor.reading_window_s
+        )
+        return window_s or self.period_s
+
+    def _weaknesses(self, recording: Recording, window: Window) -> Iterator[str]:
+        """What in the meter weakens a window."""
+        readings = recording.watts if self.method == POWER else recording.joules
+        fewest = CERTIFIED_TICKS if self.sampling.energy == "certified" else FEWEST_TICKS
+        seen = ticks(readings)
+        every_s = self.meter.period_s or period_s(seen)
+        length_s = window.seconds + window.pause_s
+        if len(seen) < 2:
+            yield "the power reading never changed: it may be stuck"
+        elif len(seen) < fewest:
+            yield f"only {len(seen)} ticks of the meter"
+        # A reading may well come twice; a counter that moves seldom does not.
+        elif every_s and window.resolution_s > (10 if self.method == POWER else 3) * every_s:
+            yield f"the meter stood still for {window.resolution_s:.2f} s"
+        if recording.failed:
+            yield f"{recording.failed} readings failed"
+        if every_s:
+            unseen_s = sum(
+                max(0.0, after.time_s - before.time_s - every_s)
+                for before, after in pairwise(readings)
             )
-        if after.value > before.value:
-            ticks.append(Reading((before.time_s + after.time_s) / 2, after.value))
-    if len(ticks) < 2:
-        raise UnusableError(f"the energy counter ticked {len(ticks)} times, too few for a window")
-    times_s, joules = zip(*ticks, strict=True)
-    return Curve(times_s, joules, ticks_s=times_s)
+            if unseen_s > MISSED_SHARE * length_s:
+                yield f"{unseen_s / length_s:.0%} of the meter's ticks were missed"
+        # So many random phases are uneven by this much in 1 of 100 cases (Kolmogorov, Smirnov).
+        uneven = max(EVEN_PHASES, 1.63 / window.ticks**0.5)
+        if self._lockable(self.method) and window.discrepancy > uneven:
+            yield f"sensor and load were in step (discrepancy {window.discrepancy:.2f})"
+        if self.method == COUNTER and recording.watts:
+            yield from self._disagreement(recording)
+
+    def _disagreement(self, recording: Recording) -> Iterator[str]:
+        """Whether counter and readings differ, where these saw all phases of the load alike."""
+        if self._lockable(POWER):
+            phases = Course(recording.marks).phases(tick.time_s for tick in ticks(recording.watts))
+            if not phases or star_discrepancy(phases) > AGREEMENT:
+                return
+        counted_w, read_w = _mean_w(counted_ticks(recording.joules)), _mean(recording.watts)
+        if read_w and abs(counted_w / read_w - 1) > AGREEMENT:
+            yield f"the counter gave {counted_w / read_w:.2f} times the power of the readings"
+
+    def _lockable(self, method: str) -> bool:
+        """Whether a method could fall in step with the load."""
+        return not self.meter.sees_all(method) and self.meter.may_lock(self.iteration_s)
+
+    def _idle_w(self) -> tuple[float | None, str | None]:
+        """Mean idle power in W, or None and the reason."""
+        if not self.sampling.idle_s:
+            return None, "no idle power: idle_s is 0"
+        watts = [w for w in map(self._mean_w, self.idle) if w is not None]
+        if watts:
+            return sum(watts) / len(watts), None
+        return None, f"no idle power: {self.unusable}"
+
+    def _mean_w(self, idle: Recording) -> float | None:
+        try:
+            energy = self._energy_ticks(idle)
+        except UnusableError as error:
+            self.unusable = str(error)
+            return None
+        return _mean_w(energy)
 
 
-def power_curve(readings: Sequence[Reading]) -> Curve:
-    """Energy from readings of power, in W: each holds until the next one (trapezoids).
-
-    A reading tells of the time before it, so the curve lags by up to a tick; under a steady load
-    that shifts the edges only. Readings that do not change are added up all the same.
-
-    Raises:
-        UnusableError: The sensor gave fewer than two readings, or nothing but 0 W.
-    """
-    if len(readings) < 2:
-        raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")
-    if not any(reading.value for reading in readings):
-        raise UnusableError("the power sensor read 0 W all the time")
-    joules, ticks = [0.0], []
-    for before, after in pairwise(readings):
-        mean_w = (before.value + after.value) / 2
-        joules.append(joules[-1] + mean_w * (after.time_s - before.time_s))
-        if after.value != before.value:
-            ticks.append((before.time_s + after.time_s) / 2)
-    return Curve(tuple(reading.time_s for reading in readings), tuple(joules), tuple(ticks))
+def _phase_s(times_s: Sequence[float], every_s: float) -> float:
+    """The last of some regular times, less the scatter of a single one."""
+    last_s = times_s[-1]
+    late = [time_s - last_s + round((last_s - time_s) / every_s) * every_s for time_s in times_s]
+    return last_s + sum(late) / len(late)
 
 
-def whole_iterations(curve: Curve, marks: Sequence[Mark]) -> Window:
-    """The longest window from mark to mark that lies within the curve.
+def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
+    """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
+    look_due_s = 0.0
 
-    Raises:
-        UnusableError: There is none, or the meter published nothing within it.
-    """
-    inside = [mark for mark in marks if curve.times_s[0] <= mark.time_s <= curve.times_s[-1]]
-    if len(inside) < 2:
-        raise UnusableError("the meter's ticks do not enclose an iteration")
-    (start_s, done_before), (end_s, done_after) = inside[0], inside[-1]
-    if not any(start_s <= time_s <= end_s for time_s in curve.times_s):
-        raise UnusableError(f"the meter did not tick in the window of {end_s - start_s:.3g} s")
-    return Window(
-        joules=curve.at(end_s) - curve.at(start_s),
-        seconds=end_s - start_s,
-        iterations=done_after - done_before,
-        resolution_s=curve.resolution_s(start_s, end_s),
+    def poll(last: bool = False) -> None:
+        nonlocal look_due_s
+        if recording.lost:
+            return
+        try:
+            for read, readings in (
+                (meter.read_j, recording.joules),
+                (meter.read_w, recording.watts),
+            ):
+                if read is None:
+                    continue
+                before_s = clock.now()
+                value = read()
+                if value is None:
+                    recording.failed += 1
+                else:
+                    readings.append(Reading((before_s + clock.now()) / 2, value))
+            if meter.look and (last or clock.now() >= look_due_s):
+                recording.states.append(meter.look())
+                look_due_s = clock.now() + LOOK_S
+        except GpuLostError as error:
+            recording.lost = error
+
+    return poll
+
+
+def _kind(flag: str) -> str:
+    """A flag without its numbers."""
+    return re.sub(r"[\d.]+", "", flag)
+
+
+def _look(gpu: Gpu) -> State:
+    return State(
+        gpu.sm_mhz(),
+        gpu.temperature_c(),
+        gpu.held_down_s(),
+        gpu.foreign_processes({os.getpid()}),
     )
 
 
-def _idle_power(meter: Meter, idle_s: float) -> tuple[float | None, str | None]:
-    """Mean power in W while nothing runs, or None and the reason."""
-    if not idle_s:
-        return None, "no idle power: idle_s is 0"
-    time.sleep(SETTLE_S)
-    with _polled(meter) as readings:
-        time.sleep(idle_s)
-    try:
-        curve = meter.curve(readings)
-    except UnusableError as error:
-        return None, f"no idle power: {error}"
-    seconds = curve.times_s[-1] - curve.times_s[0]
-    return (curve.joules[-1] - curve.joules[0]) / seconds, None
+def _surroundings(states: Sequence[State]) -> Iterator[str]:
+    """What around the meter weakens a window."""
+    if not states:
+        return
+    before, after = states[0].held_down_s or {}, states[-1].held_down_s or {}
+    held = {cause: after[cause] - before.get(cause, 0.0) for cause in after}
+    slowed = [f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > 0]
+    if slowed:
+        yield f"clocks held down: {', '.join(slowed)}"
+    if _clock_spread(states) > CLOCK_SPREAD:
+        yield f"the SM clock moved by {_clock_spread(states):.0%}"
+    if _drift_c(states) > DRIFT_C:
+        yield f"the temperature moved by {_drift_c(states):.0f} C"
+    foreign = {pid for state in states for pid in state.foreign or ()}
+    if foreign:
+        yield f"{len(foreign)} other processes computed on the same GPU"
 
 
-def _load(
-    step: Callable[[], object], drain: Callable[[], object], seconds: float, per_drain: int
-) -> list[Mark]:
-    """Keep the device busy for some time; mark where it stands whenever it is drained."""
-    marks = [Mark(time.perf_counter(), 0)]
-    while marks[-1].time_s < marks[0].time_s + seconds:
-        for _ in range(per_drain):
-            step()
-        drain()
-        marks.append(Mark(time.perf_counter(), marks[-1].iterations + per_drain))
-    return marks
+def _clock_spread(states: Sequence[State]) -> float:
+    clocks = [state.sm_mhz for state in states if state.sm_mhz]
+    return 1 - min(clocks) / max(clocks) if clocks else 0.0
 
 
-@contextmanager
-def _polled(meter: Meter) -> Iterator[list[Reading]]:
-    """Poll the meter in a thread while the block runs; the readings are complete after it.
-
-    Raises:
-        GpuLostError: The GPU was lost meanwhile.
-    """
-    readings: list[Reading] = []
-    done = Event()
-
-    def poll() -> None:
-        while not done.wait(POLL_S):
-            before_s = time.perf_counter()
-            value = meter.read()
-            # A reading that failed leaves a gap, which `resolution_s` shows.
-            if value is not None:
-                readings.append(Reading((before_s + time.perf_counter()) / 2, value))
-
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        polling = pool.submit(poll)
-        try:
-            yield readings
-        finally:
-            done.set()
-            # Here, because a lost GPU also fails the block, in less clear words.
-            polling.result()
+def _drift_c(states: Sequence[State]) -> float:
+    celsius = [state.temperature_c for state in states if state.temperature_c is not None]
+    return max(celsius) - min(celsius) if celsius else 0.0
 
 
-def _find_rapl(powercap: Path) -> Meter | NoMeter:
-    """The energy counters of all CPU packages, added up: Linux's powercap, for Intel and AMD."""
-    # Only intel-rapl:N that are packages: intel-rapl:N:M are parts of one, and psys is the board.
-    packages = [
-        domain
-        for domain in sorted(powercap.glob("intel-rapl:*"))
-        if re.fullmatch(r"intel-rapl:\d+", domain.name)
-        and (domain / "name").read_text().startswith("package")
-    ]
-    if not packages:
-        return NoMeter(f"no CPU energy counter (RAPL) in {powercap}; virtual machines have none")
-    try:
-        read_j = _rapl_reader(packages)
-    except PermissionError as error:
-        return NoMeter(
-            f"{error.filename} may not be read; `sudo chmod a+r {error.filename}` permits it "
-            "until the next boot"
-        )
-    except OSError as error:
-        return NoMeter(f"the CPU energy counter (RAPL) does not answer: {error}")
-    return Meter("rapl", read_j, counter_curve)
+def _mean_w(energy: Sequence[Tick]) -> float:
+    first, last = energy[0], energy[-1]
+    return (last.value - first.value) / (last.time_s - first.time_s)
 
 
-def _rapl_reader(packages: Sequence[Path]) -> Callable[[], float | None]:
-    """A function that gives the energy of the packages since now, in J.
-
-    The counters start again from 0 at their range, some 260 kJ or minutes at full load, so it must
-    be called more often than that.
-
-    Raises:
-        OSError: A counter may not or cannot be read.
-    """
-    counters = [package / "energy_uj" for package in packages]
-    ranges_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]
-    last_uj = [int(counter.read_text()) for counter in counters]
-    total_uj = 0
-
-    def read_j() -> float | None:
-        nonlocal last_uj, total_uj
-        try:
-            now_uj = [int(counter.read_text()) for counter in counters]
-        except OSError:
-            return None
-        total_uj += sum(
-            (now - last) % range_uj
-            for now, last, range_uj in zip(now_uj, last_uj, ranges_uj, strict=True)
-        )
-        last_uj = now_uj
-        return total_uj / 1e6
-
-    return read_j
+def _mean(readings: Sequence[Reading]) -> float | None:
+    return sum(reading.value for reading in readings) / len(readings) if readings else None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import shutil
 import subprocess
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("fakenvml.c")
@@ -46,6 +49,7 @@ class FakeDriver:
         self.library = ctypes.CDLL(str(library))
         self.library.fakenvml_true_energy.restype = ctypes.c_double
         self.library.fakenvml_now.restype = ctypes.c_double
+        self.library.fakenvml_start.restype = ctypes.c_double
         self._do(self.library.fakenvml_configure("\n".join(lines).encode()))
 
     def set_power(self, watts: float, gpu: int = 0) -> None:
@@ -59,6 +63,10 @@ class FakeDriver:
     def now(self) -> float:
         """The clock, in s: that of `time.perf_counter` on Linux, unless it is virtual."""
         return float(self.library.fakenvml_now())
+
+    def elapsed(self) -> float:
+        """Time since it was configured, in s: that of faults and of the keys `..._s`."""
+        return self.now() - float(self.library.fakenvml_start())
 
     def advance(self, seconds: float) -> None:
         """Let virtual time pass."""
@@ -76,3 +84,90 @@ class FakeDriver:
     def _do(status: int) -> None:
         if status:
             raise ValueError(f"fakenvml refuses: error {status}")
+
+
+class VirtualClock:
+    """The fake's virtual clock as a `bench.meters.polling.Clock`: polls when time passes."""
+
+    def __init__(self, driver: FakeDriver, jitter: random.Random | None = None) -> None:
+        """Follow a driver with `virtual = 1`.
+
+        Args:
+            driver: Whose clock it is.
+            jitter: Makes a poll late as on a busy host: by up to a third, and one in 500 by 20 ms.
+        """
+        self._driver = driver
+        self._jitter = jitter
+        self._poll: Callable[[], None] | None = None
+        self._every_s = self._due_s = 0.0
+
+    def now(self) -> float:
+        return self._driver.now()
+
+    def sleep(self, seconds: float) -> None:
+        end_s = self.now() + seconds
+        while self._poll and self._due_s <= end_s:
+            # A poll may let time pass itself, as a transient error does that is tried again.
+            self._driver.advance(max(0.0, self._due_s - self.now()))
+            self._poll()
+            self._due_s += self._every_s + self._late_s()
+        self._driver.advance(max(0.0, end_s - self.now()))
+
+    @contextmanager
+    def polling(self, poll: Callable[[], None], every_s: float) -> Iterator[None]:
+        self._poll, self._every_s, self._due_s = poll, every_s, self.now() + every_s
+        try:
+            yield
+        finally:
+            self._poll = None
+
+    def _late_s(self) -> float:
+        if self._jitter is None:
+            return 0.0
+        hiccup_s = 0.02 if self._jitter.random() < 0.002 else 0.0
+        return self._jitter.uniform(0, self._every_s / 3) + hiccup_s
+
+
+class Load:
+    """Work on the virtual clock whose power is known: what a forward would draw."""
+
+    def __init__(
+        self,
+        driver: FakeDriver,
+        clock: VirtualClock,
+        *pieces: tuple[float, float],
+        idle_w: float = 50.0,
+    ) -> None:
+        """Prepare a forward.
+
+        Args:
+            driver: The fake.
+            clock: Its virtual clock.
+            *pieces: Seconds and watts of each part of one forward.
+            idle_w: What is drawn between forwards.
+        """
+        self.driver, self.clock, self.pieces = driver, clock, pieces
+        self.idle_w = idle_w
+
+    @property
+    def joules(self) -> float:
+        """True energy of one forward."""
+        return sum(seconds * watts for seconds, watts in self.pieces)
+
+    @property
+    def seconds(self) -> float:
+        """Length of one forward."""
+        return sum(seconds for seconds, _ in self.pieces)
+
+    def step(self) -> None:
+        """One forward; the GPU idles after it until the next begins."""
+        for seconds, watts in self.pieces:
+            self.driver.set_power(watts)
+            self.clock.sleep(seconds)
+        self.driver.set_power(self.idle_w)
+
+    def busy(self, seconds: float) -> None:
+        """Full power for so long."""
+        self.driver.set_power(max(watts for _, watts in self.pieces))
+        self.clock.sleep(seconds)
+        self.driver.set_power(self.idle_w)

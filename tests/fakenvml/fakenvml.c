@@ -25,14 +25,14 @@
 
 #define API __attribute__((visibility("default")))
 #define MAX_GPUS 8
-#define MAX_STEPS (1u << 16) /* steps of a power trace, per GPU */
-#define MAX_FAULTS 16
+#define MAX_STEPS (1u << 18) /* steps of a power trace, per GPU */
+#define MAX_FAULTS 64
 #define EPOCH_S 1000.0 /* where the virtual clock starts */
 
 typedef int result; /* nvmlReturn_t */
 enum {
   OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, VERSION_MISMATCH = 25
+  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, FUNCTION_NOT_FOUND = 13, VERSION_MISMATCH = 25
 };
 
 /* ------------------------------------------------------------------ NVML's binary interface */
@@ -55,8 +55,10 @@ typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2_t;
 typedef struct { unsigned version; int sensor, celsius; } temperature_t;
 typedef struct { unsigned gpu, memory; } utilization_t;
+typedef struct { unsigned long long reference_us, violation_ns; } violation_t;
 _Static_assert(sizeof(field_t) == 40 && sizeof(process_t) == 24 && sizeof(pci_t) == 68 &&
-               sizeof(memory_v2_t) == 40 && sizeof(temperature_t) == 12, "sizes of NVML");
+               sizeof(memory_v2_t) == 40 && sizeof(temperature_t) == 12 &&
+               sizeof(violation_t) == 16, "sizes of NVML");
 
 /* ------------------------------------------------------------------------------- the GPUs */
 
@@ -74,10 +76,18 @@ typedef struct {
   int energy, energy_sampled;
   double energy_update_ms, energy_phase_ms, energy_resolution_mj;
   double gain, offset_w, noise_w; /* the sensor's error: gain * true + offset +- noise */
-  double idle_w, limit_w, temp_c, mem_gib;
-  int mig, sm_mhz, mem_mhz, extra_pid; /* mig: -1 none, 0 off, 1 on with one slice */
-  unsigned long long throttle;         /* clocks event reasons in [throttle_from_s, ..to_s) */
+  double energy_scale;            /* the counter's own error, on top of the sensor's */
+  double idle_w, limit_w, temp_c, heat_c_per_w, mem_gib;
+  int mig, sm_mhz, mem_mhz; /* mig: -1 none, 0 off, 1 on with one slice */
+  int ecc, persistence;     /* ecc: -1 none */
+  int pcie_gen, pcie_width;
+  int virtualization; /* 0 none, 1 passed through, 2 vGPU */
+  int extra_pid;
+  double extra_pid_from_s;
+  unsigned long long throttle; /* clocks event reasons in [throttle_from_s, ..to_s) */
   double throttle_from_s, throttle_to_s;
+  double stuck_from_s, stuck_to_s; /* meanwhile neither power nor counter is published */
+  double reset_s;                  /* the counter begins again from 0 then; 0: never */
 } gpu_t;
 
 /* Update period and window of the readings: Yang, Adamek, Armour, SC'24 (arXiv 2312.02741), for
@@ -118,6 +128,7 @@ static int gpu_count;
 static shared_t *shared;
 static int opened; /* nvmlInit less nvmlShutdown */
 static char driver_version[80];
+static int driver_major;
 static struct { int started; long long first, tick; double joules; } sampled[MAX_GPUS];
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t sampled_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -149,6 +160,15 @@ static double scatter(uint64_t key) {
 }
 
 /* ------------------------------------------------------------------- from truth to readings */
+
+/* When a sensor was last alive. */
+static double alive(int d, double time_s) {
+  double elapsed_s = time_s - shared->start_s;
+  gpu_t *g = &gpus[d];
+  return elapsed_s >= g->stuck_from_s && elapsed_s < g->stuck_to_s
+             ? shared->start_s + g->stuck_from_s
+             : time_s;
+}
 
 static double true_joules(int d, double time_s) {
   unsigned count = atomic_load_explicit(&shared->step_count[d], memory_order_acquire);
@@ -191,14 +211,14 @@ static double reported(int d, double watts, long long tick) {
 static double instant_watts(int d, double time_s) {
   gpu_t *g = &gpus[d];
   ticking t = {g->update_ms, g->phase_ms, g->jitter_ms};
-  long long k = last_tick(t, d, time_s);
+  long long k = last_tick(t, d, alive(d, time_s));
   return reported(d, mean_watts(d, tick_time(t, d, k), g->window_ms), k);
 }
 
 static double average_watts(int d, double time_s) {
   gpu_t *g = &gpus[d];
   ticking t = {g->avg_update_ms, g->phase_ms, 0};
-  long long k = last_tick(t, d, time_s);
+  long long k = last_tick(t, d, alive(d, time_s));
   return reported(d, mean_watts(d, tick_time(t, d, k), g->avg_window_ms), k);
 }
 
@@ -225,15 +245,19 @@ static double sampled_joules(int d, ticking t, long long until) {
 static unsigned long long counter_mj(int d, double time_s) {
   gpu_t *g = &gpus[d];
   ticking t = {g->energy_update_ms, g->energy_phase_ms, g->jitter_ms};
-  long long k = last_tick(t, d, time_s);
+  long long k = last_tick(t, d, alive(d, time_s));
   double tick_s = tick_time(t, d, k), joules;
+  double reset_s = shared->start_s + g->reset_s;
   if (g->energy_sampled) {
     joules = sampled_joules(d, t, k);
   } else {
     joules = g->gain * (true_joules(d, tick_s) - true_joules(d, shared->start_s)) +
              g->offset_w * (tick_s - shared->start_s);
   }
+  joules *= g->energy_scale;
   double mj = joules * 1e3 + 5e8; /* as if the driver had been loaded long ago */
+  if (g->reset_s && tick_s >= reset_s)
+    mj = fmax(0, (true_joules(d, tick_s) - true_joules(d, reset_s)) * 1e3);
   return (unsigned long long)(floor(mj / g->energy_resolution_mj) * g->energy_resolution_mj);
 }
 
@@ -244,8 +268,9 @@ static void add_gpu(const char *key) {
   *g = (gpu_t){
     .cc_major = 8, .arch = 7, .update_ms = 100, .window_ms = 100, .avg_window_ms = 1000,
     .instant_field = 1, .energy = 1, .energy_update_ms = 100, .energy_resolution_mj = 1,
-    .gain = 1, .noise_w = 0.3, .idle_w = 50, .limit_w = 300, .temp_c = 45, .mem_gib = 16,
-    .mig = -1, .sm_mhz = 1380, .mem_mhz = 877,
+    .gain = 1, .noise_w = 0.3, .idle_w = 50, .limit_w = 300, .temp_c = 45, .heat_c_per_w = 0.1, .mem_gib = 16,
+    .mig = -1, .sm_mhz = 1380, .mem_mhz = 877, .ecc = 1, .persistence = 1, .pcie_gen = 3,
+    .pcie_width = 16, .energy_scale = 1,
   };
   snprintf(g->name, sizeof g->name, "%s", key);
   snprintf(g->uuid, sizeof g->uuid, "GPU-fa4e0000-0000-4000-8000-%012d", gpu_count);
@@ -263,6 +288,7 @@ static void add_gpu(const char *key) {
     g->energy_update_ms = presets[i].energy_update_ms;
     g->energy = presets[i].energy_update_ms > 0;
     g->mig = presets[i].mig;
+    g->pcie_gen = g->arch < 7 ? 3 : g->arch < 9 ? 4 : 5;
     g->idle_w = presets[i].idle_w;
     g->limit_w = presets[i].limit_w;
     g->mem_gib = presets[i].mem_gib;
@@ -291,7 +317,9 @@ static result set_key(int d, const char *key, const char *value) {
   NUMBER(energy) NUMBER(energy_sampled) NUMBER(energy_update_ms) NUMBER(energy_phase_ms)
   NUMBER(energy_resolution_mj) NUMBER(gain) NUMBER(offset_w) NUMBER(noise_w) NUMBER(idle_w)
   NUMBER(limit_w) NUMBER(temp_c) NUMBER(mem_gib) NUMBER(mig) NUMBER(sm_mhz) NUMBER(mem_mhz)
-  NUMBER(extra_pid) NUMBER(cc_major) NUMBER(cc_minor) NUMBER(arch)
+  NUMBER(extra_pid) NUMBER(extra_pid_from_s) NUMBER(cc_major) NUMBER(cc_minor) NUMBER(arch)
+  NUMBER(ecc) NUMBER(persistence) NUMBER(pcie_gen) NUMBER(pcie_width) NUMBER(virtualization)
+  NUMBER(stuck_from_s) NUMBER(stuck_to_s) NUMBER(reset_s) NUMBER(energy_scale) NUMBER(heat_c_per_w)
   TEXT(name) TEXT(uuid) TEXT(bus_id)
   if (!strcmp(key, "throttle")) {
     int read = sscanf(value, "%llx:%lf:%lf", &g->throttle, &g->throttle_from_s, &g->throttle_to_s);
@@ -313,7 +341,7 @@ static result configure(const char *text, int fresh) {
   result status = OK;
   gpu_count = 0;
   memset(sampled, 0, sizeof sampled);
-  snprintf(driver_version, sizeof driver_version, "%s", "550.54.15");
+  snprintf(driver_version, sizeof driver_version, "%s", "580.65.06");
   if (fresh) {
     memset(shared, 0, offsetof(shared_t, steps));
     shared->virtual_ns = (uint64_t)(EPOCH_S * 1e9);
@@ -334,6 +362,7 @@ static result configure(const char *text, int fresh) {
   }
   free(copy);
   if (fresh) shared->start_s = now();
+  driver_major = atoi(driver_version);
   return status;
 }
 
@@ -417,6 +446,8 @@ API double fakenvml_true_energy(int d, double time_s) {
 
 API double fakenvml_now(void) { return start() ? NAN : now(); }
 
+API double fakenvml_start(void) { return start() ? NAN : shared->start_s; }
+
 API int fakenvml_advance(double seconds) {
   if (start() || !shared->is_virtual) return INVALID_ARGUMENT;
   atomic_fetch_add(&shared->virtual_ns, (uint64_t)(seconds * 1e9 + 0.5));
@@ -467,6 +498,8 @@ static int gpu_of(const void *handle) {
   gpu_t *g = &gpus[d]; \
   (void)g;
 #define BOARD(handle) DEVICE(handle) if (is_slice(handle)) return NOT_SUPPORTED;
+/* A function that drivers before this one lack. */
+#define SINCE(major) if (driver_major < (major)) return FUNCTION_NOT_FOUND;
 
 static result put(char *out, unsigned size, const char *text) {
   return (unsigned)snprintf(out, size, "%s", text) < size ? OK : INSUFFICIENT_SIZE;
@@ -635,9 +668,42 @@ API result nvmlDeviceGetPowerManagementLimit(void *handle, unsigned *mw) {
   *mw = g->limit_w * 1e3;
   return OK;
 }
+API result nvmlDeviceGetPowerManagementDefaultLimit(void *handle, unsigned *mw) {
+  BOARD(handle)
+  *mw = g->limit_w * 1e3;
+  return OK;
+}
+API result nvmlDeviceGetEccMode(void *handle, int *current, int *pending) {
+  BOARD(handle)
+  if (g->ecc < 0) return NOT_SUPPORTED;
+  *current = *pending = g->ecc;
+  return OK;
+}
+API result nvmlDeviceGetPersistenceMode(void *handle, int *mode) {
+  BOARD(handle)
+  *mode = g->persistence;
+  return OK;
+}
+API result nvmlDeviceGetVirtualizationMode(void *handle, int *mode) {
+  BOARD(handle)
+  *mode = g->virtualization;
+  return OK;
+}
+API result nvmlDeviceGetCurrPcieLinkGeneration(void *handle, unsigned *out) {
+  BOARD(handle)
+  *out = g->pcie_gen;
+  return OK;
+}
+API result nvmlDeviceGetCurrPcieLinkWidth(void *handle, unsigned *out) {
+  BOARD(handle)
+  *out = g->pcie_width;
+  return OK;
+}
 API result nvmlDeviceGetPowerUsage(void *handle, unsigned *mw) {
   BOARD(handle)
-  double watts = g->usage_is_avg ? average_watts(d, now()) : instant_watts(d, now());
+  /* Ada's usage was instant in driver 530 only (Yang, Adamek, Armour, SC'24). */
+  int average = g->usage_is_avg && (g->arch != 8 || driver_major != 530);
+  double watts = average ? average_watts(d, now()) : instant_watts(d, now());
   *mw = lround(watts * 1e3);
   return OK;
 }
@@ -645,6 +711,30 @@ API result nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long 
   BOARD(handle)
   if (!g->energy) return NOT_SUPPORTED;
   *mj = counter_mj(d, now());
+  return OK;
+}
+static unsigned long long held_down_ns(int d, unsigned long long reasons) {
+  gpu_t *g = &gpus[d];
+  double until_s = fmin(now() - shared->start_s, g->throttle_to_s);
+  double held_s = g->throttle & reasons ? fmax(0, until_s - g->throttle_from_s) : 0;
+  return held_s * 1e9;
+}
+static const struct { unsigned field, reasons; int since; } held_down[] = {
+  {74, 0x04, 0}, {75, 0x60, 0}, {76, 0x10, 0}, {269, 0x20, 570}, {270, 0x40, 570}, {271, 0x80, 570},
+};
+static int held_down_field(unsigned field, int d, unsigned long long *ns) {
+  for (size_t i = 0; i < sizeof held_down / sizeof *held_down; i++) {
+    if (held_down[i].field != field || driver_major < held_down[i].since) continue;
+    *ns = held_down_ns(d, held_down[i].reasons);
+    return 1;
+  }
+  return 0;
+}
+API result nvmlDeviceGetViolationStatus(void *handle, int policy, violation_t *out) {
+  BOARD(handle)
+  if (policy < 0 || policy > 2) return NOT_SUPPORTED;
+  unsigned long long reasons = policy == 0 ? 0x04 : policy == 1 ? 0x60 : 0x10;
+  *out = (violation_t){epoch_us(now()), held_down_ns(d, reasons)};
   return OK;
 }
 API result nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
@@ -660,6 +750,12 @@ API result nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
     if ((f->field == 83 || f->field == 191) && g->energy) {
       f->type = 3; /* unsigned long long */
       f->value.ull = counter_mj(d, time_s);
+    } else if (f->field == 82 && g->arch != 4) {
+      f->value.ui = 40;
+    } else if (held_down_field(f->field, d, &f->value.ull)) {
+      f->type = 3;
+    } else if (driver_major < 530) {
+      f->status = NOT_SUPPORTED; /* what follows came with it */
     } else if (f->field == 185 && g->avg_update_ms > 0) {
       f->value.ui = lround(average_watts(d, time_s) * 1e3);
     } else if (f->field == 186 && g->instant_field) {
@@ -681,6 +777,7 @@ static unsigned long long event_reasons(int d) {
 }
 API result nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *mask) {
   BOARD(handle)
+  SINCE(535)
   *mask = event_reasons(d);
   return OK;
 }
@@ -700,7 +797,7 @@ API result nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned *mhz) {
   return OK;
 }
 static int celsius(int d) {
-  return gpus[d].temp_c + 0.1 * (mean_watts(d, now(), 10e3) - gpus[d].idle_w);
+  return gpus[d].temp_c + gpus[d].heat_c_per_w * (mean_watts(d, now(), 10e3) - gpus[d].idle_w);
 }
 API result nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *out) {
   BOARD(handle)
@@ -710,6 +807,7 @@ API result nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *out) {
 }
 API result nvmlDeviceGetTemperatureV(void *handle, temperature_t *out) {
   BOARD(handle)
+  SINCE(570)
   if (out->version != 0x100000c) return VERSION_MISMATCH;
   out->celsius = celsius(d);
   return OK;
@@ -722,15 +820,24 @@ API result nvmlDeviceGetUtilizationRates(void *handle, utilization_t *out) {
   return OK;
 }
 
-API result nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
-  DEVICE(handle)
-  unsigned needed = g->extra_pid ? 2 : 1;
+static result processes(int d, unsigned *count, process_t *out) {
+  int foreign = gpus[d].extra_pid && now() - shared->start_s >= gpus[d].extra_pid_from_s;
+  unsigned needed = 1 + foreign;
   int enough = out && *count >= needed;
   *count = needed;
   if (!enough) return INSUFFICIENT_SIZE;
   out[0] = (process_t){getpid(), 1 << 28, ~0u, ~0u};
-  if (needed == 2) out[1] = (process_t){g->extra_pid, 1 << 27, ~0u, ~0u};
+  if (foreign) out[1] = (process_t){gpus[d].extra_pid, 1 << 27, ~0u, ~0u};
   return OK;
+}
+API result nvmlDeviceGetComputeRunningProcesses_v2(void *handle, unsigned *count, process_t *out) {
+  DEVICE(handle)
+  return processes(d, count, out);
+}
+API result nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
+  DEVICE(handle)
+  SINCE(510)
+  return processes(d, count, out);
 }
 API result nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
   DEVICE(handle)

@@ -1,0 +1,61 @@
+"""The energy counters of the CPU packages: Linux's powercap, for Intel (RAPL) and AMD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
+    """A function that gives the energy of all CPU packages, in J, or the reason for none."""
+    # Only intel-rapl:N that are packages: intel-rapl:N:M are parts of one, and psys is the board.
+    packages = [
+        domain
+        for domain in sorted(powercap.glob("intel-rapl:*"))
+        if re.fullmatch(r"intel-rapl:\d+", domain.name)
+        and (domain / "name").read_text().startswith("package")
+    ]
+    if not packages:
+        return f"no CPU energy counter (RAPL) in {powercap}; virtual machines have none"
+    try:
+        return _reader(packages)
+    except PermissionError as error:
+        return (
+            f"{error.filename} may not be read; `sudo chmod a+r {error.filename}` permits it "
+            "until the next boot"
+        )
+    except OSError as error:
+        return f"the CPU energy counter (RAPL) does not answer: {error}"
+
+
+def _reader(packages: Sequence[Path]) -> Callable[[], float | None]:
+    """A function that gives the energy of the packages since now, in J.
+
+    The counters start again from 0 at their range, some 260 kJ or minutes at full load, so it must
+    be called more often than that.
+
+    Raises:
+        OSError: A counter may not or cannot be read.
+    """
+    counters = [package / "energy_uj" for package in packages]
+    ranges_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]
+    last_uj = [int(counter.read_text()) for counter in counters]
+    total_uj = 0
+
+    def read_j() -> float | None:
+        nonlocal last_uj, total_uj
+        try:
+            now_uj = [int(counter.read_text()) for counter in counters]
+        except OSError:
+            return None
+        total_uj += sum(
+            (now - last) % range_uj
+            for now, last, range_uj in zip(now_uj, last_uj, ranges_uj, strict=True)
+        )
+        last_uj = now_uj
+        return total_uj / 1e6
+
+    return read_j

@@ -1,0 +1,259 @@
+"""How does this GPU's power sensor work? Found out by watching it under a load that is known.
+
+NVIDIA does not say how often a reading is published, over how long it averages, or whether the
+energy counter integrates the power or adds up those readings. It matters: an A100's readings see
+25 ms of each 100 ms (Yang, Adamek, Armour, SC'24), and a load in step with them is metered wrong
+by up to its whole swing. So the probe, once for a GPU and a driver:
+
+    look    LOOK_S         busy and idle in irregular turns: how often do readings and counter tick
+    watch   TICKS ticks    the same in turns of about a tick: over how long does each tick average
+    steady  SETTLE_S + HOLD_S, busy and again idle: do counter and readings agree
+
+The window is the one whose running mean of the load (0 or 1) explains the readings best, by least
+squares over windows and delays. The steps of the counter are treated as readings too: a counter
+that integrates has a window as long as its period, one that adds up part-time readings has theirs.
+The turns are irregular, so that no ratio of periods can mislead.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.meters.polling import Clock, Reading, SystemClock, period_s, ticks
+from bench.nvml import Gpu
+from bench.records import Sensor
+
+Floats = NDArray[np.float64]
+
+INTEGRATING, PART_TIME = "integrating", "part-time"
+INCONSISTENT, UNKNOWN, ABSENT = "inconsistent", "unknown", "absent"
+
+POLL_S = 0.001
+LOOK_S = 3.0
+TICKS = 160
+SETTLE_S = 1.5  # Hopper's register of the average power covers 1 s.
+HOLD_S = 2.0
+AGREEMENT = 0.05  # counter against readings: the gain error of many boards' sensors
+# From 1 ms, below any sensor known, to a register of 1 s.
+_WINDOWS_S = np.geomspace(0.001, 1.5, 80)
+_DELAYS_S = np.linspace(0, 0.05, 11)
+_EXPLAINED = 0.8  # least share of the variance for a window to be believed
+_WHOLE = 0.8  # a window of at least this share of the period sees all of it
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The window that explains a meter best."""
+
+    window_s: float
+    delay_s: float
+    explained: float
+
+
+@dataclass
+class _Watch:
+    """What was seen while the load was known."""
+
+    watts: list[Reading]
+    joules: list[Reading]
+    edges_s: list[float]  # the load's turns: busy first, then idle, ...
+
+
+def power_reader(gpu: Gpu) -> tuple[str, Callable[[], float | None]] | None:
+    """The quickest reading of power that the GPU gives, and its name; None where it gives none."""
+    if gpu.instant_power_w() is not None:
+        return "instant", gpu.instant_power_w
+    if gpu.power_w() is not None:
+        return "usage", gpu.power_w
+    return None
+
+
+def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None) -> Sensor:
+    """Find out how the sensor works; takes half a minute.
+
+    Args:
+        gpu: The GPU; nothing else may run on it.
+        busy: Keeps it busy for about so many seconds and returns when it is idle again.
+        clock: The system's, or the tests' virtual one.
+
+    Raises:
+        GpuLostError: The GPU was lost meanwhile.
+    """
+    clock = clock or SystemClock()
+    start_s = clock.now()
+    reader = power_reader(gpu)
+    counts = gpu.total_energy_j() is not None
+    if reader is None:
+        return Sensor(
+            UNKNOWN if counts else ABSENT, reason=f"no power reading: {gpu.reasons['power_w']}"
+        )
+    name, read_w = reader
+    read_j = gpu.total_energy_j if counts else None
+    found = _Probe(read_w, read_j, busy, clock).find()
+    if not counts:
+        found = replace(found, counter=ABSENT, reason=gpu.reasons.get("total_energy_j"))
+    return replace(found, reading=name, probe_s=clock.now() - start_s)
+
+
+def matrix_products(device: str) -> Callable[[float], None]:
+    """A load for `probe`: a torch device, such as cuda:0, multiplies matrices for so long."""
+    import torch
+
+    square = torch.ones(1024, 1024, device=device)
+
+    def busy(seconds: float) -> None:
+        end_s = time.perf_counter() + seconds
+        with torch.inference_mode():
+            while time.perf_counter() < end_s:
+                torch.mm(square, square)
+                if square.is_cuda:
+                    torch.cuda.synchronize(device)
+
+    return busy
+
+
+def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
+    """The window and delay whose running mean of the load explains the values best.
+
+    Args:
+        seen: Values, each at the time when it was published.
+        edges_s: When the load turned: on at the first, off at the second, and so on.
+    """
+    longest_s = float(_WINDOWS_S[-1] + _DELAYS_S[-1])
+    inside = [r for r in seen if edges_s[0] + longest_s <= r.time_s <= edges_s[-1]]
+    values = np.array([reading.value for reading in inside])
+    if len(values) < 20 or not values.std():
+        return None
+    times_s = np.array([reading.time_s for reading in inside])
+    # How long the load had been on until each edge.
+    turns = [(after - before) * (i % 2 == 0) for i, (before, after) in enumerate(pairwise(edges_s))]
+    edges, on_s = np.array(edges_s), np.array(list(accumulate(turns, initial=0.0)))
+
+    def fit(windows_s: Floats, delays_s: Floats) -> Fit:
+        best = Fit(0, 0, -1)
+        for window_s in windows_s:
+            for delay_s in delays_s:
+                until = np.interp(times_s - delay_s, edges, on_s)
+                share = (until - np.interp(times_s - delay_s - window_s, edges, on_s)) / window_s
+                if share.std():
+                    explained = float(np.corrcoef(share, values)[0, 1]) ** 2
+                    if explained > best.explained:
+                        best = Fit(float(window_s), float(delay_s), explained)
+        return best
+
+    coarse = fit(_WINDOWS_S, _DELAYS_S)
+    step = _WINDOWS_S[1] / _WINDOWS_S[0]
+    return fit(
+        np.geomspace(coarse.window_s / step, coarse.window_s * step, 15),
+        np.linspace(max(0.0, coarse.delay_s - 0.005), coarse.delay_s + 0.005, 11),
+    )
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """The meters, the load and the clock that belong together."""
+
+    read_w: Callable[[], float | None]
+    read_j: Callable[[], float | None] | None
+    busy: Callable[[float], object]
+    clock: Clock
+
+    def find(self) -> Sensor:
+        """Look, watch, and hold steady."""
+        turns = random.Random(0)
+        look = self._watch(LOOK_S, lambda: turns.uniform(0.01, 0.15))
+        reading_s, counter_s = period_s(ticks(look.watts)), period_s(ticks(look.joules))
+        if reading_s is None:
+            return Sensor(UNKNOWN, reason="the power reading hardly changed while the load did")
+        slowest_s = max(reading_s, counter_s or 0)
+        seconds = float(_WINDOWS_S[-1]) + TICKS * slowest_s
+        watch = self._watch(seconds, lambda: turns.uniform(0.15, 1.6) * slowest_s)
+        seen = ticks(watch.watts)
+        fit = boxcar([Reading(tick.time_s, tick.value) for tick in seen], watch.edges_s)
+        known = fit is not None and fit.explained >= _EXPLAINED
+        found = Sensor(
+            UNKNOWN,
+            reading_period_s=period_s(seen),
+            reading_window_s=fit.window_s if fit and known else None,
+            reading_fit=fit.explained if fit else None,
+            reason=None if known else "the readings do not follow the load",
+        )
+        return found if self.read_j is None else self._counter(found, watch)
+
+    def _counter(self, found: Sensor, watch: _Watch) -> Sensor:
+        """What kind of counter it is."""
+        seen = ticks(watch.joules)
+        period = period_s(seen)
+        if period is None:
+            return replace(found, counter=INCONSISTENT, reason="the energy counter hardly moved")
+        if any(after.value < before.value for before, after in pairwise(seen)):
+            return replace(found, counter=INCONSISTENT, reason="the energy counter went backwards")
+        steps = [
+            Reading(after.time_s, (after.value - before.value) / (after.time_s - before.time_s))
+            for before, after in pairwise(seen)
+        ]
+        fit = boxcar(steps, watch.edges_s)
+        ratios = {
+            "under load": self._agreement(self.busy),
+            "while idle": self._agreement(self.clock.sleep),
+        }
+        found = replace(
+            found,
+            counter_period_s=period,
+            counter_window_s=fit.window_s if fit and fit.explained >= _EXPLAINED else None,
+            counter_ratio=ratios["under load"],
+            counter_ratio_idle=ratios["while idle"],
+        )
+        for when, ratio in ratios.items():
+            if ratio is not None and abs(ratio - 1) > AGREEMENT:
+                reason = f"{when} the counter gives {ratio:.2f} times the power of the readings"
+                return replace(found, counter=INCONSISTENT, reason=reason)
+        if found.counter_window_s is None:
+            return replace(found, reason="the energy counter does not follow the load")
+        whole = found.counter_window_s >= _WHOLE * period
+        return replace(found, counter=INTEGRATING if whole else PART_TIME)
+
+    def _watch(self, seconds: float, turn_s: Callable[[], float]) -> _Watch:
+        """Read both meters while the load goes on and off in turns."""
+        with self._polled() as seen:
+            end_s = self.clock.now() + seconds
+            while self.clock.now() < end_s:
+                for pass_time in (self.busy, self.clock.sleep):
+                    seen.edges_s.append(self.clock.now())
+                    pass_time(turn_s())
+            seen.edges_s.append(self.clock.now())
+        return seen
+
+    def _agreement(self, pass_time: Callable[[float], object]) -> float | None:
+        """Mean power by the counter over that by the readings, at one steady load."""
+        pass_time(SETTLE_S)
+        with self._polled() as seen:
+            pass_time(HOLD_S)
+        counted, watts = ticks(seen.joules), [reading.value for reading in seen.watts]
+        if len(counted) < 2 or not sum(watts):
+            return None
+        first, last = counted[0], counted[-1]
+        counter_w = (last.value - first.value) / (last.time_s - first.time_s)
+        return counter_w / (sum(watts) / len(watts))
+
+    @contextmanager
+    def _polled(self) -> Iterator[_Watch]:
+        seen = _Watch([], [], [])
+
+        def poll() -> None:
+            for read, readings in ((self.read_w, seen.watts), (self.read_j, seen.joules)):
+                before_s = self.clock.now()
+                value = read() if read else None
+                if value is not None:
+                    readings.append(Reading((before_s + self.clock.now()) / 2, value))
+
+        with self.clock.polling(poll, POLL_S):
+            yield seen

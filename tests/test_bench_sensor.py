@@ -1,0 +1,116 @@
+"""bench.meters.sensor: what the probe finds is what the fake was told to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import fakenvml
+import pytest
+
+from bench import nvml
+from bench.meters import sensor
+from bench.records import Sensor
+
+OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
+
+# T4's window is not known; of Turing, the Quadro RTX 8000 was metered: 20 ms of each 100 ms.
+CONFIGURATIONS = [
+    ("p100", 0.020, 0.010, "absent"),
+    ("v100", 0.020, 0.010, "integrating"),
+    ("v100", 0.020, 0.010, "part-time"),
+    ("t4", 0.100, 0.020, "integrating"),
+    ("t4", 0.100, 0.020, "part-time"),
+    ("a100", 0.100, 0.025, "integrating"),
+    ("a100", 0.100, 0.025, "part-time"),
+    ("h100", 0.100, 0.025, "integrating"),
+    ("h100", 0.100, 0.025, "part-time"),
+]
+
+
+def probe(open_gpu: OpenGpu, *lines: str) -> Sensor:
+    fake, gpu = open_gpu(*lines, "virtual = 1")
+    clock = fakenvml.VirtualClock(fake)
+    return sensor.probe(gpu, fakenvml.Load(fake, clock, (0.01, 250.0)).busy, clock)
+
+
+@pytest.mark.parametrize(("preset", "period_s", "window_s", "counter"), CONFIGURATIONS)
+def test_the_probe_recovers_each_known_sensor(
+    open_gpu: OpenGpu, preset: str, period_s: float, window_s: float, counter: str
+) -> None:
+    sampled = int(counter == "part-time")
+    found = probe(
+        open_gpu,
+        f"gpu = {preset}",
+        f"window_ms = {1000 * window_s}",
+        f"energy_sampled = {sampled}",
+        "phase_ms = 7.3",
+        "energy_phase_ms = 3.1",
+        "jitter_ms = 1",
+    )
+    assert found.counter == counter
+    assert found.reading == "instant"
+    assert found.reading_period_s == pytest.approx(period_s, rel=0.01)
+    assert found.reading_window_s == pytest.approx(window_s, rel=0.05)
+    assert found.probe_s is not None
+    assert found.probe_s < 60
+    if counter == "absent":
+        assert found.reason == "Not Supported"
+        assert found.counter_period_s is found.counter_window_s is found.counter_ratio is None
+    else:
+        assert found.reason is None
+        assert found.counter_period_s == pytest.approx(period_s, rel=0.01)
+        seen_s = window_s if sampled else period_s
+        assert found.counter_window_s == pytest.approx(seen_s, rel=0.05)
+        assert found.counter_ratio == pytest.approx(1, abs=0.01)
+        assert found.counter_ratio_idle == pytest.approx(1, abs=0.01)
+
+
+def test_a_part_time_counter_whose_readings_see_all_misses_nothing(open_gpu: OpenGpu) -> None:
+    assert probe(open_gpu, "gpu = l4", "energy_sampled = 1").counter == "integrating"
+
+
+def test_an_average_of_a_second_is_recognised(open_gpu: OpenGpu) -> None:
+    found = probe(open_gpu, "gpu = h100", "driver = 525.60.13", "energy = 0")
+    assert (found.counter, found.reading) == ("absent", "usage")
+    assert found.reading_window_s == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (("energy_scale = 0.5",), "under load the counter gives 0.50 times the power"),
+        (("energy_update_ms = 1e9",), "hardly moved"),
+        (("reset_s = 10",), "went backwards"),
+    ],
+)
+def test_a_counter_that_disagrees_is_inconsistent(
+    open_gpu: OpenGpu, lines: tuple[str, ...], reason: str
+) -> None:
+    found = probe(open_gpu, "gpu = a100", *lines)
+    assert found.counter == "inconsistent"
+    assert reason in (found.reason or "")
+
+
+def test_readings_that_do_not_follow_the_load_leave_the_window_unknown(open_gpu: OpenGpu) -> None:
+    fake, gpu = open_gpu("gpu = a100", "virtual = 1")
+    clock = fakenvml.VirtualClock(fake)
+    found = sensor.probe(gpu, clock.sleep, clock)  # a load that draws nothing
+    assert (found.counter, found.reading_window_s) == ("unknown", None)
+    assert found.reason is not None
+
+
+def test_a_stuck_reading_is_told(open_gpu: OpenGpu) -> None:
+    found = probe(open_gpu, "gpu = p100", "stuck_to_s = 1e9")
+    assert found.counter == "absent"
+    assert found.reading_period_s is None
+
+
+def test_a_gpu_without_readings_cannot_be_probed(open_gpu: OpenGpu) -> None:
+    lines = [f"fault = nvmlDeviceGet{name}:-1:3:0" for name in ("PowerUsage", "FieldValues")]
+    found = probe(open_gpu, "gpu = v100", *lines)
+    assert found == Sensor("unknown", reason="no power reading: Not Supported")
+
+
+def test_a_gpu_lost_while_it_is_probed_is_lost(open_gpu: OpenGpu) -> None:
+    with pytest.raises(nvml.GpuLostError):
+        probe(open_gpu, "gpu = v100", "fault = nvmlDevice*:-1:15:5")

@@ -1,0 +1,128 @@
+"""bench.measure: a CPU cell over a simulated GPU, from the driver to the row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import fakenvml
+import pytest
+
+from bench import measure, table
+from bench.meters import energy
+from bench.records import CPU, Cell, Measurement, Outcome, QualityPlan, Sampling, Workload
+
+FakeNvml = Callable[..., fakenvml.FakeDriver]
+
+SAMPLING = Sampling(
+    warmup_min_s=0,
+    warmup_max_s=0.1,
+    latency_min_s=0,
+    latency_max_s=0.2,
+    min_samples=5,
+    throughput_s=0.05,
+    energy="quick",
+    energy_s=0.8,
+    idle_s=0.3,
+)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "SETTLE_S", 0.2)
+
+
+def rows(*workloads: Workload, sampling: Sampling = SAMPLING) -> list[Measurement]:
+    request = measure.Request(
+        run="test/20261124T120000Z",
+        cell=Cell(CPU, "fp32"),
+        replicate=0,
+        workloads=workloads or (Workload("tiny", "eager", 1, 32),),
+        sampling=sampling,
+        quality=QualityPlan(enabled=False),
+    )
+    return [row for row in measure.measure(request) if isinstance(row, Measurement)]
+
+
+@pytest.mark.parametrize(("preset", "method"), [("p100", "power"), ("v100", "counter")])
+def test_the_row_has_an_energy_and_says_that_it_is_simulated(
+    fake_nvml: FakeNvml, preset: str, method: str
+) -> None:
+    fake_nvml(f"gpu = {preset}", "idle_w = 50")
+    (row,) = rows()
+    assert row.outcome is Outcome.OK
+    assert row.device is not None
+    assert row.device.simulated
+    assert any("simulated" in doubt for doubt in row.doubts)
+    assert row.energy is not None
+    assert row.energy.method == method
+    # The fake draws its idle power whatever the CPU does.
+    assert row.energy.mean_w == pytest.approx(50, rel=row.energy.uncertainty)
+    assert row.energy.per_sample_mj
+    assert row.conditions is not None
+    assert (row.conditions.pcie_generation, row.conditions.held_down_s) == (3, 0)
+    (again,), _ = table.from_table(table.to_table([row], []), "test")
+    assert again == row
+
+
+def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100")
+    workloads = [Workload("tiny", "eager", 1, tokens) for tokens in (32, 64)]
+    find_meter = energy.find_meter
+
+    def find(*args: object, **kwargs: object) -> object:
+        fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 3}")
+        return find_meter(*args, **kwargs)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(energy, "find_meter", find)
+        # The process is not trusted with the second workload.
+        (row,) = rows(*workloads, sampling=dataclasses.replace(SAMPLING, energy_s=10))
+    assert row.outcome is Outcome.LOST
+    assert "lost" in (row.reason or "")
+    assert row.timing is not None
+    assert row.energy is not None
+    assert row.energy.method == "counter"  # what there was of the window
+    assert row.energy.idle_w is not None
+    # A fresh process measures the rest; here, the same with a fresh driver.
+    fake_nvml("gpu = v100")
+    (other,) = rows(workloads[1])
+    assert other.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (("gpu = a100", "mig = 1"), "MIG slices share"),
+        (("gpu = t4", "virtualization = 2", "energy = 0"), "virtual GPUs share"),
+        (
+            (
+                "gpu = a100",
+                "fault = nvmlDeviceGetTotalEnergyConsumption:-1:4:0",
+                "fault = nvmlDeviceGetPowerUsage:-1:4:0",
+                "fault = nvmlDeviceGetFieldValues:-1:4:0",
+            ),
+            "Insufficient Permissions",
+        ),
+    ],
+)
+def test_a_row_without_an_energy_has_the_reason(
+    fake_nvml: FakeNvml, lines: tuple[str, ...], reason: str
+) -> None:
+    fake_nvml(*lines)
+    (row,) = rows()
+    assert row.outcome is Outcome.OK
+    assert row.energy is not None
+    assert row.energy.method == "none"
+    assert reason in (row.energy.reason or "")
+    assert row.energy.per_sample_mj is None
+
+
+def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100", "fault = nvmlInit*:-1:9:0")
+    (row,) = rows()
+    assert row.outcome is Outcome.OK
+    assert row.device is not None
+    assert not row.device.simulated
+    assert row.energy is not None
+    assert row.energy.method in ("none", "rapl")

@@ -1,0 +1,165 @@
+"""bench.meters.windows and .polling: what ticks, marks and phases say, as formulas."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from bench.meters import windows
+from bench.meters.polling import Reading, Tick, period_s, ticks
+from bench.meters.windows import Course, Mark
+
+
+def steady(seconds: float, watts: float, every_s: float = 0.1) -> list[Tick]:
+    """A meter of steady power that ticks regularly from time 0 on."""
+    return [
+        Tick(i * every_s, i * every_s * watts, 0.01) for i in range(round(seconds / every_s) + 1)
+    ]
+
+
+def marks(
+    iterations: int, each_s: float, pause_after: int | None = None, pause_s: float = 0
+) -> Course:
+    """Iterations from time 0 on, with one pause if told."""
+    found = [Mark(0.0, 0)]
+    for i in range(iterations):
+        found.append(Mark(found[-1].time_s + each_s, i + 1))
+        if i + 1 == pause_after:
+            found.append(Mark(found[-1].time_s + pause_s, i + 1))
+    return Course(found)
+
+
+def test_a_counter_that_goes_backwards_is_no_meter() -> None:
+    readings = [Reading(0, 1.0), Reading(1, 2.0), Reading(2, 1.0), Reading(3, 3.0)]
+    with pytest.raises(windows.UnusableError, match="backwards, from 2 J to 1 J"):
+        windows.counted_ticks(readings)
+
+
+def test_a_counter_needs_two_ticks() -> None:
+    readings = [Reading(0, 1.0), Reading(1, 1.0), Reading(2, 2.0), Reading(3, 2.0)]
+    with pytest.raises(windows.UnusableError, match="ticked 1 times"):
+        windows.counted_ticks(readings)
+
+
+def test_a_sensor_that_reads_nothing_is_no_meter() -> None:
+    with pytest.raises(windows.UnusableError, match="0 W"):
+        windows.summed_ticks([Reading(0, 0.0), Reading(1, 0.0)])
+    with pytest.raises(windows.UnusableError, match="too few"):
+        windows.summed_ticks([Reading(0, 100.0)])
+
+
+def test_readings_that_never_change_are_added_up() -> None:
+    summed = windows.summed_ticks([Reading(i / 10, 200.0) for i in range(11)])
+    assert summed[-1].value - summed[0].value == pytest.approx(200 * 1.0)
+
+
+def test_a_reading_tells_of_the_time_before_it() -> None:
+    polled = [Reading(0.0, 100.0), *(Reading(t, w) for t, w in ((1, 100.0), (2, 300.0), (3, 50.0)))]
+    assert [tick.value for tick in windows.summed_ticks(polled, 1.0)] == [0.0, 50.0]
+
+
+def test_a_reading_that_comes_twice_holds_for_both() -> None:
+    # Ticks each second: 100, 300, 300, 50; the third changes nothing that could be seen.
+    polled = [Reading(t + 0.5, w) for t, w in enumerate((7.0, 100.0, 300.0, 300.0, 50.0))]
+    summed = windows.summed_ticks(polled, 1.0)
+    assert summed[-1].value - summed[0].value == 300 + 300 + 50
+
+
+@hypothesis.given(
+    st.integers(20, 40).map(lambda ms: ms / 1000), st.lists(st.booleans(), min_size=30, max_size=60)
+)
+def test_a_period_is_found_though_ticks_are_hidden(every_s: float, shown: Sequence[bool]) -> None:
+    # At most every third is hidden, as by readings that are equal by chance.
+    times = [i * every_s for i, keep in enumerate(shown) if keep or i % 3]
+    found = period_s([Tick(time_s, 0.0, 0.0) for time_s in times])
+    assert found == pytest.approx(every_s, rel=1e-6)
+
+
+def test_too_few_ticks_have_no_period() -> None:
+    assert period_s(ticks([Reading(0, 1.0), Reading(1, 2.0)])) is None
+
+
+def test_a_window_of_steady_power_is_exact() -> None:
+    window = windows.cut(steady(10, 200), marks(1000, 0.01), 0.1, idle_w=50)
+    assert window.joules / window.seconds == pytest.approx(200)
+    assert window.joules / window.iterations == pytest.approx(200 * 0.01)
+    assert (window.edge_s, window.pause_s) == (0.01, 0)
+    assert window.resolution_s == pytest.approx(0.1)
+
+
+def test_a_window_ends_where_the_forward_is_as_it_was_at_the_start() -> None:
+    # Forwards of 0.37 s, ticks of 0.1 s: of the last tenth, one tick lies within 0.01 of a whole.
+    window = windows.cut(steady(20, 200), marks(54, 0.37), 0.1, idle_w=0)
+    assert abs(window.iterations - round(window.iterations)) <= 0.03
+    assert window.seconds >= 0.9 * 19.9
+
+
+def test_a_pause_is_in_neither_energy_nor_time() -> None:
+    busy_w, idle_w, pause_s = 200.0, 40.0, 0.5
+    course = marks(1000, 0.01, pause_after=400, pause_s=pause_s)
+    energy = [
+        Tick(t, busy_w * t - (busy_w - idle_w) * min(max(t - 4.0, 0), pause_s), 0.0)
+        for t in (i / 10 for i in range(106))
+    ]
+    window = windows.cut(energy, course, reach_s=0.1, idle_w=idle_w)
+    assert window.pause_s == pytest.approx(pause_s)
+    assert window.joules / window.seconds == pytest.approx(busy_w)
+    assert window.joules / window.iterations == pytest.approx(busy_w * 0.01)
+
+
+@pytest.mark.parametrize(
+    ("length_s", "reason"), [(0.05, "ticked 1 times in a window of 0.05 s"), (0.0999, "ticked 1")]
+)
+def test_a_window_without_two_ticks_is_no_measurement(length_s: float, reason: str) -> None:
+    with pytest.raises(windows.UnusableError, match=reason):
+        windows.cut(steady(1, 200), marks(1, length_s), 0.1, idle_w=0)
+
+
+@hypothesis.given(
+    st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 3)), min_size=2, max_size=20)
+)
+def test_the_course_passes_through_its_marks(pieces: list[tuple[float, int]]) -> None:
+    ends_s = list(itertools.accumulate((seconds for seconds, _ in pieces), initial=0.0))
+    done = list(itertools.accumulate((count for _, count in pieces), initial=0))
+    course = Course([Mark(*mark) for mark in zip(ends_s, done, strict=True)])
+    assert [course.done(end_s) for end_s in ends_s] == pytest.approx(done)
+    paused = sum(seconds for seconds, count in pieces if not count)
+    assert course.paused_s(0, ends_s[-1]) == pytest.approx(paused)
+    assert course.paused_s(-1, ends_s[-1] + 1) == pytest.approx(paused)
+
+
+@hypothesis.given(st.integers(1, 300), st.floats(0, 1, exclude_max=True))
+def test_the_golden_ratio_spreads_phases_evenly_whatever_their_number(
+    count: int, at: float
+) -> None:
+    modulus_s, tick_s = 0.02, 5.0
+    now_s = 4.0 + at
+    phases = []
+    for number in range(1, count + 1):
+        pause_s = windows.golden_pause_s(now_s, tick_s, number, modulus_s)
+        assert 0 <= pause_s < modulus_s
+        phases.append((tick_s - now_s - pause_s) / modulus_s % 1)
+    # Far less than random phases, which are off by about 1 / sqrt(count). At 0 the phase wraps.
+    assert windows.star_discrepancy([phase % (1 - 1e-9) for phase in phases]) <= 3 / count + 0.02
+
+
+@hypothesis.given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=50))
+def test_a_discrepancy_lies_between_even_and_alike(phases: list[float]) -> None:
+    assert 1 / (2 * len(phases)) - 1e-9 <= windows.star_discrepancy(phases) <= 1 + 1e-9
+
+
+@hypothesis.given(st.lists(st.floats(0, 500), min_size=1, max_size=3000))
+def test_a_thinned_trace_keeps_its_mean_and_its_length(watts: list[float]) -> None:
+    readings = [Reading(i * 0.005, w) for i, w in enumerate(watts)]
+    thin = windows.thinned(readings, 50)
+    assert len(thin) <= 50
+    # Bins hold nearly equally many readings, of at most 500 W.
+    assert sum(r.value for r in thin) / len(thin) == pytest.approx(
+        sum(watts) / len(watts), abs=500 * 50 / len(watts) + 1e-9
+    )
+    assert thin[0].time_s >= readings[0].time_s
+    assert thin[-1].time_s <= readings[-1].time_s

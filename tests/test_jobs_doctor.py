@@ -1,0 +1,104 @@
+"""tensorgap doctor: on a fleet of simulated GPUs, and without the driver of any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import fakenvml
+import pytest
+from click.testing import CliRunner
+
+from bench import inventory, nvml
+from bench.meters import sensor
+from jobs import doctor
+
+FLEET = ("p100", "p40", "v100", "t4", "a100", "l4", "h100", "h200")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def shown(*arguments: str) -> str:
+    result = CliRunner().invoke(doctor.command, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def section(output: str, gpu_type: str) -> str:
+    return output.partition(f"\n  {gpu_type}  ")[2].partition("\n  CPU  ")[0]
+
+
+def test_a_fleet_of_every_generation(fake_nvml: Callable[..., fakenvml.FakeDriver]) -> None:
+    fake_nvml(*(f"gpu = {preset}" for preset in FLEET), "driver = 580.65.06")
+    output = shown()
+    assert "NVIDIA driver  580.65.06  (simulated: no GPU here is real)" in output
+    for preset in FLEET:
+        assert f"  {preset.upper()}  " in output
+    assert "energy      power" in section(output, "P100").split("P40")[0]
+    assert "energy      counter" in section(output, "H200")
+    assert "sensor" not in output  # a probe takes time, so it is made only if asked for
+
+
+def test_a_gpu_cut_into_slices_says_why_it_has_no_energy(
+    fake_nvml: Callable[..., fakenvml.FakeDriver],
+) -> None:
+    fake_nvml("gpu = a100", "mig = 1")
+    assert "energy      none: NVML measures the energy of the whole GPU, which MIG" in shown()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(9, "installed but not loaded"), (4, "permissions of /dev/nvidia"), (18, "reboot")],
+)
+def test_a_driver_that_does_not_answer_says_why(
+    fake_nvml: Callable[..., fakenvml.FakeDriver], code: int, words: str
+) -> None:
+    fake_nvml("gpu = a100", f"fault = nvmlInit*:-1:{code}:0")
+    output = shown()
+    assert "NVIDIA driver  none: " in output
+    assert words in output
+
+
+def test_a_machine_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    def load(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", load)
+    output = shown("--probe")
+    assert "NVIDIA driver  none: no NVIDIA driver on this machine" in output
+    assert "  CPU  " in output
+
+
+def test_a_probe_shows_how_the_sensor_works(
+    fake_nvml: Callable[..., fakenvml.FakeDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = fake_nvml("gpu = a100", "virtual = 1", "energy_sampled = 1")
+    clock = fakenvml.VirtualClock(fake)
+    load = fakenvml.Load(fake, clock, (0.01, 250.0))
+
+    def probe(gpu: nvml.Gpu) -> object:
+        return sensor.probe(gpu, load.busy, clock)
+
+    monkeypatch.setattr(inventory, "_sensor", probe)  # no torch can load a GPU that is not there
+    assert (
+        "sensor      counter part-time, every 100 ms; instant readings every 100 ms,"
+        " each the mean of 25 ms"
+    ) in shown("--probe")
+
+
+def test_a_gpu_that_torch_cannot_load_is_not_probed(
+    fake_nvml: Callable[..., fakenvml.FakeDriver],
+) -> None:
+    fake_nvml("gpu = a100")
+    assert "sensor      not probed: torch " in shown("--probe")
+
+
+def test_only_this_machine_is_probed() -> None:
+    result = CliRunner().invoke(doctor.command, ["--probe", "--address", "auto"])
+    assert result.exit_code == 2
+    assert "leave out --address" in result.output

@@ -29,6 +29,7 @@ from bench.records import (
     Quality,
     QualityPlan,
     Sampling,
+    Sensor,
     Stage,
     TensorgapError,
     Unsupported,
@@ -55,6 +56,7 @@ class Request:
     sampling: Sampling
     quality: QualityPlan
     known_quality: Mapping[str, Quality] = field(default_factory=dict)  # by model, measured before
+    known_sensors: Mapping[str, Sensor] = field(default_factory=dict)  # by UUID, probed before
     threads: int | None = None  # CPUs to compute with; None: torch's own choice
 
 
@@ -69,9 +71,11 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
         try:
             found = device.acquire(request.cell, driver, request.threads)
             if found.gpu and request.sampling.energy != "quick":
-                yield _stage(request, request.workloads[0], "sensor")
-                load = sensor.matrix_products(found.type)
-                found = replace(found, sensor=sensor.probe(found.gpu, load))
+                known = request.known_sensors.get(found.gpu.uuid)
+                if known is None:
+                    yield _stage(request, request.workloads[0], "sensor")
+                    known = sensor.probe(found.gpu, sensor.matrix_products(found.type))
+                found = replace(found, sensor=known)
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)

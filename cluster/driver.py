@@ -13,13 +13,23 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import matrix as matrices
 from bench.measure import PERPLEXITY, Request, classify, failed
-from bench.records import CPU, Cell, Matrix, Measurement, Outcome, Quality, Stage, Workload
+from bench.records import (
+    CPU,
+    Cell,
+    Matrix,
+    Measurement,
+    Outcome,
+    Quality,
+    Sensor,
+    Stage,
+    Workload,
+)
 from cluster import placement
 from cluster.actor import CellActor
 
@@ -56,6 +66,20 @@ class _Running:
         return self.request.cell
 
 
+@dataclass
+class _Known:
+    """What one process measured and the next ones need not measure again."""
+
+    qualities: dict[tuple[Cell, str], Quality] = field(default_factory=dict)  # by cell and model
+    sensors: dict[str, Sensor] = field(default_factory=dict)  # by the UUID of the GPU
+
+    def learn(self, row: Measurement) -> None:
+        if row.quality is not None:
+            self.qualities[row.cell, row.workload.model] = row.quality
+        if row.sensor is not None and row.device is not None and row.device.uuid is not None:
+            self.sensors[row.device.uuid] = row.sensor
+
+
 def sweep(
     run: str,
     matrix: Matrix,
@@ -78,8 +102,10 @@ def sweep(
         clock: monotonic seconds.
     """
     cells = matrices.cells(matrix, types)
-    # Only what was measured: why there was no perplexity last time may not hold any longer.
-    known = {(m.cell, m.workload.model): m.quality for m in done if m.quality and m.quality.nats}
+    known = _Known()
+    for old in done:
+        # Only what was measured: why there was no perplexity last time may not hold any longer.
+        known.learn(old if old.quality and old.quality.nats else replace(old, quality=None))
     queues = plan(cells, matrix, {m.key for m in done})
     running: dict[str, _Running] = {}
     last_end = clock()
@@ -152,7 +178,7 @@ def _unplaced(run: str, matrix: Matrix, queue: deque[Task], reason: str) -> Iter
     """Empty a queue: a row for each measurement that has no place."""
     while queue:
         task = queue.popleft()
-        request = _request(run, task, matrix, {}, None)
+        request = _request(run, task, matrix, _Known(), None)
         for workload in task.workloads:
             yield failed(request, workload, Outcome.UNPLACED, reason)
 
@@ -197,7 +223,7 @@ def _request(
     run: str,
     task: Task,
     matrix: Matrix,
-    known: Mapping[tuple[Cell, str], Quality],
+    known: _Known,
     offer: placement.Offer | None,
 ) -> Request:
     return Request(
@@ -207,7 +233,8 @@ def _request(
         workloads=task.workloads,
         sampling=matrix.sampling,
         quality=matrix.quality,
-        known_quality={model: q for (cell, model), q in known.items() if cell == task.cell},
+        known_quality={m: q for (cell, m), q in known.qualities.items() if cell == task.cell},
+        known_sensors=dict(known.sensors),
         threads=offer.num_cpus if offer and task.cell.gpu_type == CPU else None,
     )
 
@@ -244,9 +271,7 @@ def _ready(running: Sequence[_Running]) -> list[_Running]:
     return [current for current in running if any(current.stream is stream for stream in ready)]
 
 
-def _next_event(
-    current: _Running, known: dict[tuple[Cell, str], Quality], now: float
-) -> Stage | Measurement | None:
+def _next_event(current: _Running, known: _Known, now: float) -> Stage | Measurement | None:
     """The next event of a task; an error of its actor becomes the row of what it was measuring."""
     import ray
 
@@ -267,14 +292,13 @@ def _next_event(
     if isinstance(event, Stage):
         current.stage = event.name
         return event
-    if event.quality is not None:
-        known[event.cell, event.workload.model] = event.quality
+    known.learn(event)
     current.left.remove(event.workload)
     current.ended = not current.left
     return event
 
 
-def _timed_out(current: _Running, known: dict[tuple[Cell, str], Quality]) -> Measurement | None:
+def _timed_out(current: _Running, known: _Known) -> Measurement | None:
     current.ended = True
     key = "quality" if current.stage == PERPLEXITY else "sampling"
     reason = f"stage {current.stage} took longer than {key}.timeout_s = {_limit_s(current):g}"
@@ -282,13 +306,13 @@ def _timed_out(current: _Running, known: dict[tuple[Cell, str], Quality]) -> Mea
 
 
 def _given_up(
-    current: _Running, known: dict[tuple[Cell, str], Quality], outcome: Outcome, reason: str
+    current: _Running, known: _Known, outcome: Outcome, reason: str
 ) -> Measurement | None:
     """The row that a forced end costs; a perplexity costs none: its times can still be measured."""
     workload = current.left[0]
     if current.stage == PERPLEXITY:
         text = current.request.quality.text
-        known[current.cell, workload.model] = Quality(text, reason=f"{outcome}: {reason}")
+        known.qualities[current.cell, workload.model] = Quality(text, reason=f"{outcome}: {reason}")
         return None
     return failed(current.request, current.left.pop(0), outcome, reason)
 

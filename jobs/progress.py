@@ -146,7 +146,7 @@ def _left(progress: Progress) -> str:
 def duration(seconds: float) -> str:
     """A length of time in words.
 
-    >>> duration(42), duration(150), duration(7300)
+    >>> duration(42), duration(170), duration(7300)
     ('42 s', '3 min', '2.0 h')
     """
     if seconds < 90:

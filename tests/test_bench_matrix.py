@@ -17,6 +17,7 @@ from bench.gpus import COMPUTE_CAPABILITY
 from bench.records import (
     AUTO,
     CPU,
+    ENERGY_PROTOCOLS,
     ENGINES,
     PRECISIONS,
     Cell,
@@ -241,6 +242,12 @@ MALFORMED = {
     ),
     "a time in words": Malformed(
         with_sampling('idle_s = "5 s"'), "sampling.idle_s", '"5 s"', "must be a number"
+    ),
+    "an unknown protocol of energy": Malformed(
+        with_sampling('energy = "certifed"'),
+        "sampling.energy",
+        '"certifed"',
+        "did you mean certified?",
     ),
     "a time in ms": Malformed(
         with_sampling("energy_s = 30000"), "sampling.energy_s", "30000", "must be from 0.01 to 3600"
@@ -535,6 +542,7 @@ def any_sampling(draw: st.DrawFn) -> Sampling:
         max_samples=samples[1],
         median_within=draw(st.floats(0.0001, 0.5)),
         throughput_s=draw(st.floats(0.01, 3600)),
+        energy=draw(st.sampled_from(ENERGY_PROTOCOLS)),
         energy_s=draw(st.floats(0.01, 3600)),
         idle_s=draw(st.floats(0, 3600)),
         timeout_s=draw(st.floats(1, 86_400)),

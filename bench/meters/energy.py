@@ -602,18 +602,20 @@ class _Session:
 
 def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
     """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
-    look_due_s = 0.0
+    look_due_s, polls = 0.0, 0
 
     def poll(last: bool = False) -> None:
-        nonlocal look_due_s
+        nonlocal look_due_s, polls
         if recording.lost:
             return
+        polls += 1
         try:
             for read, readings in (
                 (meter.read_j, recording.joules),
                 (meter.read_w, recording.watts),
             ):
-                if read is None:
+                # Beside a counter, readings of power only check it and make the trace.
+                if read is None or (readings is recording.watts and meter.read_j and polls % 4):
                     continue
                 before_s = clock.now()
                 value = read()

@@ -9,8 +9,10 @@ that come late. Side by side, for the energy of one forward:
     ours       the certified protocol, with the sensor as the probe found it; and the standard one
     naive      difference of the counter over 1 s; without one, one reading times 1 s
     polling    nvmlDeviceGetPowerUsage every 100 ms for 10 s, added up
-    zeus       ZeusMonitor around 10 s, if zeus is installed
-    codecarbon its hardware tracker around 10 s, if codecarbon is installed
+    zeus       a window of ZeusMonitor around 10 s, if zeus is installed; without a counter it
+               polls in a process of its own, which knows no virtual clock: -
+    codecarbon the delta of its GPU devices over 10 s, sampled each second as its tracker does, if
+               codecarbon is installed
 
 Loads: constant; resonant, whose period is the sensor's; generic, whose period has nothing to do
 with it; fast, of 2 ms. Kinds: a counter that integrates, one that adds up part-time readings, and
@@ -23,11 +25,14 @@ apart in `energy_systematic`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import logging
+import math
 import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +160,43 @@ def polling(here: World) -> float:
     return joules / count
 
 
+def zeus(here: World) -> float:
+    from zeus.device import gpu as devices
+    from zeus.monitor import ZeusMonitor
+
+    if here.gpu.total_energy_j() is None:
+        return math.nan
+    devices._gpus = None  # It keeps the GPUs that it saw first.
+    monitor = ZeusMonitor(gpu_indices=[0], cpu_indices=[])
+    monitor.begin_window("forwards", sync_execution=False)
+    count = here.run(10.0)
+    return float(monitor.end_window("forwards", sync_execution=False).total_energy) / count
+
+
+def codecarbon(here: World) -> float:
+    from codecarbon.core.gpu import AllGPUDevices
+    from codecarbon.core.units import Time
+
+    devices = AllGPUDevices()
+    devices.start()
+    start_s = here.clock.now()
+    with here.clock.polling(devices.sample_power, 1.0):
+        count = here.run(10.0)
+    elapsed = Time.from_seconds(here.clock.now() - start_s)
+    (delta,) = devices.get_delta(elapsed)
+    return float(delta["delta_energy_consumption"].kWh) * 3.6e6 / count
+
+
+def others() -> dict[str, Callable[[World], float]]:
+    """The methods to compare with, of those that are installed."""
+    found: dict[str, Callable[[World], float]] = {"naive": naive, "polling": polling}
+    for peer in (zeus, codecarbon):
+        if importlib.util.find_spec(peer.__name__):
+            logging.disable(logging.CRITICAL)  # They tell of every window.
+            found[peer.__name__] = peer
+    return found
+
+
 # ------------------------------------------------------------------------------------ table
 
 
@@ -169,7 +211,8 @@ def main() -> int:
     print(
         "relative error, median and worst, of the energy of one forward in", asked.trials, "trials"
     )
-    heads = ("certified", "covered", "standard", "naive", "polling")
+    peers = others()
+    heads = ("certified", "covered", "standard", *peers)
     print(f"\n{'GPU':5} {'counter':12} {'load':9}" + "".join(f"{head:>17}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         library = fakenvml.build(Path(folder))
@@ -186,8 +229,8 @@ def main() -> int:
                             mine.append(joules / true_j - 1)
                             inside.append(abs(mine[-1]) <= uncertainty)
                             other["standard"].append(ours(here, "standard", found)[0] / true_j - 1)
-                            other["naive"].append(naive(here) / true_j - 1)
-                            other["polling"].append(polling(here) / true_j - 1)
+                            for peer, method in peers.items():
+                                other[peer].append(method(here) / true_j - 1)
                     errors["exact" if kind == INTEGRATING else "other"] += map(abs, mine)
                     covered += inside
                     row = [
@@ -199,7 +242,8 @@ def main() -> int:
                     print(f"{gpu.upper():5} {kind:12} {name:9}{shown_row}", flush=True)
     share = sum(covered) / len(covered)
     worst_exact = max(errors["exact"], default=0.0)
-    typical, worst = statistics.median(errors["other"]), max(errors["other"])
+    typical = statistics.median(errors["other"] or [0.0])
+    worst = max(errors["other"], default=0.0)
     print(
         f"\nwith a counter that integrates: worst {worst_exact:.3%} (goal {EXACT:.1%});"
         f" else: typical {typical:.2%} (goal {TYPICAL:.1%}), worst {worst:.2%} (goal {WORST:.0%});"
@@ -211,6 +255,8 @@ def main() -> int:
 
 def shown(values: list[float]) -> str:
     sizes = [abs(value) for value in values]
+    if any(map(math.isnan, sizes)):
+        return "-"
     return f"{statistics.median(sizes):.2%} {max(sizes):.2%}"
 
 

@@ -170,7 +170,7 @@ def test_a_load_in_step_with_the_sensor(open_gpu: OpenGpu, kind: str) -> None:
     assert used.pause_share == pytest.approx(0 if whole else 0.02, abs=0.03)
     if not whole:
         assert used.discrepancy is not None
-        assert used.discrepancy < 0.2
+        assert used.discrepancy < energy.EVEN_PAUSED_PHASES
     assert used.flags is None
 
 

@@ -129,7 +129,7 @@ FAULTS = [
         "gpu = v100; fault = nvmlDeviceGetComputeRunningProcesses*:-1:4:0",
         "counter",
     ),
-    Fault("MIG", "gpu = a100; mig = 1", "none", "MIG slices share"),
+    Fault("MIG", "gpu = a100-mig", "none", "MIG slices share"),
     Fault("vGPU", "gpu = t4; virtualization = 2", "none", "virtual GPUs share"),
     Fault("vGPU without a counter", "gpu = t4; virtualization = 2; energy = 0", "none", "virtual"),
     Fault("passed through", "gpu = t4; virtualization = 1", "counter"),

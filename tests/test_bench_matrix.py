@@ -17,6 +17,7 @@ from bench.gpus import COMPUTE_CAPABILITY
 from bench.records import (
     AUTO,
     CPU,
+    ENERGY_PROTOCOLS,
     ENGINES,
     PRECISIONS,
     Cell,
@@ -241,6 +242,12 @@ MALFORMED = {
     ),
     "a time in words": Malformed(
         with_sampling('idle_s = "5 s"'), "sampling.idle_s", '"5 s"', "must be a number"
+    ),
+    "an unknown protocol of energy": Malformed(
+        with_sampling('energy = "certifed"'),
+        "sampling.energy",
+        '"certifed"',
+        "did you mean certified?",
     ),
     "a time in ms": Malformed(
         with_sampling("energy_s = 30000"), "sampling.energy_s", "30000", "must be from 0.01 to 3600"
@@ -559,6 +566,7 @@ def any_sampling(draw: st.DrawFn) -> Sampling:
         max_samples=samples[1],
         median_within=draw(st.floats(0.0001, 0.5)),
         throughput_s=stages_s[0],
+        energy=draw(st.sampled_from(ENERGY_PROTOCOLS)),
         energy_s=stages_s[1],
         idle_s=stages_s[2],
         timeout_s=draw(st.floats(longest_s, 604_800)),

@@ -41,7 +41,7 @@ from typing import NamedTuple
 from bench import gpus, stats
 from bench.meters import rapl
 from bench.meters import sensor as sensors
-from bench.meters.polling import Clock, Reading, SystemClock, Tick, period_s, ticks
+from bench.meters.polling import Clock, Reading, SystemClock, Tick, latest_s, period_s, ticks
 from bench.meters.windows import (
     Course,
     Mark,
@@ -59,7 +59,8 @@ from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling, Sensor
 
 COUNTER, POWER, RAPL = "counter", "power", "rapl"
 
-# A quarter of the fastest GPU sensor known, which ticks every 20 ms (P100, V100).
+# A quarter of the fastest GPU sensor known, which ticks every 20 ms (P100, V100). With 10 ms the
+# errors under a load in step with such a sensor were five times as large in simulation.
 POLL_S = 0.005
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
 SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
@@ -84,7 +85,7 @@ SHORTEST_READING_S = 0.01
 DOUBTFUL_UNCERTAINTY = 0.03
 FEWEST_TICKS = 10
 CLOCK_SPREAD, DRIFT_C, MISSED_SHARE, AGREEMENT = 0.02, 3.0, 0.02, 0.05
-EVEN_PHASES = 0.1
+EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
 IDLE_AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor resolves
 
 
@@ -447,8 +448,9 @@ class _Session:
         """Let the load begin again at a phase of the meter's ticks that it had not yet."""
         readings = recording.joules if self.method == COUNTER else recording.watts
         now_s, modulus_s = self.clock.now(), self._modulus_s()
-        recent = ticks(readings[-int(RECENT_TICKS * self.period_s / self._poll_s()) - 2 :])
-        last_s = _phase_s([tick.time_s for tick in recent], self.period_s) if recent else now_s
+        polls = math.ceil(RECENT_TICKS * self.period_s / self._poll_s())
+        recent = ticks(readings[-polls:])
+        last_s = latest_s(recent, self.period_s) if recent else now_s
         # The first tick that comes after the pause, however long that is.
         coming = math.ceil((now_s + modulus_s - last_s) / self.period_s)
         tick_s = last_s + coming * self.period_s
@@ -495,8 +497,8 @@ class _Session:
             raise recording.lost
 
     def _poll_s(self) -> float:
-        """Four or more polls for each tick; each costs tens of us, most of it for waking up."""
-        return min(max(self.period_s / 4, POLL_S), 2 * POLL_S) if self.meter.period_s else POLL_S
+        """Some polls for each tick; each costs tens of us of a core, most of it for waking up."""
+        return max(self.meter.period_s / 8, POLL_S) if self.meter.period_s else POLL_S
 
     def _flags_of(self, recording: Recording) -> tuple[str, ...]:
         """What weakens a window."""
@@ -524,7 +526,7 @@ class _Session:
         if self.method == POWER:
             every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
             return summed_ticks(recording.watts, every_s)
-        return counted_ticks(recording.joules)
+        return counted_ticks(recording.joules, self.meter.period_s)
 
     def _reach_s(self) -> float:
         """How far back a tick of the meter sees; all of its period, as far as is known."""
@@ -558,7 +560,9 @@ class _Session:
             if unseen_s > MISSED_SHARE * length_s:
                 yield f"{unseen_s / length_s:.0%} of the meter's ticks were missed"
         # So many random phases are uneven by this much in 1 of 100 cases (Kolmogorov, Smirnov).
-        uneven = max(EVEN_PHASES, 1.63 / window.ticks**0.5)
+        # With pauses there are some 16 phases, of many ticks each.
+        random_phases = max(EVEN_PHASES, 1.63 / window.ticks**0.5)
+        uneven = EVEN_PAUSED_PHASES if window.pause_s else random_phases
         if self._lockable(self.method) and window.discrepancy > uneven:
             yield f"sensor and load were in step (discrepancy {window.discrepancy:.2f})"
         if self.method == COUNTER and recording.watts:
@@ -596,27 +600,22 @@ class _Session:
         return _mean_w(energy)
 
 
-def _phase_s(times_s: Sequence[float], every_s: float) -> float:
-    """The last of some regular times, less the scatter of a single one."""
-    last_s = times_s[-1]
-    late = [time_s - last_s + round((last_s - time_s) / every_s) * every_s for time_s in times_s]
-    return last_s + sum(late) / len(late)
-
-
 def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
     """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
-    look_due_s = 0.0
+    look_due_s, polls = 0.0, 0
 
     def poll(last: bool = False) -> None:
-        nonlocal look_due_s
+        nonlocal look_due_s, polls
         if recording.lost:
             return
+        polls += 1
         try:
             for read, readings in (
                 (meter.read_j, recording.joules),
                 (meter.read_w, recording.watts),
             ):
-                if read is None:
+                # Beside a counter, readings of power only check it and make the trace.
+                if read is None or (readings is recording.watts and meter.read_j and polls % 4):
                     continue
                 before_s = clock.now()
                 value = read()

@@ -101,12 +101,7 @@ def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
     if not every_s or len(seen) < 3:
         return list(seen)
     times_s = [tick.time_s for tick in seen]
-    numbers, late_s = [0], [times_s[0]]
-    for time_s in times_s[1:]:
-        # By the recent ones, because one alone may be seen late by more than half a period.
-        base_s = sum(late_s[-20:]) / len(late_s[-20:])
-        numbers.append(max(numbers[-1] + 1, round((time_s - base_s) / every_s)))
-        late_s.append(time_s - numbers[-1] * every_s)
+    numbers = _numbers(times_s, every_s)
     slope_s, start_s = linear_regression(numbers, times_s)
     fitted_s = [start_s + slope_s * number for number in numbers]
     off_s = [abs(fit_s - time_s) for fit_s, time_s in zip(fitted_s, times_s, strict=True)]
@@ -114,6 +109,29 @@ def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
         return list(seen)
     within_s = 2 * (sum(off * off for off in off_s) / len(off_s)) ** 0.5
     return [Tick(fit_s, t.value, within_s) for fit_s, t in zip(fitted_s, seen, strict=True)]
+
+
+def latest_s(seen: Sequence[Tick], every_s: float) -> float:
+    """When the last of a few ticks came, with the help of those before it.
+
+    >>> round(latest_s([Tick(t, 0, 0) for t in (0.01, 0.99, 2.0, 3.04)], 1.0), 3)
+    3.01
+    """
+    times_s = [tick.time_s for tick in seen]
+    numbers = _numbers(times_s, every_s)
+    late_s = [t - number * every_s for t, number in zip(times_s, numbers, strict=True)]
+    return numbers[-1] * every_s + sum(late_s) / len(late_s)
+
+
+def _numbers(times_s: Sequence[float], every_s: float) -> list[int]:
+    """Which tick each is, counted from the first."""
+    numbers, late_s = [0], [times_s[0]]
+    for time_s in times_s[1:]:
+        # By the recent ones, because one alone may be seen late by more than half a period.
+        base_s = sum(late_s[-20:]) / len(late_s[-20:])
+        numbers.append(max(numbers[-1] + 1, round((time_s - base_s) / every_s)))
+        late_s.append(time_s - numbers[-1] * every_s)
+    return numbers
 
 
 def period_s(seen: Sequence[Tick]) -> float | None:

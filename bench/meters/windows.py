@@ -47,8 +47,12 @@ class Window:
     flags: tuple[str, ...] = ()
 
 
-def counted_ticks(readings: Sequence[Reading]) -> list[Tick]:
+def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
     """Ticks of a counter: the energy since some beginning, in J, at each.
+
+    Args:
+        readings: What was polled.
+        every_s: How often the counter ticks, if known.
 
     Raises:
         UnusableError: The counter went backwards, or ticked less than twice.
@@ -57,7 +61,7 @@ def counted_ticks(readings: Sequence[Reading]) -> list[Tick]:
         if after.value < before.value:
             fall = f"from {before.value:.0f} J to {after.value:.0f} J"
             raise UnusableError(f"the energy counter went backwards, {fall}")
-    seen = regular(ticks(readings))
+    seen = regular(ticks(readings), every_s)
     if len(seen) < 2:
         raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
     return seen

@@ -21,15 +21,27 @@ def fakenvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fakenvml.build(tmp_path_factory.mktemp("fakenvml"))
 
 
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test without the fake sees no driver: once loaded, the fake answers to its name for ever."""
+
+    def load() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    if pynvml.nvmlLib is None:
+        monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", load)
+
+
 @pytest.fixture
 def fake_nvml(
-    fakenvml_library: Path, monkeypatch: pytest.MonkeyPatch
+    no_driver: None, fakenvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., fakenvml.FakeDriver]:
     """A function that puts a fake driver, configured by its lines, below pynvml."""
 
     def load(*lines: str) -> fakenvml.FakeDriver:
         driver = fakenvml.FakeDriver(fakenvml_library, *lines)
         monkeypatch.setattr(pynvml, "nvmlLib", driver.library)
+        monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", lambda: None)
         # pynvml keeps the functions of the library that it saw first.
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         return driver

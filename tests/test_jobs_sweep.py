@@ -129,10 +129,6 @@ def test_killed_and_resumed_no_row_is_lost_or_measured_twice(matrix: Path, tmp_p
     new = [row for key, row in after.items() if key not in before]
     assert all(row.started_at is not None and row.started_at > last for row in new)
 
-    again = run("sweep", "--resume", folder)
-    assert again.returncode == 0
-    assert rows_in(folder / "results.parquet") == after
-
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_keeps_its_rows_and_says_how_to_go_on(
@@ -188,7 +184,7 @@ def test_an_absent_gpu_type_is_unplaced_within_seconds(matrix: Path, tmp_path: P
 
 def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path) -> None:
     matrix = tmp_path / "m.toml"
-    text = MATRIX.replace('"CPU"', '"CPU", "A100"').replace('"bf16"', '"tf32"')
+    text = MATRIX.replace('"CPU"', '"CPU", "A100"').replace('"fp32", "bf16"', '"tf32"')
     matrix.write_text(text.replace("[1, 2]", "1"))
     assert run("sweep", matrix, "--output", tmp_path).returncode == 1
     folder = next(tmp_path.glob("m/*"))

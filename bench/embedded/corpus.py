@@ -75,6 +75,7 @@ def generate(seed: int, paragraphs: int) -> Corpus:
     )
 
 
+@cache
 def split(name: Literal["train", "test"]) -> Corpus:
     """The text that trained the embedded model, or the text held out from it."""
     seed, paragraphs = _SPLITS[name]

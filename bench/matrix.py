@@ -128,12 +128,17 @@ def parse(text: str, source: str, name: str) -> Matrix:
         raise TensorgapError(f"{source}: cells.{empty}: empty or missing; {remedy}")
     if not gpu_types and not include:
         raise reader.error("cells.gpu_types", [], 'must name a type, such as "auto"')
+    exclude = reader.cells(cells, "exclude")
+    for index, cell in enumerate(exclude):
+        if not _may_be_asked(cell, gpu_types, precisions, include):
+            allowed = "excludes nothing: no cell of this matrix; correct it or take it out"
+            raise reader.error(f"cells.exclude[{index}]", str(cell), allowed)
     return Matrix(
         name=reader.name(document.get("name", name)),
         gpu_types=gpu_types,
         precisions=precisions,
         include=include,
-        exclude=reader.cells(cells, "exclude"),
+        exclude=exclude,
         workloads=reader.workloads(document),
         sampling=sampling,
         quality=quality,
@@ -206,6 +211,9 @@ def narrow(
         gpu_types=kept_types,
         precisions=kept_precisions,
         include=include,
+        exclude=tuple(
+            c for c in matrix.exclude if _may_be_asked(c, kept_types, kept_precisions, include)
+        ),
         workloads=tuple(w for w in matrix.workloads if not models or w.model in models),
     )
     return dataclasses.replace(narrowed, text=dump(narrowed))
@@ -250,6 +258,14 @@ def dump(matrix: Matrix) -> str:
         table = dataclasses.asdict(typing.cast(Any, record))
         lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def _may_be_asked(
+    cell: Cell, gpu_types: Sequence[str], precisions: Sequence[str], include: Sequence[Cell]
+) -> bool:
+    """Whether such a matrix can hold the cell, whichever types `auto` stands for."""
+    by_rule = cell.precision in precisions and (cell.gpu_type in gpu_types or AUTO in gpu_types)
+    return by_rule or cell in include
 
 
 class _Reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -191,6 +192,12 @@ MALFORMED = {
         "cells.exclude[0].precision",
         '"fp61"',
         "did you mean fp16?",
+    ),
+    "an exclude that takes nothing away": Malformed(
+        with_cells('exclude = [{gpu_type = "T4", precision = "bf16"}]'),
+        "cells.exclude[0]",
+        '"T4 bf16"',
+        "excludes nothing",
     ),
     "a batch in words": Malformed(
         with_workload('batch_size = "8"'), "workloads[0].batch_size", '"8"', "a whole number"
@@ -536,12 +543,18 @@ def any_matrix(draw: st.DrawFn) -> Matrix:
         st.integers(1, 65_536),
         st.integers(1, 256),
     )
+    gpu_types = tuple(draw(types)) if rule else ()
+    asked_precisions = tuple(draw(precisions)) if rule else ()
+    asked = [
+        Cell("T4" if name == AUTO else name, precision)
+        for name, precision in itertools.product(gpu_types, asked_precisions)
+    ]
     return Matrix(
         name=draw(st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,40}", fullmatch=True)),
-        gpu_types=tuple(draw(types)) if rule else (),
-        precisions=tuple(draw(precisions)) if rule else (),
+        gpu_types=gpu_types,
+        precisions=asked_precisions,
         include=include,
-        exclude=tuple(draw(st.lists(one_cell, max_size=3))),
+        exclude=tuple(draw(st.lists(st.sampled_from([*asked, *include]), max_size=3))),
         workloads=tuple(draw(st.lists(workload, min_size=1, max_size=4, unique=True))),
         sampling=draw(any_sampling()),
         quality=draw(any_quality()),

@@ -19,7 +19,7 @@ sweep: $(VENV)/.ready
 	$(BIN)/tensorgap sweep $(MATRIX)
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.ready-check
 	$(BIN)/ruff format --check .

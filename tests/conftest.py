@@ -23,7 +23,7 @@ def fakenvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test without the fake sees no driver: once loaded, the fake answers to its name."""
+    """A test without the fake sees no driver, also where the machine has one."""
 
     def load() -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)

@@ -80,8 +80,19 @@ def rows_of(
 
 
 def actor_processes() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "ray::CellActor"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+    """Those that descend from this process: others on this machine may use Ray as well."""
+    listing = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    found = [line.split(None, 2) for line in listing.stdout.splitlines()]
+    parents = {int(pid): int(parent) for pid, parent, *_ in found}
+
+    def is_ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
+
+    return [
+        int(pid) for pid, _, *args in found if "ray::CellActor" in args[0] and is_ours(int(pid))
+    ]
 
 
 def signal_actor_at(name: str, workload: Workload, number: int) -> Callable[[Stage], None]:

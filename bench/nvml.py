@@ -11,6 +11,7 @@ is made only where the newer one does not answer.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -162,6 +163,7 @@ class Gpu:
     def __init__(self, handle: Any) -> None:
         """Wrap an NVML handle; it is valid only inside the block of `driver`."""
         self.reasons: dict[str, str] = {}
+        self._fields: dict[int, Any] = {}
         self.name: str = _persist(pynvml.nvmlDeviceGetName, handle)
         self.uuid: str = _persist(pynvml.nvmlDeviceGetUUID, handle)
         self._handle = handle
@@ -331,9 +333,21 @@ class Gpu:
         return None if running is None else tuple(sorted({p.pid for p in running}.difference(own)))
 
     def _field(self, field: int) -> Any:
-        """One field value, in NVML's unit."""
-        (found,) = pynvml.nvmlDeviceGetFieldValues(self._board, [field])
-        return _value(found)
+        """One field value, in NVML's unit.
+
+        It is asked at every poll: with a struct of its own that is kept, at half pynvml's price.
+        """
+        asked = self._fields.get(field)
+        if asked is None:
+            asked = self._fields[field] = pynvml.c_nvmlFieldValue_t(fieldId=field)
+        try:
+            function = pynvml.nvmlLib.nvmlDeviceGetFieldValues
+        except AttributeError:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND) from None
+        status = function(self._board, 1, ctypes.byref(asked))
+        if status != pynvml.NVML_SUCCESS:
+            raise pynvml.NVMLError(status)
+        return _value(asked)
 
     def _held_down_by_fields(self) -> dict[str, float]:
         fields = pynvml.nvmlDeviceGetFieldValues(self._board, list(_HELD_DOWN.values()))

@@ -187,7 +187,7 @@ FAULTS = [
     Fault("a reading of 0 W", "gpu = p100; gain = 0; noise_w = 0", "none", "read 0 W all the time"),
     Fault("a noisy reading", "gpu = p100; noise_w = 20", "power", within=0.03),
     Fault(
-        "a load in step, without idle power to take the pauses off",
+        "a load in step with a sensor whose ticks are not known",
         "gpu = p100; jitter_ms = 0",
         "power",
         r"sensor and load were in step \(discrepancy 0.\d\d\)",

@@ -44,9 +44,7 @@ def main() -> int:
     arguments.add_argument("--gpu", nargs="*", default=["v100", "p100"])
     asked = arguments.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"{asked.rounds} rounds of {ROUND_S} s, with and without a poll every {1e3 * EVERY_S:.1f} ms\n"
-    )
+    print(f"{asked.rounds} rounds of {ROUND_S} s, with and without a poll every {EVERY_S:.4f} s\n")
     print(f"{'GPU':5} {'its reads':>10} {'poller':>8}   latency, polled / not")
     found = []
     with tempfile.TemporaryDirectory() as folder:

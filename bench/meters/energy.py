@@ -124,7 +124,7 @@ class Meter:
     look: Callable[[], State] | None = None
     systematic: float | None = None
     sensor: Sensor | None = None
-    reason: str | None = None  # why it is not a better one
+    reason: str | None = None  # why it is not a better one, or not a good one
 
     def sees_all(self, method: str) -> bool:
         """Whether no part of the load escapes it."""
@@ -188,11 +188,12 @@ def find_meter(
         sensor=sensor,
     )
     counts = gpu.total_energy_j() is not None
-    doubtful = sensor is not None and sensor.counter == sensors.INCONSISTENT
-    if counts and not (doubtful and reader):
-        return counter
+    why = sensor.reason if sensor and sensor.counter == sensors.INCONSISTENT else None
+    if counts and gpu.module:
+        why = "the energy counter counts the whole module, with its CPU"
+    if counts and not (why and reader):
+        return replace(counter, reason=why)
     if reader:
-        why = sensor.reason if doubtful and sensor else None
         return replace(counter, method=POWER, read_j=None, reason=why)
     return NoMeter(
         f"NVML gives neither the energy of this GPU ({gpu.reasons['total_energy_j']}) "
@@ -279,7 +280,8 @@ class _Session:
         """Idle, load, windows, idle."""
         self.method = self.meter.method
         if self.meter.reason:
-            self.flags.append(f"{self.meter.reason}: readings of power are used instead")
+            instead = ": readings of power are used instead" if self.method == POWER else ""
+            self.flags.append(self.meter.reason + instead)
         quick, certified = (self.sampling.energy == name for name in ("quick", "certified"))
         self.drain()
         self._idle()
@@ -574,7 +576,7 @@ class _Session:
     def _disagreement(self, recording: Recording) -> Iterator[str]:
         """Whether counter and readings differ, where these saw all phases of the load alike."""
         if self._lockable(POWER):
-            every_s = self.meter.sensor and self.meter.sensor.reading_period_s
+            every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
             seen = regular(ticks(recording.watts), every_s)
             phases = Course(recording.marks).phases(tick.time_s for tick in seen)
             if not phases or star_discrepancy(phases) > AGREEMENT:
@@ -675,7 +677,7 @@ def _surroundings(states: Sequence[State]) -> Iterator[str]:
         yield f"the temperature moved by {_drift_c(states):.0f} C"
     foreign = {pid for state in states for pid in state.foreign or ()}
     if foreign:
-        yield f"{len(foreign)} other processes computed on the same GPU"
+        yield f"{len(foreign)} other processes used the same GPU"
 
 
 def _clock_spread(states: Sequence[State]) -> float:

@@ -139,8 +139,8 @@ def _last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
 def _numbers(times_s: Sequence[float], every_s: float) -> list[int]:
     """Which tick each is, counted from the first.
 
-    By the one grid that fits all of them best, of periods near `every_s` (the peak of a periodogram),
-    because two neighbours may be seen early and late by more than half a period together.
+    By the one grid that fits all best, of periods near `every_s`: the peak of a periodogram.
+    Two neighbours may be seen early and late by more than half a period together.
     """
     since_s = np.array(times_s) - times_s[0]
     count = since_s[-1] / every_s

@@ -57,6 +57,7 @@ class Observation:
     pcie_width: int | None
     held_down_s: float | None
     clocks_event_reasons: int | None
+    performance_state: int | None
     foreign_processes: tuple[int, ...] | None
 
 
@@ -98,6 +99,7 @@ def observe(gpu: nvml.Gpu | None) -> Observation:
         pcie_width=gpu.pcie_width() if gpu else None,
         held_down_s=None if held_down is None else sum(held_down.values()),
         clocks_event_reasons=gpu.clocks_event_reasons() if gpu else None,
+        performance_state=gpu.performance_state() if gpu else None,
         foreign_processes=gpu.foreign_processes({os.getpid()}) if gpu else None,
     )
 
@@ -128,6 +130,7 @@ def conditions(before: Observation, after: Observation) -> Conditions:
         pcie_width=after.pcie_width,
         held_down_s=held_down_s,
         clocks_event_reasons=after.clocks_event_reasons,
+        performance_state=after.performance_state,
         other_processes=None if foreign is None else len(foreign),
     )
 
@@ -138,7 +141,7 @@ def doubts(found: Conditions) -> list[str]:
     if found.other_cpu_share is not None and found.other_cpu_share > _QUIET_SHARE:
         doubts.append(f"others took {found.other_cpu_share:.0%} of the host's CPU time")
     if found.other_processes:
-        doubts.append(f"{found.other_processes} other processes computed on the same GPU")
+        doubts.append(f"{found.other_processes} other processes used the same GPU")
     slowed = [name for bit, name in _SLOWDOWNS.items() if (found.clocks_event_reasons or 0) & bit]
     if slowed:
         doubts.append(f"clocks held down: {', '.join(slowed)}")
@@ -178,6 +181,7 @@ def _cpu(cell: Cell, driver: nvml.Driver) -> Found:
         cpu=cpu_name(),
         threads=torch.get_num_threads(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        uuid=gpu.uuid if gpu else None,
         simulated=gpu is not None,
     )
     return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
@@ -231,6 +235,9 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         vgpu=gpu.vgpu if gpu else None,
         ecc=gpu.ecc if gpu else None,
         persistence=gpu.persistence if gpu else None,
+        module=gpu.module if gpu else None,
+        serial=gpu.serial if gpu else None,
+        vbios=gpu.vbios if gpu else None,
         simulated=driver.simulated,
     )
     return Found("cuda", device, gpu, tuple(doubt for doubt in doubts if doubt))

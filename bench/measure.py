@@ -56,7 +56,8 @@ class Request:
     sampling: Sampling
     quality: QualityPlan
     known_quality: Mapping[str, Quality] = field(default_factory=dict)  # by model, measured before
-    known_sensors: Mapping[str, Sensor] = field(default_factory=dict)  # by UUID, probed before
+    # By UUID and driver, probed before.
+    known_sensors: Mapping[tuple[str, str | None], Sensor] = field(default_factory=dict)
     threads: int | None = None  # CPUs to compute with; None: torch's own choice
 
 
@@ -71,11 +72,12 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
         try:
             found = device.acquire(request.cell, driver, request.threads)
             if found.gpu and request.sampling.energy != "quick":
-                known = request.known_sensors.get(found.gpu.uuid)
+                known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
                     yield _stage(request, request.workloads[0], "sensor")
-                    known = sensor.probe(found.gpu, sensor.matrix_products(found.type))
-                found = replace(found, sensor=known)
+                    found = _probed(found, found.gpu)
+                else:
+                    found = replace(found, sensor=known)
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
@@ -91,6 +93,22 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
                 )
                 if event.broken:
                     return
+
+
+def _probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
+    """The device with its power sensor; a probe that fails leaves it unknown, which is a doubt."""
+    try:
+        known = sensor.probe(gpu, sensor.matrix_products(found.type))
+    except nvml.GpuLostError:
+        raise
+    except Exception as error:
+        _forget(error, found.type)
+        _, reason = classify(error)
+        known = Sensor(sensor.UNKNOWN, reason=f"the probe failed: {reason}")
+        return replace(
+            found, sensor=known, doubts=(*found.doubts, f"power sensor unknown: {known.reason}")
+        )
+    return replace(found, sensor=known)
 
 
 @dataclass(frozen=True)

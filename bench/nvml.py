@@ -11,11 +11,13 @@ is made only where the newer one does not answer.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import pynvml
@@ -38,6 +40,7 @@ _ABSENT = {
 }
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, pynvml.NVML_ERROR_NOT_READY}
+_SHAKEN = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN}
 _TRIES = 3
 _PAUSE_S = 0.01
 
@@ -68,7 +71,7 @@ _MODEL = re.compile(r"\w+\s+(?P<model>(?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")
 
 
 class GpuLostError(Exception):
-    """The GPU has fallen off the bus or must be reset: nothing more can be measured on it."""
+    """The GPU fell off the bus, must be reset, or its driver broke: no more can be measured."""
 
 
 def gpu_type(name: str) -> str:
@@ -162,6 +165,8 @@ class Gpu:
     def __init__(self, handle: Any) -> None:
         """Wrap an NVML handle; it is valid only inside the block of `driver`."""
         self.reasons: dict[str, str] = {}
+        self._fields: dict[tuple[int, int], Any] = {}
+        self._answered: set[str] = set()
         self.name: str = _persist(pynvml.nvmlDeviceGetName, handle)
         self.uuid: str = _persist(pynvml.nvmlDeviceGetUUID, handle)
         self._handle = handle
@@ -221,6 +226,25 @@ class Gpu:
         """Whether the driver stays loaded, and the clocks set, while nobody uses the GPU."""
         mode = self._ask("persistence", lambda: pynvml.nvmlDeviceGetPersistenceMode(self._board))
         return None if mode is None else bool(mode)
+
+    @property
+    def module(self) -> bool:
+        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too."""
+        watts = self._ask(
+            "module",
+            lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_POWER_SCOPE_MODULE),
+        )
+        return watts is not None
+
+    @property
+    def serial(self) -> str | None:
+        """Serial number of the board; consumer boards tell none."""
+        return self._ask("serial", lambda: pynvml.nvmlDeviceGetSerial(self._board))
+
+    @property
+    def vbios(self) -> str | None:
+        """Version of the board's firmware, which sets its clocks and its power limits."""
+        return self._ask("vbios", lambda: pynvml.nvmlDeviceGetVbiosVersion(self._board))
 
     @property
     def power_limit_w(self) -> float | None:
@@ -318,22 +342,49 @@ class Gpu:
             lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._board),
         )
 
+    def performance_state(self) -> int | None:
+        """P-state: 0 is the fastest, 15 the slowest."""
+        state = self._ask(
+            "performance_state", lambda: pynvml.nvmlDeviceGetPerformanceState(self._board)
+        )
+        if state == pynvml.NVML_PSTATE_UNKNOWN:
+            self.reasons["performance_state"] = "the driver does not know it"
+            return None
+        return state
+
     def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
-        """Process ids that compute on this GPU and are not among our `own`.
+        """Process ids that use this GPU and are not among our `own`: compute, graphics, MPS.
 
         A container may hide them, or number its own processes in another way than the driver.
         """
-        running = self._ask(
-            "foreign_processes",
-            lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v3(self._handle),
-            lambda: pynvml.nvmlDeviceGetComputeRunningProcesses_v2(self._handle),
-        )
-        return None if running is None else tuple(sorted({p.pid for p in running}.difference(own)))
+        lists = [
+            self._ask(
+                "foreign_processes" if kind == "Compute" else f"{kind.lower()}_processes",
+                *(partial(_processes, self._handle, kind, version) for version in ("v3", "v2")),
+            )
+            for kind in ("Graphics", "MPSCompute", "Compute")
+        ]
+        if lists[-1] is None:
+            return None
+        return tuple(sorted({pid for pids in lists for pid in pids or ()}.difference(own)))
 
-    def _field(self, field: int) -> Any:
-        """One field value, in NVML's unit."""
-        (found,) = pynvml.nvmlDeviceGetFieldValues(self._board, [field])
-        return _value(found)
+    def _field(self, field: int, scope: int = 0) -> Any:
+        """One field value, in NVML's unit.
+
+        It is asked at every poll: with a struct of its own that is kept, at half pynvml's price.
+        """
+        asked = self._fields.get((field, scope))
+        if asked is None:
+            asked = pynvml.c_nvmlFieldValue_t(fieldId=field, scopeId=scope)
+            self._fields[field, scope] = asked
+        try:
+            function = pynvml.nvmlLib.nvmlDeviceGetFieldValues
+        except AttributeError:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND) from None
+        status = function(self._board, 1, ctypes.byref(asked))
+        if status != pynvml.NVML_SUCCESS:
+            raise pynvml.NVMLError(status)
+        return _value(asked)
 
     def _held_down_by_fields(self) -> dict[str, float]:
         fields = pynvml.nvmlDeviceGetFieldValues(self._board, list(_HELD_DOWN.values()))
@@ -366,13 +417,21 @@ class Gpu:
         """The answer to the first question that the driver knows, or None with its reason."""
         for question in questions:
             try:
-                answer = _persist(question)
+                answer = _persist(
+                    question, passing=_SHAKEN if name in self._answered else _TRANSIENT
+                )
             except pynvml.NVMLError as error:
                 if error.value == pynvml.NVML_ERROR_UNINITIALIZED:
                     raise  # A mistake of the caller, who has left the block of `driver`.
+                # Some drivers say so of one thing and give all others (Quake4/MindMiner#627), or
+                # for a moment (Azure/azhpc-diagnostics#77). What answered before, and then
+                # stays so, broke.
+                if error.value == pynvml.NVML_ERROR_UNKNOWN and name in self._answered:
+                    raise GpuLostError(f"the driver failed, {name}: {error}") from error
                 self.reasons[name] = str(error)
             else:
                 self.reasons.pop(name, None)
+                self._answered.add(name)
                 return answer
         return None
 
@@ -384,7 +443,15 @@ def _value(field: Any) -> Any:
     return getattr(field.value, _MEMBERS[field.valueType])
 
 
-def _persist(function: Callable[..., T], *arguments: Any) -> T:
+def _processes(handle: Any, kind: str, version: str) -> set[int]:
+    """Process ids in one of NVML's lists."""
+    function = getattr(pynvml, f"nvmlDeviceGet{kind}RunningProcesses_{version}")
+    return {process.pid for process in function(handle)}
+
+
+def _persist(
+    function: Callable[..., T], *arguments: Any, passing: Collection[int] = _TRANSIENT
+) -> T:
     """Call NVML; try again what may pass.
 
     Raises:
@@ -399,6 +466,6 @@ def _persist(function: Callable[..., T], *arguments: Any) -> T:
         except pynvml.NVMLError as error:
             if error.value in _LOST:
                 raise GpuLostError(str(error)) from error
-            if error.value not in _TRANSIENT or not tries_left:
+            if error.value not in passing or not tries_left:
                 raise
         time.sleep(_PAUSE_S)

@@ -174,6 +174,11 @@ class Device:
     vgpu: bool | None = column("a virtual GPU, which shares its board", default=None)
     ecc: bool | None = column("the memory corrects its errors", default=None)
     persistence: bool | None = column("the driver stays loaded while idle", default=None)
+    module: bool | None = column(
+        "a module with a CPU, as Grace Hopper: its energy counter counts both", default=None
+    )
+    serial: str | None = column("serial number of the board", default=None)
+    vbios: str | None = column("version of the board's firmware", default=None)
     simulated: bool = column(
         "true: the GPU is a simulation; no number is a real one", default=False
     )
@@ -385,7 +390,10 @@ class Conditions:
         default=None,
     )
     clocks_event_reasons: int | None = column("NVML bit mask after", default=None)
-    other_processes: int | None = column("foreign compute processes on the GPU", default=None)
+    performance_state: int | None = column("P-state after; 0 is the fastest", default=None)
+    other_processes: int | None = column(
+        "foreign processes on the GPU: compute, graphics, MPS", default=None
+    )
 
 
 @dataclass(frozen=True)

@@ -71,13 +71,16 @@ class _Known:
     """What one process measured and the next ones need not measure again."""
 
     qualities: dict[tuple[Cell, str], Quality] = field(default_factory=dict)  # by cell and model
-    sensors: dict[str, Sensor] = field(default_factory=dict)  # by the UUID of the GPU
+    # By the UUID of the GPU and the version of its driver.
+    sensors: dict[tuple[str, str | None], Sensor] = field(default_factory=dict)
 
     def learn(self, row: Measurement) -> None:
         if row.quality is not None:
             self.qualities[row.cell, row.workload.model] = row.quality
-        if row.sensor is not None and row.device is not None and row.device.uuid is not None:
-            self.sensors[row.device.uuid] = row.sensor
+        uuid = row.device.uuid if row.device else None
+        # A probe that failed took no time, and the next one may succeed.
+        if row.sensor and row.sensor.probe_s is not None and uuid and row.software:
+            self.sensors[uuid, row.software.driver] = row.sensor
 
 
 def sweep(

@@ -187,7 +187,7 @@ FAULTS = [
     Fault("a reading of 0 W", "gpu = p100; gain = 0; noise_w = 0", "none", "read 0 W all the time"),
     Fault("a noisy reading", "gpu = p100; noise_w = 20", "power", within=0.03),
     Fault(
-        "a load in step, without idle power to take the pauses off",
+        "a load in step with a sensor whose ticks are not known",
         "gpu = p100; jitter_ms = 0",
         "power",
         r"sensor and load were in step \(discrepancy 0.\d\d\)",
@@ -207,17 +207,45 @@ FAULTS = [
         "counter",
     ),
     Fault(
-        "an unknown error for a while",
-        "gpu = v100; fault = nvmlDeviceGet*:-1:999:8.5:8.7",
+        "an unknown error now and then",
+        "gpu = v100; fault = nvmlDeviceGetTotalEnergyConsumption:-1:999:0:1e9:97",
         "counter",
-        r"window 2, measured again: \d+ readings failed",
+    ),
+    Fault(
+        "an unknown error that does not pass",
+        "gpu = v100; fault = nvmlDeviceGet*:-1:999:11",
+        "counter",
+        "the driver failed, total_energy_j: Unknown Error",
+        within=0.03,
+        lost=True,
+        windows=3,
+    ),
+    # A counter that counts more than the GPU.
+    Fault(
+        "Grace Hopper",
+        "gpu = gh200",
+        "power",
+        "counts the whole module, with its CPU: readings of power are used instead",
+    ),
+    Fault(
+        "Grace Hopper without readings",
+        "gpu = gh200; instant_field = 0; fault = nvmlDeviceGetPowerUsage:-1:3:0",
+        "counter",
+        "energy: the energy counter counts the whole module, with its CPU",
+        within=None,
     ),
     # What disturbs.
     Fault(
         "a foreign process",
         "gpu = a100; extra_pid = 4194000",
         "counter",
-        "1 other processes computed on the same GPU",
+        "1 other processes used the same GPU",
+    ),
+    Fault(
+        "a process that draws",
+        "gpu = a100; extra_pid = 4194000; extra_kind = 1",
+        "counter",
+        "1 other processes used the same GPU",
     ),
     Fault(
         "a foreign process that comes later",

@@ -221,6 +221,8 @@ def test_each_generation_tells_what_it_has(
         assert gpu.mig is mig
         assert (gpu.vgpu, gpu.ecc, gpu.persistence) == (False, True, True)
         assert (gpu.default_power_limit_w, gpu.max_sm_mhz) == (limit_w, 1380)
+        assert (gpu.serial, gpu.vbios) == ("1320000000000", "88.00.41.00.0D")
+        assert (gpu.performance_state(), gpu.module) == (0, False)
         assert (gpu.pcie_generation(), gpu.pcie_width()) == (
             {"8": 4, "9": 5}.get(compute_capability[0], 3),
             16,
@@ -264,6 +266,9 @@ def test_units_are_si(fake_nvml: FakeNvml) -> None:
         ("GetClockInfo", "sm_mhz", 4, "Insufficient Permissions"),
         ("GetClockInfo", "memory_mhz", 999, "Unknown Error"),
         ("GetTemperature*", "temperature_c", 3, "Not Supported"),
+        ("GetSerial", "serial", 3, "Not Supported"),
+        ("GetVbiosVersion", "vbios", 4, "Insufficient Permissions"),
+        ("GetPerformanceState", "performance_state", 3, "Not Supported"),
         ("GetCurrentClocks*", "clocks_event_reasons", 3, "Not Supported"),
         ("GetPowerUsage", "power_w", 10, "Timeout"),
     ],
@@ -383,6 +388,42 @@ def test_pynvml_and_the_fake_agree_on_the_structs() -> None:
     assert {kind: ctypes.sizeof(kind) for kind in sizes} == sizes
     value = pynvml.c_nvmlFieldValue_t
     assert (value.valueType.offset, value.nvmlReturn.offset, value.value.offset) == (24, 28, 32)
+
+
+def test_grace_hopper_is_one_module_with_its_cpu(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = gh200")
+    with nvml.driver() as driver:
+        assert driver.gpus()[0].module
+
+
+def test_an_unknown_performance_state_is_none(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = t4", "pstate = 32")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert gpu.performance_state() is None
+        assert gpu.reasons["performance_state"] == "the driver does not know it"
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["computes", "draws", "MPS"])
+@pytest.mark.parametrize("driver", ["470.82.01", "580.65.06"])
+def test_a_foreign_process_is_seen_whatever_it_does(
+    fake_nvml: FakeNvml, kind: int, driver: str
+) -> None:
+    fake_nvml("gpu = a100", f"driver = {driver}", "extra_pid = 4194000", f"extra_kind = {kind}")
+    with nvml.driver() as opened:
+        assert opened.gpus()[0].foreign_processes({os.getpid()}) == (4194000,)
+
+
+def test_an_unknown_error_after_an_answer_is_a_lost_gpu(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert gpu.power_w() is not None
+        fake.fault("nvmlDeviceGetPowerUsage:-1:999:0:1e9:2")  # every second call
+        assert gpu.power_w() is not None
+        fake.fault("nvmlDeviceGetPowerUsage:-1:999:0")
+        with pytest.raises(nvml.GpuLostError, match="the driver failed, power_w: Unknown Error"):
+            gpu.power_w()
 
 
 def test_the_mask_of_the_clocks_passes_through(fake_nvml: FakeNvml) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
 import fakenvml
 import pytest
 
 from bench import measure, table
-from bench.meters import energy
-from bench.records import CPU, Cell, Measurement, Outcome, QualityPlan, Sampling, Workload
+from bench.meters import energy, sensor
+from bench.records import (
+    CPU,
+    Cell,
+    Measurement,
+    Outcome,
+    QualityPlan,
+    Sampling,
+    Sensor,
+    Stage,
+    Workload,
+)
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
 
@@ -32,16 +43,25 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "SETTLE_S", 0.2)
 
 
-def rows(*workloads: Workload, sampling: Sampling = SAMPLING) -> list[Measurement]:
-    request = measure.Request(
+def request_of(
+    *workloads: Workload,
+    sampling: Sampling = SAMPLING,
+    sensors: Mapping[tuple[str, str | None], Sensor] | None = None,
+) -> measure.Request:
+    return measure.Request(
         run="test/20261124T120000Z",
         cell=Cell(CPU, "fp32"),
         replicate=0,
         workloads=workloads or (Workload("tiny", "eager", 1, 32),),
         sampling=sampling,
         quality=QualityPlan(enabled=False),
+        known_sensors=sensors or {},
     )
-    return [row for row in measure.measure(request) if isinstance(row, Measurement)]
+
+
+def rows(*workloads: Workload, sampling: Sampling = SAMPLING) -> list[Measurement]:
+    events = measure.measure(request_of(*workloads, sampling=sampling))
+    return [event for event in events if isinstance(event, Measurement)]
 
 
 @pytest.mark.parametrize(("preset", "method"), [("p100", "power"), ("v100", "counter")])
@@ -61,6 +81,7 @@ def test_the_row_has_an_energy_and_says_that_it_is_simulated(
     assert row.energy.per_sample_mj
     assert row.conditions is not None
     assert (row.conditions.pcie_generation, row.conditions.held_down_s) == (3, 0)
+    assert row.conditions.performance_state == 0
     (again,), _ = table.from_table(table.to_table([row], []), "test")
     assert again == row
 
@@ -116,6 +137,38 @@ def test_a_row_without_an_energy_has_the_reason(
     assert row.energy.method == "none"
     assert reason in (row.energy.reason or "")
     assert row.energy.per_sample_mj is None
+
+
+def test_a_probe_that_fails_is_a_doubt_and_the_energy_is_re_phased(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: out of luck")
+
+    monkeypatch.setattr(sensor, "probe", fail)
+    monkeypatch.setattr(energy, "RESTART_S", 0.1)
+    fake_nvml("gpu = v100")
+    (row,) = rows(sampling=dataclasses.replace(SAMPLING, energy="standard", energy_s=1.0))
+    assert row.outcome is Outcome.OK
+    reason = "the probe failed: RuntimeError: CUDA error: out of luck"
+    assert row.sensor == Sensor("unknown", reason=reason)
+    assert f"power sensor unknown: {reason}" in row.doubts
+    assert row.energy is not None
+    assert row.energy.method == "counter"
+    # Whether the counter sees all is not known, so that the load was kept out of step with it.
+    assert row.energy.discrepancy is not None
+
+
+@pytest.mark.parametrize(("version", "stage"), [("580.65.06", "loading"), ("570.1", "sensor")])
+def test_a_sensor_is_known_for_one_gpu_and_driver(
+    fake_nvml: FakeNvml, version: str, stage: str
+) -> None:
+    fake_nvml("gpu = v100", "uuid = GPU-1", "driver = 580.65.06")
+    sampling = dataclasses.replace(SAMPLING, energy="standard")
+    known = {("GPU-1", version): Sensor("integrating", probe_s=20.0)}
+    events = measure.measure(request_of(sampling=sampling, sensors=known))
+    stages = [event.name for event in itertools.islice(events, 2) if isinstance(event, Stage)]
+    assert stages == ["device", stage]
 
 
 def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml) -> None:

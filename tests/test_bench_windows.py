@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
+import random
 from collections.abc import Sequence
 
 import hypothesis
@@ -10,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 
 from bench.meters import windows
-from bench.meters.polling import Reading, Tick, period_s, ticks
+from bench.meters.polling import Reading, Tick, period_s, regular, ticks
 from bench.meters.windows import Course, Mark
 
 
@@ -84,7 +86,7 @@ def test_too_few_ticks_have_no_period() -> None:
 
 
 def test_a_window_of_steady_power_is_exact() -> None:
-    window = windows.cut(steady(10, 200), marks(1000, 0.01), 0.1, idle_w=50)
+    window = windows.cut(steady(10, 200), marks(1000, 0.01), 0.1)
     assert window.joules / window.seconds == pytest.approx(200)
     assert window.joules / window.iterations == pytest.approx(200 * 0.01)
     assert (window.edge_s, window.pause_s) == (0.01, 0)
@@ -93,7 +95,7 @@ def test_a_window_of_steady_power_is_exact() -> None:
 
 def test_a_window_ends_where_the_forward_is_as_it_was_at_the_start() -> None:
     # Forwards of 0.37 s, ticks of 0.1 s: of the last tenth, one tick lies within 0.01 of a whole.
-    window = windows.cut(steady(20, 200), marks(54, 0.37), 0.1, idle_w=0)
+    window = windows.cut(steady(20, 200), marks(54, 0.37), 0.1)
     assert abs(window.iterations - round(window.iterations)) <= 0.03
     assert window.seconds >= 0.9 * 19.9
 
@@ -105,10 +107,44 @@ def test_a_pause_is_in_neither_energy_nor_time() -> None:
         Tick(t, busy_w * t - (busy_w - idle_w) * min(max(t - 4.0, 0), pause_s), 0.0)
         for t in (i / 10 for i in range(106))
     ]
-    window = windows.cut(energy, course, reach_s=0.1, idle_w=idle_w)
+    window = windows.cut(energy, course, reach_s=0.1)
     assert window.pause_s == pytest.approx(pause_s)
     assert window.joules / window.seconds == pytest.approx(busy_w)
     assert window.joules / window.iterations == pytest.approx(busy_w * 0.01)
+
+
+def test_a_phase_that_is_seen_more_often_weighs_no_more() -> None:
+    # Forwards of 1 s, half at 200 W and half at 100 W, with a pause after the third. The ticks see
+    # the first half ten times as often as the second, and one sees nothing but the pause.
+    course = marks(10, 1.0, pause_after=3, pause_s=0.2)
+    done = [n + (i + 0.5) / 20 for n in range(10) for i in range(20) if i < 10 or n == 5]
+    seen = [(at + 0.2 * (at > 3), 200.0 if at % 1 < 0.5 else 100.0) for at in done]
+    energy = [Tick(0.0, 0.0, 0.0)]
+    for time_s, watts in sorted([*seen, (3.1, 40.0)]):
+        last = energy[-1]
+        energy.append(Tick(time_s, last.value + watts * (time_s - last.time_s), 0.0))
+    window = windows.cut(energy, course, reach_s=0.01)
+    assert window.pause_s == pytest.approx(0.2)
+    # A plain mean would be 191 W.
+    assert window.joules / window.seconds == pytest.approx(150, rel=0.1)
+
+
+@hypothesis.given(st.integers(0, 2**32))
+def test_ticks_are_told_apart_though_polls_are_far_apart_and_late(seed: int) -> None:
+    # 501 ticks of 20 ms with a jitter of 1 ms, polls as far apart as on a busy host: a tick and
+    # the next are seen early and late by up to 16 ms together, and after a long gap by more.
+    rng = random.Random(seed)
+    ticked_s = [0.02 * k + rng.uniform(-0.0005, 0.0005) for k in range(501)]
+    readings, time_s = [], 0.0
+    while time_s < 10:
+        readings.append(Reading(time_s, bisect.bisect(ticked_s, time_s)))
+        late_s = 0.02 if rng.random() < 0.004 else rng.uniform(0, 0.004)
+        time_s += 0.0124 + late_s
+    fitted = regular(ticks(readings), 0.02)
+    # The value is the number of the tick. After a long gap one may be taken for its neighbour.
+    off_s = sorted(abs(tick.time_s - ticked_s[int(tick.value) - 1]) for tick in fitted)
+    assert off_s[-3] < 0.002
+    assert off_s[-1] < 0.022
 
 
 @pytest.mark.parametrize(
@@ -116,7 +152,7 @@ def test_a_pause_is_in_neither_energy_nor_time() -> None:
 )
 def test_a_window_without_two_ticks_is_no_measurement(length_s: float, reason: str) -> None:
     with pytest.raises(windows.UnusableError, match=reason):
-        windows.cut(steady(1, 200), marks(1, length_s), 0.1, idle_w=0)
+        windows.cut(steady(1, 200), marks(1, length_s), 0.1)
 
 
 @hypothesis.given(

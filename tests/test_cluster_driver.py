@@ -9,17 +9,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import examples
 import pytest
 
 from bench.records import (
     CPU,
     Cell,
+    Device,
     Matrix,
     Measurement,
     Outcome,
     Quality,
     QualityPlan,
     Sampling,
+    Sensor,
+    Software,
     Stage,
     Workload,
 )
@@ -264,3 +268,15 @@ def test_workloads_of_one_model_stand_together_so_that_it_is_loaded_once() -> No
     other = Workload("gpt2:random", "eager", 1, 32)
     tasks = driver.plan([Cell(CPU, "fp32")], a_matrix(TINY, other, TINY_8), done=())[CPU]
     assert [w.model for w in tasks[0].workloads] == ["tiny", "tiny", "gpt2:random"]
+
+
+def test_a_probe_is_kept_for_its_gpu_and_driver_unless_it_failed() -> None:
+    here = Device("V100", "V100", "host", "cpu", 1, uuid="GPU-1")
+    versions = Software("3.12", "2.13", "5.24", "0.1", driver="580.65.06")
+    row = examples.measurement(device=here, software=versions)
+    known = driver._Known()
+    known.learn(replace(row, sensor=Sensor("unknown", reason="the probe failed: no memory")))
+    assert not known.sensors
+    found = Sensor("integrating", probe_s=20.0)
+    known.learn(replace(row, sensor=found))
+    assert known.sensors == {("GPU-1", "580.65.06"): found}

@@ -16,7 +16,7 @@ seen, and the forwards between them are counted with their fractions.
 A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can fall in step
 with the load and see the same part of each forward: errors of 30 % in simulation. Where that can
 be, short pauses move the phase of the load by the golden ratio of a period, which covers all phases
-evenly. What was seen of them is taken off, and `discrepancy` tells how even the phases became.
+evenly. Ticks that saw one do not count, and `discrepancy` tells how even the phases became.
 
 Energy is gross (all that the device drew) and net (less idle power for as long). The interval is
 Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
@@ -41,8 +41,18 @@ from typing import NamedTuple
 from bench import gpus, stats
 from bench.meters import rapl
 from bench.meters import sensor as sensors
-from bench.meters.polling import Clock, Reading, SystemClock, Tick, latest_s, period_s, ticks
+from bench.meters.polling import (
+    Clock,
+    Reading,
+    SystemClock,
+    Tick,
+    latest_s,
+    period_s,
+    regular,
+    ticks,
+)
 from bench.meters.windows import (
+    GOLDEN,
     Course,
     Mark,
     UnusableError,
@@ -59,9 +69,7 @@ from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling, Sensor
 
 COUNTER, POWER, RAPL = "counter", "power", "rapl"
 
-# A quarter of the fastest GPU sensor known, which ticks every 20 ms (P100, V100). With 10 ms the
-# errors under a load in step with such a sensor were five times as large in simulation.
-POLL_S = 0.005
+FASTEST_TICK_S = 0.02  # of the GPU sensors known (P100, V100)
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
 SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
 WARM_S, WARM_MAX_S = 30.0, 120.0
@@ -78,7 +86,7 @@ SILVER = 2**0.5 - 1
 # A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
 # shall have so many phases, and a phase so many ticks.
 PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
-RECENT_TICKS = 20  # of which the time of the next one is told
+RECENT_S = 2.0  # whose ticks tell the time of the next one
 # The shortest window of a reading known, for a sensor that was not probed (P100, V100).
 SHORTEST_READING_S = 0.01
 
@@ -116,16 +124,7 @@ class Meter:
     look: Callable[[], State] | None = None
     systematic: float | None = None
     sensor: Sensor | None = None
-    reason: str | None = None  # why it is not a better one
-
-    @property
-    def period_s(self) -> float | None:
-        """How often it ticks, as far as it was probed."""
-        if self.sensor is None:
-            return None
-        if self.method == COUNTER:
-            return self.sensor.counter_period_s
-        return self.sensor.reading_period_s
+    reason: str | None = None  # why it is not a better one, or not a good one
 
     def sees_all(self, method: str) -> bool:
         """Whether no part of the load escapes it."""
@@ -189,11 +188,12 @@ def find_meter(
         sensor=sensor,
     )
     counts = gpu.total_energy_j() is not None
-    doubtful = sensor is not None and sensor.counter == sensors.INCONSISTENT
-    if counts and not (doubtful and reader):
-        return counter
+    why = sensor.reason if sensor and sensor.counter == sensors.INCONSISTENT else None
+    if counts and gpu.module:
+        why = "the energy counter counts the whole module, with its CPU"
+    if counts and not (why and reader):
+        return replace(counter, reason=why)
     if reader:
-        why = sensor.reason if doubtful and sensor else None
         return replace(counter, method=POWER, read_j=None, reason=why)
     return NoMeter(
         f"NVML gives neither the energy of this GPU ({gpu.reasons['total_energy_j']}) "
@@ -271,6 +271,7 @@ class _Session:
     kept: list[Recording] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     unusable: str | None = None
+    ticks_s: dict[str, float | None] = field(default_factory=dict)  # by method, as seen while idle
     pauses: int = 0
     aimed_s: float = 0.0  # the tick that the last pause was meant for
     random: random.Random = field(default_factory=lambda: random.Random(0))
@@ -279,7 +280,8 @@ class _Session:
         """Idle, load, windows, idle."""
         self.method = self.meter.method
         if self.meter.reason:
-            self.flags.append(f"{self.meter.reason}: readings of power are used instead")
+            instead = ": readings of power are used instead" if self.method == POWER else ""
+            self.flags.append(self.meter.reason + instead)
         quick, certified = (self.sampling.energy == name for name in ("quick", "certified"))
         self.drain()
         self._idle()
@@ -385,12 +387,22 @@ class _Session:
 
     @property
     def period_s(self) -> float:
-        """How often the meter ticks: as probed, or as seen while idle."""
-        if self.meter.period_s:
-            return self.meter.period_s
-        idle = self.idle[0] if self.idle else Recording()
-        seen = period_s(ticks(idle.joules if self.method == COUNTER else idle.watts))
-        return seen or SLOWEST_TICK_S
+        """How often the meter ticks; the slowest known, if that is not known."""
+        return self._tick_s() or SLOWEST_TICK_S
+
+    def _tick_s(self) -> float | None:
+        """How often the meter ticks: as probed, or as seen while idle; None if neither."""
+        sensor = self.meter.sensor
+        probed_s = sensor and (
+            sensor.counter_period_s if self.method == COUNTER else sensor.reading_period_s
+        )
+        if probed_s:
+            return probed_s
+        if self.method not in self.ticks_s and self.idle:
+            idle = self.idle[0]
+            readings = idle.joules if self.method == COUNTER else idle.watts
+            self.ticks_s[self.method] = period_s(ticks(readings))
+        return self.ticks_s.get(self.method)
 
     def _warm_up(self, thoroughly: bool) -> None:
         self._load(SETTLE_S)
@@ -432,8 +444,8 @@ class _Session:
         return min(max(each_s, CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s), CERTIFIED_MAX_S)
 
     def _rephases(self) -> bool:
-        """Whether pauses are needed; without idle power theirs could not be subtracted."""
-        return bool(self.idle) and self._lockable(self.method)
+        """Whether pauses are needed; one is aimed at a tick, so that its time must be known."""
+        return self._lockable(self.method) and self._tick_s() is not None
 
     def _modulus_s(self) -> float:
         return min(self.period_s, self.iteration_s)
@@ -448,8 +460,7 @@ class _Session:
         """Let the load begin again at a phase of the meter's ticks that it had not yet."""
         readings = recording.joules if self.method == COUNTER else recording.watts
         now_s, modulus_s = self.clock.now(), self._modulus_s()
-        polls = math.ceil(RECENT_TICKS * self.period_s / self._poll_s())
-        recent = ticks(readings[-polls:])
+        recent = ticks(readings[-math.ceil(RECENT_S / poll_every_s(self._tick_s())) :])
         last_s = latest_s(recent, self.period_s) if recent else now_s
         # The first tick that comes after the pause, however long that is.
         coming = math.ceil((now_s + modulus_s - last_s) / self.period_s)
@@ -490,15 +501,11 @@ class _Session:
         """
         recording = Recording()
         poll = poller(self.meter, recording, self.clock)
-        with self.clock.polling(poll, self._poll_s()):
+        with self.clock.polling(poll, poll_every_s(self._tick_s())):
             yield recording
         poll(last=True)
         if recording.lost:
             raise recording.lost
-
-    def _poll_s(self) -> float:
-        """Some polls for each tick; each costs tens of us of a core, most of it for waking up."""
-        return max(self.meter.period_s / 8, POLL_S) if self.meter.period_s else POLL_S
 
     def _flags_of(self, recording: Recording) -> tuple[str, ...]:
         """What weakens a window."""
@@ -514,8 +521,7 @@ class _Session:
             return None  # The GPU was lost at once.
         try:
             energy = self._energy_ticks(recording)
-            idle_w = self._idle_w()[0] or 0.0
-            window = cut(energy, Course(recording.marks), self._reach_s(), idle_w)
+            window = cut(energy, Course(recording.marks), self._reach_s())
         except UnusableError as error:
             self.unusable = str(error)
             return None
@@ -524,9 +530,8 @@ class _Session:
 
     def _energy_ticks(self, recording: Recording) -> list[Tick]:
         if self.method == POWER:
-            every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
-            return summed_ticks(recording.watts, every_s)
-        return counted_ticks(recording.joules, self.meter.period_s)
+            return summed_ticks(recording.watts, self._tick_s())
+        return counted_ticks(recording.joules, self._tick_s())
 
     def _reach_s(self) -> float:
         """How far back a tick of the meter sees; all of its period, as far as is known."""
@@ -541,7 +546,7 @@ class _Session:
         readings = recording.watts if self.method == POWER else recording.joules
         fewest = CERTIFIED_TICKS if self.sampling.energy == "certified" else FEWEST_TICKS
         seen = ticks(readings)
-        every_s = self.meter.period_s or period_s(seen)
+        every_s = self._tick_s() or period_s(seen)
         length_s = window.seconds + window.pause_s
         if len(seen) < 2:
             yield "the power reading never changed: it may be stuck"
@@ -571,7 +576,9 @@ class _Session:
     def _disagreement(self, recording: Recording) -> Iterator[str]:
         """Whether counter and readings differ, where these saw all phases of the load alike."""
         if self._lockable(POWER):
-            phases = Course(recording.marks).phases(tick.time_s for tick in ticks(recording.watts))
+            every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
+            seen = regular(ticks(recording.watts), every_s)
+            phases = Course(recording.marks).phases(tick.time_s for tick in seen)
             if not phases or star_discrepancy(phases) > AGREEMENT:
                 return
         counted_w, read_w = _mean_w(counted_ticks(recording.joules)), _mean(recording.watts)
@@ -600,9 +607,23 @@ class _Session:
         return _mean_w(energy)
 
 
+def poll_every_s(tick_s: float | None) -> float:
+    """How far apart polls are, in s, for a meter that ticks this often; None: not known yet.
+
+    Each costs some 0.1 ms of a core, half of it for waking up. A golden ratio of the fastest tick
+    apart they miss no reading and find ticks at all phases, so that many together tell the time of
+    each better than any one does. Only to find out how often a meter ticks they must be closer.
+    """
+    if tick_s is None or tick_s < 0.75 * FASTEST_TICK_S:
+        return FASTEST_TICK_S / 4
+    return GOLDEN * FASTEST_TICK_S
+
+
 def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
     """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
     look_due_s, polls = 0.0, 0
+    both = [(meter.read_j, recording.joules), (meter.read_w, recording.watts)]
+    meters = [(read, readings) for read, readings in both if read]
 
     def poll(last: bool = False) -> None:
         nonlocal look_due_s, polls
@@ -610,13 +631,8 @@ def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., No
             return
         polls += 1
         try:
-            for read, readings in (
-                (meter.read_j, recording.joules),
-                (meter.read_w, recording.watts),
-            ):
-                # Beside a counter, readings of power only check it and make the trace.
-                if read is None or (readings is recording.watts and meter.read_j and polls % 4):
-                    continue
+            # Beside a counter, readings of power only check it and make the trace.
+            for read, readings in meters[:1] if polls % 4 else meters:
                 before_s = clock.now()
                 value = read()
                 if value is None:
@@ -661,7 +677,7 @@ def _surroundings(states: Sequence[State]) -> Iterator[str]:
         yield f"the temperature moved by {_drift_c(states):.0f} C"
     foreign = {pid for state in states for pid in state.foreign or ()}
     if foreign:
-        yield f"{len(foreign)} other processes computed on the same GPU"
+        yield f"{len(foreign)} other processes used the same GPU"
 
 
 def _clock_spread(states: Sequence[State]) -> float:

@@ -15,6 +15,10 @@ from statistics import linear_regression, quantiles
 from threading import Event
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+UNSURE = 0.01  # how far a period may be off that was told from some ticks
+
 
 class Clock(Protocol):
     """Time, in s; the tests put a virtual one in the place of the system's."""
@@ -100,6 +104,7 @@ def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
     every_s = every_s or period_s(seen)
     if not every_s or len(seen) < 3:
         return list(seen)
+    seen = _last_of_each_gap(seen, every_s)
     times_s = [tick.time_s for tick in seen]
     numbers = _numbers(times_s, every_s)
     slope_s, start_s = linear_regression(numbers, times_s)
@@ -117,21 +122,36 @@ def latest_s(seen: Sequence[Tick], every_s: float) -> float:
     >>> round(latest_s([Tick(t, 0, 0) for t in (0.01, 0.99, 2.0, 3.04)], 1.0), 3)
     3.01
     """
-    times_s = [tick.time_s for tick in seen]
+    times_s = [tick.time_s for tick in _last_of_each_gap(seen, every_s)]
     numbers = _numbers(times_s, every_s)
     late_s = [t - number * every_s for t, number in zip(times_s, numbers, strict=True)]
     return numbers[-1] * every_s + sum(late_s) / len(late_s)
 
 
+def _last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
+    """The same ticks; where a poll came so late that several hid before it, the last is meant."""
+    return [
+        Tick(t.time_s + (t.within_s - every_s) / 2, t.value, every_s) if t.within_s > every_s else t
+        for t in seen
+    ]
+
+
 def _numbers(times_s: Sequence[float], every_s: float) -> list[int]:
-    """Which tick each is, counted from the first."""
-    numbers, late_s = [0], [times_s[0]]
-    for time_s in times_s[1:]:
-        # By the recent ones, because one alone may be seen late by more than half a period.
-        base_s = sum(late_s[-20:]) / len(late_s[-20:])
-        numbers.append(max(numbers[-1] + 1, round((time_s - base_s) / every_s)))
-        late_s.append(time_s - numbers[-1] * every_s)
-    return numbers
+    """Which tick each is, counted from the first.
+
+    By the one grid that fits all best, of periods near `every_s`: the peak of a periodogram.
+    Two neighbours may be seen early and late by more than half a period together.
+    """
+    since_s = np.array(times_s) - times_s[0]
+    count = since_s[-1] / every_s
+    # A tenth of a tick over all of them from one period to the next.
+    steps = int(max(2.0, 10 * UNSURE * count))
+    periods_s = every_s * (1 + UNSURE * np.arange(-steps, steps + 1) / steps)
+    turns = np.exp(2j * np.pi * since_s / periods_s[:, None]).sum(axis=1)
+    best = int(np.abs(turns).argmax())
+    phase_s = np.angle(turns[best]) / (2 * np.pi) * periods_s[best]
+    numbers: list[int] = np.rint((since_s - phase_s) / periods_s[best]).astype(int).tolist()
+    return [number - numbers[0] for number in numbers]
 
 
 def period_s(seen: Sequence[Tick]) -> float | None:
@@ -140,13 +160,20 @@ def period_s(seen: Sequence[Tick]) -> float | None:
     A value that comes twice in a row hides a tick, so that a gap is a multiple of the period, and
     which multiple is told by the short gaps.
 
-    >>> period_s([Tick(t, 0, 0) for t in (0, 0.1, 0.2, 0.4, 0.5, 0.9, 1.0)])
+    >>> round(period_s([Tick(t, 0, 0) for t in (0, 0.1, 0.2, 0.4, 0.5, 0.9, 1.0)]), 6)
     0.1
     """
-    gaps = [after.time_s - before.time_s for before, after in pairwise(seen)]
-    if len(gaps) < 5:
+    if len(seen) < 6:
         return None
+    gaps = _gaps_s(seen)
     period = quantiles(gaps, n=5)[0]
     for _ in range(3):
         period = sum(gaps) / sum(max(1, round(gap / period)) for gap in gaps)
-    return period
+        last = _last_of_each_gap(seen, period)
+        gaps = _gaps_s(last)
+    times_s = [tick.time_s for tick in last]
+    return linear_regression(_numbers(times_s, period), times_s).slope
+
+
+def _gaps_s(seen: Sequence[Tick]) -> list[float]:
+    return [after.time_s - before.time_s for before, after in pairwise(seen)]

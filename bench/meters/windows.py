@@ -16,6 +16,7 @@ from bench.meters.polling import Reading, Tick, period_s, regular, ticks
 
 GOLDEN = (5**0.5 - 1) / 2
 TRACE_POINTS = 512
+NEAR = 16  # a phase speaks for a sixteenth of all on either side
 
 
 class UnusableError(Exception):
@@ -128,7 +129,7 @@ class Course:
         return values[i - 1] + min(max(share, 0.0), 1.0) * (values[i] - values[i - 1])
 
 
-def cut(energy: Sequence[Tick], course: Course, reach_s: float, idle_w: float) -> Window:
+def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
     """The window from the first tick within the course of the load to one near the last.
 
     Of the ticks in its last tenth, it ends at the one where the forward is in the phase most like
@@ -162,13 +163,13 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float, idle_w: float) -
     joules, seconds = end.value - start.value, end.time_s - start.time_s
     pause_s = course.paused_s(start.time_s, end.time_s)
     if pause_s:
-        seen_s = 0.0
-        for before, after in pairwise(within):
-            share = course.paused_s(after.time_s - reach_s, after.time_s) / reach_s
-            joules -= share * idle_w * (after.time_s - before.time_s)
-            seen_s += (1 - share) * (after.time_s - before.time_s)
         seconds -= pause_s
-        joules *= seconds / seen_s if seen_s else 0.0
+        joules = seconds * _mean_over_phases(
+            (course.done(after.time_s) % 1, (after.value - before.value) / gap_s)
+            for before, after in pairwise(within)
+            if (gap_s := after.time_s - before.time_s)
+            and not course.paused_s(after.time_s - reach_s, after.time_s)
+        )
     if iterations <= 0 or not joules:
         raise UnusableError("the meter's ticks enclose nothing but a pause")
     return Window(
@@ -180,6 +181,24 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float, idle_w: float) -
         resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
         pause_s=pause_s,
         discrepancy=star_discrepancy(course.phases(tick.time_s for tick in within[1:])),
+    )
+
+
+def _mean_over_phases(seen: Iterable[tuple[float, float]]) -> float:
+    """The mean of what was seen at some phases in [0, 1), however often at each.
+
+    Pauses and the ticks that they meet are no strangers to each other, so that some phases are seen
+    more often: a plain mean was wrong by 0.6 % in simulation, in each window alike.
+    """
+    phases = sorted(seen)
+    if not phases:
+        raise UnusableError("each tick of the meter saw a pause")
+    count, near = len(phases), max(1, len(phases) // NEAR)
+    # The weight of each is how far its neighbours lie apart, on the circle.
+    around = [phase + turn for turn in (-1, 0, 1) for phase, _ in phases]
+    return sum(
+        value * (around[i + near] - around[i - near]) / (2 * near)
+        for i, (_, value) in enumerate(phases, start=count)
     )
 
 

@@ -82,8 +82,11 @@ typedef struct {
   int ecc, persistence;     /* ecc: -1 none */
   int pcie_gen, pcie_width;
   int virtualization; /* 0 none, 1 passed through, 2 vGPU */
-  int extra_pid;
+  int extra_pid, extra_kind; /* extra_kind: 0 computes, 1 draws, 2 computes through MPS */
   double extra_pid_from_s;
+  double module_w; /* what the CPU beside it draws, if it is one module with one; 0: it is not */
+  int pstate;
+  char serial[32], vbios[32];
   unsigned long long throttle; /* clocks event reasons in [throttle_from_s, ..to_s) */
   double throttle_from_s, throttle_to_s;
   double stuck_from_s, stuck_to_s; /* meanwhile neither power nor counter is published */
@@ -109,6 +112,7 @@ static const struct {
   {"l4", "NVIDIA L4", 8, 9, 8, 100, 100, 100, 100, -1, 16, 72, 24},
   {"h100", "NVIDIA H100 PCIe", 9, 0, 9, 100, 25, 100, 100, 0, 75, 350, 80},
   {"h200", "NVIDIA H200", 9, 0, 9, 100, 25, 100, 100, 0, 75, 700, 141},
+  {"gh200", "NVIDIA GH200 480GB", 9, 0, 9, 100, 25, 100, 100, 0, 75, 900, 96},
 };
 
 typedef struct { char function[64]; int gpu, code; double from_s, to_s, every; } fault_t;
@@ -253,7 +257,7 @@ static unsigned long long counter_mj(int d, double time_s) {
     joules = sampled_joules(d, t, k);
   } else {
     joules = g->gain * (true_joules(d, tick_s) - true_joules(d, shared->start_s)) +
-             g->offset_w * (tick_s - shared->start_s);
+             (g->offset_w + g->module_w) * (tick_s - shared->start_s);
   }
   joules *= g->energy_scale;
   double mj = joules * 1e3 + 5e8; /* as if the driver had been loaded long ago */
@@ -271,7 +275,7 @@ static void add_gpu(const char *key) {
     .instant_field = 1, .energy = 1, .energy_update_ms = 100, .energy_resolution_mj = 1,
     .gain = 1, .noise_w = 0.3, .idle_w = 50, .limit_w = 300, .temp_c = 45, .heat_c_per_w = 0.1, .mem_gib = 16,
     .mig = -1, .sm_mhz = 1380, .mem_mhz = 877, .ecc = 1, .persistence = 1, .pcie_gen = 3,
-    .pcie_width = 16, .energy_scale = 1,
+    .pcie_width = 16, .energy_scale = 1, .serial = "1320000000000", .vbios = "88.00.41.00.0D",
   };
   snprintf(g->name, sizeof g->name, "%s", key);
   snprintf(g->uuid, sizeof g->uuid, "GPU-fa4e0000-0000-4000-8000-%012d", gpu_count);
@@ -293,6 +297,7 @@ static void add_gpu(const char *key) {
     g->idle_w = presets[i].idle_w;
     g->limit_w = presets[i].limit_w;
     g->mem_gib = presets[i].mem_gib;
+    g->module_w = strcmp(key, "gh200") ? 0 : 100;
   }
   gpu_count++;
 }
@@ -318,6 +323,7 @@ static result set_key(int d, const char *key, const char *value) {
   NUMBER(energy) NUMBER(energy_sampled) NUMBER(energy_update_ms) NUMBER(energy_phase_ms)
   NUMBER(energy_resolution_mj) NUMBER(gain) NUMBER(offset_w) NUMBER(noise_w) NUMBER(idle_w)
   NUMBER(limit_w) NUMBER(temp_c) NUMBER(mem_gib) NUMBER(mig) NUMBER(sm_mhz) NUMBER(mem_mhz)
+  NUMBER(extra_kind) NUMBER(module_w) NUMBER(pstate)
   NUMBER(extra_pid) NUMBER(extra_pid_from_s) NUMBER(cc_major) NUMBER(cc_minor) NUMBER(arch)
   NUMBER(ecc) NUMBER(persistence) NUMBER(pcie_gen) NUMBER(pcie_width) NUMBER(virtualization)
   NUMBER(stuck_from_s) NUMBER(stuck_to_s) NUMBER(reset_s) NUMBER(energy_scale) NUMBER(heat_c_per_w)
@@ -659,6 +665,20 @@ API result nvmlDeviceGetMemoryInfo_v2(void *handle, memory_v2_t *out) {
   return OK;
 }
 
+API result nvmlDeviceGetSerial(void *handle, char *out, unsigned size) {
+  BOARD(handle)
+  return put(out, size, g->serial);
+}
+API result nvmlDeviceGetVbiosVersion(void *handle, char *out, unsigned size) {
+  BOARD(handle)
+  return put(out, size, g->vbios);
+}
+API result nvmlDeviceGetPerformanceState(void *handle, int *state) {
+  BOARD(handle)
+  *state = g->pstate;
+  return OK;
+}
+
 API result nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *mw) {
   BOARD(handle)
   *mw = g->limit_w * 1e3;
@@ -744,7 +764,7 @@ API result nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
   for (field_t *f = fields; f < fields + count; f++) {
     f->timestamp_us = epoch_us(time_s);
     f->latency_us = 5;
-    f->status = f->scope ? NOT_SUPPORTED : OK;
+    f->status = f->scope && !(f->scope == 1 && g->module_w) ? NOT_SUPPORTED : OK;
     f->type = 1; /* unsigned int */
     f->value.ull = 0;
     if (f->status) continue;
@@ -759,8 +779,8 @@ API result nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
       f->status = NOT_SUPPORTED; /* what follows came with it */
     } else if (f->field == 185 && g->avg_update_ms > 0) {
       f->value.ui = lround(average_watts(d, time_s) * 1e3);
-    } else if (f->field == 186 && g->instant_field) {
-      f->value.ui = lround(instant_watts(d, time_s) * 1e3);
+    } else if (f->field == 186 && (g->instant_field || f->scope)) {
+      f->value.ui = lround((instant_watts(d, time_s) + f->scope * g->module_w) * 1e3);
     } else {
       f->status = NOT_SUPPORTED;
     }
@@ -821,28 +841,31 @@ API result nvmlDeviceGetUtilizationRates(void *handle, utilization_t *out) {
   return OK;
 }
 
-static result processes(int d, unsigned *count, process_t *out) {
-  int foreign = gpus[d].extra_pid && now() - shared->start_s >= gpus[d].extra_pid_from_s;
-  unsigned needed = 1 + foreign;
-  int enough = out && *count >= needed;
+enum { COMPUTE, GRAPHICS, MPS };
+static result processes(int d, int kind, unsigned *count, process_t *out) {
+  gpu_t *g = &gpus[d];
+  int foreign = g->extra_pid && g->extra_kind == kind &&
+                now() - shared->start_s >= g->extra_pid_from_s;
+  unsigned own = kind == COMPUTE, needed = own + foreign;
+  int enough = !needed || (out && *count >= needed);
   *count = needed;
   if (!enough) return INSUFFICIENT_SIZE;
-  out[0] = (process_t){getpid(), 1 << 28, ~0u, ~0u};
-  if (foreign) out[1] = (process_t){gpus[d].extra_pid, 1 << 27, ~0u, ~0u};
+  if (own) out[0] = (process_t){getpid(), 1 << 28, ~0u, ~0u};
+  if (foreign) out[own] = (process_t){g->extra_pid, 1 << 27, ~0u, ~0u};
   return OK;
 }
-API result nvmlDeviceGetComputeRunningProcesses_v2(void *handle, unsigned *count, process_t *out) {
-  DEVICE(handle)
-  return processes(d, count, out);
-}
-API result nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
-  DEVICE(handle)
-  SINCE(510)
-  return processes(d, count, out);
-}
-API result nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, process_t *out) {
-  DEVICE(handle)
-  (void)out;
-  *count = 0;
-  return OK;
-}
+#define PROCESSES(name, kind) \
+  API result nvmlDeviceGet##name##RunningProcesses_v2(void *handle, unsigned *count, \
+                                                      process_t *out) { \
+    DEVICE(handle) \
+    return processes(d, kind, count, out); \
+  } \
+  API result nvmlDeviceGet##name##RunningProcesses_v3(void *handle, unsigned *count, \
+                                                      process_t *out) { \
+    DEVICE(handle) \
+    SINCE(510) \
+    return processes(d, kind, count, out); \
+  }
+PROCESSES(Compute, COMPUTE)
+PROCESSES(Graphics, GRAPHICS)
+PROCESSES(MPSCompute, MPS)

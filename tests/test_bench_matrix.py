@@ -534,7 +534,8 @@ def any_matrix(draw: st.DrawFn) -> Matrix:
         st.sampled_from(("tiny", "gpt2")) | st.text(min_size=1).filter(str.strip),
         st.sampled_from(ENGINES),
         st.integers(1, 65_536),
-        st.integers(1, 256),
+        st.integers(1, 128),
+        st.integers(0, 128),
     )
     return Matrix(
         name=draw(st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,40}", fullmatch=True)),

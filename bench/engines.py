@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
 Forward = Callable[["torch.Tensor"], "torch.Tensor"]
+Run = Callable[..., Any]  # of tensors, giving a tensor
 
 # torch/utils/_triton.py, cuda_extra_check; torch._inductor refuses below it.
 FIRST_TRITON: Capability = (7, 0)
@@ -76,9 +77,9 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
     import torch
 
     launch = _launcher(engine)
-    steps: dict[tuple[int, ...], tuple[Callable[..., Any], Callable[..., Any], Any]] = {}
+    steps: dict[tuple[int, ...], tuple[Run, Run, Any]] = {}
 
-    def prepare(ids: torch.Tensor) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
+    def prepare(ids: torch.Tensor) -> tuple[Run, Run, Any]:
         tokens = ids.shape[1]
         cache: Any = _static_cache(tokens + new_tokens)
 
@@ -114,22 +115,21 @@ def _greedy(model: GPT2LMHeadModel, ids: torch.Tensor, cache: Cache) -> torch.Te
     return logits[:, -1].argmax(-1, keepdim=True)
 
 
-def _launcher(engine: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return {"eager": _eager, "graph": _Replay, "compile": _compiled}[engine]
+def _launcher(engine: str) -> Callable[[Run], Run]:
+    launchers: dict[str, Callable[[Run], Run]]
+    launchers = {"eager": lambda run: run, "graph": _Replay, "compile": _compiled}
+    return launchers[engine]
 
 
-def _eager(run: Callable[..., Any]) -> Callable[..., Any]:
-    return run
-
-
-def _compiled(run: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(run: Run) -> Run:
     import torch
 
     # Dynamo counts the compilations of a function over all workloads of a process and gives up
     # after eight.
     torch.compiler.reset()
     # Whole, or an error: a graph break would be a mixture that nobody asked for.
-    return torch.compile(run, fullgraph=True, dynamic=False)
+    compiled: Run = torch.compile(run, fullgraph=True, dynamic=False)
+    return compiled
 
 
 class _Replay:
@@ -203,7 +203,6 @@ def _no_cache() -> Cache:
 
 def _static_cache(length: int) -> Cache:
     """A cache of a fixed length whose `position` is None for a prompt, else a new token's (1,)."""
-    import torch
     from transformers.cache_utils import Cache
 
     class StaticCache(Cache):  # type: ignore[misc]  # transformers is not typed for us

@@ -61,6 +61,7 @@ _CHOICES = {
 _LIMITS: dict[str, tuple[float, float]] = {
     "batch_size": (1, 65_536),
     "prompt_tokens": (1, 1024),
+    "new_tokens": (0, 1023),
     "replicates": (1, 1000),
     "warmup_min_s": (0, 3600),
     "warmup_max_s": (0, 3600),
@@ -365,12 +366,21 @@ class _Reader:
 
     def fits_positions(self, workload: Workload, where: str) -> None:
         positions = POSITIONS.get(workload.model)
-        if positions is not None and workload.prompt_tokens > positions:
-            raise self.error(
-                f"{where}.prompt_tokens",
-                workload.prompt_tokens,
-                f"{workload.model} has {positions} positions; must be at most {positions}",
+        if positions is None:
+            return
+        for key, most in (
+            ("prompt_tokens", positions),
+            ("new_tokens", positions - workload.prompt_tokens),
+        ):
+            beside = (
+                f" beside prompt_tokens = {workload.prompt_tokens}" if key == "new_tokens" else ""
             )
+            if getattr(workload, key) > most:
+                raise self.error(
+                    f"{where}.{key}",
+                    getattr(workload, key),
+                    f"{workload.model} has {positions} positions; must be at most {most}{beside}",
+                )
 
     def record(self, kind: type[Record], table: Mapping[str, Any], where: str) -> Record:
         """A record from a table whose keys are its fields."""

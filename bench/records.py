@@ -17,7 +17,17 @@ from typing import Any
 AUTO = "auto"
 CPU = "CPU"
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
-ENGINES = ("eager",)
+ENGINES = ("eager", "graph", "compile")
+KERNEL_CLASSES = (
+    "matmul",
+    "attention",
+    "normalisation",
+    "activation",
+    "cast",
+    "copy",
+    "embedding",
+    "other",
+)
 ENERGY_NOT_MEASURED = "none"
 ENERGY_PROTOCOLS = ("quick", "standard", "certified")
 
@@ -63,15 +73,24 @@ class Cell:
 
 @dataclass(frozen=True, order=True)
 class Workload:
-    """One kind of forward pass."""
+    """One kind of request: a forward pass over prompts, or with `new_tokens` their continuation."""
 
     model: str = column("gpt2, gpt2:random, tiny, another model of the hub, or a local folder")
-    engine: str = column("how the forward pass is run", default="eager")
-    batch_size: int = column("prompts per forward pass", default=1)
+    engine: str = column(
+        "how it is run: eager, graph (CUDA graph replay) or compile (torch.compile)",
+        default="eager",
+    )
+    batch_size: int = column("prompts per request", default=1)
     prompt_tokens: int = column("tokens per prompt", "tokens", default=128)
+    new_tokens: int = column(
+        "tokens generated after each prompt, greedily; 0: one forward pass over the prompt",
+        "tokens",
+        default=0,
+    )
 
     def __str__(self) -> str:
-        return f"{self.model} {self.engine} batch {self.batch_size} x {self.prompt_tokens} tokens"
+        text = f"{self.model} {self.engine} batch {self.batch_size} x {self.prompt_tokens} tokens"
+        return f"{text} + {self.new_tokens} new" if self.new_tokens else text
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,10 @@ class Sampling:
     )
     energy_s: float = column("length of all energy windows together", "s", default=30.0)
     idle_s: float = column("length of an idle baseline beside the energy windows", "s", default=5.0)
+    evidence: bool = column(
+        "after all timing, trace what each forward does and measure the device's ceilings",
+        default=True,
+    )
     timeout_s: float = column(
         "a stage that takes longer (loading, latency, ...) is ended: TIMED_OUT", "s", default=900.0
     )
@@ -215,7 +238,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of single forwards in a closed loop, and throughput of a full queue."""
+    """Latency of single requests in a closed loop, and throughput of a full queue.
+
+    A request is one forward; with `new_tokens`, the prompt's forward and each new token's.
+    """
 
     latency_ms_samples: tuple[float, ...] = column(
         "every latency: host clock around enqueue and synchronise", "ms"
@@ -240,6 +266,18 @@ class Timing:
         "CUDA events around the same forwards; None on a CPU", "ms", default=None
     )
     device_ms_p50: float | None = column("median between the CUDA events", "ms", default=None)
+    first_token_ms_samples: tuple[float, ...] | None = column(
+        "every latency of the same request with one new token; None without new_tokens",
+        "ms",
+        default=None,
+    )
+    first_token_ms_p50: float | None = column("median time to first token", "ms", default=None)
+    per_output_token_ms: float | None = column(
+        "time per output token after the first: (median latency - median time to first token) /"
+        " (new_tokens - 1); needs two new tokens",
+        "ms",
+        default=None,
+    )
     throughput_samples_per_s: float | None = column("prompts per second", "1/s", default=None)
     throughput_tokens_per_s: float | None = column("prompt tokens per second", "1/s", default=None)
     throughput_iterations: int | None = column("forwards in the full-queue run", default=None)
@@ -293,6 +331,11 @@ class Energy:
         "gross energy per prompt, window by window", "mJ", default=None
     )
     per_token_mj: float | None = column("gross energy per prompt token", "mJ", default=None)
+    per_output_token_mj: float | None = column(
+        "gross energy of a whole request per new token; None without new_tokens",
+        "mJ",
+        default=None,
+    )
     net_per_sample_mj: float | None = column("energy above idle per prompt", "mJ", default=None)
     net_per_token_mj: float | None = column("energy above idle per token", "mJ", default=None)
     window_j: float | None = column("gross energy of all windows", "J", default=None)
@@ -364,6 +407,110 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """What one request makes the device do, traced after all timing; times and counts per request.
+
+    The classes add up to `traced_ms` and `count`.
+    """
+
+    level: str = column("what is traced: kernel (CUDA), op (operations of torch on a CPU) or none")
+    reason: str | None = column("why there is no trace, or a part of it is missing", default=None)
+    requests: int | None = column("requests traced", default=None)
+    traced_ms: float | None = column("sum of the times of all kernels or ops", "ms", default=None)
+    count: float | None = column("kernels or ops", default=None)
+    matmul_ms: float | None = column("time in matrix products", "ms", default=None)
+    matmul_count: float | None = column("matrix products", default=None)
+    attention_ms: float | None = column("time in fused attention", "ms", default=None)
+    attention_count: float | None = column("fused attention", default=None)
+    normalisation_ms: float | None = column("time in layer norms and softmax", "ms", default=None)
+    normalisation_count: float | None = column("layer norms and softmax", default=None)
+    activation_ms: float | None = column(
+        "time in the activation function and other arithmetic element by element",
+        "ms",
+        default=None,
+    )
+    activation_count: float | None = column(
+        "the activation function and other arithmetic element by element", default=None
+    )
+    cast_ms: float | None = column("time in changes of type", "ms", default=None)
+    cast_count: float | None = column("changes of type", default=None)
+    copy_ms: float | None = column(
+        "time in copies and fills without a change of type", "ms", default=None
+    )
+    copy_count: float | None = column("copies and fills without a change of type", default=None)
+    embedding_ms: float | None = column("time in embeddings", "ms", default=None)
+    embedding_count: float | None = column("embeddings", default=None)
+    other_ms: float | None = column("time in all else", "ms", default=None)
+    other_count: float | None = column("all else", default=None)
+    cast_bytes: int | None = column(
+        "bytes that changes of type read and write; None where a compiler fused them",
+        "B",
+        default=None,
+    )
+    busy_share: float | None = column(
+        "time in which a kernel ran / median latency without the profiler; None on a CPU, which is"
+        " host and device in one",
+        default=None,
+    )
+    tensor_cores: str | None = column(
+        "yes, no or unknown, by the names of the matrix products' kernels; None on a CPU",
+        default=None,
+    )
+    names: tuple[str, ...] | None = column(
+        "the kernels or ops that take most of the time, longest first", default=None
+    )
+    names_ms: tuple[float, ...] | None = column("their times", "ms", default=None)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What this device can reach at most, measured on it, and the least time a request can take.
+
+    Peaks belong to (device, precision); each is the best of several tries.
+    """
+
+    flops: int = column(
+        "floating-point operations of a request, by formula; attention in full", "FLOP"
+    )
+    bytes_moved: int = column(
+        "least bytes of a request: weights once per forward, logits, keys and values", "B"
+    )
+    reason: str | None = column("why there is no ceiling, or a floor is missing", default=None)
+    matmul_tflops: float | None = column(
+        "large square matrix product in the precision's arithmetic", "TFLOP/s", default=None
+    )
+    matmul_model_tflops: float | None = column(
+        "the model's own matrix products, one after the other", "TFLOP/s", default=None
+    )
+    copy_gb_per_s: float | None = column(
+        "memory read and written by a copy beyond every cache", "GB/s", default=None
+    )
+    read_gb_per_s: float | None = column(
+        "memory read by a sum beyond every cache", "GB/s", default=None
+    )
+    cache_bytes: int | None = column("last-level cache of the device", "B", default=None)
+    launch_us: float | None = column(
+        "launch of an empty kernel in a full queue; None on a CPU", "us", default=None
+    )
+    floor_compute_ms: float | None = column(
+        "flops without what a causal mask spares / the higher matrix-product peak",
+        "ms",
+        default=None,
+    )
+    floor_memory_ms: float | None = column(
+        "bytes_moved beyond what the cache can keep / the higher of copy and read",
+        "ms",
+        default=None,
+    )
+    floor_launch_ms: float | None = column(
+        "kernels x launch_us; None for a graph and on a CPU", "ms", default=None
+    )
+    floor_ms: float | None = column(
+        "the largest floor: no latency can be below it", "ms", default=None
+    )
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What surrounded the latency and the throughput.
 
@@ -417,6 +564,8 @@ class Measurement:
     energy: Energy | None = None
     quality: Quality | None = None
     conditions: Conditions | None = None
+    kernels: Kernels | None = None
+    ceiling: Ceiling | None = None
 
     @property
     def key(self) -> tuple[Cell, Workload, int]:

@@ -8,6 +8,7 @@ rows came from is in the file's metadata.
 Schema versions:
     1  0.1.0, the first
     2  module, serial and vbios of the device; performance_state of the conditions
+    2  new_tokens, times per output token, kernels_... and ceiling_...
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ import hypothesis.strategies as st
 
 from bench import records
 from bench.records import (
+    Ceiling,
     Cell,
     Conditions,
     Device,
     Energy,
+    Kernels,
     Measurement,
     Outcome,
     Quality,
@@ -34,7 +36,18 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("fixed")
 
 ASKED = (records.Cell, records.Workload, records.Sampling, records.QualityPlan)
-FOUND = (Device, Software, Weights, Timing, Sensor, Energy, Quality, Conditions)
+FOUND = (
+    Device,
+    Software,
+    Weights,
+    Timing,
+    Sensor,
+    Energy,
+    Quality,
+    Conditions,
+    Kernels,
+    Ceiling,
+)
 
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 

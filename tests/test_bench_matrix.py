@@ -232,6 +232,12 @@ MALFORMED = {
         "257",
         "tiny has 256 positions; must be at most 256",
     ),
+    "more new tokens than are left of the positions": Malformed(
+        with_workload("prompt_tokens = 200\nnew_tokens = 57"),
+        "workloads[0].new_tokens",
+        "57",
+        "must be at most 56 beside prompt_tokens = 200",
+    ),
     "an unknown engine": Malformed(
         with_workload('engine = "eagre"'), "workloads[0].engine", '"eagre"', "did you mean eager?"
     ),
@@ -541,7 +547,8 @@ def any_matrix(draw: st.DrawFn) -> Matrix:
         st.sampled_from(("tiny", "gpt2")) | st.text(min_size=1).filter(str.strip),
         st.sampled_from(ENGINES),
         st.integers(1, 65_536),
-        st.integers(1, 256),
+        st.integers(1, 128),
+        st.integers(0, 128),
     )
     gpu_types = tuple(draw(types)) if rule else ()
     asked_precisions = tuple(draw(precisions)) if rule else ()

@@ -14,6 +14,7 @@ from bench.records import Cell, Measurement, Outcome, Workload
 # What a name ends with, or begins with before a statistic, and the unit that it promises.
 UNIT_OF_SUFFIX = {
     "ms": "ms",
+    "us": "us",
     "s": "s",
     "mj": "mJ",
     "j": "J",
@@ -26,7 +27,16 @@ UNIT_OF_SUFFIX = {
 }
 STATISTICS = {"samples", "p50", "p90", "p95", "p99", "low", "high", "min", "iqr", "before", "after"}
 # The same units that stand in metadata, where no name carries them.
-UNNAMED = {"per_byte": "bit/B", "per_s": "1/s", "context": "tokens", "stride": "tokens"}
+UNNAMED = {
+    "per_byte": "bit/B",
+    "gb_per_s": "GB/s",
+    "per_s": "1/s",
+    "context": "tokens",
+    "stride": "tokens",
+    "tflops": "TFLOP/s",
+    "flops": "FLOP",
+    "bytes_moved": "B",
+}
 
 ALL_RECORDS = sorted(
     {kind for kind in vars(records).values() if dataclasses.is_dataclass(kind)},

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from bench import stats
 from bench.meters import timing
 from bench.meters.timing import Latencies, Throughput, WarmUp
-from bench.records import Sampling, Timing
+from bench.records import Sampling, Timing, Workload
 
 MS = 1_000_000  # ns
 
@@ -369,8 +369,7 @@ def record(host_ms: tuple[float, ...], device_ms: tuple[float, ...] | None = Non
         WarmUp(2.5, 250, True),
         latencies(host_ms, device_ms),
         Throughput(iterations=50, elapsed_s=2.0),
-        batch_size=8,
-        prompt_tokens=128,
+        Workload("tiny", batch_size=8, prompt_tokens=128),
         peak_memory_bytes=None,
     )
 
@@ -385,6 +384,23 @@ def test_the_record_holds_what_was_seen() -> None:
     assert found.latency_ms_p50_low and found.latency_ms_p50_high
     assert found.latency_ms_p50_low < found.latency_ms_p50 < found.latency_ms_p50_high
     assert (found.warmup_s, found.warmup_iterations, found.converged) == (2.5, 250, True)
+
+
+def test_time_per_output_token_is_what_the_first_one_leaves() -> None:
+    def record(new_tokens: int) -> Timing:
+        return timing.timing(
+            WarmUp(2.5, 250, True),
+            latencies((9.0, 10.0, 11.0)),
+            Throughput(iterations=50, elapsed_s=2.0),
+            Workload("tiny", new_tokens=new_tokens),
+            first_token=latencies((3.0, 4.0, 5.0)),
+            peak_memory_bytes=None,
+        )
+
+    found = record(new_tokens=4)
+    assert found.first_token_ms_samples == (3.0, 4.0, 5.0)
+    assert (found.first_token_ms_p50, found.per_output_token_ms) == (4.0, 2.0)
+    assert record(new_tokens=1).per_output_token_ms is None
 
 
 def test_throughput_counts_prompts_and_their_tokens() -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 GPT2 = "gpt2"
 WIKITEXT2_TEST = "wikitext-2 test"
 
+GPT2_VOCABULARY = 50_257
+
 TOKEN = "token"
 WORD = "word"
 BITS_PER_BYTE = "bit/B"
@@ -96,6 +98,11 @@ WEIGHTS = (
         sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
         source="model.safetensors of openai-community/gpt2, revision"
         " 607a30d783dfa663caf39e06633721c8d4cfcd7e",
+    ),
+    Weights(
+        name="tiny",
+        sha256="786e74a53db59093a360c4a810f3694b049de935820b9e80b2cd8d26d6f14a43",
+        source="bench/embedded/tiny, which bench/embedded/train.py makes",
     ),
 )
 

@@ -7,6 +7,7 @@ rows came from is in the file's metadata.
 
 Schema versions:
     1  0.1.0, the first
+    2  0.1.0, quality with its mode, windows, logits and batches; weights by their published name
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow as pa
 
 from bench.records import Measurement, TensorgapError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
 _BARE = ("cell", "workload")  # their fields need no prefix
@@ -37,6 +38,7 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     datetime.datetime: pa.timestamp("us", tz="UTC"),
     tuple[float, ...]: pa.list_(pa.float64()),
+    tuple[int, ...]: pa.list_(pa.int64()),
     tuple[str, ...]: pa.list_(pa.string()),
 }
 

@@ -140,6 +140,31 @@ MEAN_OF_LINES = Published(
     "huggingface.co/spaces/evaluate-measurement/perplexity/discussions/1",
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class PaddedLines:
+    """Lines of a text, each cut or padded to one length, the padding among the labels."""
+
+    lines: int
+    tokens: int  # that are no padding
+    length: int  # of each line, in tokens
+    source: str
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the labels, one fewer per line than tokens, that are padding."""
+        labels = self.lines * (self.length - 1)
+        return 1 - (self.tokens - self.lines) / labels
+
+
+FIRST_STUDY = PaddedLines(
+    lines=1_940,
+    tokens=197_913,
+    length=128,
+    source="github.com/krishkc5/energy_aware_quantization: GPT2_BENCHMARK_SUMMARY.md, notebooks"
+    " gpt2_tokenized_dataset.ipynb and final_quantization_benchmark_GPT2.ipynb",
+)
+
 # What honest protocols differ by at one context. Above: BOS before each window (1.03) and other
 # joins of the rows (up to 1.05). Below: windows that overlap.
 _ABOVE = 1.10

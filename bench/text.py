@@ -65,6 +65,12 @@ class Text:
         """Hash of the text in UTF-8."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def first(self, rows: int) -> Text:
+        """Its first rows only; of a text that is one row, its first lines."""
+        lines = self.rows if len(self.rows) > 1 else tuple(self.text.splitlines(keepends=True))
+        join = self.join if len(self.rows) > 1 else ""
+        return _text(f"{self.name}, first {rows} rows", lines[:rows], join)
+
     def pages(self) -> list[str]:
         """The documents: WikiText's articles, or the rows of a text without their headings.
 

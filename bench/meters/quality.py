@@ -18,7 +18,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import published, stats
@@ -197,7 +197,12 @@ def measure_quality(model: Model, plan: QualityPlan) -> Quality:
         reason = "random weights have learnt nothing: a perplexity would mean nothing"
         return Quality(text=plan.text, reason=reason)
     start = time.perf_counter()
-    text = texts.load(plan)
+    found = evaluate(model, texts.load(plan), plan)
+    return replace(found, elapsed_s=time.perf_counter() - start)
+
+
+def evaluate(model: Model, text: texts.Text, plan: QualityPlan) -> Quality:
+    """Perplexity on a text that is there already; otherwise as `measure_quality`."""
     reading = read(model, text, plan)
     if not reading.windows:
         raise TensorgapError(f"{text.name}: the tokenizer makes no token of it, or too few")
@@ -237,7 +242,6 @@ def measure_quality(model: Model, plan: QualityPlan) -> Quality:
         batch_difference=difference,
         text_sha256=text.sha256,
         tokens_sha256=texts.tokens_sha256(reading.ids),
-        elapsed_s=time.perf_counter() - start,
     )
 
 
@@ -312,8 +316,8 @@ def token_nats(
             states = _scored_states(model, ids, batch)
             targets = torch.cat([ids[w.first : w.end + 1] for w in batch])
             sizes = [window.scored for window in batch]
-            losses = [_losses(model, head, states, targets).split(sizes) for head in heads]
-        yield from zip(*losses, strict=True)
+            found = [losses(model, states, targets, head).split(sizes) for head in heads]
+        yield from zip(*found, strict=True)
 
 
 def _sums(
@@ -324,7 +328,7 @@ def _sums(
 
     # Left on the device until the end, so that no window waits for the one before.
     rows = [
-        torch.stack([losses.double().sum() for losses in window])
+        torch.stack([nats.double().sum() for nats in window])
         for window in token_nats(model, stream, chosen, heads)
     ]
     sums: list[list[float]] = torch.stack(rows, dim=1).tolist()
@@ -348,23 +352,26 @@ def _batches(chosen: Sequence[Window], tokens_at_once: int) -> Iterator[list[Win
             yield batch
 
 
-def _losses(model: Model, head: Head, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """-ln p of `targets` (tokens,) given hidden `states` (tokens, width)."""
+def losses(
+    model: Model, states: torch.Tensor, targets: torch.Tensor, head: Head | None = None
+) -> torch.Tensor:
+    """-ln p of `targets` (tokens,) given hidden `states` (tokens, width): float32 or 64."""
     import torch
 
+    head = head or _head(model)
     dtype = torch.promote_types(_logits_dtype(model), torch.float32)
     shape = min(_HEAD_ROWS, len(states)), model.vocabulary
     # One buffer for all: fresh pages of this size cost as much time as the product.
     buffer = torch.empty(shape, dtype=dtype, device=states.device)
-    losses = torch.empty(len(states), dtype=dtype, device=states.device)
-    parts = (tensor.split(_HEAD_ROWS) for tensor in (states, targets, losses))
+    nats = torch.empty(len(states), dtype=dtype, device=states.device)
+    parts = (tensor.split(_HEAD_ROWS) for tensor in (states, targets, nats))
     for rows, wanted, found in zip(*parts, strict=True):
         logits = buffer[: len(rows)]
         head(rows, logits)
         # In place: each logit is read for the last time where its result is written.
         torch.log_softmax(logits, dim=-1, out=logits)
         torch.neg(logits.gather(1, wanted[:, None])[:, 0], out=found)
-    return losses
+    return nats
 
 
 def _head(model: Model) -> Head:

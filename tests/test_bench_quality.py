@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from planted import FixedTokenizer, as_model, planted
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import model as models
@@ -23,23 +24,11 @@ from bench.embedded import corpus
 from bench.meters import quality
 from bench.meters.quality import Window
 from bench.model import Model
-from bench.records import QualityPlan, TensorgapError, Weights
+from bench.records import QualityPlan, TensorgapError
 
 VOCABULARY = 97
 POSITIONS = 320  # more than the rows that the head takes at once
 BOS = 3
-
-
-def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
-    config = module.config
-    return Model(
-        module=module.eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        weights=Weights(0, 0, str(module.dtype)),
-        positions=config.n_positions,
-        vocabulary=config.vocab_size,
-        bos=config.bos_token_id,
-    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -227,35 +216,6 @@ def test_single_precision_agrees_with_double(small: GPT2LMHeadModel, ids: list[i
 STEPS = [0.5, 0.2, 0.1, 0.1, 0.06, 0.03, 0.01]  # probability of the next token minus this one
 
 
-def planted(log_steps: Sequence[float]) -> GPT2LMHeadModel:
-    """A GPT-2 without layers that predicts token x + d (mod the vocabulary) with a known p(d).
-
-    A token's embedding is the unit vector e(x). The final LayerNorm makes it (e(x) - mean) / s,
-    and the head, s log p(d) at row x + d and column x, makes that log p(d) less a constant: each
-    row of the head has the same sum, since each step stands in it once.
-    """
-    size = len(log_steps)
-    config = GPT2Config(
-        vocab_size=size,
-        n_positions=16,
-        n_embd=size,
-        n_layer=0,
-        n_head=1,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    module = GPT2LMHeadModel(config).double()
-    scale = math.sqrt((1 - 1 / size) / size + config.layer_norm_epsilon)
-    with torch.no_grad():
-        module.transformer.wte.weight.copy_(torch.eye(size))
-        module.transformer.wpe.weight.zero_()
-        for x in range(size):
-            for step, log_p in enumerate(log_steps):
-                module.lm_head.weight[(x + step) % size, x] = scale * log_p
-    return module
-
-
 def random_walk(count: int) -> tuple[list[int], float]:
     """Tokens from 0, and the sum of -ln p of its steps."""
     steps = random.Random(1).choices(range(len(STEPS)), STEPS, k=count)
@@ -270,18 +230,6 @@ def test_planted_bigrams_cost_exactly_their_nats(context: int, stride: int) -> N
     module = planted([math.log(p) for p in STEPS])
     found = sum(quality.window_nats(as_model(module), [0, *ids], chosen))
     assert found == pytest.approx(nats, rel=1e-9)
-
-
-class FixedTokenizer:
-    """Makes the same tokens of every text."""
-
-    unk_token_id = None
-
-    def __init__(self, ids: list[int]) -> None:
-        self._ids = ids
-
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": self._ids}
 
 
 @pytest.fixture

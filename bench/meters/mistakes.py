@@ -69,13 +69,13 @@ def compute(name: str, plan: QualityPlan, rows: int | None = None) -> Iterator[V
     """
     import torch
 
+    if name == models.RANDOM:
+        raise TensorgapError(f"model {name}: random weights have learnt nothing; name others")
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     text = texts.load(plan)
     if rows is not None:
         text = text.first(rows)
     model = models.load(name, "fp32", device_type)
-    if model.tokenizer is None:
-        raise TensorgapError(f"model {name}: random weights have learnt nothing; name others")
     with precision.applied("fp32", device_type):
         yield from catalogue(model, text)
 
@@ -128,11 +128,13 @@ def _whole(model: Model, text: texts.Text) -> Iterator[Variant]:
 
 def _peers(model: Model, text: texts.Text) -> Iterator[Variant]:
     long, short = model.positions, min(SHORT, model.positions)
-    for mode, context, stride in (
-        (HF_DOCS, long, long // 2),
-        (HF_DOCS, long, long),
-        (HF_DOCS, short, short),
-        (LM_EVAL, long, long),
+    for mode, context, stride in dict.fromkeys(
+        (
+            (HF_DOCS, long, long // 2),
+            (HF_DOCS, long, long),
+            (HF_DOCS, short, short),
+            (LM_EVAL, long, long),
+        )
     ):
         plan = QualityPlan(text.name, mode=mode, context=context, stride=stride)
         found = quality.evaluate(model, text, plan)

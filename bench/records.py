@@ -384,17 +384,17 @@ class Quality:
         "type that the head stores logits in; the log-softmax is float32 at every precision",
         default=None,
     )
-    logit_rounding: float | None = column(
+    logit_rounding_nats: float | None = column(
         "what storing logits in 16 bits adds to nats / tokens: against the same hidden states"
         " through a head that stores float32, on evenly spaced windows; None where the logits are"
         " float32",
         "nat",
         default=None,
     )
-    logit_rounding_error: float | None = column(
-        "standard error of logit_rounding, windows as pairs", "nat", default=None
+    logit_rounding_error_nats: float | None = column(
+        "standard error of logit_rounding_nats, windows as pairs", "nat", default=None
     )
-    batch_difference: float | None = column(
+    batch_difference_nats: float | None = column(
         "greatest difference of nats / tokens between a window alone and in its batch, on a few"
         " windows; None where windows run alone",
         "nat",

@@ -6,6 +6,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from planted import FixedTokenizer, as_model, planted
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import model as models
-from bench import precision
+from bench import precision, published
 from bench.embedded import corpus
 from bench.meters import quality
 from bench.meters.quality import Window
 from bench.model import Model
-from bench.records import QualityPlan, TensorgapError
+from bench.records import Quality, QualityPlan, TensorgapError, Weights
 
 VOCABULARY = 97
 POSITIONS = 320  # more than the rows that the head takes at once
@@ -142,6 +143,30 @@ def test_a_text_shorter_than_the_context_is_one_window() -> None:
 
 def test_no_tokens_are_no_windows() -> None:
     assert list(quality.windows(0, 4, 2)) == []
+
+
+@given(st.integers(0, 300), st.integers(2, 60), st.data())
+def test_windows_of_the_guide_score_each_token_once_and_count_as_its_loop_does(
+    tokens: int, context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    scored: list[int] = []
+    counted = previous = 0
+    for begin in range(0, tokens, stride):  # docs/source/en/perplexity.md of transformers
+        end = min(begin + context, tokens)
+        counted += end - previous - 1
+        previous = end
+        if end == tokens:
+            break
+    pairs = list(quality.guide_windows(tokens, context, stride))
+    for window, count in pairs:
+        scored.extend(range(window.first, window.end + 1))
+        assert 0 < count <= window.scored <= count + 1
+        assert 0 <= window.start < window.first <= window.end < tokens
+        assert window.length < context
+    assert sum(count for _, count in pairs) == max(0, counted)
+    assert scored == sorted(set(scored))
+    assert len(scored) <= max(0, tokens - 1)
 
 
 # ------------------------------------------------------------------------------- sums of nats
@@ -306,6 +331,188 @@ def test_numbers_that_overflow_are_a_reason_and_no_perplexity(words: Path, overf
     found = measure(as_model(module, FixedTokenizer([1, 2, 3])), words)
     assert "overflowed at this precision" in (found.reason or "")
     assert (found.nats, found.perplexity, found.tokens) == (None, None, None)
+
+
+# ------------------------------------------------------------------------------- other protocols
+
+
+def guide_loop(module: GPT2LMHeadModel, ids: list[int], context: int, stride: int) -> float:
+    """The loop of transformers' guide, its loss by transformers itself."""
+    total, count, previous = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + context, len(ids))
+        target_length = end - previous
+        inputs = torch.tensor([ids[begin:end]])
+        targets = inputs.clone()
+        targets[:, :-target_length] = -100
+        if target_length > 1:
+            with torch.inference_mode():
+                loss = module(inputs, labels=targets).loss
+            total += loss.item() * (target_length - 1)
+        count += target_length - 1
+        previous = end
+        if end == len(ids):
+            break
+    return math.exp(total / count)
+
+
+@pytest.mark.parametrize(("context", "stride"), [(64, 64), (64, 16), (POSITIONS, 150), (7, 6)])
+def test_mode_hf_docs_is_the_loop_of_the_guide(
+    small: GPT2LMHeadModel, ids: list[int], words: Path, context: int, stride: int
+) -> None:
+    plan = QualityPlan(str(words), mode="hf-docs", context=context, stride=stride)
+    found = quality.measure_quality(as_model(small, FixedTokenizer(ids)), plan)
+    # transformers computes the loss in float32, whatever the model's type is.
+    assert found.perplexity == pytest.approx(guide_loop(small, ids, context, stride), rel=1e-5)
+    assert (found.mode, found.word_perplexity, found.bits_per_byte) == ("hf-docs", None, None)
+    assert found.tokens is not None
+    assert found.tokens < len(ids)
+
+
+def test_each_window_is_kept(small: GPT2LMHeadModel, ids: list[int], words: Path) -> None:
+    found = measure(as_model(small, FixedTokenizer(ids)), words, context=64, stride=32)
+    chosen = list(quality.windows(len(ids), 64, 32))
+    assert found.window_nats == tuple(quality.window_nats(as_model(small), [BOS, *ids], chosen))
+    assert found.window_tokens == tuple(window.scored for window in chosen)
+    assert math.fsum(found.window_nats) == found.nats
+    assert sum(found.window_tokens) == found.tokens == len(ids)
+
+
+def test_windows_alone_agree_with_those_in_a_batch(
+    small: GPT2LMHeadModel, ids: list[int], words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = as_model(small, FixedTokenizer(ids))
+    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 4 * 64)
+    assert measure(model, words, context=64, stride=32).batch_difference_nats < 1e-9
+    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 64)
+    assert measure(model, words, context=64, stride=32).batch_difference_nats is None
+
+
+def test_a_batch_that_changes_a_window_is_found(
+    small: GPT2LMHeadModel, ids: list[int], words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = quality._scored_states
+
+    def mixed_up(model: Model, stream: torch.Tensor, batch: Sequence[Window]) -> torch.Tensor:
+        states = real(model, stream, batch)
+        return states if len(batch) == 1 else states.flip(0)
+
+    monkeypatch.setattr(quality, "_scored_states", mixed_up)
+    found = measure(as_model(small, FixedTokenizer(ids)), words, context=64, stride=32)
+    assert found.batch_difference_nats > 1e-3
+    assert any("between alone and in a batch" in doubt for doubt in doubts_of(found))
+
+
+def test_logits_stored_in_16_bits_cost_what_rounding_them_costs(
+    small: GPT2LMHeadModel, ids: list[int], words: Path
+) -> None:
+    """The larger the logits, the more: bf16 keeps 8 bits, and GPT-2's are -35 to -79."""
+    module = GPT2LMHeadModel(small.config).bfloat16()
+    module.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        module.transformer.ln_f.weight *= 8
+    model = as_model(module, FixedTokenizer(ids))
+    found = measure(model, words, context=64, stride=64)
+    assert found.logits_dtype == "bfloat16"
+    stream = torch.tensor([BOS, *ids])
+    rounded, exact = [], []
+    for window in quality.windows(len(ids), 64, 64):
+        states = quality._scored_states(model, stream, [window])
+        logits = states.double() @ module.lm_head.weight.double().T
+        for kind, values in ((rounded, module.lm_head(states).double()), (exact, logits)):
+            wanted = stream[window.first : window.end + 1, None]
+            kind.append(-values.log_softmax(-1).gather(1, wanted).sum().item())
+    expected = (sum(rounded) - sum(exact)) / len(ids)
+    assert abs(expected) > 1e-4
+    assert found.logit_rounding_nats == pytest.approx(expected, rel=1e-2)
+    assert found.logit_rounding_error_nats > 0
+
+
+def test_logits_in_float32_are_not_rounded(
+    small: GPT2LMHeadModel, ids: list[int], words: Path
+) -> None:
+    try:
+        found = measure(as_model(small.float(), FixedTokenizer(ids)), words)
+    finally:
+        small.double()
+    assert (found.logits_dtype, found.logit_rounding_nats) == ("float32", None)
+
+
+def test_under_autocast_the_head_stores_16_bits(
+    small: GPT2LMHeadModel, ids: list[int], words: Path
+) -> None:
+    try:
+        with precision.applied("mixed", "cpu"):
+            found = measure(as_model(small.float(), FixedTokenizer(ids)), words, 64, 64)
+    finally:
+        small.double()
+    assert found.logits_dtype == "bfloat16"
+    assert found.logit_rounding_nats not in (None, 0)
+
+
+# ------------------------------------------------------------------------------- doubts
+
+GPT2 = Weights(1, 1, "float32", sha256="1" * 64, published_as="gpt2")
+(WIKITEXT2,) = published.TEXTS
+
+
+def doubts_of(found: Quality, weights: Weights = GPT2, precision_name: str = "fp32") -> list[str]:
+    return quality.doubts(found, weights, "gpt2", precision_name)
+
+
+def real_gpt2(perplexity: float, context: int, stride: int, mode: str = "hf-docs") -> Quality:
+    return Quality(
+        WIKITEXT2.name,
+        perplexity=perplexity,
+        mode=mode,
+        context=context,
+        stride=stride,
+        text_sha256=WIKITEXT2.joined_sha256,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "doubt"),
+    [
+        (real_gpt2(59.71, 128, 128), None),
+        (real_gpt2(60.5, 128, 128), "60.5 per token where 59.69 is published for this protocol"),
+        (real_gpt2(217, 128, 128), "217 per token where 59.69 is published"),
+        (real_gpt2(30.0, 1024, 1024), None),
+        (real_gpt2(28.0, 1024, 1024), "28 per token where 29.94 is published"),
+        (real_gpt2(61.0, 128, 128, "tensorgap"), None),
+        (real_gpt2(25.1, 1024, 512, "tensorgap"), None),
+        (real_gpt2(217, 128, 128, "tensorgap"), "217, outside 41.2 to 65.7, which published"),
+        (real_gpt2(217, 32, 32, "tensorgap"), None),  # nothing is published
+        (replace(real_gpt2(217, 128, 128), text_sha256="0" * 64), None),  # another text
+    ],
+    ids=str,
+)
+def test_gpt2_far_from_what_is_published_is_a_doubt(found: Quality, doubt: str | None) -> None:
+    said = doubts_of(found)
+    assert len(said) == (doubt is not None)
+    assert doubt is None or doubt in said[0]
+    # Another precision or other weights are not what was published.
+    assert doubts_of(found, precision_name="bf16") == []
+    assert doubts_of(found, replace(GPT2, published_as="tiny")) == []
+
+
+@pytest.mark.parametrize(("word", "bits", "count"), [(37.4, 0.977, 0), (29.9, 0.9, 2)])
+def test_the_units_of_lm_eval_are_held_against_its_published_numbers(
+    word: float, bits: float, count: int
+) -> None:
+    found = real_gpt2(24.8, 1024, 1024, "lm-eval")
+    assert len(doubts_of(replace(found, word_perplexity=word, bits_per_byte=bits))) == count
+
+
+def test_weights_called_gpt2_that_are_others_are_a_doubt() -> None:
+    said = doubts_of(real_gpt2(217, 128, 128), replace(GPT2, published_as="unrecognised"))
+    assert said == ["the weights are called gpt2 and have not its published hash"]
+
+
+@pytest.mark.parametrize(("precision_name", "count"), [("fp32", 1), ("bf16", 0)])
+def test_a_batch_may_differ_by_as_much_as_its_precision(precision_name: str, count: int) -> None:
+    found = Quality("a text", perplexity=5.0, batch_difference_nats=1e-4)
+    assert len(doubts_of(found, precision_name=precision_name)) == count
 
 
 # ------------------------------------------------------------------------------- the embedded model

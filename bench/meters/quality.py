@@ -237,9 +237,9 @@ def evaluate(model: Model, text: texts.Text, plan: QualityPlan) -> Quality:
         window_nats=tuple(counted),
         window_tokens=tuple(reading.counts),
         logits_dtype=str(_logits_dtype(model)).removeprefix("torch."),
-        logit_rounding=rounding.mean if rounding else None,
-        logit_rounding_error=rounding.error if rounding else None,
-        batch_difference=difference,
+        logit_rounding_nats=rounding.mean if rounding else None,
+        logit_rounding_error_nats=rounding.error if rounding else None,
+        batch_difference_nats=difference,
         text_sha256=text.sha256,
         tokens_sha256=texts.tokens_sha256(reading.ids),
     )
@@ -255,10 +255,11 @@ def doubts(found: Quality | None, weights: Weights, model: str, precision: str) 
     if model == published.GPT2 and weights.published_as == UNRECOGNISED:
         said.append(f"the weights are called {model} and have not its published hash")
     allowed = _BATCH_TOLERANCE.get(precision, _BATCH_TOLERANCE_OTHERS)
-    if found.batch_difference is not None and found.batch_difference > allowed:
+    difference = found.batch_difference_nats
+    if difference is not None and difference > allowed:
         said.append(
-            f"perplexity: a window differs by {found.batch_difference:.2g} nats per token between"
-            f" alone and in a batch, more than {allowed:g}"
+            f"perplexity: a window differs by {difference:.2g} nats per token between alone and in"
+            f" a batch, more than {allowed:g}"
         )
     if weights.published_as == published.GPT2 and precision == "fp32":
         said.extend(_far_from_published(found))

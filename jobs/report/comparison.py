@@ -56,8 +56,8 @@ class Line:
     perplexity: float | None = None
     floor_perplexity: float | None = None
     nats_difference: Difference | None = None  # per token, against the baseline
-    logit_rounding: float | None = None  # nats per token of it that stored logits account for
-    logit_rounding_error: float | None = None
+    logit_rounding_nats: float | None = None  # nats per token of it that stored logits account for
+    logit_rounding_error_nats: float | None = None
     size_mb: float | None = None
     reason: str | None = None
     doubts: tuple[str, ...] = ()
@@ -124,8 +124,8 @@ def _line(
         perplexity=quality.perplexity if quality else None,
         floor_perplexity=quality.floor_perplexity if quality else None,
         nats_difference=_nats_difference(measured, baseline),
-        logit_rounding=quality.logit_rounding if quality else None,
-        logit_rounding_error=quality.logit_rounding_error if quality else None,
+        logit_rounding_nats=quality.logit_rounding_nats if quality else None,
+        logit_rounding_error_nats=quality.logit_rounding_error_nats if quality else None,
         size_mb=_mean(m.weights.size_bytes / 1e6 for m in measured if m.weights),
         doubts=tuple(doubts),
         missing=tuple(_missing(measured)),

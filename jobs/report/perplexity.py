@@ -40,10 +40,10 @@ def compared(lines: Sequence[Line]) -> Iterator[str]:
             decided = difference.low > 0 or difference.high < 0
             share = math.expm1(difference.mean)
             text += f": perplexity {share:+.2%}" if decided else ": no difference in perplexity"
-        if line.logit_rounding is not None:
-            text += f"; logits stored in 16 bits account for {line.logit_rounding:+.2g}"
-            if line.logit_rounding_error is not None:
-                text += f" (standard error {line.logit_rounding_error:.1g})"
+        if line.logit_rounding_nats is not None:
+            text += f"; logits stored in 16 bits account for {line.logit_rounding_nats:+.2g}"
+            if line.logit_rounding_error_nats is not None:
+                text += f" (standard error {line.logit_rounding_error_nats:.1g})"
         yield text
 
 

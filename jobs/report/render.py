@@ -196,7 +196,7 @@ def _flat_names() -> list[str]:
         "nats_difference",
         "nats_difference_low",
         "nats_difference_high",
-        "logit_rounding",
+        "logit_rounding_nats",
         "size_mb",
         "reason",
         "doubts",

@@ -24,6 +24,7 @@ _COMMANDS = {
     "sweep": ("jobs.sweep", "Measure a matrix and collect one Parquet file."),
     "plan": ("jobs.plan", "Show what would run where, and what cannot and why."),
     "report": ("jobs.report.command", "Show the table of results again."),
+    "explain": ("jobs.explain", "Find the mistake that gives an odd perplexity."),
     "merge": ("jobs.merge", "Make one Parquet file of several results."),
     "doctor": ("jobs.doctor", "Show what this machine or cluster offers."),
 }

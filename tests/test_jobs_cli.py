@@ -11,7 +11,7 @@ import pytest
 
 from bench import __version__
 
-COMMANDS = ("sweep", "plan", "report", "merge", "doctor")
+COMMANDS = ("sweep", "plan", "report", "explain", "merge", "doctor")
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,64 @@
+"""bench.published: what a measured number is held against."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from bench import published
+
+
+def test_it_is_read_without_torch() -> None:
+    code = "import bench.published, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_every_hash_is_one_and_every_fact_has_a_source() -> None:
+    hashes = [w.sha256 for w in published.WEIGHTS]
+    for text in published.TEXTS:
+        hashes += [text.sha256, text.joined_sha256, text.gpt2_tokens_sha256]
+    assert all(len(value) == 64 and int(value, 16) for value in hashes)
+    assert len(set(hashes)) == len(hashes)
+    facts = [*published.TEXTS, *published.WEIGHTS, *published.PUBLISHED]
+    assert all(len(fact.source) > 20 for fact in facts)
+
+
+def test_the_published_units_agree_with_each_other() -> None:
+    """37.37 per word and 0.9769 bits per byte are the same nats: the counts must bear them out."""
+    (text,) = published.TEXTS
+    by_unit = {p.unit: p.value for p in published.PUBLISHED if p.mode == "lm-eval"}
+    words_of_pages = text.words + 2 * 62  # lm-eval counts an empty word at each end of a page
+    nats = math.log(by_unit[published.WORD]) * words_of_pages
+    bits_per_byte = nats / math.log(2) / text.bytes
+    assert bits_per_byte == pytest.approx(by_unit[published.BITS_PER_BYTE], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "known", [p for p in published.PUBLISHED if p.unit == published.TOKEN], ids=str
+)
+def test_the_expected_range_holds_what_is_published(known: published.Published) -> None:
+    expected = published.expected_perplexity(known.context)
+    assert expected is not None
+    assert expected[0] < known.value < expected[1]
+
+
+@pytest.mark.parametrize("context", range(128, 1025, 32))
+def test_the_expected_range_falls_with_the_context_and_never_holds_217(context: int) -> None:
+    low, high = published.expected_perplexity(context) or (0.0, 0.0)
+    assert 20 < low < high < 70
+    longer = published.expected_perplexity(min(1024, context + 32))
+    assert longer is not None
+    assert longer[0] <= low
+    assert longer[1] <= high
+
+
+def test_texts_and_weights_are_found_by_their_hash() -> None:
+    (text,) = published.TEXTS
+    assert published.text_of(text.sha256) == published.text_of(text.joined_sha256) == text
+    assert published.text_of("0" * 64) is None
+    assert published.weights_of(published.WEIGHTS[0].sha256) == published.WEIGHTS[0]
+    assert published.weights_of("0" * 64) is None

@@ -26,9 +26,13 @@ LEGACY_INSTALL = "pip install 'torch<2.15' --index-url https://download.pytorch.
 SENSOR_ERROR = {"P100": 0.01, "A100": 0.06}
 USUAL_SENSOR_ERROR = 0.05
 
-_P100 = "https://tech4gamers.com/nvidia-tesla-p100-will-be-available-in-two-variants-of-16gb-12gb-hbm2/"
+_P100 = (
+    "https://tech4gamers.com/nvidia-tesla-p100-will-be-available-in-two-variants-of-16gb-12gb-hbm2/"
+)
 _P100_BOARD = "https://cputronic.com/gpu/nvidia-tesla-p100-pcie-16-gb"
-_P100_LAUNCH = "https://teckknow.com/nvidia-unveils-tesla-p100-hpc-board-based-pascal-gpu-architecture/"
+_P100_LAUNCH = (
+    "https://teckknow.com/nvidia-unveils-tesla-p100-hpc-board-based-pascal-gpu-architecture/"
+)
 _P40 = "https://sysrqmts.com (Tesla P40: FP16 at 1/64 of FP32, L2 3 MB)"
 _VOLTA = "https://xenon.com.au (NVIDIA's Volta launch table: SMs, L2, FP32 of P100 and V100)"
 _V100 = "https://github.com/winston-zhang-orz/gpu-specs (specs.md, with NVIDIA's datasheets)"
@@ -40,7 +44,7 @@ _L4 = "https://hmc-tech.com (L4 against A100 40GB)"
 _H100 = "https://glennklockwood.com/garden/processors/H100"
 _B200 = "https://glennklockwood.com/garden/processors/B200"
 _B200_SPECS = "https://hmc-tech.com/gpus/nvidia-b200-vs-nvidia-b100"
-_SMI = "nvidia-smi tables in public repositories: P0, 0 % utilisation, as seen there in 2026"
+_SMI = "nvidia-smi tables in public repositories (P0, at most 6 % utilisation), read in 2026-11"
 _TORCH_SUPPORT = "torch/cuda/__init__.py: is_bf16_supported(including_emulation=False), 8.0"
 _TORCH_BLAS = (
     "pytorch aten/src/ATen/cuda/CUDABlas.cpp: gemm<Half> with CUDA_R_32F; pytorch/pytorch#123157,"
@@ -78,6 +82,7 @@ class Gpu:
     memory_gb: float
     bandwidth_gb_per_s: float
     tdp_w: float
+    idle_w: tuple[float, float]
     energy_counter: bool
     sources: Mapping[str, str]
     fp16_tflops: float | None = None
@@ -85,7 +90,6 @@ class Gpu:
     bf16_tensor_tflops: float | None = None
     tf32_tensor_tflops: float | None = None
     l2_mb: float | None = None
-    idle_w: tuple[float, float] | None = None
 
     def source(self, field: str) -> str:
         """Where the value of a field comes from."""
@@ -103,9 +107,9 @@ GPUS = (
     Gpu(
         "P100-SXM2", "P100", ("P100", "SXM2"), (6, 0), None,
         fp32_tflops=10.6, fp16_tflops=21.2, memory_gb=16, bandwidth_gb_per_s=732, l2_mb=4,
-        tdp_w=300, energy_counter=False,
+        tdp_w=300, idle_w=(25, 41), energy_counter=False,
         sources={"": _P100_LAUNCH, "bandwidth_gb_per_s": _P100_BOARD, "memory_gb": _P100,
-                 "tdp_w": _VOLTA, "energy_counter": _COUNTER},
+                 "tdp_w": _SMI, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
     Gpu(
         "P40", "P40", ("P40",), (6, 1), None,
@@ -116,9 +120,8 @@ GPUS = (
     Gpu(
         "V100-PCIE", "V100", ("V100", "PCIE"), (7, 0), 1,
         fp32_tflops=14.1, fp16_tflops=28.3, fp16_tensor_tflops=113, memory_gb=32,
-        bandwidth_gb_per_s=900, l2_mb=6, tdp_w=250, idle_w=(24, 43), energy_counter=True,
-        sources={"": _V100, "l2_mb": _VOLTA, "energy_counter": _COUNTER,
-                 "idle_w": f"{_SMI}; the upper end is the SXM2 board's"},
+        bandwidth_gb_per_s=900, l2_mb=6, tdp_w=250, idle_w=(24, 38), energy_counter=True,
+        sources={"": _V100, "l2_mb": _VOLTA, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
     Gpu(
         "V100-SXM2", "V100", ("V100", "SXM2"), (7, 0), 1,
@@ -136,7 +139,7 @@ GPUS = (
         "A10G", "A10G", ("A10G",), (8, 6), 3,
         fp32_tflops=35, fp16_tflops=35, fp16_tensor_tflops=70, bf16_tensor_tflops=70,
         tf32_tensor_tflops=35, memory_gb=24, bandwidth_gb_per_s=600, l2_mb=6, tdp_w=300,
-        idle_w=(51, 59), energy_counter=True,
+        idle_w=(25, 59), energy_counter=True,
         sources={"": _A10G, "l2_mb": _GA102, "tdp_w": _SMI, "idle_w": _SMI,
                  "energy_counter": _COUNTER},
     ),
@@ -150,24 +153,24 @@ GPUS = (
         )
         for form, memory, bandwidth, tdp, idle in (
             ("PCIE", 40, 1555.0, 250.0, (33.0, 45.0)),
-            ("PCIE", 80, 1940.0, 300.0, None),
-            ("SXM", 40, 1555.0, 400.0, (50.0, 52.0)),
-            ("SXM", 80, 2039.0, 400.0, (50.0, 52.0)),
+            ("PCIE", 80, 1940.0, 300.0, (41.0, 73.0)),
+            ("SXM", 40, 1555.0, 400.0, (42.0, 62.0)),
+            ("SXM", 80, 2039.0, 400.0, (42.0, 62.0)),
         )
     ),
     Gpu(
         "L4", "L4", ("L4",), (8, 9), 4,
         fp32_tflops=30.3, fp16_tflops=30.3, fp16_tensor_tflops=125, bf16_tensor_tflops=125,
         tf32_tensor_tflops=63, memory_gb=24, bandwidth_gb_per_s=300, l2_mb=48, tdp_w=72,
-        idle_w=(25, 30), energy_counter=True,
+        idle_w=(25, 36), energy_counter=True,
         sources={"": _L4, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
     Gpu(
         "H100-PCIE", "H100", ("H100", "PCIE"), (9, 0), 4,
         fp32_tflops=51, fp16_tflops=102, fp16_tensor_tflops=756, bf16_tensor_tflops=756,
         tf32_tensor_tflops=378, memory_gb=80, bandwidth_gb_per_s=2000, l2_mb=50, tdp_w=350,
-        energy_counter=True,
-        sources={"": _ML, "fp16_tflops": _H100, "energy_counter": _COUNTER},
+        idle_w=(44, 90), energy_counter=True,
+        sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
     Gpu(
         # The driver calls it by its memory: NVIDIA H100 80GB HBM3.
@@ -181,8 +184,8 @@ GPUS = (
         "H200", "H200", ("H200",), (9, 0), 4,
         fp32_tflops=67, fp16_tflops=134, fp16_tensor_tflops=989, bf16_tensor_tflops=989,
         tf32_tensor_tflops=495, memory_gb=141, bandwidth_gb_per_s=4800, l2_mb=50, tdp_w=700,
-        energy_counter=True,
-        sources={"": _ML, "fp16_tflops": _H100, "energy_counter": _COUNTER},
+        idle_w=(73, 122), energy_counter=True,
+        sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
     Gpu(
         # Sources disagree about its L2 (65 to 126 MB).
@@ -287,9 +290,7 @@ def peak_tflops(gpu: Gpu, precision: str) -> float | None:
 def hardware_peak_tflops(gpu: Gpu, precision: str) -> float:
     """The most that the hardware could do at a precision, whoever programs it."""
     half = (gpu.fp16_tflops, gpu.fp16_tensor_tflops) if precision in ("fp16", "mixed") else ()
-    return max(
-        peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half)
-    )
+    return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))
 
 
 def last_torch(capability: Capability) -> str | None:
@@ -317,4 +318,3 @@ def install_hint(capability: Capability) -> str:
     if capability < LEGACY_BELOW:
         return LEGACY_INSTALL
     return "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130"
-

@@ -3,17 +3,17 @@
 A small model with two queues, whose arithmetic is shown with each answer:
 
 1. The host launches one operation every `launch_us`; a cast costs it `cast_share` of that.
-2. The GPU runs them in order. A matrix product takes its operations / the rate that the type reaches
-   at this shape; everything else takes 2.5 us or its bytes / bandwidth, whichever is more.
-3. The forward ends when the GPU has run the last one: the latest, over all operations, of "launched
-   at" + "GPU time of this one and all after it". GPU time / latency is the busy share.
-4. Power = idle + k x busy, with the idle power of public nvidia-smi tables and a k between a quarter
-   of what lies between idle and limit (a P100 of such tables: 52 W at 43 %, 80 W at 74 %) and all
-   of it.
+2. The GPU runs them in order. A matrix product takes its operations / the rate that the type
+   reaches at this shape; everything else takes 2.5 us or its bytes / bandwidth, whichever is more.
+3. The forward ends when the GPU has run the last one: the latest, over all operations, of
+   "launched at" + "GPU time of this one and all after it". GPU time / latency is the busy share.
+4. Power = idle + k x busy, with the idle power of public nvidia-smi tables, and a k between a
+   quarter of what lies between idle and limit (a P100 of such tables: 52 W at 43 %, 80 W at 74 %)
+   and all of it.
 
-`launch_us`, `cast_share` and k are fitted, and a rate within its range where none is published: up to
-five numbers for six found. So a good fit is a hint and no proof; a bad fit says more, because no
-choice of these numbers makes the type agree.
+`launch_us`, `cast_share`, idle and k are fitted, and the two rates within a range where none is
+published: four to six numbers for six found. So a good fit is a hint and no proof; a bad fit says
+more, because no choice of these numbers makes the type agree.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ _FP32_SHARES = (0.30, 0.35, 0.40, 0.45, 0.50)
 _TENSOR_SHARES = (0.06, 0.10, 0.15, 0.20)
 _STORAGE_GAINS = (1.0, 1.15, 1.3)  # fp16 against fp32 without Tensor Cores: only bytes are saved
 _BANDWIDTH_SHARE = 0.75
-_SHORTEST_KERNEL_S = 2.5e-6
 _LAUNCH_US = np.arange(3.0, 46.0)
 _CAST_SHARES = np.array([0.2, 0.3, 0.4, 0.5, 0.6])
 _LEAST_SLOPE = 0.25
@@ -61,7 +60,7 @@ class Fit:
     Attributes:
         error: Greatest relative error of any latency or power.
         latency_error: Of the latencies alone.
-        power_error: Of the powers; None where there is no energy, or no idle power is known.
+        power_error: Of the powers; None where there is no energy.
         launch_us: Host time per operation.
         cast_share: Host time of a cast, as a share of it.
         rates: TFLOP/s of the matrix products in fp32 and in fp16.
@@ -107,7 +106,7 @@ def rank(
     tokens: int,
     boards: Sequence[Gpu] = GPUS,
 ) -> list[Fit]:
-    """The best board of each type, best fit first; published rates first among those that fit alike.
+    """The best board of each type, best first; published rates first among those that fit alike.
 
     Args:
         latencies_ms: Of fp32, fp16 and mixed; at least two.
@@ -125,7 +124,7 @@ def rank(
         return []
     best: dict[str, Fit] = {}
     for gpu in boards:
-        powers = {p: powers_w[p] for p in known if p in powers_w} if gpu.idle_w else {}
+        powers = {p: powers_w[p] for p in known if p in powers_w}
         fit = _fit(gpu, known, latencies_ms, powers, shape, batch_size, tokens)
         if gpu.gpu_type not in best or _order(fit) < _order(best[gpu.gpu_type]):
             best[gpu.gpu_type] = fit
@@ -133,10 +132,7 @@ def rank(
 
 
 def _order(fit: Fit) -> tuple[object, ...]:
-    judged = fit.power_error is not None
-    return ("fits", "doubtful", "does not fit").index(fit.verdict), not judged, not fit.published, (
-        fit.error
-    )
+    return ("fits", "doubtful", "does not fit").index(fit.verdict), not fit.published, fit.error
 
 
 def _fit(
@@ -210,7 +206,7 @@ def _stream(
     width, positions = shape.width, batch_size * tokens
     bandwidth = gpu.bandwidth_gb_per_s * 1e9 * _BANDWIDTH_SHARE
     element = gpt2.stored_bytes("fp16" if precision == "mixed" else precision)
-    light = max(_SHORTEST_KERNEL_S, 3 * positions * width * element / bandwidth)
+    light = max(gpt2.SHORTEST_KERNEL_S, 3 * positions * width * element / bandwidth)
     steps: list[tuple[bool, float]] = []  # a cast?, seconds
 
     def product(flops: float, weights: float = 0.0) -> None:
@@ -218,7 +214,7 @@ def _stream(
 
     def casts(*elements: float) -> None:
         if precision == "mixed":
-            steps.extend((True, max(_SHORTEST_KERNEL_S, 6 * n / bandwidth)) for n in elements)
+            steps.extend((True, max(gpt2.SHORTEST_KERNEL_S, 6 * n / bandwidth)) for n in elements)
 
     def others(count: int) -> None:
         steps.extend([(False, light)] * count)
@@ -262,7 +258,6 @@ def _finish(launches: Floats, casts: Floats, seconds: Floats) -> Floats:
 
 def _power_fit(gpu: Gpu, busy: Floats, found_w: Floats) -> tuple[Floats, Floats, Floats]:
     """Least greatest error of idle + k x busy over all that may be; with its idle and its k."""
-    assert gpu.idle_w is not None
     error = np.full(busy.shape[:-1], np.inf)
     best_idle, best_slope = np.zeros_like(error), np.zeros_like(error)
     for idle in np.linspace(*gpu.idle_w, 5):

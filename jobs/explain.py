@@ -25,8 +25,8 @@ _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
     "gpu_types",
     multiple=True,
     metavar="TYPE",
-    help="GPU of a CSV that names none: P100, T4, or a board such as P100-PCIE; repeat it to see the"
-    " findings for each.",
+    help="GPU of a CSV that names none: P100, T4, or a board such as P100-PCIE; repeat it to see"
+    " the findings for each.",
 )
 @click.option(
     "--expected",

@@ -11,7 +11,7 @@ import pytest
 
 from bench import __version__
 
-COMMANDS = ("sweep", "plan", "report", "merge", "doctor")
+COMMANDS = ("sweep", "plan", "report", "explain", "merge", "doctor")
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_report_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, jobs.report.command\n"
+        "import sys, jobs.explain, jobs.report.command\n"
         "sys.exit(', '.join({'torch', 'ray', 'transformers'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -18,6 +18,7 @@ more, because no choice of these numbers makes the type agree.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,17 +146,17 @@ def _fit(
     tokens: int,
 ) -> Fit:
     wanted = np.array([latencies_ms[p] for p in known]) / 1e3
+
+    @functools.cache
+    def run(precision: str, rate: float) -> tuple[Floats, Floats]:
+        launches, casts, seconds = _stream(gpu, precision, rate * 1e12, shape, batch_size, tokens)
+        finish = _finish(launches, casts, seconds)
+        return finish, seconds.sum() / finish
+
     best: Fit | None = None
     for fp32_rate, fp16_rate in _rates(gpu):
-        finishes, busies = [], []
-        for precision in known:
-            rate = fp32_rate if precision == "fp32" else fp16_rate
-            launches, casts, seconds = _stream(
-                gpu, precision, rate * 1e12, shape, batch_size, tokens
-            )
-            finish = _finish(launches, casts, seconds)
-            finishes.append(finish)
-            busies.append(seconds.sum() / finish)
+        ran = [run(p, fp32_rate if p == "fp32" else fp16_rate) for p in known]
+        finishes, busies = zip(*ran, strict=True)
         finish, busy = np.stack(finishes, axis=-1), np.stack(busies, axis=-1)
         latency_error = np.abs(finish / wanted - 1).max(axis=-1)
         error = latency_error

@@ -238,6 +238,7 @@ def _flat_names() -> list[str]:
         "engine",
         "batch_size",
         "prompt_tokens",
+        "new_tokens",
         "precision",
         "outcome",
         "replicates",

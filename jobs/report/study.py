@@ -32,6 +32,7 @@ NUMBERS = {
 COUNTS = {
     "batch_size": ("batch_size", "batch"),
     "prompt_tokens": ("prompt_tokens", "tokens"),
+    "new_tokens": ("new_tokens",),
     "context": ("context", "quality_context"),
 }
 WORDS = {
@@ -171,6 +172,7 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
         written("engine") or default.engine,
         whole("batch_size", default.batch_size) or default.batch_size,
         whole("prompt_tokens", default.prompt_tokens) or default.prompt_tokens,
+        0 if written("new_tokens") == "0" else whole("new_tokens", 0) or 0,
     )
     gpu_type = written("gpu_type")
     line = Line(

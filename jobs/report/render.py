@@ -144,7 +144,21 @@ def against(found: Sequence[Against]) -> str:
             f" {_ratio(one.speedup)} as fast, {_ratio(one.energy_ratio)} the energy"
         )
         texts.extend(f"  doubt: {doubt}" for doubt in one.doubts)
+    if len(found) > 1:
+        texts.append(_several(sum(bool(o.speedup) + bool(o.energy_ratio) for o in found)))
     return "\n".join(texts)
+
+
+def against_json(found: Sequence[Against]) -> str:
+    """The same as a list of objects; a ratio has value, low and high."""
+    return json.dumps([dataclasses.asdict(one) for one in found], indent=2)
+
+
+def _several(count: int) -> str:
+    return (
+        f"{count} ratios are compared, each with a 95 % interval of its own: one of twenty such"
+        " intervals misses its truth by chance"
+    )
 
 
 def _sections(finding: Finding) -> list[tuple[str, Sequence[str]]]:
@@ -181,10 +195,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
             " processes differ"
         )
     if (count := intervals(lines)) > 1:
-        texts.append(
-            f"{count} ratios are compared, each with a 95 % interval of its own: one of twenty such"
-            " intervals misses its truth by chance"
-        )
+        texts.append(_several(count))
     return texts
 
 

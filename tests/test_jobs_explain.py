@@ -198,7 +198,7 @@ def test_several_gpus_and_standard_input() -> None:
 def test_without_fp16_mixed_cannot_be_left_out_yet() -> None:
     shown = explain("-", stdin="precision,latency_ms\nfp32,11.7\nmixed,13.5\n")
     assert "leave mixed out: not yet" in shown.stdout
-    assert "Add fp16 to the matrix." in shown.stdout
+    assert "Measure fp16 beside it." in shown.stdout
 
 
 def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:

@@ -65,6 +65,6 @@ def test_the_csv_of_the_report_is_such_a_table() -> None:
     ],
 )
 def test_a_mistake_names_the_line_the_column_and_the_remedy(text: str, words: str) -> None:
-    with pytest.raises(TensorgapError, match="t.csv") as caught:
+    with pytest.raises(TensorgapError, match=r"t\.csv") as caught:
         study.read(text, "t.csv")
     assert words in str(caught.value)

@@ -145,6 +145,11 @@ class Group:
         """The case that the others compare with."""
         return self.case(BASELINE)
 
+    @property
+    def half_precision(self) -> str:
+        """What autocast casts to here, and so what mixed compares with."""
+        return "bf16" if self.gpu_type == CPU else "fp16"
+
     def case(self, precision: str) -> Case | None:
         """The case of a precision that was measured."""
         return next((case for case in self.cases if case.precision == precision), None)

@@ -63,4 +63,4 @@ def find(groups: Sequence[Group], expected: Sequence[Entry] = ()) -> list[Findin
     for group in groups:
         found.extend(conditions.noise_hides_effect(group, family))
     found.extend(advice.expectations(groups, expected))
-    return worst_first(speed.without_rejected(found))
+    return worst_first(speed.weakened(found))

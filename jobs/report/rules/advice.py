@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from bench import gpus
 from bench.gpus import Gpu
+from bench.records import CPU
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors, launch, speed
 from jobs.report.study import Entry
-from jobs.report.words import number, span, times
+from jobs.report.words import listed, number, span, times
 
 _ELSEWHERE = ("V100", "T4", "A100")
 _CLOSE = 0.15  # of an expectation
@@ -18,7 +19,7 @@ _CLOSE = 0.15  # of an expectation
 
 def mixed_options(group: Group) -> Iterator[Finding]:
     """Leave mixed out, document it, or run on another GPU: what these rows recommend."""
-    mixed, base, half = group.case("mixed"), group.baseline, group.case("fp16")
+    mixed, base, half = group.case("mixed"), group.baseline, group.case(group.half_precision)
     if mixed is None or base is None or not mixed.latency_ms or not base.latency_ms:
         return
     against_fp32 = speed.faster(mixed)
@@ -44,13 +45,16 @@ def mixed_options(group: Group) -> Iterator[Finding]:
             else ""
         )
         options.append(
-            "leave mixed out: yes, for a study of inference. fp16 beats it here"
+            f"leave mixed out: yes, for a study of inference. {half.precision} beats it here"
             f" (mixed takes {times(mixed.latency_ms / half.latency_ms)} the time{energy}). Say that"
             " it was measured and left out"
         )
     else:
         options.append(
-            "leave mixed out: not yet. Measure fp16 first, or there is nothing in its place"
+            f"leave mixed out: not yet. {half.precision} does not beat it here"
+            if half
+            else f"leave mixed out: not yet. Measure {group.half_precision} first, or there is"
+            " nothing in its place"
         )
     options.append(
         "document it: yes. Write: mixed is torch.autocast on fp32 weights; it casts them in every"
@@ -59,22 +63,29 @@ def mixed_options(group: Group) -> Iterator[Finding]:
     )
     options.append(_another_gpu(group))
     slower = against_fp32 < 1
+    better = [
+        name for name, loses in ((group.half_precision, worse_than_half), ("fp32", slower)) if loses
+    ]
     yield Finding(
         Code.MIXED_OPTIONS,
         Verdict.FIX if slower else Verdict.ACCEPT,
         group.title,
         ("mixed",),
-        "mixed loses to fp16" + (" and to fp32" if slower else "") + ": what to do with it."
-        if worse_than_half
-        else "mixed loses to fp32: what to do with it.",
+        f"mixed loses to {listed(better)}: what to do with it.",
         evidence=tuple(options),
-        actions=("Compare fp32 with fp16, and keep mixed in one line of the text.",)
+        actions=(
+            f"Compare fp32 with {group.half_precision}, and keep mixed in one line of the text.",
+        )
         if worse_than_half
-        else ("Add fp16 to the matrix.",),
+        else (f"Measure {group.half_precision} beside it.",),
     )
 
 
 def _another_gpu(group: Group) -> str:
+    if group.gpu_type == CPU:
+        return (
+            "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
+        )
     texts = []
     for name in _ELSEWHERE:
         if name == group.gpu_type or name not in speed.PUBLISHED_MS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobs.report import comparison
-from jobs.report.cases import Group
+from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number
 
@@ -59,32 +59,33 @@ def gpu_held_down(group: Group) -> Iterator[Finding]:
 
 def gpu_shared(group: Group) -> Iterator[Finding]:
     """Others who compute at the same time are in every number."""
-    precisions, evidence = [], []
-    for case in group.cases:
-        why = []
-        for m in case.rows:
-            if m.conditions and m.conditions.other_processes:
-                why.append(f"{m.conditions.other_processes} other processes on the GPU")
-            if m.device and m.device.mig:
-                why.append("a MIG slice")
-            if m.device and m.device.vgpu:
-                why.append("a virtual GPU")
-            share = m.conditions.other_cpu_share if m.conditions else None
-            if share is not None and share > _QUIET_SHARE:
-                why.append(f"others took {share:.0%} of the host's CPU time")
-        if why:
-            precisions.append(case.precision)
-            evidence.append(f"{case.precision}: {'; '.join(dict.fromkeys(why))}")
-    if evidence:
+    sharers = {case.precision: why for case in group.cases if (why := shared_with(case))}
+    if sharers:
         yield Finding(
             Code.GPU_SHARED,
             Verdict.FIX,
             group.title,
-            tuple(precisions),
+            tuple(sharers),
             "The device was shared while it was measured.",
-            evidence=tuple(evidence),
-            actions=("Measure again with the GPU and its host to yourself.",),
+            evidence=tuple(f"{precision}: {'; '.join(why)}" for precision, why in sharers.items()),
+            actions=("Measure again with the device and its host to yourself.",),
         )
+
+
+def shared_with(case: Case) -> list[str]:
+    """Who shared the device with a case."""
+    why = []
+    for m in case.rows:
+        if m.conditions and m.conditions.other_processes:
+            why.append(f"{m.conditions.other_processes} other processes on the GPU")
+        if m.device and m.device.mig:
+            why.append("a MIG slice")
+        if m.device and m.device.vgpu:
+            why.append("a virtual GPU")
+        share = m.conditions.other_cpu_share if m.conditions else None
+        if share is not None and share > _QUIET_SHARE:
+            why.append(f"others took {share:.0%} of the host's CPU time")
+    return list(dict.fromkeys(why))
 
 
 def gpu_capped(group: Group) -> Iterator[Finding]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from bench import gpus
 from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors
+from jobs.report.rules.conditions import shared_with
 from jobs.report.words import number, span
 
 # What a ceiling's own noise and a clock's rounding may give.
@@ -18,6 +20,7 @@ _METER = 0.1
 _OTHER_BOARDS = 0.2
 # A full queue hides launches, a closed loop does not; a busy host disturbs one of the two.
 _QUEUE = (0.75, 1.6)
+_BATCH_FITS = 0.1
 
 
 def latency_below_floor(group: Group) -> Iterator[Finding]:
@@ -113,16 +116,17 @@ def _power_arithmetic(case: Case) -> tuple[str, ...]:
 
 
 def throughput_contradicts_latency(group: Group) -> Iterator[Finding]:
-    """Prompts per second and the time of one are two views of the same thing."""
+    """Prompts per second and the time of one tell of the same thing, on a device of one's own."""
     for case in group.cases:
         ratio = queue_gain(case)
-        if ratio is None or _QUEUE[0] <= ratio <= _queue_limit(case):
+        if ratio is None or _QUEUE[0] <= ratio <= _queue_limit(case) or shared_with(case):
             continue
         batch = case.workload.batch_size
         expected = batch * 1000 / (case.latency_ms or 1.0)
+        fitting = 2 ** round(math.log2(ratio * batch))
         likely = (
-            f"It would fit {round(ratio * batch)} prompts per forward: was that the batch?"
-            if ratio > _QUEUE[1] and abs(ratio * batch - round(ratio * batch)) < 0.1 * ratio
+            f"A batch of {fitting} would fit: was that it?"
+            if fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS
             else "One of the two was measured on something else."
         )
         yield Finding(

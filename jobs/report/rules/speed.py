@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench import gpus
 from bench.gpus import GPUS, Gpu
 from bench.records import CPU, KERNEL_CLASSES, Kernels
 from jobs.report import gpt2
 from jobs.report.cases import Case, Group
+from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors, launch, possible
 from jobs.report.words import listed, number, span, times
@@ -156,11 +157,11 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
         f"mixed takes {number(mixed.latency_ms - base.latency_ms, ' ms')} more than fp32"
         f" ({number(base.latency_ms)} -> {number(mixed.latency_ms, ' ms')})"
     ]
-    half = group.case("fp16")
-    if half and half.latency_ms:
+    half = group.case(group.half_precision)
+    if half and half.latency_ms and half.latency_ms < mixed.latency_ms:
         evidence.append(
-            f"and {number(mixed.latency_ms - half.latency_ms, ' ms')} more than fp16, which has the"
-            " same products and no casts"
+            f"and {number(mixed.latency_ms - half.latency_ms, ' ms')} more than {half.precision},"
+            " which has the same products and no casts"
         )
     energy = mixed.line.energy_ratio
     if energy is not None and energy.low > 1:
@@ -189,9 +190,11 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
         if traced
         else (
             "a trace of fp32 and mixed: kernels, casts, their ms and bytes",
-            "the share of the time in which the GPU runs a kernel",
+            *([] if group.gpu_type == CPU else ["the share of the time in which a kernel runs"]),
         ),
-        actions=("Use fp16 weights for inference; keep mixed out or say what it is.",),
+        actions=(
+            f"Use {group.half_precision} weights for inference; keep mixed out or say what it is.",
+        ),
     )
 
 
@@ -269,7 +272,11 @@ def _arithmetic_saved(group: Group) -> list[str]:
 
 def _mixed_expected(group: Group) -> tuple[str, ...]:
     if not group.boards:
-        return ("slower than fp16 on every GPU; faster than fp32 only where products dominate",)
+        where = "every GPU" if group.gpu_type != CPU else "a CPU"
+        return (
+            f"slower than {group.half_precision} on {where}; faster than fp32 only where products"
+            " dominate",
+        )
     if all(gpu.tensor_cores is None for gpu in group.boards):
         return (f"slower than fp32 on a {group.gpu_type}: more work, and none of it accelerated",)
     return (
@@ -446,24 +453,37 @@ def precision_storage_only(group: Group) -> Iterator[Finding]:
     )
 
 
-def without_rejected(findings: list[Finding]) -> list[Finding]:
-    """Accepted effects only of numbers that no other finding rejects."""
-    rejected = {
-        (finding.subject, precision)
-        for finding in findings
-        if finding.verdict == Verdict.REJECT
-        and finding.code
-        in (Code.LATENCY_BELOW_FLOOR, Code.POWER_ABOVE_LIMIT, Code.POWER_BELOW_IDLE)
-        for precision in finding.precisions
-    }
+# What takes away from an effect what stands behind it.
+_WEAKENS = (
+    Code.LATENCY_BELOW_FLOOR,
+    Code.POWER_ABOVE_LIMIT,
+    Code.POWER_BELOW_IDLE,
+    Code.FP32_ON_TENSOR_CORES,
+    Code.SIMULATED,
+    Code.THROUGHPUT_CONTRADICTS_LATENCY,
+    Code.GPU_HELD_DOWN,
+    Code.GPU_SHARED,
+    Code.CONFOUNDED,
+)
+
+
+def weakened(findings: Sequence[Finding]) -> list[Finding]:
+    """Effects are accepted only where no other finding takes their numbers away."""
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    for finding in findings:
+        if finding.code in _WEAKENS:
+            for precision in finding.precisions:
+                reasons.setdefault((finding.subject, precision), {})[finding.code] = None
     kept = []
     for finding in findings:
-        touched = {(finding.subject, p) for p in (*finding.precisions, "fp32")}
-        if finding.code == Code.EFFECT and touched & rejected:
-            finding = dataclasses.replace(
-                finding,
-                verdict=Verdict.CANNOT_TELL,
-                cause=f"{finding.cause[:-1]}, as written; but a number of it is rejected above.",
-            )
+        if finding.code == Code.EFFECT:
+            touched = [(finding.subject, p) for p in (*finding.precisions, BASELINE)]
+            codes = list(dict.fromkeys(code for key in touched for code in reasons.get(key, ())))
+            if codes:
+                finding = dataclasses.replace(
+                    finding,
+                    verdict=Verdict.CANNOT_TELL,
+                    cause=f"{finding.cause[:-1]}, as written; but see {listed(codes)}.",
+                )
         kept.append(finding)
     return kept

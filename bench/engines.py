@@ -1,26 +1,181 @@
-"""How a forward pass is run.
+"""How a request is run: one forward pass, or a prompt and its greedy continuation.
 
-eager   each operation is launched from Python as it comes: what most users run
+    eager     each operation is launched from Python as it comes: what most users run
+    graph     the same kernels, recorded once as a CUDA graph and replayed in one launch
+    compile   torch.compile: fused kernels, still launched one by one
+
+None of them waits for the device within a request, so that a queue of requests can be full.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from bench.gpus import Capability
+from bench.records import Unsupported
 
 if TYPE_CHECKING:
     import torch
     from transformers import GPT2LMHeadModel
+    from transformers.cache_utils import Cache
 
 Forward = Callable[["torch.Tensor"], "torch.Tensor"]
+Run = Callable[..., Any]  # of tensors, giving a tensor
+
+# torch/utils/_triton.py, cuda_extra_check; torch._inductor refuses below it.
+FIRST_TRITON: Capability = (7, 0)
+_CAPTURE_WARMUPS = 3  # the notes on CUDA graphs: cuBLAS and others set up what a capture must not
+
+
+def check(engine: str, device_type: str, capability: Capability | None = None) -> None:
+    """Raise Unsupported where this device or this machine cannot run an engine.
+
+    Args:
+        engine: one of `bench.records.ENGINES`.
+        device_type: `cuda` or `cpu`.
+        capability: compute capability of the GPU.
+    """
+    if engine == "graph" and device_type != "cuda":
+        raise Unsupported("engine graph replays CUDA graphs, which a CPU has not; use eager")
+    if engine != "compile":
+        return
+    if capability is not None and capability < FIRST_TRITON:
+        have = f"compute capability {capability[0]}.{capability[1]}"
+        raise Unsupported(
+            f"engine compile needs Triton, and so compute capability 7.0; {have} runs eager and"
+            " graph"
+        )
+    # What inductor (C++, CPU) and Triton (C, CUDA) look for.
+    variable, names = ("CC", ("gcc", "clang")) if device_type == "cuda" else ("CXX", ("g++",))
+    if not any(map(shutil.which, (os.environ.get(variable) or "", *names))):
+        raise Unsupported(
+            f"engine compile needs a compiler: install {names[0]} or name one in {variable}"
+        )
 
 
 def forward(engine: str, model: GPT2LMHeadModel) -> Forward:
     """A function from token ids (batch, tokens) to logits (batch, tokens, vocabulary)."""
-    return {"eager": _eager}[engine](model)
+    nothing = _no_cache()
+
+    def run(ids: torch.Tensor) -> torch.Tensor:
+        # By position: the cache is called past_key_values before transformers 5.24.
+        logits: torch.Tensor = model(ids, nothing, use_cache=False).logits
+        return logits
+
+    return _launcher(engine)(run)
 
 
-def _eager(model: GPT2LMHeadModel) -> Forward:
+def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
+    """A function from token ids (batch, tokens) to the greedy continuation (batch, new_tokens).
+
+    Prefill and decode with a key-value cache of fixed size; each new token stays on the device as
+    the next one's input. It never ends early: each request does the same work.
+    """
+    import torch
+
+    launch = _launcher(engine)
+    steps: dict[tuple[int, ...], tuple[Run, Run, Any]] = {}
+
+    def prepare(ids: torch.Tensor) -> tuple[Run, Run, Any]:
+        tokens = ids.shape[1]
+        cache: Any = _static_cache(tokens + new_tokens)
+
+        def prefill(ids: torch.Tensor) -> torch.Tensor:
+            cache.position = None
+            return _greedy(model, ids, cache)
+
+        def decode(token: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            cache.position = position
+            return _greedy(model, token, cache)
+
+        positions = torch.arange(tokens, tokens + new_tokens, device=ids.device)
+        return launch(prefill), launch(decode), positions.split(1)
+
+    def run(ids: torch.Tensor) -> torch.Tensor:
+        shape = tuple(ids.shape)
+        if shape not in steps:
+            steps[shape] = prepare(ids)
+        prefill, decode, positions = steps[shape]
+        found = torch.empty(ids.shape[0], new_tokens, dtype=ids.dtype, device=ids.device)
+        # Each token is copied away: a replayed graph gives the next one in the same memory.
+        found[:, :1] = token = prefill(ids)
+        for index in range(1, new_tokens):
+            found[:, index : index + 1] = token = decode(token, positions[index - 1])
+        return found
+
+    return run
+
+
+def _greedy(model: GPT2LMHeadModel, ids: torch.Tensor, cache: Cache) -> torch.Tensor:
+    """The likeliest next token (batch, 1)."""
+    logits: torch.Tensor = model(ids, cache, use_cache=False, logits_to_keep=1).logits
+    return logits[:, -1].argmax(-1, keepdim=True)
+
+
+def _launcher(engine: str) -> Callable[[Run], Run]:
+    launchers: dict[str, Callable[[Run], Run]]
+    launchers = {"eager": lambda run: run, "graph": _Replay, "compile": _compiled}
+    return launchers[engine]
+
+
+def _compiled(run: Run) -> Run:
+    import torch
+
+    # Dynamo counts the compilations of a function over all workloads of a process and gives up
+    # after eight.
+    torch.compiler.reset()
+    # Whole, or an error: a graph break would be a mixture that nobody asked for.
+    compiled: Run = torch.compile(run, fullgraph=True, dynamic=False)
+    return compiled
+
+
+class _Replay:
+    """Records a function of tensors at its first call and replays it from then on.
+
+    The shapes of the first call are those of every call, and the result of a call lies in memory
+    that the next call writes again. After pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs".
+    """
+
+    def __init__(self, run: Callable[..., torch.Tensor]) -> None:
+        self._run = run
+        self._graph: Any = None
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if self._graph is None:
+            self._capture(inputs)
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._output
+
+    def _capture(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        import torch
+
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        # A cast that autocast had cached outside would not be in the graph.
+        casts = torch.autocast(
+            "cuda",
+            dtype=torch.get_autocast_dtype("cuda"),
+            enabled=torch.is_autocast_enabled("cuda"),
+            cache_enabled=False,
+        )
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with casts:
+            with torch.cuda.stream(side):
+                for _ in range(_CAPTURE_WARMUPS):
+                    self._run(*self._inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._output = self._run(*self._inputs)
+        self._graph = graph
+
+
+def _no_cache() -> Cache:
     from transformers.cache_utils import Cache
 
     class NoCache(Cache):  # type: ignore[misc]  # transformers is not typed for us
@@ -43,11 +198,47 @@ def _eager(model: GPT2LMHeadModel) -> Forward:
             # Older releases give the positions themselves.
             return query_length if isinstance(query_length, int) else len(query_length), 0
 
-    # By position: the argument is called past_key_values before transformers 5.24 and cache after.
-    nothing = NoCache(layers=[])
+    return NoCache(layers=[])
 
-    def run(ids: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(ids, nothing, use_cache=False).logits
-        return logits
 
-    return run
+def _static_cache(length: int) -> Cache:
+    """A cache of a fixed length whose `position` is None for a prompt, else a new token's (1,)."""
+    from transformers.cache_utils import Cache
+
+    class StaticCache(Cache):  # type: ignore[misc]  # transformers is not typed for us
+        """As transformers' own, but a prompt always begins it anew, without asking the device.
+
+        transformers' own reads its length back from the device at each prompt after the first, and
+        while a graph is captured it builds a mask in place of the causal attention kernel.
+        """
+
+        is_compileable = True  # so that a mask hides what no token was written to yet
+        position: torch.Tensor | None = None
+
+        def __init__(self) -> None:
+            super().__init__(layers=[])
+            self.buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+        def update(
+            self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            if layer not in self.buffers:
+                # Zeros: what is masked is multiplied by 0, and a NaN would stay one.
+                shape = (*keys.shape[:2], length, keys.shape[3])
+                self.buffers[layer] = keys.new_zeros(shape), values.new_zeros(shape)
+            mine = self.buffers[layer]
+            if self.position is None:
+                for buffer, given in zip(mine, (keys, values), strict=True):
+                    buffer[:, :, : keys.shape[2]] = given
+                return keys, values
+            for buffer, given in zip(mine, (keys, values), strict=True):
+                buffer.index_copy_(2, self.position, given)
+            return mine
+
+        def get_seq_length(self, *_: Any, **__: Any) -> Any:
+            return 0 if self.position is None else self.position
+
+        def get_mask_sizes(self, query_length: Any, *_: Any, **__: Any) -> tuple[int, int]:
+            return query_length if self.position is None else length, 0
+
+    return StaticCache()

@@ -4,6 +4,10 @@
 
 A generator, so that every row leaves as soon as it exists and a driver sees which stage runs. What
 goes wrong becomes a row with its outcome and reason, and the next workload is measured.
+
+A profiler slows its process for good, so the evidence is gathered when the last workload is timed.
+Each row that it belongs to then comes once more, with it: whoever keeps rows keeps the later one.
+A profiler that takes the whole process with it so costs the evidence and no number.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from bench import device, engines, nvml, precision, software
+from bench import device, engines, evidence, nvml, precision, queues, software
 from bench import model as models
 from bench.meters import energy, quality, sensor, timing
 from bench.records import (
@@ -36,13 +40,11 @@ from bench.records import (
     Workload,
 )
 
-if TYPE_CHECKING:
-    import torch
-
 T = TypeVar("T")
 
-PERPLEXITY = "perplexity"  # the stage whose end by force costs no row
-_PROMPTS = 8  # different inputs, used in turn
+# The stages whose end by force costs no row.
+PERPLEXITY = "perplexity"
+EVIDENCE = "evidence"
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,24 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
                 yield _failure(request, workload, error)
             return
         versions = software.describe(driver.version, driver.nvml_version)
+        shelf = _Shelf(request.cell.precision, found.type)
+        rows: list[Measurement] = []
         for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):
-            for event in _measure_model(request, model_name, tuple(group), found):
+            for event in _measure_model(request, model_name, tuple(group), found, shelf):
                 if isinstance(event, Stage):
                     yield event
                     continue
-                yield replace(
+                row = replace(
                     event.row, device=found.device, software=versions, sensor=found.sensor
                 )
+                yield row
                 if event.broken:
                     return
+                rows.append(row)
+        if request.sampling.evidence:
+            # The model that was measured last is still loaded.
+            measured = [row for row in reversed(rows) if row.outcome == Outcome.OK]
+            yield from _explain(request, measured, found, shelf)
 
 
 @dataclass(frozen=True)
@@ -101,13 +111,31 @@ class _Done:
     broken: bool = False
 
 
+class _Shelf:
+    """Loads models and holds the last one, so that never two are in memory."""
+
+    def __init__(self, precision_name: str, device_type: str) -> None:
+        self._precision_name, self._device_type = precision_name, device_type
+        self._held: tuple[str, models.Model] | None = None
+
+    def get(self, name: str) -> models.Model:
+        if self._held is None or self._held[0] != name:
+            self._held = None
+            self._held = name, models.load(name, self._precision_name, self._device_type)
+        return self._held[1]
+
+
 def _measure_model(
-    request: Request, name: str, workloads: tuple[Workload, ...], found: device.Found
+    request: Request,
+    name: str,
+    workloads: tuple[Workload, ...],
+    found: device.Found,
+    shelf: _Shelf,
 ) -> Iterator[Stage | _Done]:
     """Load a model once, measure its quality once, then each of its workloads."""
     yield _stage(request, workloads[0], "loading")
     try:
-        model = models.load(name, request.cell.precision, found.type)
+        model = shelf.get(name)
     except Exception as error:
         _forget(error, found.type)
         for workload in workloads:
@@ -147,13 +175,24 @@ def _measure_workload(
         with precision.applied(request.cell.precision, found.type), _inference():
             return action(*arguments)
 
-    queue = forward_queue(found.type, model, workload)
+    engines.check(workload.engine, found.type, _capability(found))
+    queue = queues.forward_queue(found.type, model, workload)
     _reset_peak_memory(found.type)
+    if workload.engine != "eager":
+        yield _stage(request, workload, "preparing")
+        under(_once, queue)  # compiles or captures
     yield _stage(request, workload, "warm-up")
     warm = under(timing.warm_up, queue, sampling)
     before = device.observe(found.gpu)
     yield _stage(request, workload, "latency")
     latencies = under(timing.sample_latency, queue, sampling)
+    first_token = None
+    if workload.new_tokens:
+        yield _stage(request, workload, "first token")
+        # The same request with one new token, so that no clock stands within a request.
+        shorter = queues.forward_queue(found.type, model, replace(workload, new_tokens=1))
+        under(_once, shorter)
+        first_token = under(timing.sample_latency, shorter, sampling)
     yield _stage(request, workload, "throughput")
     throughput = under(timing.run_throughput, queue, sampling)
     surroundings = device.conditions(before, device.observe(found.gpu))
@@ -162,7 +201,7 @@ def _measure_workload(
     used, lost = under(_energy, queue, workload, sampling, found)
     doubts = [
         *found.doubts,
-        *timing.doubts(warm, latencies, sampling),
+        *timing.doubts(warm, latencies, sampling, first_token),
         *device.doubts(surroundings),
         *energy.doubts(used),
         *_quality_doubts(model, known),
@@ -183,14 +222,39 @@ def _measure_workload(
             warm,
             latencies,
             throughput,
-            batch_size=workload.batch_size,
-            prompt_tokens=workload.prompt_tokens,
+            workload,
+            first_token=first_token,
             peak_memory_bytes=peak_memory_bytes,
         ),
         energy=used,
         quality=known,
         conditions=surroundings,
+        kernels=evidence.AWAITED if sampling.evidence else None,
     )
+
+
+def _explain(
+    request: Request, rows: list[Measurement], found: device.Found, shelf: _Shelf
+) -> Iterator[Stage | Measurement]:
+    """Each row again, with its evidence or with the reason why there is none."""
+    for row in rows:
+        yield _stage(request, row.workload, EVIDENCE)
+        name = request.cell.precision
+        latency_ms = row.timing.latency_ms_p50 if row.timing else None
+        broken = False
+        try:
+            model = shelf.get(row.workload.model)
+            with precision.applied(name, found.type), _inference():
+                seen, limits = evidence.gather(row.workload, name, model, found, latency_ms)
+            row = replace(row, kernels=seen, ceiling=limits)
+        except Exception as error:
+            _forget(error, found.type)
+            _, reason = classify(error)
+            row = replace(row, kernels=replace(evidence.AWAITED, reason=reason))
+            broken = _is_broken(error)
+        yield replace(row, finished_at=_now())
+        if broken:
+            return
 
 
 def _quality(model: models.Model, request: Request, device_type: str) -> Quality:
@@ -228,74 +292,21 @@ def _energy(
         return error.energy, str(error)
     except nvml.GpuLostError as error:
         return Energy(ENERGY_NOT_MEASURED, reason=str(error)), str(error)
+    if workload.new_tokens and used.per_sample_mj is not None:
+        used = replace(used, per_output_token_mj=used.per_sample_mj / workload.new_tokens)
     return used, None
 
 
-class _CpuQueue:
-    """On a CPU a forward is done when it returns."""
-
-    def __init__(self, run: Callable[[], object]) -> None:
-        self._run = run
-
-    def enqueue(self) -> None:
-        self._run()
-
-    def synchronise(self) -> None:
-        pass
-
-    def timed(self) -> None:
-        self._run()
+def _once(queue: timing.Queue) -> None:
+    queue.enqueue()
+    queue.synchronise()
 
 
-class _CudaQueue:
-    """CUDA launches kernels and returns; events on the stream tell the device's own time."""
-
-    def __init__(self, run: Callable[[], object]) -> None:
-        import torch
-
-        self._run = run
-        self._torch = torch
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._end = torch.cuda.Event(enable_timing=True)
-
-    def enqueue(self) -> None:
-        self._run()
-
-    def synchronise(self) -> None:
-        self._torch.cuda.synchronize()
-
-    def timed(self) -> float:
-        self._start.record()
-        self._run()
-        self._end.record()
-        self._torch.cuda.synchronize()
-        return float(self._start.elapsed_time(self._end))
-
-
-def forward_queue(device_type: str, model: models.Model, workload: Workload) -> timing.Queue:
-    """A queue of forwards over prompts of real tokens, which lie on the device already."""
-    if workload.prompt_tokens > model.positions:
-        raise Unsupported(
-            f"{workload.model} has {model.positions} positions, prompt_tokens ="
-            f" {workload.prompt_tokens}"
-        )
-    forward = engines.forward(workload.engine, model.module)
-    prompts = itertools.cycle(_prompts(model, workload).to(device_type))
-
-    def run() -> None:
-        forward(next(prompts))
-
-    return _CudaQueue(run) if device_type == "cuda" else _CpuQueue(run)
-
-
-def _prompts(model: models.Model, workload: Workload) -> torch.Tensor:
-    """Token ids (prompts, batch, tokens) of the embedded text, cut one after the other."""
-    import torch
-
-    ids = torch.tensor(models.prompt_ids(model))
-    shape = (_PROMPTS, workload.batch_size, workload.prompt_tokens)
-    needed = _PROMPTS * workload.batch_size * workload.prompt_tokens
-    return ids.repeat(-(-needed // len(ids)))[:needed].reshape(shape)
+def _capability(found: device.Found) -> tuple[int, int] | None:
+    if found.device.compute_capability is None:
+        return None
+    major, minor = map(int, found.device.compute_capability.split("."))
+    return major, minor
 
 
 def _stage(request: Request, workload: Workload, name: str) -> Stage:

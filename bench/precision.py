@@ -45,6 +45,11 @@ def autocast_type(precision: str, device_type: str) -> torch.dtype | None:
     return torch.float16 if device_type == "cuda" else torch.bfloat16
 
 
+def arithmetic(precision: str, device_type: str) -> torch.dtype:
+    """The type of a matrix product's operands."""
+    return autocast_type(precision, device_type) or storage(precision)
+
+
 @contextlib.contextmanager
 def applied(precision: str, device_type: str) -> Iterator[None]:
     """Everything inside computes at this precision; every switch is put back at the end."""

@@ -17,8 +17,8 @@ import time
 
 import torch
 
-from bench import measure, nvml, precision
 from bench import model as models
+from bench import nvml, precision, queues
 from bench.device import acquire
 from bench.meters import timing
 from bench.records import CPU, Cell, Sampling, Workload
@@ -38,7 +38,7 @@ def main() -> int:
             gpu_type = nvml.gpu_type(torch.cuda.get_device_name(0))
         found = acquire(Cell(gpu_type, "fp32"), driver)
     model = models.load(WORKLOAD.model, "fp32", found.type)
-    queue = measure.forward_queue(found.type, model, WORKLOAD)
+    queue = queues.forward_queue(found.type, model, WORKLOAD)
     ids = torch.tensor([models.prompt_ids(model)[:128]], device=found.type)
     sampling = Sampling(
         min_samples=FORWARDS, max_samples=FORWARDS, latency_min_s=0, latency_max_s=600

@@ -293,8 +293,9 @@ def _next_event(current: _Running, known: _Known, now: float) -> Stage | Measure
         current.stage = event.name
         return event
     known.learn(event)
-    current.left.remove(event.workload)
-    current.ended = not current.left
+    # A row comes again when its evidence does; the stream's end, not the last row, ends the task.
+    if event.workload in current.left:
+        current.left.remove(event.workload)
     return event
 
 
@@ -308,7 +309,13 @@ def _timed_out(current: _Running, known: _Known) -> Measurement | None:
 def _given_up(
     current: _Running, known: _Known, outcome: Outcome, reason: str
 ) -> Measurement | None:
-    """The row that a forced end costs; a perplexity costs none: its times can still be measured."""
+    """The row that a forced end costs.
+
+    A perplexity costs none, as its times can still be measured, and evidence none, as its rows are
+    there already.
+    """
+    if not current.left:
+        return None
     workload = current.left[0]
     if current.stage == PERPLEXITY:
         text = current.request.quality.text

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from bench import matrix as matrices
 from bench.meters import energy
-from bench.records import Cell, Matrix, Measurement, Outcome, Sampling, Stage
+from bench.records import Cell, Matrix, Measurement, Outcome, Sampling, Stage, Workload
 
 START_S = 10.0  # a process, its imports and a model
 Show = Callable[[Stage | Measurement], None]
@@ -39,6 +39,7 @@ class Progress:
         self.total = sum(left.values())
         self.working: dict[Cell, Stage] = {}
         self.done = dict.fromkeys(left, 0)
+        self._rows: set[tuple[Cell, Workload, int]] = set()
         self.asked = dict(left)
         self._row_s = row_s
         self._clock = clock
@@ -49,14 +50,20 @@ class Progress:
         """Rows done."""
         return sum(self.done.values())
 
-    def take(self, event: Stage | Measurement) -> None:
-        """Note what an event tells."""
+    def take(self, event: Stage | Measurement) -> bool:
+        """Note what an event tells; whether it is a row that was not there before.
+
+        A row comes again when its evidence does.
+        """
         for cell in [c for c in self.working if c.gpu_type == event.cell.gpu_type]:
             del self.working[cell]
         if isinstance(event, Stage):
             self.working[event.cell] = event
-        else:
+        elif event.key not in self._rows:
+            self._rows.add(event.key)
             self.done[event.cell] = self.done.get(event.cell, 0) + 1
+            return True
+        return False
 
     def left_s(self) -> float:
         """Seconds until the slowest type is done."""
@@ -98,8 +105,7 @@ def _lines(progress: Progress) -> Show:
     """One line as each row is done: readable in a log."""
 
     def show(event: Stage | Measurement) -> None:
-        progress.take(event)
-        if isinstance(event, Measurement):
+        if progress.take(event) and isinstance(event, Measurement):
             say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
 
     return show
@@ -124,8 +130,7 @@ def _live(progress: Progress) -> Iterator[Show]:
         lines: dict[Cell, rich.TaskID] = {}
 
         def show(event: Stage | Measurement) -> None:
-            progress.take(event)
-            if isinstance(event, Measurement):
+            if progress.take(event) and isinstance(event, Measurement):
                 console.print(_row(event), markup=False)
             for cell, stage in progress.working.items():
                 note = f"{stage.name} on {stage.host}: {stage.workload}"

@@ -45,6 +45,7 @@ QUICK = Sampling(
     throughput_s=0.02,
     energy_s=0.02,
     idle_s=0,
+    evidence=False,
 )
 ONE, TWO = Workload("tiny", batch_size=1, prompt_tokens=16), Workload("tiny", batch_size=2)
 written_once = functools.cache(corpus.split)

@@ -24,6 +24,7 @@ SAMPLING = Sampling(
     energy="quick",
     energy_s=0.8,
     idle_s=0.3,
+    evidence=False,
 )
 
 

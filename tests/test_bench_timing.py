@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from bench import stats
 from bench.meters import timing
 from bench.meters.timing import Latencies, Throughput, WarmUp
-from bench.records import Sampling, Timing
+from bench.records import Sampling, Timing, Workload
 
 MS = 1_000_000  # ns
 
@@ -369,8 +369,7 @@ def record(host_ms: tuple[float, ...], device_ms: tuple[float, ...] | None = Non
         WarmUp(2.5, 250, True),
         latencies(host_ms, device_ms),
         Throughput(iterations=50, elapsed_s=2.0),
-        batch_size=8,
-        prompt_tokens=128,
+        Workload("tiny", batch_size=8, prompt_tokens=128),
         peak_memory_bytes=None,
     )
 

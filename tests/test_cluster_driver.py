@@ -36,6 +36,7 @@ SHORT = Sampling(
     throughput_s=0.05,
     energy_s=0.05,
     idle_s=0,
+    evidence=False,
     timeout_s=60,
 )
 TINY = Workload("tiny", "eager", 1, 32)

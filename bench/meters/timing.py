@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bench import stats
-from bench.records import Sampling, Timing
+from bench.records import Sampling, Timing, Workload
 
 _FEWEST_WARMUP_ITERATIONS = 3
 _FEWEST_STEADY_ITERATIONS = 10
@@ -147,14 +147,18 @@ def timing(
     warm: WarmUp,
     latencies: Latencies,
     throughput: Throughput,
+    workload: Workload,
     *,
-    batch_size: int,
-    prompt_tokens: int,
+    first_token: Latencies | None = None,
     peak_memory_bytes: int | None,
 ) -> Timing:
-    """The record of all three."""
+    """The record of all of them."""
     summary, device = latencies.summary, latencies.device_ms
-    per_s = throughput.iterations * batch_size / throughput.elapsed_s
+    per_s = throughput.iterations * workload.batch_size / throughput.elapsed_s
+    first_p50 = None if first_token is None else first_token.summary.p50
+    per_output_token = None
+    if first_p50 is not None and workload.new_tokens > 1:
+        per_output_token = (summary.p50 - first_p50) / (workload.new_tokens - 1)
     return Timing(
         latency_ms_samples=latencies.host_ms,
         latency_ms_p50=summary.p50,
@@ -171,24 +175,31 @@ def timing(
         latency_ms_p99=summary.p99,
         device_ms_samples=device,
         device_ms_p50=None if device is None else statistics.median(device),
+        first_token_ms_samples=None if first_token is None else first_token.host_ms,
+        first_token_ms_p50=first_p50,
+        per_output_token_ms=per_output_token,
         throughput_samples_per_s=per_s,
-        throughput_tokens_per_s=per_s * prompt_tokens,
+        throughput_tokens_per_s=per_s * workload.prompt_tokens,
         throughput_iterations=throughput.iterations,
         throughput_s=throughput.elapsed_s,
         peak_memory_bytes=peak_memory_bytes,
     )
 
 
-def doubts(warm: WarmUp, latencies: Latencies, sampling: Sampling) -> list[str]:
+def doubts(
+    warm: WarmUp, latencies: Latencies, sampling: Sampling, first_token: Latencies | None = None
+) -> list[str]:
     """What weakens these times."""
     found = []
     if not warm.steady:
         found.append(f"warm-up not steady after {warm.elapsed_s:.1f} s")
-    if not latencies.converged:
-        half = stats.half_width(latencies.summary)
+    for name, sampled in (("latency", latencies), ("time to first token", first_token)):
+        if sampled is None or sampled.converged:
+            continue
+        half = stats.half_width(sampled.summary)
         known = "too few for an interval" if half is None else f"median within +-{half:.1%}"
         found.append(
-            f"latency not converged: {latencies.summary.count} samples, {known}"
+            f"{name} not converged: {sampled.summary.count} samples, {known}"
             f" (asked: {sampling.min_samples}, +-{sampling.median_within:.1%})"
         )
     return found

@@ -1,0 +1,81 @@
+"""What explains a latency: the kernels behind it, and the least time that the device needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench import device, precision, queues
+from bench import model as models
+from bench.meters import ceiling, kernels
+from bench.records import Ceiling, Kernels, Workload
+
+# What a row says until its evidence comes, and for good where it never does.
+AWAITED = Kernels(
+    kernels.NOT_TRACED, reason="the process ended before its evidence, which comes after all timing"
+)
+_TRACED_FORWARDS = 3
+_OF_A_GRAPH = (
+    "traced in eager mode, which launches the same kernels: traces of replayed graphs can be wrong"
+    " (pytorch/kineto#1165)"
+)
+
+
+def gather(
+    workload: Workload,
+    precision_name: str,
+    model: models.Model,
+    found: device.Found,
+    latency_ms: float | None,
+) -> tuple[Kernels, Ceiling]:
+    """Measure the ceilings, then trace some requests: what is measured after a trace is slower.
+
+    Args:
+        workload: what was timed.
+        precision_name: at which the caller has switched the process to.
+        model: loaded at that precision.
+        found: the device.
+        latency_ms: median latency without a profiler.
+    """
+    limits = _limits(workload, precision_name, model, found)
+    traced = _trace(workload, model, found, latency_ms)
+    return traced, ceiling.with_launches(limits, workload.engine, traced)
+
+
+def _limits(
+    workload: Workload, precision_name: str, model: models.Model, found: device.Found
+) -> Ceiling:
+    """The floors of compute and memory; where the peaks cannot be measured, the work alone."""
+    work = ceiling.work(
+        model.module.config,
+        workload,
+        storage_bytes=precision.storage(precision_name).itemsize,
+        logit_bytes=precision.arithmetic(precision_name, found.type).itemsize,
+    )
+    try:
+        peak = ceiling.peaks(precision_name, found.type, found.device.l2_bytes)
+        rate = ceiling.model_tflops(work, precision_name, found.type)
+    except RuntimeError as error:
+        if not models.is_out_of_memory(error):
+            raise
+        return Ceiling(
+            work.flops, sum(work.forward_bytes), reason="no memory is left to measure peaks in"
+        )
+    return ceiling.ceiling(work, peak, rate)
+
+
+def _trace(
+    workload: Workload, model: models.Model, found: device.Found, latency_ms: float | None
+) -> Kernels:
+    """The kernels of a request, in eager mode where a graph replays them."""
+    as_graph = workload.engine == "graph"
+    seen = replace(workload, engine="eager") if as_graph else workload
+    queue = queues.forward_queue(found.type, model, seen)
+    traced = kernels.trace(
+        queue.enqueue,
+        queue.synchronise,
+        found.type,
+        requests=1 if workload.new_tokens else _TRACED_FORWARDS,
+        latency_ms=latency_ms,
+        fused=workload.engine == "compile",
+    )
+    return replace(traced, reason=traced.reason or _OF_A_GRAPH) if as_graph else traced

@@ -81,6 +81,8 @@ def command(
     groups += _of_entries(entries, gpu_types)
     if not groups:
         click.echo("tensorgap: there is no row that is OK", err=True)
+    elif not any(group.baseline for group in groups):
+        click.echo("tensorgap: there is no fp32 to compare with", err=True)
     wished = _read_csv(expected) if expected else []
     shown = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 
 import examples  # noqa: F401  # the profile of hypothesis
@@ -15,7 +16,7 @@ from simulated import changed, row, rows, slower
 from bench import gpus, matrix
 from bench.records import Measurement
 from bench.stats import Ratio
-from jobs.report import cases, findings, proposal, study
+from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import conditions
 
@@ -230,17 +231,19 @@ def test_a_latency_that_stays_flat_over_the_batch_shows_it_too() -> None:
 
 
 def test_each_share_of_what_mixed_costs_is_told_and_they_add_up() -> None:
-    measured = rows("P100-PCIE", ("fp32", "fp16", "mixed"))
+    measured = real(rows("P100-PCIE", ("fp32", "fp16", "mixed")))
     (finding,) = found(measured, Code.MIXED_SLOWER)
+    assert finding.verdict == Verdict.ACCEPT
+    assert "the largest share is casts, +1.41 ms" in finding.cause
     text = " ".join(finding.evidence)
     assert "casts: +158 kernels, +827 MB read and written" in text
     assert "no Tensor Cores on a P100" in text
     shares = [
-        float(line.rpartition(" ms")[0].split()[-1])
+        float(line.rpartition(":")[2].split()[0])
         for line in finding.evidence
         if line.startswith(("casts:", "matrix products", "all other", "launches"))
-        for line in [line.partition("; together")[0]]
     ]
+    assert len(shares) == 4
     total = measured[2].timing.latency_ms_p50 - measured[0].timing.latency_ms_p50  # type: ignore[union-attr]
     assert sum(shares) == pytest.approx(total, abs=0.02)
 
@@ -322,6 +325,31 @@ def test_no_plausible_table_is_called_impossible_and_its_matrix_is_one(
     shown = findings.find(groups)
     assert [f for f in shown if f.verdict == Verdict.REJECT] == []
     text = proposal.next_matrix(groups, shown)
+    assert text is None or matrix.parse(text, "next.toml", "next").workloads
+
+
+magnitudes = st.none() | st.floats(-6, 12).map(lambda exponent: 10.0**exponent)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(magnitudes, magnitudes, magnitudes, magnitudes), min_size=3, max_size=3),
+    st.sampled_from([None, "CPU", "P100", "T4", "H100", "B200"]),
+    st.sampled_from(["1", "8", "65536"]),
+)
+def test_any_table_is_answered_and_its_matrix_is_one(
+    numbers: list[tuple[float | None, ...]], gpu: str | None, batch: str
+) -> None:
+    lines = ["precision,latency_ms,energy_mj,throughput,perplexity,batch_size"]
+    for precision, values in zip(("fp32", "fp16", "mixed"), numbers, strict=True):
+        written = ["" if value is None else repr(value) for value in values]
+        lines.append(",".join([precision, *written, batch]))
+    entries, _ = study.read("\n".join(lines), "any.csv")
+    groups = study.groups(entries, gpu)
+    shown = findings.find(groups, entries)
+    text = proposal.next_matrix(groups, shown)
+    assert render.findings(shown, text) or not shown
+    assert json.loads(render.findings_json(shown, text, []))["next_matrix"] == text
     assert text is None or matrix.parse(text, "next.toml", "next").workloads
 
 

@@ -60,7 +60,11 @@ def test_the_csv_of_the_report_is_such_a_table() -> None:
         ("precision,latency_ms\nfp32,11.7ms\n", "latency_ms = 11.7ms: must be a number"),
         ("precision,latency_ms\nfp32,0\n", "greater than 0"),
         ("precision,latency_ms\nfp32,inf\n", "must be a number"),
-        ("precision,latency_ms,batch\nfp32,1,1.5\n", "batch = 1.5: must be a whole number"),
+        ("precision,latency_ms,batch\nfp32,1,1.5\n", "batch = 1.5: must be a whole number from 1"),
+        ("precision,latency_ms,batch\nfp32,1,0\n", "batch = 0: must be a whole number from 1"),
+        ("precision,latency_ms,tokens\nfp32,1,2048\n", "a whole number from 1 to 1024"),
+        ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "from 1 to 256"),
+        ("precision,latency_ms\nfp32,1e-300\n", "must be a number greater than 0"),
         ("precision,latency_ms\nfp32,1\n\nfp32,2\n", "line 4: fp32 stands in t.csv, line 2"),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench import gpus
+from bench import matrix as matrices
 from bench.records import CPU, PRECISIONS, Outcome, TensorgapError, Workload
 from bench.stats import Ratio
 from jobs.report.cases import Case, Group, Stated, grouped
@@ -54,6 +55,9 @@ _SAME_PRECISION = {
     "autocast": "mixed",
     "mixed precision": "mixed",
 }
+# Beyond these a number is a slip, and a ratio of two of them none.
+_LEAST, _MOST = 1e-6, 1e12
+_LARGEST_BATCH = 65_536
 _EMPTY = ("", "-", "n/a", "nan", "none", "null")
 
 
@@ -146,18 +150,23 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
             found = float(value)
         except ValueError:
             found = math.nan
-        if not math.isfinite(found) or found <= 0:
+        if not _LEAST <= found <= _MOST:
             raise TensorgapError(
                 f"{place}: {columns[field]} = {value}: must be a number greater than 0, without a"
                 " unit; leave it empty where it was not measured"
             )
         return found
 
-    def whole(field: str, default: int | None) -> int | None:
-        value = real(field)
-        if value is not None and value != int(value):
-            raise TensorgapError(f"{place}: {columns[field]} = {value:g}: must be a whole number")
-        return default if value is None else int(value)
+    def whole(field: str, default: int, most: int) -> int:
+        value = written(field)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdigit() and min(1, default) <= int(value) <= most):
+            raise TensorgapError(
+                f"{place}: {columns[field]} = {value}: must be a whole number from"
+                f" {min(1, default)} to {most}"
+            )
+        return int(value)
 
     given = written("precision") or ""
     precision = _SAME_PRECISION.get(given.lower(), given.lower())
@@ -167,12 +176,15 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
             f" {', '.join(PRECISIONS)}"
         )
     default = Workload("gpt2")
+    model = written("model") or default.model
+    positions = matrices.POSITIONS.get(model, max(matrices.POSITIONS.values()))
+    prompt_tokens = whole("prompt_tokens", default.prompt_tokens, positions)
     workload = Workload(
-        written("model") or default.model,
+        model,
         written("engine") or default.engine,
-        whole("batch_size", default.batch_size) or default.batch_size,
-        whole("prompt_tokens", default.prompt_tokens) or default.prompt_tokens,
-        0 if written("new_tokens") == "0" else whole("new_tokens", 0) or 0,
+        whole("batch_size", default.batch_size, _LARGEST_BATCH),
+        prompt_tokens,
+        whole("new_tokens", default.new_tokens, positions - prompt_tokens),
     )
     gpu_type = written("gpu_type")
     line = Line(
@@ -194,7 +206,7 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
         idle_w=real("idle_w"),
         perplexity_step=_step(written("perplexity")),
         text=written("text"),
-        context=whole("context", None),
+        context=whole("context", 0, 1_000_000) or None,
     )
     return Entry(line, gpu_type, stated, place)
 

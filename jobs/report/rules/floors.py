@@ -24,9 +24,9 @@ def impossible_below_ms(case: Case) -> tuple[float, str] | None:
         compute, memory = ceiling.floor_compute_ms or 0.0, ceiling.floor_memory_ms or 0.0
         if compute >= memory:
             peak = max(ceiling.matmul_tflops or 0.0, ceiling.matmul_model_tflops or 0.0)
-            return compute, f"{ceiling.flops / 1e9:.3g} GFLOP at the {peak:.3g} TFLOP/s measured"
+            return compute, f"{compute * peak:.3g} GFLOP at the {peak:.3g} TFLOP/s measured"
         speed = max(ceiling.copy_gb_per_s or 0.0, ceiling.read_gb_per_s or 0.0)
-        return memory, f"{ceiling.bytes_moved / 1e6:.3g} MB at the {speed:.3g} GB/s measured"
+        return memory, f"{memory * speed:.3g} MB at the {speed:.3g} GB/s measured"
     shape = gpt2.shape_of(case.workload.model)
     if ceiling or shape is None or not case.boards:
         return None

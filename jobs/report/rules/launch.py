@@ -22,6 +22,7 @@ _BUSY, _QUITE_BUSY = 0.7, 0.85
 _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # floors
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ def signals(group: Group, case: Case) -> Signals:
             strong.append(text)
         elif growth > _SCALES * times:
             against.append(text)
+    launches = case.ceiling.floor_launch_ms if case.ceiling else None
+    if launches and launches > _MOSTLY * case.latency_ms:
+        weak.append(
+            f"{case.precision}: launching its kernels back to back alone takes"
+            f" {number(launches, ' ms')}"
+        )
     if idle := _near_idle(case):
         weak.append(f"{case.precision}: {idle}")
     floor = floors.pytorch_floor_ms(group.boards, case.precision, group.workload)

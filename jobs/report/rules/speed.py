@@ -67,6 +67,12 @@ def effect(group: Group) -> Iterator[Finding]:
                 if 0.9 <= gained <= 1.1
                 else f"throughput is {gained:.2f}x of batch / latency"
             )
+        floor = case.ceiling.floor_ms if case.ceiling else None
+        if floor and case.latency_ms:
+            evidence.append(
+                f"{number(case.latency_ms / floor, digits=2)} times its measured floor of"
+                f" {number(floor, ' ms')}"
+            )
         evidence.extend(_size(case, base))
         if case.line.perplexity is not None and case.line.perplexity == base.line.perplexity:
             evidence.append(f"perplexity {base.line.perplexity:.5g} at both, as it was written")
@@ -170,14 +176,15 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
             + (f" at {number(mixed.mean_w, ' W')}" if mixed.mean_w else "")
         )
     traced = bool(mixed.kernels and base.kernels)
+    why = "autocast casts every weight and input again in every forward"
     if mixed.kernels and base.kernels:
-        evidence.extend(
-            _shares(base.kernels, mixed.kernels, mixed.latency_ms - base.latency_ms, group)
-        )
+        shares = _shares(base.kernels, mixed.kernels, mixed.latency_ms - base.latency_ms, group)
+        evidence.extend(f"{name}: {ms:+.3g} ms" for name, ms in shares.items())
+        largest = max(shares, key=lambda name: shares[name])
+        why += f"; the largest share is {largest.partition(':')[0]}, {shares[largest]:+.3g} ms"
     elif group.gpu_type != CPU:
         evidence.extend(_predicted_casts(group))
     evidence.extend(_arithmetic_saved(group))
-    why = "autocast casts every weight and input again in every forward"
     yield Finding(
         Code.MIXED_SLOWER,
         Verdict.ACCEPT,
@@ -198,31 +205,31 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
     )
 
 
-def _shares(base: Kernels, mixed: Kernels, slower_ms: float, group: Group) -> list[str]:
-    """The difference of two traces, class by class; what is left is the host's."""
-    texts = []
+def _shares(base: Kernels, mixed: Kernels, slower_ms: float, group: Group) -> dict[str, float]:
+    """The difference of two traces in ms, by kind of work; what is left is the host's.
+
+    They add up to `slower_ms`.
+    """
+
+    def difference(*kinds: str) -> float:
+        return sum(
+            (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
+            for kind in kinds
+        )
+
     casts = (mixed.cast_count or 0) - (base.cast_count or 0)
     moved = (mixed.cast_bytes or 0) - (base.cast_bytes or 0)
-    cast_ms = (mixed.cast_ms or 0) - (base.cast_ms or 0)
-    texts.append(
-        f"casts: {casts:+.0f} {mixed.level}s, {moved / 1e6:+.0f} MB read and written,"
-        f" {cast_ms:+.3g} ms"
-    )
-
-    def difference(kind: str) -> float:
-        name = f"{kind}_ms"
-        return (getattr(mixed, name) or 0.0) - (getattr(base, name) or 0.0)
-
-    products = difference("matmul") + difference("attention")
-    texts.append(f"matrix products and attention: {products:+.3g} ms")
-    others = sum(
-        difference(kind) for kind in KERNEL_CLASSES if kind not in ("cast", "matmul", "attention")
-    )
-    texts.append(f"all other {mixed.level}s: {others:+.3g} ms")
-    rest = slower_ms - cast_ms - products - others
-    who = "launches and gaps between kernels" if group.gpu_type != CPU else "the rest"
-    texts.append(f"{who}: {rest:+.3g} ms; together {slower_ms:+.3g} ms")
-    return texts
+    products = ("matmul", "attention")
+    shares = {
+        f"casts: {casts:+.0f} {mixed.level}s, {moved / 1e6:+.0f} MB read and written": difference(
+            "cast"
+        ),
+        "matrix products and attention": difference(*products),
+        f"all other {mixed.level}s": difference(*({*KERNEL_CLASSES} - {"cast", *products})),
+    }
+    rest = "launches and gaps between kernels" if group.gpu_type != CPU else "the rest"
+    shares[rest] = slower_ms - sum(shares.values())
+    return shares
 
 
 def _predicted_casts(group: Group) -> list[str]:
@@ -468,7 +475,7 @@ _WEAKENS = (
 
 
 def weakened(findings: Sequence[Finding]) -> list[Finding]:
-    """Effects are accepted only where no other finding takes their numbers away."""
+    """What is built on numbers is accepted only where no other finding takes these away."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for finding in findings:
         if finding.code in _WEAKENS:
@@ -476,7 +483,7 @@ def weakened(findings: Sequence[Finding]) -> list[Finding]:
                 reasons.setdefault((finding.subject, precision), {})[finding.code] = None
     kept = []
     for finding in findings:
-        if finding.code == Code.EFFECT:
+        if finding.code in (Code.EFFECT, Code.MIXED_SLOWER, Code.MIXED_OPTIONS):
             touched = [(finding.subject, p) for p in (*finding.precisions, BASELINE)]
             codes = list(dict.fromkeys(code for key in touched for code in reasons.get(key, ())))
             if codes:

@@ -288,6 +288,23 @@ def test_perplexity_of_another_model_or_text_is_not_held_against_gpt2() -> None:
         assert not found(other, Code.PERPLEXITY_OUT_OF_RANGE)
 
 
+@pytest.mark.parametrize(
+    ("perplexity", "words"),
+    [
+        (10.0, "a text that was cut"),
+        (131.0, "59.6 per token, which would be right"),
+        (550.0, "mistake: the mean of the lines' perplexities is 546.62"),
+        (2474.0, "mistake: labels that are not shifted"),
+    ],
+)
+def test_each_wrong_perplexity_has_its_likely_mistakes(perplexity: float, words: str) -> None:
+    (finding,) = found(
+        edit(T4, lambda m: changed(m, "quality", perplexity=perplexity)),
+        Code.PERPLEXITY_OUT_OF_RANGE,
+    )
+    assert words in " ".join(finding.evidence)
+
+
 plausible = st.fixed_dictionaries(
     {
         "board": st.sampled_from([gpu.name for gpu in gpus.GPUS]),

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import engines
+from bench import model as models
+from bench.records import Unsupported
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +72,172 @@ def test_eager_attends_to_what_stands_before_and_not_to_what_follows(
         before, after = run(ids), run(changed)
     assert torch.equal(before[:, :10], after[:, :10])
     assert not torch.equal(before[:, 10:], after[:, 10:])
+
+
+# ------------------------------------------------------------------------------- generation
+
+
+@pytest.fixture(scope="module")
+def tiny() -> models.Model:
+    return models.load("tiny", "fp32", "cpu")
+
+
+def prompts(tiny: models.Model, batch: int, tokens: int) -> torch.Tensor:
+    return torch.tensor(models.prompt_ids(tiny)[: batch * tokens]).reshape(batch, tokens)
+
+
+@pytest.mark.parametrize(("batch", "tokens", "new"), [(3, 20, 12), (1, 1, 5), (2, 9, 1)])
+def test_a_generation_is_the_greedy_one_of_transformers(
+    tiny: models.Model, batch: int, tokens: int, new: int
+) -> None:
+    ids = prompts(tiny, batch, tokens)
+    theirs = tiny.module.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+    )
+    run = engines.generation("eager", tiny.module, new)
+    with torch.inference_mode():
+        assert torch.equal(run(ids), theirs[:, tokens:])
+
+
+def test_a_prompt_begins_the_cache_anew(tiny: models.Model) -> None:
+    run = engines.generation("eager", tiny.module, 8)
+    first, second = prompts(tiny, 2, 16)[:1], prompts(tiny, 2, 16)[1:]
+    with torch.inference_mode():
+        before = run(first)
+        other = run(second)
+        assert torch.equal(run(first), before)
+    assert not torch.equal(before, other)
+
+
+def test_a_generation_never_waits_for_the_device(tiny: models.Model) -> None:
+    run = engines.generation("eager", tiny.module, 4)
+    ids = prompts(tiny, 2, 16)
+    with torch.inference_mode(), Operations() as ours:
+        run(ids)
+        run(ids)
+    waits = ("is_nonzero", "_local_scalar_dense", "item")
+    assert not [name for name in ours.found if any(wait in name for wait in waits)]
+
+
+# ------------------------------------------------------------------------------- graphs
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[misc]
+    """A CUDA graph of operations on a CPU: each is remembered with the memory that it wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        for function, args, kwargs, before in self.calls:
+            again = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(before), tree_leaves(again), strict=True):
+                # A view or a change in place has written to that memory already.
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """torch.cuda's graphs on a CPU; whether autocast's cache was on at each capture."""
+    caches: list[bool] = []
+
+    class Stream:
+        def wait_stream(self, other: Any) -> None:
+            pass
+
+    @contextlib.contextmanager
+    def capture(graph: Recorder) -> Iterator[None]:
+        caches.append(torch.is_autocast_cache_enabled())
+        with graph:
+            yield
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorder)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    return caches
+
+
+def test_a_replayed_forward_reads_the_ids_that_it_is_given(
+    model: GPT2LMHeadModel, recorded: list[bool]
+) -> None:
+    run, plain = engines.forward("graph", model), engines.forward("eager", model)
+    batches = torch.randint(0, 100, (3, 2, 17), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        for ids in batches:
+            assert torch.equal(run(ids), plain(ids))
+    assert recorded == [False]
+
+
+def test_a_replayed_generation_is_the_eager_one(tiny: models.Model, recorded: list[bool]) -> None:
+    run = engines.generation("graph", tiny.module, 6)
+    plain = engines.generation("eager", tiny.module, 6)
+    ids = prompts(tiny, 2, 16)
+    with torch.inference_mode():
+        for prompt in (ids[:1], ids[1:], ids[:1]):
+            assert torch.equal(run(prompt), plain(prompt))
+    assert recorded == [False, False]
+
+
+# ------------------------------------------------------------------------------- compile
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # within inductor
+def test_a_compiled_forward_gives_the_same_logits() -> None:
+    try:
+        engines.check("compile", "cpu")
+    except Unsupported as reason:
+        pytest.skip(str(reason))
+    torch.manual_seed(0)
+    small = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50)).eval()
+    ids = torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found = engines.forward("compile", small)(ids)
+        torch.testing.assert_close(found, small(ids).logits)
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def test_eager_runs_everywhere() -> None:
+    engines.check("eager", "cpu")
+    engines.check("eager", "cuda", (6, 0))
+    engines.check("graph", "cuda", (6, 0))
+
+
+def test_a_cpu_replays_no_graph() -> None:
+    with pytest.raises(Unsupported, match="CUDA graphs, which a CPU has not"):
+        engines.check("graph", "cpu")
+
+
+@pytest.mark.parametrize(("device_type", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
+def test_compile_needs_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device_type: str, variable: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(Unsupported, match=f"needs a compiler.*{variable}"):
+        engines.check("compile", device_type)
+    compiler = tmp_path / "mine"
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv(variable, str(compiler))
+    engines.check("compile", device_type)
+
+
+def test_compile_needs_a_gpu_that_triton_knows() -> None:
+    with pytest.raises(Unsupported, match=r"compute capability 7\.0; compute capability 6\.1"):
+        engines.check("compile", "cuda", (6, 1))

@@ -9,6 +9,7 @@ import shutil
 import socket
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import device, engines, nvml
+from bench import device, engines, nvml, table
 from bench import model as models
 from bench.embedded import corpus
 from bench.engines import Forward
 from bench.measure import Request, classify, failed, measure
-from bench.meters import energy, quality
+from bench.meters import ceiling, energy, kernels, quality
 from bench.records import (
     Cell,
     Measurement,
@@ -559,3 +560,113 @@ def test_a_failed_row_holds_what_was_asked(request_: Callable[..., Request]) -> 
     assert (row.outcome, row.reason) == (Outcome.TIMED_OUT, "took 900 s")
     assert row.finished_at is not None
     assert (row.timing, row.energy, row.device) == (None, None, None)
+
+
+# ------------------------------------------------------------------------------- evidence
+
+
+WITH_EVIDENCE = replace(QUICK, evidence=True)
+
+
+@pytest.fixture
+def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Peaks of little work: as quick as they are wrong."""
+    monkeypatch.setattr(ceiling, "_SIDES", {"cpu": (64,)})
+    monkeypatch.setattr(ceiling, "_LEAST_COPY_BYTES", 2**16)
+    monkeypatch.setattr(ceiling, "cpu_cache_bytes", lambda: 2**14)
+    ceiling.peaks.cache_clear()
+    yield
+    ceiling.peaks.cache_clear()
+
+
+@pytest.mark.usefixtures("small_peaks")
+def test_rows_come_again_with_their_evidence_after_all_timing(
+    request_: Callable[..., Request],
+) -> None:
+    request = request_(sampling=WITH_EVIDENCE, quality=QualityPlan(enabled=False))
+    events = list(measure(request))
+    names = [e.name if isinstance(e, Stage) else str(e.outcome) for e in events]
+    again = ["evidence", "OK", "evidence", "OK"]
+    assert names == ["device", "loading", *STEPS, "OK", *STEPS, "OK", *again]
+    one, two, two_again, one_again = (e for e in events if isinstance(e, Measurement))
+    for before, after in ((one, one_again), (two, two_again)):
+        assert after.finished_at and before.finished_at and after.finished_at > before.finished_at
+        assert after == replace(
+            before,
+            finished_at=after.finished_at,
+            kernels=after.kernels,
+            ceiling=after.ceiling,
+        )
+        # What is kept if the process does not live to see its evidence.
+        assert before.kernels and before.kernels.level == "none" and before.kernels.reason
+        assert before.ceiling is None
+        assert after.kernels and after.kernels.level == "op" and after.kernels.count
+        assert after.ceiling and after.ceiling.flops and after.ceiling.floor_ms
+    assert table.merge([one, two, two_again, one_again]) == table.merge([one_again, two_again])
+
+
+@pytest.mark.usefixtures("small_peaks")
+def test_a_failure_among_the_evidence_is_its_reason_and_costs_no_row(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TensorgapError("nothing to see")
+
+    monkeypatch.setattr(kernels, "trace", broken)
+    *_, last = rows_of(request_(ONE, sampling=WITH_EVIDENCE))
+    assert (last.outcome, bool(last.timing)) == (Outcome.OK, True)
+    assert last.kernels and (last.kernels.level, last.kernels.reason) == ("none", "nothing to see")
+
+
+@pytest.mark.usefixtures("small_peaks")
+def test_peaks_below_what_the_model_reached_are_measured_again(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[float] = []
+
+    def peaks(*_: object) -> ceiling.Peaks:
+        measured.append(1e-9 if not measured else 1e3)
+        return ceiling.Peaks(measured[-1], 1e3, 1e3, 2**14, None)
+
+    monkeypatch.setattr(ceiling, "peaks", functools.cache(peaks))
+    monkeypatch.setattr(ceiling, "model_tflops", lambda *_: 1e-9)
+    *_, last = rows_of(request_(ONE, sampling=WITH_EVIDENCE))
+    assert measured == [1e-9, 1e3]
+    assert last.ceiling and last.ceiling.matmul_tflops == 1e3
+
+
+def test_rows_that_failed_have_no_evidence(request_: Callable[..., Request]) -> None:
+    too_long = Workload("tiny", prompt_tokens=1024)
+    (row,) = rows_of(request_(too_long, sampling=WITH_EVIDENCE))
+    assert (row.outcome, row.kernels, row.ceiling) == (Outcome.UNSUPPORTED, None, None)
+
+
+# ------------------------------------------------------------------------------- engines
+
+
+def test_new_tokens_have_times_of_their_own(request_: Callable[..., Request]) -> None:
+    workload = Workload("tiny", prompt_tokens=16, new_tokens=4)
+    request = request_(workload, quality=QualityPlan(enabled=False))
+    assert outline(request)[2:5] == ["warm-up", "latency", "first token"]
+    (row,) = rows_of(request)
+    found = row.timing
+    assert row.outcome == Outcome.OK and found and found.first_token_ms_samples
+    assert found.first_token_ms_p50 and found.per_output_token_ms
+    assert found.latency_ms_p50 == pytest.approx(
+        found.first_token_ms_p50 + 3 * found.per_output_token_ms
+    )
+
+
+def test_more_tokens_than_positions_are_unsupported(request_: Callable[..., Request]) -> None:
+    (row,) = rows_of(request_(Workload("tiny", prompt_tokens=250, new_tokens=7)))
+    assert row.outcome == Outcome.UNSUPPORTED
+    assert "prompt_tokens = 250 and new_tokens = 7" in str(row.reason)
+
+
+def test_an_engine_that_this_device_lacks_costs_only_its_rows(
+    request_: Callable[..., Request],
+) -> None:
+    graph = replace(ONE, engine="graph")
+    one, two = rows_of(request_(graph, ONE, quality=QualityPlan(enabled=False)))
+    assert (one.outcome, two.outcome) == (Outcome.UNSUPPORTED, Outcome.OK)
+    assert "CUDA graphs" in str(one.reason)

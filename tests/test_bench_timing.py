@@ -386,6 +386,23 @@ def test_the_record_holds_what_was_seen() -> None:
     assert (found.warmup_s, found.warmup_iterations, found.converged) == (2.5, 250, True)
 
 
+def test_time_per_output_token_is_what_the_first_one_leaves() -> None:
+    def record(new_tokens: int) -> Timing:
+        return timing.timing(
+            WarmUp(2.5, 250, True),
+            latencies((9.0, 10.0, 11.0)),
+            Throughput(iterations=50, elapsed_s=2.0),
+            Workload("tiny", new_tokens=new_tokens),
+            first_token=latencies((3.0, 4.0, 5.0)),
+            peak_memory_bytes=None,
+        )
+
+    found = record(new_tokens=4)
+    assert found.first_token_ms_samples == (3.0, 4.0, 5.0)
+    assert (found.first_token_ms_p50, found.per_output_token_ms) == (4.0, 2.0)
+    assert record(new_tokens=1).per_output_token_ms is None
+
+
 def test_throughput_counts_prompts_and_their_tokens() -> None:
     found = record((1.0,) * 5)
     assert found.throughput_samples_per_s == 50 * 8 / 2.0

@@ -203,6 +203,20 @@ def test_a_perplexity_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) 
     assert any("no perplexity" in doubt for doubt in row.doubts)
 
 
+def test_evidence_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) -> None:
+    matrix = a_matrix(TINY, TINY_8, evidence=True)
+    rows = rows_of(matrix, offers, signal_actor_at("evidence", TINY, signal.SIGKILL))
+    # The workload that was measured last comes again first; the other's process was killed.
+    assert [m.workload for m in rows] == [TINY, TINY_8, TINY_8]
+    assert {m.outcome for m in rows} == {Outcome.OK}
+    one, _, two = rows
+    assert one.kernels is not None
+    assert one.kernels.level == "none"
+    assert "the process ended before its evidence" in str(one.kernels.reason)
+    assert two.kernels is not None
+    assert two.kernels.level == "op"
+
+
 def test_cells_wait_for_a_device_that_others_hold_but_not_for_ever(
     offers: dict[str, Offer],
 ) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bench import matrix as matrices
@@ -74,6 +75,12 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     Path(done.stdout.splitlines()[-1]).rename(folder / "results.parquet")
     return folder
+
+
+def test_a_sweep_brings_its_evidence(results_folder: Path) -> None:
+    (row,) = pq.read_table(results_folder / "results.parquet").to_pylist()
+    assert row["kernels_level"] == "op"
+    assert row["ceiling_floor_ms"] < row["timing_latency_ms_min"]
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split()[1])

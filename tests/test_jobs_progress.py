@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-def a_row(cell: Cell) -> Measurement:
-    return Measurement(cell=cell, workload=WORKLOAD, run="", replicate=0, outcome=Outcome.OK)
+def a_row(cell: Cell, replicate: int = 0) -> Measurement:
+    return Measurement(cell, WORKLOAD, run="", replicate=replicate, outcome=Outcome.OK)
 
 
 def test_before_the_first_row_the_guess_counts() -> None:
@@ -44,8 +44,16 @@ def test_types_run_at_the_same_time_so_the_slowest_decides() -> None:
     shown.take(a_row(T4))
     assert shown.left_s() == 40
     shown.take(a_row(FP32))
-    shown.take(a_row(FP32))
+    shown.take(a_row(FP32, replicate=1))
     assert shown.left_s() == 6
+
+
+def test_a_row_that_comes_again_with_its_evidence_counts_once() -> None:
+    shown = Progress({FP32: 2}, row_s=10, clock=Clock())
+    assert shown.take(a_row(FP32))
+    assert not shown.take(Stage(FP32, WORKLOAD, 0, "evidence", "host"))
+    assert not shown.take(a_row(FP32))
+    assert shown.count == 1
 
 
 def test_done_is_nothing_left() -> None:

@@ -36,6 +36,7 @@ from bench.records import (
     ENERGY_PROTOCOLS,
     ENGINES,
     PRECISIONS,
+    QUALITY_MODES,
     Cell,
     Matrix,
     QualityPlan,
@@ -56,6 +57,7 @@ _CHOICES = {
     "engine": ENGINES,
     "energy": ENERGY_PROTOCOLS,
     "split": ("train", "validation", "test"),
+    "mode": QUALITY_MODES,
 }
 # Least and greatest allowed value; the upper ends catch a slip of the unit, such as ms for s.
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -228,7 +230,7 @@ def localise(matrix: Matrix) -> Matrix:
             dataclasses.replace(w, model=absolute(w.model, Path.is_dir)) for w in matrix.workloads
         ),
         quality=dataclasses.replace(
-            matrix.quality, text=absolute(matrix.quality.text, Path.is_file)
+            matrix.quality, text=absolute(matrix.quality.text, Path.exists)
         ),
     )
     if localised == matrix:
@@ -411,7 +413,7 @@ class _Reader:
             low, high = _LIMITS[field]
             if not low <= value <= high:
                 raise self.error(path, value, f"must be from {low:g} to {high:g}")
-        if field in ("gpu_type", "model", "text"):
+        if field in ("gpu_type", "model", "text", "column"):
             if not isinstance(value, str) or not value.strip():
                 raise self.error(path, value, "must be a string that is not empty")
             names = (AUTO, CPU, *COMPUTE_CAPABILITY)

@@ -204,7 +204,7 @@ def _measure_workload(
         *timing.doubts(warm, latencies, sampling, first_token),
         *device.doubts(surroundings),
         *energy.doubts(used),
-        *_quality_doubts(model, known),
+        *quality.doubts(known, model.weights, workload.model, request.cell.precision),
     ]
     yield Measurement(
         run=request.run,
@@ -266,13 +266,6 @@ def _quality(model: models.Model, request: Request, device_type: str) -> Quality
         _forget(error, device_type)
         _, reason = classify(error)
         return Quality(text=request.quality.text, reason=reason)
-
-
-def _quality_doubts(model: models.Model, known: Quality | None) -> list[str]:
-    """A perplexity that could have been measured and was not."""
-    if known is None or known.reason is None or model.tokenizer is None:
-        return []
-    return [f"no perplexity: {known.reason}"]
 
 
 def _energy(

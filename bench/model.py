@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import precision
+from bench import precision, published
 from bench.embedded import corpus
-from bench.records import TensorgapError, Weights
+from bench.records import UNRECOGNISED, TensorgapError, Weights
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
@@ -81,11 +81,19 @@ def load(name: str, precision_name: str, device_type: str) -> Model:
             dtype=str(dtype).removeprefix("torch."),
             sha256=sha256,
             attention=module.config._attn_implementation,
+            published_as=_published_as(sha256),
         ),
         positions=module.config.n_positions,
         vocabulary=module.config.vocab_size,
         bos=module.config.bos_token_id,
     )
+
+
+def _published_as(sha256: str | None) -> str | None:
+    if sha256 is None:
+        return None
+    known = published.weights_of(sha256)
+    return known.name if known else UNRECOGNISED
 
 
 def _random() -> GPT2LMHeadModel:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 GPT2 = "gpt2"
 WIKITEXT2_TEST = "wikitext-2 test"
 
+GPT2_VOCABULARY = 50_257
+
 TOKEN = "token"
 WORD = "word"
 BITS_PER_BYTE = "bit/B"
@@ -97,6 +99,11 @@ WEIGHTS = (
         source="model.safetensors of openai-community/gpt2, revision"
         " 607a30d783dfa663caf39e06633721c8d4cfcd7e",
     ),
+    Weights(
+        name="tiny",
+        sha256="786e74a53db59093a360c4a810f3694b049de935820b9e80b2cd8d26d6f14a43",
+        source="bench/embedded/tiny, which bench/embedded/train.py makes",
+    ),
 )
 
 PUBLISHED = (
@@ -132,6 +139,31 @@ MEAN_OF_LINES = Published(
     GPT2, WIKITEXT2_TEST, "evaluate", 1024, 1024, "mean of the lines' perplexities", 546.62, 0.01,
     "huggingface.co/spaces/evaluate-measurement/perplexity/discussions/1",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PaddedLines:
+    """Lines of a text, each cut or padded to one length, the padding among the labels."""
+
+    lines: int
+    tokens: int  # that are no padding
+    length: int  # of each line, in tokens
+    source: str
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the labels, one fewer per line than tokens, that are padding."""
+        labels = self.lines * (self.length - 1)
+        return 1 - (self.tokens - self.lines) / labels
+
+
+FIRST_STUDY = PaddedLines(
+    lines=1_940,
+    tokens=197_913,
+    length=128,
+    source="github.com/krishkc5/energy_aware_quantization: GPT2_BENCHMARK_SUMMARY.md, notebooks"
+    " gpt2_tokenized_dataset.ipynb and final_quantization_benchmark_GPT2.ipynb",
+)
 
 # What honest protocols differ by at one context. Above: BOS before each window (1.03) and other
 # joins of the rows (up to 1.05). Below: windows that overlap.

@@ -30,6 +30,8 @@ KERNEL_CLASSES = (
 )
 ENERGY_NOT_MEASURED = "none"
 ENERGY_PROTOCOLS = ("quick", "standard", "certified")
+OURS, HF_DOCS, LM_EVAL = QUALITY_MODES = ("tensorgap", "hf-docs", "lm-eval")
+UNRECOGNISED = "unrecognised"  # weights of which nobody has published the hash
 
 
 class TensorgapError(Exception):
@@ -55,6 +57,9 @@ class Outcome(enum.StrEnum):
 def column(description: str, unit: str = "", **kwargs: Any) -> Any:
     """A dataclass field that carries its unit and meaning into the Parquet schema."""
     return dataclasses.field(metadata={"description": description, "unit": unit}, **kwargs)
+
+
+_column = column  # for a field of that name
 
 
 # ------------------------------------------------------------------------------------- asked
@@ -129,15 +134,27 @@ class QualityPlan:
     """Which text the perplexity is measured on, and through which windows."""
 
     text: str = column(
-        "embedded, wikitext-2, another data set of the hub, or a local file", default="embedded"
+        "embedded, wikitext-2, another data set of the hub, or a local file or folder of Parquet,"
+        " JSON lines or text",
+        default="embedded",
     )
     split: str = column("train, validation or test", default="test")
+    configuration: str = column(
+        "configuration of a data set; empty: its only one, or the usual one", default=""
+    )
+    mode: str = column(
+        "tensorgap: BOS, then each token once; hf-docs: the strided recipe of transformers' guide;"
+        " lm-eval: its wikitext task, page by page, without overlap whatever the stride says",
+        default=OURS,
+    )
     context: int = column("longest window", "tokens", default=1024)
     stride: int = column("new tokens per window", "tokens", default=512)
     timeout_s: float = column(
         "a perplexity that takes longer is given up, not the times", "s", default=7200.0
     )
     enabled: bool = column("false: no perplexity is measured", default=True)
+    # The last one, since from here on the name means the field.
+    column: str = _column("column of a data set that holds the text", default="text")
 
 
 @dataclass(frozen=True)
@@ -229,6 +246,11 @@ class Weights:
         "SHA-256 of the safetensors file; None for random weights", default=None
     )
     attention: str | None = column("attention implementation", default=None)
+    published_as: str | None = column(
+        "name under which weights with this hash are published, or unrecognised; None for random"
+        " weights",
+        default=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -379,21 +401,48 @@ class Quality:
 
     text: str = column("text and split")
     reason: str | None = column("why there is no perplexity", default=None)
-    nats: float | None = column("sum of -ln p over every token of the text", "nat", default=None)
+    nats: float | None = column("sum of -ln p over the tokens", "nat", default=None)
     tokens: int | None = column("tokens predicted, each once", default=None)
     words: int | None = column("words of the text, split at white space", default=None)
     bytes: int | None = column("bytes of the text in UTF-8", "B", default=None)
     perplexity: float | None = column("exp(nats / tokens)", default=None)
-    word_perplexity: float | None = column("exp(nats / words)", default=None)
-    bits_per_byte: float | None = column("nats / ln 2 / bytes", "bit/B", default=None)
+    word_perplexity: float | None = column(
+        "exp(nats / words); None in mode hf-docs, which leaves tokens out", default=None
+    )
+    bits_per_byte: float | None = column(
+        "nats / ln 2 / bytes; None in mode hf-docs", "bit/B", default=None
+    )
     standard_error: float | None = column(
         "of nats / tokens, from the spread among the windows", "nat", default=None
     )
     floor_perplexity: float | None = column(
         "perplexity of the text's own generator; known for the embedded text only", default=None
     )
+    mode: str | None = column("tensorgap, hf-docs or lm-eval", default=None)
     context: int | None = column("longest window", "tokens", default=None)
     stride: int | None = column("new tokens per window", "tokens", default=None)
+    window_nats: tuple[float, ...] | None = column("nats of each window", "nat", default=None)
+    window_tokens: tuple[int, ...] | None = column("tokens of each window", "tokens", default=None)
+    logits_dtype: str | None = column(
+        "type that the head stores logits in; the log-softmax is float32 at every precision",
+        default=None,
+    )
+    logit_rounding_nats: float | None = column(
+        "what storing logits in 16 bits adds to nats / tokens: against the same hidden states"
+        " through a head that stores float32, on evenly spaced windows; None where the logits are"
+        " float32",
+        "nat",
+        default=None,
+    )
+    logit_rounding_error_nats: float | None = column(
+        "standard error of logit_rounding_nats, windows as pairs", "nat", default=None
+    )
+    batch_difference_nats: float | None = column(
+        "greatest difference of nats / tokens between a window alone and in its batch, on a few"
+        " windows; None where windows run alone",
+        "nat",
+        default=None,
+    )
     text_sha256: str | None = column("SHA-256 of the text in UTF-8", default=None)
     tokens_sha256: str | None = column(
         "SHA-256 of the token ids as little-endian int32", default=None

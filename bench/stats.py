@@ -60,6 +60,19 @@ class Ratio:
     high: float
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference, its standard error and its 95 % interval, in the unit compared.
+
+    Error and interval are None where there is only one pair.
+    """
+
+    mean: float
+    error: float | None
+    low: float | None
+    high: float | None
+
+
 def summarise(samples: Sequence[float]) -> Summary:
     """Summarise at least one sample in one pass over the quantiles."""
     values = np.asarray(samples, dtype=np.float64)
@@ -139,6 +152,39 @@ def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float)
     value = a / b
     spread = value * math.hypot(a_relative, b_relative)
     return Ratio(value, value - spread, value + spread)
+
+
+def clustered_error(totals: Sequence[float], sizes: Sequence[int]) -> float | None:
+    """Standard error of sum(totals) / sum(sizes), each pair a cluster; None for fewer than two.
+
+    Clusters may differ in size: Cochran 1977, Sampling Techniques, section 6.4.
+    """
+    count = len(totals)
+    if count < 2:
+        return None
+    mean = math.fsum(totals) / sum(sizes)
+    residuals = math.fsum((t - mean * n) ** 2 for t, n in zip(totals, sizes, strict=True))
+    return math.sqrt(residuals * count / (count - 1)) / sum(sizes)
+
+
+def paired_difference(
+    ours: Sequence[float], theirs: Sequence[float], sizes: Sequence[int]
+) -> Difference:
+    """Mean of ours - theirs per unit of size, cluster by cluster, with its 95 % interval.
+
+    What the clusters have in common, such as how hard a passage is, cancels out, so that far
+    smaller differences are decided than by two separate means.
+
+    >>> paired_difference([2.0, 4.0, 6.5], [1.0, 3.0, 5.0], [1, 1, 1]).mean
+    1.1666666666666667
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    mean = math.fsum(differences) / sum(sizes)
+    error = clustered_error(differences, sizes)
+    if error is None:
+        return Difference(mean, None, None, None)
+    reach = t_quantile(len(sizes) - 1) * error
+    return Difference(mean, error, mean - reach, mean + reach)
 
 
 def half_width(summary: Summary) -> float | None:

@@ -7,7 +7,8 @@ rows came from is in the file's metadata.
 
 Schema versions:
     1  0.1.0, the first
-    2  new_tokens, times per output token, kernels_... and ceiling_...
+    2  new_tokens, times per output token, kernels_... and ceiling_...;
+       quality with its mode, windows, logits and batches; weights by their published name
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     datetime.datetime: pa.timestamp("us", tz="UTC"),
     tuple[float, ...]: pa.list_(pa.float64()),
+    tuple[int, ...]: pa.list_(pa.int64()),
     tuple[str, ...]: pa.list_(pa.string()),
 }
 

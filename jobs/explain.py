@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from bench import gpus, results, table
-from bench.records import CPU, Measurement, TensorgapError
-from jobs import torn_parts
-from jobs.report import cases, findings, proposal, render, study
+from bench.records import CPU, Measurement, QualityPlan, TensorgapError
+from jobs import progress, torn_parts
+from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
 
@@ -19,7 +19,7 @@ _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
 
 
 @click.command("explain")
-@click.argument("places", metavar="RESULTS...", nargs=-1, required=True)
+@click.argument("places", metavar="[RESULTS]...", nargs=-1)
 @click.option(
     "--gpu",
     "gpu_types",
@@ -36,8 +36,36 @@ _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
+@click.option(
+    "--observed-perplexity",
+    "observed",
+    type=click.FloatRange(min=1, min_open=True),
+    metavar="NUMBER",
+    help="Instead of RESULTS: rank the mistakes that could give this perplexity.",
+)
+@click.option("--model", help="As in a matrix: gpt2, tiny, a folder.  [default: published numbers]")
+@click.option("--text", help="As quality.text.  [default: wikitext-2; embedded for tiny]")
+@click.option("--split", default="test", show_default=True, help="As quality.split.")
+@click.option("--configuration", default="", help="As quality.configuration.")
+@click.option("--column", default="text", show_default=True, help="As quality.column.")
+@click.option(
+    "--rows",
+    "first_rows",
+    type=click.IntRange(min=1),
+    help="Only the first rows of the text: a quick look.",
+)
 def command(
-    places: tuple[str, ...], gpu_types: tuple[str, ...], expected: str | None, form: str
+    places: tuple[str, ...],
+    gpu_types: tuple[str, ...],
+    expected: str | None,
+    form: str,
+    observed: float | None,
+    model: str | None,
+    text: str | None,
+    split: str,
+    configuration: str,
+    column: str,
+    first_rows: int | None,
 ) -> None:
     """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
 
@@ -60,7 +88,30 @@ def command(
     tensorgap explain jobs/examples/first_study.csv --gpu P100 --gpu T4
     tensorgap explain study.csv --expected hoped.csv
     tensorgap explain results.parquet --format json | jq '.findings[] | .code + ": " + .cause'
+
+    With --observed-perplexity it ranks the mistakes that people make by how near they come to that
+    number: from published numbers at once, or with --model on that model and text, which takes
+    about twenty times as long as one perplexity.
+
+    \b
+    tensorgap explain --observed-perplexity 217
+    tensorgap explain --observed-perplexity 217 --model gpt2 --text wikitext-2
     """
+    if observed is not None:
+        if places:
+            raise click.UsageError("--observed-perplexity stands instead of RESULTS")
+        plan = QualityPlan(
+            text or ("embedded" if model == "tiny" else "wikitext-2"),
+            split=split,
+            configuration=configuration,
+            column=column,
+        )
+        if model is None and (text is not None or first_rows is not None):
+            raise click.UsageError("--text and --rows need --model")
+        _explain_perplexity(observed, model, plan, first_rows)
+        return
+    if not places:
+        raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
     for name in gpu_types:
         if name.upper() != CPU and not gpus.named(name):
             known = ", ".join(gpus.COMPUTE_CAPABILITY)
@@ -93,6 +144,22 @@ def command(
     for text in assumed:
         click.echo(f"Assumed {text}.")
     click.echo(render.findings(shown, matrix, color=sys.stdout.isatty()))
+
+
+def _explain_perplexity(
+    observed: float, model: str | None, plan: QualityPlan, first_rows: int | None
+) -> None:
+    if model is None:
+        click.echo(perplexity.from_published(observed))
+        return
+    from bench.meters import mistakes  # needs torch
+
+    variants = []
+    for variant in mistakes.compute(model, plan, first_rows):
+        if variant.perplexity is not None:
+            progress.say(f"{variant.perplexity:12.5g}  {variant.what}")
+        variants.append(variant)
+    click.echo(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
 
 
 def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]:

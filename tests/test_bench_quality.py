@@ -6,6 +6,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,20 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from planted import FixedTokenizer, as_model, planted
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import model as models
-from bench import precision
+from bench import precision, published
 from bench.embedded import corpus
 from bench.meters import quality
 from bench.meters.quality import Window
 from bench.model import Model
-from bench.records import QualityPlan, TensorgapError, Weights
+from bench.records import Quality, QualityPlan, TensorgapError, Weights
 
 VOCABULARY = 97
 POSITIONS = 320  # more than the rows that the head takes at once
 BOS = 3
-
-
-def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
-    config = module.config
-    return Model(
-        module=module.eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        weights=Weights(0, 0, str(module.dtype)),
-        positions=config.n_positions,
-        vocabulary=config.vocab_size,
-        bos=config.bos_token_id,
-    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -76,9 +66,9 @@ def ids() -> list[int]:
 
 
 def naive_nats(
-    module: GPT2LMHeadModel, ids: Sequence[int], chosen: Sequence[Window], softmax: torch.dtype
+    module: GPT2LMHeadModel, ids: Sequence[int], chosen: Sequence[Window]
 ) -> list[float]:
-    """One token at a time, from the full logits of its window alone."""
+    """One token at a time, from the full logits of its window alone, all in double precision."""
     stream = torch.tensor([BOS, *ids])
     found = []
     for window in chosen:
@@ -86,7 +76,7 @@ def naive_nats(
             logits = module(input_ids=stream[None, window.start : window.end]).logits[0]
         found.append(
             math.fsum(
-                -logits[position - 1 - window.start].to(softmax).log_softmax(0)[stream[position]]
+                -logits[position - 1 - window.start].log_softmax(0)[stream[position]]
                 for position in range(window.first, window.end + 1)
             )
         )
@@ -155,6 +145,30 @@ def test_no_tokens_are_no_windows() -> None:
     assert list(quality.windows(0, 4, 2)) == []
 
 
+@given(st.integers(0, 300), st.integers(2, 60), st.data())
+def test_windows_of_the_guide_score_each_token_once_and_count_as_its_loop_does(
+    tokens: int, context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    scored: list[int] = []
+    counted = previous = 0
+    for begin in range(0, tokens, stride):  # docs/source/en/perplexity.md of transformers
+        end = min(begin + context, tokens)
+        counted += end - previous - 1
+        previous = end
+        if end == tokens:
+            break
+    pairs = list(quality.guide_windows(tokens, context, stride))
+    for window, count in pairs:
+        scored.extend(range(window.first, window.end + 1))
+        assert 0 < count <= window.scored <= count + 1
+        assert 0 <= window.start < window.first <= window.end < tokens
+        assert window.length < context
+    assert sum(count for _, count in pairs) == max(0, counted)
+    assert scored == sorted(set(scored))
+    assert len(scored) <= max(0, tokens - 1)
+
+
 # ------------------------------------------------------------------------------- sums of nats
 
 PLANS = [(POSITIONS, POSITIONS), (POSITIONS, 7), (64, 16), (5, 1), (1, 1)]
@@ -165,9 +179,8 @@ def test_nats_are_those_of_a_naive_loop_over_full_logits(
     small: GPT2LMHeadModel, ids: list[int], context: int, stride: int
 ) -> None:
     chosen = list(quality.windows(len(ids), context, stride))[:12]
-    found = quality.window_nats(as_model(small), ids, chosen)
-    assert found == pytest.approx(naive_nats(small, ids, chosen, torch.float32), rel=1e-9)
-    assert found == pytest.approx(naive_nats(small, ids, chosen, torch.float64), rel=1e-6)
+    found = quality.window_nats(as_model(small), [BOS, *ids], chosen)
+    assert found == pytest.approx(naive_nats(small, ids, chosen), rel=1e-9)
 
 
 def test_the_logits_of_the_reference_are_far_from_uniform(
@@ -176,7 +189,9 @@ def test_the_logits_of_the_reference_are_far_from_uniform(
     """Else a wrong row or a wrong target would go unnoticed."""
     chosen = list(quality.windows(len(ids), 64, 64))
     shifted = [*ids[1:], ids[0]]
-    right, wrong = (sum(quality.window_nats(as_model(small), t, chosen)) for t in (ids, shifted))
+    right, wrong = (
+        sum(quality.window_nats(as_model(small), [BOS, *t], chosen)) for t in (ids, shifted)
+    )
     assert abs(right - wrong) > 1e-3 * right
     assert abs(right - len(ids) * math.log(VOCABULARY)) > 0.1 * right
 
@@ -186,9 +201,11 @@ def test_nats_do_not_depend_on_how_many_windows_run_at_once(
     small: GPT2LMHeadModel, ids: list[int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = list(quality.windows(len(ids), 64, 16))
-    usual = quality.window_nats(as_model(small), ids, chosen)
-    monkeypatch.setattr(quality, "_WINDOWS_AT_ONCE", at_once)
-    assert quality.window_nats(as_model(small), ids, chosen) == pytest.approx(usual, rel=1e-9)
+    usual = quality.window_nats(as_model(small), [BOS, *ids], chosen)
+    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 64 * at_once)
+    assert quality.window_nats(as_model(small), [BOS, *ids], chosen) == pytest.approx(
+        usual, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 10_000])
@@ -196,22 +213,24 @@ def test_nats_do_not_depend_on_how_many_rows_the_head_takes_at_once(
     small: GPT2LMHeadModel, ids: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = list(quality.windows(len(ids), POSITIONS, 64))
-    usual = quality.window_nats(as_model(small), ids, chosen)
+    usual = quality.window_nats(as_model(small), [BOS, *ids], chosen)
     monkeypatch.setattr(quality, "_HEAD_ROWS", rows)
-    assert quality.window_nats(as_model(small), ids, chosen) == pytest.approx(usual, rel=1e-9)
+    assert quality.window_nats(as_model(small), [BOS, *ids], chosen) == pytest.approx(
+        usual, rel=1e-9
+    )
 
 
 def test_windows_of_unequal_length_keep_their_order(small: GPT2LMHeadModel, ids: list[int]) -> None:
     chosen = [Window(0, 4, 1), Window(0, 4, 2), Window(2, 9, 5), Window(5, 9, 9), Window(4, 8, 8)]
-    found = quality.window_nats(as_model(small), ids, chosen)
-    assert found == pytest.approx(naive_nats(small, ids, chosen, torch.float32), rel=1e-9)
+    found = quality.window_nats(as_model(small), [BOS, *ids], chosen)
+    assert found == pytest.approx(naive_nats(small, ids, chosen), rel=1e-9)
 
 
 def test_single_precision_agrees_with_double(small: GPT2LMHeadModel, ids: list[int]) -> None:
     chosen = list(quality.windows(len(ids), 64, 16))
-    double = sum(quality.window_nats(as_model(small), ids, chosen))
+    double = sum(quality.window_nats(as_model(small), [BOS, *ids], chosen))
     try:
-        single = sum(quality.window_nats(as_model(small.float()), ids, chosen))
+        single = sum(quality.window_nats(as_model(small.float()), [BOS, *ids], chosen))
     finally:
         small.double()
     assert single == pytest.approx(double, rel=1e-5)
@@ -220,35 +239,6 @@ def test_single_precision_agrees_with_double(small: GPT2LMHeadModel, ids: list[i
 # ------------------------------------------------------------------------------- planted bigrams
 
 STEPS = [0.5, 0.2, 0.1, 0.1, 0.06, 0.03, 0.01]  # probability of the next token minus this one
-
-
-def planted(log_steps: Sequence[float]) -> GPT2LMHeadModel:
-    """A GPT-2 without layers that predicts token x + d (mod the vocabulary) with a known p(d).
-
-    A token's embedding is the unit vector e(x). The final LayerNorm makes it (e(x) - mean) / s,
-    and the head, s log p(d) at row x + d and column x, makes that log p(d) less a constant: each
-    row of the head has the same sum, since each step stands in it once.
-    """
-    size = len(log_steps)
-    config = GPT2Config(
-        vocab_size=size,
-        n_positions=16,
-        n_embd=size,
-        n_layer=0,
-        n_head=1,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    module = GPT2LMHeadModel(config).double()
-    scale = math.sqrt((1 - 1 / size) / size + config.layer_norm_epsilon)
-    with torch.no_grad():
-        module.transformer.wte.weight.copy_(torch.eye(size))
-        module.transformer.wpe.weight.zero_()
-        for x in range(size):
-            for step, log_p in enumerate(log_steps):
-                module.lm_head.weight[(x + step) % size, x] = scale * log_p
-    return module
 
 
 def random_walk(count: int) -> tuple[list[int], float]:
@@ -263,19 +253,8 @@ def test_planted_bigrams_cost_exactly_their_nats(context: int, stride: int) -> N
     ids, nats = random_walk(500)
     chosen = list(quality.windows(len(ids), context, stride))
     module = planted([math.log(p) for p in STEPS])
-    assert sum(quality.window_nats(as_model(module), ids, chosen)) == pytest.approx(nats, rel=1e-6)
-
-
-class FixedTokenizer:
-    """Makes the same tokens of every text."""
-
-    unk_token_id = None
-
-    def __init__(self, ids: list[int]) -> None:
-        self._ids = ids
-
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": self._ids}
+    found = sum(quality.window_nats(as_model(module), [0, *ids], chosen))
+    assert found == pytest.approx(nats, rel=1e-9)
 
 
 @pytest.fixture
@@ -296,10 +275,10 @@ def test_every_perplexity_derives_from_nats_and_counts(words: Path) -> None:
     found = measure(as_model(module, FixedTokenizer(ids)), words)
     content = words.read_bytes()
     assert (found.tokens, found.words, found.bytes) == (500, 4, len(content))
-    assert found.nats == pytest.approx(nats, rel=1e-6)
-    assert found.perplexity == pytest.approx(math.exp(nats / 500), rel=1e-6)
-    assert found.word_perplexity == pytest.approx(math.exp(nats / 4), rel=1e-3)
-    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(content), rel=1e-6)
+    assert found.nats == pytest.approx(nats, rel=1e-9)
+    assert found.perplexity == pytest.approx(math.exp(nats / 500), rel=1e-9)
+    assert found.word_perplexity == pytest.approx(math.exp(nats / 4), rel=1e-9)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(content), rel=1e-9)
     assert (found.context, found.stride) == (16, 8)
     assert found.reason is None
     assert found.floor_perplexity is None
@@ -320,7 +299,7 @@ def test_the_standard_error_is_that_of_windows_as_clusters(words: Path) -> None:
     model = as_model(planted([math.log(p) for p in STEPS]), FixedTokenizer(ids))
     found = measure(model, words, context=16, stride=16)
     chosen = list(quality.windows(490, 16, 16))
-    nats = np.array(quality.window_nats(model, ids, chosen))
+    nats = np.array(quality.window_nats(model, [0, *ids], chosen))
     tokens = np.array([window.scored for window in chosen])
     residuals = nats - nats.sum() / tokens.sum() * tokens
     expected = math.sqrt(len(chosen) * residuals.var(ddof=1)) / tokens.sum()
@@ -352,6 +331,188 @@ def test_numbers_that_overflow_are_a_reason_and_no_perplexity(words: Path, overf
     found = measure(as_model(module, FixedTokenizer([1, 2, 3])), words)
     assert "overflowed at this precision" in (found.reason or "")
     assert (found.nats, found.perplexity, found.tokens) == (None, None, None)
+
+
+# ------------------------------------------------------------------------------- other protocols
+
+
+def guide_loop(module: GPT2LMHeadModel, ids: list[int], context: int, stride: int) -> float:
+    """The loop of transformers' guide, its loss by transformers itself."""
+    total, count, previous = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + context, len(ids))
+        target_length = end - previous
+        inputs = torch.tensor([ids[begin:end]])
+        targets = inputs.clone()
+        targets[:, :-target_length] = -100
+        if target_length > 1:
+            with torch.inference_mode():
+                loss = module(inputs, labels=targets).loss
+            total += loss.item() * (target_length - 1)
+        count += target_length - 1
+        previous = end
+        if end == len(ids):
+            break
+    return math.exp(total / count)
+
+
+@pytest.mark.parametrize(("context", "stride"), [(64, 64), (64, 16), (POSITIONS, 150), (7, 6)])
+def test_mode_hf_docs_is_the_loop_of_the_guide(
+    small: GPT2LMHeadModel, ids: list[int], words: Path, context: int, stride: int
+) -> None:
+    plan = QualityPlan(str(words), mode="hf-docs", context=context, stride=stride)
+    found = quality.measure_quality(as_model(small, FixedTokenizer(ids)), plan)
+    # transformers computes the loss in float32, whatever the model's type is.
+    assert found.perplexity == pytest.approx(guide_loop(small, ids, context, stride), rel=1e-5)
+    assert (found.mode, found.word_perplexity, found.bits_per_byte) == ("hf-docs", None, None)
+    assert found.tokens is not None
+    assert found.tokens < len(ids)
+
+
+def test_each_window_is_kept(small: GPT2LMHeadModel, ids: list[int], words: Path) -> None:
+    found = measure(as_model(small, FixedTokenizer(ids)), words, context=64, stride=32)
+    chosen = list(quality.windows(len(ids), 64, 32))
+    assert found.window_nats == tuple(quality.window_nats(as_model(small), [BOS, *ids], chosen))
+    assert found.window_tokens == tuple(window.scored for window in chosen)
+    assert math.fsum(found.window_nats) == found.nats
+    assert sum(found.window_tokens) == found.tokens == len(ids)
+
+
+def test_windows_alone_agree_with_those_in_a_batch(
+    small: GPT2LMHeadModel, ids: list[int], words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = as_model(small, FixedTokenizer(ids))
+    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 4 * 64)
+    assert measure(model, words, context=64, stride=32).batch_difference_nats < 1e-9
+    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 64)
+    assert measure(model, words, context=64, stride=32).batch_difference_nats is None
+
+
+def test_a_batch_that_changes_a_window_is_found(
+    small: GPT2LMHeadModel, ids: list[int], words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = quality._scored_states
+
+    def mixed_up(model: Model, stream: torch.Tensor, batch: Sequence[Window]) -> torch.Tensor:
+        states = real(model, stream, batch)
+        return states if len(batch) == 1 else states.flip(0)
+
+    monkeypatch.setattr(quality, "_scored_states", mixed_up)
+    found = measure(as_model(small, FixedTokenizer(ids)), words, context=64, stride=32)
+    assert found.batch_difference_nats > 1e-3
+    assert any("between alone and in a batch" in doubt for doubt in doubts_of(found))
+
+
+def test_logits_stored_in_16_bits_cost_what_rounding_them_costs(
+    small: GPT2LMHeadModel, ids: list[int], words: Path
+) -> None:
+    """The larger the logits, the more: bf16 keeps 8 bits, and GPT-2's are -35 to -79."""
+    module = GPT2LMHeadModel(small.config).bfloat16()
+    module.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        module.transformer.ln_f.weight *= 8
+    model = as_model(module, FixedTokenizer(ids))
+    found = measure(model, words, context=64, stride=64)
+    assert found.logits_dtype == "bfloat16"
+    stream = torch.tensor([BOS, *ids])
+    rounded, exact = [], []
+    for window in quality.windows(len(ids), 64, 64):
+        states = quality._scored_states(model, stream, [window])
+        logits = states.double() @ module.lm_head.weight.double().T
+        for kind, values in ((rounded, module.lm_head(states).double()), (exact, logits)):
+            wanted = stream[window.first : window.end + 1, None]
+            kind.append(-values.log_softmax(-1).gather(1, wanted).sum().item())
+    expected = (sum(rounded) - sum(exact)) / len(ids)
+    assert abs(expected) > 1e-4
+    assert found.logit_rounding_nats == pytest.approx(expected, rel=1e-2)
+    assert found.logit_rounding_error_nats > 0
+
+
+def test_logits_in_float32_are_not_rounded(
+    small: GPT2LMHeadModel, ids: list[int], words: Path
+) -> None:
+    try:
+        found = measure(as_model(small.float(), FixedTokenizer(ids)), words)
+    finally:
+        small.double()
+    assert (found.logits_dtype, found.logit_rounding_nats) == ("float32", None)
+
+
+def test_under_autocast_the_head_stores_16_bits(
+    small: GPT2LMHeadModel, ids: list[int], words: Path
+) -> None:
+    try:
+        with precision.applied("mixed", "cpu"):
+            found = measure(as_model(small.float(), FixedTokenizer(ids)), words, 64, 64)
+    finally:
+        small.double()
+    assert found.logits_dtype == "bfloat16"
+    assert found.logit_rounding_nats not in (None, 0)
+
+
+# ------------------------------------------------------------------------------- doubts
+
+GPT2 = Weights(1, 1, "float32", sha256="1" * 64, published_as="gpt2")
+(WIKITEXT2,) = published.TEXTS
+
+
+def doubts_of(found: Quality, weights: Weights = GPT2, precision_name: str = "fp32") -> list[str]:
+    return quality.doubts(found, weights, "gpt2", precision_name)
+
+
+def real_gpt2(perplexity: float, context: int, stride: int, mode: str = "hf-docs") -> Quality:
+    return Quality(
+        WIKITEXT2.name,
+        perplexity=perplexity,
+        mode=mode,
+        context=context,
+        stride=stride,
+        text_sha256=WIKITEXT2.joined_sha256,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "doubt"),
+    [
+        (real_gpt2(59.71, 128, 128), None),
+        (real_gpt2(60.5, 128, 128), "60.5 per token where 59.69 is published for this protocol"),
+        (real_gpt2(217, 128, 128), "217 per token where 59.69 is published"),
+        (real_gpt2(30.0, 1024, 1024), None),
+        (real_gpt2(28.0, 1024, 1024), "28 per token where 29.94 is published"),
+        (real_gpt2(61.0, 128, 128, "tensorgap"), None),
+        (real_gpt2(25.1, 1024, 512, "tensorgap"), None),
+        (real_gpt2(217, 128, 128, "tensorgap"), "217, outside 41.2 to 65.7, which published"),
+        (real_gpt2(217, 32, 32, "tensorgap"), None),  # nothing is published
+        (replace(real_gpt2(217, 128, 128), text_sha256="0" * 64), None),  # another text
+    ],
+    ids=str,
+)
+def test_gpt2_far_from_what_is_published_is_a_doubt(found: Quality, doubt: str | None) -> None:
+    said = doubts_of(found)
+    assert len(said) == (doubt is not None)
+    assert doubt is None or doubt in said[0]
+    # Another precision or other weights are not what was published.
+    assert doubts_of(found, precision_name="bf16") == []
+    assert doubts_of(found, replace(GPT2, published_as="tiny")) == []
+
+
+@pytest.mark.parametrize(("word", "bits", "count"), [(37.4, 0.977, 0), (29.9, 0.9, 2)])
+def test_the_units_of_lm_eval_are_held_against_its_published_numbers(
+    word: float, bits: float, count: int
+) -> None:
+    found = real_gpt2(24.8, 1024, 1024, "lm-eval")
+    assert len(doubts_of(replace(found, word_perplexity=word, bits_per_byte=bits))) == count
+
+
+def test_weights_called_gpt2_that_are_others_are_a_doubt() -> None:
+    said = doubts_of(real_gpt2(217, 128, 128), replace(GPT2, published_as="unrecognised"))
+    assert said == ["the weights are called gpt2 and have not its published hash"]
+
+
+@pytest.mark.parametrize(("precision_name", "count"), [("fp32", 1), ("bf16", 0)])
+def test_a_batch_may_differ_by_as_much_as_its_precision(precision_name: str, count: int) -> None:
+    found = Quality("a text", perplexity=5.0, batch_difference_nats=1e-4)
+    assert len(doubts_of(found, precision_name=precision_name)) == count
 
 
 # ------------------------------------------------------------------------------- the embedded model

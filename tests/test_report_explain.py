@@ -201,6 +201,15 @@ def test_several_gpus_and_standard_input() -> None:
     assert subjects == {"P100", "t4"}
 
 
+def test_an_observed_perplexity_stands_instead_of_results() -> None:
+    shown = explain("--observed-perplexity", "217")
+    assert shown.returncode == 0
+    assert "the context does not explain it" in shown.stdout
+    refused = explain("--observed-perplexity", "217", STUDY)
+    assert refused.returncode == 2
+    assert "stands instead of RESULTS" in refused.stderr
+
+
 def test_without_fp16_mixed_cannot_be_left_out_yet() -> None:
     shown = explain("-", stdin="precision,latency_ms\nfp32,11.7\nmixed,13.5\n")
     assert "leave mixed out: not yet" in shown.stdout

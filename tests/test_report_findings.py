@@ -15,10 +15,10 @@ from simulated import changed, row, rows, slower
 
 from bench import gpus, matrix
 from bench.records import Measurement
-from bench.stats import Ratio
+from bench.stats import Difference, Ratio
 from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict
-from jobs.report.rules import conditions
+from jobs.report.rules import conditions, quality
 
 BOARDS = ("P100-PCIE", "V100-SXM2", "T4", "A100-SXM-40GB")
 Rows = Sequence[Measurement]
@@ -277,6 +277,16 @@ def test_an_effect_of_numbers_that_do_not_stand_is_not_accepted() -> None:
     (effect,) = found(wrong, Code.EFFECT)
     assert effect.verdict == Verdict.CANNOT_TELL
     assert effect.cause.endswith("but see power-below-idle.")
+
+
+def test_a_difference_within_the_noise_of_its_pairs_is_no_fault() -> None:
+    (group,) = cases.of_rows(edit(T4, lambda m: changed(m, "quality", perplexity=62.0)))
+    base, half = group.cases
+    for low, faults in ((0.03, 1), (-0.01, 0)):
+        pairs = Difference(0.038, 0.004, low, 0.076 - low)
+        line = dataclasses.replace(half.line, nats_difference=pairs)
+        noisy = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
+        assert len(list(quality.perplexity_differs(noisy))) == faults
 
 
 def test_perplexity_of_another_model_or_text_is_not_held_against_gpt2() -> None:

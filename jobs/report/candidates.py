@@ -106,6 +106,7 @@ def rank(
     batch_size: int,
     tokens: int,
     boards: Sequence[Gpu] = GPUS,
+    load_share: float = 1.0,
 ) -> list[Fit]:
     """The best board of each type, best first; published rates first among those that fit alike.
 
@@ -116,6 +117,8 @@ def rank(
         batch_size: As the next one, near 1 x 128, for which the rates hold.
         tokens: Tokens per prompt.
         boards: What to try.
+        load_share: Least share of the time of the energy in which the GPU was under load: a logger
+            that starts early and stops late counts idle time.
 
     Returns:
         Nothing where the model does not hold.
@@ -126,7 +129,8 @@ def rank(
     best: dict[str, Fit] = {}
     for gpu in boards:
         powers = {p: powers_w[p] for p in known if p in powers_w}
-        fit = _fit(gpu, known, latencies_ms, powers, shape, batch_size, tokens)
+        least_slope = _LEAST_SLOPE * load_share
+        fit = _fit(gpu, known, latencies_ms, powers, least_slope, shape, batch_size, tokens)
         if gpu.gpu_type not in best or _order(fit) < _order(best[gpu.gpu_type]):
             best[gpu.gpu_type] = fit
     return sorted(best.values(), key=_order)
@@ -141,6 +145,7 @@ def _fit(
     known: Sequence[str],
     latencies_ms: Mapping[str, float],
     powers_w: Mapping[str, float],
+    least_slope: float,
     shape: Shape,
     batch_size: int,
     tokens: int,
@@ -163,7 +168,7 @@ def _fit(
         if powers_w:
             at = [known.index(p) for p in powers_w]
             found = np.array(list(powers_w.values()))
-            power_error, idle, slope = _power_fit(gpu, busy[..., at], found)
+            power_error, idle, slope = _power_fit(gpu, busy[..., at], found, least_slope)
             error = np.maximum(latency_error, power_error)
         i, j = np.unravel_index(int(error.argmin()), error.shape)
         if best is None or error[i, j] < best.error:
@@ -257,12 +262,14 @@ def _finish(launches: Floats, casts: Floats, seconds: Floats) -> Floats:
     return finish
 
 
-def _power_fit(gpu: Gpu, busy: Floats, found_w: Floats) -> tuple[Floats, Floats, Floats]:
+def _power_fit(
+    gpu: Gpu, busy: Floats, found_w: Floats, least_slope: float
+) -> tuple[Floats, Floats, Floats]:
     """Least greatest error of idle + k x busy over all that may be; with its idle and its k."""
     error = np.full(busy.shape[:-1], np.inf)
     best_idle, best_slope = np.zeros_like(error), np.zeros_like(error)
     for idle in np.linspace(*gpu.idle_w, 5):
-        for slope in np.linspace(_LEAST_SLOPE * (gpu.tdp_w - idle), gpu.tdp_w - idle, 40):
+        for slope in np.linspace(least_slope * (gpu.tdp_w - idle), gpu.tdp_w - idle, 40):
             here = np.abs((idle + slope * busy) / found_w - 1).max(axis=-1)
             better = here < error
             error = np.where(better, here, error)

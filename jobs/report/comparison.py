@@ -21,7 +21,7 @@ from bench.records import (
     TensorgapError,
     Workload,
 )
-from bench.stats import CONFIDENCE, Ratio
+from bench.stats import CONFIDENCE, Difference, Ratio
 
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
@@ -69,6 +69,9 @@ class Line:
     throughput_per_s: float | None = None
     perplexity: float | None = None
     floor_perplexity: float | None = None
+    nats_difference: Difference | None = None  # per token, against the baseline
+    logit_rounding_nats: float | None = None  # nats per token of it that stored logits account for
+    logit_rounding_error_nats: float | None = None
     size_mb: float | None = None
     reason: str | None = None
     doubts: tuple[str, ...] = ()
@@ -225,6 +228,9 @@ def _line(
         throughput_per_s=_mean(m.timing.throughput_samples_per_s for m in measured if m.timing),
         perplexity=quality.perplexity if quality else None,
         floor_perplexity=quality.floor_perplexity if quality else None,
+        nats_difference=_nats_difference(measured, baseline),
+        logit_rounding_nats=quality.logit_rounding_nats if quality else None,
+        logit_rounding_error_nats=quality.logit_rounding_error_nats if quality else None,
         size_mb=_mean(m.weights.size_bytes / 1e6 for m in measured if m.weights),
         doubts=tuple(doubts),
         missing=tuple(_missing(measured)),
@@ -250,6 +256,23 @@ def _energy_ratio(measured: Sequence[Measurement], baseline: Sequence[Measuremen
     a, a_relative = _pooled(ours)
     b, b_relative = _pooled(theirs)
     return stats.ratio_of_uncertain(a, a_relative, b, b_relative) if b > 0 else None
+
+
+def _nats_difference(
+    measured: Sequence[Measurement], baseline: Sequence[Measurement]
+) -> Difference | None:
+    """Nats per token above the baseline, window by window; None where they read otherwise."""
+    ours = next((m for m in measured if m.quality and m.quality.window_nats), None)
+    theirs = next((m for m in baseline if m.quality and m.quality.window_nats), None)
+    if measured == baseline or ours is None or theirs is None:
+        return None
+    a, b = ours.quality, theirs.quality
+    assert a and b and a.window_nats and b.window_nats and a.window_tokens
+    same = ("mode", "context", "stride", "text_sha256", "tokens_sha256", "window_tokens")
+    weights = [m.weights and m.weights.sha256 for m in (ours, theirs)]
+    if weights[0] != weights[1] or any(getattr(a, name) != getattr(b, name) for name in same):
+        return None
+    return stats.paired_difference(a.window_nats, b.window_nats, a.window_tokens)
 
 
 def _energies(rows: Iterable[Measurement]) -> list[tuple[float, float]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.records import Outcome
 from bench.stats import Ratio
+from jobs.report import perplexity
 from jobs.report.comparison import Against, Line, intervals
 from jobs.report.finding import Finding, Verdict
 from jobs.report.words import NOTHING
@@ -178,6 +179,7 @@ def remarks(group: Sequence[Line]) -> list[str]:
             texts.append(f"{line.precision}: {line.outcome}: {line.reason}")
         if line.doubts:
             texts.append(f"{line.precision}: doubt: {'; '.join(line.doubts)}")
+    texts.extend(perplexity.compared(group))
     floors = {line.floor_perplexity for line in group if line.floor_perplexity is not None}
     texts.extend(
         f"perplexity: the text's own generator reaches {_number(floor, digits=5)}, the floor"
@@ -264,6 +266,10 @@ def _flat_names() -> list[str]:
         "throughput_per_s",
         "perplexity",
         "floor_perplexity",
+        "nats_difference",
+        "nats_difference_low",
+        "nats_difference_high",
+        "logit_rounding_nats",
         "size_mb",
         "reason",
         "doubts",
@@ -279,6 +285,10 @@ def _flat(line: Line) -> dict[str, Any]:
         record[name] = ratio and ratio.value
         record[f"{name}_low"] = ratio and ratio.low
         record[f"{name}_high"] = ratio and ratio.high
+    difference = line.nats_difference
+    record["nats_difference"] = difference and difference.mean
+    record["nats_difference_low"] = difference and difference.low
+    record["nats_difference_high"] = difference and difference.high
     return record
 
 

@@ -87,6 +87,9 @@ def energy_method_unknown(group: Group) -> Iterator[Finding]:
             f"a forward takes {span(latencies, ' ms')}; a sensor publishes every 20 ms (P100, V100)"
             " to 100 ms (T4, A100, H100), so two readings around a forward say nothing"
         )
+    evidence.append(
+        "a logger that starts before the load and stops after it counts idle time as the load's"
+    )
     types = dict.fromkeys(gpu.gpu_type for gpu in group.boards)
     without = [gpu.gpu_type for gpu in group.boards if not gpu.energy_counter]
     if not types:
@@ -107,7 +110,8 @@ def energy_method_unknown(group: Group) -> Iterator[Finding]:
         "How the energy was read is not known, so its error is not either.",
         evidence=tuple(evidence),
         missing=(
-            "the method (counter, or power x time), how often it was read, over how many seconds",
+            "the method (counter, or power x time), how often it was read, over how many seconds,"
+            " and how many of these were idle",
             "the idle power, to tell what the computing itself cost",
         ),
         actions=(

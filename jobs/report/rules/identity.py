@@ -11,6 +11,7 @@ from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number
 
 _SHOWN = 5
+_LOAD_SHARE = 0.5
 
 
 def gpu_doubtful(group: Group) -> Iterator[Finding]:
@@ -22,9 +23,8 @@ def gpu_doubtful(group: Group) -> Iterator[Finding]:
         return
     latencies = {c.precision: c.latency_ms for c in group.cases if c.latency_ms is not None}
     powers = {c.precision: c.mean_w for c in group.cases if c.mean_w is not None}
-    fits = candidates.rank(
-        latencies, powers, shape, group.workload.batch_size, group.workload.prompt_tokens
-    )
+    size = (group.workload.batch_size, group.workload.prompt_tokens)
+    fits = candidates.rank(latencies, powers, shape, *size)
     if not fits:
         return
     told = next((fit for fit in fits if fit.gpu.gpu_type == group.gpu_type), None)
@@ -38,13 +38,17 @@ def gpu_doubtful(group: Group) -> Iterator[Finding]:
     if not powers:
         evidence.append("latencies alone fit almost any type: only powers tell them apart")
     else:
-        alone = candidates.rank(
-            latencies, {}, shape, group.workload.batch_size, group.workload.prompt_tokens
-        )
+        alone = candidates.rank(latencies, {}, shape, *size)
         as_good = [fit.gpu.gpu_type for fit in alone if fit.verdict == "fits"]
         evidence.append(
             f"the latencies alone fit {len(as_good)} of {len(alone)} types"
             f" ({listed(as_good)}): it is the energy that tells them apart"
+        )
+        diluted = candidates.rank(latencies, powers, shape, *size, load_share=_LOAD_SHARE)
+        fitting = [fit.gpu.gpu_type for fit in diluted if fit.verdict == "fits"]
+        evidence.append(
+            f"if up to {1 - _LOAD_SHARE:.0%} of the energy's time was idle (a logger that starts"
+            f" early and stops late), {listed(fitting) or 'none'} fit"
         )
     caution = "Four to six numbers are fitted to six found: this is a hint, no proof."
     if told is not None and told.verdict == "fits" and powers:

@@ -1,0 +1,78 @@
+"""GPT-2 models whose every prediction is known, and the tokenizers that go with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from bench.model import Model
+from bench.records import Weights
+
+
+def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
+    config = module.config
+    return Model(
+        module=module.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        weights=Weights(0, 0, str(module.dtype)),
+        positions=config.n_positions,
+        vocabulary=config.vocab_size,
+        bos=config.bos_token_id,
+    )
+
+
+def planted(log_steps: Sequence[float], positions: int = 16) -> GPT2LMHeadModel:
+    """A GPT-2 without layers that predicts token x + d (mod the vocabulary) with a known p(d).
+
+    A token's embedding is the unit vector e(x). The final LayerNorm makes it (e(x) - mean) / s,
+    and the head, s log p(d) at row x + d and column x, makes that log p(d) less a constant: each
+    row of the head has the same sum, since each step stands in it once.
+    """
+    size = len(log_steps)
+    config = GPT2Config(
+        vocab_size=size,
+        n_positions=positions,
+        n_embd=size,
+        n_layer=0,
+        n_head=1,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    module = GPT2LMHeadModel(config).double()
+    scale = math.sqrt((1 - 1 / size) / size + config.layer_norm_epsilon)
+    with torch.no_grad():
+        module.transformer.wte.weight.copy_(torch.eye(size))
+        module.transformer.wpe.weight.zero_()
+        for x in range(size):
+            for step, log_p in enumerate(log_steps):
+                module.lm_head.weight[(x + step) % size, x] = scale * log_p
+    return module
+
+
+class FixedTokenizer:
+    """Makes the same tokens of every text."""
+
+    unk_token_id = None
+
+    def __init__(self, ids: list[int]) -> None:
+        self._ids = ids
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": self._ids}
+
+
+class LetterTokenizer:
+    """One token per letter, by its place in an alphabet; 0 is no letter's."""
+
+    unk_token_id = None
+
+    def __init__(self, alphabet: str) -> None:
+        self._ids = {letter: index for index, letter in enumerate(alphabet, start=1)}
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [self._ids[letter] for letter in text]}

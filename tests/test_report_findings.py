@@ -392,6 +392,12 @@ def test_rows_of_a_cpu_raise_no_question_about_launches_or_tensor_cores() -> Non
     assert not codes & {Code.LAUNCH_BOUND, Code.GAIN_BELOW_HARDWARE, Code.TENSOR_CORES_UNUSED}
 
 
+def test_the_floor_of_a_prompt_says_nothing_of_new_tokens() -> None:
+    text = "precision,latency_ms,new_tokens\nfp32,900,100\nfp16,800,100\nmixed,950,100\n"
+    codes = {f.code for f in of_csv(text, "V100")}
+    assert codes == {Code.EFFECT, Code.GAIN_BELOW_HARDWARE, Code.MIXED_SLOWER, Code.MIXED_OPTIONS}
+
+
 def test_one_row_alone_is_enough() -> None:
     assert findings.find(cases.of_rows([row("T4", "fp16")]))
     assert findings.find([]) == []

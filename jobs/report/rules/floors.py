@@ -50,10 +50,10 @@ def pytorch_floor_ms(
 ) -> tuple[float, float] | None:
     """Least and greatest floor of a whole forward over some boards, as PyTorch uses them.
 
-    None for a model that is not known by name, or a precision that a board lacks.
+    None for a model that is not known by name, a precision that a board lacks, and new tokens.
     """
     shape = gpt2.shape_of(workload.model)
-    if shape is None or not boards:
+    if shape is None or not boards or workload.new_tokens:
         return None
     batch_size, tokens = workload.batch_size, workload.prompt_tokens
     flops = gpt2.block_flops(shape, batch_size, tokens) + gpt2.head_flops(shape, batch_size, tokens)

@@ -16,7 +16,7 @@ _LOAD_SHARE = 0.5
 
 def gpu_doubtful(group: Group) -> Iterator[Finding]:
     """The GPU types, ranked by how well a model of launches, GPU and power gives the numbers."""
-    if not group.plain or group.workload.engine != "eager":
+    if not group.plain or group.workload.engine != "eager" or group.workload.new_tokens:
         return
     shape = gpt2.shape_of(group.workload.model)
     if shape is None or (group.gpu_type is not None and not group.boards):

@@ -182,7 +182,7 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
         evidence.extend(f"{name}: {ms:+.3g} ms" for name, ms in shares.items())
         largest = max(shares, key=lambda name: shares[name])
         why += f"; the largest share is {largest.partition(':')[0]}, {shares[largest]:+.3g} ms"
-    elif group.gpu_type != CPU:
+    elif group.gpu_type != CPU and not group.workload.new_tokens:
         evidence.extend(_predicted_casts(group))
     evidence.extend(_arithmetic_saved(group))
     yield Finding(

@@ -24,7 +24,7 @@ _COMMANDS = {
     "sweep": ("jobs.sweep", "Measure a matrix and collect one Parquet file."),
     "plan": ("jobs.plan", "Show what would run where, and what cannot and why."),
     "report": ("jobs.report.command", "Show the table of results again."),
-    "explain": ("jobs.explain", "Find the mistake that gives an odd perplexity."),
+    "explain": ("jobs.explain", "Say what the results show, why, and what to do."),
     "merge": ("jobs.merge", "Make one Parquet file of several results."),
     "doctor": ("jobs.doctor", "Show what this machine or cluster offers."),
 }
@@ -66,7 +66,8 @@ def cli(debug: bool) -> None:
       tensorgap doctor
       tensorgap plan  jobs/matrices/local.toml
       tensorgap sweep jobs/matrices/local.toml
-      tensorgap report results/local/20261124T120000Z
+      tensorgap report  results/local/20261124T120000Z
+      tensorgap explain results/local/20261124T120000Z
     """
 
 

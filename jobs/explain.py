@@ -1,61 +1,184 @@
-"""`tensorgap explain`: which mistake gives an observed perplexity."""
+"""`tensorgap explain`: what the rows show, why, and what to do about it."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import click
 
-from bench.records import QualityPlan
-from jobs import progress
-from jobs.report import perplexity
+from bench import gpus, results, table
+from bench.records import CPU, Measurement, QualityPlan, TensorgapError
+from jobs import progress, torn_parts
+from jobs.report import cases, findings, perplexity, proposal, render, study
+from jobs.report.cases import Group
+from jobs.report.study import Entry
+
+_STDIN = "-"
+_ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
 
 
 @click.command("explain")
+@click.argument("places", metavar="[RESULTS]...", nargs=-1)
+@click.option(
+    "--gpu",
+    "gpu_types",
+    multiple=True,
+    metavar="TYPE",
+    help="GPU of a CSV that names none: P100, T4, or a board such as P100-PCIE; repeat it to see"
+    " the findings for each.",
+)
+@click.option(
+    "--expected",
+    metavar="FILE",
+    help="CSV of what you expected, with the same columns: set beside what was found.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
 @click.option(
     "--observed-perplexity",
     "observed",
     type=click.FloatRange(min=1, min_open=True),
-    required=True,
-    help="The number to explain.",
+    metavar="NUMBER",
+    help="Instead of RESULTS: rank the mistakes that could give this perplexity.",
 )
 @click.option("--model", help="As in a matrix: gpt2, tiny, a folder.  [default: published numbers]")
 @click.option("--text", help="As quality.text.  [default: wikitext-2; embedded for tiny]")
-@click.option("--split", default="test", show_default=True)
+@click.option("--split", default="test", show_default=True, help="As quality.split.")
 @click.option("--configuration", default="", help="As quality.configuration.")
 @click.option("--column", default="text", show_default=True, help="As quality.column.")
 @click.option(
-    "--rows", type=click.IntRange(min=1), help="Only the first rows of the text: a quick look."
+    "--rows",
+    "first_rows",
+    type=click.IntRange(min=1),
+    help="Only the first rows of the text: a quick look.",
 )
 def command(
-    observed: float,
+    places: tuple[str, ...],
+    gpu_types: tuple[str, ...],
+    expected: str | None,
+    form: str,
+    observed: float | None,
     model: str | None,
     text: str | None,
     split: str,
     configuration: str,
     column: str,
-    rows: int | None,
-) -> int:
-    """Rank the mistakes that people make with perplexity by how near they come to a number.
+    first_rows: int | None,
+) -> None:
+    """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
 
-    With --model each is computed on that model and text: about twenty times the time of one
-    perplexity, minutes on a GPU. Without, the answer comes from published numbers at once.
+    RESULTS are Parquet files, NAME/UTC-TIMESTAMP folders, or a CSV that somebody else made; `-`
+    reads a CSV from standard input. A CSV needs the columns precision and latency_ms or energy_mj;
+    throughput, perplexity, size_mb, gpu_type, model, engine, batch_size, prompt_tokens,
+    energy_method, energy_window_s, idle_w, text and context say more. docs/findings.md lists the
+    findings.
+
+    \b
+    Verdicts:
+      reject       the numbers cannot be right
+      fix          something can be mended, and the numbers would change
+      cannot tell  evidence is missing; the matrix at the end would bring it
+      accept       they stand, and the cause is known
+
+    \b
+    tensorgap explain results/local/20261124T120000Z
+    tensorgap explain jobs/examples/first_study.csv
+    tensorgap explain jobs/examples/first_study.csv --gpu P100 --gpu T4
+    tensorgap explain study.csv --expected hoped.csv
+    tensorgap explain results.parquet --format json | jq '.findings[] | .code + ": " + .cause'
+
+    With --observed-perplexity it ranks the mistakes that people make by how near they come to that
+    number: from published numbers at once, or with --model on that model and text, which takes
+    about twenty times as long as one perplexity.
 
     \b
     tensorgap explain --observed-perplexity 217
     tensorgap explain --observed-perplexity 217 --model gpt2 --text wikitext-2
     """
-    if model is None:
-        if text is not None or rows is not None:
+    if observed is not None:
+        if places:
+            raise click.UsageError("--observed-perplexity stands instead of RESULTS")
+        plan = QualityPlan(
+            text or ("embedded" if model == "tiny" else "wikitext-2"),
+            split=split,
+            configuration=configuration,
+            column=column,
+        )
+        if model is None and (text is not None or first_rows is not None):
             raise click.UsageError("--text and --rows need --model")
-        click.echo(perplexity.from_published(observed))
-        return 0
-    from bench.meters import mistakes
+        _explain_perplexity(observed, model, plan, first_rows)
+        return
+    if not places:
+        raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
+    for name in gpu_types:
+        if name.upper() != CPU and not gpus.named(name):
+            known = ", ".join(gpus.COMPUTE_CAPABILITY)
+            raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
+    entries: list[Entry] = []
+    rows: list[Measurement] = []
+    for place in places:
+        if place == _STDIN or place.lower().endswith(".csv"):
+            entries.extend(_read_csv(place))
+        else:
+            found, _, torn = results.read(place)
+            torn_parts.report(torn, "its row is missing")
+            rows.extend(found)
+    unnamed = [entry for entry in entries if entry.gpu_type is None]
+    if gpu_types and not unnamed:
+        raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
+    groups = cases.of_rows(table.merge(rows))
+    groups += _of_entries(entries, gpu_types)
+    if not groups:
+        click.echo("tensorgap: there is no row that is OK", err=True)
+    elif not any(group.baseline for group in groups):
+        click.echo("tensorgap: there is no fp32 to compare with", err=True)
+    wished = _read_csv(expected) if expected else []
+    shown = findings.find(groups, wished)
+    matrix = proposal.next_matrix(groups, shown)
+    assumed = [f"where the table does not say: {_ASSUMED}"] if entries else []
+    if form == "json":
+        click.echo(render.findings_json(shown, matrix, assumed))
+        return
+    for text in assumed:
+        click.echo(f"Assumed {text}.")
+    click.echo(render.findings(shown, matrix, color=sys.stdout.isatty()))
 
-    name = text or ("embedded" if model == "tiny" else "wikitext-2")
-    plan = QualityPlan(name, split=split, configuration=configuration, column=column)
+
+def _explain_perplexity(
+    observed: float, model: str | None, plan: QualityPlan, first_rows: int | None
+) -> None:
+    if model is None:
+        click.echo(perplexity.from_published(observed))
+        return
+    from bench.meters import mistakes  # needs torch
+
     variants = []
-    for variant in mistakes.compute(model, plan, rows):
+    for variant in mistakes.compute(model, plan, first_rows):
         if variant.perplexity is not None:
             progress.say(f"{variant.perplexity:12.5g}  {variant.what}")
         variants.append(variant)
-    click.echo(perplexity.ranking(observed, f"{model} on {name}", variants))
-    return 0
+    click.echo(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
+
+
+def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]:
+    if len(gpu_types) <= 1:
+        return study.groups(entries, *gpu_types)
+    named = [entry for entry in entries if entry.gpu_type is not None]
+    unnamed = [entry for entry in entries if entry.gpu_type is None]
+    return study.groups(named) + [g for name in gpu_types for g in study.groups(unnamed, name)]
+
+
+def _read_csv(place: str) -> list[Entry]:
+    name = "standard input" if place == _STDIN else place
+    try:
+        text = sys.stdin.read() if place == _STDIN else Path(place).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise TensorgapError(f"{name}: cannot be read: {error.strerror}") from None
+    entries, ignored = study.read(text, name)
+    if ignored:
+        click.echo(f"tensorgap: {name}: nobody reads the columns {', '.join(ignored)}", err=True)
+    return entries

@@ -14,6 +14,8 @@ import pytest
 from bench import matrix as matrices
 from bench import table
 from jobs.cli import _COMMANDS, cli
+from jobs.report import study
+from jobs.report.finding import Code, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -116,3 +118,19 @@ def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
     for command in ("make sweep", "make test", "make check"):
         assert f"\n{command}" in ci
         assert f"\n{command}" in README + contributing
+
+
+def test_the_documented_findings_are_those_of_the_code_in_its_order() -> None:
+    text = (ROOT / "docs/findings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z, ]+) \|", text, flags=re.M)
+    assert [code for code, _ in rows] == [str(code) for code in Code]
+    named = {verdict for _, verdicts in rows for verdict in verdicts.split(", ")}
+    assert named == {str(verdict) for verdict in Verdict}
+    assert "[docs/findings.md](docs/findings.md)" in README
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("jobs/examples/*.csv")), ids=lambda p: p.name)
+def test_each_shipped_table_is_read(path: Path) -> None:
+    entries, ignored = study.read(path.read_text(encoding="utf-8"), path.name)
+    assert entries and not ignored
+    assert path.name in README

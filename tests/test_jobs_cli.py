@@ -46,7 +46,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_report_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, jobs.report.command\n"
+        "import sys, jobs.explain, jobs.report.command\n"
         "sys.exit(', '.join({'torch', 'ray', 'transformers'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -119,3 +119,15 @@ def test_json_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
     shown = run("report", str(path), "--format", "json")
     assert json.loads(shown.stdout) == []
     assert shown.returncode == 0
+
+
+def test_gpu_types_are_compared_as_a_table_or_as_json_only(tmp_path: Path) -> None:
+    from bench import results
+
+    path = str(tmp_path / "rows.parquet")
+    results.write_merged(path, [], [])
+    refused = run("report", path, "--against", "T4", "--format", "csv")
+    assert refused.returncode == 2
+    assert "--against: with --format csv; allowed: table, json" in refused.stderr
+    absent = run("report", path, "--against", "T4")
+    assert "--against T4: no row of it is OK; there are none" in absent.stderr

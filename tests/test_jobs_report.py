@@ -17,6 +17,7 @@ from bench.records import (
     Outcome,
     Quality,
     Software,
+    TensorgapError,
     Timing,
     Weights,
     Workload,
@@ -240,3 +241,53 @@ def test_colour_is_only_for_a_terminal() -> None:
     lines = comparison.compare(the_first_study())
     assert "\x1b[" not in render.table(lines)
     assert "\x1b[" in render.table(lines, color=True)
+
+
+def test_each_gpu_type_is_compared_with_the_chosen_one() -> None:
+    v100 = replace(DEVICE, name="Tesla V100", gpu_type="V100", hostname="other", uuid="GPU-2")
+    rows = [
+        a_row("fp32", 12),
+        a_row("fp16", 6),
+        a_row("fp32", 4, cell=Cell("V100", "fp32"), device=v100, energy_mj=50.0),
+        a_row("bf16", 3, cell=Cell("V100", "bf16"), device=v100),
+    ]
+    (one,) = comparison.against(rows, "T4")
+    assert (one.gpu_type, one.chosen, one.precision, one.doubts) == ("V100", "T4", "fp32", ())
+    assert one.speedup and one.energy_ratio
+    assert one.speedup.value == pytest.approx(3, rel=0.05)
+    assert one.speedup.low < one.speedup.value < one.speedup.high
+    assert one.energy_ratio.value == pytest.approx(0.5)
+    assert "V100 against T4   gpt2 eager batch 1 x 128 tokens   fp32: 3.0" in render.against([one])
+    assert json.loads(render.against_json([one]))[0]["speedup"]["value"] == one.speedup.value
+
+
+def test_gpu_types_on_different_hosts_are_compared_with_that_doubt() -> None:
+    v100 = replace(DEVICE, name="Tesla V100", gpu_type="V100", cpu="EPYC")
+    rows = [a_row("fp32", 12), a_row("fp32", 4, cell=Cell("V100", "fp32"), device=v100)]
+    (one,) = comparison.against(rows, "T4")
+    assert one.doubts == ("compared with T4: device_cpu must agree: EPYC, Xeon",)
+    assert "doubt: compared with T4" in render.against([one])
+
+
+def test_a_chosen_type_without_rows_is_named() -> None:
+    with pytest.raises(TensorgapError, match="--against A100: no row of it is OK; there are T4"):
+        comparison.against([a_row("fp32", 12)], "A100")
+
+
+def test_several_comparisons_are_said_to_be_several() -> None:
+    rows = the_first_study()
+    assert comparison.intervals(comparison.compare(rows)) == 4
+    (note,) = [n for n in render.notes(comparison.compare(rows)) if "ratios are compared" in n]
+    assert note.startswith("4 ratios are compared, each with a 95 % interval of its own")
+    assert not [n for n in render.notes(comparison.compare(rows[:1])) if "ratios" in n]
+
+
+def test_intervals_that_hold_together_are_wider() -> None:
+    one = comparison.Ratio(1.1, 1.02, 1.18)
+    wide = comparison.together(one, 10)
+    assert wide.low < one.low < one.value < one.high < wide.high
+    assert comparison.together(one, 1) == one
+    assert comparison.together(comparison.Ratio(1.0, 1.0, 1.0), 10) == comparison.ITSELF
+    # An interval of a difference that reaches below 0 has no logarithm.
+    odd = comparison.Ratio(1.0, -0.5, 2.5)
+    assert comparison.together(odd, 10) == odd

@@ -7,6 +7,7 @@ import sys
 import click
 
 from bench import results, table
+from bench.records import TensorgapError
 from jobs import torn_parts
 from jobs.report import comparison, render
 
@@ -20,22 +21,36 @@ from jobs.report import comparison, render
     default="table",
     show_default=True,
 )
-def command(place: tuple[str, ...], form: str) -> None:
+@click.option(
+    "--against",
+    metavar="TYPE",
+    help="Compare each GPU type with this one instead, at each precision: as text or JSON.",
+)
+def command(place: tuple[str, ...], form: str, against: str | None) -> None:
     """Show the table of RESULTS: a Parquet file or a NAME/UTC-TIMESTAMP folder, one or more.
 
     A folder is read part by part, so that a sweep in work can be looked at. Each precision is
     compared with fp32 on the same GPU type; the interval is the 95 % interval of that ratio.
+    `tensorgap explain` says what the table means.
 
     \b
     tensorgap report results/local/20261124T120000Z
     tensorgap report results.parquet --format markdown > table.md
     tensorgap report results.parquet --format json | jq '.[].speedup'
+    tensorgap report results.parquet --against T4
     """
     rows = []
     for location in place:
         found, _, torn = results.read(location)
         torn_parts.report(torn, "its row is missing")
         rows.extend(found)
+    if against:
+        if form not in ("table", "json"):
+            raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
+        found_types = comparison.against(table.merge(rows), against)
+        one = render.against_json if form == "json" else render.against
+        click.echo(one(found_types))
+        return
     lines = comparison.compare(table.merge(rows))
     if not lines:
         click.echo("tensorgap: there are no rows yet", err=True)

@@ -1,15 +1,27 @@
-"""Rows compared: each precision against fp32 on the same GPU type, with the ratio's interval."""
+"""Rows compared, with each ratio's interval: precisions against fp32, GPU types against one.
+
+Each interval holds by itself at 95 %: of twenty, one misses its truth by chance. `together` widens
+one so that all of a number of them hold at once.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench import stats
-from bench.records import ENERGY_NOT_MEASURED, PRECISIONS, Measurement, Outcome, Workload
-from bench.stats import Difference, Ratio
+from bench.records import (
+    ENERGY_NOT_MEASURED,
+    PRECISIONS,
+    Measurement,
+    Outcome,
+    TensorgapError,
+    Workload,
+)
+from bench.stats import CONFIDENCE, Difference, Ratio
 
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
@@ -36,6 +48,8 @@ SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
     "device_uuid": lambda m: m.device and m.device.uuid,
     "device_hostname": lambda m: m.device and m.device.hostname,
 }
+# What two GPU types differ in by being two types.
+_BY_TYPE = ("device_name", "device_power_limit_w", "device_uuid", "device_hostname")
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,97 @@ def compare(rows: Iterable[Measurement]) -> list[Line]:
         for precision, replicates in by_precision.items():
             lines.append(_line(run, gpu_type, workload, precision, replicates, baseline))
     return lines
+
+
+@dataclass(frozen=True)
+class Against:
+    """One GPU type against a chosen one: the same run, workload and precision."""
+
+    run: str
+    workload: Workload
+    precision: str
+    gpu_type: str
+    chosen: str
+    speedup: Ratio | None  # above 1: faster than the chosen one
+    energy_ratio: Ratio | None  # below 1: thriftier
+    doubts: tuple[str, ...] = ()
+
+
+def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
+    """Each GPU type against the chosen one, in the order run, workload, precision, GPU type.
+
+    Raises TensorgapError where the chosen type has no row that is OK.
+    """
+    measured = sorted(_measured(list(rows)), key=_order)
+    if not any(m.cell.gpu_type == chosen for m in measured):
+        known = dict.fromkeys(m.cell.gpu_type for m in measured)
+        raise TensorgapError(
+            f"--against {chosen}: no row of it is OK; there are {', '.join(known) or 'none'}"
+        )
+    by_case: dict[tuple[str, Workload, str], dict[str, list[Measurement]]] = {}
+    for m in measured:
+        types = by_case.setdefault((m.run, m.workload, m.cell.precision), {})
+        types.setdefault(m.cell.gpu_type, []).append(m)
+    return [
+        Against(
+            run,
+            workload,
+            precision,
+            gpu_type,
+            chosen,
+            _speedup(ours, types[chosen]),
+            _energy_ratio(ours, types[chosen]),
+            tuple(
+                _differences(
+                    f"compared with {chosen}",
+                    ours,
+                    types[chosen],
+                    _BY_TYPE,
+                )
+            ),
+        )
+        for (run, workload, precision), types in by_case.items()
+        for gpu_type, ours in types.items()
+        if gpu_type != chosen and chosen in types
+    ]
+
+
+def together(ratio: Ratio, count: int) -> Ratio:
+    """The ratio's interval, widened so that `count` such intervals hold at once at 95 %.
+
+    Bonferroni's bound on the logarithm of the ratio, as if it were normal.
+
+    >>> together(Ratio(1.1, 1.05, 1.15), 1)
+    Ratio(value=1.1, low=1.05, high=1.15)
+    >>> wide = together(Ratio(1.1, 1.05, 1.15), 20)
+    >>> round(wide.low, 3), round(wide.high, 3)
+    (1.024, 1.178)
+    """
+    if count <= 1 or ratio.low <= 0:
+        return ratio
+    normal = statistics.NormalDist()
+    tail = (1 - CONFIDENCE) / 2
+    factor = normal.inv_cdf(1 - tail / count) / normal.inv_cdf(1 - tail)
+    below = (ratio.value / ratio.low) ** factor
+    above = (ratio.high / ratio.value) ** factor
+    if not (math.isfinite(below) and math.isfinite(above)):
+        return ratio
+    return Ratio(ratio.value, ratio.value / below, ratio.value * above)
+
+
+def intervals(lines: Iterable[Line]) -> int:
+    """How many ratios of a table have an interval, and so can miss their truth by chance."""
+    ratios = itertools.chain.from_iterable((line.speedup, line.energy_ratio) for line in lines)
+    return sum(ratio is not None and ratio.low < ratio.high for ratio in ratios)
+
+
+def must_agree(rows: Sequence[Measurement], others: Sequence[Measurement]) -> list[str]:
+    """The columns in which two sets of rows differ although they must agree, with the values."""
+    return [
+        f"{name}: {', '.join(sorted(values))}"
+        for name, value in MUST_AGREE.items()
+        if len(values := {str(value(m)) for m in (*rows, *others)}) > 1
+    ]
 
 
 def _line(
@@ -189,12 +294,17 @@ def _pooled(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _differences(
-    what: str, rows: Sequence[Measurement], others: Sequence[Measurement]
+    what: str,
+    rows: Sequence[Measurement],
+    others: Sequence[Measurement],
+    besides: Container[str] = (),
 ) -> list[str]:
     """The columns in which two sets of rows differ although they must, or should, agree."""
     found = []
     for columns, word in ((MUST_AGREE, "must"), (SHOULD_AGREE, "should")):
         for name, value in columns.items():
+            if name in besides:
+                continue
             values = {str(value(m)) for m in (*rows, *others)}
             if len(values) > 1:
                 found.append(f"{what}: {name} {word} agree: {', '.join(sorted(values))}")

@@ -1,4 +1,4 @@
-"""The table of the first study, with what it lacked: intervals, reasons and doubts."""
+"""The table of the first study, with what it lacked: intervals, reasons, doubts, and findings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from typing import Any
 from bench.records import Outcome
 from bench.stats import Ratio
 from jobs.report import perplexity
-from jobs.report.comparison import Line
+from jobs.report.comparison import Against, Line, intervals
+from jobs.report.finding import Finding, Verdict
+from jobs.report.words import NOTHING
+from jobs.report.words import number as _number
 
+_VERDICT_STYLES = {
+    Verdict.REJECT: "red",
+    Verdict.FIX: "yellow",
+    Verdict.CANNOT_TELL: "cyan",
+    Verdict.ACCEPT: "green",
+}
 HEADINGS = (
     "format",
     "latency",
@@ -26,7 +35,6 @@ HEADINGS = (
     "perplexity",
     "size",
 )
-NOTHING = "-"
 
 
 def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
@@ -87,6 +95,82 @@ def to_json(lines: Sequence[Line]) -> str:
     return json.dumps([_finite(_flat(line)) for line in lines], indent=2)
 
 
+def findings(
+    found: Sequence[Finding], matrix: str | None, width: int = 100, color: bool = False
+) -> str:
+    """Text for a terminal: how many of each verdict, then each finding, then the matrix to run."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=color, highlight=False)
+    counts = [(verdict, sum(f.verdict == verdict for f in found)) for verdict in Verdict]
+    console.print(Text(", ".join(f"{count} {verdict}" for verdict, count in counts if count)))
+    for number, finding in enumerate(found, start=1):
+        style = _VERDICT_STYLES[finding.verdict]
+        heading = Text(f"\n{number}. {finding.verdict.upper()}  ", style=f"bold {style}")
+        heading.append(f"{finding.code}  ({', '.join(finding.precisions)})", style="bold")
+        console.print(heading)
+        console.print(Padding(Text(finding.subject, style="dim"), (0, 0, 0, 3)))
+        console.print(Padding(Text(finding.cause), (0, 0, 0, 3)))
+        for name, texts in _sections(finding):
+            for index, text in enumerate(texts):
+                # Wrapped beside its word, so that the words stand in a column of their own.
+                wrapped = Text(text).wrap(console, width - 16)
+                for number_of_line, line in enumerate(wrapped):
+                    word = name if index == number_of_line == 0 else ""
+                    bullet = "-" if number_of_line == 0 else " "
+                    console.print(Text(f"   {word:<9}{bullet} ") + line)
+    if matrix:
+        console.print(Text("\nThe matrix to run next:\n", style="bold"))
+        console.print(Text(matrix, no_wrap=True, overflow="ignore"), soft_wrap=True)
+    return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def findings_json(found: Sequence[Finding], matrix: str | None, assumed: Sequence[str]) -> str:
+    """An object with the findings, the matrix as TOML (or null), and what was assumed."""
+    records = [dataclasses.asdict(finding) for finding in found]
+    return json.dumps(
+        {"findings": records, "next_matrix": matrix, "assumed": list(assumed)}, indent=2
+    )
+
+
+def against(found: Sequence[Against]) -> str:
+    """GPU types against a chosen one, as lines of text."""
+    texts = []
+    for one in found:
+        texts.append(
+            f"{one.gpu_type} against {one.chosen}   {one.workload}   {one.precision}:"
+            f" {_ratio(one.speedup)} as fast, {_ratio(one.energy_ratio)} the energy"
+        )
+        texts.extend(f"  doubt: {doubt}" for doubt in one.doubts)
+    if len(found) > 1:
+        texts.append(_several(sum(bool(o.speedup) + bool(o.energy_ratio) for o in found)))
+    return "\n".join(texts)
+
+
+def against_json(found: Sequence[Against]) -> str:
+    """The same as a list of objects; a ratio has value, low and high."""
+    return json.dumps([dataclasses.asdict(one) for one in found], indent=2)
+
+
+def _several(count: int) -> str:
+    return (
+        f"{count} ratios are compared, each with a 95 % interval of its own: one of twenty such"
+        " intervals misses its truth by chance"
+    )
+
+
+def _sections(finding: Finding) -> list[tuple[str, Sequence[str]]]:
+    return [
+        ("because", finding.evidence),
+        ("expected", finding.expected),
+        ("missing", finding.missing),
+        ("do", finding.actions),
+    ]
+
+
 def remarks(group: Sequence[Line]) -> list[str]:
     """What a reader must know beside the rows of one table."""
     texts = []
@@ -112,6 +196,8 @@ def notes(lines: Sequence[Line]) -> list[str]:
             "the intervals hold within one process per cell; sampling.replicates shows how"
             " processes differ"
         )
+    if (count := intervals(lines)) > 1:
+        texts.append(_several(count))
     return texts
 
 
@@ -139,20 +225,6 @@ def _cells(line: Line) -> list[str]:
         _perplexity(line),
         _number(line.size_mb, " MB"),
     ]
-
-
-def _number(value: float | None, unit: str = "", digits: int = 3) -> str:
-    """A number with so many significant digits, without an exponent.
-
-    >>> _number(0.01234), _number(11.72, " ms"), _number(580.4), _number(12345.6), _number(None)
-    ('0.0123', '11.7 ms', '580', '12346', '-')
-    """
-    if value is None:
-        return NOTHING
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}{unit}"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{places}f}{unit}"
 
 
 def _ratio(ratio: Ratio | None) -> str:

@@ -1,0 +1,67 @@
+"""The matrix to run next: what would settle what the findings leave open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from bench.records import AUTO, CPU, PRECISIONS
+from jobs.report.cases import Group
+from jobs.report.finding import Code, Finding, Verdict
+
+_GPT2 = ("gpt2", "openai-community/gpt2")
+_LARGER = 8  # times the batch: flat latency up to there means launch-bound
+_MOST = 65_536  # of a matrix
+
+
+def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | None:
+    """A matrix as TOML, ready to save and run; None where nothing is open."""
+    open_codes = {f.code for f in findings if f.verdict != Verdict.ACCEPT}
+    if not groups or not open_codes:
+        return None
+    types = list(dict.fromkeys(group.gpu_type or AUTO for group in groups))
+    on_gpu = [group for group in groups if group.gpu_type != CPU]
+    why_auto = ""
+    if any(group.plain for group in on_gpu) and Code.GPU_DOUBTFUL in open_codes:
+        types = [AUTO, *([CPU] if CPU in types else [])]
+        why_auto = " # whatever the GPU is, the rows will name it"
+    found = {case.precision for group in groups for case in group.cases}
+    found |= {"fp32", "fp16"} if on_gpu else {"fp32"}
+    precisions = [precision for precision in PRECISIONS if precision in found]
+    lines = [
+        "# What the findings leave open. Save as next.toml, then: tensorgap sweep next.toml",
+        "[cells]",
+        f"gpu_types = {json.dumps(types)}{why_auto}",
+        f"precisions = {json.dumps(precisions)}",
+    ]
+    by_model: dict[tuple[str, int, int], list[Group]] = {}
+    for group in groups:
+        workload = group.workload
+        key = (workload.model, workload.prompt_tokens, workload.new_tokens)
+        by_model.setdefault(key, []).append(group)
+    for (model, prompt_tokens, new_tokens), members in by_model.items():
+        batches = sorted({group.workload.batch_size for group in members})
+        if batches[-1] < 2 * batches[0]:
+            batches.append(min(_LARGER * batches[0], _MOST))
+        lines += ["", "[[workloads]]", f"model = {json.dumps(model)}"]
+        if any(group.gpu_type != CPU for group in members):
+            lines.append('engine = ["eager", "graph"] # the same kernels with and without launches')
+        lines.append(f"batch_size = {json.dumps(sorted(set(batches)))}")
+        lines.append(f"prompt_tokens = {prompt_tokens}")
+        if new_tokens:
+            lines.append(f"new_tokens = {new_tokens}")
+    lines += [
+        "",
+        "[sampling]",
+        "replicates = 5 # fresh processes: without them no interval",
+        'energy = "certified" # windows from tick to tick, idle power before and after',
+    ]
+    if any(model in _GPT2 for model, _, _ in by_model):
+        lines += [
+            "",
+            "[quality]",
+            'text = "wikitext-2"',
+            "context = 128",
+            "stride = 128 # 59.69 is published for fp32 with these windows",
+        ]
+    return "\n".join(lines) + "\n"

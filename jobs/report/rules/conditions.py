@@ -1,0 +1,173 @@
+"""What surrounded the rows: a GPU held down, shared or capped; what else differed; noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jobs.report import comparison
+from jobs.report.cases import Case, Group
+from jobs.report.finding import Code, Finding, Verdict
+from jobs.report.words import listed, number
+
+# NVML's reasons that mean less than full clocks: software power cap, hardware slowdown, software
+# and hardware thermal slowdown, power brake.
+_SLOWED = {
+    0x4: "power limit",
+    0x8: "hardware slowdown",
+    0x20: "heat (software)",
+    0x40: "heat (hardware)",
+    0x80: "power brake",
+}
+_HELD_DOWN_S = 0.1
+_CLOCK_SHARE = 0.75  # nvbench discards samples below this share of the usual clock
+_CAP_SHARE = 0.98
+_QUIET_SHARE = 0.1  # of the host's CPU time that others may take
+
+
+def gpu_held_down(group: Group) -> Iterator[Finding]:
+    """Clocks below what the GPU can hold make another GPU of it."""
+    precisions, evidence = [], []
+    for case in group.cases:
+        why = []
+        for found in (m.conditions for m in case.rows if m.conditions):
+            if (found.held_down_s or 0.0) > _HELD_DOWN_S:
+                why.append(f"clocks held down for {number(found.held_down_s, ' s')}")
+            bits = found.clocks_event_reasons or 0
+            why.extend(f"reason: {word}" for bit, word in _SLOWED.items() if bits & bit)
+        for m in case.rows:
+            top = m.device.max_sm_mhz if m.device else None
+            clock = m.conditions.sm_mhz_after if m.conditions else None
+            if top and clock and clock < _CLOCK_SHARE * top:
+                why.append(f"SM clock {clock:g} of {top:g} MHz under load")
+        if why:
+            precisions.append(case.precision)
+            evidence.append(f"{case.precision}: {'; '.join(dict.fromkeys(why))}")
+    if evidence:
+        yield Finding(
+            Code.GPU_HELD_DOWN,
+            Verdict.FIX,
+            group.title,
+            tuple(precisions),
+            "The GPU was held below its clocks, so that times and energies are not the type's own.",
+            evidence=tuple(evidence),
+            actions=(
+                "Cool it, or lock a clock that it can hold: nvidia-smi --lock-gpu-clocks.",
+                "Measure again; compare only rows at the same clock.",
+            ),
+        )
+
+
+def gpu_shared(group: Group) -> Iterator[Finding]:
+    """Others who compute at the same time are in every number."""
+    sharers = {case.precision: why for case in group.cases if (why := shared_with(case))}
+    if sharers:
+        yield Finding(
+            Code.GPU_SHARED,
+            Verdict.FIX,
+            group.title,
+            tuple(sharers),
+            "The device was shared while it was measured.",
+            evidence=tuple(f"{precision}: {'; '.join(why)}" for precision, why in sharers.items()),
+            actions=("Measure again with the device and its host to yourself.",),
+        )
+
+
+def shared_with(case: Case) -> list[str]:
+    """Who shared the device with a case."""
+    why = []
+    for m in case.rows:
+        if m.conditions and m.conditions.other_processes:
+            why.append(f"{m.conditions.other_processes} other processes on the GPU")
+        if m.device and m.device.mig:
+            why.append("a MIG slice")
+        if m.device and m.device.vgpu:
+            why.append("a virtual GPU")
+        share = m.conditions.other_cpu_share if m.conditions else None
+        if share is not None and share > _QUIET_SHARE:
+            why.append(f"others took {share:.0%} of the host's CPU time")
+    return list(dict.fromkeys(why))
+
+
+def gpu_capped(group: Group) -> Iterator[Finding]:
+    """A power limit below the vendor's."""
+    capped = {
+        (m.device.power_limit_w, m.device.default_power_limit_w)
+        for case in group.cases
+        for m in case.rows
+        if m.device
+        and m.device.power_limit_w
+        and m.device.default_power_limit_w
+        and m.device.power_limit_w < _CAP_SHARE * m.device.default_power_limit_w
+    }
+    if capped:
+        yield Finding(
+            Code.GPU_CAPPED,
+            Verdict.FIX,
+            group.title,
+            tuple(case.precision for case in group.cases),
+            "The power limit is below the vendor's: under full load this is a slower GPU.",
+            evidence=tuple(
+                f"limit {limit:g} W; the vendor's is {default:g} W" for limit, default in capped
+            ),
+            actions=("Say so beside the numbers, or set the vendor's: nvidia-smi --power-limit.",),
+        )
+
+
+def confounded(group: Group) -> Iterator[Finding]:
+    """Two rows that differ in more than the precision say nothing of the precision."""
+    differing: dict[str, list[str]] = {}
+    for case, base in group.pairs():
+        for difference in comparison.must_agree(case.rows, base.rows):
+            differing.setdefault(difference, []).append(case.precision)
+    for case in group.cases:
+        for difference in comparison.must_agree(case.rows, case.rows):
+            differing.setdefault(f"between replicates: {difference}", []).append(case.precision)
+    if differing:
+        precisions = dict.fromkeys(p for every in differing.values() for p in every)
+        yield Finding(
+            Code.CONFOUNDED,
+            Verdict.FIX,
+            group.title,
+            tuple(precisions),
+            f"{listed(precisions)} and fp32 differ in more than the precision: their ratio has"
+            " several causes.",
+            evidence=tuple(differing),
+            actions=("Measure both in one sweep, on the same GPU, host and versions.",),
+        )
+
+
+def noise_hides_effect(group: Group, family: int) -> Iterator[Finding]:
+    """An interval that contains 1 decides nothing.
+
+    Args:
+        group: To look at.
+        family: How many intervals the whole table has.
+    """
+    for case, _ in group.pairs():
+        evidence = []
+        for what, ratio in (
+            ("speedup", case.line.speedup),
+            ("energy ratio", case.line.energy_ratio),
+        ):
+            if ratio is None or not ratio.low < ratio.high:
+                continue
+            shown = f"{what} {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+            wide = comparison.together(ratio, family)
+            if ratio.low <= 1 <= ratio.high:
+                evidence.append(f"{shown}: it contains 1")
+            elif wide.low <= 1 <= wide.high:
+                evidence.append(
+                    f"{shown}: alone it excludes 1; among {family} ratios it must be"
+                    f" [{wide.low:.3f}, {wide.high:.3f}], which contains 1"
+                )
+        if evidence:
+            yield Finding(
+                Code.NOISE_HIDES_EFFECT,
+                Verdict.CANNOT_TELL,
+                group.title,
+                (case.precision,),
+                f"Noise is larger than the effect of {case.precision}.",
+                evidence=tuple(evidence),
+                missing=("more fresh processes",),
+                actions=("Raise sampling.replicates; call it no difference until then.",),
+            )

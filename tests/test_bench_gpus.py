@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bench import gpus
+from bench.gpus import GPUS, Gpu
+
+ABOUT = ("name", "gpu_type", "marks", "sources")
+DRIVER_NAMES = {
+    "P100-PCIE": "Tesla P100-PCIE-16GB",
+    "P100-SXM2": "Tesla P100-SXM2-16GB",
+    "P40": "Tesla P40",
+    "V100-PCIE": "Tesla V100-PCIE-32GB",
+    "V100-SXM2": "Tesla V100-SXM2-16GB",
+    "T4": "Tesla T4",
+    "A10G": "NVIDIA A10G",
+    "A100-PCIE-40GB": "NVIDIA A100-PCIE-40GB",
+    "A100-PCIE-80GB": "NVIDIA A100 80GB PCIe",
+    "A100-SXM-40GB": "NVIDIA A100-SXM4-40GB",
+    "A100-SXM-80GB": "NVIDIA A100-SXM4-80GB",
+    "L4": "NVIDIA L4",
+    "H100-PCIE": "NVIDIA H100 PCIe",
+    "H100-SXM": "NVIDIA H100 80GB HBM3",
+    "H200": "NVIDIA H200",
+    "B200": "NVIDIA B200",
+}
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_every_value_has_a_source_and_every_source_a_value(gpu: Gpu) -> None:
+    names = {f.name for f in dataclasses.fields(gpu)} - set(ABOUT)
+    for name in names:
+        assert gpu.source(name)
+    assert set(gpu.sources) - {""} <= {name for name in names if getattr(gpu, name) is not None}
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_the_facts_of_a_board_agree_with_each_other(gpu: Gpu) -> None:
+    assert 0 < gpu.idle_w[0] <= gpu.idle_w[1] < gpu.tdp_w
+    # NVML counts energy from Volta on, which is also the first with Tensor Cores.
+    assert gpu.energy_counter == (gpu.capability >= (7, 0)) == (gpu.tensor_cores is not None)
+    assert (gpu.fp16_tensor_tflops is not None) == (gpu.tensor_cores is not None)
+    assert (gpu.bf16_tensor_tflops is not None) == (gpu.capability >= (8, 0))
+    assert (gpu.tf32_tensor_tflops is not None) == (gpu.capability >= (8, 0))
+    for precision in ("fp32", "fp16", "bf16", "mixed"):
+        peak = gpus.peak_tflops(gpu, precision)
+        assert peak is not None
+        assert gpu.fp32_tflops <= peak <= gpus.hardware_peak_tflops(gpu, precision)
+
+
+def test_the_driver_s_name_tells_the_board() -> None:
+    assert {gpu.name for gpu in GPUS} == set(DRIVER_NAMES)
+    for gpu in GPUS:
+        assert gpus.boards(gpu.gpu_type, DRIVER_NAMES[gpu.name]) == (gpu,)
+
+
+def test_all_boards_of_a_type_have_one_capability() -> None:
+    for name, capability in gpus.COMPUTE_CAPABILITY.items():
+        assert {gpu.capability for gpu in gpus.named(name)} == {capability}
+
+
+def test_a_foreign_type_has_no_facts() -> None:
+    assert gpus.boards("RTX4090", "NVIDIA GeForce RTX 4090") == ()
+
+
+def test_legacy_types_name_their_last_torch_and_driver() -> None:
+    legacy = {gpu.gpu_type for gpu in GPUS if gpus.last_torch(gpu.capability)}
+    assert legacy == {"P100", "P40", "V100"}
+    assert {gpus.last_driver(gpus.COMPUTE_CAPABILITY[name]) for name in legacy} == {"R580"}
+    assert gpus.last_driver((7, 5)) is None
+    assert set(gpus.SENSOR_ERROR) <= set(gpus.COMPUTE_CAPABILITY)
+
+
+@pytest.mark.parametrize(
+    ("precision", "board", "kind", "peak"),
+    [
+        ("fp16", "P100-PCIE", "storage only", 9.3),  # not 18.7: PyTorch computes in float32
+        ("mixed", "P40", "storage only", 11.8),
+        ("bf16", "V100-SXM2", "emulated", 15.7),
+        ("tf32", "T4", "absent", None),
+        ("fp16", "T4", "tensor cores", 65),
+        ("tf32", "A100-SXM-40GB", "tensor cores", 156),
+        ("fp32", "H200", "native", 67),
+    ],
+)
+def test_what_a_precision_really_is(
+    precision: str, board: str, kind: str, peak: float | None
+) -> None:
+    (gpu,) = gpus.named(board)
+    found = gpus.arithmetic(precision, gpu.capability)
+    assert found.kind == kind
+    assert found.text and found.source
+    assert gpus.peak_tflops(gpu, precision) == peak

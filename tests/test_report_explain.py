@@ -1,0 +1,266 @@
+"""`tensorgap explain`, and the first study, each sentence of which gets an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import simulated
+
+from bench import matrix, results, table
+from jobs.cli import main
+from jobs.report.finding import Code
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDY = "jobs/examples/first_study.csv"
+EXPECTED = "jobs/examples/first_study_expected.csv"
+
+# What the author of the first study asked, guessed, proposed or expected; the finding that answers
+# it; words of the answer; and the GPU that must be told for it.
+ANSWERS: tuple[tuple[str, Code, str, str | None], ...] = (
+    # "Mixed Precision is SLOWER": wrong guesses and right ones.
+    ("this is physically impossible", Code.MIXED_SLOWER, "possible, and no fault of physics", None),
+    ("mixed 0.87x", Code.MIXED_SLOWER, "mixed at 0.87x the speed of fp32", None),
+    ("uses MORE energy than FP32", Code.MIXED_SLOWER, "its energy is 1.09x that of fp32", None),
+    ("your GPU might be a P100", Code.GPU_DOUBTFUL, "T4, V100 and L4 fit best", None),
+    ("your GPU might be a P100", Code.GPU_DOUBTFUL, "A P100 is doubtful", "P100"),
+    ("your GPU might be a P100", Code.GPU_DOUBTFUL, "The numbers fit a T4", "T4"),
+    ("your GPU might be a P100", Code.GPU_DOUBTFUL, "this is a hint, no proof", None),
+    ("P100 has native FP16 units", Code.PRECISION_STORAGE_ONLY, "float32 arithmetic", "P100"),
+    ("P100 has no Tensor Cores", Code.MIXED_SLOWER, "no Tensor Cores on a P100", "P100"),
+    ("T4 has Tensor Cores", Code.MIXED_SLOWER, "Tensor Cores can save no more than", "T4"),
+    ("check your GPU", Code.GPU_DOUBTFUL, "nvidia-smi --query-gpu=name,compute_cap", None),
+    ("autocast overhead: casting", Code.MIXED_SLOWER, "146 to 158 cast kernels", None),
+    ("autocast overhead: casting", Code.MIXED_SLOWER, "read and write about 0.8 GB", None),
+    ("autocast overhead: casting", Code.MIXED_SLOWER, "P100 1.5 ms", "P100"),
+    ("autocast overhead: casting", Code.MIXED_SLOWER, "T4 3.4 ms", "T4"),
+    ("gradient accumulation", Code.MIXED_OPTIONS, "Gradients and loss scaling play no part", None),
+    ("mixed is for training", Code.MIXED_OPTIONS, "Not: it is for training only", None),
+    # The three options.
+    ("option 1: remove mixed", Code.MIXED_OPTIONS, "leave mixed out: yes", None),
+    ("option 2: document it", Code.MIXED_OPTIONS, "document it: yes", None),
+    ("option 3: another GPU", Code.MIXED_OPTIONS, "Tensor Cores alone do not make mixed win", None),
+    ("option 3: another GPU", Code.MIXED_OPTIONS, "has Tensor Cores already", "T4"),
+    # The expected results.
+    ("P100 FP16 1.13x", Code.PRECISION_STORAGE_ONLY, "1.13x, inside 1 to 1.3x", "P100"),
+    ("P100 FP16 370 mJ", Code.EXPECTATION, "fp16 energy: expected 370 mJ, found 370 mJ", "P100"),
+    ("V100 FP32 12 ms, 600 mJ", Code.EXPECTATION, "expected 12.0 ms and 600 mJ", None),
+    ("V100 2.0x", Code.EXPECTATION, "V100: a gain of 2.0x was expected", None),
+    ("V100 2.0x", Code.EXPECTATION, "1.12x was published", None),
+    ("A100 2.0x", Code.EXPECTATION, "A100: a gain of 2.0x was expected", None),
+    ("mixed about 6 ms, 300 mJ", Code.EXPECTATION, "mixed: expected 6.00 ms and 300 mJ", None),
+    ("2x size: 498 -> 249 MB", Code.EFFECT, "124.44 M weights x 2 bytes = 249 MB, as found", None),
+    # "FP16 results are good".
+    ("1.13x speedup", Code.EFFECT, "fp16 is 1.13x as fast as fp32", None),
+    ("1.57x energy reduction", Code.EFFECT, "needs 1.57x less energy", None),
+    ("good correlation with speedup", Code.EFFECT, "1.13x by time, 1.39x by power", None),
+    ("96 samples/s", Code.EFFECT, "96.2 prompts/s; 96.0 found: they agree", None),
+    ("quality preserved (217)", Code.PERPLEXITY_TOO_COARSE, "neither equal nor different", None),
+    ("real energy savings", Code.ENERGY_METHOD_UNKNOWN, "how often it was read", None),
+    ("real energy savings", Code.ENERGY_METHOD_UNKNOWN, "no energy counter on a P100", "P100"),
+    ("real energy savings", Code.ENERGY_METHOD_UNKNOWN, "an energy counter on a T4", "T4"),
+    # "Why not 2x?"
+    ("norm and GeLU not faster", Code.GAIN_BELOW_HARDWARE, "are no reason by themselves", None),
+    ("1.1-1.3x is realistic", Code.GAIN_BELOW_HARDWARE, "P100: 1 to 1.3x", None),
+    ("1.1-1.3x is realistic", Code.GAIN_BELOW_HARDWARE, "where the peaks allow 8.0x", "T4"),
+    ("(nobody asked) launches", Code.LAUNCH_BOUND, "mean power = energy / latency = 35.6", None),
+    ("(nobody asked) launches", Code.LAUNCH_BOUND, "P100-PCIE (23 to 33 W idle", None),
+    ("(nobody asked) launches", Code.LAUNCH_BOUND, "3% of the limit above idle", "P100"),
+    ("(nobody asked) launches", Code.LAUNCH_BOUND, "14 times the floor", "T4"),
+    # "Perplexity check".
+    ("217 seems high", Code.PERPLEXITY_OUT_OF_RANGE, "is not GPT-2 small's", None),
+    ("128 token limit", Code.PERPLEXITY_OUT_OF_RANGE, "128 tokens does not explain it", None),
+    ("128 token limit", Code.PERPLEXITY_OUT_OF_RANGE, "it allows 41 to 66", None),
+    ("unusual sequences", Code.PERPLEXITY_OUT_OF_RANGE, "short headings are hard", None),
+    ("formula on average loss", Code.PERPLEXITY_OUT_OF_RANGE, "take exp at the end", None),
+    ("expected test 30-40", Code.PERPLEXITY_OUT_OF_RANGE, "29.94 at 1024/1024", None),
+    ("avg_loss 5.4 is okay", Code.PERPLEXITY_OUT_OF_RANGE, "+1.29 nats per token", None),
+    ("217 and 217 and 218", Code.PERPLEXITY_OUT_OF_RANGE, "it is the protocol, not the prec", None),
+    ("which mistake", Code.PERPLEXITY_OUT_OF_RANGE, "546.62 (published)", None),
+    ("which mistake", Code.PERPLEXITY_OUT_OF_RANGE, "6.5 to 7.0 nats per pad", None),
+)
+VERDICTS = {
+    Code.EFFECT: "accept",
+    Code.MIXED_SLOWER: "accept",
+    Code.PERPLEXITY_OUT_OF_RANGE: "reject",
+    Code.ENERGY_METHOD_UNKNOWN: "cannot tell",
+    Code.LAUNCH_BOUND: "cannot tell",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+def explain(*arguments: str, stdin: str = "") -> Shown:
+    """The command in this process: a process of its own takes a second to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        pytest.raises(SystemExit) as left,
+    ):
+        main(["explain", *arguments])
+    return Shown(left.value.code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def explained() -> dict[str | None, dict[str, Any]]:
+    """The findings of the first study, by the GPU that was told."""
+    found = {}
+    for gpu in (None, "P100", "T4"):
+        options = ["--gpu", gpu] if gpu else []
+        shown = explain(STUDY, *options, "--expected", EXPECTED, "--format", "json")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        found[gpu] = json.loads(shown.stdout)
+    return found
+
+
+def text_of(finding: dict[str, Any]) -> str:
+    parts = [finding["cause"]]
+    for name in ("evidence", "expected", "missing", "actions"):
+        parts.extend(finding[name])
+    return " | ".join(parts)
+
+
+@pytest.mark.parametrize(("sentence", "code", "words", "gpu"), ANSWERS)
+def test_each_sentence_of_the_first_study_gets_an_answer(
+    explained: dict[str | None, dict[str, Any]],
+    sentence: str,
+    code: Code,
+    words: str,
+    gpu: str | None,
+) -> None:
+    answers = [text_of(f) for f in explained[gpu]["findings"] if f["code"] == code]
+    assert any(words in answer for answer in answers), (sentence, answers)
+
+
+@pytest.mark.parametrize("gpu", [None, "P100", "T4"])
+def test_the_verdicts_on_the_first_study(
+    explained: dict[str | None, dict[str, Any]], gpu: str | None
+) -> None:
+    found = {f["code"]: f["verdict"] for f in explained[gpu]["findings"]}
+    assert {code: found[code] for code in VERDICTS} == VERDICTS
+    assert (Code.PRECISION_STORAGE_ONLY in found) == (gpu == "P100")
+
+
+def test_the_matrix_to_run_next_is_a_matrix(
+    explained: dict[str | None, dict[str, Any]],
+) -> None:
+    for shown in explained.values():
+        found = matrix.parse(shown["next_matrix"], "next.toml", "next")
+        assert {w.engine for w in found.workloads} == {"eager", "graph"}
+        assert {w.batch_size for w in found.workloads} == {1, 8}
+        assert (found.quality.text, found.quality.context) == ("wikitext-2", 128)
+        assert found.sampling.replicates == 5
+    # Whether it was a P100 is in doubt; whether it was a T4 is not.
+    assert 'gpu_types = ["auto"]' in explained["P100"]["next_matrix"]
+    assert 'gpu_types = ["T4"]' in explained["T4"]["next_matrix"]
+
+
+def test_explain_needs_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'ray', 'transformers', 'datasets'): sys.modules[name] = None\n"
+        f"from jobs.cli import main\nmain(['explain', {STUDY!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Assumed where the table does not say: gpt2, eager, batch 1")
+    assert lines[1] == "1 reject, 1 fix, 5 cannot tell, 2 accept"
+    assert "1. REJECT  perplexity-out-of-range  (fp32, fp16, mixed)" in lines
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in done.stdout
+
+
+def test_the_output_in_the_readme_is_what_the_command_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [b for b in readme.split("```\n") if "1. REJECT  perplexity-out-of-range" in b]
+    assert block in explain(STUDY).stdout
+
+
+def test_several_gpus_and_standard_input() -> None:
+    text = "precision,latency_ms\nfp32,11.7\nfp16,10.4\n"
+    shown = explain("-", "--gpu", "P100", "--gpu", "t4", "--format", "json", stdin=text)
+    assert shown.returncode == 0
+    subjects = {f["subject"].split()[0] for f in json.loads(shown.stdout)["findings"]}
+    assert subjects == {"P100", "t4"}
+
+
+def test_an_observed_perplexity_stands_instead_of_results() -> None:
+    shown = explain("--observed-perplexity", "217")
+    assert shown.returncode == 0
+    assert "the context does not explain it" in shown.stdout
+    refused = explain("--observed-perplexity", "217", STUDY)
+    assert refused.returncode == 2
+    assert "stands instead of RESULTS" in refused.stderr
+
+
+def test_without_fp16_mixed_cannot_be_left_out_yet() -> None:
+    shown = explain("-", stdin="precision,latency_ms\nfp32,11.7\nmixed,13.5\n")
+    assert "leave mixed out: not yet" in shown.stdout
+    assert "Measure fp16 beside it." in shown.stdout
+
+
+def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
+    measured = simulated.rows("T4", ("fp32", "fp16", "mixed"), launch_us=34.0)
+    path = str(tmp_path / "rows.parquet")
+    results.write_merged(path, measured, [table.Source("simulated", "", "0.1.0", None)])
+    shown = explain(path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Assumed" not in shown.stdout
+    assert "REJECT  simulated" in shown.stdout
+    assert "launches and gaps between kernels" in shown.stdout
+    text = shown.stdout.partition("The matrix to run next:")[2]
+    assert matrix.parse(text, "next.toml", "next").gpu_types == ("T4",)
+    refused = explain(path, "--gpu", "T4")
+    assert refused.returncode == 2
+    assert "every row names its GPU; leave --gpu out" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["absent.csv"], "absent.csv: cannot be read: No such file"),
+        (["absent.parquet"], "there is no such file or folder"),
+        ([STUDY, "--gpu", "Z9"], "--gpu Z9: unknown type; allowed: P100"),
+        ([STUDY, "--expected", "absent.csv"], "absent.csv: cannot be read"),
+        (["README.md"], "README.md"),
+        ([], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], words: str) -> None:
+    shown = explain(*arguments)
+    assert shown.returncode == 2
+    assert words in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("precision,latency_ms,mood\n")
+    shown = explain(str(tmp_path / "empty.csv"), "--format", "json")
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)["findings"] == []
+    assert "no row that is OK" in shown.stderr
+    assert "nobody reads the columns mood" in shown.stderr
+
+
+def test_output_can_be_piped_into_a_reader_that_stops() -> None:
+    command = f"{sys.executable} -m jobs explain {STUDY} | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("Assumed")
+    assert done.stderr == ""

@@ -1,0 +1,403 @@
+"""Each rule fires where it must and only there; healthy rows are never called wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+
+import examples  # noqa: F401  # the profile of hypothesis
+import hypothesis.strategies as st
+import pytest
+import simulated
+from hypothesis import given, settings
+from simulated import changed, row, rows, slower
+
+from bench import gpus, matrix
+from bench.records import Measurement
+from bench.stats import Difference, Ratio
+from jobs.report import cases, findings, proposal, render, study
+from jobs.report.finding import Code, Finding, Verdict
+from jobs.report.rules import conditions, quality
+
+BOARDS = ("P100-PCIE", "V100-SXM2", "T4", "A100-SXM-40GB")
+Rows = Sequence[Measurement]
+
+
+def found(measured: Rows, code: Code) -> list[Finding]:
+    return [f for f in findings.find(cases.of_rows(measured)) if f.code == code]
+
+
+def of_csv(text: str, gpu: str | None = None) -> list[Finding]:
+    entries, _ = study.read(text, "test.csv")
+    return findings.find(study.groups(entries, gpu))
+
+
+def real(measured: Rows) -> list[Measurement]:
+    """The rows as if they were not simulated."""
+    return [changed(m, "device", simulated=False) for m in measured]
+
+
+def edit(
+    measured: Rows, change: Callable[[Measurement], Measurement], precision: str = "fp16"
+) -> list[Measurement]:
+    return [change(m) if m.cell.precision == precision else m for m in measured]
+
+
+T4 = rows("T4")
+V100 = rows("V100-SXM2")
+HOST_BOUND = rows("V100-SXM2", launch_us=34.0)
+BATCHED = rows("V100-SXM2", batch_size=16, efficiency=0.6)
+
+# code: (rows on which it fires, rows on which it must not).
+ROWS: dict[Code, tuple[Rows, Rows]] = {
+    Code.LATENCY_BELOW_FLOOR: (edit(T4, lambda m: slower(m, 0.1)), T4),
+    Code.POWER_ABOVE_LIMIT: (edit(T4, lambda m: changed(m, "energy", mean_w=90.0)), T4),
+    Code.POWER_BELOW_IDLE: (edit(T4, lambda m: changed(m, "energy", mean_w=20.0)), T4),
+    Code.PERPLEXITY_BELOW_FLOOR: (
+        edit(T4, lambda m: changed(m, "quality", floor_perplexity=60.0)),
+        edit(T4, lambda m: changed(m, "quality", floor_perplexity=59.0)),
+    ),
+    Code.PERPLEXITY_OUT_OF_RANGE: (edit(T4, lambda m: changed(m, "quality", perplexity=217.0)), T4),
+    Code.FP32_ON_TENSOR_CORES: (
+        edit(rows("A100-SXM-40GB"), lambda m: changed(m, "kernels", tensor_cores="yes"), "fp32"),
+        rows("A100-SXM-40GB"),
+    ),
+    Code.SIMULATED: (T4, real(T4)),
+    Code.THROUGHPUT_CONTRADICTS_LATENCY: (
+        edit(T4, lambda m: changed(m, "timing", throughput_samples_per_s=2000.0)),
+        T4,
+    ),
+    Code.GPU_HELD_DOWN: (edit(T4, lambda m: changed(m, "conditions", held_down_s=2.0)), T4),
+    Code.GPU_SHARED: (edit(T4, lambda m: changed(m, "conditions", other_processes=1)), T4),
+    Code.GPU_CAPPED: ([changed(m, "device", power_limit_w=50.0) for m in T4], T4),
+    Code.CONFOUNDED: (edit(T4, lambda m: changed(m, "software", torch="2.9.0")), T4),
+    Code.TENSOR_CORES_UNUSED: (
+        edit(T4, lambda m: changed(m, "kernels", tensor_cores="no")),
+        [*T4, *rows("P100-PCIE")],
+    ),
+    Code.PRECISION_EMULATED: (
+        rows("T4", ("fp32", "bf16")),
+        rows("A100-SXM-40GB", ("fp32", "bf16")),
+    ),
+    Code.LAUNCH_BOUND: (HOST_BOUND, V100),
+    Code.ENERGY_WINDOW_TOO_SHORT: (edit(T4, lambda m: changed(m, "energy", ticks=2)), T4),
+    Code.ENERGY_METHODS_DIFFER: (edit(T4, lambda m: changed(m, "energy", method="power")), T4),
+    Code.PERPLEXITY_DIFFERS: (edit(T4, lambda m: changed(m, "quality", perplexity=62.0)), T4),
+    Code.GAIN_BELOW_HARDWARE: (HOST_BOUND, BATCHED),
+    Code.NOISE_HIDES_EFFECT: (
+        [V100[0], dataclasses.replace(V100[0], cell=V100[1].cell)],
+        V100,
+    ),
+    Code.MIXED_OPTIONS: (rows("T4", ("fp32", "fp16", "mixed")), T4),
+    Code.MIXED_SLOWER: (
+        rows("P100-PCIE", ("fp32", "fp16", "mixed")),
+        rows("T4", ("fp32", "fp16", "mixed"), batch_size=16),
+    ),
+    Code.PRECISION_STORAGE_ONLY: (rows("P100-PCIE"), T4),
+    Code.EFFECT: (V100, [V100[0], dataclasses.replace(V100[0], cell=V100[1].cell)]),
+}
+
+SURE = "precision,latency_ms,energy_mj,energy_method,perplexity\n"
+# code: (table and GPU on which it fires, the same on which it must not).
+TABLES: dict[Code, tuple[tuple[str, str | None], tuple[str, str | None]]] = {
+    Code.ENERGY_METHOD_UNKNOWN: (
+        ("precision,latency_ms,energy_mj\nfp32,12,600\nfp16,10,400\n", "T4"),
+        (SURE + "fp32,12,600,counter,59.69\nfp16,10,400,counter,59.70\n", "T4"),
+    ),
+    Code.PERPLEXITY_TOO_COARSE: (
+        (SURE + "fp32,12,600,counter,60\nfp16,10,400,counter,60\n", "T4"),
+        (SURE + "fp32,12,600,counter,59.690\nfp16,10,400,counter,59.697\n", "T4"),
+    ),
+    Code.GPU_DOUBTFUL: (
+        (SURE + "fp32,11.7,580,power,\nfp16,10.4,370,power,\nmixed,13.5,630,power,\n", "P100"),
+        # Where operations are not launched one by one, the model says nothing.
+        ("precision,latency_ms,engine\nfp32,5,graph\nfp16,2,graph\n", "T4"),
+    ),
+    Code.LATENCY_BELOW_FLOOR: (
+        ("precision,latency_ms\nfp32,0.9\n", "P100"),
+        ("precision,latency_ms\nfp32,3.6\n", "P100"),
+    ),
+    Code.POWER_ABOVE_LIMIT: (
+        ("precision,latency_ms,energy_mj\nfp32,12,1200\n", "T4"),
+        ("precision,latency_ms,energy_mj\nfp32,12,1200\n", "P100"),
+    ),
+    Code.POWER_BELOW_IDLE: (
+        ("precision,latency_ms,energy_mj\nfp32,12,600\n", "B200"),
+        ("precision,latency_ms,energy_mj\nfp32,12,600\n", "A100"),
+    ),
+    Code.THROUGHPUT_CONTRADICTS_LATENCY: (
+        ("precision,latency_ms,throughput\nfp32,12,667\n", None),
+        ("precision,latency_ms,throughput,batch_size\nfp32,12,667,8\n", None),
+    ),
+    Code.ENERGY_WINDOW_TOO_SHORT: (
+        ("precision,latency_ms,energy_mj,energy_window_s\nfp32,12,600,0.05\n", "T4"),
+        ("precision,latency_ms,energy_mj,energy_window_s\nfp32,12,600,30\n", "T4"),
+    ),
+    Code.ENERGY_METHODS_DIFFER: (
+        (SURE + "fp32,12,600,counter,\nfp16,10,400,power,\n", "T4"),
+        (SURE + "fp32,12,600,counter,\nfp16,10,400,counter,\n", "T4"),
+    ),
+    Code.LAUNCH_BOUND: (
+        ("precision,latency_ms\nfp16,10\n", "V100"),
+        ("precision,latency_ms\nfp32,5\n", "V100"),
+    ),
+    Code.GAIN_BELOW_HARDWARE: (
+        ("precision,latency_ms\nfp32,12\nfp16,10\n", None),
+        ("precision,latency_ms\nfp32,12\nfp16,4\n", None),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", ROWS)
+def test_a_rule_over_rows_fires_where_it_must_and_only_there(code: Code) -> None:
+    fires, silent = ROWS[code]
+    assert found(fires, code)
+    assert not found(silent, code)
+
+
+@pytest.mark.parametrize("code", TABLES)
+def test_a_rule_over_a_table_fires_where_it_must_and_only_there(code: Code) -> None:
+    fires, silent = TABLES[code]
+    assert code in {f.code for f in of_csv(*fires)}
+    assert code not in {f.code for f in of_csv(*silent)}
+
+
+def test_an_expectation_stands_beside_what_was_found_and_without_one_there_is_none() -> None:
+    groups = cases.of_rows(T4)
+    hoped, _ = study.read("gpu_type,precision,latency_ms\nT4,fp32,12\nV100,fp16,6\n", "hoped.csv")
+    texts = [f for f in findings.find(groups, hoped) if f.code == Code.EXPECTATION]
+    assert [f.subject.split()[0] for f in texts] == ["V100", "T4"]
+    assert "no less than" in texts[0].evidence[0]
+    assert "expected 12.0 ms, found" in texts[1].evidence[0]
+    assert not [f for f in findings.find(groups) if f.code == Code.EXPECTATION]
+
+
+def test_every_code_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    assert {*ROWS, *TABLES, Code.EXPECTATION} == set(Code)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_healthy_rows_are_accepted(board: str) -> None:
+    measured = real(rows(board, ("fp32", "fp16", "mixed"), batch_size=8))
+    verdicts = {f.code: f.verdict for f in findings.find(cases.of_rows(measured))}
+    # On a P100 mixed is healthy and slower than fp32: what to do about it is said.
+    if board == "P100-PCIE":
+        assert verdicts.pop(Code.MIXED_OPTIONS) == Verdict.FIX
+    assert set(verdicts.values()) == {Verdict.ACCEPT}, verdicts
+
+
+def test_a_held_down_gpu_is_told_by_its_clock_and_by_its_reasons() -> None:
+    slow = edit(T4, lambda m: changed(m, "conditions", sm_mhz_after=600.0))
+    (finding,) = found(slow, Code.GPU_HELD_DOWN)
+    assert finding.evidence == ("fp16: SM clock 600 of 1500 MHz under load",)
+    hot = edit(T4, lambda m: changed(m, "conditions", clocks_event_reasons=0x40 | 0x1))
+    assert "reason: heat (hardware)" in found(hot, Code.GPU_HELD_DOWN)[0].evidence[0]
+
+
+def test_on_a_device_that_others_use_numbers_may_contradict_each_other() -> None:
+    wrong = edit(T4, lambda m: changed(m, "timing", throughput_samples_per_s=20.0))
+    assert found(wrong, Code.THROUGHPUT_CONTRADICTS_LATENCY)
+    busy = [changed(m, "conditions", other_cpu_share=0.7) for m in wrong]
+    assert found(busy, Code.GPU_SHARED)
+    assert not found(busy, Code.THROUGHPUT_CONTRADICTS_LATENCY)
+
+
+@pytest.mark.parametrize("change", [{"mig": True}, {"vgpu": True}])
+def test_a_slice_and_a_virtual_gpu_are_shared(change: dict[str, bool]) -> None:
+    assert found([changed(m, "device", **change) for m in T4], Code.GPU_SHARED)
+
+
+def test_a_graph_that_is_faster_shows_that_launches_set_the_latency() -> None:
+    eager = [changed(m, "kernels", busy_share=None) for m in HOST_BOUND]
+    graph = rows("V100-SXM2", engine="graph")
+    (finding,) = found([*eager, *graph], Code.LAUNCH_BOUND)
+    assert finding.verdict == Verdict.FIX
+    assert "as a CUDA graph" in finding.evidence[0]
+    # Without the graph there is only what the datasheet says.
+    assert {f.verdict for f in found(eager, Code.LAUNCH_BOUND)} == {Verdict.CANNOT_TELL}
+
+
+def test_a_latency_that_stays_flat_over_the_batch_shows_it_too() -> None:
+    def untraced(measured: Rows) -> list[Measurement]:
+        return [changed(m, "kernels", busy_share=None) for m in measured]
+
+    flat = untraced([*HOST_BOUND, *rows("V100-SXM2", batch_size=2, launch_us=34.0)])
+    finding = found(flat, Code.LAUNCH_BOUND)[0]
+    assert finding.verdict == Verdict.FIX
+    assert "2x the batch takes 1.00x the time" in " ".join(finding.evidence)
+    grows = untraced([*V100, *rows("V100-SXM2", batch_size=16)])
+    assert not found(grows, Code.LAUNCH_BOUND)
+
+
+def test_each_share_of_what_mixed_costs_is_told_and_they_add_up() -> None:
+    measured = real(rows("P100-PCIE", ("fp32", "fp16", "mixed")))
+    (finding,) = found(measured, Code.MIXED_SLOWER)
+    assert finding.verdict == Verdict.ACCEPT
+    assert "the largest share is casts, +1.41 ms" in finding.cause
+    text = " ".join(finding.evidence)
+    assert "casts: +158 kernels, +827 MB read and written" in text
+    assert "no Tensor Cores on a P100" in text
+    shares = [
+        float(line.rpartition(":")[2].split()[0])
+        for line in finding.evidence
+        if line.startswith(("casts:", "matrix products", "all other", "launches"))
+    ]
+    assert len(shares) == 4
+    total = measured[2].timing.latency_ms_p50 - measured[0].timing.latency_ms_p50  # type: ignore[union-attr]
+    assert sum(shares) == pytest.approx(total, abs=0.02)
+
+
+def test_an_interval_that_one_of_many_would_have_by_chance_decides_nothing() -> None:
+    (group,) = cases.of_rows(V100)
+    base, half = group.cases
+    line = dataclasses.replace(half.line, speedup=Ratio(1.1, 1.02, 1.18), energy_ratio=None)
+    near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
+    assert not list(conditions.noise_hides_effect(near, family=1))
+    (finding,) = conditions.noise_hides_effect(near, family=20)
+    assert "alone it excludes 1; among 20 ratios it must be [0.9" in finding.evidence[0]
+
+
+def test_the_same_finding_of_two_groups_is_told_once() -> None:
+    other = [
+        dataclasses.replace(m, workload=dataclasses.replace(m.workload, model="x")) for m in T4
+    ]
+    (finding,) = found([*T4, *other], Code.SIMULATED)
+    assert finding.subject.count("T4") == 2
+
+
+def test_findings_come_worst_first() -> None:
+    measured = edit(rows("T4", ("fp32", "fp16", "mixed")), lambda m: slower(m, 0.1))
+    order = [list(Verdict).index(f.verdict) for f in findings.find(cases.of_rows(measured))]
+    assert order == sorted(order)
+
+
+def test_an_effect_of_numbers_that_do_not_stand_is_not_accepted() -> None:
+    wrong = real(edit(T4, lambda m: changed(m, "energy", mean_w=20.0)))
+    (effect,) = found(wrong, Code.EFFECT)
+    assert effect.verdict == Verdict.CANNOT_TELL
+    assert effect.cause.endswith("but see power-below-idle.")
+
+
+def test_a_difference_within_the_noise_of_its_pairs_is_no_fault() -> None:
+    (group,) = cases.of_rows(edit(T4, lambda m: changed(m, "quality", perplexity=62.0)))
+    base, half = group.cases
+    for low, faults in ((0.03, 1), (-0.01, 0)):
+        pairs = Difference(0.038, 0.004, low, 0.076 - low)
+        line = dataclasses.replace(half.line, nats_difference=pairs)
+        noisy = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
+        assert len(list(quality.perplexity_differs(noisy))) == faults
+
+
+def test_perplexity_of_another_model_or_text_is_not_held_against_gpt2() -> None:
+    for change in (
+        {"workload": dataclasses.replace(T4[0].workload, model="gpt2:random")},
+        {"quality": dataclasses.replace(T4[0].quality, text="a book", perplexity=217.0)},  # type: ignore[type-var]
+    ):
+        other = [dataclasses.replace(m, **change) for m in T4]  # type: ignore[arg-type]
+        assert not found(other, Code.PERPLEXITY_OUT_OF_RANGE)
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "words"),
+    [
+        (10.0, "a text that was cut"),
+        (131.0, "59.6 per token, which would be right"),
+        (550.0, "mistake: the mean of the lines' perplexities is 546.62"),
+        (2474.0, "mistake: labels that are not shifted"),
+    ],
+)
+def test_each_wrong_perplexity_has_its_likely_mistakes(perplexity: float, words: str) -> None:
+    (finding,) = found(
+        edit(T4, lambda m: changed(m, "quality", perplexity=perplexity)),
+        Code.PERPLEXITY_OUT_OF_RANGE,
+    )
+    assert words in " ".join(finding.evidence)
+
+
+plausible = st.fixed_dictionaries(
+    {
+        "board": st.sampled_from([gpu.name for gpu in gpus.GPUS]),
+        "batch_size": st.sampled_from([1, 2, 8, 32]),
+        "launch_us": st.floats(2.0, 60.0),
+        "efficiency": st.floats(0.03, 0.85),
+        "busy_power": st.floats(0.2, 0.95),
+    }
+)
+
+
+@settings(max_examples=40)
+@given(plausible, st.sampled_from(["eager", "graph"]))
+def test_no_plausible_row_is_called_impossible(how: dict[str, object], engine: str) -> None:
+    measured = real(rows(**how, precisions=("fp32", "fp16", "mixed"), engine=engine))  # type: ignore[arg-type]
+    wrong = [f for f in findings.find(cases.of_rows(measured)) if f.verdict == Verdict.REJECT]
+    assert wrong == []
+
+
+@settings(max_examples=15)
+@given(plausible)
+def test_no_plausible_table_is_called_impossible_and_its_matrix_is_one(
+    how: dict[str, object],
+) -> None:
+    board = str(how["board"])
+    lines = ["precision,latency_ms,energy_mj,throughput,batch_size"]
+    for m in rows(**how, precisions=("fp32", "fp16", "mixed")):  # type: ignore[arg-type]
+        assert m.timing and m.energy
+        lines.append(
+            f"{m.cell.precision},{m.timing.latency_ms_p50},{m.energy.per_sample_mj},"
+            f"{m.timing.throughput_samples_per_s},{m.workload.batch_size}"
+        )
+    entries, _ = study.read("\n".join(lines), "plausible.csv")
+    groups = study.groups(entries, board)
+    shown = findings.find(groups)
+    assert [f for f in shown if f.verdict == Verdict.REJECT] == []
+    text = proposal.next_matrix(groups, shown)
+    assert text is None or matrix.parse(text, "next.toml", "next").workloads
+
+
+magnitudes = st.none() | st.floats(-6, 12).map(lambda exponent: 10.0**exponent)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(magnitudes, magnitudes, magnitudes, magnitudes), min_size=3, max_size=3),
+    st.sampled_from([None, "CPU", "P100", "T4", "H100", "B200"]),
+    st.sampled_from(["1", "8", "65536"]),
+)
+def test_any_table_is_answered_and_its_matrix_is_one(
+    numbers: list[tuple[float | None, ...]], gpu: str | None, batch: str
+) -> None:
+    lines = ["precision,latency_ms,energy_mj,throughput,perplexity,batch_size"]
+    for precision, values in zip(("fp32", "fp16", "mixed"), numbers, strict=True):
+        written = ["" if value is None else repr(value) for value in values]
+        lines.append(",".join([precision, *written, batch]))
+    entries, _ = study.read("\n".join(lines), "any.csv")
+    groups = study.groups(entries, gpu)
+    shown = findings.find(groups, entries)
+    text = proposal.next_matrix(groups, shown)
+    assert render.findings(shown, text) or not shown
+    assert json.loads(render.findings_json(shown, text, []))["next_matrix"] == text
+    assert text is None or matrix.parse(text, "next.toml", "next").workloads
+
+
+def test_rows_of_a_cpu_raise_no_question_about_launches_or_tensor_cores() -> None:
+    cpu = [
+        dataclasses.replace(
+            changed(m, "device", name="a CPU", gpu_type="CPU", compute_capability=None),
+            cell=dataclasses.replace(m.cell, gpu_type="CPU"),
+        )
+        for m in simulated.rows("T4")
+    ]
+    codes = {f.code for f in findings.find(cases.of_rows(cpu))}
+    assert not codes & {Code.LAUNCH_BOUND, Code.GAIN_BELOW_HARDWARE, Code.TENSOR_CORES_UNUSED}
+
+
+def test_the_floor_of_a_prompt_says_nothing_of_new_tokens() -> None:
+    text = "precision,latency_ms,new_tokens\nfp32,900,100\nfp16,800,100\nmixed,950,100\n"
+    codes = {f.code for f in of_csv(text, "V100")}
+    assert codes == {Code.EFFECT, Code.GAIN_BELOW_HARDWARE, Code.MIXED_SLOWER, Code.MIXED_OPTIONS}
+
+
+def test_one_row_alone_is_enough() -> None:
+    assert findings.find(cases.of_rows([row("T4", "fp16")]))
+    assert findings.find([]) == []

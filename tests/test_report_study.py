@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from bench.records import Outcome, TensorgapError, Workload
+from jobs.report import comparison, render, study
+
+
+def test_as_little_as_a_precision_and_a_latency_is_a_table() -> None:
+    entries, ignored = study.read("precision,latency_ms\nFP32,11.7\nfp16,10.4\n", "t.csv")
+    assert ignored == []
+    (group,) = study.groups(entries)
+    assert (group.gpu_type, group.workload) == (None, Workload("gpt2"))
+    assert group.cases[1].line.speedup == comparison.Ratio(1.125, 1.125, 1.125)
+    assert group.cases[1].line.energy_mj is None
+    assert group.plain
+
+
+def test_precisions_have_more_than_one_name_and_empty_is_not_zero() -> None:
+    text = "format, latency_ms, energy_mj\nhalf, 10.4, -\nAMP, 13.5,\nfloat32, 11.7, 580\n"
+    entries, _ = study.read(text, "t.csv")
+    assert [e.line.precision for e in entries] == ["fp16", "mixed", "fp32"]
+    assert [e.line.energy_mj for e in entries] == [None, None, 580]
+    (group,) = study.groups(entries)
+    assert [case.precision for case in group.cases] == ["fp32", "fp16", "mixed"]
+
+
+def test_what_nobody_reads_is_named() -> None:
+    _, ignored = study.read("precision,latency_ms,mood\nfp32,1,good\n", "t.csv")
+    assert ignored == ["mood"]
+
+
+def test_the_gpu_is_the_row_s_own_or_the_one_that_is_told() -> None:
+    entries, _ = study.read("precision,latency_ms,gpu\nfp32,5,V100\nfp32,6,\nfp32,7,cpu\n", "t.csv")
+    groups = {g.gpu_type: g for g in study.groups(entries, "P100-PCIE")}
+    assert set(groups) == {"V100", "P100", "CPU"}
+    assert [board.name for board in groups["P100"].boards] == ["P100-PCIE"]
+    assert groups["CPU"].boards == ()
+
+
+def test_the_csv_of_the_report_is_such_a_table() -> None:
+    lines = [
+        comparison.Line("r", "T4", Workload("gpt2"), p, Outcome.OK, 1, latency_ms=ms)
+        for p, ms in (("fp32", 12.0), ("fp16", 6.0))
+    ]
+    lines.append(comparison.Line("r", "T4", Workload("gpt2"), "bf16", Outcome.UNSUPPORTED, 0))
+    entries, _ = study.read(render.to_csv(lines), "report.csv")
+    (group,) = study.groups(entries)
+    assert [(c.precision, c.latency_ms) for c in group.cases] == [("fp32", 12.0), ("fp16", 6.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it is empty"),
+        ("latency_ms\n1\n", "column precision is missing"),
+        ("precision,ms\nfp32,1\n", "neither a column latency_ms nor a column energy_mj"),
+        ("precision,latency_ms\nfp64,1\n", "t.csv, line 2: precision = fp64: allowed: fp32"),
+        ("precision,latency_ms\n,1\n", "precision = nothing"),
+        ("precision,latency_ms\nfp32,11.7ms\n", "latency_ms = 11.7ms: must be a number"),
+        ("precision,latency_ms\nfp32,0\n", "greater than 0"),
+        ("precision,latency_ms\nfp32,inf\n", "must be a number"),
+        ("precision,latency_ms,batch\nfp32,1,1.5\n", "batch = 1.5: must be a whole number from 1"),
+        ("precision,latency_ms,batch\nfp32,1,0\n", "batch = 0: must be a whole number from 1"),
+        ("precision,latency_ms,tokens\nfp32,1,2048\n", "a whole number from 1 to 1024"),
+        ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "from 1 to 256"),
+        ("precision,latency_ms\nfp32,1e-300\n", "must be a number greater than 0"),
+        ("precision,latency_ms\nfp32,1\n\nfp32,2\n", "line 4: fp32 stands in t.csv, line 2"),
+    ],
+)
+def test_a_mistake_names_the_line_the_column_and_the_remedy(text: str, words: str) -> None:
+    with pytest.raises(TensorgapError, match=r"t\.csv") as caught:
+        study.read(text, "t.csv")
+    assert words in str(caught.value)

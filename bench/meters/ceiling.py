@@ -153,13 +153,7 @@ def model_tflops(found: Work, precision_name: str, device_type: str) -> float:
 
 
 def ceiling(found: Work, peak: Peaks, model_rate: float) -> Ceiling:
-    """The floors that follow from work and peaks.
-
-    Args:
-        found: what a request computes and moves.
-        peak: of this device at this precision.
-        model_rate: of the model's own matrix products, in TFLOP/s.
-    """
+    """The floors that follow from work, peaks and the rate of the model's products in TFLOP/s."""
     compute_ms = found.least_flops / max(peak.matmul_tflops, model_rate) / 1e9
     memory_ms = reason = None
     if peak.cache_bytes is None:

@@ -62,6 +62,7 @@ class Results:
         matrix_text: str,
         now: datetime.datetime,
         gpu_types: Iterable[str] = (),
+        simulated: bool = False,
     ) -> Results:
         """Make OUTPUT/NAME/UTC-TIMESTAMP with the matrix in it.
 
@@ -71,6 +72,7 @@ class Results:
             matrix_text: TOML.
             now: start of the sweep.
             gpu_types: that the cluster has, so that a resumed sweep means the same by `auto`.
+            simulated: GPU cells may compute on the CPU, also when the sweep is resumed.
 
         Raises:
             TensorgapError: the place cannot be written.
@@ -87,6 +89,7 @@ class Results:
                 software.version(),
                 software.git_revision(),
                 tuple(sorted(gpu_types)),
+                simulated,
             )
             results = cls(filesystem, f"{base}/{tail}", _within(output, tail), source)
             filesystem.create_dir(f"{results._root}/{PARTS}", recursive=True)

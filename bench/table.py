@@ -50,6 +50,7 @@ class Source:
     version: str  # of tensorgap
     git_revision: str | None  # None outside a git checkout
     gpu_types: tuple[str, ...] = ()  # that the cluster had: what `auto` stood for
+    simulated: bool = False  # GPU cells may compute on the CPU below a stand-in for the driver
 
     @classmethod
     def from_json(cls, record: Any) -> Source:

@@ -87,6 +87,7 @@ def sweep(
     *,
     done: Sequence[Measurement] = (),
     placement_timeout_s: float = 600.0,
+    simulated: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Stage | Measurement, None, None]:
     """Measure a matrix on the connected cluster; each row as it is done, each stage as it begins.
@@ -99,6 +100,7 @@ def sweep(
         types: GPU types that `auto` stands for.
         done: rows that exist already; they are not measured again, and their quality is used.
         placement_timeout_s: how long a type may wait for a device that others hold.
+        simulated: GPU cells may compute on the CPU of nodes with a stand-in for the driver.
         clock: monotonic seconds.
     """
     cells = matrices.cells(matrix, types)
@@ -119,6 +121,7 @@ def sweep(
                         yield from _unplaced(run, matrix, queue, reason)
                         continue
                     request = _request(run, queue.popleft(), matrix, known, present[gpu_type])
+                    request = replace(request, simulated=simulated)
                     running[gpu_type] = _start(request, present[gpu_type], clock())
             ready = _ready(list(running.values()))
             for current in ready:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
+from bench import device, inventory, results
 from bench import matrix as matrices
-from bench import results
 from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
 from jobs import options, progress, torn_parts
 from jobs.cli import INTERRUPTED
@@ -47,6 +47,12 @@ _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.U
     metavar="SECONDS",
     help="How long a cell may wait for a GPU that others hold.",
 )
+@click.option(
+    "--simulated",
+    is_flag=True,
+    help="To try a cluster without GPUs: GPU cells compute on the CPU of a node with a stand-in"
+    " for the driver, and each row says so. Refused where a GPU is real.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the table and the path.")
 def command(
     matrix: Path | None,
@@ -58,6 +64,7 @@ def command(
     precisions: tuple[str, ...],
     models: tuple[str, ...],
     placement_timeout: float,
+    simulated: bool,
     quiet: bool,
 ) -> int:
     """Measure MATRIX, a TOML file, and collect one Parquet file.
@@ -80,8 +87,12 @@ def command(
         raise click.UsageError("a sweep is resumed where it began: leave --output out")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed needs --resume FOLDER")
-    if resume is not None and (gpu_types or precisions or models):
-        raise click.UsageError("a sweep is resumed as it began: leave the narrowing options out")
+    if resume is not None and (gpu_types or precisions or models or simulated):
+        raise click.UsageError(
+            "a sweep is resumed as it began: leave --simulated and the narrowing options out"
+        )
+    if simulated and inventory.real_gpu():
+        raise TensorgapError(device.REAL_GPU)
     from cluster import driver
 
     with contextlib.ExitStack() as stack:
@@ -99,7 +110,9 @@ def command(
         stack.enter_context(_TerminationAsInterrupt())
         if matrix is not None:
             # Only now: a cluster that cannot be reached leaves no empty folder behind.
-            folder = results.Results.create(place, asked.name, asked.text, _now(), driver.offers())
+            folder = results.Results.create(
+                place, asked.name, asked.text, _now(), driver.offers(), simulated
+            )
             stack.enter_context(folder.locked())
         finished = _measure(folder, asked, retry_failed, placement_timeout, quiet)
     return _conclude(folder, finished)
@@ -129,7 +142,12 @@ def _measure(
         progress.say(f"{len(done)} rows are measured already")
     types = folder.source.gpu_types
     sweep = driver.sweep(
-        folder.source.run, asked, types, done=done, placement_timeout_s=placement_timeout_s
+        folder.source.run,
+        asked,
+        types,
+        done=done,
+        placement_timeout_s=placement_timeout_s,
+        simulated=folder.source.simulated,
     )
     try:
         # Closed before Ray is: it ends the actors that still run.

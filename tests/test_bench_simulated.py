@@ -8,7 +8,7 @@ from collections.abc import Callable
 import fakenvml
 import pytest
 
-from bench import measure, table
+from bench import device, inventory, measure, nvml, table
 from bench.meters import energy
 from bench.records import CPU, Cell, Measurement, Outcome, QualityPlan, Sampling, Workload
 
@@ -26,20 +26,28 @@ SAMPLING = Sampling(
     idle_s=0.3,
 )
 
+ON_CPU = Cell(CPU, "fp32")
+
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "SETTLE_S", 0.2)
 
 
-def rows(*workloads: Workload, sampling: Sampling = SAMPLING) -> list[Measurement]:
+def rows(
+    *workloads: Workload,
+    sampling: Sampling = SAMPLING,
+    cell: Cell = ON_CPU,
+    simulated: bool = False,
+) -> list[Measurement]:
     request = measure.Request(
         run="test/20261124T120000Z",
-        cell=Cell(CPU, "fp32"),
+        cell=cell,
         replicate=0,
         workloads=workloads or (Workload("tiny", "eager", 1, 32),),
         sampling=sampling,
         quality=QualityPlan(enabled=False),
+        simulated=simulated,
     )
     return [row for row in measure.measure(request) if isinstance(row, Measurement)]
 
@@ -126,3 +134,53 @@ def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml
     assert not row.device.simulated
     assert row.energy is not None
     assert row.energy.method in ("none", "rapl")
+
+
+@pytest.mark.parametrize(
+    ("precision", "outcome"),
+    [("fp32", Outcome.OK), ("fp16", Outcome.OK), ("mixed", Outcome.OK), ("tf32", "UNSUPPORTED")],
+)
+def test_a_gpu_cell_computes_on_the_cpu_and_says_so(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, precision: str, outcome: str
+) -> None:
+    fake_nvml("gpu = v100", "gpu = a100", "uuid = GPU-second")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # as Ray tells a process its GPU
+    (row,) = rows(cell=Cell("A100", precision), simulated=True)
+    assert row.outcome == outcome, row.reason
+    if outcome == Outcome.OK:
+        assert row.device is not None
+        assert row.device.simulated
+        assert (row.device.gpu_type, row.device.uuid) == ("A100", "GPU-second")
+        assert row.doubts[0].startswith("simulated: the CPU computed in the place of a NVIDIA A100")
+        assert row.energy is not None
+        assert row.energy.method == "counter"
+    else:
+        assert "a CPU has none" in str(row.reason)
+
+
+def test_without_the_option_a_gpu_cell_needs_a_gpu(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100")
+    (row,) = rows(cell=Cell("A100", "fp32"))
+    assert row.outcome is Outcome.UNSUPPORTED
+
+
+def test_a_simulation_needs_a_gpu_of_its_type_in_the_driver(fake_nvml: FakeNvml) -> None:
+    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
+    assert row.outcome is Outcome.FAILED
+    assert "nothing to be simulated by: no NVIDIA driver" in str(row.reason)
+    fake_nvml("gpu = v100")
+    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
+    assert row.outcome is Outcome.FAILED
+    assert "asked for A100, found Tesla V100" in str(row.reason)
+
+
+def test_a_simulation_is_refused_where_a_gpu_is_real(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml("gpu = a100")
+    assert not inventory.real_gpu()
+    monkeypatch.setattr(nvml, "_SIMULATION", "no_such_function")
+    assert inventory.real_gpu()
+    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
+    assert row.outcome is Outcome.FAILED
+    assert row.reason == device.REAL_GPU

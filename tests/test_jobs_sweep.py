@@ -255,6 +255,7 @@ def test_a_missing_row_is_not_a_complete_sweep(
         (["sweep", "{matrix}", "--address", "127.0.0.1:1"], "no Ray at 127.0.0.1:1"),
         (["sweep", "{matrix}", "--address", "ray://127.0.0.1:1"], "cannot stream rows"),
         (["sweep", "--resume", "x", "--output", "y"], "leave --output out"),
+        (["sweep", "--resume", "x", "--simulated"], "leave --simulated"),
         (["plan", "{empty}"], "no cell is left to measure"),
         (["report", "nowhere"], "there is no such file or folder"),
         (["report", "{matrix}"], "not a readable Parquet file"),

@@ -180,8 +180,8 @@ def break_sweeps(count: int, seed: int) -> bool:
             for number in range(count):
                 found = soak.sweep(seed + number)
                 wrong += bool(found)
-                for line in found:
-                    print(f"sweep {seed + number}: {line}", flush=True)
+                for line in found or ["complete"]:
+                    print(f"sweep {seed + number}: {line}", file=sys.stderr, flush=True)
     faults = ", ".join(f"{n} x {name}" for name, n in sorted(soak.broke.items())) or "none"
     outcomes = ", ".join(f"{n} {name}" for name, n in sorted(soak.outcomes.items()))
     print(f"faults: {faults}\nrows: {outcomes}")

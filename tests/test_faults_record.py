@@ -37,4 +37,4 @@ def test_what_was_seen_replaces_its_line_and_keeps_the_others() -> None:
 
 def test_a_fault_must_be_described() -> None:
     with pytest.raises(ValueError, match="add it to FAULTS"):
-        faults_record.note("a comet", 1, "LOST")
+        Seen("a comet", ONE_HOST, 1, "LOST")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import gpus, nvml, precision
 from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError, Unsupported
@@ -16,6 +18,7 @@ from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError,
 _QUIET_SHARE = 0.05
 # What torch says where it has no kernel for a device or a type.
 _NO_KERNEL = ("no kernel image", "invalid device function", "not implemented for", "not supported")
+REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
 _SLOWDOWNS = {
     0x04: "power cap",
@@ -61,23 +64,30 @@ class Observation:
     foreign_processes: tuple[int, ...] | None
 
 
-def acquire(cell: Cell, driver: nvml.Driver, threads: int | None = None) -> Found:
+def acquire(
+    cell: Cell, driver: nvml.Driver, threads: int | None = None, simulated: bool = False
+) -> Found:
     """The device that this process may use, checked against the cell and with one real kernel.
 
     Args:
         cell: what is to be measured.
         driver: NVML.
         threads: CPUs that torch may compute with; None leaves its own choice.
+        simulated: a GPU cell computes on the CPU, as the GPU of a stand-in for the driver.
 
     Raises:
         Unsupported: this device or this torch build cannot run the cell.
         WrongDevice: it is of another type than was asked for.
+        TensorgapError: a simulation was asked for where there is a real GPU, or no stand-in.
     """
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    found = _cpu(cell, driver) if cell.gpu_type == CPU else _cuda(cell, driver)
+    if cell.gpu_type == CPU:
+        found = _cpu(cell, driver)
+    else:
+        found = _simulated(cell, driver) if simulated else _cuda(cell, driver)
     _run_one_kernel(cell.precision, found)
     return found
 
@@ -187,6 +197,75 @@ def _cpu(cell: Cell, driver: nvml.Driver) -> Found:
     return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
 
 
+def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
+    """The CPU in the place of a GPU that the stand-in for the driver says is there.
+
+    Precisions are what the CPU has: `tf32` is unsupported, `mixed` casts to bf16.
+    """
+    import torch
+
+    if torch.cuda.is_available() or (driver.gpus() and not driver.simulated):
+        raise TensorgapError(REAL_GPU)
+    try:
+        # By this variable Ray tells a process its GPU, by index.
+        gpu = driver.gpu_at(int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]))
+    except (TensorgapError, ValueError) as error:
+        raise TensorgapError(
+            f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
+        ) from None
+    _check_type(cell, gpu.name, gpu.memory_bytes)
+    doubt = f"simulated: the CPU computed in the place of a {gpu.name}; no number is a GPU's"
+    doubts = (doubt, precision.cpu_doubt(cell.precision, cpu_flags()))
+    device = Device(
+        name=gpu.name,
+        gpu_type=gpu.gpu_type,
+        hostname=socket.gethostname(),
+        cpu=cpu_name(),
+        threads=torch.get_num_threads(),
+        **_of_the_driver(gpu),
+        memory_bytes=gpu.memory_bytes,
+        compute_capability=gpu.compute_capability,
+        simulated=True,
+    )
+    return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
+
+
+def _check_type(cell: Cell, name: str, memory_bytes: int | None) -> str:
+    """The type of the device with this name, which must be the cell's.
+
+    Ray's A100-40G and A100-80G are the type and the memory in GB; of an 80 GB A100, from 79 to 86e9
+    bytes are usable.
+    """
+    found = nvml.gpu_type(name)
+    finer = re.fullmatch(rf"{re.escape(found)}-(\d+)G", cell.gpu_type)
+    is_finer = finer and memory_bytes and 0.9 < memory_bytes / (int(finer[1]) * 1e9) < 1.1
+    if found != cell.gpu_type and not is_finer:
+        raise WrongDevice(
+            f"asked for {cell.gpu_type}, found {name} ({found}, {(memory_bytes or 0) / 1e9:.0f} GB)"
+            ": the node's label ray.io/accelerator-type is wrong"
+        )
+    return found
+
+
+def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
+    """What of a Device only the driver knows."""
+    names = (
+        "uuid",
+        "pci_bus_id",
+        "mig",
+        "power_limit_w",
+        "default_power_limit_w",
+        "max_sm_mhz",
+        "vgpu",
+        "ecc",
+        "persistence",
+        "module",
+        "serial",
+        "vbios",
+    )
+    return {name: getattr(gpu, name) for name in names} if gpu else {}
+
+
 def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
     import torch
 
@@ -199,12 +278,7 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
             f" may be too old for its CUDA {torch.version.cuda}; update the driver, or try: {hint}"
         )
     properties = torch.cuda.get_device_properties(0)
-    gpu_type = nvml.gpu_type(properties.name)
-    if gpu_type != cell.gpu_type:
-        raise WrongDevice(
-            f"asked for {cell.gpu_type}, found {properties.name} ({gpu_type}): the node's label"
-            " ray.io/accelerator-type is wrong"
-        )
+    gpu_type = _check_type(cell, properties.name, properties.total_memory)
     capability = (properties.major, properties.minor)
     doubts = [precision.gpu_doubt(cell.precision, capability)]
     try:
@@ -223,21 +297,10 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         cpu=cpu_name(),
         threads=torch.get_num_threads(),
         memory_bytes=properties.total_memory,
-        uuid=gpu.uuid if gpu else str(properties.uuid),
-        pci_bus_id=gpu.pci_bus_id if gpu else None,
+        **({"uuid": str(properties.uuid)} | _of_the_driver(gpu)),
         compute_capability=f"{capability[0]}.{capability[1]}",
         multiprocessors=properties.multi_processor_count,
         l2_bytes=getattr(properties, "L2_cache_size", None),
-        mig=gpu.mig if gpu else None,
-        power_limit_w=gpu.power_limit_w if gpu else None,
-        default_power_limit_w=gpu.default_power_limit_w if gpu else None,
-        max_sm_mhz=gpu.max_sm_mhz if gpu else None,
-        vgpu=gpu.vgpu if gpu else None,
-        ecc=gpu.ecc if gpu else None,
-        persistence=gpu.persistence if gpu else None,
-        module=gpu.module if gpu else None,
-        serial=gpu.serial if gpu else None,
-        vbios=gpu.vbios if gpu else None,
         simulated=driver.simulated,
     )
     return Found("cuda", device, gpu, tuple(doubt for doubt in doubts if doubt))

@@ -198,7 +198,11 @@ GPUS = (
     ),
 )  # fmt: skip
 
-COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gpu in GPUS}
+# Ray's words for an A100's memory, which it cannot tell itself, are types too.
+_FINER = ("A100-40G", "A100-80G")
+COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gpu in GPUS} | (
+    dict.fromkeys(_FINER, (8, 0))
+)
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,13 @@ def named(name: str) -> tuple[Gpu, ...]:
 
     >>> [gpu.name for gpu in named("p100")], named("Z9")
     (['P100-PCIE', 'P100-SXM2'], ())
+    >>> [gpu.name for gpu in named("A100-80G")]
+    ['A100-PCIE-80GB', 'A100-SXM-80GB']
     """
     wanted = name.strip().upper()
+    if wanted in _FINER:
+        gpu_type, _, memory = wanted.partition("-")
+        return tuple(gpu for gpu in named(gpu_type) if gpu.name.endswith(f"-{memory}B"))
     return tuple(gpu for gpu in GPUS if wanted in (gpu.gpu_type, gpu.name))
 
 

@@ -63,6 +63,12 @@ def take(probe: bool = False) -> Inventory:
     )
 
 
+def real_gpu() -> bool:
+    """Whether this machine has an NVIDIA driver that is no stand-in, and a GPU."""
+    with nvml.driver() as driver:
+        return not driver.simulated and bool(driver.gpus())
+
+
 def weakness(gpu_type: str, precision_name: str) -> str | None:
     """What weakens a precision on a type, from the facts alone; None where nothing is known to.
 

@@ -61,6 +61,7 @@ class Request:
     # By UUID and driver, probed before.
     known_sensors: Mapping[tuple[str, str | None], Sensor] = field(default_factory=dict)
     threads: int | None = None  # CPUs to compute with; None: torch's own choice
+    simulated: bool = False  # a GPU cell may compute on the CPU below a stand-in for the driver
 
 
 def measure(request: Request) -> Iterator[Stage | Measurement]:
@@ -72,7 +73,9 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
     with nvml.driver() as driver:
         yield _stage(request, request.workloads[0], "device")
         try:
-            found = device.acquire(request.cell, driver, request.threads)
+            found = device.acquire(
+                request.cell, driver, threads=request.threads, simulated=request.simulated
+            )
             if found.gpu and request.sampling.energy != "quick":
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:

@@ -32,6 +32,8 @@ ENERGY_NOT_MEASURED = "none"
 ENERGY_PROTOCOLS = ("quick", "standard", "certified")
 OURS, HF_DOCS, LM_EVAL = QUALITY_MODES = ("tensorgap", "hf-docs", "lm-eval")
 UNRECOGNISED = "unrecognised"  # weights of which nobody has published the hash
+EXCLUSIVE = ("gpu", "host")
+WAITING = "waiting for its GPU"  # the stage before there is a process
 
 
 class TensorgapError(Exception):
@@ -158,6 +160,23 @@ class QualityPlan:
 
 
 @dataclass(frozen=True)
+class PlacementPlan:
+    """Which cells share a GPU and a host, and how often a fault of the cluster is tried again."""
+
+    paired: bool = column(
+        "within a replicate, all precisions of a type are measured on the same GPU", default=True
+    )
+    exclusive: str = column(
+        "gpu: cells run on other GPUs of a host meanwhile; host: nothing else of the sweep does",
+        default="gpu",
+    )
+    retries: int = column(
+        "new attempts, on another GPU if there is one, after a process, a GPU or a node is lost",
+        default=1,
+    )
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A whole sweep: every cell with every workload.
 
@@ -174,6 +193,7 @@ class Matrix:
     sampling: Sampling
     quality: QualityPlan
     text: str  # the TOML that it was read from, kept with the results
+    placement: PlacementPlan = PlacementPlan()
 
 
 @dataclass(frozen=True)
@@ -593,6 +613,19 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where the cluster put a measurement, and what it took."""
+
+    node: str = column("Ray's id of the node")
+    host: str = column("name of its host")
+    attempt: int = column("which attempt this is, counted from 1")
+    earlier: tuple[str, ...] = column("how the attempts before ended", default=())
+    neighbours: tuple[str, ...] = column(
+        "cells of the sweep that ran on the same host meanwhile", default=()
+    )
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One row: what was asked, what was found, and what may be believed of it."""
 
@@ -615,6 +648,7 @@ class Measurement:
     conditions: Conditions | None = None
     kernels: Kernels | None = None
     ceiling: Ceiling | None = None
+    placement: Placement | None = None
 
     @property
     def key(self) -> tuple[Cell, Workload, int]:

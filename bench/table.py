@@ -9,7 +9,7 @@ Schema versions:
     1  0.1.0, the first
     2  module, serial and vbios of the device; performance_state of the conditions;
        new_tokens, times per output token; kernels_... and ceiling_...; quality with its mode,
-       windows, logits and batches; weights by their published name
+       windows, logits and batches; weights by their published name; placement
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Source:
     version: str  # of tensorgap
     git_revision: str | None  # None outside a git checkout
     gpu_types: tuple[str, ...] = ()  # that the cluster had: what `auto` stood for
+    simulated: bool = False  # GPU cells may compute on the CPU below a stand-in for the driver
 
     @classmethod
     def from_json(cls, record: Any) -> Source:

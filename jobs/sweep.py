@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import click
 
+from bench import device, inventory, results
 from bench import matrix as matrices
-from bench import results
 from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
 from jobs import options, progress, torn_parts
 from jobs.cli import INTERRUPTED
@@ -20,6 +22,8 @@ from jobs.cli import INTERRUPTED
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
 _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED)
+_PATIENCE_S = 120.0  # for an output that fails, at the end of a sweep
+_FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them now\n"
 
 
 @click.command("sweep")
@@ -45,7 +49,13 @@ _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.U
     show_default=True,
     type=click.FloatRange(min=1),
     metavar="SECONDS",
-    help="How long a cell may wait for a GPU that others hold.",
+    help="How long a cell may wait for a GPU that others hold or that the autoscaler starts.",
+)
+@click.option(
+    "--simulated",
+    is_flag=True,
+    help="To try a cluster without GPUs: GPU cells compute on the CPU of a node with a stand-in"
+    " for the driver, and each row says so. Refused where a GPU is real.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the table and the path.")
 def command(
@@ -58,12 +68,14 @@ def command(
     precisions: tuple[str, ...],
     models: tuple[str, ...],
     placement_timeout: float,
+    simulated: bool,
     quiet: bool,
 ) -> int:
     """Measure MATRIX, a TOML file, and collect one Parquet file.
 
-    Each row is on disk as soon as it is measured. Ctrl-C, a crash or a lost machine lose only the
-    row in work: --resume goes on. The table goes to standard output, progress to standard error.
+    Each row is on disk as soon as it is measured. Ctrl-C lets the running cells end, Ctrl-C twice
+    stops them; these, a crash or a lost machine lose only the rows in work: --resume goes on. The
+    table goes to standard output, progress to standard error.
 
     \b
     This machine:         tensorgap sweep jobs/matrices/local.toml
@@ -80,28 +92,42 @@ def command(
         raise click.UsageError("a sweep is resumed where it began: leave --output out")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed needs --resume FOLDER")
-    if resume is not None and (gpu_types or precisions or models):
-        raise click.UsageError("a sweep is resumed as it began: leave the narrowing options out")
+    if resume is not None and (gpu_types or precisions or models or simulated):
+        raise click.UsageError(
+            "a sweep is resumed as it began: leave --simulated and the narrowing options out"
+        )
+    if simulated and inventory.real_gpu():
+        raise TensorgapError(device.REAL_GPU)
     from cluster import driver
+    from cluster.session import HeadLostError
 
-    with contextlib.ExitStack() as stack:
-        if matrix is not None:
-            narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
-            asked = matrices.localise(narrowed)
-            place = "results" if output is None else output
-            results.prepare(place)
-        else:
-            folder = results.Results.open(str(resume))
-            asked = folder.matrix()
-            stack.enter_context(folder.locked())
-        _connect(stack, address, quiet)
-        # Only now: Ray sets a handler of its own when it connects.
-        stack.enter_context(_TerminationAsInterrupt())
-        if matrix is not None:
-            # Only now: a cluster that cannot be reached leaves no empty folder behind.
-            folder = results.Results.create(place, asked.name, asked.text, _now(), driver.offers())
-            stack.enter_context(folder.locked())
-        finished = _measure(folder, asked, retry_failed, placement_timeout, quiet)
+    try:
+        with contextlib.ExitStack() as stack:
+            if matrix is not None:
+                narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+                asked = matrices.localise(narrowed)
+                place = "results" if output is None else output
+                results.prepare(place)
+            else:
+                folder = results.Results.open(str(resume))
+                asked = folder.matrix()
+                stack.enter_context(folder.locked())
+            _connect(stack, address, quiet)
+            # Only now: Ray sets handlers of its own when it connects.
+            interrupts = stack.enter_context(_Interrupts())
+            if matrix is not None:
+                # Only now: a cluster that cannot be reached leaves no empty folder behind.
+                folder = results.Results.create(
+                    place, asked.name, asked.text, _now(), driver.offers(), simulated
+                )
+                stack.enter_context(folder.locked())
+            finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
+    except HeadLostError as error:
+        progress.say(str(error))
+        code = _conclude(folder, finished=False)
+        sys.stdout.flush()
+        # What is left of Ray in this process would wait for the head before it ends.
+        os._exit(code)
     return _conclude(folder, finished)
 
 
@@ -120,16 +146,24 @@ def _measure(
     retry_failed: bool,
     placement_timeout_s: float,
     quiet: bool,
+    interrupts: _Interrupts,
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
     from cluster import driver
+    from cluster.session import HeadLostError
 
     done = _done(folder, retry_failed)
     if done and not quiet:
         progress.say(f"{len(done)} rows are measured already")
     types = folder.source.gpu_types
     sweep = driver.sweep(
-        folder.source.run, asked, types, done=done, placement_timeout_s=placement_timeout_s
+        folder.source.run,
+        asked,
+        types,
+        done=done,
+        placement_timeout_s=placement_timeout_s,
+        simulated=folder.source.simulated,
+        stopping=interrupts.asked,
     )
     try:
         # Closed before Ray is: it ends the actors that still run.
@@ -139,28 +173,34 @@ def _measure(
         ):
             for event in events:
                 if isinstance(event, Measurement):
+                    before = folder.trouble
                     folder.write(event)
+                    if folder.trouble and not before:
+                        progress.say(folder.trouble)
                 show(event)
     except KeyboardInterrupt:
-        progress.say("interrupted; what is measured is kept")
+        progress.say("stopped; what is measured is kept")
         return False
+    except HeadLostError:
+        raise
     except TensorgapError:
         progress.say(_how_to_go_on(folder))
         raise
-    return True
+    return not interrupts.asked()
 
 
 def _conclude(folder: results.Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
+    folder.settle(_PATIENCE_S if finished else 0.0)
     rows, torn = folder.read()
     path = folder.finish() if rows else None
     _show(rows, torn)
     if path:
         click.echo(f"\n{path}")
-    if not finished:
+    missing = _asked_keys(folder) - {row.key for row in rows}
+    if missing and not finished:
         progress.say(_how_to_go_on(folder))
         return INTERRUPTED
-    missing = _asked_keys(folder) - {row.key for row in rows}
     if missing:
         progress.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
@@ -194,14 +234,34 @@ def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
         click.echo(render.table(comparison.compare(rows), color=sys.stdout.isatty()))
 
 
-class _TerminationAsInterrupt:
-    """SIGTERM, which schedulers send, ends a sweep as gently as Ctrl-C does."""
+class _Interrupts:
+    """Ctrl-C once: finish what runs; twice, or the SIGTERM that schedulers send: stop now."""
 
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def __init__(self) -> None:
+        self._asked = False
+
+    def asked(self) -> bool:
+        """Whether the sweep is to end after what runs."""
+        return self._asked
+
+    def __enter__(self) -> _Interrupts:
+        self._before = {
+            signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
+        }
+        return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            signal.default_int_handler(number, frame)
+        self._asked = True
+        # Not print: the signal may have come in the middle of one.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), _FINISHING.encode())
 
 
 def _now() -> datetime.datetime:

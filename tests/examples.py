@@ -22,6 +22,7 @@ from bench.records import (
     Kernels,
     Measurement,
     Outcome,
+    Placement,
     Quality,
     Sensor,
     Software,
@@ -35,7 +36,13 @@ from bench.records import (
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("fixed")
 
-ASKED = (records.Cell, records.Workload, records.Sampling, records.QualityPlan)
+ASKED = (
+    records.Cell,
+    records.Workload,
+    records.Sampling,
+    records.QualityPlan,
+    records.PlacementPlan,
+)
 FOUND = (
     Device,
     Software,
@@ -47,6 +54,7 @@ FOUND = (
     Conditions,
     Kernels,
     Ceiling,
+    Placement,
 )
 
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import fakenvml
 import pytest
 
-from bench import measure, table
+from bench import device, inventory, measure, nvml, table
 from bench.meters import energy, sensor
 from bench.records import (
     CPU,
@@ -38,6 +39,8 @@ SAMPLING = Sampling(
     evidence=False,
 )
 
+ON_CPU = Cell(CPU, "fp32")
+
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,21 +50,24 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def request_of(
     *workloads: Workload,
     sampling: Sampling = SAMPLING,
+    cell: Cell = ON_CPU,
+    simulated: bool = False,
     sensors: Mapping[tuple[str, str | None], Sensor] | None = None,
 ) -> measure.Request:
     return measure.Request(
         run="test/20261124T120000Z",
-        cell=Cell(CPU, "fp32"),
+        cell=cell,
         replicate=0,
         workloads=workloads or (Workload("tiny", "eager", 1, 32),),
         sampling=sampling,
         quality=QualityPlan(enabled=False),
         known_sensors=sensors or {},
+        simulated=simulated,
     )
 
 
-def rows(*workloads: Workload, sampling: Sampling = SAMPLING) -> list[Measurement]:
-    events = measure.measure(request_of(*workloads, sampling=sampling))
+def rows(*workloads: Workload, **asked: Any) -> list[Measurement]:
+    events = measure.measure(request_of(*workloads, **asked))
     return [event for event in events if isinstance(event, Measurement)]
 
 
@@ -180,3 +186,64 @@ def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml
     assert not row.device.simulated
     assert row.energy is not None
     assert row.energy.method in ("none", "rapl")
+
+
+@pytest.mark.parametrize(
+    ("precision", "outcome"),
+    [("fp32", Outcome.OK), ("fp16", Outcome.OK), ("mixed", Outcome.OK), ("tf32", "UNSUPPORTED")],
+)
+def test_a_gpu_cell_computes_on_the_cpu_and_says_so(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, precision: str, outcome: str
+) -> None:
+    fake_nvml("gpu = v100", "gpu = a100", "uuid = GPU-second")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # as Ray tells a process its GPU
+    (row,) = rows(cell=Cell("A100", precision), simulated=True)
+    assert row.outcome == outcome, row.reason
+    if outcome == Outcome.OK:
+        assert row.device is not None
+        assert row.device.simulated
+        assert (row.device.gpu_type, row.device.uuid) == ("A100", "GPU-second")
+        assert row.doubts[0].startswith("simulated: the CPU computed in the place of a NVIDIA A100")
+        assert row.energy is not None
+        assert row.energy.method == "counter"
+    else:
+        assert "a CPU has none" in str(row.reason)
+
+
+def test_without_the_option_a_gpu_cell_needs_a_gpu(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100")
+    (row,) = rows(cell=Cell("A100", "fp32"))
+    assert row.outcome is Outcome.UNSUPPORTED
+
+
+def test_a_simulation_needs_a_gpu_of_its_type_in_the_driver(fake_nvml: FakeNvml) -> None:
+    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
+    assert row.outcome is Outcome.FAILED
+    assert "nothing to be simulated by: no NVIDIA driver" in str(row.reason)
+    fake_nvml("gpu = v100")
+    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
+    assert row.outcome is Outcome.FAILED
+    assert "asked for A100, found Tesla V100" in str(row.reason)
+
+
+def test_a_simulation_is_refused_where_a_gpu_is_real(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml("gpu = a100")
+    assert not inventory.real_gpu()
+    monkeypatch.setattr(nvml, "_SIMULATION", "no_such_function")
+    assert inventory.real_gpu()
+    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
+    assert row.outcome is Outcome.FAILED
+    assert row.reason == device.REAL_GPU
+
+
+@pytest.mark.parametrize(("mem_gib", "outcome"), [(80, Outcome.OK), (40, Outcome.FAILED)])
+def test_a_type_with_its_memory_is_checked_on_the_gpu(
+    fake_nvml: FakeNvml, mem_gib: int, outcome: Outcome
+) -> None:
+    fake_nvml("gpu = a100", f"mem_gib = {mem_gib}", "virtualization = 2")
+    (row,) = rows(cell=Cell("A100-80G", "fp32"), simulated=True)
+    assert row.outcome == outcome
+    assert row.device is None or row.device.gpu_type == "A100"
+    assert row.reason is None or "asked for A100-80G, found NVIDIA A100" in row.reason

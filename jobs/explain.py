@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -112,6 +113,12 @@ def command(
         return
     if not places:
         raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
+    _explain_results(places, gpu_types, expected, form)
+
+
+def _explain_results(
+    places: Sequence[str], gpu_types: tuple[str, ...], expected: str | None, form: str
+) -> None:
     for name in gpu_types:
         if name.upper() != CPU and not gpus.named(name):
             known = ", ".join(gpus.COMPUTE_CAPABILITY)
@@ -126,7 +133,7 @@ def command(
             torn_parts.report(torn, "its row is missing")
             rows.extend(found)
     unnamed = [entry for entry in entries if entry.gpu_type is None]
-    if gpu_types and not unnamed:
+    if gpu_types and not unnamed and (entries or rows):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
     groups = cases.of_rows(table.merge(rows))
     groups += _of_entries(entries, gpu_types)

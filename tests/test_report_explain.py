@@ -250,6 +250,15 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], words: s
     assert "Traceback" not in shown.stderr
 
 
+def test_any_name_of_a_model_stands_in_the_matrix() -> None:
+    name = 'a "quoted" \u00e9 \U0001f600 \x7f name'
+    cell = name.replace('"', '""')
+    table_of = f'precision,latency_ms,model\nfp32,5,"{cell}"\nfp16,5,"{cell}"\n'
+    shown = explain("-", "--gpu", "T4", "--format", "json", stdin=table_of + "bf16,9,gpt2\n")
+    text = json.loads(shown.stdout)["next_matrix"]
+    assert name in {w.model for w in matrix.parse(text, "next.toml", "next").workloads}
+
+
 def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("precision,latency_ms,mood\n")
     shown = explain(str(tmp_path / "empty.csv"), "--format", "json")

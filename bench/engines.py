@@ -91,8 +91,10 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
             cache.position = position
             return _greedy(model, token, cache)
 
-        positions = torch.arange(tokens, tokens + new_tokens, device=ids.device)
-        return launch(prefill), launch(decode), positions.split(1)
+        positions = torch.arange(tokens, tokens + new_tokens, device=ids.device).split(1)
+        # Eagerly once: a cache that gains its buffers later would be compiled for again.
+        decode(prefill(ids), positions[0])
+        return launch(prefill), launch(decode), positions
 
     def run(ids: torch.Tensor) -> torch.Tensor:
         shape = tuple(ids.shape)
@@ -116,6 +118,12 @@ def _greedy(model: GPT2LMHeadModel, ids: torch.Tensor, cache: Cache) -> torch.Te
 
 
 def _launcher(engine: str) -> Callable[[Run], Run]:
+    if engine == "compile":
+        import torch
+
+        # Dynamo counts the compilations of a function over all workloads of a process and gives
+        # up after eight. What was compiled before is compiled again if it is run again.
+        torch.compiler.reset()
     launchers: dict[str, Callable[[Run], Run]]
     launchers = {"eager": lambda run: run, "graph": _Replay, "compile": _compiled}
     return launchers[engine]
@@ -124,9 +132,6 @@ def _launcher(engine: str) -> Callable[[Run], Run]:
 def _compiled(run: Run) -> Run:
     import torch
 
-    # Dynamo counts the compilations of a function over all workloads of a process and gives up
-    # after eight.
-    torch.compiler.reset()
     # Whole, or an error: a graph break would be a mixture that nobody asked for.
     compiled: Run = torch.compile(run, fullgraph=True, dynamic=False)
     return compiled

@@ -177,22 +177,25 @@ def _measure_workload(
 
     engines.check(workload.engine, found.type, _capability(found))
     queue = queues.forward_queue(found.type, model, workload)
+    first = None
+    if workload.new_tokens:
+        # The same request with one new token, so that no clock stands within a request.
+        first = queues.forward_queue(found.type, model, replace(workload, new_tokens=1))
     _reset_peak_memory(found.type)
     if workload.engine != "eager":
         yield _stage(request, workload, "preparing")
-        under(_once, queue)  # compiles or captures
+        for unprepared in filter(None, (queue, first)):
+            under(_once, unprepared)  # compiles or captures
     yield _stage(request, workload, "warm-up")
     warm = under(timing.warm_up, queue, sampling)
     before = device.observe(found.gpu)
     yield _stage(request, workload, "latency")
     latencies = under(timing.sample_latency, queue, sampling)
     first_token = None
-    if workload.new_tokens:
+    if first is not None:
         yield _stage(request, workload, "first token")
-        # The same request with one new token, so that no clock stands within a request.
-        shorter = queues.forward_queue(found.type, model, replace(workload, new_tokens=1))
-        under(_once, shorter)
-        first_token = under(timing.sample_latency, shorter, sampling)
+        under(_once, first)
+        first_token = under(timing.sample_latency, first, sampling)
     yield _stage(request, workload, "throughput")
     throughput = under(timing.run_throughput, queue, sampling)
     surroundings = device.conditions(before, device.observe(found.gpu))

@@ -225,6 +225,12 @@ MALFORMED = {
         "257",
         "tiny has 256 positions; must be at most 256",
     ),
+    "more new tokens than are left of the positions": Malformed(
+        with_workload("prompt_tokens = 200\nnew_tokens = 57"),
+        "workloads[0].new_tokens",
+        "57",
+        "must be at most 56 beside prompt_tokens = 200",
+    ),
     "an unknown engine": Malformed(
         with_workload('engine = "eagre"'), "workloads[0].engine", '"eagre"', "did you mean eager?"
     ),

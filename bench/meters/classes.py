@@ -80,10 +80,14 @@ def kernel_class(name: str) -> str:
 def op_class(name: str) -> str | None:
     """The class of an operation of torch, by its name; None where it moves and computes nothing.
 
+    What has no namespace is no operation but a part of a trace, such as a compiled region.
+
     >>> op_class("aten::addmm"), op_class("aten::view"), op_class("aten::argmax")
     ('matmul', None, 'other')
     """
-    bare = name.rpartition("::")[2]
+    namespace, _, bare = name.rpartition("::")
+    if not namespace:
+        return None
     if bare.startswith(_FUSED_ATTENTION):
         return "attention"
     return None if bare in _HOST_ONLY else _OPS.get(bare, "other")

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 GPT2 = "gpt2"
+GPT2_NAMES = (GPT2, "openai-community/gpt2")  # on the hub
 WIKITEXT2_TEST = "wikitext-2 test"
 
 GPT2_VOCABULARY = 50_257

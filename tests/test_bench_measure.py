@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import device, engines, nvml, table
 from bench import model as models
+from bench import text as texts
 from bench.embedded import corpus
 from bench.engines import Forward
 from bench.measure import Request, classify, failed, measure
@@ -224,15 +225,20 @@ def test_a_missing_text_is_a_doubt_and_does_not_stop_the_timing(
     assert f"no perplexity: {row.quality.reason}" in row.doubts
 
 
-def test_random_weights_have_times_and_a_reason_but_no_doubt(
-    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["fp32", "bf16", "mixed"])
+def test_random_weights_have_times_and_a_reason_but_no_doubt_and_read_no_text(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    def load(_: QualityPlan) -> texts.Text:
+        raise AssertionError("a text was loaded for weights that have learnt nothing")
+
     config = GPT2Config(n_layer=1, n_embd=8, n_head=1, n_positions=64)
     monkeypatch.setattr(models, "_random", lambda: GPT2LMHeadModel(config))
-    (row,) = rows_of(request_(Workload("gpt2:random", prompt_tokens=16)))
+    monkeypatch.setattr(texts, "load", load)
+    (row,) = rows_of(request_(Workload("gpt2:random", prompt_tokens=16), precision=name))
     assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
     assert row.quality and "random weights" in (row.quality.reason or "")
-    assert row.quality.perplexity is None
+    assert (row.quality.perplexity, row.quality.elapsed_s) == (None, None)
     assert not any("perplexity" in doubt for doubt in row.doubts)
 
 

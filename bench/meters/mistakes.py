@@ -287,6 +287,7 @@ class _Padded:
     ) -> None:
         self.ids, self.length, self.mask = ids, length, mask
         self.losses: dict[int, list[list[float]]] = {0: [], 1: [], 2: []}
+        self._head = quality.Head(model)
         for batch in _parts(ids, _LINES_AT_ONCE):
             for shift, rows in self._of_batch(model, batch).items():
                 self.losses[shift] += rows
@@ -314,15 +315,14 @@ class _Padded:
                 input_ids=inputs, attention_mask=mask, use_cache=False
             ).last_hidden_state
             return {
-                shift: _labelled(model, hidden[:, : self.length - shift], inputs[:, shift:])
+                shift: self._labelled(hidden[:, : self.length - shift], inputs[:, shift:])
                 for shift in self.losses
             }
 
-
-def _labelled(model: Model, hidden: torch.Tensor, labels: torch.Tensor) -> list[list[float]]:
-    losses = quality.losses(model, hidden.flatten(0, 1), labels.flatten())
-    rows: list[list[float]] = losses.double().reshape(labels.shape).tolist()
-    return rows
+    def _labelled(self, hidden: torch.Tensor, labels: torch.Tensor) -> list[list[float]]:
+        losses = self._head.losses(hidden.flatten(0, 1), labels.flatten())
+        rows: list[list[float]] = losses.double().reshape(labels.shape).tolist()
+        return rows
 
 
 def _nats_of(model: Model, rows: Sequence[Sequence[int]], *, bos: bool) -> Iterator[list[float]]:

@@ -17,7 +17,7 @@ import itertools
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,6 @@ from bench.records import (
 
 if TYPE_CHECKING:
     import torch
-
-    # Fills the second (rows, vocabulary) with the logits of the first (rows, width).
-    Head = Callable[[torch.Tensor, torch.Tensor], object]
 
 # Enough for the matrix products of a CPU; more would only take memory.
 _TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
@@ -252,7 +249,7 @@ def doubts(found: Quality | None, weights: Weights, model: str, precision: str) 
     if found.reason is not None:
         return [f"no perplexity: {found.reason}"]
     said = []
-    if model == published.GPT2 and weights.published_as == UNRECOGNISED:
+    if model in published.GPT2_NAMES and weights.published_as == UNRECOGNISED:
         said.append(f"the weights are called {model} and have not its published hash")
     allowed = _BATCH_TOLERANCE.get(precision, _BATCH_TOLERANCE_OTHERS)
     difference = found.batch_difference_nats
@@ -300,7 +297,7 @@ def _far_from_published(found: Quality) -> Iterator[str]:
 
 def window_nats(model: Model, stream: Sequence[int], chosen: Sequence[Window]) -> list[float]:
     """Sum of -ln p over the scored tokens of each window, in nats."""
-    return _sums(model, stream, chosen, [_head(model)])[0]
+    return _sums(model, stream, chosen, [Head(model)])[0]
 
 
 def token_nats(
@@ -310,14 +307,14 @@ def token_nats(
     import torch
 
     device = model.module.device
-    heads = heads or [_head(model)]
+    heads = heads or [Head(model)]
     ids = torch.tensor(stream, dtype=torch.long, device=device)
     for batch in _batches(chosen, _TOKENS_AT_ONCE[device.type]):
         with torch.inference_mode():
             states = _scored_states(model, ids, batch)
             targets = torch.cat([ids[w.first : w.end + 1] for w in batch])
             sizes = [window.scored for window in batch]
-            found = [losses(model, states, targets, head).split(sizes) for head in heads]
+            found = [head.losses(states, targets).split(sizes) for head in heads]
         yield from zip(*found, strict=True)
 
 
@@ -353,50 +350,53 @@ def _batches(chosen: Sequence[Window], tokens_at_once: int) -> Iterator[list[Win
             yield batch
 
 
-def losses(
-    model: Model, states: torch.Tensor, targets: torch.Tensor, head: Head | None = None
-) -> torch.Tensor:
-    """-ln p of `targets` (tokens,) given hidden `states` (tokens, width): float32 or 64."""
-    import torch
+class Head:
+    """A model's head over some rows at a time, under the precision that is on.
 
-    head = head or _head(model)
-    dtype = torch.promote_types(_logits_dtype(model), torch.float32)
-    shape = min(_HEAD_ROWS, len(states)), model.vocabulary
-    # One buffer for all: fresh pages of this size cost as much time as the product.
-    buffer = torch.empty(shape, dtype=dtype, device=states.device)
-    nats = torch.empty(len(states), dtype=dtype, device=states.device)
-    parts = (tensor.split(_HEAD_ROWS) for tensor in (states, targets, nats))
-    for rows, wanted, found in zip(*parts, strict=True):
-        logits = buffer[: len(rows)]
-        head(rows, logits)
-        # In place: each logit is read for the last time where its result is written.
-        torch.log_softmax(logits, dim=-1, out=logits)
-        torch.neg(logits.gather(1, wanted[:, None])[:, 0], out=found)
-    return nats
+    Args:
+        exact: The same products of the same 16-bit numbers, but stored in float32; otherwise
+            rounded to the type that the head stores its logits in, as it is tested.
+    """
 
+    def __init__(self, model: Model, exact: bool = False) -> None:
+        import torch
 
-def _head(model: Model) -> Head:
-    """The head as it is tested: its logits are rounded to the type that it stores them in."""
-    import torch
+        self._linear: Any = model.module.lm_head
+        self._stored = _logits_dtype(model)
+        self._wide: torch.Tensor | None = None
+        if exact:
+            self._wide = self._linear.weight.to(self._stored).float()
+        elif self._stored.itemsize > 2:
+            self._wide = self._linear.weight
+        # One for all rows: fresh pages of this size cost as much time as a narrow product.
+        self._buffer = torch.empty(
+            (_HEAD_ROWS, model.vocabulary),
+            dtype=torch.promote_types(self._stored, torch.float32),
+            device=model.module.device,
+        )
 
-    head: Any = model.module.lm_head
-    if _logits_dtype(model) in (torch.float32, torch.float64):
-        return lambda rows, out: torch.mm(rows, head.weight.T, out=out)
-    return lambda rows, out: out.copy_(head(rows))
+    def losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """-ln p of `targets` (tokens,) given hidden `states` (tokens, width): float32 or 64."""
+        import torch
 
+        found = self._buffer.new_empty(len(states))
+        parts = (tensor.split(_HEAD_ROWS) for tensor in (states, targets, found))
+        for rows, wanted, nats in zip(*parts, strict=True):
+            logits = self._buffer[: len(rows)]
+            self._fill(rows, logits)
+            # In place: each logit is read for the last time where its result is written.
+            torch.log_softmax(logits, dim=-1, out=logits)
+            torch.neg(logits.gather(1, wanted[:, None])[:, 0], out=nats)
+        return found
 
-def _exact_head(model: Model) -> Head:
-    """The same products of the same 16-bit numbers, stored in float32."""
-    import torch
+    def _fill(self, rows: torch.Tensor, logits: torch.Tensor) -> None:
+        import torch
 
-    dtype = _logits_dtype(model)
-    weight = model.module.lm_head.weight.to(dtype).float()
-
-    def head(rows: torch.Tensor, out: torch.Tensor) -> None:
-        with torch.autocast(out.device.type, enabled=False):
-            torch.mm(rows.to(dtype).float(), weight.T, out=out)
-
-    return head
+        if self._wide is None:
+            logits.copy_(self._linear(rows))
+            return
+        with torch.autocast(logits.device.type, enabled=False):
+            torch.mm(rows.to(self._stored).to(logits.dtype), self._wide.T, out=logits)
 
 
 def _logits_dtype(model: Model) -> torch.dtype:
@@ -416,7 +416,7 @@ def _logit_rounding(model: Model, reading: Reading) -> stats.Difference | None:
     if _logits_dtype(model).itemsize > 2:
         return None
     chosen = _evenly(reading.windows, _WINDOWS_ROUNDED)
-    rounded, exact = _sums(model, reading.stream, chosen, [_head(model), _exact_head(model)])
+    rounded, exact = _sums(model, reading.stream, chosen, [Head(model), Head(model, exact=True)])
     return stats.paired_difference(rounded, exact, [window.scored for window in chosen])
 
 

@@ -1,0 +1,205 @@
+"""`tensorgap explain`, and what the report says of perplexities."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from examples import measurement
+
+from bench import published
+from bench.meters.mistakes import Variant
+from bench.records import Cell, Measurement, Quality, Weights
+from jobs import explain
+from jobs.report import comparison, perplexity, render
+
+WINDOWS = (400.0, 380.0, 460.0, 420.0)  # nats
+TOKENS = (100, 100, 100, 50)
+
+
+def a_row(precision: str, added: tuple[float, ...], **changes: Any) -> Measurement:
+    """A row whose windows cost so many nats more than those of fp32."""
+    nats = tuple(n + more for n, more in zip(WINDOWS, added, strict=True))
+    found = Quality(
+        "a text",
+        nats=math.fsum(nats),
+        tokens=sum(TOKENS),
+        perplexity=math.exp(math.fsum(nats) / sum(TOKENS)),
+        mode="tensorgap",
+        context=100,
+        stride=100,
+        window_nats=nats,
+        window_tokens=TOKENS,
+        text_sha256="1" * 64,
+    )
+    return measurement(
+        cell=Cell("CPU", precision),
+        quality=dataclasses.replace(found, **changes),
+        weights=Weights(1, 1, "float32", sha256="2" * 64),
+    )
+
+
+FP32 = a_row("fp32", (0, 0, 0, 0))
+WORSE = a_row("bf16", (0.5, 0.4, 0.6, 0.2), logit_rounding_nats=0.004)
+UNDECIDED = a_row("mixed", (0.5, -0.6, 0.3, -0.1))
+
+
+def lines_of(*rows: Measurement) -> dict[str, comparison.Line]:
+    return {line.precision: line for line in comparison.compare(rows)}
+
+
+def test_precisions_are_compared_window_by_window() -> None:
+    lines = lines_of(FP32, WORSE, UNDECIDED)
+    difference = lines["bf16"].nats_difference
+    assert difference is not None
+    assert difference.mean == pytest.approx(1.7 / 350)
+    assert difference.low is not None and difference.low > 0
+    # Unpaired, the windows' own spread would hide it many times over.
+    assert WINDOWS[2] - WINDOWS[1] > 40 * 1.7
+    unpaired = lines["mixed"].nats_difference
+    assert unpaired is not None and unpaired.low is not None and unpaired.high is not None
+    assert unpaired.low < 0 < unpaired.high
+    assert lines["fp32"].nats_difference is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "hf-docs"},
+        {"context": 50},
+        {"text_sha256": "3" * 64},
+        {"tokens_sha256": "3" * 64},
+        {"window_tokens": (100, 100, 50, 100)},
+        {"window_nats": None},
+    ],
+    ids=str,
+)
+def test_what_was_read_otherwise_is_not_compared(changes: dict[str, Any]) -> None:
+    other = a_row("bf16", (0.5, 0.4, 0.6, 0.2), **changes)
+    assert lines_of(FP32, other)["bf16"].nats_difference is None
+
+
+def test_other_weights_are_not_compared() -> None:
+    other = dataclasses.replace(WORSE, weights=Weights(1, 1, "float32", sha256="4" * 64))
+    assert lines_of(FP32, other)["bf16"].nats_difference is None
+
+
+def test_the_report_says_whether_precisions_differ_and_why() -> None:
+    lines = comparison.compare([FP32, WORSE, UNDECIDED])
+    bf16, mixed = perplexity.compared(lines)
+    assert bf16.startswith("bf16: +0.0049 nats per token against fp32 [+0.00")
+    assert ": perplexity +0.49%; logits stored in 16 bits account for +0.004" in bf16
+    assert mixed.endswith(": no difference in perplexity")
+    assert bf16 in render.markdown(lines)
+    assert f'"nats_difference": {1.7 / 350:.6f}'[:25] in render.to_json(lines)
+
+
+def test_one_window_gives_no_interval() -> None:
+    one = {"window_nats": (5.0,), "window_tokens": (10,)}
+    rows = [a_row(name, (0, 0, 0, 0), **one) for name in ("fp32", "bf16")]
+    (text,) = perplexity.compared(comparison.compare(rows))
+    assert text == "bf16: +0 nats per token against fp32, one window: no interval"
+
+
+# ------------------------------------------------------------------------------- the ranking
+
+VARIANTS = [
+    Variant("context 1024, stride 512, per token", 25.2, right=True),
+    Variant("context 128, stride 128, per token", 59.7, right=True),
+    Variant("context 1024, stride 512, per word", 46.8, right=True),
+    Variant("padding counted", 215.0),
+    Variant("labels not shifted", 700.0),
+    Variant("rare words as <unk>", reason="no word for <unk>"),
+]
+
+
+def test_the_nearest_variant_comes_first_and_what_is_right_is_said() -> None:
+    text = perplexity.ranking(217, "gpt2 on wikitext-2", VARIANTS)
+    lines = text.splitlines()
+    assert lines[0] == "217 observed; 5 variants on gpt2 on wikitext-2:"
+    assert lines[2].split() == ["215", "-0.9%", "wrong", "padding", "counted"]
+    assert "within 2%: padding counted" in lines
+    assert "right here: 25.2 with context 1024, stride 512, per token" in lines
+    assert "not computed: rare words as <unk>: no word for <unk>" in lines
+
+
+def test_a_number_that_nothing_gives_is_said_to_be_so() -> None:
+    assert "none is within 2%" in perplexity.ranking(120, "x", VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("observed", "answer"),
+    [
+        (
+            217,
+            "a context of 128 tokens gives about 59.7, not 217: that is 1.29 nats per token more",
+        ),
+        (217, "counted its padding, 20.5% of its labels"),
+        (29.8, "within 2% of the number per token of hf-docs 1024/1024"),
+        (126, "within 2% of the number the same per word of hf-docs 128/128"),
+        (38.5, "a right number with a context of 165 to 570 tokens"),
+        (10, "lower than any right protocol"),
+    ],
+)
+def test_published_numbers_answer_without_a_model(observed: float, answer: str) -> None:
+    assert answer in perplexity.from_published(observed)
+
+
+def test_the_padding_of_the_first_study_is_what_its_own_counts_say() -> None:
+    study = published.FIRST_STUDY
+    padding = study.lines * study.length - study.tokens
+    assert padding == 248_320 - 197_913
+    assert study.padding_share == pytest.approx(padding / (1940 * 127))
+
+
+# ------------------------------------------------------------------------------- the command
+
+
+def test_without_a_model_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys\nfrom jobs.cli import main\n"
+        "try: main(['explain', '--observed-perplexity', '217'])\nexcept SystemExit: pass\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'ray', 'pyarrow'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "not 217" in done.stdout
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Matrices this small are computed faster by one thread than by several that wait in turn."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_with_a_model_the_mistakes_are_computed_and_ranked(one_thread: None) -> None:
+    arguments = ["--observed-perplexity", "5.4", "--model", "tiny", "--rows", "12"]
+    done = CliRunner().invoke(explain.command, arguments)
+    assert done.exit_code == 0, done.output
+    assert "variants on tiny on embedded" in done.stdout
+    assert "\nwithin 2%: " in done.stdout
+    assert "not computed: rare words as <unk>: the model's vocabulary lacks words" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--observed-perplexity", "0.5"], "not in the range x>1"),
+        (["--observed-perplexity", "217", "--text", "x"], "--text and --rows need --model"),
+        ([], "Missing option '--observed-perplexity'"),
+    ],
+)
+def test_bad_options_are_refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(explain.command, arguments)
+    assert done.exit_code == 2
+    assert message in done.output

@@ -227,6 +227,8 @@ def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
     assert "launches and gaps between kernels" in shown.stdout
     text = shown.stdout.partition("The matrix to run next:")[2]
     assert matrix.parse(text, "next.toml", "next").gpu_types == ("T4",)
+    # The same rows twice are no replicates.
+    assert explain(path, path).stdout == shown.stdout
     refused = explain(path, "--gpu", "T4")
     assert refused.returncode == 2
     assert "every row names its GPU; leave --gpu out" in refused.stderr

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from bench import gpus, results, table
+from bench import gpus
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
-from jobs import progress, torn_parts
+from jobs import progress
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
@@ -112,23 +113,23 @@ def command(
         return
     if not places:
         raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
+    _explain_results(places, gpu_types, expected, form)
+
+
+def _explain_results(
+    places: Sequence[str], gpu_types: tuple[str, ...], expected: str | None, form: str
+) -> None:
     for name in gpu_types:
         if name.upper() != CPU and not gpus.named(name):
             known = ", ".join(gpus.COMPUTE_CAPABILITY)
             raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
-    entries: list[Entry] = []
-    rows: list[Measurement] = []
-    for place in places:
-        if place == _STDIN or place.lower().endswith(".csv"):
-            entries.extend(_read_csv(place))
-        else:
-            found, _, torn = results.read(place)
-            torn_parts.report(torn, "its row is missing")
-            rows.extend(found)
+    tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
+    entries = [entry for place in tables for entry in _read_csv(place)]
+    rows = _read_rows([place for place in places if place not in tables])
     unnamed = [entry for entry in entries if entry.gpu_type is None]
-    if gpu_types and not unnamed:
+    if gpu_types and not unnamed and (entries or rows):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
-    groups = cases.of_rows(table.merge(rows))
+    groups = cases.of_rows(rows)
     groups += _of_entries(entries, gpu_types)
     if not groups:
         click.echo("tensorgap: there is no row that is OK", err=True)
@@ -160,6 +161,20 @@ def _explain_perplexity(
             progress.say(f"{variant.perplexity:12.5g}  {variant.what}")
         variants.append(variant)
     click.echo(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
+
+
+def _read_rows(places: Sequence[str]) -> list[Measurement]:
+    if not places:
+        return []
+    from bench import results, table  # needs pyarrow, which a CSV does not
+    from jobs import torn_parts
+
+    rows: list[Measurement] = []
+    for place in places:
+        found, _, torn = results.read(place)
+        torn_parts.report(torn, "its row is missing")
+        rows.extend(found)
+    return table.merge(rows)
 
 
 def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]:

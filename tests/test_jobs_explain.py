@@ -196,7 +196,7 @@ def test_with_a_model_the_mistakes_are_computed_and_ranked(one_thread: None) -> 
     [
         (["--observed-perplexity", "0.5"], "not in the range x>1"),
         (["--observed-perplexity", "217", "--text", "x"], "--text and --rows need --model"),
-        ([], "Missing option '--observed-perplexity'"),
+        ([], "Missing argument '[RESULTS]...' or --observed-perplexity"),
     ],
 )
 def test_bad_options_are_refused(arguments: list[str], message: str) -> None:

@@ -227,6 +227,8 @@ def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
     assert "launches and gaps between kernels" in shown.stdout
     text = shown.stdout.partition("The matrix to run next:")[2]
     assert matrix.parse(text, "next.toml", "next").gpu_types == ("T4",)
+    # The same rows twice are no replicates.
+    assert explain(path, path).stdout == shown.stdout
     refused = explain(path, "--gpu", "T4")
     assert refused.returncode == 2
     assert "every row names its GPU; leave --gpu out" in refused.stderr
@@ -248,6 +250,15 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], words: s
     assert shown.returncode == 2
     assert words in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_any_name_of_a_model_stands_in_the_matrix() -> None:
+    name = 'a "quoted" \u00e9 \U0001f600 \x7f name'
+    cell = name.replace('"', '""')
+    table_of = f'precision,latency_ms,model\nfp32,5,"{cell}"\nfp16,5,"{cell}"\n'
+    shown = explain("-", "--gpu", "T4", "--format", "json", stdin=table_of + "bf16,9,gpt2\n")
+    text = json.loads(shown.stdout)["next_matrix"]
+    assert name in {w.model for w in matrix.parse(text, "next.toml", "next").workloads}
 
 
 def test_a_table_without_rows_says_so(tmp_path: Path) -> None:

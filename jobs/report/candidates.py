@@ -266,13 +266,11 @@ def _power_fit(
     gpu: Gpu, busy: Floats, found_w: Floats, least_slope: float
 ) -> tuple[Floats, Floats, Floats]:
     """Least greatest error of idle + k x busy over all that may be; with its idle and its k."""
-    error = np.full(busy.shape[:-1], np.inf)
-    best_idle, best_slope = np.zeros_like(error), np.zeros_like(error)
-    for idle in np.linspace(*gpu.idle_w, 5):
-        for slope in np.linspace(least_slope * (gpu.tdp_w - idle), gpu.tdp_w - idle, 40):
-            here = np.abs((idle + slope * busy) / found_w - 1).max(axis=-1)
-            better = here < error
-            error = np.where(better, here, error)
-            best_idle = np.where(better, idle, best_idle)
-            best_slope = np.where(better, slope, best_slope)
-    return error, best_idle, best_slope
+    idles = np.linspace(*gpu.idle_w, 5)
+    # Each idle power with each k from the least to all that the limit leaves.
+    slopes = (gpu.tdp_w - idles)[:, None] * np.linspace(least_slope, 1.0, 40)
+    idle, slope = np.repeat(idles, slopes.shape[1]), slopes.ravel()
+    power = idle[:, None, None, None] + slope[:, None, None, None] * busy
+    errors = np.abs(power / found_w - 1).max(axis=-1)
+    best = errors.argmin(axis=0)
+    return errors.min(axis=0), idle[best], slope[best]

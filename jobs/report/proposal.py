@@ -31,8 +31,8 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     lines = [
         "# What the findings leave open. Save as next.toml, then: tensorgap sweep next.toml",
         "[cells]",
-        f"gpu_types = {json.dumps(types)}{why_auto}",
-        f"precisions = {json.dumps(precisions)}",
+        f"gpu_types = {_toml(types)}{why_auto}",
+        f"precisions = {_toml(precisions)}",
     ]
     by_model: dict[tuple[str, int, int], list[Group]] = {}
     for group in groups:
@@ -43,10 +43,10 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         batches = sorted({group.workload.batch_size for group in members})
         if batches[-1] < 2 * batches[0]:
             batches.append(min(_LARGER * batches[0], _MOST))
-        lines += ["", "[[workloads]]", f"model = {json.dumps(model)}"]
+        lines += ["", "[[workloads]]", f"model = {_toml(model)}"]
         if any(group.gpu_type != CPU for group in members):
             lines.append('engine = ["eager", "graph"] # the same kernels with and without launches')
-        lines.append(f"batch_size = {json.dumps(sorted(set(batches)))}")
+        lines.append(f"batch_size = {_toml(sorted(set(batches)))}")
         lines.append(f"prompt_tokens = {prompt_tokens}")
         if new_tokens:
             lines.append(f"new_tokens = {new_tokens}")
@@ -65,3 +65,8 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
             "stride = 128 # 59.69 is published for fp32 with these windows",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A list or a string as TOML: JSON's are, but for one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

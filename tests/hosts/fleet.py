@@ -15,7 +15,7 @@ from network import Host, Network
 ROOT = Path(__file__).resolve().parents[2]
 GPU_TYPES = ("P100", "T4", "V100", "A100")
 CONFIG = "cluster/configs/on-premises.yaml"
-_CHECKOUT = "/root/project"
+CHECKOUT = "/root/project"
 _TRAVELS = ("bench", "cluster", "jobs", "setup.cfg", "constraints.txt")
 
 
@@ -27,13 +27,13 @@ class Fleet:
     workers: dict[str, Host]  # by GPU type
     token: str
 
-    def ray(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def ray(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """What the user types on the client, in the root of the project."""
-        return self.client.run("ray", *arguments, folder=_CHECKOUT, timeout_s=timeout_s)
+        return self.client.run("ray", *arguments, folder=CHECKOUT, timeout_s=300, **environment)
 
     def project(self, path: str) -> Path:
         """A file of the client's copy of the project."""
-        return self.client.path(f"{_CHECKOUT}/{path}")
+        return self.client.path(f"{CHECKOUT}/{path}")
 
 
 def build(network: Network, folder: Path, driver: Path) -> Fleet:
@@ -53,12 +53,12 @@ def build(network: Network, folder: Path, driver: Path) -> Fleet:
     key = client.path("/root/.ssh/id_ed25519")
     shutil.copy(folder / "user", key)
     for name in _TRAVELS:
-        source, target = ROOT / name, client.path(f"{_CHECKOUT}/{name}")
+        source, target = ROOT / name, client.path(f"{CHECKOUT}/{name}")
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    config = client.path(f"{_CHECKOUT}/{CONFIG}")
+    config = client.path(f"{CHECKOUT}/{CONFIG}")
     yours = {
         "head_ip": head.address,
         "worker_ips": f"[{', '.join(host.address for host in workers.values())}]",

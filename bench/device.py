@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -208,7 +209,7 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
         raise TensorgapError(
             f"--simulated: {cell.gpu_type} has nothing to be simulated by: {reason}"
         )
-    _check_type(cell, gpu.name)
+    _check_type(cell, gpu.name, gpu.memory_bytes)
     doubt = f"simulated: the CPU computed in the place of a {gpu.name}; no number is a GPU's"
     doubts = (doubt, precision.cpu_doubt(cell.precision, cpu_flags()))
     device = Device(
@@ -234,13 +235,19 @@ def _visible(gpus: Sequence[nvml.Gpu]) -> nvml.Gpu | None:
     return None
 
 
-def _check_type(cell: Cell, name: str) -> str:
-    """The type of the device with this name, which must be the cell's."""
+def _check_type(cell: Cell, name: str, memory_bytes: int | None) -> str:
+    """The type of the device with this name, which must be the cell's.
+
+    Ray's A100-40G and A100-80G are the type and the memory in GB; of an 80 GB A100, from 79 to 86e9
+    bytes are usable.
+    """
     found = nvml.gpu_type(name)
-    if found != cell.gpu_type:
+    finer = re.fullmatch(rf"{re.escape(found)}-(\d+)G", cell.gpu_type)
+    is_finer = finer and memory_bytes and 0.9 < memory_bytes / (int(finer[1]) * 1e9) < 1.1
+    if found != cell.gpu_type and not is_finer:
         raise WrongDevice(
-            f"asked for {cell.gpu_type}, found {name} ({found}): the node's label"
-            " ray.io/accelerator-type is wrong"
+            f"asked for {cell.gpu_type}, found {name} ({found}, {(memory_bytes or 0) / 1e9:.0f} GB)"
+            ": the node's label ray.io/accelerator-type is wrong"
         )
     return found
 
@@ -273,7 +280,7 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
             f" may be too old for its CUDA {torch.version.cuda}; update the driver, or try: {hint}"
         )
     properties = torch.cuda.get_device_properties(0)
-    gpu_type = _check_type(cell, properties.name)
+    gpu_type = _check_type(cell, properties.name, properties.total_memory)
     capability = (properties.major, properties.minor)
     doubts = [precision.gpu_doubt(cell.precision, capability)]
     try:

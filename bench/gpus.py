@@ -15,6 +15,8 @@ COMPUTE_CAPABILITY: dict[str, Capability] = {
     "V100": (7, 0),
     "T4": (7, 5),
     "A100": (8, 0),
+    "A100-40G": (8, 0),  # Ray's words for what it cannot tell itself
+    "A100-80G": (8, 0),
     "A10G": (8, 6),
     "L4": (8, 9),
     "H100": (9, 0),

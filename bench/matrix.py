@@ -12,6 +12,7 @@
 
     [sampling]                           # every key has a default
     [quality]
+    [placement]
 
 The allowed keys are the fields of the records in `bench.records`, so that there is one list of
 them. Each mistake is one TensorgapError that names the file, the key, the value and the remedy.
@@ -35,9 +36,11 @@ from bench.records import (
     CPU,
     ENERGY_PROTOCOLS,
     ENGINES,
+    EXCLUSIVE,
     PRECISIONS,
     Cell,
     Matrix,
+    PlacementPlan,
     QualityPlan,
     Sampling,
     TensorgapError,
@@ -49,12 +52,14 @@ Record = typing.TypeVar("Record")
 # GPT-2 has 1,024 positions; the embedded model has 256.
 POSITIONS = {"gpt2": 1024, "gpt2:random": 1024, "tiny": 256}
 
+_TABLES = ("sampling", "quality", "placement")  # each a field of Matrix and of TOML
 _RESERVED = (*POSITIONS, "embedded")  # never a folder or file of that name
 
 _CHOICES = {
     "precision": PRECISIONS,
     "engine": ENGINES,
     "energy": ENERGY_PROTOCOLS,
+    "exclusive": EXCLUSIVE,
     "split": ("train", "validation", "test"),
 }
 # Least and greatest allowed value; the upper ends catch a slip of the unit, such as ms for s.
@@ -75,6 +80,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "timeout_s": (1, 604_800),
     "context": (2, 1024),
     "stride": (1, 1024),
+    "retries": (0, 10),
 }
 _ORDERED = (
     ("warmup_min_s", "warmup_max_s"),
@@ -112,9 +118,10 @@ def parse(text: str, source: str, name: str) -> Matrix:
     except (ValueError, RecursionError) as error:
         raise TensorgapError(f"{source}: not valid TOML: {error}") from None
     reader = _Reader(source)
-    reader.only(document, "", ("name", "cells", "workloads", "sampling", "quality"))
+    reader.only(document, "", ("name", "cells", "workloads", *_TABLES))
     sampling = reader.record(Sampling, reader.table(document, "sampling"), "sampling")
     quality = reader.record(QualityPlan, reader.table(document, "quality"), "quality")
+    placement = reader.record(PlacementPlan, reader.table(document, "placement"), "placement")
     cells = reader.table(document, "cells")
     reader.only(cells, "cells", ("gpu_types", "precisions", "include", "exclude"))
     include = reader.cells(cells, "include")
@@ -138,6 +145,7 @@ def parse(text: str, source: str, name: str) -> Matrix:
         sampling=sampling,
         quality=quality,
         text=text,
+        placement=placement,
     )
 
 
@@ -244,10 +252,11 @@ def dump(matrix: Matrix) -> str:
             for v in getattr(matrix, key)
         ]
         lines.append(f"{key} = [{', '.join(values)}]")
-    tables = [("[[workloads]]", workload) for workload in matrix.workloads]
-    for header, record in (*tables, ("[sampling]", matrix.sampling), ("[quality]", matrix.quality)):
+    tables: list[tuple[str, Any]] = [("[[workloads]]", workload) for workload in matrix.workloads]
+    tables += [(f"[{name}]", getattr(matrix, name)) for name in _TABLES]
+    for header, record in tables:
         lines += ["", header]
-        table = dataclasses.asdict(typing.cast(Any, record))
+        table = dataclasses.asdict(record)
         lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,8 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
 ENGINES = ("eager",)
 ENERGY_NOT_MEASURED = "none"
 ENERGY_PROTOCOLS = ("quick", "standard", "certified")
+EXCLUSIVE = ("gpu", "host")
+WAITING = "waiting for its GPU"  # the stage before there is a process
 
 
 class TensorgapError(Exception):
@@ -118,6 +120,23 @@ class QualityPlan:
 
 
 @dataclass(frozen=True)
+class PlacementPlan:
+    """Which cells share a GPU and a host, and how often a fault of the cluster is tried again."""
+
+    paired: bool = column(
+        "within a replicate, all precisions of a type are measured on the same GPU", default=True
+    )
+    exclusive: str = column(
+        "gpu: cells run on other GPUs of a host meanwhile; host: nothing else of the sweep does",
+        default="gpu",
+    )
+    retries: int = column(
+        "new attempts, on another GPU if there is one, after a process, a GPU or a node is lost",
+        default=1,
+    )
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A whole sweep: every cell with every workload.
 
@@ -134,6 +153,7 @@ class Matrix:
     sampling: Sampling
     quality: QualityPlan
     text: str  # the TOML that it was read from, kept with the results
+    placement: PlacementPlan = PlacementPlan()
 
 
 @dataclass(frozen=True)
@@ -389,6 +409,19 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where the cluster put a measurement, and what it took."""
+
+    node: str = column("Ray's id of the node")
+    host: str = column("name of its host")
+    attempt: int = column("which attempt this is, counted from 1")
+    earlier: tuple[str, ...] = column("how the attempts before ended", default=())
+    neighbours: tuple[str, ...] = column(
+        "cells of the sweep that ran on the same host meanwhile", default=()
+    )
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One row: what was asked, what was found, and what may be believed of it."""
 
@@ -409,6 +442,7 @@ class Measurement:
     energy: Energy | None = None
     quality: Quality | None = None
     conditions: Conditions | None = None
+    placement: Placement | None = None
 
     @property
     def key(self) -> tuple[Cell, Workload, int]:

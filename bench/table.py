@@ -7,6 +7,7 @@ rows came from is in the file's metadata.
 
 Schema versions:
     1  0.1.0, the first
+    2  0.1.0, placement
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow as pa
 
 from bench.records import Measurement, TensorgapError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
 _BARE = ("cell", "workload")  # their fields need no prefix

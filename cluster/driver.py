@@ -1,69 +1,54 @@
-"""The driver: places the cells, waits, times out, turns failures into rows, frees the GPUs.
+"""The driver: finds each block a GPU, listens, times out, turns failures into rows, ends all.
 
-A Task is one fresh process: one cell, one replicate, and the workloads that are still to measure.
-Tasks of one GPU type run one after the other, replicate by replicate, and within a replicate the
-cells come in random order, so that a slow drift of the machine does not favour a precision.
-Different types run at the same time.
+What breaks in the cluster costs a new attempt on another GPU of the type, if there is one; what
+breaks in the measurement is the row. A Task's process ends with it, and a GPU is given back after
+each block, so that two sweeps on one cluster take turns and never measure on the same GPU at once.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
-import re
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import matrix as matrices
-from bench.measure import PERPLEXITY, Request, classify, failed
+from bench.measure import PERPLEXITY, Request, failed
 from bench.records import (
     CPU,
+    WAITING,
     Cell,
     Matrix,
     Measurement,
     Outcome,
+    Placement,
     Quality,
     Sensor,
     Stage,
-    Workload,
+    TensorgapError,
 )
-from cluster import placement
-from cluster.actor import CellActor
+from cluster import attempts, placement, schedule, seats
+from cluster.attempts import Attempt, End
+from cluster.schedule import Block, Key, Task, Use
+from cluster.seats import Seat
 
-Key = tuple[Cell, Workload, int]
+T = TypeVar("T")
+Event = Stage | Measurement
 _POLL_S = 1.0
-_GET_TIMEOUT_S = 60.0  # a row whose node went away after it was announced
-_NODE_DEATH = re.compile(r"node (has died|was terminated)")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one fresh process is to measure."""
-
-    cell: Cell
-    replicate: int
-    workloads: tuple[Workload, ...]
+_SOON_S = 0.05  # between two looks while a seat is awaited, which takes milliseconds if one is free
+_SAY_AFTER_S = 3.0  # of waiting for a seat
+_MOVE_S = 30.0  # how long a GPU is kept so that its next attempt comes onto another one
 
 
 @dataclass
-class _Running:
-    """A task in its actor, and what is known of it so far."""
+class _AtWork:
+    """A block that has, or waits for, its seat."""
 
-    request: Request
-    actor: Any
-    stream: Any
-    since: float  # of the last event
-    left: list[Workload]
-    started: bool = False
-    ended: bool = False  # no more events: done, or the process is not to be used any longer
-    stage: str = "starting"
-
-    @property
-    def cell(self) -> Cell:
-        return self.request.cell
+    tasks: deque[Task]
+    seat: Seat
+    attempt: Attempt | None = None
+    said: bool = False  # that it waits
 
 
 @dataclass
@@ -88,8 +73,9 @@ def sweep(
     done: Sequence[Measurement] = (),
     placement_timeout_s: float = 600.0,
     simulated: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
-) -> Generator[Stage | Measurement, None, None]:
+) -> Generator[Event, None, None]:
     """Measure a matrix on the connected cluster; each row as it is done, each stage as it begins.
 
     Close the iterator before the connection to Ray: it ends the actors that still run.
@@ -99,58 +85,20 @@ def sweep(
         matrix: what to measure.
         types: GPU types that `auto` stands for.
         done: rows that exist already; they are not measured again, and their quality is used.
-        placement_timeout_s: how long a type may wait for a device that others hold.
+        placement_timeout_s: how long a type may wait for a device that others hold, or that an
+            autoscaler starts.
         simulated: GPU cells may compute on the CPU of nodes with a stand-in for the driver.
+        stopping: true: finish the tasks that run, start no other.
         clock: monotonic seconds.
+
+    Raises:
+        TensorgapError: the head of the cluster does not answer any longer.
     """
-    cells = matrices.cells(matrix, types)
-    known = _Known()
-    for old in done:
-        # Only what was measured: why there was no perplexity last time may not hold any longer.
-        known.learn(old if old.quality and old.quality.nats else replace(old, quality=None))
-    queues = plan(cells, matrix, {m.key for m in done})
-    running: dict[str, _Running] = {}
-    last_end = clock()
+    sweep = _Sweep(run, matrix, types, done, placement_timeout_s, simulated, stopping, clock)
     try:
-        while running or any(queues.values()):
-            present = offers()
-            for gpu_type, queue in queues.items():
-                if queue and gpu_type not in running:
-                    if gpu_type not in present:
-                        reason = placement.why_unplaced(gpu_type, present)
-                        yield from _unplaced(run, matrix, queue, reason)
-                        continue
-                    request = _request(run, queue.popleft(), matrix, known, present[gpu_type])
-                    request = replace(request, simulated=simulated)
-                    running[gpu_type] = _start(request, present[gpu_type], clock())
-            ready = _ready(list(running.values()))
-            for current in ready:
-                event = _next_event(current, known, clock())
-                if event is not None:
-                    yield event
-            for gpu_type, current in list(running.items()):
-                if not current.ended and current not in ready:
-                    if not current.started:
-                        # Counted from when our own cells last freed a device.
-                        waited_s = clock() - max(current.since, last_end)
-                        vain = _why_not_started(gpu_type, waited_s, placement_timeout_s)
-                        if vain:
-                            queues[gpu_type].appendleft(_rest(current))
-                            yield from _unplaced(run, matrix, queues[gpu_type], vain)
-                            current.left.clear()
-                            current.ended = True
-                    elif clock() - current.since > _limit_s(current):
-                        row = _timed_out(current, known)
-                        if row is not None:
-                            yield row
-                if current.ended:
-                    _end(running.pop(gpu_type))
-                    last_end = clock()
-                    if current.left:
-                        queues[gpu_type].appendleft(_rest(current))
+        yield from sweep.events()
     finally:
-        for current in running.values():
-            _end(current)
+        sweep.close()
 
 
 def offers() -> dict[str, placement.Offer]:
@@ -160,193 +108,343 @@ def offers() -> dict[str, placement.Offer]:
     return placement.offers(ray.nodes())
 
 
-def plan(cells: Sequence[Cell], matrix: Matrix, done: Collection[Key]) -> dict[str, deque[Task]]:
-    """Tasks for each GPU type, without what is done, in the order to run them."""
-    shuffled = random.Random(matrix.text)
-    tasks: dict[str, deque[Task]] = {}
-    for replicate in range(matrix.sampling.replicates):
-        order = list(cells)
-        shuffled.shuffle(order)
-        for cell in order:
-            left = [w for w in matrix.workloads if (cell, w, replicate) not in done]
-            # One load per model: its workloads stand together.
-            left.sort(key=lambda w: _first_of_model(matrix, w))
-            if left:
-                task = Task(cell, replicate, tuple(left))
-                tasks.setdefault(cell.gpu_type, deque()).append(task)
-    return tasks
+class _Sweep:
+    """The state of a sweep that runs."""
 
+    def __init__(
+        self,
+        run: str,
+        matrix: Matrix,
+        types: Collection[str],
+        done: Sequence[Measurement],
+        placement_timeout_s: float,
+        simulated: bool,
+        stopping: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.run, self.matrix, self.simulated = run, matrix, simulated
+        self.placement_timeout_s, self.stopping, self.clock = placement_timeout_s, stopping, clock
+        self.known = _Known()
+        for old in done:
+            # Only what was measured: why there was no perplexity may not hold any longer.
+            kept = old if old.quality and old.quality.nats else replace(old, quality=None)
+            self.known.learn(kept)
+        cells = matrices.cells(matrix, types)
+        self.queues = schedule.plan(cells, matrix, {m.key for m in done})
+        self.at_work: list[_AtWork] = []
+        self.lost: list[Seat] = []  # held, so that nobody gets a GPU that does not answer
+        self.left: list[tuple[Seat, float]] = []  # held until then; see _move
+        self.freed: dict[str, float] = {}  # when this sweep last gave back a seat of the type
+        self.earlier: dict[Key, list[Measurement]] = {}  # rows of attempts that are tried again
+        self.hosts: dict[str, str] = {}  # names of the nodes
 
-def _unplaced(run: str, matrix: Matrix, queue: deque[Task], reason: str) -> Iterator[Measurement]:
-    """Empty a queue: a row for each measurement that has no place."""
-    while queue:
-        task = queue.popleft()
-        request = _request(run, task, matrix, _Known(), None)
-        for workload in task.workloads:
-            yield failed(request, workload, Outcome.UNPLACED, reason)
+    @property
+    def alone_on_host(self) -> bool:
+        return self.matrix.placement.exclusive == "host"
 
+    def events(self) -> Iterator[Event]:
+        while self.at_work or (any(self.queues.values()) and not self.stopping()):
+            if not self.stopping():
+                yield from self._ask()
+            self._let_go()
+            yield from self._seat()
+            yield from self._listen()
 
-def _why_not_started(gpu_type: str, waited_s: float, limit_s: float) -> str | None:
-    """Why a task that still waits for its device waits in vain; None while it may come."""
-    present = offers()
-    if gpu_type not in present:
+    def close(self) -> None:
+        for block in self.at_work:
+            if block.attempt:
+                attempts.stop(block.attempt)
+        for seat in (*(b.seat for b in self.at_work), *(s for s, _ in self.left), *self.lost):
+            seats.release(seat)
+
+    # ------------------------------------------------------------------------------ seats
+
+    def _ask(self) -> Iterator[Measurement]:
+        """Ask for a seat for each block that may start; empty the queue of a type that has none."""
+        if not any(self.queues.values()):
+            return
+        present = self._offers()
+        for gpu_type, queue in self.queues.items():
+            if queue and gpu_type not in present:
+                vain = self._why_absent(gpu_type, present)
+                if vain:
+                    yield from self._unplaced(gpu_type, vain)
+        for block in self._startable(self.queues, present):
+            offer = present.get(block.gpu_type) or placement.to_be_started(block.gpu_type)
+            occupied = self._uses() if self.alone_on_host else []
+            nodes = {node for use in occupied if use.placed for node in use.nodes}
+            self.queues[block.gpu_type].remove(block)
+            self.at_work.append(_AtWork(deque(block.tasks), seats.ask(offer, nodes, self.clock())))
+
+    def _startable(
+        self, queues: Mapping[str, Sequence[Block]], present: Mapping[str, placement.Offer]
+    ) -> list[Block]:
+        return schedule.startable(queues, self._uses(), present, self.alone_on_host)
+
+    def _seat(self) -> Iterator[Event]:
+        """Start the first process of each block whose seat is there; give up what waits in vain."""
+        for block in [b for b in self.at_work if b.attempt is None]:
+            _answer(seats.look, block.seat)
+            if block.seat.node is not None:
+                self._start(block)
+            elif self.stopping():
+                self._leave(block)
+            else:
+                yield from self._wait_on(block)
+
+    def _wait_on(self, block: _AtWork) -> Iterator[Event]:
+        gpu_type = block.seat.offer.gpu_type
+        # Counted from when our own cells last freed a device.
+        waited_s = self.clock() - max(block.seat.since, self.freed.get(gpu_type, 0.0))
+        if waited_s <= min(_SAY_AFTER_S, self.placement_timeout_s):
+            return
+        present, scaler = self._offers(), _answer(seats.autoscaler)
+        vain = None
+        if waited_s > self.placement_timeout_s:
+            vain = (
+                f"no {gpu_type} became free within --placement-timeout"
+                f" {self.placement_timeout_s:g}; resume later, or raise it"
+            )
+        elif gpu_type not in present:
+            vain = self._why_absent(gpu_type, present)
+            if block.seat.group.id.hex() in scaler.infeasible:
+                vain = f"{placement.why_unplaced(gpu_type, present)}; no autoscaler starts one"
+        if vain:
+            self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
+            self._leave(block)
+            yield from self._unplaced(gpu_type, vain)
+        elif not block.said:
+            block.said = True
+            task = block.tasks[0]
+            starting = f"the autoscaler, which starts {', '.join(scaler.starting)}"
+            whom = starting if scaler.starting else "others, who hold it"
+            yield Stage(task.cell, task.workloads[0], task.replicate, WAITING, whom)
+
+    def _why_absent(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> str | None:
+        """Why a type without a node has no place; None where an autoscaler may start one."""
+        if any(seat.offer.gpu_type == gpu_type for seat in self.lost):
+            return f"the last {gpu_type} of the cluster was lost"
+        if gpu_type != CPU and _answer(seats.autoscaler).present:
+            return None
         return placement.why_unplaced(gpu_type, present)
-    if waited_s > limit_s:
-        return (
-            f"no {gpu_type} became free within --placement-timeout {limit_s:g}; resume later, or"
-            " raise it"
+
+    def _unplaced(self, gpu_type: str, reason: str) -> Iterator[Measurement]:
+        """Empty a queue: a row for each measurement that has no place."""
+        queue = self.queues[gpu_type]
+        while queue:
+            for task in queue.popleft().tasks:
+                request = self._request(task, None)
+                for workload in task.workloads:
+                    row = failed(request, workload, Outcome.UNPLACED, reason)
+                    before = self.earlier.pop(row.key, None)
+                    if before:  # what an attempt found says more than that there is no other
+                        words = f"{before[-1].reason}; no other attempt: {reason}"
+                        row = replace(before[-1], reason=words)
+                    yield row
+
+    def _leave(self, block: _AtWork) -> None:
+        self.at_work.remove(block)
+        if block.seat not in self.lost:
+            self._give_back(block.seat)
+
+    def _give_back(self, seat: Seat) -> None:
+        seats.release(seat)
+        self.freed[seat.offer.gpu_type] = self.clock()
+
+    def _let_go(self, gpu_type: str | None = None) -> None:
+        """Give back what was left behind, if its time is over or one of its type has a new seat."""
+        for seat, end in list(self.left):
+            if self.clock() > end or gpu_type == seat.offer.gpu_type:
+                self.left.remove((seat, end))
+                self._give_back(seat)
+
+    def _offers(self) -> dict[str, placement.Offer]:
+        """What the cluster offers, without the GPUs that were lost."""
+        import ray
+
+        nodes = _answer(ray.nodes)
+        self.hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+        present = placement.offers(nodes)
+        lost = Counter(s.offer.gpu_type for s in self.lost if self._is_alive(s, present))
+        kept = {name: replace(o, devices=o.devices - lost[name]) for name, o in present.items()}
+        return {name: offer for name, offer in kept.items() if offer.devices > 0}
+
+    def _is_alive(self, seat: Seat, present: Mapping[str, placement.Offer]) -> bool:
+        offer = present.get(seat.offer.gpu_type)
+        return offer is not None and seat.node in offer.nodes
+
+    def _uses(self) -> list[Use]:
+        held = [b.seat for b in self.at_work if b.seat not in self.lost]
+        return [
+            Use(
+                seat.offer.gpu_type,
+                frozenset({seat.node}) if seat.node else seat.offer.nodes,
+                placed=seat.node is not None,
+            )
+            for seat in (*held, *(seat for seat, _ in self.left))
+        ]
+
+    def _host(self, block: _AtWork) -> str:
+        node = str(block.seat.node)
+        if node not in self.hosts:
+            self._offers()
+        return self.hosts.get(node, node)
+
+    # ------------------------------------------------------------------------------ processes
+
+    def _start(self, block: _AtWork) -> None:
+        self._let_go(block.seat.offer.gpu_type)
+        request = self._request(block.tasks[0], block.seat)
+        block.attempt = attempts.start(request, block.seat, self.clock())
+        block.attempt.neighbours = self._neighbours(block)
+        for other in self.at_work:
+            if other.attempt and other is not block and self._host(other) == self._host(block):
+                other.attempt.neighbours.add(_name(block.attempt))
+
+    def _neighbours(self, block: _AtWork) -> set[str]:
+        """What of the sweep runs on the same host now."""
+        return {
+            _name(other.attempt)
+            for other in self.at_work
+            if other.attempt and other is not block and self._host(other) == self._host(block)
+        }
+
+    def _listen(self) -> Iterator[Event]:
+        """Take what the processes say, and end what takes too long."""
+        at_work = [(b, b.attempt) for b in self.at_work if b.attempt]
+        since = [b.seat.since for b in self.at_work if b.attempt is None]
+        soon = any(self.clock() - asked <= _SAY_AFTER_S for asked in since)
+        if not at_work:
+            time.sleep(_SOON_S if soon else _POLL_S)
+            return
+        ready = attempts.ready([a for _, a in at_work], _SOON_S if soon else _POLL_S)
+        for block, attempt in at_work:
+            if attempt in ready:
+                found = attempts.next_event(attempt, self.clock())
+            else:
+                found = attempts.overdue(attempt, self.clock())
+            if isinstance(found, Stage):
+                yield found
+            elif isinstance(found, Measurement):
+                yield from self._settle(block, found, found.outcome == Outcome.LOST)
+            elif found:
+                yield from self._end(block, attempt, found)
+            if attempt.ended and block.attempt is attempt:
+                self._go_on(block, attempt)
+
+    def _end(self, block: _AtWork, attempt: Attempt, end: End) -> Iterator[Measurement]:
+        """What an end before its time costs: an attempt, the row in work, or the perplexity."""
+        attempt.ended = True
+        again = end.of_the_cluster and self._may_try(attempt)
+        if attempt.stage == PERPLEXITY and not again:
+            # It costs no row: the times can still be measured.
+            model, text = attempt.left[0].model, self.matrix.quality.text
+            reason = f"{end.outcome}: {end.reason}"
+            self.known.qualities[attempt.request.cell, model] = Quality(text, reason=reason)
+        else:
+            yield from self._settle(block, attempts.row(attempt, end), end.of_the_cluster)
+
+    def _settle(
+        self, block: _AtWork, row: Measurement, of_the_cluster: bool
+    ) -> Iterator[Measurement]:
+        """Give a row away, or keep it as an earlier attempt of the one that is to come."""
+        attempt = block.attempt
+        assert attempt is not None
+        again = of_the_cluster and self._may_try(attempt)
+        before = self.earlier.pop(row.key, [])
+        where = Placement(
+            node=str(block.seat.node),
+            host=self._host(block),
+            attempt=len(before) + 1,
+            earlier=tuple(f"{m.outcome}: {m.reason}" for m in before),
+            neighbours=tuple(sorted(attempt.neighbours)),
         )
-    return None
+        row = replace(row, placement=where)
+        if again:
+            self.earlier[row.key] = [*before, row]
+        else:
+            attempt.left.remove(row.workload)
+            attempt.neighbours = self._neighbours(block)
+            self.known.learn(row)
+            yield row
+        if of_the_cluster:
+            if row.device is not None:
+                # The device itself said so: whoever got it next would lose it again.
+                self.lost.append(block.seat)
+            self._move(block, attempt)
+        attempt.ended = attempt.ended or not attempt.left
 
+    def _may_try(self, attempt: Attempt) -> bool:
+        """Whether the measurement in work may have another attempt."""
+        request = attempt.request
+        tried = self.earlier.get((request.cell, attempt.left[0], request.replicate), ())
+        return len(tried) < self.matrix.placement.retries and not self.stopping()
 
-def _limit_s(current: _Running) -> float:
-    if current.stage == PERPLEXITY:
-        return current.request.quality.timeout_s
-    return current.request.sampling.timeout_s
+    def _move(self, block: _AtWork, attempt: Attempt) -> None:
+        """After a fault of the cluster, what is left of a block goes back into its queue.
 
+        Its old GPU is held for a while if another is spare, so that it gets that one.
+        """
+        attempts.stop(attempt)
+        block.attempt = None
+        self.at_work.remove(block)
+        tasks = _rest(block, attempt)
+        gpu_type = block.seat.offer.gpu_type
+        self.queues[gpu_type].appendleft(Block(gpu_type, tasks))
+        if block.seat in self.lost:
+            return
+        present = self._offers()
+        self.left.append((block.seat, self.clock() + _MOVE_S))
+        if not self._is_alive(block.seat, present) or not self._startable(
+            {gpu_type: self.queues[gpu_type]}, present
+        ):
+            self.left.pop()
+            self._give_back(block.seat)
 
-def _rest(current: _Running) -> Task:
-    request = current.request
-    return Task(request.cell, request.replicate, tuple(current.left))
+    def _go_on(self, block: _AtWork, attempt: Attempt) -> None:
+        """After a process: the next one of the block on the same GPU."""
+        attempts.stop(attempt)
+        block.attempt = None
+        block.tasks = deque(_rest(block, attempt))
+        if block.tasks and not self.stopping():
+            self._start(block)
+        else:
+            self._leave(block)
 
-
-def _end(current: _Running) -> None:
-    import ray
-
-    # One that is dead already must not keep the others alive.
-    with contextlib.suppress(ray.exceptions.RayError, ValueError):
-        ray.kill(current.actor)
-
-
-def _first_of_model(matrix: Matrix, workload: Workload) -> int:
-    return next(i for i, w in enumerate(matrix.workloads) if w.model == workload.model)
-
-
-def _request(
-    run: str,
-    task: Task,
-    matrix: Matrix,
-    known: _Known,
-    offer: placement.Offer | None,
-) -> Request:
-    return Request(
-        run=run,
-        cell=task.cell,
-        replicate=task.replicate,
-        workloads=task.workloads,
-        sampling=matrix.sampling,
-        quality=matrix.quality,
-        known_quality={m: q for (cell, m), q in known.qualities.items() if cell == task.cell},
-        known_sensors=dict(known.sensors),
-        threads=offer.num_cpus if offer and task.cell.gpu_type == CPU else None,
-    )
-
-
-def _start(request: Request, offer: placement.Offer, now: float) -> _Running:
-    import ray
-
-    # A measuring actor is never restarted by Ray: a silent second run would be another measurement.
-    actor = (
-        ray.remote(CellActor)
-        .options(
-            num_cpus=offer.num_cpus,
-            num_gpus=offer.num_gpus,
-            label_selector=dict(offer.label_selector),
-            resources=dict(offer.resources),
-            max_restarts=0,
-            max_task_retries=0,
+    def _request(self, task: Task, seat: Seat | None) -> Request:
+        of_cell = {m: q for (cell, m), q in self.known.qualities.items() if cell == task.cell}
+        return Request(
+            run=self.run,
+            cell=task.cell,
+            replicate=task.replicate,
+            workloads=task.workloads,
+            sampling=self.matrix.sampling,
+            quality=self.matrix.quality,
+            known_quality=of_cell,
+            known_sensors=dict(self.known.sensors),
+            threads=seat.offer.num_cpus if seat and task.cell.gpu_type == CPU else None,
+            simulated=self.simulated,
         )
-        .remote()
-    )
-    stream = actor.run.options(num_returns="streaming").remote(request)
-    return _Running(request, actor, stream, now, list(request.workloads))
 
 
-def _ready(running: Sequence[_Running]) -> list[_Running]:
-    """All whose next event is there; waits a moment for the first."""
+def _rest(block: _AtWork, attempt: Attempt) -> tuple[Task, ...]:
+    """The tasks that a block still has after a process."""
+    task = replace(block.tasks[0], workloads=tuple(attempt.left))
+    return (task,)[: len(attempt.left)] + tuple(block.tasks)[1:]
+
+
+def _name(attempt: Attempt) -> str:
+    return f"{attempt.request.cell}, replicate {attempt.request.replicate}"
+
+
+def _answer(ask: Callable[..., T], *arguments: Any) -> T:
+    """What the head of the cluster answers."""
     import ray
 
-    streams = [current.stream for current in running]
-    if not streams:
-        return []
-    ray.wait(streams, num_returns=1, timeout=_POLL_S, fetch_local=False)
-    ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
-    return [current for current in running if any(current.stream is stream for stream in ready)]
-
-
-def _next_event(current: _Running, known: _Known, now: float) -> Stage | Measurement | None:
-    """The next event of a task; an error of its actor becomes the row of what it was measuring."""
-    import ray
-
-    current.since = now
     try:
-        event: Stage | Measurement = ray.get(next(current.stream), timeout=_GET_TIMEOUT_S)
-    except StopIteration:
-        current.ended = True
-        if len(current.left) == len(current.request.workloads):
-            reason = "the process ended without a row"
-            return failed(current.request, current.left.pop(0), Outcome.FAILED, reason)
-        return None
-    except ray.exceptions.RayError as error:
-        current.ended = True
-        outcome, reason = explain(error, current.stage)
-        return _given_up(current, known, outcome, reason)
-    current.started = True
-    if isinstance(event, Stage):
-        current.stage = event.name
-        return event
-    known.learn(event)
-    current.left.remove(event.workload)
-    current.ended = not current.left
-    return event
-
-
-def _timed_out(current: _Running, known: _Known) -> Measurement | None:
-    current.ended = True
-    key = "quality" if current.stage == PERPLEXITY else "sampling"
-    reason = f"stage {current.stage} took longer than {key}.timeout_s = {_limit_s(current):g}"
-    return _given_up(current, known, Outcome.TIMED_OUT, reason)
-
-
-def _given_up(
-    current: _Running, known: _Known, outcome: Outcome, reason: str
-) -> Measurement | None:
-    """The row that a forced end costs; a perplexity costs none: its times can still be measured."""
-    workload = current.left[0]
-    if current.stage == PERPLEXITY:
-        text = current.request.quality.text
-        known.qualities[current.cell, workload.model] = Quality(text, reason=f"{outcome}: {reason}")
-        return None
-    return failed(current.request, current.left.pop(0), outcome, reason)
-
-
-def explain(error: Exception, stage: str) -> tuple[Outcome, str]:
-    """What an error of Ray means for the row that was being measured, and the reason in words."""
-    import ray
-
-    errors = ray.exceptions
-    if isinstance(error, errors.RayTaskError):
-        outcome, reason = classify(error.cause)
-        return outcome, f"{reason} (in stage {stage})"
-    text = str(error).strip() or type(error).__name__
-    first = text.splitlines()[0]
-    if isinstance(error, errors.OutOfMemoryError):
-        return Outcome.OUT_OF_MEMORY, f"Ray ended the process for memory in stage {stage}: {first}"
-    if isinstance(error, errors.ActorUnschedulableError):
-        return Outcome.UNPLACED, first
-    # Ray says ActorUnavailable while it cannot reach a node, ActorDied once it knows; a process
-    # that dies on a living node is ActorDied at once (measured on Ray 2.60).
-    lost = (
-        errors.ActorUnavailableError,
-        errors.GetTimeoutError,
-        errors.ObjectLostError,
-        errors.NodeDiedError,
-    )
-    if isinstance(error, lost) or _NODE_DEATH.search(text):
-        return Outcome.LOST, f"the node went away in stage {stage}"
-    if isinstance(error, errors.ActorDiedError) and "creation task" not in text:
-        return Outcome.FAILED, (
-            f"the process died in stage {stage}: it crashed or was killed, perhaps for memory;"
-            " the kernel's log (dmesg) on its node tells"
-        )
-    return Outcome.FAILED, f"{type(error).__name__} in stage {stage}: {text.splitlines()[-1]}"
+        return ask(*arguments)
+    except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TensorgapError(
+            f"the head of the cluster does not answer any longer: {first}"
+        ) from error

@@ -23,6 +23,7 @@ class Offer:
     num_gpus: int
     label_selector: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
+    nodes: frozenset[str] = frozenset()  # Ray's ids of the nodes that have such devices
 
 
 def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
@@ -38,14 +39,15 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
         gpu_type, by_label = _gpu_type(node)
         if not gpus or gpu_type is None:
             continue
-        known = found[gpu_type].devices if gpu_type in found else 0
+        known = found.get(gpu_type)
         found[gpu_type] = Offer(
             gpu_type,
-            devices=known + gpus,
+            devices=gpus + (known.devices if known else 0),
             num_cpus=min(1, int(node["Resources"].get("CPU", 0))),
             num_gpus=1,
             label_selector={TYPE_LABEL: gpu_type} if by_label else {},
             resources={} if by_label else {f"{_TYPE_RESOURCE}{gpu_type}": 0.001},
+            nodes=(known.nodes if known else frozenset()) | {node["NodeID"]},
         )
     hosts = [node for node in alive if node["Resources"].get("CPU", 0) >= 1]
     if hosts:
@@ -56,8 +58,14 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
             num_cpus=int(host["Resources"]["CPU"]),
             num_gpus=0,
             label_selector={NODE_LABEL: host["NodeID"]},
+            nodes=frozenset({host["NodeID"]}),
         )
     return found
+
+
+def to_be_started(gpu_type: str) -> Offer:
+    """The demand for a type of which an autoscaler may start the first node."""
+    return Offer(gpu_type, 1, num_cpus=1, num_gpus=1, label_selector={TYPE_LABEL: gpu_type})
 
 
 def why_unplaced(gpu_type: str, present: Iterable[str]) -> str:
@@ -67,11 +75,18 @@ def why_unplaced(gpu_type: str, present: Iterable[str]) -> str:
 
 
 def _gpu_type(node: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The type of a node's GPUs, and whether a label says so; else a resource does."""
+    """The type of a node's GPUs, and whether a label says so; else a resource does.
+
+    Ray cannot tell an A100 of 80 GB from one of 40 GB. Whoever starts the node says so with the
+    resource `accelerator_type:A100-80G`, Ray's own word; it counts more than the label.
+    """
     label = node.get("Labels", {}).get(TYPE_LABEL)
-    if label:
-        return str(label), True
-    for name in node["Resources"]:
-        if name.startswith(_TYPE_RESOURCE):
-            return name.removeprefix(_TYPE_RESOURCE), False
-    return None, False
+    named = [
+        name.removeprefix(_TYPE_RESOURCE)
+        for name in node["Resources"]
+        if name.startswith(_TYPE_RESOURCE)
+    ]
+    finer = [name for name in named if label is None or name.startswith(f"{label}-")]
+    if finer:
+        return finer[0], False
+    return (str(label), True) if label else (None, False)

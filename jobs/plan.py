@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from bench import inventory
 from bench import matrix as matrices
-from bench.records import Cell, Matrix, Outcome, Unsupported
+from bench.records import CPU, Cell, Matrix, Outcome, Unsupported
 from jobs import options, progress
+
+
+@dataclass(frozen=True)
+class _Place:
+    """This machine or a cluster: what it has of each type, and whether it can get more."""
+
+    devices: Mapping[str, int]
+    nodes: Mapping[str, int]  # that have the devices of a type
+    autoscaler: bool = False
+
+    def lanes(self, gpu_type: str, matrix: Matrix) -> int:
+        """How many blocks of a type are measured at once; 1 of what is not there yet."""
+        of_type = self.nodes if matrix.placement.exclusive == "host" else self.devices
+        return of_type.get(gpu_type, 1)
 
 
 @click.command("plan")
@@ -33,43 +49,52 @@ def command(
     Exit codes: 0 every cell has a place; 1 some have none, or lack the precision; 2 bad input.
     """
     asked = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
-    present = _present(address)
-    cells = matrices.cells(asked, present)
+    place = _place(address)
+    cells = matrices.cells(asked, place.devices)
     rows = len(asked.workloads) * asked.sampling.replicates
-    has = ", ".join(f"{count} {name}" for name, count in sorted(present.items()))
+    has = ", ".join(f"{count} {name}" for name, count in sorted(place.devices.items()))
     click.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}\n")
     able = 0
     width = max((len(str(cell)) for cell in cells), default=0)
     for cell in cells:
-        verdict, can_run = _verdict(cell, present, address is None)
+        verdict, can_run = _verdict(cell, place, address is None)
         able += can_run
         click.echo(f"  {cell!s:{width}}  {verdict}")
     click.echo("")
     for workload in asked.workloads:
         click.echo(f"  {workload}")
-    click.echo(f"\nat most {progress.duration(_longest_s(asked, cells, present))}{_beside(asked)}")
+    click.echo("")
+    for line in _rules(asked, cells, place):
+        click.echo(f"  {line}")
+    click.echo(f"\nat most {progress.duration(_longest_s(asked, cells, place))}{_beside(asked)}")
     return 0 if able == len(cells) else 1
 
 
-def _present(address: str | None) -> Mapping[str, int]:
-    """How many devices there are of each type."""
+def _place(address: str | None) -> _Place:
     if address is None:
         found: dict[str, int] = {}
         for processor in inventory.take().processors:
             found[processor.gpu_type] = found.get(processor.gpu_type, 0) + 1
-        return found
-    from cluster import driver
+        return _Place(found, dict.fromkeys(found, 1))
+    from cluster import driver, seats
     from cluster.session import session
 
     with session(address):
-        return {name: offer.devices for name, offer in driver.offers().items()}
+        offers = driver.offers()
+        return _Place(
+            {name: offer.devices for name, offer in offers.items()},
+            {name: len(offer.nodes) for name, offer in offers.items()},
+            seats.autoscaler().present,
+        )
 
 
-def _verdict(cell: Cell, present: Mapping[str, int], here: bool) -> tuple[str, bool]:
+def _verdict(cell: Cell, place: _Place, here: bool) -> tuple[str, bool]:
     from cluster import placement
 
-    if cell.gpu_type not in present:
-        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell.gpu_type, present)}", False
+    if cell.gpu_type not in place.devices:
+        if place.autoscaler and cell.gpu_type != CPU:
+            return "waits for the autoscaler, which may have a node type for it", True
+        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell.gpu_type, place.devices)}", False
     if not here:
         return "runs; whether that node has the precision and the torch build shows there", True
     try:
@@ -79,14 +104,37 @@ def _verdict(cell: Cell, present: Mapping[str, int], here: bool) -> tuple[str, b
     return (f"runs, with a doubt: {doubt}" if doubt else "runs"), True
 
 
-def _longest_s(matrix: Matrix, cells: tuple[Cell, ...], present: Mapping[str, int]) -> float:
-    """Types run at the same time, the cells of a type one after the other."""
-    processes = {
-        name: sum(cell.gpu_type == name for cell in cells) * matrix.sampling.replicates
-        for name in present
+def _rules(matrix: Matrix, cells: Sequence[Cell], place: _Place) -> Iterator[str]:
+    """What shares a GPU or a host, and what a fault costs."""
+    if matrix.placement.paired:
+        yield "paired: all precisions of a replicate on one GPU, in random order"
+    else:
+        yield "not paired: each precision on whichever GPU of its type is free"
+    at_once = {
+        c.gpu_type: min(_blocks(matrix, cells, c.gpu_type), place.lanes(c.gpu_type, matrix))
+        for c in cells
     }
-    each = len(matrix.workloads) * progress.longest_s(matrix.sampling) + progress.START_S
-    return max(processes.values(), default=0) * each
+    alone = ", each alone on its host" if matrix.placement.exclusive == "host" else ""
+    yield f"at once: {', '.join(f'{n} {name}' for name, n in at_once.items())}{alone}"
+    yield f"tried again after a lost process, GPU or node: {matrix.placement.retries} times"
+
+
+def _blocks(matrix: Matrix, cells: Sequence[Cell], gpu_type: str) -> int:
+    """How many times a GPU of the type is taken."""
+    of_type = sum(cell.gpu_type == gpu_type for cell in cells)
+    return matrix.sampling.replicates * (1 if matrix.placement.paired else of_type)
+
+
+def _longest_s(matrix: Matrix, cells: Sequence[Cell], place: _Place) -> float:
+    """Types run at the same time, and so do the blocks of a type on its GPUs."""
+    each_s = len(matrix.workloads) * progress.longest_s(matrix.sampling) + progress.START_S
+    longest_s = 0.0
+    for gpu_type in {cell.gpu_type for cell in cells}:
+        tasks = sum(cell.gpu_type == gpu_type for cell in cells) * matrix.sampling.replicates
+        blocks = _blocks(matrix, cells, gpu_type)
+        rounds = math.ceil(blocks / place.lanes(gpu_type, matrix))
+        longest_s = max(longest_s, rounds * tasks / blocks * each_s)
+    return longest_s
 
 
 def _beside(matrix: Matrix) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from bench import matrix as matrices
 from bench.meters import energy
-from bench.records import Cell, Matrix, Measurement, Outcome, Sampling, Stage
+from bench.records import WAITING, Cell, Matrix, Measurement, Outcome, Sampling, Stage
 
 START_S = 10.0  # a process, its imports and a model
 Show = Callable[[Stage | Measurement], None]
@@ -28,8 +28,7 @@ def longest_s(sampling: Sampling) -> float:
 class Progress:
     """What is done, what is at work, and how long is left.
 
-    Types run at the same time, the rows of a type one after the other; so the slowest type decides,
-    at the pace of its rows so far.
+    Types run at the same time; so the slowest type decides, at the pace of its rows so far.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Progress:
     ) -> None:
         """Args: left: rows to measure of each cell; row_s: a first guess for one row."""
         self.total = sum(left.values())
-        self.working: dict[Cell, Stage] = {}
+        self.working: dict[tuple[Cell, int], Stage] = {}  # by cell and replicate
         self.done = dict.fromkeys(left, 0)
         self.asked = dict(left)
         self._row_s = row_s
@@ -51,11 +50,10 @@ class Progress:
 
     def take(self, event: Stage | Measurement) -> None:
         """Note what an event tells."""
-        for cell in [c for c in self.working if c.gpu_type == event.cell.gpu_type]:
-            del self.working[cell]
         if isinstance(event, Stage):
-            self.working[event.cell] = event
+            self.working[event.cell, event.replicate] = event
         else:
+            self.working.pop((event.cell, event.replicate), None)
             self.done[event.cell] = self.done.get(event.cell, 0) + 1
 
     def left_s(self) -> float:
@@ -101,6 +99,8 @@ def _lines(progress: Progress) -> Show:
         progress.take(event)
         if isinstance(event, Measurement):
             say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
+        elif event.name == WAITING:
+            say(f"{event.cell}  {WAITING}: {event.host}")
 
     return show
 
@@ -121,19 +121,20 @@ def _live(progress: Progress) -> Iterator[Show]:
     console = Console(stderr=True, highlight=False)
     with rich.Progress(*columns, console=console, transient=True) as bars:
         overall = bars.add_task("sweep", total=progress.total, note=_left(progress))
-        lines: dict[Cell, rich.TaskID] = {}
+        lines: dict[tuple[Cell, int], rich.TaskID] = {}
 
         def show(event: Stage | Measurement) -> None:
             progress.take(event)
             if isinstance(event, Measurement):
                 console.print(_row(event), markup=False)
-            for cell, stage in progress.working.items():
+            for key, stage in progress.working.items():
+                cell, _ = key
                 note = f"{stage.name} on {stage.host}: {stage.workload}"
-                if cell not in lines:
-                    lines[cell] = bars.add_task(str(cell), total=progress.asked[cell], note=note)
-                bars.update(lines[cell], completed=progress.done[cell], note=note)
-            for cell in [c for c in lines if c not in progress.working]:
-                bars.remove_task(lines.pop(cell))
+                if key not in lines:
+                    lines[key] = bars.add_task(str(cell), total=progress.asked[cell], note=note)
+                bars.update(lines[key], completed=progress.done[cell], note=note)
+            for key in [k for k in lines if k not in progress.working]:
+                bars.remove_task(lines.pop(key))
             bars.update(overall, completed=progress.count, note=_left(progress))
 
         yield show

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -20,6 +22,7 @@ from jobs.cli import INTERRUPTED
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
 _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED)
+_FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them now\n"
 
 
 @click.command("sweep")
@@ -45,7 +48,7 @@ _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.U
     show_default=True,
     type=click.FloatRange(min=1),
     metavar="SECONDS",
-    help="How long a cell may wait for a GPU that others hold.",
+    help="How long a cell may wait for a GPU that others hold or that the autoscaler starts.",
 )
 @click.option(
     "--simulated",
@@ -69,8 +72,9 @@ def command(
 ) -> int:
     """Measure MATRIX, a TOML file, and collect one Parquet file.
 
-    Each row is on disk as soon as it is measured. Ctrl-C, a crash or a lost machine lose only the
-    row in work: --resume goes on. The table goes to standard output, progress to standard error.
+    Each row is on disk as soon as it is measured. Ctrl-C lets the running cells end, Ctrl-C twice
+    stops them; these, a crash or a lost machine lose only the rows in work: --resume goes on. The
+    table goes to standard output, progress to standard error.
 
     \b
     This machine:         tensorgap sweep jobs/matrices/local.toml
@@ -106,15 +110,15 @@ def command(
             asked = folder.matrix()
             stack.enter_context(folder.locked())
         _connect(stack, address, quiet)
-        # Only now: Ray sets a handler of its own when it connects.
-        stack.enter_context(_TerminationAsInterrupt())
+        # Only now: Ray sets handlers of its own when it connects.
+        interrupts = stack.enter_context(_Interrupts())
         if matrix is not None:
             # Only now: a cluster that cannot be reached leaves no empty folder behind.
             folder = results.Results.create(
                 place, asked.name, asked.text, _now(), driver.offers(), simulated
             )
             stack.enter_context(folder.locked())
-        finished = _measure(folder, asked, retry_failed, placement_timeout, quiet)
+        finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
     return _conclude(folder, finished)
 
 
@@ -133,6 +137,7 @@ def _measure(
     retry_failed: bool,
     placement_timeout_s: float,
     quiet: bool,
+    interrupts: _Interrupts,
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
     from cluster import driver
@@ -148,6 +153,7 @@ def _measure(
         done=done,
         placement_timeout_s=placement_timeout_s,
         simulated=folder.source.simulated,
+        stopping=interrupts.asked,
     )
     try:
         # Closed before Ray is: it ends the actors that still run.
@@ -160,12 +166,12 @@ def _measure(
                     folder.write(event)
                 show(event)
     except KeyboardInterrupt:
-        progress.say("interrupted; what is measured is kept")
+        progress.say("stopped; what is measured is kept")
         return False
     except TensorgapError:
         progress.say(_how_to_go_on(folder))
         raise
-    return True
+    return not interrupts.asked()
 
 
 def _conclude(folder: results.Results, finished: bool) -> int:
@@ -175,10 +181,10 @@ def _conclude(folder: results.Results, finished: bool) -> int:
     _show(rows, torn)
     if path:
         click.echo(f"\n{path}")
-    if not finished:
+    missing = _asked_keys(folder) - {row.key for row in rows}
+    if missing and not finished:
         progress.say(_how_to_go_on(folder))
         return INTERRUPTED
-    missing = _asked_keys(folder) - {row.key for row in rows}
     if missing:
         progress.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
@@ -212,14 +218,34 @@ def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
         click.echo(render.table(comparison.compare(rows), color=sys.stdout.isatty()))
 
 
-class _TerminationAsInterrupt:
-    """SIGTERM, which schedulers send, ends a sweep as gently as Ctrl-C does."""
+class _Interrupts:
+    """Ctrl-C once: finish what runs; twice, or the SIGTERM that schedulers send: stop now."""
 
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def __init__(self) -> None:
+        self._asked = False
+
+    def asked(self) -> bool:
+        """Whether the sweep is to end after what runs."""
+        return self._asked
+
+    def __enter__(self) -> _Interrupts:
+        self._before = {
+            signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
+        }
+        return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            signal.default_int_handler(number, frame)
+        self._asked = True
+        # Not print: the signal may have come in the middle of one.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), _FINISHING.encode())
 
 
 def _now() -> datetime.datetime:

@@ -20,6 +20,7 @@ from bench.records import (
     Energy,
     Measurement,
     Outcome,
+    Placement,
     Quality,
     Sensor,
     Software,
@@ -33,8 +34,14 @@ from bench.records import (
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("fixed")
 
-ASKED = (records.Cell, records.Workload, records.Sampling, records.QualityPlan)
-FOUND = (Device, Software, Weights, Timing, Sensor, Energy, Quality, Conditions)
+ASKED = (
+    records.Cell,
+    records.Workload,
+    records.Sampling,
+    records.QualityPlan,
+    records.PlacementPlan,
+)
+FOUND = (Device, Software, Weights, Timing, Sensor, Energy, Quality, Conditions, Placement)
 
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from raylets import measuring_processes
 
 from bench.records import (
     CPU,
@@ -17,6 +17,7 @@ from bench.records import (
     Matrix,
     Measurement,
     Outcome,
+    PlacementPlan,
     Quality,
     QualityPlan,
     Sampling,
@@ -79,18 +80,13 @@ def rows_of(
     return rows
 
 
-def actor_processes() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "ray::CellActor"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
-
-
 def signal_actor_at(name: str, workload: Workload, number: int) -> Callable[[Stage], None]:
     """Send a signal to the measuring process, once, when a workload reaches a stage."""
     sent: list[int] = []
 
     def on_stage(stage: Stage) -> None:
         if stage.name == name and stage.workload == workload and not sent:
-            (pid,) = actor_processes()
+            (pid,) = measuring_processes()
             os.kill(pid, number)
             sent.append(pid)
 
@@ -102,7 +98,7 @@ def test_each_cell_and_replicate_is_a_fresh_process(offers: dict[str, Offer]) ->
 
     def note(stage: Stage) -> None:
         if stage.name == "warm-up":
-            seen.setdefault((stage.cell, stage.replicate), set()).update(actor_processes())
+            seen.setdefault((stage.cell, stage.replicate), set()).update(measuring_processes())
 
     matrix = a_matrix(TINY, TINY_8, precisions=("fp32", "bf16"), replicates=2, latency_min_s=0.1)
     rows = rows_of(matrix, offers, note)
@@ -130,6 +126,7 @@ def test_a_type_that_the_cluster_lacks_is_unplaced_at_once(offers: dict[str, Off
 
 def test_a_killed_process_costs_one_row_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
     matrix = a_matrix(TINY, TINY_8, latency_min_s=0.5, latency_max_s=2)
+    matrix = replace(matrix, placement=PlacementPlan(retries=0))
     rows = rows_of(matrix, offers, signal_actor_at("latency", TINY, signal.SIGKILL))
     assert [(m.workload, m.outcome) for m in rows] == [
         (TINY, Outcome.FAILED),
@@ -193,7 +190,9 @@ def test_perplexity_is_measured_once_per_cell_and_model(offers: dict[str, Offer]
 
 
 def test_a_perplexity_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) -> None:
-    matrix = replace(a_matrix(TINY), quality=QualityPlan(context=256))
+    matrix = replace(
+        a_matrix(TINY), quality=QualityPlan(context=256), placement=PlacementPlan(retries=0)
+    )
     (row,) = rows_of(matrix, offers, signal_actor_at("perplexity", TINY, signal.SIGKILL))
     assert row.outcome == Outcome.OK
     assert row.quality is not None
@@ -232,24 +231,6 @@ def test_no_process_is_left_behind(offers: dict[str, Offer]) -> None:
             break
     events.close()  # type: ignore[attr-defined]
     deadline = time.monotonic() + 10
-    while actor_processes() and time.monotonic() < deadline:
+    while measuring_processes() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert actor_processes() == []
-
-
-def test_the_order_is_shuffled_within_a_replicate_and_the_same_on_resume() -> None:
-    matrix = replace(
-        a_matrix(TINY, precisions=("fp32", "fp16", "bf16", "mixed"), replicates=6), text="seed"
-    )
-    cells = [Cell(CPU, precision) for precision in matrix.precisions]
-    tasks = driver.plan(cells, matrix, done=())[CPU]
-    assert [task.replicate for task in tasks] == sorted(task.replicate for task in tasks)
-    orders = {tuple(t.cell for t in tasks if t.replicate == r) for r in range(6)}
-    assert len(orders) > 1
-    assert driver.plan(cells, matrix, done=())[CPU] == tasks
-
-
-def test_workloads_of_one_model_stand_together_so_that_it_is_loaded_once() -> None:
-    other = Workload("gpt2:random", "eager", 1, 32)
-    tasks = driver.plan([Cell(CPU, "fp32")], a_matrix(TINY, other, TINY_8), done=())[CPU]
-    assert [w.model for w in tasks[0].workloads] == ["tiny", "tiny", "gpt2:random"]
+    assert measuring_processes() == []

@@ -60,12 +60,12 @@ def test_it_knows_which_cell_is_where() -> None:
     on_t4 = Stage(T4, WORKLOAD, 0, "loading", "host")
     shown.take(latency)
     shown.take(on_t4)
-    assert shown.working == {FP32: latency, T4: on_t4}
+    assert shown.working == {(FP32, 0): latency, (T4, 0): on_t4}
     shown.take(a_row(FP32))
-    assert shown.working == {T4: on_t4}
+    assert shown.working == {(T4, 0): on_t4}
     warm_up = Stage(BF16, WORKLOAD, 0, "warm-up", "host")
     shown.take(warm_up)
-    assert shown.working == {T4: on_t4, BF16: warm_up}
+    assert shown.working == {(T4, 0): on_t4, (BF16, 0): warm_up}
 
 
 def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:

@@ -1,0 +1,116 @@
+"""What runs next, and how many at once: pure functions of the matrix, the queues and the GPUs.
+
+A Task is one fresh process: one cell, one replicate, and the workloads that are still to measure. A
+Block is what one GPU measures without a pause, one task after the other: by default all precisions
+of a type within a replicate, in random order, so that precisions are compared on one GPU and a slow
+drift of the machine favours none. The blocks of a type run on as many of its GPUs as there are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.records import Cell, Matrix, Workload
+from cluster.placement import Offer
+
+Key = tuple[Cell, Workload, int]
+Queues = dict[str, deque["Block"]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one fresh process is to measure."""
+
+    cell: Cell
+    replicate: int
+    workloads: tuple[Workload, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is measured on one GPU, one task after the other."""
+
+    gpu_type: str
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One GPU that a block has or has asked for."""
+
+    gpu_type: str
+    nodes: frozenset[str]  # where it is, or may come to be
+    placed: bool
+
+
+def plan(cells: Sequence[Cell], matrix: Matrix, done: Collection[Key]) -> Queues:
+    """Blocks for each GPU type, without what is done, in the order to run them."""
+    shuffled = random.Random(matrix.text)
+    queues: Queues = {}
+    for replicate in range(matrix.sampling.replicates):
+        order = list(cells)
+        shuffled.shuffle(order)
+        blocks: dict[object, list[Task]] = {}
+        for cell in order:
+            left = [w for w in matrix.workloads if (cell, w, replicate) not in done]
+            # One load per model: its workloads stand together.
+            left.sort(key=lambda w: _first_of_model(matrix, w))
+            if left:
+                together = cell.gpu_type if matrix.placement.paired else cell
+                blocks.setdefault(together, []).append(Task(cell, replicate, tuple(left)))
+        for tasks in blocks.values():
+            gpu_type = tasks[0].cell.gpu_type
+            queues.setdefault(gpu_type, deque()).append(Block(gpu_type, tuple(tasks)))
+    return queues
+
+
+def startable(
+    queues: Mapping[str, Sequence[Block]],
+    uses: Iterable[Use],
+    offers: Mapping[str, Offer],
+    alone_on_host: bool,
+) -> list[Block]:
+    """The blocks, in the order of their queues, for which to ask for a GPU now.
+
+    No type gets more blocks than it has GPUs; one that has none yet, which an autoscaler may start,
+    gets one. With `alone_on_host`, no two blocks can come onto one node: what is not placed yet
+    keeps others away from wherever it may come to be.
+    """
+    taken = list(uses)
+    chosen: list[Block] = []
+    for gpu_type, queue in queues.items():
+        offer = offers.get(gpu_type)
+        for block in queue:
+            use = Use(gpu_type, free_nodes(offer, taken, alone_on_host), placed=False)
+            if not _fits(use, offer, taken, alone_on_host):
+                break
+            taken.append(use)
+            chosen.append(block)
+    return chosen
+
+
+def free_nodes(offer: Offer | None, uses: Iterable[Use], alone_on_host: bool) -> frozenset[str]:
+    """The nodes on which one more block of this type may come to be."""
+    nodes = offer.nodes if offer else frozenset()
+    if not alone_on_host:
+        return nodes
+    return nodes.difference(*(use.nodes for use in uses if use.placed))
+
+
+def _fits(use: Use, offer: Offer | None, taken: Sequence[Use], alone_on_host: bool) -> bool:
+    of_its_type = [other for other in taken if other.gpu_type == use.gpu_type]
+    if len(of_its_type) >= (offer.devices if offer else 1):
+        return False
+    if not alone_on_host:
+        return True
+    waiting = [other for other in taken if not other.placed]
+    return (not offer or bool(use.nodes)) and not any(
+        other.nodes & use.nodes or other.gpu_type == use.gpu_type for other in waiting
+    )
+
+
+def _first_of_model(matrix: Matrix, workload: Workload) -> int:
+    return next(i for i, w in enumerate(matrix.workloads) if w.model == workload.model)

@@ -1,0 +1,87 @@
+"""A real Ray cluster of several nodes on this machine, whose GPUs are only the fake driver's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fakenvml
+
+from cluster.session import _environment, _local_settings
+
+
+class Raylets:
+    """Nodes, each a raylet of its own, below a head that measures nothing."""
+
+    def __init__(self, cluster: Any, library: Path) -> None:
+        """Use `started`."""
+        self._cluster, self._library = cluster, library
+        self.address = str(cluster.address)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that another process needs to join."""
+        return os.environ | _local_settings()
+
+    def add(self, gpu_type: str, *gpus: str, num_cpus: int = 0, **labels: str) -> Any:
+        """Start a node with GPUs of a type.
+
+        Args:
+            gpu_type: as Ray names it.
+            *gpus: the configuration of each in the fake driver; its UUID follows from the node.
+            num_cpus: CPUs of the node; by default one for each GPU.
+            **labels: further labels.
+        """
+        number = len(self._cluster.worker_nodes)
+        lines = [
+            f"{gpu}\nuuid = GPU-{gpu_type}-{number}-{index}\nenergy_update_ms = 20"
+            for index, gpu in enumerate(gpus)
+        ]
+        fake = fakenvml.environment(self._library, *lines) if gpus else {}
+        return self._cluster.add_node(
+            num_cpus=num_cpus or len(gpus),
+            num_gpus=len(gpus),
+            labels={"ray.io/accelerator-type": gpu_type, **labels} if gpus else labels,
+            env_vars=fake,
+            object_store_memory=80 * 2**20,
+            include_dashboard=False,
+        )
+
+    def remove(self, node: Any) -> None:
+        """Stop a node, as it is stopped when it is no longer needed."""
+        self._cluster.remove_node(node, allow_graceful=True)
+
+    def kill(self, node: Any) -> None:
+        """Kill the raylet of a node with all that hangs on it, without a word to the head."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+
+@contextlib.contextmanager
+def started(library: Path, **head: Any) -> Iterator[Raylets]:
+    """A head without CPUs; nodes are added to it."""
+    with _environment(_local_settings()):
+        from ray.cluster_utils import Cluster
+
+        # A dead node is noticed after 3 s and not after 15: the tests wait for it.
+        head = {"num_cpus": 0, "include_dashboard": False, **head}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield Raylets(cluster, library)
+        finally:
+            cluster.shutdown()
+
+
+def measuring_processes(parents: Sequence[int] = ()) -> list[int]:
+    """Process ids of the actors below the raylets that this process (or `parents`) started."""
+    mine = ",".join(map(str, parents or (os.getpid(),)))
+    raylets = _pgrep("-P", mine, "-f", "/raylet ")
+    return _pgrep("-P", ",".join(map(str, raylets)), "-f", "ray::CellActor") if raylets else []
+
+
+def _pgrep(*arguments: str) -> list[int]:
+    found = subprocess.run(["pgrep", *arguments], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]

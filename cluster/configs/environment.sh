@@ -16,5 +16,3 @@ export RAY_health_check_failure_threshold=3
 # Ray's agent asks the driver about each GPU every 5 s, also while something is measured; once an
 # hour is as good as never (it cannot be switched off: ray-project/ray#65808).
 export REPORTER_UPDATE_INTERVAL_MS=3600000
-
-export RAY_USAGE_STATS_ENABLED=0

@@ -3,29 +3,23 @@
 # It may run any number of times. Nothing of tensorgap is installed: bench and cluster travel with
 # each job, so that what measures is what was submitted.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.." # where file_mounts put the project: ~/tensorgap
+here="$(dirname "${BASH_SOURCE[0]}")"
 
 read_by_shells=". ~/tensorgap/cluster/configs/environment.sh"
 grep -qxsF "$read_by_shells" ~/.bashrc || echo "$read_by_shells" >> ~/.bashrc
 # shellcheck source=cluster/configs/environment.sh
-. cluster/configs/environment.sh
+. "$here/environment.sh"
 
-test -x ~/.tensorgap/bin/python || python3 -m venv ~/.tensorgap
+if ! test -x ~/.tensorgap/bin/python; then
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and
+    "tensorgap needs Python 3.11 or newer; python3 is here " + sys.version)'
+  python3 -m venv ~/.tensorgap
+fi
 
-# The CUDA 12.6 builds up to torch 2.14 are the last with kernels for Pascal and Volta (P100, V100);
-# the head, which has no GPU, needs no CUDA.
+# The build of torch with kernels for this GPU; a head without a GPU needs no CUDA.
 case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1)" in
-  "") torch=(torch --index-url https://download.pytorch.org/whl/cpu) ;;
-  [56].* | 7.[0-4]) torch=('torch<2.15' --index-url https://download.pytorch.org/whl/cu126) ;;
-  *) torch=(--upgrade torch --index-url https://download.pytorch.org/whl/cu130) ;;
+  "") build=cpu ;;
+  [56].* | 7.[0-4]) build=cu126 ;;
+  *) build=cu130 ;;
 esac
-install=(python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt)
-"${install[@]}" "${torch[@]}"
-"${install[@]}" --requirement <(
-  python -c '
-import configparser
-metadata = configparser.ConfigParser()
-metadata.read("setup.cfg")
-print(metadata["options"]["install_requires"])
-print(metadata["options.extras_require"]["cluster"])'
-)
+bash "$here/install.sh" "$build"

@@ -27,7 +27,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, fakenvml_library: Path) -> I
 
 @pytest.fixture(scope="session")
 def cluster(hosts: Fleet) -> Fleet:
-    """The hosts after `ray up`; workers may still be on their way, as they are for a user."""
+    """The hosts after `ray up`."""
     done = hosts.ray("up", "-y", CONFIG)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return hosts

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from network import Host, Network
 
+from bench import results
+from bench.records import Measurement
+
 ROOT = Path(__file__).resolve().parents[2]
 GPU_TYPES = ("P100", "T4", "V100", "A100")
 CONFIG = "cluster/configs/on-premises.yaml"
@@ -30,6 +33,16 @@ class Fleet:
     def ray(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """What the user types on the client, in the root of the project."""
         return self.client.run("ray", *arguments, folder=CHECKOUT, timeout_s=300, **environment)
+
+    def rows_at_home(self, printed: str) -> list[Measurement]:
+        """The rows of the sweep that printed this, once ray rsync-down has brought them."""
+        (path,) = re.findall(r"^\S*(results/\S+)/results\.parquet\s*$", printed, re.M)
+        done = self.ray("rsync-down", CONFIG, "results/", "results/")
+        assert done.returncode == 0, done.stderr
+        assert self.project(f"{path}/results.parquet").exists()
+        rows, torn = results.Results.open(str(self.project(path))).read()
+        assert not torn
+        return rows
 
     def project(self, path: str) -> Path:
         """A file of the client's copy of the project."""

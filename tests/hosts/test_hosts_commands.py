@@ -1,12 +1,11 @@
-"""The user's path over real hosts: ray up, ray submit, ray job submit, ray rsync-down, ray down.
+"""The user's path over real hosts: ray up, ray submit, ray job submit, ray rsync-down.
 
-In this order on one cluster, because a cluster takes most of the time here; docs/cluster.md has
-the same commands.
+All on one cluster, because a cluster takes most of the time here; docs/cluster.md has the same
+commands.
 """
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 
@@ -14,8 +13,7 @@ import pytest
 from fleet import CHECKOUT, CONFIG, Fleet
 from network import until
 
-from bench import results
-from bench.records import Measurement, Outcome
+from bench.records import Outcome
 
 MATRIX = """\
 [cells]
@@ -45,17 +43,6 @@ enabled = false
 ONE_CELL = "--gpu-type T4 --precision fp32"
 
 
-def rows_at_home(cluster: Fleet, printed: str) -> list[Measurement]:
-    """The rows of the sweep that printed this, brought to the client with ray rsync-down."""
-    (path,) = re.findall(r"^(\S*results/\S+)/results\.parquet\s*$", printed, re.M)
-    done = cluster.ray("rsync-down", CONFIG, f"{path}/", "results/")
-    assert done.returncode == 0, done.stderr
-    rows, torn = results.Results.open(str(cluster.project("results"))).read()
-    assert not torn
-    assert cluster.project("results/results.parquet").exists()
-    return rows
-
-
 def submit(cluster: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
     return cluster.ray("submit", CONFIG, "jobs/sweep.py", "--", *arguments)
 
@@ -63,10 +50,10 @@ def submit(cluster: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_four_types_of_three_precisions_by_ray_submit(cluster: Fleet) -> None:
     cluster.project("hosts.toml").write_text(MATRIX)
     assert cluster.ray("rsync-up", CONFIG, "hosts.toml", "hosts.toml").returncode == 0
-    # At once after `ray up`: the sweep waits for hosts that are still starting.
-    done = submit(cluster, "hosts.toml", "--simulated", "--placement-timeout", "120")
+    # At once after `ray up`, which has waited for all hosts.
+    done = submit(cluster, "hosts.toml", "--simulated")
     assert done.returncode == 0, done.stdout[-4000:]
-    rows = rows_at_home(cluster, done.stdout)
+    rows = cluster.rows_at_home(done.stdout)
     assert len(rows) == len({row.key for row in rows}) == 4 * 3 * 2
     for row in rows:
         assert (row.outcome, row.reason) == (Outcome.OK, None), row.cell
@@ -130,7 +117,7 @@ def test_ray_job_submit_keeps_quotes_and_measures_with_what_it_brings(
     sweep = ("python", "-m", "jobs", "sweep", "my matrices/hosts.toml", *narrowed)
     done = cluster.ray("job", "submit", *address, "--", *sweep, RAY_AUTH_MODE="token")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    rows = rows_at_home(cluster, done.stdout)
+    rows = cluster.rows_at_home(done.stdout)
     assert {row.software.tensorgap for row in rows if row.software} == {"9.9.0.1.0"}
 
 
@@ -139,8 +126,3 @@ def test_on_the_head_of_a_running_cluster(cluster: Fleet) -> None:
     done = cluster.ray("exec", CONFIG, plan)
     assert done.returncode == 0, done.stdout
     assert "has 1 A100, 1 CPU, 1 P100, 1 T4, 1 V100" in done.stdout
-
-
-def test_ray_down_leaves_no_ray_on_the_head(cluster: Fleet) -> None:
-    assert cluster.ray("down", "-y", CONFIG).returncode == 0
-    assert "raylet" not in cluster.head.run("ps", "-A").stdout

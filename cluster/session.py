@@ -60,7 +60,9 @@ def session(address: str | None = None) -> Iterator[None]:
                 _reach(str(address))
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first, *others = (str(error).strip() or type(error).__name__).splitlines()
+            if first.endswith(":"):  # Ray's list of versions that do not match
+                first = " ".join([first, *map(str.strip, others)])
             where = "on this machine" if local else f"at {address}"
             raise TensorgapError(
                 f"no Ray {where}: {first} (a cluster is given by --address auto on its head, or"

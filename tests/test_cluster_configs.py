@@ -24,7 +24,9 @@ CLOUDS = {
     "aws": {"T4", "V100", "A10G", "A100", "H100"},
 }
 ENVIRONMENT = dict(
-    re.findall(r"^export (RAY_\w+|REPORTER\w+)=(\S+)$", (CONFIGS / "environment.sh").read_text(), re.M)
+    re.findall(
+        r"^export (RAY_\w+|REPORTER\w+)=(\S+)$", (CONFIGS / "environment.sh").read_text(), re.M
+    )
 )
 
 
@@ -100,7 +102,9 @@ def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
         assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
         assert pod["nodeSelector"].popitem()[1] == f"nvidia-tesla-{gpu_type.lower()}"
         assert pod["automountServiceAccountToken"] is False
-        assert group["template"]["metadata"]["labels"] == policy["spec"]["podSelector"]["matchLabels"]
+        assert (
+            group["template"]["metadata"]["labels"] == policy["spec"]["podSelector"]["matchLabels"]
+        )
 
 
 def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
@@ -124,7 +128,9 @@ def machine(tmp_path: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         source = ROOT / name
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    note = f'{{ echo "$@"; for last; do :; done; [ -p "$last" ] && cat "$last"; }} >> {tmp_path}/asked'
+    note = (
+        f'{{ echo "$@"; for last; do :; done; [ -p "$last" ] && cat "$last"; }} >> {tmp_path}/asked'
+    )
     program(tmp_path, "python", f'[ "$1" = -c ] && exec {sys.executable} "$@"\n{note}\ntrue')
     return tmp_path
 

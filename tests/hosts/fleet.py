@@ -28,7 +28,7 @@ class Fleet:
     client: Host
     head: Host
     workers: dict[str, Host]  # by GPU type
-    token: str
+    driver: Path  # the stand-in for the driver's library
 
     def ray(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """What the user types on the client, in the root of the project."""
@@ -60,9 +60,8 @@ def build(network: Network, folder: Path, driver: Path) -> Fleet:
     path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
     client = network.add("client", 1, PATH=path)
     head = network.add("head", 10, hidden=_ours())
+    _install_environment(head)
     workers = {gpu_type: add_worker(network, gpu_type, driver) for gpu_type in GPU_TYPES}
-    for host in (head, *workers.values()):
-        _install_environment(host)
     key = client.path("/root/.ssh/id_ed25519")
     shutil.copy(folder / "user", key)
     for name in _TRAVELS:
@@ -79,8 +78,8 @@ def build(network: Network, folder: Path, driver: Path) -> Fleet:
     }
     config.write_text(adapt(config.read_text(), yours))
     client.run("ray", "get-auth-token", "--generate")
-    token = client.path("/root/.ray/auth_token").read_text()
-    return Fleet(network, client, head, workers, token)
+    client.run("chmod", "600", "/root/.ray/auth_token")
+    return Fleet(network, client, head, workers, driver)
 
 
 def adapt(config: str, yours: dict[str, str]) -> str:
@@ -92,10 +91,12 @@ def adapt(config: str, yours: dict[str, str]) -> str:
 
 
 def add_worker(network: Network, gpu_type: str, driver: Path) -> Host:
-    """A host whose driver shows one GPU of a type, without tensorgap."""
+    """A host whose driver shows one GPU of a type, without anything of tensorgap."""
     number = 11 + GPU_TYPES.index(gpu_type)
     settings = {"LD_LIBRARY_PATH": str(driver.parent), "FAKENVML_PRESET": gpu_type.lower()}
-    return network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
+    host = network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
+    _install_environment(host)
+    return host
 
 
 def _install_environment(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Hosts on one Linux machine: a switch, and hosts with an address, processes and files of their own.
+"""Hosts on one Linux machine: a switch, and hosts with address, processes and files of their own.
 
 Each host is a set of namespaces (net, pid, mount, uts, ipc) whose first process is `host.sh`, with
 a fresh /root, /tmp and /dev/shm above the machine's own files and an sshd, so that programs on it
@@ -27,6 +27,12 @@ _PACKAGES = {
 }
 _SUBNET = "10.77.0"
 _START_S = 20.0
+# Each ends when its parent does: setpriv with this process, the others with the one before.
+_UNSHARE = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--fork", "--kill-child", "--mount-proc"),
+    *("--net", "--pid", "--mount", "--uts", "--ipc"),
+]
 
 
 def why_not() -> str | None:
@@ -36,17 +42,11 @@ def why_not() -> str | None:
         return f"needs the Debian packages {' '.join(missing)}"
     if os.geteuid() != 0:
         return "needs root, for network namespaces"
-    tried = subprocess.run(_UNSHARE + ["mount", "-t", "tmpfs", "x", "/mnt"], capture_output=True)
+    mount = ("mount", "-t", "tmpfs", "tmpfs", "/mnt")
+    tried = subprocess.run([*_UNSHARE, *mount], capture_output=True)
     if tried.returncode:
         return f"this root may not make namespaces: {tried.stderr.decode().strip()}"
     return None
-
-
-# Killed by the kernel when its parent dies, and so are all processes of the namespace.
-_UNSHARE = (
-    "setpriv --pdeathsig KILL unshare --net --pid --fork --kill-child --mount --mount-proc --uts"
-    " --ipc"
-).split()
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Host:
             **environment,
         }
         enter = f"nsenter --target {self.pid} --net --pid --mount --uts --ipc --"
+        clean = f"env --ignore-environment --chdir={folder}"
         assigned = [f"{name}={value}" for name, value in settings.items()]
-        return [*enter.split(), "env", "--ignore-environment", f"--chdir={folder}", *assigned, *command]
+        return [*enter.split(), *clean.split(), *assigned, *command]
 
     def run(
         self, *command: str, timeout_s: float = 60, **options: str
@@ -153,7 +154,7 @@ class Network:
     def _start(self, name: str, command: list[str]) -> int:
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                _UNSHARE + command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*_UNSHARE, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self._processes[name] = process
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -122,7 +122,18 @@ def test_ray_job_submit_keeps_quotes_and_measures_with_what_it_brings(
 
 
 def test_on_the_head_of_a_running_cluster(cluster: Fleet) -> None:
-    plan = "python -m jobs plan hosts.toml --address auto"
-    done = cluster.ray("exec", CONFIG, plan)
+    done = cluster.ray("exec", CONFIG, "python -m jobs plan hosts.toml --address auto")
     assert done.returncode == 0, done.stdout
     assert "has 1 A100, 1 CPU, 1 P100, 1 T4, 1 V100" in done.stdout
+
+
+def test_another_version_of_ray_is_one_clear_message(cluster: Fleet) -> None:
+    plan = "cli.main(['plan', 'hosts.toml', '--address', 'auto'])"
+    code = f"import ray; ray.__version__ = '2.59.0'; from jobs import cli; {plan}"
+    done = cluster.head.run("bash", "-c", f'. ~/.bashrc; python -c "{code}"')
+    assert done.returncode == 2
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("tensorgap: no Ray")]
+    assert "Version mismatch" in message
+    assert "Ray: 2.60.0" in message
+    assert "Ray: 2.59.0" in message
+    assert "Traceback" not in done.stderr

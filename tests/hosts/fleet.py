@@ -60,8 +60,10 @@ def build(network: Network, folder: Path, driver: Path) -> Fleet:
     path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
     client = network.add("client", 1, PATH=path)
     head = network.add("head", 10, hidden=_ours())
-    _install_environment(head)
     workers = {gpu_type: add_worker(network, gpu_type, driver) for gpu_type in GPU_TYPES}
+    for host in (head, *workers.values()):
+        # The environment of this test, in the place where setup.sh would make one.
+        host.path("/root/.tensorgap").symlink_to(sys.prefix)
     key = client.path("/root/.ssh/id_ed25519")
     shutil.copy(folder / "user", key)
     for name in _TRAVELS:
@@ -94,14 +96,7 @@ def add_worker(network: Network, gpu_type: str, driver: Path) -> Host:
     """A host whose driver shows one GPU of a type, without anything of tensorgap."""
     number = 11 + GPU_TYPES.index(gpu_type)
     settings = {"LD_LIBRARY_PATH": str(driver.parent), "FAKENVML_PRESET": gpu_type.lower()}
-    host = network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
-    _install_environment(host)
-    return host
-
-
-def _install_environment(host: Host) -> None:
-    """The environment of this test in the place where setup.sh would make one."""
-    host.path("/root/.tensorgap").symlink_to(sys.prefix)
+    return network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
 
 
 def _ours() -> tuple[Path, ...]:

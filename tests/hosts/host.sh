@@ -5,11 +5,12 @@ name=$1 keys=$2 variables=$3
 shift 3
 
 hostname "$name"
-mount -t tmpfs tmpfs /mnt # what an overlay writes to needs a file system that is no overlay
+disk=/mnt/$name # in the memory of the machine, and kept while the host is off
+test -d "$disk" || new=yes
 for folder in root tmp; do
-  mkdir -p /mnt/$folder/{upper,work}
-  mount -t overlay -o lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work \
-    overlay /$folder
+  mkdir -p "$disk/$folder"/{upper,work}
+  mount -t overlay overlay /$folder \
+    -o "lowerdir=/$folder,upperdir=$disk/$folder/upper,workdir=$disk/$folder/work"
 done
 chmod 1777 /tmp
 mkdir -p /tmp/ray
@@ -19,10 +20,12 @@ mkdir /run/sshd
 mount -t tmpfs -o size=1g tmpfs /dev/shm
 for file in "$@"; do mount --bind /dev/null "$file"; done
 
-rm -rf /root/.ray /root/.ssh /root/.bashrc /root/.profile /root/.bash_profile
-install -d -m 700 /root/.ssh
-install -m 600 "$keys/user.pub" /root/.ssh/authorized_keys
-touch /root/.bashrc # `ray up` sources it
+if test -n "${new:-}"; then
+  rm -rf /root/.ray /root/.ssh /root/.bashrc /root/.profile /root/.bash_profile
+  install -d -m 700 /root/.ssh
+  install -m 600 "$keys/user.pub" /root/.ssh/authorized_keys
+  touch /root/.bashrc # `ray up` sources it
+fi
 
 ulimit -n "$(ulimit -Hn)"
 /usr/sbin/sshd -f /dev/null -h "$keys/host" -E /dev/stderr -o PidFile=/run/sshd/sshd.pid \

@@ -27,9 +27,9 @@ _PACKAGES = {
 }
 _SUBNET = "10.77.0"
 _START_S = 20.0
-# Each ends when its parent does: setpriv with this process, the others with the one before.
+# Each ends when its parent does: with this process what setpriv becomes, with that its child.
+_TIED = ("setpriv", "--pdeathsig", "KILL")
 _UNSHARE = [
-    *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--fork", "--kill-child", "--mount-proc"),
     *("--net", "--pid", "--mount", "--uts", "--ipc"),
 ]
@@ -90,13 +90,15 @@ class Host:
 
 
 class Network:
-    """A switch and its hosts."""
+    """A switch, the disks of the hosts, and the hosts."""
 
     def __init__(self, folder: Path) -> None:
         """Put keys and logs into a folder."""
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._switch = self._start("switch", ["sleep", "infinity"])
+        disks = "mount -t tmpfs tmpfs /mnt && touch /mnt/ready && exec sleep infinity"
+        self._switch = self._start("switch", ["bash", "-c", disks])
+        until(Path(f"/proc/{self._switch}/root/mnt/ready").exists, "the disks")
         self._on_switch("ip", "link", "add", "hub", "type", "bridge")
         self._on_switch("ip", "link", "set", "hub", "up")
         for key in ("user", "host"):
@@ -106,7 +108,7 @@ class Network:
     def add(
         self, name: str, number: int, hidden: tuple[Path, ...] = (), **environment: str
     ) -> Host:
-        """Start a host and wait until its sshd listens.
+        """Start a host and wait until its sshd listens; one that was there has kept its disk.
 
         Args:
             name: of the host.
@@ -116,7 +118,7 @@ class Network:
         """
         variables = " ".join(f"{key}={value}" for key, value in environment.items())
         arguments = [name, str(self._folder), variables, *map(str, hidden)]
-        pid = self._start(name, ["bash", str(_INIT), *arguments])
+        pid = self._start(name, ["bash", str(_INIT), *arguments], within=self._switch)
         host = Host(name, f"{_SUBNET}.{number}", pid, environment)
         until(lambda: host.path("/run/sshd/sshd.pid").exists(), f"sshd of {name}")
         cable = f"ip link add eth0 netns {pid} type veth peer name {name} netns {self._switch}"
@@ -151,10 +153,15 @@ class Network:
         for name in reversed(list(self._processes)):
             self.power_off(name)
 
-    def _start(self, name: str, command: list[str]) -> int:
+    def _start(self, name: str, command: list[str], within: int | None = None) -> int:
+        """Run the first process of new namespaces; its mounts are added to those of another one."""
+        enter = () if within is None else ("nsenter", "--target", str(within), "--mount", "--")
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*_UNSHARE, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*_TIED, *enter, *_UNSHARE, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self._processes[name] = process
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -15,6 +15,8 @@ from network import until
 
 from bench.records import Outcome
 
+pytestmark = pytest.mark.timeout(600)
+
 MATRIX = """\
 [cells]
 gpu_types = ["P100", "T4", "V100", "A100"]

@@ -20,6 +20,8 @@ from network import Host, until
 
 from bench.records import Measurement, Outcome
 
+pytestmark = pytest.mark.timeout(600)
+
 MATRIX = """\
 [cells]
 gpu_types = ["P100", "T4", "V100", "A100"]

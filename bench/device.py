@@ -7,7 +7,6 @@ import platform
 import re
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,12 +202,13 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
 
     if torch.cuda.is_available() or (driver.gpus() and not driver.simulated):
         raise TensorgapError(REAL_GPU)
-    gpu = _visible(driver.gpus())
-    if gpu is None:
-        reason = driver.reason or "the stand-in for the driver shows no such GPU"
+    try:
+        # By this variable Ray tells a process its GPU, by index.
+        gpu = driver.gpu_at(int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]))
+    except (TensorgapError, ValueError) as error:
         raise TensorgapError(
-            f"--simulated: {cell.gpu_type} has nothing to be simulated by: {reason}"
-        )
+            f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
+        ) from None
     _check_type(cell, gpu.name, gpu.memory_bytes)
     doubt = f"simulated: the CPU computed in the place of a {gpu.name}; no number is a GPU's"
     doubts = (doubt, precision.cpu_doubt(cell.precision, cpu_flags()))
@@ -224,15 +224,6 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
         simulated=True,
     )
     return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
-
-
-def _visible(gpus: Sequence[nvml.Gpu]) -> nvml.Gpu | None:
-    """The first GPU that CUDA_VISIBLE_DEVICES, by which Ray gives one to a process, leaves."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    for index, gpu in enumerate(gpus):
-        if visible in (str(index), gpu.uuid):
-            return gpu
-    return None
 
 
 def _check_type(cell: Cell, name: str, memory_bytes: int | None) -> str:

@@ -132,6 +132,20 @@ class Driver:
                 found.append(Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index)))
         return tuple(found)
 
+    def gpu_at(self, index: int) -> Gpu:
+        """The GPU at this place in NVML's order.
+
+        Raises:
+            TensorgapError: There is no such GPU, or no driver.
+            GpuLostError: It is lost.
+        """
+        if self.reason:
+            raise TensorgapError(self.reason)
+        try:
+            return Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index))
+        except pynvml.NVMLError as error:
+            raise TensorgapError(f"NVML has no GPU {index} ({error})") from None
+
     def gpu(self, uuid: str) -> Gpu:
         """The GPU or MIG slice with this UUID, as NVML writes it or, as torch does, unprefixed.
 

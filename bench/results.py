@@ -3,7 +3,8 @@
 Each measurement becomes a part at once, under a name that its identity decides: measuring again
 replaces it, and what a killed sweep left is what `--resume` finds. On a local disk a part is
 written beside its place and renamed, so that it is whole or absent; an object store shows an
-object only once its upload is complete. The folder may be any URI that pyarrow's filesystems know.
+object only once its upload is complete. The folder may be any URI that pyarrow's filesystems know;
+while it fails, parts wait on the local disk (`bench.spool`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import os
 import posixpath
 import re
 import secrets
@@ -28,6 +28,7 @@ from pyarrow import fs
 from bench import matrix as matrices
 from bench import software, table
 from bench.records import Matrix, Measurement, Stage, TensorgapError
+from bench.spool import Spool, write_atomically
 from bench.table import Source
 
 MATRIX = "matrix.toml"
@@ -53,6 +54,7 @@ class Results:
         self._root = root
         self.location = location  # as a user would type it
         self.source = source
+        self._spool = Spool(source.run)
 
     @classmethod
     def create(
@@ -140,16 +142,35 @@ class Results:
         name = self.source.run.partition("/")[0]
         return matrices.parse(self.source.matrix, f"{self.location}/{MATRIX}", name)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why parts wait on the local disk, and where; None while none does."""
+        words = self._spool.trouble
+        return words and f"{self.location}: {words}; rows wait in {self._spool.location}"
+
     def write(self, measurement: Measurement) -> None:
         """Keep one measurement, at once."""
-        with _explained(self.location):
-            self._write_table(f"{PARTS}/{part_name(measurement)}", [measurement])
+        content = _parquet([measurement], [self.source]).to_pybytes()
+        try:
+            self._spool.put(part_name(measurement), content, self._write_part)
+        except TensorgapError as error:
+            raise TensorgapError(f"{self.location}: {error}") from error
 
     def read(self) -> tuple[list[Measurement], list[Torn]]:
         """Every measurement in the parts, and every part that cannot be read."""
         with _explained(self.location):
             rows, torn = _read_parts(self._fs, f"{self._root}/{PARTS}")
-        return rows, torn
+        waiting, torn_too = _read_parts(fs.LocalFileSystem(), self._spool.location)
+        return rows + waiting, torn + torn_too
+
+    def settle(self, patience_s: float) -> None:
+        """Bring every row to its place, trying again for so long where that fails.
+
+        Raises:
+            TensorgapError: it still fails.
+        """
+        if self._spool.settle(self._write_part, patience_s):
+            raise TensorgapError(f"{self.trouble}, for --resume {self.location}")
 
     def finish(self) -> str:
         """Merge the parts into results.parquet and return where it is."""
@@ -160,6 +181,9 @@ class Results:
 
     def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
         self._write(name, _parquet(rows, [self.source]))
+
+    def _write_part(self, name: str, content: bytes) -> None:
+        self._write(f"{PARTS}/{name}", content)
 
     def _write(self, name: str, content: Any) -> None:
         write_atomically(self._fs, f"{self._root}/{name}", content)
@@ -212,21 +236,6 @@ def part_name(asked: Measurement | Stage) -> str:
     words = f"{asked.cell.gpu_type}-{asked.cell.precision}-{asked.workload.model}"
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.")[:80]
     return f"{readable}-b{asked.workload.batch_size}-r{asked.replicate}-{digest}.parquet"
-
-
-def write_atomically(filesystem: fs.FileSystem, path: str, content: Any) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it."""
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(content)
-        return
-    # The process id keeps two writers apart; the suffix keeps a leftover from being read.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _parquet(rows: Sequence[Measurement], sources: Sequence[Source]) -> pa.Buffer:

@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
 from bench import matrix as matrices
 from bench.measure import PERPLEXITY, Request, failed
@@ -26,18 +25,18 @@ from bench.records import (
     Quality,
     Sensor,
     Stage,
-    TensorgapError,
 )
 from cluster import attempts, placement, schedule, seats
 from cluster.attempts import Attempt, End
 from cluster.schedule import Block, Key, Task, Use
 from cluster.seats import Seat
+from cluster.session import HeadLostError, head_answers
 
-T = TypeVar("T")
 Event = Stage | Measurement
 _POLL_S = 1.0
 _SOON_S = 0.05  # between two looks while a seat is awaited, which takes milliseconds if one is free
 _SAY_AFTER_S = 3.0  # of waiting for a seat
+_HEAD_LIMIT_S = 20.0  # Ray itself ends the process, without a word to us, after 60 s
 _MOVE_S = 30.0  # how long a GPU is kept so that its next attempt comes onto another one
 
 
@@ -92,7 +91,7 @@ def sweep(
         clock: monotonic seconds.
 
     Raises:
-        TensorgapError: the head of the cluster does not answer any longer.
+        HeadLostError: the head of the cluster does not answer any longer.
     """
     sweep = _Sweep(run, matrix, types, done, placement_timeout_s, simulated, stopping, clock)
     try:
@@ -137,6 +136,7 @@ class _Sweep:
         self.freed: dict[str, float] = {}  # when this sweep last gave back a seat of the type
         self.earlier: dict[Key, list[Measurement]] = {}  # rows of attempts that are tried again
         self.hosts: dict[str, str] = {}  # names of the nodes
+        self.heard = clock()  # when the head last answered
 
     @property
     def alone_on_host(self) -> bool:
@@ -144,18 +144,33 @@ class _Sweep:
 
     def events(self) -> Iterator[Event]:
         while self.at_work or (any(self.queues.values()) and not self.stopping()):
-            if not self.stopping():
-                yield from self._ask()
-            self._let_go()
-            yield from self._seat()
+            if self._head_answers():
+                if not self.stopping():
+                    yield from self._ask()
+                self._let_go()
+                yield from self._seat()
             yield from self._listen()
 
     def close(self) -> None:
+        if self.clock() - self.heard > _HEAD_LIMIT_S:
+            return  # there is nobody to tell
         for block in self.at_work:
             if block.attempt:
                 attempts.stop(block.attempt)
         for seat in (*(b.seat for b in self.at_work), *(s for s, _ in self.left), *self.lost):
             seats.release(seat)
+
+    def _head_answers(self) -> bool:
+        """Whether the head can be asked; HeadLostError once it has been silent for too long."""
+        now = self.clock()
+        if head_answers():
+            self.heard = now
+        elif now - self.heard > _HEAD_LIMIT_S:
+            raise HeadLostError(
+                f"the head of the cluster has not answered for {_HEAD_LIMIT_S:g} s; when the"
+                " cluster is back, resume"
+            )
+        return self.heard == now
 
     # ------------------------------------------------------------------------------ seats
 
@@ -184,7 +199,7 @@ class _Sweep:
     def _seat(self) -> Iterator[Event]:
         """Start the first process of each block whose seat is there; give up what waits in vain."""
         for block in [b for b in self.at_work if b.attempt is None]:
-            _answer(seats.look, block.seat)
+            seats.look(block.seat)
             if block.seat.node is not None:
                 self._start(block)
             elif self.stopping():
@@ -198,7 +213,7 @@ class _Sweep:
         waited_s = self.clock() - max(block.seat.since, self.freed.get(gpu_type, 0.0))
         if waited_s <= min(_SAY_AFTER_S, self.placement_timeout_s):
             return
-        present, scaler = self._offers(), _answer(seats.autoscaler)
+        present, scaler = self._offers(), seats.autoscaler()
         vain = None
         if waited_s > self.placement_timeout_s:
             vain = (
@@ -224,7 +239,7 @@ class _Sweep:
         """Why a type without a node has no place; None where an autoscaler may start one."""
         if any(seat.offer.gpu_type == gpu_type for seat in self.lost):
             return f"the last {gpu_type} of the cluster was lost"
-        if gpu_type != CPU and _answer(seats.autoscaler).present:
+        if gpu_type != CPU and seats.autoscaler().present:
             return None
         return placement.why_unplaced(gpu_type, present)
 
@@ -262,7 +277,7 @@ class _Sweep:
         """What the cluster offers, without the GPUs that were lost."""
         import ray
 
-        nodes = _answer(ray.nodes)
+        nodes = ray.nodes()
         self.hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
         present = placement.offers(nodes)
         lost = Counter(s.offer.gpu_type for s in self.lost if self._is_alive(s, present))
@@ -326,7 +341,11 @@ class _Sweep:
             if isinstance(found, Stage):
                 yield found
             elif isinstance(found, Measurement):
-                yield from self._settle(block, found, found.outcome == Outcome.LOST)
+                lost = found.outcome == Outcome.LOST
+                if lost:
+                    # Held to the end of the sweep: whoever got it next would lose it again.
+                    self.lost.append(block.seat)
+                yield from self._settle(block, found, of_the_cluster=lost)
             elif found:
                 yield from self._end(block, attempt, found)
             if attempt.ended and block.attempt is attempt:
@@ -368,9 +387,6 @@ class _Sweep:
             self.known.learn(row)
             yield row
         if of_the_cluster:
-            if row.device is not None:
-                # The device itself said so: whoever got it next would lose it again.
-                self.lost.append(block.seat)
             self._move(block, attempt)
         attempt.ended = attempt.ended or not attempt.left
 
@@ -390,7 +406,8 @@ class _Sweep:
         self.at_work.remove(block)
         tasks = _rest(block, attempt)
         gpu_type = block.seat.offer.gpu_type
-        self.queues[gpu_type].appendleft(Block(gpu_type, tasks))
+        if tasks:
+            self.queues[gpu_type].appendleft(Block(gpu_type, tasks))
         if block.seat in self.lost:
             return
         present = self._offers()
@@ -435,16 +452,3 @@ def _rest(block: _AtWork, attempt: Attempt) -> tuple[Task, ...]:
 
 def _name(attempt: Attempt) -> str:
     return f"{attempt.request.cell}, replicate {attempt.request.replicate}"
-
-
-def _answer(ask: Callable[..., T], *arguments: Any) -> T:
-    """What the head of the cluster answers."""
-    import ray
-
-    try:
-        return ask(*arguments)
-    except (ray.exceptions.RayError, RuntimeError, OSError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TensorgapError(
-            f"the head of the cluster does not answer any longer: {first}"
-        ) from error

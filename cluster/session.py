@@ -20,7 +20,26 @@ LOCAL = "local"
 # as good as never (ray-project/ray#65808: it cannot be switched off).
 _AGENT_INTERVAL_MS = "3600000"
 _REACH_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 3.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # rows are small
+
+
+class HeadLostError(TensorgapError):
+    """The head of the cluster is gone: a call to it would hang, and then end this process."""
+
+
+def head_answers() -> bool:
+    """Whether the head of the connected cluster can be reached, found out without Ray's help.
+
+    A call through Ray would wait for up to 60 s and then end this process.
+    """
+    import ray
+
+    try:
+        _reach(ray.get_runtime_context().gcs_address, _PROBE_TIMEOUT_S)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -60,9 +79,10 @@ def session(address: str | None = None) -> Iterator[None]:
                 _reach(str(address))
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-            first, *others = (str(error).strip() or type(error).__name__).splitlines()
-            if first.endswith(":"):  # Ray's list of versions that do not match
-                first = " ".join([first, *map(str.strip, others)])
+            text = str(error).strip() or type(error).__name__
+            first = text.splitlines()[0]
+            if "ersion mismatch" in first:  # the versions stand in the lines below
+                first = " ".join(text.split())
             where = "on this machine" if local else f"at {address}"
             raise TensorgapError(
                 f"no Ray {where}: {first} (a cluster is given by --address auto on its head, or"
@@ -71,17 +91,18 @@ def session(address: str | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            if head_answers():
+                ray.shutdown()  # which would wait for the head
 
 
-def _reach(address: str) -> None:
+def _reach(address: str, timeout_s: float = _REACH_TIMEOUT_S) -> None:
     """Raise OSError where nothing listens: ray.init would try again for minutes.
 
     `auto` and names that are no HOST:PORT are left to Ray.
     """
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from jobs.cli import INTERRUPTED
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
 _FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED)
+_PATIENCE_S = 120.0  # for an output that fails, at the end of a sweep
 _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them now\n"
 
 
@@ -98,6 +99,7 @@ def command(
     if simulated and inventory.real_gpu():
         raise TensorgapError(device.REAL_GPU)
     from cluster import driver
+    from cluster.session import HeadLostError
 
     with contextlib.ExitStack() as stack:
         if matrix is not None:
@@ -118,7 +120,14 @@ def command(
                 place, asked.name, asked.text, _now(), driver.offers(), simulated
             )
             stack.enter_context(folder.locked())
-        finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
+        try:
+            finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
+        except HeadLostError as error:
+            progress.say(str(error))
+            _conclude(folder, finished=False)
+            sys.stdout.flush()
+            # What is left of Ray in this process would wait for the head before it ends.
+            os._exit(INTERRUPTED)
     return _conclude(folder, finished)
 
 
@@ -141,6 +150,7 @@ def _measure(
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
     from cluster import driver
+    from cluster.session import HeadLostError
 
     done = _done(folder, retry_failed)
     if done and not quiet:
@@ -163,11 +173,16 @@ def _measure(
         ):
             for event in events:
                 if isinstance(event, Measurement):
+                    before = folder.trouble
                     folder.write(event)
+                    if folder.trouble and not before:
+                        progress.say(folder.trouble)
                 show(event)
     except KeyboardInterrupt:
         progress.say("stopped; what is measured is kept")
         return False
+    except HeadLostError:
+        raise
     except TensorgapError:
         progress.say(_how_to_go_on(folder))
         raise
@@ -176,6 +191,7 @@ def _measure(
 
 def _conclude(folder: results.Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
+    folder.settle(_PATIENCE_S if finished else 0.0)
     rows, torn = folder.read()
     path = folder.finish() if rows else None
     _show(rows, torn)

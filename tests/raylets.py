@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Raylets:
     def __init__(self, cluster: Any, library: Path) -> None:
         """Use `started`."""
         self._cluster, self._library = cluster, library
+        self._nodes: list[Any] = []
         self.address = str(cluster.address)
 
     @property
@@ -27,33 +29,46 @@ class Raylets:
         """The variables that another process needs to join."""
         return os.environ | _local_settings()
 
-    def add(self, gpu_type: str, *gpus: str, num_cpus: int = 0, **labels: str) -> Any:
+    def add(
+        self,
+        gpu_type: str,
+        *gpus: str,
+        num_cpus: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> Any:
         """Start a node with GPUs of a type.
 
         Args:
             gpu_type: as Ray names it.
             *gpus: the configuration of each in the fake driver; its UUID follows from the node.
             num_cpus: CPUs of the node; by default one for each GPU.
-            **labels: further labels.
+            environment: variables of the node and its processes.
         """
-        number = len(self._cluster.worker_nodes)
+        number = len(self._nodes)
         lines = [
             f"{gpu}\nuuid = GPU-{gpu_type}-{number}-{index}\nenergy_update_ms = 20"
             for index, gpu in enumerate(gpus)
         ]
         fake = fakenvml.environment(self._library, *lines) if gpus else {}
-        return self._cluster.add_node(
+        node = self._cluster.add_node(
             num_cpus=num_cpus or len(gpus),
             num_gpus=len(gpus),
-            labels={"ray.io/accelerator-type": gpu_type, **labels} if gpus else labels,
-            env_vars=fake,
+            labels={"ray.io/accelerator-type": gpu_type} if gpus else {},
+            env_vars=fake | dict(environment or {}),
             object_store_memory=80 * 2**20,
             include_dashboard=False,
         )
+        self._nodes.append(node)
+        return node
 
-    def remove(self, node: Any) -> None:
-        """Stop a node, as it is stopped when it is no longer needed."""
-        self._cluster.remove_node(node, allow_graceful=True)
+    def measuring(self, gpu_type: str) -> tuple[int, Any]:
+        """The process that measures on a GPU of this type, which must be the only one; its node."""
+        ((pid, number),) = [
+            (pid, int(found[1]))
+            for pid in measuring_processes()
+            if (found := re.search(rf"GPU-{gpu_type}-(\d+)-", _fake_of(pid)))
+        ]
+        return pid, self._nodes[number]
 
     def kill(self, node: Any) -> None:
         """Kill the raylet of a node with all that hangs on it, without a word to the head."""
@@ -66,7 +81,6 @@ def started(library: Path, **head: Any) -> Iterator[Raylets]:
     with _environment(_local_settings()):
         from ray.cluster_utils import Cluster
 
-        # A dead node is noticed after 3 s and not after 15: the tests wait for it.
         head = {"num_cpus": 0, "include_dashboard": False, **head}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -80,6 +94,13 @@ def measuring_processes(parents: Sequence[int] = ()) -> list[int]:
     mine = ",".join(map(str, parents or (os.getpid(),)))
     raylets = _pgrep("-P", mine, "-f", "/raylet ")
     return _pgrep("-P", ",".join(map(str, raylets)), "-f", "ray::CellActor") if raylets else []
+
+
+def _fake_of(pid: int) -> str:
+    """The configuration of the fake driver that a process has."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    config = [v.partition("=")[2] for v in variables if v.startswith("FAKENVML_CONFIG=")]
+    return Path(config[0]).read_text() if config else ""
 
 
 def _pgrep(*arguments: str) -> list[int]:

@@ -322,5 +322,6 @@ def test_the_metadata_is_plain_json() -> None:
             "version": "0.1.0",
             "git_revision": None,
             "gpu_types": ["A100", "T4"],
+            "simulated": False,
         }
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,11 @@ class Raylets:
             if (found := re.search(rf"GPU-{gpu_type}-(\d+)-", _fake_of(pid)))
         ]
         return pid, self._nodes[number]
+
+    def kill_head(self) -> None:
+        """Kill the head's GCS; after this the cluster is of no use."""
+        for pid in _pgrep("-P", str(os.getpid()), "-f", "gcs_server"):
+            os.kill(pid, signal.SIGKILL)
 
     def kill(self, node: Any) -> None:
         """Kill the raylet of a node with all that hangs on it, without a word to the head."""

@@ -8,13 +8,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import duckdb
 import examples
+import faults_record
 import hypothesis.strategies as st
 import pandas as pd
 import polars as pl
@@ -313,16 +316,48 @@ def test_a_write_that_breaks_off_leaves_the_old_content(
 
 
 def test_a_full_disk_is_one_message_with_the_place(
-    folder: Results, monkeypatch: pytest.MonkeyPatch
+    folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(TensorgapError, match=f"{folder.location}: No space left on device"):
         folder.write(row())
     monkeypatch.undo()
     assert folder.read() == ([], [])
+
+
+def test_rows_wait_elsewhere_while_their_disk_is_full(
+    folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = Results.open(folder.location)
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if target.startswith(again.location):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    again.write(row(0))
+    again.write(row(1))
+    assert parts(folder) == []
+    assert f"{folder.location}: No space left on device; rows wait in {tmp_path}" in again.trouble
+    assert sorted(again.read()[0], key=lambda one: one.replicate) == [row(0), row(1)]
+    with pytest.raises(TensorgapError, match="for --resume"):
+        again.settle(0)
+    # A killed sweep: the next one finds what waits.
+    monkeypatch.setattr(os, "replace", replace)
+    resumed = Results.open(folder.location)
+    assert len(resumed.read()[0]) == 2
+    resumed.settle(0)
+    assert resumed.trouble is None
+    assert len(parts(folder)) == 2
+    assert len(resumed.read()[0]) == 2
+    faults_record.note("disk full", 0, "rows wait in the temporary folder until there is room")
 
 
 def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:
@@ -492,6 +527,90 @@ def test_an_object_store_is_written_without_temporary_files() -> None:
     ]
     with filesystem.open_input_stream("bucket/x") as stream:
         assert stream.read() == b"new"
+
+
+# ------------------------------------------------------------------------------- a bucket
+
+# moto's server keeps its buckets in memory, so one process stops and starts to serve them.
+_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+port = 0
+for line in sys.stdin:
+    if line == "start\\n":
+        server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        server.start()
+        port = server.get_host_and_port()[1]
+        print(port, flush=True)
+    else:
+        server.stop()
+        print("stopped", flush=True)
+"""
+
+
+class Bucket:
+    """An S3 server on this machine, with one bucket, that can fail."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        port = self.serve()
+        self.uri = f"s3://bucket/results?scheme=http&endpoint_override=127.0.0.1:{port}"
+        fs.S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
+        ).create_dir("bucket")
+
+    def serve(self) -> int:
+        return int(self._tell("start"))
+
+    def fail(self) -> None:
+        self._tell("stop")
+
+    def _tell(self, word: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield Bucket(process)
+        process.kill()
+
+
+def test_a_bucket_that_fails_for_a_while_costs_no_row(bucket: Bucket) -> None:
+    folder = Results.create(bucket.uri, "local", MATRIX, NOW)
+    folder.write(row(0))
+    assert folder.trouble is None
+    bucket.fail()
+    broke = time.monotonic()
+    folder.write(row(1))
+    noticed_s = time.monotonic() - broke
+    folder.write(row(2))  # at once: it does not try again yet
+    assert folder.trouble is not None
+    assert "rows wait in" in folder.trouble
+    bucket.serve()
+    folder.settle(30)
+    assert folder.trouble is None
+    path = folder.finish()
+    assert path.startswith(f"s3://bucket/results/local/{STAMP}/results.parquet?")
+    assert results.read(path)[0] == [row(0), row(1), row(2)]
+    assert results.read(folder.location)[0] == [row(0), row(1), row(2)]
+    assert Results.open(folder.location).source == folder.source
+    faults_record.note("bucket fails", noticed_s, "rows wait on the local disk, then arrive")
 
 
 # ------------------------------------------------------------------------------- other readers

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import faults_record
 import pytest
 from raylets import measuring_processes
 
@@ -144,6 +145,7 @@ def test_a_hanging_process_is_timed_out_and_the_rest_goes_on(offers: dict[str, O
         (TINY_8, Outcome.OK),
     ]
     assert "sampling.timeout_s = 15" in str(rows[0].reason)
+    faults_record.note("process hangs", 15, f"TIMED_OUT: {rows[0].reason}")
 
 
 def test_too_large_a_batch_is_out_of_memory_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
@@ -154,6 +156,7 @@ def test_too_large_a_batch_is_out_of_memory_and_the_rest_goes_on(offers: dict[st
         (huge, Outcome.OUT_OF_MEMORY),
         (TINY, Outcome.OK),
     ]
+    faults_record.note("out of memory", 0, "OUT_OF_MEMORY; the rest is measured")
 
 
 def test_a_model_that_cannot_be_loaded_fails_alone(offers: dict[str, Offer]) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import faults_record
 import pytest
 from examples import NOON, measurement
 
@@ -130,22 +131,45 @@ def test_killed_and_resumed_no_row_is_lost_or_measured_twice(matrix: Path, tmp_p
     assert all(row.started_at is not None and row.started_at > last for row in new)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_keeps_its_rows_and_says_how_to_go_on(
-    matrix: Path, tmp_path: Path, number: signal.Signals
+def test_interrupted_once_it_finishes_the_running_cell(matrix: Path, tmp_path: Path) -> None:
+    process = start("sweep", matrix, "--output", tmp_path)
+    folder = wait_for_rows(tmp_path, 1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all in the foreground
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "finishing the running cells; Ctrl-C again stops them now" in errors
+    assert f"go on with: tensorgap sweep --resume {folder}" in errors
+    assert "Traceback" not in errors
+    found = rows_in(folder / "results.parquet")
+    assert {m.outcome for m in found.values()} == {Outcome.OK}
+    assert len(found) == ROWS / 2
+    assert len({m.cell for m in found.values()}) == 1
+    assert output.splitlines()[-1] == str(folder / "results.parquet")
+    faults_record.note("Ctrl-C", None, "the running cell is measured; exit code 130")
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_interrupted_twice_or_terminated_it_stops_and_keeps_its_rows(
+    matrix: Path, tmp_path: Path, numbers: list[signal.Signals]
 ) -> None:
     process = start("sweep", matrix, "--output", tmp_path)
     folder = wait_for_rows(tmp_path, 1)
-    if number == signal.SIGINT:  # which a terminal sends to everything in the foreground
-        os.killpg(process.pid, number)
-    else:
+    assert process.stderr is not None
+    broke = time.monotonic()
+    for number in numbers:
         process.send_signal(number)
+        if number != numbers[-1]:
+            while "finishing" not in process.stderr.readline():
+                pass
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert f"go on with: tensorgap sweep --resume {folder}" in errors
     assert "Traceback" not in errors
     assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS
     assert output.splitlines()[-1] == str(folder / "results.parquet")
+    if len(numbers) == 2:
+        took_s = time.monotonic() - broke
+        faults_record.note("Ctrl-C twice", took_s, "what was measured before; exit code 130")
 
 
 def test_a_torn_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(

@@ -173,6 +173,35 @@ def test_a_second_setup_changes_nothing(machine: Path) -> None:
     assert (machine / ".bashrc").read_text() == shell
 
 
+@pytest.mark.parametrize(
+    ("devices", "wanted"),
+    [
+        ("", set()),
+        ("3D controller: NVIDIA Corporation TU104GL", {"nvidia-driver-580-server"}),
+        (
+            "3D controller: NVIDIA Corporation GA100\nBridge: NVIDIA Corporation NVSwitch",
+            {"nvidia-driver-580-server", "nvidia-fabricmanager-580"},
+        ),
+    ],
+)
+def test_a_plain_ubuntu_gets_the_driver_where_there_is_a_gpu(
+    devices: str, wanted: set[str], machine: Path
+) -> None:
+    for name, text in {
+        "lspci": f"echo '{devices}' | grep .",
+        "dpkg": "false",
+        "sudo": f"echo $@ >> {machine}/asked",
+        "systemctl": "false",
+        "nvidia-smi": "true",
+    }.items():
+        program(machine, name, text)
+    path = f"{machine}/.tensorgap/bin:{os.environ['PATH']}"
+    subprocess.run(["bash", CONFIGS / "ubuntu.sh"], env={**os.environ, "PATH": path}, check=True)
+    asked = (machine / "asked").read_text().split()
+    assert {word for word in asked if word.startswith("nvidia-")} == wanted
+    assert "python3-venv" in asked
+
+
 def test_the_images_of_kuberay_can_be_built() -> None:
     lines = (CONFIGS / "Dockerfile").read_text().splitlines()
     for line in lines:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import ray
-import yaml
-
 _LONGEST_S = 900.0  # the first time, each host downloads and installs torch
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Say how many hosts have joined until all have, or the time is over."""
+    import ray
+    import yaml
+
     config = yaml.safe_load(Path("~/ray_bootstrap_config.yaml").expanduser().read_text())
+    awaited = set(config["provider"]["worker_ips"])
     ray.init("auto", log_to_driver=False, logging_level="ERROR")
     end = time.monotonic() + _LONGEST_S
-    awaited = missing = set(config["provider"]["worker_ips"])
+    missing = awaited
     while missing and time.monotonic() < end:
         time.sleep(1)
-        before, joined = missing, {n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
-        missing = awaited - joined
+        before = missing
+        missing = awaited - {n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
         if missing != before:
             print(f"{len(awaited) - len(missing)} of {len(awaited)} hosts have joined", flush=True)
     if missing:
@@ -30,3 +33,7 @@ if __name__ == "__main__":
             f"after {_LONGEST_S:g} s without {', '.join(sorted(missing))};"
             " /tmp/ray/session_latest/logs/monitor.* on the head tells why"
         )
+
+
+if __name__ == "__main__":
+    main()

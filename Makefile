@@ -23,7 +23,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest
 
 test-hosts: $(VENV)/.ready-hosts
-	$(BIN)/python -m pytest tests/hosts
+	$(BIN)/python -m pytest -rs tests/hosts
 
 check: $(VENV)/.ready-check
 	$(BIN)/ruff format --check .

@@ -200,10 +200,10 @@ class _Sweep:
         """Start the first process of each block whose seat is there; give up what waits in vain."""
         for block in [b for b in self.at_work if b.attempt is None]:
             seats.look(block.seat)
-            if block.seat.node is not None:
-                self._start(block)
-            elif self.stopping():
+            if self.stopping():
                 self._leave(block)
+            elif block.seat.node is not None:
+                self._start(block)
             else:
                 yield from self._wait_on(block)
 
@@ -231,9 +231,11 @@ class _Sweep:
         elif not block.said:
             block.said = True
             task = block.tasks[0]
-            starting = f"the autoscaler, which starts {', '.join(scaler.starting)}"
-            whom = starting if scaler.starting else "others, who hold it"
-            yield Stage(task.cell, task.workloads[0], task.replicate, WAITING, whom)
+            if scaler.starting:
+                why = f"the autoscaler starts {', '.join(scaler.starting)}"
+            else:
+                why = "others hold it" if gpu_type in present else "the autoscaler is asked"
+            yield Stage(task.cell, task.workloads[0], task.replicate, WAITING, why)
 
     def _why_absent(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> str | None:
         """Why a type without a node has no place; None where an autoscaler may start one."""
@@ -423,9 +425,9 @@ class _Sweep:
         attempts.stop(attempt)
         block.attempt = None
         block.tasks = deque(_rest(block, attempt))
-        if block.tasks and not self.stopping():
-            self._start(block)
-        else:
+        # Once its node is gone, Ray looks for another place for a seat by itself.
+        block.seat.since = self.clock()
+        if not block.tasks:
             self._leave(block)
 
     def _request(self, task: Task, seat: Seat | None) -> Request:

@@ -52,12 +52,11 @@ def ask(offer: Offer, occupied: Collection[str], now: float) -> Seat:
 
 
 def look(seat: Seat) -> None:
-    """Note the node of a seat, once Ray has found one."""
+    """Note the node of a seat, if Ray has found one."""
     from ray.util import placement_group_table
 
     found = placement_group_table(seat.group)
-    if found.get("state") == "CREATED":
-        seat.node = found["bundles_to_node_id"][0]
+    seat.node = found["bundles_to_node_id"][0] if found.get("state") == "CREATED" else None
 
 
 def release(seat: Seat) -> None:

@@ -111,11 +111,15 @@ def _rules(matrix: Matrix, cells: Sequence[Cell], place: _Place) -> Iterator[str
     else:
         yield "not paired: each precision on whichever GPU of its type is free"
     at_once = {
-        c.gpu_type: min(_blocks(matrix, cells, c.gpu_type), place.lanes(c.gpu_type, matrix))
-        for c in cells
+        cell.gpu_type: min(
+            _blocks(matrix, cells, cell.gpu_type), place.lanes(cell.gpu_type, matrix)
+        )
+        for cell in cells
+        if cell.gpu_type in place.devices or place.autoscaler
     }
     alone = ", each alone on its host" if matrix.placement.exclusive == "host" else ""
-    yield f"at once: {', '.join(f'{n} {name}' for name, n in at_once.items())}{alone}"
+    if at_once:
+        yield f"at once: {', '.join(f'{n} {name}' for name, n in at_once.items())}{alone}"
     yield f"tried again after a lost process, GPU or node: {matrix.placement.retries} times"
 
 

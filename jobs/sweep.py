@@ -101,33 +101,33 @@ def command(
     from cluster import driver
     from cluster.session import HeadLostError
 
-    with contextlib.ExitStack() as stack:
-        if matrix is not None:
-            narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
-            asked = matrices.localise(narrowed)
-            place = "results" if output is None else output
-            results.prepare(place)
-        else:
-            folder = results.Results.open(str(resume))
-            asked = folder.matrix()
-            stack.enter_context(folder.locked())
-        _connect(stack, address, quiet)
-        # Only now: Ray sets handlers of its own when it connects.
-        interrupts = stack.enter_context(_Interrupts())
-        if matrix is not None:
-            # Only now: a cluster that cannot be reached leaves no empty folder behind.
-            folder = results.Results.create(
-                place, asked.name, asked.text, _now(), driver.offers(), simulated
-            )
-            stack.enter_context(folder.locked())
-        try:
+    try:
+        with contextlib.ExitStack() as stack:
+            if matrix is not None:
+                narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+                asked = matrices.localise(narrowed)
+                place = "results" if output is None else output
+                results.prepare(place)
+            else:
+                folder = results.Results.open(str(resume))
+                asked = folder.matrix()
+                stack.enter_context(folder.locked())
+            _connect(stack, address, quiet)
+            # Only now: Ray sets handlers of its own when it connects.
+            interrupts = stack.enter_context(_Interrupts())
+            if matrix is not None:
+                # Only now: a cluster that cannot be reached leaves no empty folder behind.
+                folder = results.Results.create(
+                    place, asked.name, asked.text, _now(), driver.offers(), simulated
+                )
+                stack.enter_context(folder.locked())
             finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
-        except HeadLostError as error:
-            progress.say(str(error))
-            _conclude(folder, finished=False)
-            sys.stdout.flush()
-            # What is left of Ray in this process would wait for the head before it ends.
-            os._exit(INTERRUPTED)
+    except HeadLostError as error:
+        progress.say(str(error))
+        code = _conclude(folder, finished=False)
+        sys.stdout.flush()
+        # What is left of Ray in this process would wait for the head before it ends.
+        os._exit(code)
     return _conclude(folder, finished)
 
 

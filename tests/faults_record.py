@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ FAULTS = {
     "head restarted": "the head goes away and a new one comes",
 }
 _HEADER = "| fault | where | noticed after | what the rows say |\n| --- | --- | --- | --- |\n"
+_WIDTH = 180  # of what the rows say
 _BEGIN, _END = "<!-- faults -->\n", "<!-- /faults -->\n"
 
 
@@ -80,7 +82,7 @@ def written(page: str, seen: list[Seen]) -> str:
     lines = table(page)
     for one in seen:
         noticed = "-" if one.noticed_s is None else f"{one.noticed_s:.1f} s"
-        rows = " ".join(one.rows.split()).replace("|", "/")
+        rows = textwrap.shorten(one.rows, _WIDTH, placeholder=" ...").replace("|", "/")
         lines[one.fault, one.where] = f"| {one.fault} | {one.where} | {noticed} | {rows} |\n"
     order = list(FAULTS)
     kept = sorted((key for key in lines if key[0] in order), key=lambda k: (order.index(k[0]), k))

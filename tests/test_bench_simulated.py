@@ -184,3 +184,14 @@ def test_a_simulation_is_refused_where_a_gpu_is_real(
     (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
     assert row.outcome is Outcome.FAILED
     assert row.reason == device.REAL_GPU
+
+
+@pytest.mark.parametrize(("mem_gib", "outcome"), [(80, Outcome.OK), (40, Outcome.FAILED)])
+def test_a_type_with_its_memory_is_checked_on_the_gpu(
+    fake_nvml: FakeNvml, mem_gib: int, outcome: Outcome
+) -> None:
+    fake_nvml("gpu = a100", f"mem_gib = {mem_gib}", "virtualization = 2")
+    (row,) = rows(cell=Cell("A100-80G", "fp32"), simulated=True)
+    assert row.outcome == outcome
+    assert row.device is None or row.device.gpu_type == "A100"
+    assert row.reason is None or "asked for A100-80G, found NVIDIA A100" in row.reason

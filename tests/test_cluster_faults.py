@@ -54,7 +54,7 @@ class Story:
         row = max(self.of(gpu_type), key=lambda m: where(m).attempt)
         reasons = "; ".join([*where(row).earlier, *filter(None, [row.reason])])
         text = f"{row.outcome} in attempt {where(row).attempt}; before: {reasons}"
-        faults_record.note(fault, self.noticed.get(gpu_type), text[:300])
+        faults_record.note(fault, self.noticed.get(gpu_type), text)
 
 
 def where(row: Measurement) -> Placement:

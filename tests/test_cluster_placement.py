@@ -35,6 +35,22 @@ def test_a_node_without_labels_is_found_by_its_resource() -> None:
     assert offer.resources == {"accelerator_type:P100": 0.001}
 
 
+def test_a_finer_type_than_ray_can_tell_is_a_resource() -> None:
+    nodes = [
+        node("a", gpus=1, label="A100", **{"accelerator_type:A100": 1}),
+        node(
+            "b",
+            gpus=1,
+            label="A100",
+            **{"accelerator_type:A100": 1, "accelerator_type:A100-80G": 1},
+        ),
+    ]
+    offers = placement.offers(nodes)
+    assert offers["A100"].nodes == {"a"}
+    assert offers["A100-80G"].nodes == {"b"}
+    assert offers["A100-80G"].resources == {"accelerator_type:A100-80G": 0.001}
+
+
 def test_gpus_without_a_type_are_not_offered() -> None:
     assert set(placement.offers([node("a", gpus=2)])) == {CPU}
 

@@ -75,6 +75,25 @@ def overlap(one: Measurement, other: Measurement) -> bool:
     return bool(same) and one.started_at < other.finished_at and other.started_at < one.finished_at
 
 
+def test_a_plan_says_what_shares_a_gpu_and_what_has_no_place(
+    cluster: raylets.Raylets, matrix: Path
+) -> None:
+    matrix.write_text(MATRIX.replace('"P100"', '"P100", "H100"'))
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "plan", str(matrix), "--address", cluster.address],
+        capture_output=True,
+        text=True,
+        env=cluster.environment,
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"the cluster at {cluster.address} has 1 CPU, 1 P100" in done.stdout
+    assert "UNPLACED: the cluster has no H100" in done.stdout
+    assert "paired: all precisions of a replicate on one GPU" in done.stdout
+    assert "at once: 1 P100\n" in done.stdout
+    assert "tried again after a lost process, GPU or node: 1 times" in done.stdout
+    assert "at most" in done.stdout
+
+
 def test_two_sweeps_share_a_gpu_in_turns_and_a_killed_one_is_resumed(
     cluster: raylets.Raylets, matrix: Path, tmp_path: Path
 ) -> None:

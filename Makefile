@@ -1,5 +1,6 @@
 # make sweep   measure this machine           make test    run the tests
 # make check   style, types, import contracts make format  mend the style
+# make test-hosts   the commands and faults of a cluster, over hosts out of namespaces (root)
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -13,13 +14,16 @@ PYPI = https://pypi.org/simple
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: sweep test check format clean
+.PHONY: sweep test test-hosts check format clean
 
 sweep: $(VENV)/.ready
 	$(BIN)/tensorgap sweep $(MATRIX)
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-hosts: $(VENV)/.ready-hosts
+	$(BIN)/python -m pytest -rs tests/hosts
 
 check: $(VENV)/.ready-check
 	$(BIN)/ruff format --check .
@@ -46,6 +50,10 @@ $(VENV)/.ready: setup.cfg constraints.txt
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.ready-hosts: $(VENV)/.ready
+	$(PIP) --editable '.[test,cluster]'
 	@touch $@
 
 $(VENV)/.ready-check: $(VENV)/.ready

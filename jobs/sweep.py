@@ -266,3 +266,11 @@ class _Interrupts:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+if __name__ == "__main__":
+    # As `ray submit` runs it: a copy of this one file on the head, where a config of
+    # cluster/configs has put the rest of the project.
+    from jobs.cli import main
+
+    main(["sweep", "--address", "auto", *sys.argv[1:]])

@@ -7,7 +7,9 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import click
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +21,7 @@ from jobs.report.finding import Code, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
 
 
@@ -26,13 +29,13 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in BLOCKS if name == language]
 
 
-def commands() -> list[list[str]]:
-    """Every `tensorgap` command line of the README, without its comment."""
-    lines = [line for text in blocks("") for line in text.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("tensorgap ")]
+def commands(name: str = "tensorgap", text: str = README) -> list[list[str]]:
+    """Every line of a page that runs this program, without its comment."""
+    lines = re.findall(rf"^ *{name} (.*)$", "".join(re.findall(r"```\n(.*?)```", text, re.S)), re.M)
+    return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+@pytest.mark.parametrize("arguments", commands() + commands(text=CLUSTER), ids=" ".join)
 def test_each_command_of_the_readme_is_understood(arguments: list[str]) -> None:
     command = cli.get_command(None, arguments[0])  # type: ignore[arg-type]
     assert command is not None
@@ -41,6 +44,21 @@ def test_each_command_of_the_readme_is_understood(arguments: list[str]) -> None:
 
 def test_the_readme_shows_every_command() -> None:
     assert {arguments[0] for arguments in commands()} == set(_COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments", commands("ray") + commands("ray", text=CLUSTER), ids=lambda a: " ".join(a[:2])
+)
+def test_each_command_of_ray_is_one_and_its_files_exist(arguments: list[str]) -> None:
+    from ray.scripts.scripts import cli as ray_cli
+
+    group: Any = ray_cli
+    while isinstance(group, click.Group):
+        name, command, arguments = group.resolve_command(click.Context(group), arguments)
+        group = command
+    command.make_context(name, list(arguments))
+    named = [word for word in arguments if word.startswith(("cluster/", "jobs/"))]
+    assert all((ROOT / word).exists() for word in named)
 
 
 def test_each_matrix_of_the_readme_loads() -> None:
@@ -115,7 +133,7 @@ def test_the_tree_of_the_readme_is_the_tree_of_the_project() -> None:
 def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
     ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for command in ("make sweep", "make test", "make check"):
+    for command in ("make sweep", "make test", "make test-hosts", "make check"):
         assert f"\n{command}" in ci
         assert f"\n{command}" in README + contributing
 

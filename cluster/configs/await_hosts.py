@@ -1,0 +1,39 @@
+"""Run on the head by `ray up` of on-premises.yaml: wait until every host of it has joined.
+
+Ray's launcher itself ends as soon as the head is up, and autoscaler v1 does not tell a sweep that
+other hosts are on their way. A host that does not come is named and left out.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+_LONGEST_S = 900.0  # the first time, each host downloads and installs torch
+
+
+def main() -> None:
+    """Say how many hosts have joined until all have, or the time is over."""
+    import ray
+    import yaml
+
+    config = yaml.safe_load(Path("~/ray_bootstrap_config.yaml").expanduser().read_text())
+    awaited = set(config["provider"]["worker_ips"])
+    ray.init("auto", log_to_driver=False, logging_level="ERROR")
+    end = time.monotonic() + _LONGEST_S
+    missing = awaited
+    while missing and time.monotonic() < end:
+        time.sleep(1)
+        before = missing
+        missing = awaited - {n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
+        if missing != before:
+            print(f"{len(awaited) - len(missing)} of {len(awaited)} hosts have joined", flush=True)
+    if missing:
+        print(
+            f"after {_LONGEST_S:g} s without {', '.join(sorted(missing))};"
+            " /tmp/ray/session_latest/logs/monitor.* on the head tells why"
+        )
+
+
+if __name__ == "__main__":
+    main()

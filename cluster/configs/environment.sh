@@ -1,0 +1,18 @@
+# What every shell on a node of a cluster has, and so Ray, which is started from one. setup.sh lets
+# ~/.bashrc read it. Each value here was measured with Ray 2.60: docs/cluster.md tells how.
+
+export PATH="$HOME/.tensorgap/bin:$PATH"
+
+# Nobody without the token may join, submit or look. Said outright, because Ray switches it on by
+# itself on a machine where it finds a token file, and on another not.
+export RAY_AUTH_MODE=token
+
+# A host that is gone or cut off is noticed within 9 s; Ray's defaults take 62 s.
+export RAY_health_check_initial_delay_ms=1000
+export RAY_health_check_period_ms=1000
+export RAY_health_check_timeout_ms=2000
+export RAY_health_check_failure_threshold=3
+
+# Ray's agent asks the driver about each GPU every 5 s, also while something is measured; once an
+# hour is as good as never (it cannot be switched off: ray-project/ray#65808).
+export REPORTER_UPDATE_INTERVAL_MS=3600000

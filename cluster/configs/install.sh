@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs what a node needs into the Python of this shell, in the versions of constraints.txt.
+# usage: install.sh cpu | cu126 | cu130      the build of torch
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+case $1 in
+  cu126) torch='torch<2.15' ;; # 2.14 is the last with kernels for Pascal and Volta (bench/gpus.py)
+  *) torch=torch ;;
+esac
+install() { python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }
+# Torch first and by itself: another package's looser wish would bring another build of it.
+install "$torch" --index-url "https://download.pytorch.org/whl/$1"
+install --requirement <(
+  python -c '
+import configparser
+metadata = configparser.ConfigParser()
+metadata.read("setup.cfg")
+print(metadata["options"]["install_requires"])
+print(metadata["options.extras_require"]["cluster"])'
+)

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes a machine a node: Python packages in ~/.tensorgap, and what shells there need to know.
+# It may run any number of times. Nothing of tensorgap is installed: bench and cluster travel with
+# each job, so that what measures is what was submitted.
+set -euo pipefail
+here="$(dirname "${BASH_SOURCE[0]}")"
+
+read_by_shells=". ~/tensorgap/cluster/configs/environment.sh"
+grep -qxsF "$read_by_shells" ~/.bashrc || echo "$read_by_shells" >> ~/.bashrc
+# shellcheck source=cluster/configs/environment.sh
+. "$here/environment.sh"
+
+if ! test -x ~/.tensorgap/bin/python; then
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and
+    "tensorgap needs Python 3.11 or newer; python3 is here " + sys.version)'
+  python3 -m venv ~/.tensorgap
+fi
+
+# The build of torch with kernels for this GPU; a head without a GPU needs no CUDA.
+case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1)" in
+  "") build=cpu ;;
+  [56].* | 7.[0-4]) build=cu126 ;;
+  *) build=cu130 ;;
+esac
+bash "$here/install.sh" "$build"

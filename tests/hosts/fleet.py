@@ -1,0 +1,105 @@
+"""A client, a head and four GPU hosts, and tensorgap on the client, as a user has it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from network import Host, Network
+
+from bench import results
+from bench.records import Measurement
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU_TYPES = ("P100", "T4", "V100", "A100")
+CONFIG = "cluster/configs/on-premises.yaml"
+CHECKOUT = "/root/project"
+_TRAVELS = ("bench", "cluster", "jobs", "setup.cfg", "constraints.txt")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    network: Network
+    client: Host
+    head: Host
+    workers: dict[str, Host]  # by GPU type
+    driver: Path  # the stand-in for the driver's library
+
+    def ray(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """What the user types on the client, in the root of the project."""
+        return self.client.run("ray", *arguments, folder=CHECKOUT, timeout_s=300, **environment)
+
+    def rows_at_home(self, printed: str) -> list[Measurement]:
+        """The rows of the sweep that printed this, once ray rsync-down has brought them."""
+        (path,) = re.findall(r"^\S*(results/\S+)/results\.parquet\s*$", printed, re.M)
+        done = self.ray("rsync-down", CONFIG, "results/", "results/")
+        assert done.returncode == 0, done.stderr
+        assert self.project(f"{path}/results.parquet").exists()
+        rows, torn = results.Results.open(str(self.project(path))).read()
+        assert not torn
+        return rows
+
+    def project(self, path: str) -> Path:
+        """A file of the client's copy of the project."""
+        return self.client.path(f"{CHECKOUT}/{path}")
+
+
+def build(network: Network, folder: Path, driver: Path) -> Fleet:
+    """Start the hosts.
+
+    Args:
+        network: to put them into.
+        folder: where the network keeps its keys.
+        driver: the stand-in for the driver's library.
+    """
+    path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
+    client = network.add("client", 1, PATH=path)
+    head = network.add("head", 10, hidden=_ours())
+    workers = {gpu_type: add_worker(network, gpu_type, driver) for gpu_type in GPU_TYPES}
+    for host in (head, *workers.values()):
+        # The environment of this test, in the place where setup.sh would make one.
+        host.path("/root/.tensorgap").symlink_to(sys.prefix)
+    key = client.path("/root/.ssh/id_ed25519")
+    shutil.copy(folder / "user", key)
+    for name in _TRAVELS:
+        source, target = ROOT / name, client.path(f"{CHECKOUT}/{name}")
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    config = client.path(f"{CHECKOUT}/{CONFIG}")
+    yours = {
+        "head_ip": head.address,
+        "worker_ips": f"[{', '.join(host.address for host in workers.values())}]",
+        "ssh_user": "root",
+    }
+    config.write_text(adapt(config.read_text(), yours))
+    client.run("ray", "get-auth-token", "--generate")
+    client.run("chmod", "600", "/root/.ray/auth_token")
+    return Fleet(network, client, head, workers, driver)
+
+
+def adapt(config: str, yours: dict[str, str]) -> str:
+    """A config with other values in the lines that are the user's."""
+    for key, value in yours.items():
+        config, found = re.subn(rf"(?m)^( *{key}: ).*( # yours.*)$", rf"\g<1>{value}\2", config)
+        assert found == 1, key
+    return config
+
+
+def add_worker(network: Network, gpu_type: str, driver: Path) -> Host:
+    """A host whose driver shows one GPU of a type, without anything of tensorgap."""
+    number = 11 + GPU_TYPES.index(gpu_type)
+    settings = {"LD_LIBRARY_PATH": str(driver.parent), "FAKENVML_PRESET": gpu_type.lower()}
+    return network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
+
+
+def _ours() -> tuple[Path, ...]:
+    """What makes tensorgap importable in the environment of this test."""
+    packages = Path(sysconfig.get_path("purelib"))
+    return tuple(packages.glob("__editable__*tensorgap*"))

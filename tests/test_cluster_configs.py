@@ -1,0 +1,216 @@
+"""The configurations of cluster/configs: accepted by Ray, and the right torch for each GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench import gpus
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "cluster" / "configs"
+LABEL = "ray.io/accelerator-type"
+CLOUDS = {
+    "gcp": {"P100", "T4", "V100", "A100"},
+    "aws": {"T4", "V100", "A10G", "A100", "H100"},
+}
+ENVIRONMENT = dict(
+    re.findall(
+        r"^export (RAY_\w+|REPORTER\w+)=(\S+)$", (CONFIGS / "environment.sh").read_text(), re.M
+    )
+)
+
+
+def load(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    return config
+
+
+def kuberay() -> tuple[dict[str, Any], dict[str, Any]]:
+    job, policy = yaml.safe_load_all((CONFIGS / "kuberay.yaml").read_text())
+    return job, policy
+
+
+def torch_build(gpu_type: str) -> str:
+    """The last part of the index that `install_hint` names for a type."""
+    return gpus.install_hint(gpus.COMPUTE_CAPABILITY[gpu_type]).rpartition("/")[2]
+
+
+@pytest.mark.parametrize("name", ["on-premises", *CLOUDS])
+def test_ray_accepts_it(name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(load(name)))
+
+
+@pytest.mark.parametrize("name", ["on-premises", *CLOUDS])
+def test_whoever_has_no_token_is_kept_out(name: str) -> None:
+    config = load(name)
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert ENVIRONMENT["RAY_AUTH_MODE"] == "token"
+    (head,) = [c for c in config["head_start_ray_commands"] if "ray start" in c]
+    assert "--dashboard-host=127.0.0.1" in head
+    assert "--num-cpus=0" in head
+
+
+@pytest.mark.parametrize("name", ["on-premises", *CLOUDS])
+def test_what_travels_to_the_nodes_exists(name: str) -> None:
+    for target, source in load(name)["file_mounts"].items():
+        if target.startswith("~/tensorgap/"):
+            assert (ROOT / source).exists()
+            assert target == f"~/tensorgap/{source}"
+
+
+@pytest.mark.parametrize(("name", "gpu_types"), CLOUDS.items())
+def test_workers_of_a_cloud_are_at_zero_until_their_type_is_asked_for(
+    name: str, gpu_types: set[str]
+) -> None:
+    config = load(name)
+    workers = {k: v for k, v in config["available_node_types"].items() if k != "head"}
+    assert {worker["labels"][LABEL] for worker in workers.values()} == gpu_types
+    assert gpu_types <= set(gpus.COMPUTE_CAPABILITY)
+    assert config["idle_timeout_minutes"] <= 10
+    assert config["max_workers"] == len(workers)
+    for worker in workers.values():
+        assert worker["min_workers"] == 0
+        assert worker["resources"]["GPU"] >= 1
+        assert not {"IamInstanceProfile", "serviceAccounts"} & set(worker["node_config"])
+
+
+def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
+    job, policy = kuberay()
+    spec = job["spec"]["rayClusterSpec"]
+    assert (job["kind"], job["spec"]["shutdownAfterJobFinishes"]) == ("RayJob", True)
+    assert (spec["authOptions"], spec["enableInTreeAutoscaling"]) == ({"mode": "token"}, True)
+    assert f"\nray=={spec['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
+    groups = {group["labels"][LABEL]: group for group in spec["workerGroupSpecs"]}
+    assert set(groups) == CLOUDS["gcp"]
+    for gpu_type, group in groups.items():
+        assert (group["replicas"], group["minReplicas"]) == (0, 0)
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"].rpartition(":")[2] == torch_build(gpu_type)
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert pod["nodeSelector"].popitem()[1] == f"nvidia-tesla-{gpu_type.lower()}"
+        assert pod["automountServiceAccountToken"] is False
+        assert (
+            group["template"]["metadata"]["labels"] == policy["spec"]["podSelector"]["matchLabels"]
+        )
+
+
+def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
+    job, _ = kuberay()
+    spec = job["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        set_there = {variable["name"]: variable["value"] for variable in container["env"]}
+        # The operator sets the mode of authentication itself.
+        assert {"RAY_AUTH_MODE": "token", **set_there} == {
+            **ENVIRONMENT,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A home with the project, a Python that notes what it is asked to install, and no GPU."""
+    for name in ("cluster/configs", "setup.cfg", "constraints.txt"):
+        target = tmp_path / "tensorgap" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = ROOT / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    note = (
+        f'{{ echo "$@"; for last; do :; done; [ -p "$last" ] && cat "$last"; }} >> {tmp_path}/asked'
+    )
+    program(tmp_path, "python", f'[ "$1" = -c ] && exec {sys.executable} "$@"\n{note}\ntrue')
+    return tmp_path
+
+
+def program(home: Path, name: str, text: str) -> None:
+    path = home / ".tensorgap" / "bin" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def set_up(home: Path) -> list[str]:
+    """Run setup.sh; returns the lines of what was to be installed."""
+    setup = home / "tensorgap/cluster/configs/setup.sh"
+    subprocess.run(["bash", setup], env={**os.environ, "HOME": str(home)}, check=True)
+    return (home / "asked").read_text().splitlines()
+
+
+@pytest.mark.parametrize("gpu_type", gpus.COMPUTE_CAPABILITY)
+def test_a_node_installs_the_torch_that_has_kernels_for_its_gpu(
+    gpu_type: str, machine: Path
+) -> None:
+    capability = gpus.COMPUTE_CAPABILITY[gpu_type]
+    program(machine, "nvidia-smi", f"echo {capability[0]}.{capability[1]}")
+    torch, *_ = set_up(machine)
+    wanted = [w for w in shlex.split(gpus.install_hint(capability))[2:] if w != "--upgrade"]
+    assert torch.split()[-len(wanted) :] == wanted
+
+
+def test_a_node_without_a_gpu_installs_what_setup_cfg_asks_for_and_no_cuda(machine: Path) -> None:
+    torch, *others = set_up(machine)
+    assert torch.endswith("torch --index-url https://download.pytorch.org/whl/cpu")
+    assert {"ray>=2.60", "ray[default]>=2.60", "pyarrow>=17"} <= set(others)
+
+
+def test_a_second_setup_changes_nothing(machine: Path) -> None:
+    set_up(machine)
+    shell = (machine / ".bashrc").read_text()
+    set_up(machine)
+    assert (machine / ".bashrc").read_text() == shell
+
+
+@pytest.mark.parametrize(
+    ("devices", "wanted"),
+    [
+        ("", set()),
+        ("3D controller: NVIDIA Corporation TU104GL", {"nvidia-driver-580-server"}),
+        (
+            "3D controller: NVIDIA Corporation GA100\nBridge: NVIDIA Corporation NVSwitch",
+            {"nvidia-driver-580-server", "nvidia-fabricmanager-580"},
+        ),
+    ],
+)
+def test_a_plain_ubuntu_gets_the_driver_where_there_is_a_gpu(
+    devices: str, wanted: set[str], machine: Path
+) -> None:
+    for name, text in {
+        "lspci": f"echo '{devices}' | grep .",
+        "dpkg": "false",
+        "sudo": f"echo $@ >> {machine}/asked",
+        "systemctl": "false",
+        "nvidia-smi": "true",
+    }.items():
+        program(machine, name, text)
+    path = f"{machine}/.tensorgap/bin:{os.environ['PATH']}"
+    subprocess.run(["bash", CONFIGS / "ubuntu.sh"], env={**os.environ, "PATH": path}, check=True)
+    asked = (machine / "asked").read_text().split()
+    assert {word for word in asked if word.startswith("nvidia-")} == wanted
+    assert "python3-venv" in asked
+
+
+def test_the_images_of_kuberay_can_be_built() -> None:
+    lines = (CONFIGS / "Dockerfile").read_text().splitlines()
+    for line in lines:
+        if line.startswith("COPY"):
+            *sources, _ = line.split()[1:]
+            assert all((ROOT / source).exists() for source in sources)
+    job, _ = kuberay()
+    spec = job["spec"]["rayClusterSpec"]
+    groups = (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+    builds = {g["template"]["spec"]["containers"][0]["image"].rpartition(":")[2] for g in groups}
+    (built,) = [line for line in lines if "for build in" in line]
+    assert builds == set(built.partition("in ")[2].rstrip("; do").split())

@@ -39,7 +39,7 @@ def compared(lines: Sequence[Line]) -> Iterator[str]:
             text += f" [{difference.low:+.2g}, {difference.high:+.2g}]"
             decided = difference.low > 0 or difference.high < 0
             share = math.expm1(difference.mean)
-            text += f": perplexity {share:+.2%}" if decided else ": no difference in perplexity"
+            text += f": perplexity {share:+.2%}" if decided else ": no difference shown"
         if line.logit_rounding_nats is not None:
             text += f"; logits stored in 16 bits account for {line.logit_rounding_nats:+.2g}"
             if line.logit_rounding_error_nats is not None:

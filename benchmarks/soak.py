@@ -204,7 +204,7 @@ def kill_drivers(kills: int, seed: int) -> bool:
             sweeps += 1
             output = f"{folder}/{sweeps}"
             process = _tensorgap("sweep", matrix, "--output", output)
-            while _killed(process, chance.uniform(0, whole_s)) and done < kills:
+            while done < kills and _killed(process, chance.uniform(0, whole_s)):
                 done += 1
                 place = _folder(output)
                 arguments = ["--resume", place] if place else [matrix, "--output", output]

@@ -21,6 +21,7 @@ _PACKAGES = {
     "/usr/sbin/sshd": "openssh-server",
     "ssh": "openssh-client",
     "rsync": "rsync",
+    "curl": "curl",
     "ip": "iproute2",
     "unshare": "util-linux",
     "setpriv": "util-linux",

@@ -117,6 +117,11 @@ def _check_folder(folder: Path) -> None:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "gpt2":
         raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
+    if "quantization_config" in config:
+        raise TensorgapError(
+            f"model {folder}: its weights are quantised (quantization_config); a precision of the"
+            " matrix is that of the arithmetic, so give a folder with float32 weights"
+        )
     if not (folder / "model.safetensors").is_file():
         raise TensorgapError(
             f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"

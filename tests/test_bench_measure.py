@@ -517,7 +517,7 @@ def test_what_a_failed_forward_held_is_free_before_its_row_comes(
 def test_a_device_of_another_type_is_a_row_of_each_workload(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(*_: object) -> None:
+    def wrong(*_: object, **__: object) -> None:
         raise device.WrongDevice("asked for T4, found Tesla P4")
 
     monkeypatch.setattr(device, "acquire", wrong)

@@ -230,7 +230,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "more layers than its config": (lambda f: configure(f, n_layer=1), "do not belong together"),
     "quantised weights": (
         lambda f: configure(f, quantization_config={"quant_method": "fp8"}),
-        "cannot be loaded",
+        "its weights are quantised",
     ),
 }
 

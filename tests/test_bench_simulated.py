@@ -99,7 +99,7 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
     find_meter = energy.find_meter
 
     def find(*args: object, **kwargs: object) -> object:
-        fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 3}")
+        fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 5}")
         return find_meter(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -196,7 +196,7 @@ def _measure_workload(
         with precision.applied(request.cell.precision, found.type), _inference():
             return action(*arguments)
 
-    engines.check(workload.engine, found.type, _capability(found))
+    engines.check(workload.engine, found.type, _capability(found), request.cell.precision)
     queue = queues.forward_queue(found.type, model, workload)
     first = None
     if workload.new_tokens:
@@ -218,7 +218,7 @@ def _measure_workload(
         under(_once, first)
         first_token = under(timing.sample_latency, first, sampling)
     yield _stage(request, workload, "throughput")
-    throughput = under(timing.run_throughput, queue, sampling)
+    throughput = under(timing.run_throughput, queue, sampling, latencies.summary.p50)
     surroundings = device.conditions(before, device.observe(found.gpu))
     peak_memory_bytes = _peak_memory_bytes(found.type)
     yield _stage(request, workload, "energy")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -128,14 +129,24 @@ def sample_latency(
 
 
 def run_throughput(
-    queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_ns
+    queue: Queue, sampling: Sampling, latency_ms: float, clock: Clock = time.perf_counter_ns
 ) -> Throughput:
-    """Keep the queue full for `throughput_s` and wait once, at the end."""
+    """Keep the queue full for `throughput_s` at most, and wait once, at the end.
+
+    Args:
+        queue: the device.
+        sampling: how long.
+        latency_ms: of one forward alone, the slowest pace of a full queue. It bounds what is
+            enqueued, since CUDA does so for launches only, and a replayed graph is one launch:
+            of forwards of 1 s it would take minutes of them.
+        clock: in ns.
+    """
+    most = max(1, math.ceil(sampling.throughput_s * 1e3 / latency_ms)) if latency_ms else math.inf
     with _no_garbage_collection():
         queue.synchronise()
         start = now = clock()
         iterations = 0
-        while (now - start) / 1e9 < sampling.throughput_s:
+        while (now - start) / 1e9 < sampling.throughput_s and iterations < most:
             queue.enqueue()
             iterations += 1
             now = clock()

@@ -284,9 +284,7 @@ def test_too_few_samples_for_an_interval_are_a_doubt_that_says_so() -> None:
 # ------------------------------------------------------------------------------- throughput
 
 
-def throughput(
-    device: VirtualDevice, throughput_s: float, latency_ms: float = 1.0
-) -> Throughput:
+def throughput(device: VirtualDevice, throughput_s: float, latency_ms: float = 1.0) -> Throughput:
     sampling = Sampling(throughput_s=throughput_s)
     return timing.run_throughput(device, sampling, latency_ms, device.clock)
 

@@ -57,7 +57,7 @@ def check(
         )
     if precision_name == "bf16" and capability is not None and capability < FIRST_BF16_AND_TF32:
         # torch/_inductor/compile_fx.py, _check_triton_bf16_support: it skips the function, and
-        # torch before 2.12 then runs it eagerly with no more than a warning.
+        # torch up to 2.12 then runs it eagerly with no more than a warning.
         raise Unsupported(
             "engine compile has no bf16 before compute capability 8.0:"
             f" {capability[0]}.{capability[1]} would run eager"

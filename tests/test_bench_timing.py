@@ -313,6 +313,13 @@ def test_throughput_has_a_forward_however_long_it_is() -> None:
     assert throughput(VirtualDevice(constant(5000)), 1, latency_ms=5000).iterations == 1
 
 
+def test_a_queue_that_is_quicker_than_one_forward_alone_is_filled_again() -> None:
+    device = VirtualDevice(constant(1), launch_ms=0.1)
+    found = throughput(device, 1, latency_ms=2)
+    assert found.iterations == pytest.approx(1000, abs=10)
+    assert found.elapsed_s == pytest.approx(1, abs=0.01)
+
+
 def test_throughput_waits_once_at_either_end() -> None:
     device = VirtualDevice(constant(1), launch_ms=1)
     throughput(device, 1)

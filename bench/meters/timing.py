@@ -131,27 +131,29 @@ def sample_latency(
 def run_throughput(
     queue: Queue, sampling: Sampling, latency_ms: float, clock: Clock = time.perf_counter_ns
 ) -> Throughput:
-    """Keep the queue full for `throughput_s` at most, and wait once, at the end.
+    """Keep the queue full for `throughput_s` and wait at the end.
 
     Args:
         queue: the device.
         sampling: how long.
-        latency_ms: of one forward alone, the slowest pace of a full queue. It bounds what is
-            enqueued, since CUDA does so for launches only, and a replayed graph is one launch:
-            of forwards of 1 s it would take minutes of them.
+        latency_ms: of one forward alone. No more are enqueued than fit into the time at this pace,
+            the slowest of a full queue, before the device is waited for: CUDA bounds the launches
+            of a queue, and a replayed graph is one, so that slow ones would take minutes more.
         clock: in ns.
     """
-    most = max(1, math.ceil(sampling.throughput_s * 1e3 / latency_ms)) if latency_ms else math.inf
     with _no_garbage_collection():
         queue.synchronise()
         start = now = clock()
-        iterations = 0
-        while (now - start) / 1e9 < sampling.throughput_s and iterations < most:
-            queue.enqueue()
-            iterations += 1
+        end, iterations = start + sampling.throughput_s * 1e9, 0
+        while now < end:
+            for _ in range(math.ceil((end - now) / 1e6 / latency_ms)):
+                queue.enqueue()
+                iterations += 1
+                if clock() >= end:
+                    break
+            queue.synchronise()
             now = clock()
-        queue.synchronise()
-        return Throughput(iterations, (clock() - start) / 1e9)
+        return Throughput(iterations, (now - start) / 1e9)
 
 
 def timing(

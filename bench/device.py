@@ -18,6 +18,8 @@ from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError,
 _QUIET_SHARE = 0.05
 # What torch says where it has no kernel for a device or a type.
 _NO_KERNEL = ("no kernel image", "invalid device function", "not implemented for", "not supported")
+# What cuBLAS says, of whatever torch build: bfloat16 on Pascal (pytorch/pytorch#57773).
+_NO_PRODUCT = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_ARCH_MISMATCH")
 REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
 _SLOWDOWNS = {
@@ -312,10 +314,14 @@ def _run_one_kernel(precision_name: str, found: Found) -> None:
 
     dtype = precision.autocast_type(precision_name, found.type) or precision.storage(precision_name)
     try:
-        square = torch.ones(64, 64, dtype=dtype, device=found.type)
-        (square @ square).sum().item()
+        squares = torch.ones(2, 64, 64, dtype=dtype, device=found.type)
+        # Plain and batched, as attention without a fused kernel: cuBLAS may have the one alone.
+        (squares[0] @ squares[0] + squares @ squares).sum().item()
     except RuntimeError as error:
         first = str(error).splitlines()[0]
+        if any(sign in first for sign in _NO_PRODUCT):
+            name = found.device.name
+            raise Unsupported(f"cuBLAS has no {precision_name} on {name}: {first}") from error
         # Anything else, such as a busy GPU or an ECC error, is a fault of the moment.
         if not any(sign in first for sign in _NO_KERNEL):
             raise

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bench.gpus import Capability
+from bench.precision import FIRST_BF16_AND_TF32
 from bench.records import Unsupported
 
 if TYPE_CHECKING:
@@ -30,13 +31,19 @@ FIRST_TRITON: Capability = (7, 0)
 _CAPTURE_WARMUPS = 3  # the notes on CUDA graphs: cuBLAS and others set up what a capture must not
 
 
-def check(engine: str, device_type: str, capability: Capability | None = None) -> None:
+def check(
+    engine: str,
+    device_type: str,
+    capability: Capability | None = None,
+    precision_name: str | None = None,
+) -> None:
     """Raise Unsupported where this device or this machine cannot run an engine.
 
     Args:
         engine: one of `bench.records.ENGINES`.
         device_type: `cuda` or `cpu`.
         capability: compute capability of the GPU.
+        precision_name: at which the engine is to run.
     """
     if engine == "graph" and device_type != "cuda":
         raise Unsupported("engine graph replays CUDA graphs, which a CPU has not; use eager")
@@ -47,6 +54,13 @@ def check(engine: str, device_type: str, capability: Capability | None = None) -
         raise Unsupported(
             f"engine compile needs Triton, and so compute capability 7.0; {have} runs eager and"
             " graph"
+        )
+    if precision_name == "bf16" and capability is not None and capability < FIRST_BF16_AND_TF32:
+        # torch/_inductor/compile_fx.py, _check_triton_bf16_support: it skips the function, and
+        # torch up to 2.12 then runs it eagerly with no more than a warning.
+        raise Unsupported(
+            "engine compile has no bf16 before compute capability 8.0:"
+            f" {capability[0]}.{capability[1]} would run eager"
         )
     # What inductor (C++, CPU) and Triton (C, CUDA) look for.
     variable, names = ("CC", ("gcc", "clang")) if device_type == "cuda" else ("CXX", ("g++",))

@@ -196,7 +196,7 @@ def _measure_workload(
         with precision.applied(request.cell.precision, found.type), _inference():
             return action(*arguments)
 
-    engines.check(workload.engine, found.type, _capability(found))
+    engines.check(workload.engine, found.type, _capability(found), request.cell.precision)
     queue = queues.forward_queue(found.type, model, workload)
     first = None
     if workload.new_tokens:
@@ -218,7 +218,7 @@ def _measure_workload(
         under(_once, first)
         first_token = under(timing.sample_latency, first, sampling)
     yield _stage(request, workload, "throughput")
-    throughput = under(timing.run_throughput, queue, sampling)
+    throughput = under(timing.run_throughput, queue, sampling, latencies.summary.p50)
     surroundings = device.conditions(before, device.observe(found.gpu))
     peak_memory_bytes = _peak_memory_bytes(found.type)
     yield _stage(request, workload, "energy")
@@ -360,15 +360,30 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
         return Outcome.LOST, text
     if models.is_out_of_memory(error):
         return Outcome.OUT_OF_MEMORY, first or "out of memory"
+    if (hidden := _hidden_by_capture(error)) is not None:
+        return classify(hidden)
     return Outcome.FAILED, f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _is_broken(error: Exception) -> bool:
     """Whether the process may be damaged: by anything but what is foreseen."""
     outcome, _ = classify(error)
-    return outcome == Outcome.LOST or (
-        outcome == Outcome.FAILED and not isinstance(error, TensorgapError)
+    return (
+        outcome == Outcome.LOST
+        or (outcome == Outcome.FAILED and not isinstance(error, TensorgapError))
+        # The memory of such a capture is never given back (pytorch/pytorch#190308).
+        or _hidden_by_capture(error) is not None
     )
+
+
+def _hidden_by_capture(error: BaseException) -> BaseException | None:
+    """The lack of memory that ended the capture of a graph.
+
+    torch/cuda/graphs.py ends the capture in __exit__, which then fails as well and in other words.
+    """
+    hidden = error.__context__
+    capturing = isinstance(error, RuntimeError) and "captur" in str(error)
+    return hidden if capturing and hidden and models.is_out_of_memory(hidden) else None
 
 
 def _forget(error: Exception, device_type: str) -> None:

@@ -369,7 +369,9 @@ class Gpu:
     def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
         """Process ids that use this GPU and are not among our `own`: compute, graphics, MPS.
 
-        A container may hide them, or number its own processes in another way than the driver.
+        For a process that uses the GPU itself. In a container the driver may hide processes, or
+        give the host's numbers, ours too (NVIDIA/nvidia-docker#1483): then none is among our `own`,
+        and one of them is left out in our place.
         """
         lists = [
             self._ask(
@@ -380,7 +382,10 @@ class Gpu:
         ]
         if lists[-1] is None:
             return None
-        return tuple(sorted({pid for pids in lists for pid in pids or ()}.difference(own)))
+        found = {pid for pids in lists for pid in pids or ()}
+        if own and found.isdisjoint(own):
+            return tuple(sorted(found))[1:]
+        return tuple(sorted(found.difference(own)))
 
     def _field(self, field: int, scope: int = 0) -> Any:
         """One field value, in NVML's unit.

@@ -13,6 +13,7 @@ Every switch is set and put back: the defaults of torch differ between releases.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,9 @@ def gpu_doubt(precision: str, capability: tuple[int, int]) -> str | None:
     have = f"compute capability {capability[0]}.{capability[1]}"
     if precision == "tf32" and capability < FIRST_BF16_AND_TF32:
         raise Unsupported(f"tf32 needs compute capability 8.0; {have} would run plain fp32")
+    if precision == "tf32" and os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
+        # cuBLAS reads it, whatever torch asks for.
+        raise Unsupported("tf32 is switched off by NVIDIA_TF32_OVERRIDE=0: it would run plain fp32")
     if precision == "bf16" and capability < FIRST_BF16_AND_TF32:
         return f"bf16 is emulated: {have} multiplies bfloat16 in no hardware (8.0 and newer do)"
     if precision in ("fp16", "mixed") and capability < FIRST_TENSOR_CORES:

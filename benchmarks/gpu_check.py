@@ -166,13 +166,15 @@ def checks(rows: list[Measurement]) -> Iterator[Check]:
                 None if cannot else False,
                 str(row.reason),
             )
-    for precision in PRECISIONS:
+    for precision in ("fp32", "fp16"):
         row = by_key[precision, "eager"]
-        if precision in ("fp32", "fp16") and row.timing is not None:
+        if row.timing is not None:
             yield tensor_cores(row)
     yield casts(by_key["fp32", "eager"], by_key["mixed", "eager"])
     for precision in PRECISIONS:
-        eager, graph = by_key[precision, "eager"].timing, by_key[precision, "graph"].timing
+        # A row that broke its process is the last one of its precision.
+        both = [by_key.get((precision, engine)) for engine in ("eager", "graph")]
+        eager, graph = (row and row.timing for row in both)
         if eager and graph:
             ratio = eager.latency_ms_p50 / graph.latency_ms_p50
             bound = "launch-bound" if ratio > 1.2 else "not launch-bound"

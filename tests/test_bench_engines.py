@@ -241,3 +241,15 @@ def test_compile_needs_a_compiler(
 def test_compile_needs_a_gpu_that_triton_knows() -> None:
     with pytest.raises(Unsupported, match=r"compute capability 7\.0; compute capability 6\.1"):
         engines.check("compile", "cuda", (6, 1))
+
+
+def test_compile_would_run_bf16_eagerly_where_triton_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = tmp_path / "mine"
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(Unsupported, match=r"no bf16 before compute capability 8\.0: 7\.5 would"):
+        engines.check("compile", "cuda", (7, 5), "bf16")
+    engines.check("compile", "cuda", (7, 5), "fp16")
+    engines.check("compile", "cuda", (8, 0), "bf16")

@@ -204,11 +204,22 @@ def cuda_event(name: str, start: float, end: float) -> Any:
     )
 
 
-def copy_op(types: list[str], shape: list[int]) -> Any:
+def mark(start: float) -> Any:
+    """What record_function leaves of the traced requests."""
+    return SimpleNamespace(
+        name="tensorgap: traced requests",
+        device_type=DeviceType.CPU,
+        is_user_annotation=True,
+        time_range=SimpleNamespace(start=start, end=1e9),
+    )
+
+
+def copy_op(types: list[str], shape: list[int], start: float = 0) -> Any:
     return SimpleNamespace(
         name="aten::copy_",
         device_type=DeviceType.CPU,
         is_user_annotation=False,
+        time_range=SimpleNamespace(start=start, end=start + 1),
         input_dtypes=types,
         input_shapes=[shape, shape],
     )
@@ -216,7 +227,10 @@ def copy_op(types: list[str], shape: list[int]) -> Any:
 
 @pytest.fixture
 def see(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that lets the profiler see these events."""
+    """A function that lets the profiler see these events, and counts in `runs` the requests."""
+
+    def run() -> None:
+        see.runs += 1  # type: ignore[attr-defined]
 
     def see(*events: Any) -> Kernels:
         class Profile:
@@ -232,9 +246,12 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Any:
             def events(self) -> list[Any]:
                 return list(events)
 
+        marked = any(event.name == mark(0).name for event in events)
+        events = events if marked else (mark(0), *events)
         monkeypatch.setattr(torch.profiler, "profile", Profile)
-        return kernels.trace(lambda: None, lambda: None, "cuda", requests=2, latency_ms=0.01)
+        return kernels.trace(run, lambda: None, "cuda", requests=2, latency_ms=0.01)
 
+    see.runs = 0  # type: ignore[attr-defined]
     return see
 
 
@@ -252,6 +269,24 @@ def test_kernels_of_a_gpu_are_counted_and_timed_per_request(see: Any) -> None:
     assert (found.matmul_ms, found.cast_ms) == pytest.approx((0.008, 0.003))
     assert found.busy_share == pytest.approx((10 + 10) / 2 / 10)
     assert found.cast_bytes == 8 * 4 * (2 + 4) / 2
+
+
+def test_kernels_that_a_session_may_lose_are_those_of_no_request(see: Any) -> None:
+    """pytorch/pytorch#192021: of a request before the others some are seen, and none is counted."""
+    annotation = cuda_event(mark(20).name, 22, 40)
+    annotation.is_user_annotation = True
+    found = see(
+        copy_op(["c10::Half", "float"], [8, 4], start=1),
+        cuda_event(VOLTA, 2, 9),
+        mark(20),
+        copy_op(["c10::Half", "float"], [8, 4], start=21),
+        annotation,  # on the device as well
+        cuda_event(VOLTA, 22, 30),
+        cuda_event(VOLTA, 32, 40),
+    )
+    assert (found.count, found.matmul_ms) == (1, pytest.approx(0.008))
+    assert found.cast_bytes == 8 * 4 * (2 + 4) / 2
+    assert see.runs == 1 + 1 + 2  # before the session, first in it, and counted
 
 
 def test_a_gpu_whose_kernels_nobody_may_see_is_a_reason(see: Any) -> None:

@@ -397,6 +397,25 @@ def test_a_gpu_that_torch_cannot_use_is_unsupported_with_the_build_to_install(
     assert all("whl/cu126" in (row.reason or "") for row in rows)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmStridedBatchedEx(...)`",
+        "no kernel image",
+    ],
+)
+def test_a_gpu_that_cannot_multiply_is_unsupported(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    def ones(*_: object, **__: object) -> None:
+        raise RuntimeError(f"CUDA error: {error}\nmore")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    rows = rows_of(request_(precision="bf16"))
+    assert [row.outcome for row in rows] == [Outcome.UNSUPPORTED] * 2
+    assert all((row.reason or "").endswith(error) for row in rows)
+
+
 def test_a_prompt_longer_than_the_model_is_a_row_and_the_next_workload_is_measured(
     request_: Callable[..., Request],
 ) -> None:
@@ -428,6 +447,18 @@ def test_a_lack_of_memory_is_a_row_and_the_next_workload_is_measured(
     assert "memory" in (rows[1].reason or "")
     assert rows[1].timing is None
     assert rows[1].weights and rows[1].quality and rows[1].device
+
+
+def test_a_lack_of_memory_within_a_capture_is_a_row_and_the_last_one(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch.cuda.graph raises: its __exit__ fails in turn, and hides why."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+    break_forward(monkeypatch, error, only_batch=2)
+    rows = rows_of(request_(ONE, TWO, Workload("tiny", batch_size=3)))
+    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.OUT_OF_MEMORY]
+    assert (rows[1].reason or "").startswith("CUDA out of memory")
 
 
 def test_a_forward_that_fails_is_a_row_and_the_last_one(

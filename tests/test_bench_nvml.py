@@ -470,6 +470,18 @@ def test_foreign_processes_are_told_from_our_own(fake_nvml: FakeNvml) -> None:
         assert gpu.foreign_processes({os.getpid(), 4194000}) == ()
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_container_that_sees_the_hosts_numbers_is_not_foreign_to_itself(
+    fake_nvml: FakeNvml, others: int
+) -> None:
+    fake_nvml("gpu = a100", "extra_pid = 4194000" if others else "extra_pid = 0")
+    number_in_the_container = 4194001  # the driver gives another, the host's
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        foreign = gpu.foreign_processes({number_in_the_container})
+        assert foreign is not None and len(foreign) == others
+
+
 # -------------------------------------------------------------------------------------- MIG
 
 

@@ -180,6 +180,15 @@ def test_a_missing_tf32_would_have_been_another_precision() -> None:
         precision.gpu_doubt("tf32", (7, 5))
 
 
+def test_a_tf32_that_the_environment_switches_off_would_be_another_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with pytest.raises(Unsupported, match="NVIDIA_TF32_OVERRIDE=0: it would run plain fp32"):
+        precision.gpu_doubt("tf32", (8, 0))
+    assert precision.gpu_doubt("fp32", (8, 0)) is None
+
+
 # ------------------------------------------------------------------------------- CPUs
 
 

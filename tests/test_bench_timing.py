@@ -284,8 +284,9 @@ def test_too_few_samples_for_an_interval_are_a_doubt_that_says_so() -> None:
 # ------------------------------------------------------------------------------- throughput
 
 
-def throughput(device: VirtualDevice, throughput_s: float) -> Throughput:
-    return timing.run_throughput(device, Sampling(throughput_s=throughput_s), device.clock)
+def throughput(device: VirtualDevice, throughput_s: float, latency_ms: float = 1.0) -> Throughput:
+    sampling = Sampling(throughput_s=throughput_s)
+    return timing.run_throughput(device, sampling, latency_ms, device.clock)
 
 
 def test_throughput_of_a_device_that_blocks_is_forwards_over_time() -> None:
@@ -299,6 +300,24 @@ def test_throughput_counts_until_the_last_forward_is_done() -> None:
     found = throughput(device, 0.1)
     assert found.iterations == 100
     assert found.elapsed_s == pytest.approx(0.001 + 100 * 0.010)
+
+
+def test_no_more_is_enqueued_than_the_device_can_do_in_time() -> None:
+    """As a replayed graph of 1 s that the host launches in 10 us."""
+    found = throughput(VirtualDevice(constant(1000), launch_ms=0.01), 10, latency_ms=1000)
+    assert found.iterations == 10
+    assert found.elapsed_s == pytest.approx(10, abs=0.01)
+
+
+def test_throughput_has_a_forward_however_long_it_is() -> None:
+    assert throughput(VirtualDevice(constant(5000)), 1, latency_ms=5000).iterations == 1
+
+
+def test_a_queue_that_is_quicker_than_one_forward_alone_is_filled_again() -> None:
+    device = VirtualDevice(constant(1), launch_ms=0.1)
+    found = throughput(device, 1, latency_ms=2)
+    assert found.iterations == pytest.approx(1000, abs=10)
+    assert found.elapsed_s == pytest.approx(1, abs=0.01)
 
 
 def test_throughput_waits_once_at_either_end() -> None:

@@ -17,6 +17,7 @@ from bench.records import KERNEL_CLASSES, Kernels
 
 NOT_TRACED = "none"
 _NAMES = 8
+_TRACED = "tensorgap: traced requests"
 _TYPE_BYTES = {
     "double": 8,
     "float": 4,
@@ -150,7 +151,7 @@ def trace(
     """
     import torch
     from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import ProfilerActivity, profile, record_function
 
     on_cuda = device_type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
@@ -158,10 +159,22 @@ def trace(
     synchronise()
     try:
         with profile(activities=activities, record_shapes=True) as profiler:
-            for _ in range(requests):
+            if on_cuda:
+                # CUPTI loses the first kernels of a session, and in each session of a process more
+                # (pytorch/pytorch#192021): those of a request that is not counted.
                 run()
-            synchronise()
-        events = [event for event in profiler.events() or [] if not event.is_user_annotation]
+                synchronise()
+            with record_function(_TRACED):
+                for _ in range(requests):
+                    run()
+                synchronise()
+        events = profiler.events() or []
+        starts = [e.time_range.start for e in events if e.name == _TRACED]
+        if not starts:
+            raise RuntimeError("it saw no requests")
+        # Without annotations, which stand on both devices and do nothing.
+        start = min(starts)
+        events = [e for e in events if e.time_range.start >= start and not e.is_user_annotation]
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -128,19 +129,31 @@ def sample_latency(
 
 
 def run_throughput(
-    queue: Queue, sampling: Sampling, clock: Clock = time.perf_counter_ns
+    queue: Queue, sampling: Sampling, latency_ms: float, clock: Clock = time.perf_counter_ns
 ) -> Throughput:
-    """Keep the queue full for `throughput_s` and wait once, at the end."""
+    """Keep the queue full for `throughput_s` and wait at the end.
+
+    Args:
+        queue: the device.
+        sampling: how long.
+        latency_ms: of one forward alone. No more are enqueued than fit into the time at this pace,
+            the slowest of a full queue, before the device is waited for: CUDA bounds the launches
+            of a queue, and a replayed graph is one, so that slow ones would take minutes more.
+        clock: in ns.
+    """
     with _no_garbage_collection():
         queue.synchronise()
         start = now = clock()
-        iterations = 0
-        while (now - start) / 1e9 < sampling.throughput_s:
-            queue.enqueue()
-            iterations += 1
+        end, iterations = start + sampling.throughput_s * 1e9, 0
+        while now < end:
+            for _ in range(math.ceil((end - now) / 1e6 / latency_ms)):
+                queue.enqueue()
+                iterations += 1
+                if clock() >= end:
+                    break
+            queue.synchronise()
             now = clock()
-        queue.synchronise()
-        return Throughput(iterations, (clock() - start) / 1e9)
+        return Throughput(iterations, (now - start) / 1e9)
 
 
 def timing(

@@ -221,6 +221,7 @@ def _asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
 def _done(folder: results.Results, retry_failed: bool) -> list[Measurement]:
     """The rows that need no second measurement."""
     again = (*_TRY_AGAIN, *_FAILURES) if retry_failed else _TRY_AGAIN
+    folder.restore()
     rows, torn = folder.read()
     torn_parts.report(torn, "it is measured again")
     return [row for row in rows if row.outcome not in again]

@@ -13,10 +13,10 @@ from typing import Any
 
 from bench.records import Outcome
 from bench.stats import Ratio
-from jobs.report import perplexity
+from jobs.report import perplexity, words
 from jobs.report.comparison import Against, Line, intervals
 from jobs.report.finding import Finding, Verdict
-from jobs.report.words import NOTHING
+from jobs.report.words import NOTHING, listed
 from jobs.report.words import number as _number
 
 _VERDICT_STYLES = {
@@ -25,6 +25,7 @@ _VERDICT_STYLES = {
     Verdict.CANNOT_TELL: "cyan",
     Verdict.ACCEPT: "green",
 }
+_WORTH_A_REFERENCE = 2  # texts that stand above already
 HEADINGS = (
     "format",
     "latency",
@@ -107,6 +108,7 @@ def findings(
     console = Console(file=stream, width=width, force_terminal=color, highlight=False)
     counts = [(verdict, sum(f.verdict == verdict for f in found)) for verdict in Verdict]
     console.print(Text(", ".join(f"{count} {verdict}" for verdict, count in counts if count)))
+    told: dict[tuple[str, str], int] = {}
     for number, finding in enumerate(found, start=1):
         style = _VERDICT_STYLES[finding.verdict]
         heading = Text(f"\n{number}. {finding.verdict.upper()}  ", style=f"bold {style}")
@@ -114,7 +116,8 @@ def findings(
         console.print(heading)
         console.print(Padding(Text(finding.subject, style="dim"), (0, 0, 0, 3)))
         console.print(Padding(Text(finding.cause), (0, 0, 0, 3)))
-        for name, texts in _sections(finding):
+        for name, every in _sections(finding):
+            texts = _not_told(number, name, every, told)
             for index, text in enumerate(texts):
                 # Wrapped beside its word, so that the words stand in a column of their own.
                 wrapped = Text(text).wrap(console, width - 16)
@@ -126,6 +129,22 @@ def findings(
         console.print(Text("\nThe matrix to run next:\n", style="bold"))
         console.print(Text(matrix, no_wrap=True, overflow="ignore"), soft_wrap=True)
     return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def _not_told(
+    number: int, section: str, texts: Sequence[str], told: dict[tuple[str, str], int]
+) -> list[str]:
+    """The texts; where several stand in an earlier finding, that finding in their place."""
+    again = [text for text in texts if (section, text) in told]
+    for text in texts:
+        told.setdefault((section, text), number)
+    if len(again) < _WORTH_A_REFERENCE:
+        return list(texts)
+    where = sorted({told[section, text] for text in again})
+    return [
+        *(text for text in texts if text not in again),
+        f"{'else ' if len(again) < len(texts) else ''}as in {listed(map(str, where))}",
+    ]
 
 
 def findings_json(found: Sequence[Finding], matrix: str | None, assumed: Sequence[str]) -> str:
@@ -178,7 +197,7 @@ def remarks(group: Sequence[Line]) -> list[str]:
         if line.outcome != Outcome.OK:
             texts.append(f"{line.precision}: {line.outcome}: {line.reason}")
         if line.doubts:
-            texts.append(f"{line.precision}: doubt: {'; '.join(line.doubts)}")
+            texts.append(f"{line.precision}: doubt: {'; '.join(words.alike(line.doubts))}")
     texts.extend(perplexity.compared(group))
     floors = {line.floor_perplexity for line in group if line.floor_perplexity is not None}
     texts.extend(
@@ -231,7 +250,9 @@ def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return NOTHING
     value = f"{ratio.value:.2f}x"
-    return value if ratio.low == ratio.high else f"{value} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    if ratio.low == ratio.high:
+        return value
+    return f"{value} [{words.ratio(ratio.low)}, {words.ratio(ratio.high)}]"
 
 
 def _perplexity(line: Line) -> str:

@@ -57,7 +57,9 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         "replicates = 5 # fresh processes: how they differ is the interval",
     ]
     if on_gpu or any(case.line.energy_mj for group in groups for case in group.cases):
-        lines.append('energy = "certified" # windows from tick to tick, idle power before and after')
+        lines.append(
+            'energy = "certified" # windows from tick to tick, idle power before and after'
+        )
     if any(model in _GPT2 for model, _, _ in by_model):
         lines += [
             "",

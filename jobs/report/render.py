@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records import Outcome
 from bench.stats import Ratio
@@ -18,6 +18,9 @@ from jobs.report.comparison import Against, Line, intervals
 from jobs.report.finding import Finding, Verdict
 from jobs.report.words import NOTHING, listed
 from jobs.report.words import number as _number
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _VERDICT_STYLES = {
     Verdict.REJECT: "red",
@@ -39,11 +42,12 @@ HEADINGS = (
 
 
 def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
-    """Text for a terminal: a table per GPU type and workload with its doubts, then the notes."""
-    from rich.box import SIMPLE_HEAD
+    """Text for a terminal: a table per GPU type and workload with its doubts, then the notes.
+
+    A table wider than `width` leaves out the columns in which nothing was measured.
+    """
     from rich.console import Console
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
     stream = io.StringIO()
@@ -51,12 +55,9 @@ def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
     # A number is never cut, not even where the table is wider than the text.
     wide = Console(file=stream, width=1000, force_terminal=color, highlight=False)
     for title, group in _groups(lines):
-        drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-        for index, heading in enumerate(HEADINGS):
-            drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-        for line in group:
-            style = "" if line.outcome == Outcome.OK else "red"
-            drawn.add_row(*(Text(cell, style=style) for cell in _cells(line)))
+        drawn = _drawn(title, group, range(len(HEADINGS)))
+        if wide.measure(drawn).maximum > width:
+            drawn = _drawn(title, group, _filled(group))
         wide.print(drawn)
         for remark in remarks(group):
             console.print(Padding(Text(remark), (0, 0, 0, 2)))
@@ -64,6 +65,28 @@ def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
     for note in notes(lines):
         console.print(Text(note))
     return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def _drawn(title: str, group: Sequence[Line], columns: Iterable[int]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = list(columns)
+    drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for index in shown:
+        justify: Literal["left", "right"] = "left" if index == 0 else "right"
+        drawn.add_column(HEADINGS[index], justify=justify, no_wrap=True)
+    for line in group:
+        style, cells = "" if line.outcome == Outcome.OK else "red", _cells(line)
+        drawn.add_row(*(Text(cells[index], style=style) for index in shown))
+    return drawn
+
+
+def _filled(group: Sequence[Line]) -> list[int]:
+    """The columns in which any line has something."""
+    columns = zip(*map(_cells, group), strict=True)
+    return [index for index, cells in enumerate(columns) if set(cells) != {NOTHING}]
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -107,7 +130,8 @@ def findings(
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=color, highlight=False)
     counts = [(verdict, sum(f.verdict == verdict for f in found)) for verdict in Verdict]
-    console.print(Text(", ".join(f"{count} {verdict}" for verdict, count in counts if count)))
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    console.print(Text(summary or "Nothing to say: no rule finds anything in these numbers."))
     told: dict[tuple[str, str], int] = {}
     for number, finding in enumerate(found, start=1):
         style = _VERDICT_STYLES[finding.verdict]

@@ -1,16 +1,13 @@
-"""How wide text may be that is shown to a person."""
+"""How much room there is for what is shown to a person."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 
-_PIPED = 100  # also the widest that is read with ease
-_NARROWEST = 60
+ENDLESS = 1000
 
 
 def width() -> int:
-    """Columns of the terminal, from 60 to 100; 100 where the output goes into a file or a pipe."""
-    if not sys.stdout.isatty():
-        return _PIPED
-    return max(_NARROWEST, min(_PIPED, shutil.get_terminal_size().columns))
+    """Columns of the terminal; more than any table needs where the output is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else ENDLESS

@@ -29,6 +29,7 @@ _VERDICT_STYLES = {
     Verdict.ACCEPT: "green",
 }
 _WORTH_A_REFERENCE = 2  # texts that stand above already
+_READABLE, _NARROWEST = 100, 60  # columns of text
 HEADINGS = (
     "format",
     "latency",
@@ -41,7 +42,7 @@ HEADINGS = (
 )
 
 
-def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
+def table(lines: Sequence[Line], width: int = _READABLE, color: bool = False) -> str:
     """Text for a terminal: a table per GPU type and workload with its doubts, then the notes.
 
     A table wider than `width` leaves out the columns in which nothing was measured.
@@ -51,7 +52,7 @@ def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
     from rich.text import Text
 
     stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=color, highlight=False)
+    console = Console(file=stream, width=_text(width), force_terminal=color, highlight=False)
     # A number is never cut, not even where the table is wider than the text.
     wide = Console(file=stream, width=1000, force_terminal=color, highlight=False)
     for title, group in _groups(lines):
@@ -65,6 +66,11 @@ def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
     for note in notes(lines):
         console.print(Text(note))
     return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def _text(width: int) -> int:
+    """How wide text is where there are so many columns."""
+    return max(_NARROWEST, min(_READABLE, width))
 
 
 def _drawn(title: str, group: Sequence[Line], columns: Iterable[int]) -> Table:
@@ -120,7 +126,7 @@ def to_json(lines: Sequence[Line]) -> str:
 
 
 def findings(
-    found: Sequence[Finding], matrix: str | None, width: int = 100, color: bool = False
+    found: Sequence[Finding], matrix: str | None, width: int = _READABLE, color: bool = False
 ) -> str:
     """Text for a terminal: how many of each verdict, then each finding, then the matrix to run."""
     from rich.console import Console
@@ -128,6 +134,7 @@ def findings(
     from rich.text import Text
 
     stream = io.StringIO()
+    width = _text(width)
     console = Console(file=stream, width=width, force_terminal=color, highlight=False)
     counts = [(verdict, sum(f.verdict == verdict for f in found)) for verdict in Verdict]
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)

@@ -157,9 +157,17 @@ class Results:
             raise TensorgapError(f"{self.location}: {error}") from error
 
     def read(self) -> tuple[list[Measurement], list[Torn]]:
-        """Every measurement in the parts, and every part that cannot be read."""
+        """Every measurement in the parts, and every part that cannot be read.
+
+        Where the parts are gone it is what was merged of them.
+
+        Raises:
+            TensorgapError: the place fails, or another version of tensorgap measured there.
+        """
         with _explained(self.location):
             rows, torn = _read_parts(self._fs, f"{self._root}/{PARTS}")
+            if not self._has(PARTS) and self._has(MERGED):
+                rows = _read_file(self._fs, f"{self._root}/{MERGED}", self.location)[0]
         waiting, torn_too = _read_parts(fs.LocalFileSystem(), self._spool.location)
         return rows + waiting, torn + torn_too
 
@@ -178,6 +186,26 @@ class Results:
         with _explained(self.location):
             self._write_table(MERGED, table.merge(rows))
         return _within(self.location, MERGED)
+
+    def restore(self) -> None:
+        """Make the parts again from what was merged, where they are gone: resuming adds to them."""
+        with _explained(self.location):
+            if self._has(PARTS):
+                return
+            rows, _ = self.read()
+            self._fs.create_dir(f"{self._root}/{PARTS}", recursive=True)
+        for one in rows:
+            self.write(one)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing is there any more that could hold a row."""
+        with _explained(self.location):
+            return not self._has(PARTS) and not self._has(MERGED)
+
+    def _has(self, name: str) -> bool:
+        found = self._fs.get_file_info(f"{self._root}/{name}")
+        return bool(found.type != fs.FileType.NotFound)
 
     def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
         self._write(name, _parquet(rows, [self.source]))
@@ -201,6 +229,11 @@ def read(location: str) -> tuple[list[Measurement], list[Source], list[Torn]]:
             return rows, list(sources), []
     results = Results.open(location)
     rows, torn = results.read()
+    if not rows and results.lost:
+        raise TensorgapError(
+            f"{location}: its rows are gone: there is neither {PARTS}/ nor {MERGED}; bring them"
+            " back, or start a new sweep"
+        )
     return rows, [results.source], torn
 
 
@@ -255,6 +288,8 @@ def _read_parts(filesystem: fs.FileSystem, root: str) -> tuple[list[Measurement]
             continue
         try:
             found, _ = _read_file(filesystem, info.path, info.path)
+        except table.SchemaVersionError:
+            raise  # it is whole: a resumed sweep must not measure over it
         except TensorgapError as error:
             torn.append(Torn(info.path, str(error).removeprefix(f"{info.path}: ")))
         else:

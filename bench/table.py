@@ -45,6 +45,10 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
 }
 
 
+class SchemaVersionError(TensorgapError):
+    """A table that another version of tensorgap wrote: whole, but not for this one to read."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where rows came from: a sweep, what it was asked, and the code that ran it."""
@@ -228,7 +232,7 @@ def _sources(table: pa.Table, origin: str) -> tuple[Source, ...]:
         )
     version = metadata[_VERSION_KEY].decode(errors="replace")
     if version != str(SCHEMA_VERSION):
-        raise TensorgapError(
+        raise SchemaVersionError(
             f"{origin}: schema version {version}; this tensorgap reads {SCHEMA_VERSION}:"
             " use the tensorgap that wrote the file, or a newer one"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import urllib.error
 import urllib.request
@@ -65,22 +66,26 @@ def _describe(found: Inventory) -> Iterable[str]:
     yield f"  NVIDIA driver  {driver}"
     versions = ", ".join(f"{name} {version or 'absent'}" for name, version in found.packages)
     yield f"  packages       {versions}"
-    for processor in found.processors:
-        yield from _describe_processor(processor)
+    for processor, alike in itertools.groupby(found.processors):
+        yield from _describe_processor(processor, len(list(alike)))
 
 
-def _describe_processor(processor: Processor) -> Iterable[str]:
-    yield f"  {processor.gpu_type}  {processor.name}  ({processor.detail})"
+def _describe_processor(processor: Processor, count: int) -> Iterable[str]:
+    times = f"  x {count}" if count > 1 else ""
+    yield f"  {processor.gpu_type}  {processor.name}  ({processor.detail}){times}"
     yield f"    energy      {processor.energy}"
     if processor.sensor is not None:
         yield f"    sensor      {_sensor(processor.sensor)}"
     native = [name for name, doubt in processor.precisions if doubt is None]
-    yield f"    precisions  {', '.join(native)}"
+    yield f"    precisions  {', '.join(native) or 'none'}"
     for name, doubt in processor.precisions:
         if doubt is not None:
             yield f"    doubtful    {name}: {doubt}"
+    reasons: dict[str, list[str]] = {}
     for name, reason in processor.unsupported:
-        yield f"    unsupported {name}: {reason}"
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        yield f"    unsupported {', '.join(names)}: {reason}"
 
 
 def _sensor(found: Sensor | str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from bench import gpus
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
-from jobs import progress
+from jobs import progress, terminal
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
@@ -120,11 +122,13 @@ def _explain_results(
     places: Sequence[str], gpu_types: tuple[str, ...], expected: str | None, form: str
 ) -> None:
     for name in gpu_types:
-        if name.upper() != CPU and not gpus.named(name):
+        if not _known(name):
             known = ", ".join(gpus.COMPUTE_CAPABILITY)
             raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
+    gpu_types = tuple(dict.fromkeys(gpu_types))
+    places = list(dict.fromkeys(places))
     tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
-    entries = [entry for place in tables for entry in _read_csv(place)]
+    entries = [entry for place in tables for entry in _read_csv(place, len(tables) > 1)]
     rows = _read_rows([place for place in places if place not in tables])
     unnamed = [entry for entry in entries if entry.gpu_type is None]
     if gpu_types and not unnamed and (entries or rows):
@@ -132,10 +136,11 @@ def _explain_results(
     groups = cases.of_rows(rows)
     groups += _of_entries(entries, gpu_types)
     if not groups:
-        click.echo("tensorgap: there is no row that is OK", err=True)
-    elif not any(group.baseline for group in groups):
+        raise TensorgapError(_nothing(rows))
+    if not any(group.baseline for group in groups):
         click.echo("tensorgap: there is no fp32 to compare with", err=True)
     wished = _read_csv(expected) if expected else []
+    _warn_of_unknown([*entries, *wished])
     shown = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, shown)
     assumed = [f"where the table does not say: {_ASSUMED}"] if entries else []
@@ -144,7 +149,30 @@ def _explain_results(
         return
     for text in assumed:
         click.echo(f"Assumed {text}.")
-    click.echo(render.findings(shown, matrix, color=sys.stdout.isatty()))
+    click.echo(render.findings(shown, matrix, terminal.width(), sys.stdout.isatty()))
+
+
+def _nothing(rows: Sequence[Measurement]) -> str:
+    if not rows:
+        return "there is no row that is OK, and so nothing to explain"
+    ends = Counter(str(row.outcome) for row in rows)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
+    return f"there is no row that is OK ({told}); `tensorgap report` shows the reasons"
+
+
+def _warn_of_unknown(entries: Sequence[Entry]) -> None:
+    """A foreign GPU is compared, but nothing can be expected of it; it may be a slip."""
+    foreign = {e.gpu_type: None for e in entries if e.gpu_type and not _known(e.gpu_type)}
+    if foreign:
+        click.echo(
+            f"tensorgap: nothing is known of the GPU {', '.join(foreign)}; known:"
+            f" {', '.join(gpus.COMPUTE_CAPABILITY)}",
+            err=True,
+        )
+
+
+def _known(gpu_type: str) -> bool:
+    return gpu_type.upper() == CPU or bool(gpus.named(gpu_type))
 
 
 def _explain_perplexity(
@@ -185,7 +213,8 @@ def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]
     return study.groups(named) + [g for name in gpu_types for g in study.groups(unnamed, name)]
 
 
-def _read_csv(place: str) -> list[Entry]:
+def _read_csv(place: str, several: bool = False) -> list[Entry]:
+    """The entries of a table; of `several`, each table is a run of its own."""
     name = "standard input" if place == _STDIN else place
     try:
         text = sys.stdin.read() if place == _STDIN else Path(place).read_text(encoding="utf-8-sig")
@@ -194,6 +223,10 @@ def _read_csv(place: str) -> list[Entry]:
     except OSError as error:
         raise TensorgapError(f"{name}: cannot be read: {error.strerror}") from None
     entries, ignored = study.read(text, name)
+    if several:
+        entries = [
+            replace(e, line=replace(e.line, run=f"{name} {e.line.run}".rstrip())) for e in entries
+        ]
     if ignored:
         click.echo(f"tensorgap: {name}: nobody reads the columns {', '.join(ignored)}", err=True)
     return entries

@@ -43,4 +43,5 @@ def command(places: tuple[str, ...], output: str, force: bool) -> None:
     results.write_merged(output, merged, list(sources))
     doubled = len(rows) - len(merged)
     once = f", {doubled} of them double and kept once" if doubled else ""
-    click.echo(f"{output}: {len(merged)} rows from {len(sources)} sweeps{once}")
+    sweeps = f"{len(sources)} sweep{'' if len(sources) == 1 else 's'}"
+    click.echo(f"{output}: {len(merged)} rows from {sweeps}{once}")

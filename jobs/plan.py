@@ -54,11 +54,12 @@ def command(
     rows = len(asked.workloads) * asked.sampling.replicates
     has = ", ".join(f"{count} {name}" for name, count in sorted(place.devices.items()))
     click.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}\n")
-    able = 0
+    able = []
     width = max((len(str(cell)) for cell in cells), default=0)
     for cell in cells:
         verdict, can_run = _verdict(cell, place, address is None)
-        able += can_run
+        if can_run:
+            able.append(cell)
         click.echo(f"  {cell!s:{width}}  {verdict}")
     click.echo("")
     for workload in asked.workloads:
@@ -66,8 +67,12 @@ def command(
     click.echo("")
     for line in _rules(asked, cells, place):
         click.echo(f"  {line}")
-    click.echo(f"\nat most {progress.duration(_longest_s(asked, cells, place))}{_beside(asked)}")
-    return 0 if able == len(cells) else 1
+    if able:
+        longest = progress.duration(_longest_s(asked, able, place))
+        click.echo(f"\nat most {longest}{_beside(asked)}")
+    else:
+        click.echo("\nnothing of it can be measured here")
+    return 0 if len(able) == len(cells) else 1
 
 
 def _place(address: str | None) -> _Place:
@@ -120,7 +125,11 @@ def _rules(matrix: Matrix, cells: Sequence[Cell], place: _Place) -> Iterator[str
     alone = ", each alone on its host" if matrix.placement.exclusive == "host" else ""
     if at_once:
         yield f"at once: {', '.join(f'{n} {name}' for name, n in at_once.items())}{alone}"
-    yield f"tried again after a lost process, GPU or node: {matrix.placement.retries} times"
+    yield f"tried again after a lost process, GPU or node: {_often(matrix.placement.retries)}"
+
+
+def _often(count: int) -> str:
+    return {0: "never", 1: "once"}.get(count, f"{count} times")
 
 
 def _blocks(matrix: Matrix, cells: Sequence[Cell], gpu_type: str) -> int:

@@ -16,7 +16,7 @@ import click
 from bench import device, inventory, results
 from bench import matrix as matrices
 from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
-from jobs import options, progress, torn_parts
+from jobs import options, progress, terminal, torn_parts
 from jobs.cli import INTERRUPTED
 
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
@@ -221,6 +221,7 @@ def _asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
 def _done(folder: results.Results, retry_failed: bool) -> list[Measurement]:
     """The rows that need no second measurement."""
     again = (*_TRY_AGAIN, *_FAILURES) if retry_failed else _TRY_AGAIN
+    folder.restore()
     rows, torn = folder.read()
     torn_parts.report(torn, "it is measured again")
     return [row for row in rows if row.outcome not in again]
@@ -231,7 +232,8 @@ def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
 
     torn_parts.report(torn, "its row is missing")
     if rows:
-        click.echo(render.table(comparison.compare(rows), color=sys.stdout.isatty()))
+        lines = comparison.compare(rows)
+        click.echo(render.table(lines, terminal.width(), sys.stdout.isatty()))
 
 
 class _Interrupts:

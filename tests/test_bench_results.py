@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -260,6 +261,34 @@ def test_a_parquet_file_of_another_program_among_the_parts_is_reported(folder: R
     assert rows == [row()]
     assert [Path(one.path).name for one in torn] == ["stranger.parquet"]
     assert "not written by tensorgap" in torn[0].reason
+
+
+def test_a_part_of_another_version_is_whole_and_not_measured_over(
+    folder: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SCHEMA_VERSION", table.SCHEMA_VERSION - 1)
+    folder.write(row())
+    monkeypatch.undo()
+    with pytest.raises(TensorgapError, match="schema version 1; this tensorgap reads"):
+        folder.read()
+
+
+def test_without_its_parts_a_folder_has_what_was_merged(folder: Results) -> None:
+    folder.write(row())
+    folder.finish()
+    shutil.rmtree(Path(folder.location) / results.PARTS)
+    assert results.read(folder.location)[0] == [row()]
+    folder.restore()
+    folder.write(row(1))
+    folder.finish()
+    shutil.rmtree(Path(folder.location) / results.PARTS)
+    assert results.read(folder.location)[0] == [row(0), row(1)]
+
+
+def test_a_folder_that_lost_all_says_so(folder: Results) -> None:
+    shutil.rmtree(Path(folder.location) / results.PARTS)
+    with pytest.raises(TensorgapError, match="its rows are gone: there is neither parts/ nor"):
+        results.read(folder.location)
 
 
 def test_a_torn_part_is_replaced_by_measuring_again(folder: Results) -> None:

@@ -21,7 +21,8 @@ from jobs.report.finding import Code, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/*.md"))}
+CLUSTER = PAGES[ROOT / "docs" / "cluster.md"]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
 
 
@@ -31,15 +32,40 @@ def blocks(language: str) -> list[str]:
 
 def commands(name: str = "tensorgap", text: str = README) -> list[list[str]]:
     """Every line of a page that runs this program, without its comment."""
-    lines = re.findall(rf"^ *{name} (.*)$", "".join(re.findall(r"```\n(.*?)```", text, re.S)), re.M)
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, re.M | re.S)
+    shell = "".join(lines for language, lines in fenced if not language)
+    lines = re.findall(rf"^ *{name} (.*)$", shell, re.M)
     return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize("arguments", commands() + commands(text=CLUSTER), ids=" ".join)
-def test_each_command_of_the_readme_is_understood(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [c for text in (README, *PAGES.values()) for c in commands(text=text)],
+    ids=" ".join,
+)
+def test_each_command_of_the_pages_is_understood(arguments: list[str]) -> None:
     command = cli.get_command(None, arguments[0])  # type: ignore[arg-type]
     assert command is not None
     command.make_context("tensorgap", list(arguments[1:]))
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda path: path.name
+)
+def test_each_link_leads_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        name, _, heading = link.partition("#")
+        if not name.startswith("https://"):
+            target = path.parent / name if name else path
+            text = target.read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.*)$", text, re.M)
+            anchors = [re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert not heading or heading in anchors, link
+
+
+def test_each_page_is_named_in_the_readme() -> None:
+    for path in PAGES:
+        assert f"(docs/{path.name})" in README
 
 
 def test_the_readme_shows_every_command() -> None:

@@ -80,6 +80,9 @@ def test_plan_says_what_runs_and_what_cannot_and_why(tmp_path: Path) -> None:
     assert "UNPLACED: the cluster has no A100" in lines["A100 fp32"]
     assert "4 cells x 2 rows" in shown.stdout
     assert "at most" in shown.stdout
+    nowhere = run("plan", str(matrix), "--gpu-type", "A100")
+    assert "nothing of it can be measured here" in nowhere.stdout
+    assert "at most" not in nowhere.stdout
     assert run("plan", str(matrix), "--gpu-type", "CPU", "--precision", "fp32").returncode == 0
 
 

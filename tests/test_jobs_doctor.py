@@ -41,6 +41,18 @@ def test_a_fleet_of_every_generation(fake_nvml: Callable[..., fakenvml.FakeDrive
     assert "sensor" not in output  # a probe takes time, so it is made only if asked for
 
 
+def test_what_is_the_same_is_said_once(
+    fake_nvml: Callable[..., fakenvml.FakeDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory.software, "installed", lambda name: "2.13.0+cpu")
+    fake_nvml("gpu = p100", "gpu = a100", "gpu = a100")
+    output = shown()
+    hint = "unsupported fp32, tf32, fp16, bf16, mixed: torch 2.13.0+cpu has no CUDA; try: pip"
+    assert output.count(hint) == output.count("has no CUDA") == 2
+    assert "precisions  none" in section(output, "P100")
+    assert "limit 400 W)  x 2\n" in section(output, "A100")
+
+
 def test_a_gpu_cut_into_slices_says_why_it_has_no_energy(
     fake_nvml: Callable[..., fakenvml.FakeDriver],
 ) -> None:

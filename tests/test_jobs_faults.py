@@ -90,7 +90,7 @@ def test_a_plan_says_what_shares_a_gpu_and_what_has_no_place(
     assert "UNPLACED: the cluster has no H100" in done.stdout
     assert "paired: all precisions of a replicate on one GPU" in done.stdout
     assert "at once: 1 P100\n" in done.stdout
-    assert "tried again after a lost process, GPU or node: 1 times" in done.stdout
+    assert "tried again after a lost process, GPU or node: once" in done.stdout
     assert "at most" in done.stdout
 
 

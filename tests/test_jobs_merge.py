@@ -59,7 +59,7 @@ def test_a_row_that_stands_in_both_is_kept_once(
     old_file = sweep.finish()
     sweep.write(a_row("fp16", 99, run=sweep.source.run, finished_at=later))
     assert merge(sweep.location, old_file, "-o", tmp_path / "all.parquet") == 0
-    assert "2 rows from 1 sweeps, 2 of them double and kept once" in capsys.readouterr().out
+    assert "2 rows from 1 sweep, 2 of them double and kept once" in capsys.readouterr().out
     rows, _, _ = results.read(str(tmp_path / "all.parquet"))
     assert [row.finished_at for row in rows if row.cell.precision == "fp16"] == [later]
 

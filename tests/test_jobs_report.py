@@ -214,6 +214,26 @@ def test_a_number_is_never_cut() -> None:
     assert "…" not in text
 
 
+def test_a_table_that_is_too_wide_leaves_out_what_nobody_measured() -> None:
+    rows = [a_row("fp32", 12, energy_mj=None), a_row("fp16", 10, energy_mj=None)]
+    lines = comparison.compare(rows)
+    assert "energy ratio" in render.table(lines, width=110)
+    narrow = render.table(lines, width=80)
+    assert "energy ratio" not in narrow
+    assert "no energy: no meter" in narrow
+    tables = [line for line in narrow.splitlines() if line.startswith("  ")]
+    assert max(map(len, tables)) <= 80
+
+
+def test_the_doubts_of_replicates_that_differ_in_numbers_are_one() -> None:
+    rows = [
+        a_row("fp32", 12, replicate=index, doubts=(f"others took {share}% of it", "cold"))
+        for index, share in enumerate((65, 71))
+    ]
+    text = render.table(comparison.compare(rows))
+    assert "fp32: doubt: others took 65 to 71% of it; cold" in text
+
+
 def test_markdown_has_as_many_cells_in_each_row() -> None:
     text = render.markdown(comparison.compare(the_first_study()))
     rows = [line for line in text.splitlines() if line.startswith("|")]

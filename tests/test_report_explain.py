@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import simulated
 
 from bench import matrix, results, table
+from bench.records import Outcome
 from jobs.cli import main
 from jobs.report.finding import Code
 
@@ -198,7 +200,7 @@ def test_several_gpus_and_standard_input() -> None:
     shown = explain("-", "--gpu", "P100", "--gpu", "t4", "--format", "json", stdin=text)
     assert shown.returncode == 0
     subjects = {f["subject"].split()[0] for f in json.loads(shown.stdout)["findings"]}
-    assert subjects == {"P100", "t4"}
+    assert subjects == {"P100", "T4"}
 
 
 def test_an_observed_perplexity_stands_instead_of_results() -> None:
@@ -264,10 +266,41 @@ def test_any_name_of_a_model_stands_in_the_matrix() -> None:
 def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("precision,latency_ms,mood\n")
     shown = explain(str(tmp_path / "empty.csv"), "--format", "json")
-    assert shown.returncode == 0
-    assert json.loads(shown.stdout)["findings"] == []
+    assert (shown.returncode, shown.stdout) == (2, "")
     assert "no row that is OK" in shown.stderr
     assert "nobody reads the columns mood" in shown.stderr
+
+
+def test_rows_that_all_failed_are_not_explained_but_counted(tmp_path: Path) -> None:
+    failed = [
+        dataclasses.replace(m, outcome=outcome, reason="why", timing=None)
+        for m, outcome in zip(simulated.rows("T4"), (Outcome.FAILED, Outcome.UNPLACED), strict=True)
+    ]
+    place = str(tmp_path / "failed.parquet")
+    results.write_merged(place, failed, [])
+    shown = explain(place)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "no row that is OK (1 FAILED, 1 UNPLACED); `tensorgap report` shows" in shown.stderr
+
+
+def test_each_of_several_tables_is_compared_with_itself(tmp_path: Path) -> None:
+    for name, ms in (("a", 5), ("b", 4)):
+        (tmp_path / f"{name}.csv").write_text(f"precision,latency_ms\nfp32,10\nfp16,{ms}\n")
+    shown = explain(str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--gpu", "t4")
+    assert "fp16 is 2.00x as fast" in shown.stdout
+    assert "fp16 is 2.50x as fast" in shown.stdout
+    assert "T4   gpt2 eager" in shown.stdout
+    # The same table or type twice is no second one.
+    assert explain(STUDY, STUDY).stdout == explain(STUDY).stdout
+    twice = explain(STUDY, "--gpu", "P100", "--gpu", "P100")
+    assert twice.stdout == explain(STUDY, "--gpu", "P100").stdout
+
+
+def test_a_foreign_gpu_and_numbers_without_a_finding_are_said() -> None:
+    shown = explain("-", stdin="precision,latency_ms,gpu\nfp32,10,Z9\n")
+    assert shown.returncode == 0
+    assert "nothing is known of the GPU Z9; known: P100" in shown.stderr
+    assert "no rule finds anything" in shown.stdout
 
 
 def test_output_can_be_piped_into_a_reader_that_stops() -> None:

@@ -49,6 +49,14 @@ V100 = rows("V100-SXM2")
 HOST_BOUND = rows("V100-SXM2", launch_us=34.0)
 BATCHED = rows("V100-SXM2", batch_size=16, efficiency=0.6)
 
+EQUAL = [V100[0], dataclasses.replace(V100[0], cell=V100[1].cell)]
+# Two processes of each precision; those of fp16 differ by half.
+NOISY = [
+    dataclasses.replace(slower(m, factor), replicate=replicate)
+    for replicate, factors in enumerate([(1.0, 0.8), (1.0, 1.2)])
+    for m, factor in zip(EQUAL, factors, strict=True)
+]
+
 # code: (rows on which it fires, rows on which it must not).
 ROWS: dict[Code, tuple[Rows, Rows]] = {
     Code.LATENCY_BELOW_FLOOR: (edit(T4, lambda m: slower(m, 0.1)), T4),
@@ -85,17 +93,14 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
     Code.ENERGY_METHODS_DIFFER: (edit(T4, lambda m: changed(m, "energy", method="power")), T4),
     Code.PERPLEXITY_DIFFERS: (edit(T4, lambda m: changed(m, "quality", perplexity=62.0)), T4),
     Code.GAIN_BELOW_HARDWARE: (HOST_BOUND, BATCHED),
-    Code.NOISE_HIDES_EFFECT: (
-        [V100[0], dataclasses.replace(V100[0], cell=V100[1].cell)],
-        V100,
-    ),
+    Code.NOISE_HIDES_EFFECT: (NOISY, EQUAL),
     Code.MIXED_OPTIONS: (rows("T4", ("fp32", "fp16", "mixed")), T4),
     Code.MIXED_SLOWER: (
         rows("P100-PCIE", ("fp32", "fp16", "mixed")),
         rows("T4", ("fp32", "fp16", "mixed"), batch_size=16),
     ),
     Code.PRECISION_STORAGE_ONLY: (rows("P100-PCIE"), T4),
-    Code.EFFECT: (V100, [V100[0], dataclasses.replace(V100[0], cell=V100[1].cell)]),
+    Code.EFFECT: (V100, NOISY),
 }
 
 SURE = "precision,latency_ms,energy_mj,energy_method,perplexity\n"
@@ -256,6 +261,44 @@ def test_an_interval_that_one_of_many_would_have_by_chance_decides_nothing() -> 
     assert not list(conditions.noise_hides_effect(near, family=1))
     (finding,) = conditions.noise_hides_effect(near, family=20)
     assert "alone it excludes 1; among 20 ratios it must be [0.9" in finding.evidence[0]
+
+
+def test_a_difference_that_is_known_to_be_none_is_no_noise() -> None:
+    (effect,) = found(real(EQUAL), Code.EFFECT)
+    assert effect.cause.startswith("fp16 is as fast as fp32, to within ")
+    assert effect.verdict == Verdict.ACCEPT
+
+
+def test_noise_is_told_once_a_group_and_in_numbers_that_can_be_read() -> None:
+    (group,) = cases.of_rows(V100)
+    base, half = group.cases
+    wild = dataclasses.replace(half.line, speedup=Ratio(2.4, 1e-9, 4e11), energy_ratio=None)
+    third = dataclasses.replace(half, line=dataclasses.replace(wild, precision="bf16"))
+    near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=wild), third))
+    (finding,) = conditions.noise_hides_effect(near, family=1)
+    assert finding.precisions == ("fp16", "bf16")
+    assert finding.evidence[0] == "fp16: speedup 2.400 [<0.01, >100]: it contains 1"
+
+
+def test_what_stands_in_an_earlier_finding_is_not_said_again() -> None:
+    first = Finding(Code.EFFECT, Verdict.FIX, "a GPU", ("fp16",), "One.", evidence=("a", "b"))
+    second = dataclasses.replace(first, subject="another", evidence=("c", "a", "b"))
+    third = dataclasses.replace(first, subject="a third", evidence=("a", "d"))
+    text = render.findings([first, second, third], None)
+    assert "because  - c\n            - else as in 1\n" in text
+    assert text.endswith("because  - a\n            - d")
+
+
+def test_a_cpu_without_a_meter_is_not_told_to_certify_its_energy() -> None:
+    measured = [
+        dataclasses.replace(m, cell=dataclasses.replace(m.cell, gpu_type="CPU"), energy=None)
+        for m in NOISY
+    ]
+    groups = cases.of_rows(measured)
+    text = proposal.next_matrix(groups, findings.find(groups))
+    assert text is not None
+    assert "energy" not in text and "engine" not in text
+    assert "batch_size = [1]" in text
 
 
 def test_the_same_finding_of_two_groups_is_told_once() -> None:

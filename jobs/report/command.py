@@ -8,7 +8,7 @@ import click
 
 from bench import results, table
 from bench.records import TensorgapError
-from jobs import torn_parts
+from jobs import terminal, torn_parts
 from jobs.report import comparison, render
 
 
@@ -55,7 +55,7 @@ def command(place: tuple[str, ...], form: str, against: str | None) -> None:
     if not lines:
         click.echo("tensorgap: there are no rows yet", err=True)
     show = {
-        "table": lambda: render.table(lines, color=sys.stdout.isatty()),
+        "table": lambda: render.table(lines, terminal.width(), sys.stdout.isatty()),
         "markdown": lambda: render.markdown(lines),
         "csv": lambda: render.to_csv(lines),
         "json": lambda: render.to_json(lines),

@@ -23,6 +23,7 @@ from bench.records import (
 )
 from bench.stats import CONFIDENCE, Difference, Ratio
 
+_NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
@@ -144,6 +145,15 @@ def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
         for gpu_type, ours in types.items()
         if gpu_type != chosen and chosen in types
     ]
+
+
+def same(ratio: Ratio) -> bool:
+    """Whether the interval says that there is no difference worth a word.
+
+    >>> same(Ratio(1.0, 0.99, 1.01)), same(Ratio(1.0, 0.9, 1.1)), same(Ratio(1.03, 1.02, 1.04))
+    (True, False, False)
+    """
+    return 1 - _NO_MATTER <= ratio.low <= ratio.high <= 1 + _NO_MATTER
 
 
 def together(ratio: Ratio, count: int) -> Ratio:

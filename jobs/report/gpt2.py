@@ -2,7 +2,8 @@
 
 Operations and casts were counted with torch 2.13 and transformers 5.23, on fake CUDA tensors of
 GPT-2 small at batch 1, 128 tokens, without a cache of keys and values. They are per layer and do
-not depend on batch or length, so that another depth only scales them.
+not depend on batch or length, so that another depth only scales them. What is computed and moved is
+as `bench.meters.ceiling` has it of a loaded model, which a table that somebody else made has not.
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ def head_flops(shape: Shape, batch_size: int, tokens: int) -> float:
 def block_bytes(shape: Shape, precision: str) -> float:
     """Bytes of the layers' weights as stored, each read once in a forward."""
     return shape.layers * 12 * shape.width**2 * stored_bytes(precision)
+
+
+def head_bytes(shape: Shape, precision: str) -> float:
+    """Bytes of the embedding as stored, which the product for the logits reads once."""
+    return shape.vocabulary * shape.width * stored_bytes(precision)
 
 
 def stored_bytes(precision: str) -> int:

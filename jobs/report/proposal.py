@@ -41,10 +41,11 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         by_model.setdefault(key, []).append(group)
     for (model, prompt_tokens, new_tokens), members in by_model.items():
         batches = sorted({group.workload.batch_size for group in members})
-        if batches[-1] < 2 * batches[0]:
+        launched = any(group.gpu_type != CPU for group in members)
+        if launched and batches[-1] < 2 * batches[0]:
             batches.append(min(_LARGER * batches[0], _MOST))
         lines += ["", "[[workloads]]", f"model = {_toml(model)}"]
-        if any(group.gpu_type != CPU for group in members):
+        if launched:
             lines.append('engine = ["eager", "graph"] # the same kernels with and without launches')
         lines.append(f"batch_size = {_toml(sorted(set(batches)))}")
         lines.append(f"prompt_tokens = {prompt_tokens}")
@@ -53,9 +54,12 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     lines += [
         "",
         "[sampling]",
-        "replicates = 5 # fresh processes: without them no interval",
-        'energy = "certified" # windows from tick to tick, idle power before and after',
+        "replicates = 5 # fresh processes: how they differ is the interval",
     ]
+    if on_gpu or any(case.line.energy_mj for group in groups for case in group.cases):
+        lines.append(
+            'energy = "certified" # windows from tick to tick, idle power before and after'
+        )
     if any(model in _GPT2 for model, _, _ in by_model):
         lines += [
             "",

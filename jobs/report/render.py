@@ -9,15 +9,18 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records import Outcome
 from bench.stats import Ratio
-from jobs.report import perplexity
+from jobs.report import perplexity, words
 from jobs.report.comparison import Against, Line, intervals
 from jobs.report.finding import Finding, Verdict
-from jobs.report.words import NOTHING
+from jobs.report.words import NOTHING, listed
 from jobs.report.words import number as _number
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _VERDICT_STYLES = {
     Verdict.REJECT: "red",
@@ -25,6 +28,8 @@ _VERDICT_STYLES = {
     Verdict.CANNOT_TELL: "cyan",
     Verdict.ACCEPT: "green",
 }
+_WORTH_A_REFERENCE = 2  # texts that stand above already
+_READABLE, _NARROWEST = 100, 60  # columns of text
 HEADINGS = (
     "format",
     "latency",
@@ -37,25 +42,23 @@ HEADINGS = (
 )
 
 
-def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
-    """Text for a terminal: a table per GPU type and workload with its doubts, then the notes."""
-    from rich.box import SIMPLE_HEAD
+def table(lines: Sequence[Line], width: int = _READABLE, color: bool = False) -> str:
+    """Text for a terminal: a table per GPU type and workload with its doubts, then the notes.
+
+    A table wider than `width` leaves out the columns in which nothing was measured.
+    """
     from rich.console import Console
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
     stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=color, highlight=False)
+    console = Console(file=stream, width=_text(width), force_terminal=color, highlight=False)
     # A number is never cut, not even where the table is wider than the text.
     wide = Console(file=stream, width=1000, force_terminal=color, highlight=False)
     for title, group in _groups(lines):
-        drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-        for index, heading in enumerate(HEADINGS):
-            drawn.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-        for line in group:
-            style = "" if line.outcome == Outcome.OK else "red"
-            drawn.add_row(*(Text(cell, style=style) for cell in _cells(line)))
+        drawn = _drawn(title, group, range(len(HEADINGS)))
+        if wide.measure(drawn).maximum > width:
+            drawn = _drawn(title, group, _filled(group))
         wide.print(drawn)
         for remark in remarks(group):
             console.print(Padding(Text(remark), (0, 0, 0, 2)))
@@ -63,6 +66,33 @@ def table(lines: Sequence[Line], width: int = 100, color: bool = False) -> str:
     for note in notes(lines):
         console.print(Text(note))
     return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def _text(width: int) -> int:
+    """How wide text is where there are so many columns."""
+    return max(_NARROWEST, min(_READABLE, width))
+
+
+def _drawn(title: str, group: Sequence[Line], columns: Iterable[int]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = list(columns)
+    drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for index in shown:
+        justify: Literal["left", "right"] = "left" if index == 0 else "right"
+        drawn.add_column(HEADINGS[index], justify=justify, no_wrap=True)
+    for line in group:
+        style, cells = "" if line.outcome == Outcome.OK else "red", _cells(line)
+        drawn.add_row(*(Text(cells[index], style=style) for index in shown))
+    return drawn
+
+
+def _filled(group: Sequence[Line]) -> list[int]:
+    """The columns in which any line has something."""
+    columns = zip(*map(_cells, group), strict=True)
+    return [index for index, cells in enumerate(columns) if set(cells) != {NOTHING}]
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -96,7 +126,7 @@ def to_json(lines: Sequence[Line]) -> str:
 
 
 def findings(
-    found: Sequence[Finding], matrix: str | None, width: int = 100, color: bool = False
+    found: Sequence[Finding], matrix: str | None, width: int = _READABLE, color: bool = False
 ) -> str:
     """Text for a terminal: how many of each verdict, then each finding, then the matrix to run."""
     from rich.console import Console
@@ -104,9 +134,12 @@ def findings(
     from rich.text import Text
 
     stream = io.StringIO()
+    width = _text(width)
     console = Console(file=stream, width=width, force_terminal=color, highlight=False)
     counts = [(verdict, sum(f.verdict == verdict for f in found)) for verdict in Verdict]
-    console.print(Text(", ".join(f"{count} {verdict}" for verdict, count in counts if count)))
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    console.print(Text(summary or "Nothing to say: no rule finds anything in these numbers."))
+    told: dict[tuple[str, str], int] = {}
     for number, finding in enumerate(found, start=1):
         style = _VERDICT_STYLES[finding.verdict]
         heading = Text(f"\n{number}. {finding.verdict.upper()}  ", style=f"bold {style}")
@@ -114,7 +147,8 @@ def findings(
         console.print(heading)
         console.print(Padding(Text(finding.subject, style="dim"), (0, 0, 0, 3)))
         console.print(Padding(Text(finding.cause), (0, 0, 0, 3)))
-        for name, texts in _sections(finding):
+        for name, every in _sections(finding):
+            texts = _not_told(number, name, every, told)
             for index, text in enumerate(texts):
                 # Wrapped beside its word, so that the words stand in a column of their own.
                 wrapped = Text(text).wrap(console, width - 16)
@@ -126,6 +160,22 @@ def findings(
         console.print(Text("\nThe matrix to run next:\n", style="bold"))
         console.print(Text(matrix, no_wrap=True, overflow="ignore"), soft_wrap=True)
     return "\n".join(part.rstrip() for part in stream.getvalue().splitlines()).strip("\n")
+
+
+def _not_told(
+    number: int, section: str, texts: Sequence[str], told: dict[tuple[str, str], int]
+) -> list[str]:
+    """The texts; where several stand in an earlier finding, that finding in their place."""
+    again = [text for text in texts if (section, text) in told]
+    for text in texts:
+        told.setdefault((section, text), number)
+    if len(again) < _WORTH_A_REFERENCE:
+        return list(texts)
+    where = sorted({told[section, text] for text in again})
+    return [
+        *(text for text in texts if text not in again),
+        f"{'else ' if len(again) < len(texts) else ''}as in {listed(map(str, where))}",
+    ]
 
 
 def findings_json(found: Sequence[Finding], matrix: str | None, assumed: Sequence[str]) -> str:
@@ -178,7 +228,7 @@ def remarks(group: Sequence[Line]) -> list[str]:
         if line.outcome != Outcome.OK:
             texts.append(f"{line.precision}: {line.outcome}: {line.reason}")
         if line.doubts:
-            texts.append(f"{line.precision}: doubt: {'; '.join(line.doubts)}")
+            texts.append(f"{line.precision}: doubt: {'; '.join(words.alike(line.doubts))}")
     texts.extend(perplexity.compared(group))
     floors = {line.floor_perplexity for line in group if line.floor_perplexity is not None}
     texts.extend(
@@ -231,7 +281,9 @@ def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return NOTHING
     value = f"{ratio.value:.2f}x"
-    return value if ratio.low == ratio.high else f"{value} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    if ratio.low == ratio.high:
+        return value
+    return f"{value} [{words.ratio(ratio.low)}, {words.ratio(ratio.high)}]"
 
 
 def _perplexity(line: Line) -> str:

@@ -88,7 +88,7 @@ def read(text: str, source: str) -> tuple[list[Entry], list[str]]:
         found = f"its columns are {', '.join(names)}" if names else "it is empty"
         raise TensorgapError(
             f"{source}: column precision is missing ({found}); the first line must name the"
-            " columns: precision, latency_ms, energy_mj, throughput, perplexity"
+            " columns, with commas between: precision,latency_ms,energy_mj,throughput,perplexity"
         )
     if columns["latency_ms"] is None and columns["energy_mj"] is None:
         raise TensorgapError(
@@ -241,9 +241,10 @@ def _case(entry: Entry, gpu_type: str | None) -> Case:
     name = entry.gpu_type or gpu_type
     if name is None or name.upper() == CPU:
         kind = CPU if name else None
-        return Case(replace(entry.line, gpu_type=name or UNKNOWN_GPU), (), kind, (), entry.stated)
+        return Case(replace(entry.line, gpu_type=kind or UNKNOWN_GPU), (), kind, (), entry.stated)
     found = gpus.named(name)
     kind = found[0].gpu_type if found else name
+    name = name.upper() if found else name
     return Case(replace(entry.line, gpu_type=name), (), kind, found, entry.stated)
 
 

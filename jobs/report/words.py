@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Iterable
 
 NOTHING = "-"
+# A number that stands by itself: no part of a name, a version or an identifier.
+_NUMBER = re.compile(r"(?:(?<=\+-)|(?<![\w.-]))\d+(?:\.\d+)?(?!\w|\.\d|-\w)")
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:
@@ -40,6 +44,39 @@ def span(values: Iterable[float], unit: str = "", digits: int = 3) -> str:
     known = list(values)
     low, high = number(min(known), digits=digits), number(max(known), digits=digits)
     return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def ratio(value: float) -> str:
+    """A ratio with two decimals; beyond 100-fold either way only that it is beyond.
+
+    >>> ratio(0.87), ratio(1.005), ratio(4e8), ratio(0.0)
+    ('0.87', '1.00', '>100', '<0.01')
+    """
+    if value > 100:
+        return ">100"
+    return "<0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def alike(texts: Iterable[str]) -> list[str]:
+    """Each text once; those that differ in numbers alone as one, with the range of each.
+
+    >>> alike(["steady after 3.7 s", "torch 2.13.0", "steady after 12 s", "torch 2.12.1"])
+    ['steady after 3.7 to 12 s', 'torch 2.13.0', 'torch 2.12.1']
+    """
+    numbers: dict[str, list[list[str]]] = {}
+    for text in dict.fromkeys(texts):
+        numbers.setdefault(_NUMBER.sub("\0", text), []).append(_NUMBER.findall(text))
+    joined = []
+    for shape, found in numbers.items():
+        ranges = [_range(slot) for slot in zip(*found, strict=True)]
+        parts = itertools.zip_longest(shape.split("\0"), ranges, fillvalue="")
+        joined.append("".join(itertools.chain.from_iterable(parts)))
+    return joined
+
+
+def _range(numbers: Iterable[str]) -> str:
+    known = sorted(numbers, key=float)
+    return known[0] if float(known[0]) == float(known[-1]) else f"{known[0]} to {known[-1]}"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.report import comparison
+from bench.stats import Ratio
+from jobs.report import comparison, words
 from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number
@@ -67,7 +68,9 @@ def gpu_shared(group: Group) -> Iterator[Finding]:
             group.title,
             tuple(sharers),
             "The device was shared while it was measured.",
-            evidence=tuple(f"{precision}: {'; '.join(why)}" for precision, why in sharers.items()),
+            evidence=tuple(
+                f"{precision}: {'; '.join(words.alike(why))}" for precision, why in sharers.items()
+            ),
             actions=("Measure again with the device and its host to yourself.",),
         )
 
@@ -143,31 +146,43 @@ def noise_hides_effect(group: Group, family: int) -> Iterator[Finding]:
         group: To look at.
         family: How many intervals the whole table has.
     """
+    noisy, evidence = [], []
     for case, _ in group.pairs():
-        evidence = []
         for what, ratio in (
             ("speedup", case.line.speedup),
             ("energy ratio", case.line.energy_ratio),
         ):
-            if ratio is None or not ratio.low < ratio.high:
+            if ratio is None or not ratio.low < ratio.high or comparison.same(ratio):
                 continue
-            shown = f"{what} {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+            shown = f"{case.precision}: {what} {_three(ratio.value)} {_interval(ratio)}"
             wide = comparison.together(ratio, family)
             if ratio.low <= 1 <= ratio.high:
                 evidence.append(f"{shown}: it contains 1")
+                noisy.append(case.precision)
             elif wide.low <= 1 <= wide.high:
                 evidence.append(
                     f"{shown}: alone it excludes 1; among {family} ratios it must be"
-                    f" [{wide.low:.3f}, {wide.high:.3f}], which contains 1"
+                    f" {_interval(wide)}, which contains 1"
                 )
-        if evidence:
-            yield Finding(
-                Code.NOISE_HIDES_EFFECT,
-                Verdict.CANNOT_TELL,
-                group.title,
-                (case.precision,),
-                f"Noise is larger than the effect of {case.precision}.",
-                evidence=tuple(evidence),
-                missing=("more fresh processes",),
-                actions=("Raise sampling.replicates; call it no difference until then.",),
-            )
+                noisy.append(case.precision)
+    if noisy:
+        precisions = tuple(dict.fromkeys(noisy))
+        yield Finding(
+            Code.NOISE_HIDES_EFFECT,
+            Verdict.CANNOT_TELL,
+            group.title,
+            precisions,
+            f"Noise is larger than the effect of {listed(precisions)}.",
+            evidence=tuple(evidence),
+            missing=("more fresh processes",),
+            actions=("Raise sampling.replicates; say nothing of a difference until then.",),
+        )
+
+
+def _interval(ratio: Ratio) -> str:
+    return f"[{_three(ratio.low)}, {_three(ratio.high)}]"
+
+
+def _three(value: float) -> str:
+    """With three decimals, as long as these mean anything."""
+    return f"{value:.3f}" if 0.01 <= value <= 100 else words.ratio(value)

@@ -57,9 +57,7 @@ def pytorch_floor_ms(
         return None
     batch_size, tokens = workload.batch_size, workload.prompt_tokens
     flops = gpt2.block_flops(shape, batch_size, tokens) + gpt2.head_flops(shape, batch_size, tokens)
-    stored = gpt2.block_bytes(shape, precision) + (
-        shape.vocabulary * shape.width * gpt2.stored_bytes(precision)
-    )
+    stored = gpt2.block_bytes(shape, precision) + gpt2.head_bytes(shape, precision)
     floors = []
     for gpu in boards:
         peak = gpus.peak_tflops(gpu, precision)

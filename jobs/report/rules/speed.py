@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from bench import gpus
 from bench.gpus import GPUS, Gpu
 from bench.records import CPU, KERNEL_CLASSES, Kernels
-from jobs.report import gpt2
+from jobs.report import comparison, gpt2
 from jobs.report.cases import Case, Group
 from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
@@ -37,11 +37,17 @@ def faster(case: Case) -> float | None:
 def effect(group: Group) -> Iterator[Finding]:
     """What holds: the ratio of a precision, with all that agrees with it."""
     for case, base in group.pairs():
-        ratio = faster(case)
-        if ratio is None or (case.precision == "mixed" and ratio < 1):
+        ratio, interval = faster(case), case.line.speedup
+        if ratio is not None and case.precision == "mixed" and ratio < 1:
+            continue
+        if ratio is not None:
+            gain = f"{case.precision} is {times(ratio)} as fast as fp32"
+        elif interval is not None and comparison.same(interval):
+            most = max(1 - interval.low, interval.high - 1)
+            gain = f"{case.precision} is as fast as fp32, to within {100 * most:.1f} %"
+        else:
             continue
         energy = case.line.energy_ratio
-        gain = f"{case.precision} is {times(ratio)} as fast as fp32"
         if energy is not None and (group.plain or not energy.low <= 1 <= energy.high):
             less = energy.value < 1
             gain += (

@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +39,8 @@ import raylets
 
 from bench import matrix as matrices
 from bench import results, table
-from bench.records import Matrix, Measurement, Outcome
+from bench import text as texts
+from bench.records import Matrix, Measurement, Outcome, QualityPlan
 from cluster import attempts, driver
 from cluster.session import session
 
@@ -62,27 +64,32 @@ energy = "quick"
 energy_s = 0.05
 idle_s = 0
 evidence = {evidence}
-timeout_s = 20
+timeout_s = {timeout_s}
 [quality]
 text = "{text}"
 context = 256
 stride = 256
-timeout_s = 20
+timeout_s = {timeout_s}
 [placement]
 paired = {paired}
 """
-# A short text: a perplexity of the embedded one takes longer than all the rest.
-TEXT = "A row that was asked for arrives, whatever breaks meanwhile. " * 20
+# Of the embedded text, whose perplexity takes longer than all the rest.
+TEXT_LINES = 5
 # A virtual GPU, whose energy nobody can measure: the rows come faster.
 GPU = "gpu = {}\nvirtualization = 2\nenergy = 0"
 TYPES = ("T4", "P100")
 FAULTS = ("process killed", "process stopped", "node lost", "interrupted", "stopped at once")
-START_LIMIT_S = 40  # 180 s else: a process that was stopped before its first word
+# How long a stage may take, and so what a stopped process costs: no less than this, or than eight
+# rows do on this machine, however busy it is; before its first word twice as long.
+STAGE_LIMIT_S = 20
+PATIENT_S = 120  # where no process is stopped
 LEFT_LIMIT_S = 20  # for what was ended to be gone
 MARK = "TENSORGAP_SOAK"  # in the environment of all that this process starts
 # What a clock or a sensor says, and the run's own name.
 UNSTEADY = ("timing_", "energy_", "conditions_", "doubts", "started_at", "finished_at", "run")
 UNSTEADY_TOO = ("quality_elapsed_s",)
+
+Table = dict[object, dict[str, object]]  # columns by the keys of the rows
 
 
 @dataclass
@@ -106,15 +113,23 @@ class Soak:
     def __init__(self, nodes: raylets.Raylets, folder: Path) -> None:
         """Start two nodes of each type."""
         self.nodes, self.folder = nodes, folder
-        self.alive = {kind: [self._add(kind), self._add(kind)] for kind in TYPES}
+        for gpu_type in (*TYPES, *TYPES):
+            self._add(gpu_type)
 
-    def _add(self, gpu_type: str) -> object:
-        return self.nodes.add(gpu_type, GPU.format(gpu_type.lower()))
+    def _add(self, gpu_type: str) -> None:
+        self.nodes.add(gpu_type, GPU.format(gpu_type.lower()))
 
-    def sweep(self, seed: int, within_s: float) -> tuple[Sweep, str]:
-        """One sweep in which things break within so many seconds; what was asked, in words."""
+    def sweep(self, seed: int, row_s: float | None) -> tuple[Sweep, str]:
+        """One sweep in which things break; what was asked, in words.
+
+        Args:
+            seed: of what is asked, of what breaks and when.
+            row_s: how long a row usually takes; None: nothing breaks.
+        """
         chance = random.Random(seed)
-        faults = chance.randint(0, 3) if within_s else 0
+        faults = 0 if row_s is None else chance.randint(0, 3)
+        limit_s = PATIENT_S if row_s is None else max(STAGE_LIMIT_S, 8 * row_s)
+        attempts._START_LIMIT_S = 2 * limit_s
         evidence = chance.choice(("true", "false", "false"))
         paired = chance.choice(("true", "false"))
         precisions = chance.choice(('"fp32"', '"fp32", "bf16"'))
@@ -125,6 +140,7 @@ class Soak:
             evidence=evidence,
             paired=paired,
             text=_text(self.folder),
+            timeout_s=limit_s,
         )
         asked = matrices.parse(text, "soak", f"soak-{seed}")
         kept = results.Results.create(str(self.folder), asked.name, text, _now(), simulated=True)
@@ -135,15 +151,16 @@ class Soak:
         }
         events = (threading.Event(), threading.Event(), threading.Event())
         one = Sweep(asked, kept, wanted, {}, [], *events, [])
+        within_s = len(wanted) * (row_s or 0)
         plan = [(chance.uniform(0, within_s), chance.choice(FAULTS)) for _ in range(faults)]
-        breaker = threading.Thread(target=self._break_all, args=(one, sorted(plan), chance))
-        breaker.start()
-        try:
-            while not self._run(one):
-                pass
-        finally:
-            one.over.set()
-            breaker.join()
+        with ThreadPoolExecutor(1) as pool:
+            breaking = pool.submit(self._break_all, one, sorted(plan), chance)
+            try:
+                while not self._run(one):
+                    pass
+            finally:
+                one.over.set()
+            breaking.result()
         one.wrong += self._check(one)
         words = f"{len(wanted)} rows{', evidence' if evidence == 'true' else ''}"
         return one, words + (", paired" if paired == "true" else "")
@@ -195,8 +212,7 @@ class Soak:
         pid, kind, node = chance.choice(found)
         if fault == "node lost":
             self.nodes.kill(node)
-            self.alive[kind].remove(node)
-            self.alive[kind].append(self._add(kind))
+            self._add(kind)
             return True
         number = signal.SIGKILL if fault == "process killed" else signal.SIGSTOP
         with contextlib.suppress(ProcessLookupError):
@@ -231,16 +247,16 @@ def break_sweeps(count: int, seed: int) -> tuple[bool, str]:
     stdout = sys.stdout  # a session sends what is printed to standard error
     with _cluster() as (nodes, folder), session(nodes.address):
         soak = Soak(nodes, folder)
-        usual_s = 0.0
-        # The first one is undisturbed and only tells how long a sweep takes.
+        row_s = None
+        # The first one is undisturbed and only tells how long a row takes.
         for number in range(count + 1):
             began = time.monotonic()
-            one, asked = soak.sweep(seed + number - 1, usual_s)
+            one, asked = soak.sweep(seed + number - 1, row_s)
             took_s = time.monotonic() - began
-            usual_s = usual_s or took_s
+            row_s = row_s or took_s / len(one.wanted)
             complete += bool(number and not one.wrong)
             broke.update(one.broke)
-            rows = collections.Counter(row.outcome for row in one.told.values())
+            rows = collections.Counter(str(row.outcome) for row in one.told.values())
             outcomes.update(rows)
             what = ", ".join(one.broke) or "-"
             found = "; ".join(one.wrong) or "complete"
@@ -269,13 +285,16 @@ def kill_drivers(kills: int, seed: int) -> tuple[bool, str]:
                 evidence="false",
                 paired="true",
                 text=_text(folder),
+                timeout_s=PATIENT_S,
             )
         )
         start = _starter(nodes)
         began = time.monotonic()
-        start(matrix, "--simulated", "--output", folder / "whole").wait()
+        code = start(matrix, "--simulated", "--output", folder / "whole").wait()
         whole_s = time.monotonic() - began
         wanted = _steady(folder / "whole")
+        if code or not all(row["quality_nats"] for row in wanted.values()):
+            return False, f"the undisturbed sweep failed: exit code {code}"
         print(f"{'-':>5} {'-':<60} {len(wanted)} rows in {whole_s:.0f} s", flush=True)
         while done < kills:
             sweeps += 1
@@ -346,10 +365,11 @@ def _results_folder(output: Path) -> Path | None:
     return next((path.parent for path in output.glob("*/*/source.json")), None)
 
 
-def _steady(output: Path) -> dict[object, dict[str, object]]:
+def _steady(output: Path) -> Table:
     """The merged rows by key, without what a clock or a sensor says."""
     place = _results_folder(output)
     rows, sources, _ = results.read(f"{place}/results.parquet")
+    assert len({row.key for row in rows}) == len(rows), f"doubled: {place}"
     columns = table.to_table(rows, sources).to_pylist()
     return {
         row.key: {
@@ -361,17 +381,13 @@ def _steady(output: Path) -> dict[object, dict[str, object]]:
     }
 
 
-def _difference(found: dict[object, dict[str, object]], wanted: dict[object, object]) -> str:
-    """Keys or columns in which two tables differ."""
+def _difference(found: Table, wanted: Table) -> str:
+    """The first row and its columns in which two tables differ."""
     if found.keys() != wanted.keys():
-        return str(found.keys() ^ wanted.keys())
-    names = (
-        name
-        for key, row in found.items()
-        for name, value in row.items()
-        if value != wanted[key][name]  # type: ignore[index]
-    )
-    return ", ".join(dict.fromkeys(names))
+        return f"rows {found.keys() ^ wanted.keys()}"
+    key = next(key for key, row in found.items() if row != wanted[key])
+    names = [name for name, value in found[key].items() if value != wanted[key][name]]
+    return ", ".join(f"{name} {found[key][name]!r}" for name in names)
 
 
 def _left(placements: bool = True) -> list[str]:
@@ -411,7 +427,7 @@ def _ours() -> Iterator[tuple[int, str]]:
 
 def _text(folder: Path) -> Path:
     path = folder / "text.txt"
-    path.write_text(TEXT)
+    path.write_text(texts.load(QualityPlan()).first(TEXT_LINES).text)
     return path
 
 
@@ -431,7 +447,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     os.environ[MARK] = str(os.getpid())
-    attempts._START_LIMIT_S = START_LIMIT_S
     parts = []
     if given.sweeps:
         parts.append(break_sweeps(given.sweeps, given.seed))

@@ -57,6 +57,23 @@ class Story:
         faults_record.note(fault, self.noticed.get(gpu_type), text)
 
 
+def assert_nothing_is_left() -> None:
+    """No placement, process or GPU in use; processes end, and GPUs come back, a little later."""
+    import ray
+    from ray.util import placement_group_table
+
+    def in_use() -> float:
+        present, free = ray.cluster_resources()["GPU"], ray.available_resources()["GPU"]
+        return float(present - free)
+
+    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
+    deadline = time.monotonic() + 10
+    while (raylets.measuring_processes() or in_use()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert raylets.measuring_processes() == []
+    assert in_use() == 0
+
+
 def where(row: Measurement) -> Placement:
     return row.placement or Placement("", "", 0)
 
@@ -161,22 +178,12 @@ def test_rows_say_what_shared_their_host(story: Story) -> None:
 
 
 def test_nothing_is_left_of_a_sweep(story: Story) -> None:
-    import ray
-    from ray.util import placement_group_table
-
-    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
-    deadline = time.monotonic() + 10
-    while raylets.measuring_processes() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert raylets.measuring_processes() == []
-    assert ray.available_resources()["GPU"] == ray.cluster_resources()["GPU"]
+    assert_nothing_is_left()
 
 
 def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_attempt(
-    cluster: raylets.Raylets, story: Story
+    cluster: raylets.Raylets,
 ) -> None:
-    import ray
-
     cluster.add("L4", "gpu = l4")
     matrix = a_matrix(TINY, precisions=("fp32", "bf16"))
     sampling = replace(QUICK, evidence=True, latency_min_s=0.1)
@@ -206,7 +213,7 @@ def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_a
         assert one.device is not None
         assert other.device is not None
         assert one.device.uuid != other.device.uuid  # the rest went to another GPU
-    assert ray.available_resources()["GPU"] == ray.cluster_resources()["GPU"]
+    assert_nothing_is_left()
 
 
 def test_alone_on_a_host_types_take_turns(cluster: raylets.Raylets, story: Story) -> None:

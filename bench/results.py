@@ -157,7 +157,7 @@ class Results:
             raise TensorgapError(f"{self.location}: {error}") from error
 
     def read(self) -> tuple[list[Measurement], list[Torn]]:
-        """Every measurement in the parts, and every part that cannot be read.
+        """Every measurement, once, and every part that cannot be read.
 
         Where the parts are gone it is what was merged of them.
 
@@ -169,7 +169,8 @@ class Results:
             if not self._has(PARTS) and self._has(MERGED):
                 rows = _read_file(self._fs, f"{self._root}/{MERGED}", self.location)[0]
         waiting, torn_too = _read_parts(fs.LocalFileSystem(), self._spool.location)
-        return rows + waiting, torn + torn_too
+        # A row may have arrived, and its evidence wait.
+        return table.merge(rows + waiting), torn + torn_too
 
     def settle(self, patience_s: float) -> None:
         """Bring every row to its place, trying again for so long where that fails.
@@ -184,7 +185,7 @@ class Results:
         """Merge the parts into results.parquet and return where it is."""
         rows, _ = self.read()
         with _explained(self.location):
-            self._write_table(MERGED, table.merge(rows))
+            self._write_table(MERGED, rows)
         return _within(self.location, MERGED)
 
     def restore(self) -> None:

@@ -77,6 +77,8 @@ class Spool:
             self._failed(error)
             self._keep(name, content)
         else:
+            # A row comes again with its evidence: what waits under its name is older.
+            (self._folder / name).unlink(missing_ok=True)
             self.bring(write)
 
     def bring(self, write: Write) -> int:

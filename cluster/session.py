@@ -77,7 +77,8 @@ def session(address: str | None = None) -> Iterator[None]:
         try:
             if not local:
                 _reach(str(address))
-            ray.init(**options)
+            with _driver_explained():
+                ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
             text = str(error).strip() or type(error).__name__
             first = text.splitlines()[0]
@@ -93,6 +94,21 @@ def session(address: str | None = None) -> Iterator[None]:
         finally:
             if head_answers():
                 ray.shutdown()  # which would wait for the head
+
+
+@contextlib.contextmanager
+def _driver_explained() -> Iterator[None]:
+    """Say in words what the NVIDIA driver told Ray, which counts the GPUs of a node it starts."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__name__.startswith("NVMLError"):  # of Ray's own copy of pynvml
+            raise
+        raise TensorgapError(
+            f"Ray cannot count the GPUs of this machine: the NVIDIA driver says: {error};"
+            " nvidia-smi shows which GPU it is: reset it (nvidia-smi --gpu-reset), or restart the"
+            " machine"
+        ) from error
 
 
 def _reach(address: str, timeout_s: float = _REACH_TIMEOUT_S) -> None:

@@ -62,14 +62,18 @@ class Raylets:
         self._nodes.append(node)
         return node
 
+    def measurements(self) -> list[tuple[int, str, Any]]:
+        """Each process that measures on a GPU, with the GPU's type and its node."""
+        return [
+            (pid, found[1], self._nodes[int(found[2])])
+            for pid in measuring_processes()
+            if (found := re.search(r"GPU-([^-]+)-(\d+)-", _fake_of(pid)))
+        ]
+
     def measuring(self, gpu_type: str) -> tuple[int, Any]:
         """The process that measures on a GPU of this type, which must be the only one; its node."""
-        ((pid, number),) = [
-            (pid, int(found[1]))
-            for pid in measuring_processes()
-            if (found := re.search(rf"GPU-{gpu_type}-(\d+)-", _fake_of(pid)))
-        ]
-        return pid, self._nodes[number]
+        ((pid, _, node),) = [found for found in self.measurements() if found[1] == gpu_type]
+        return pid, node
 
     def kill_head(self) -> None:
         """Kill the head's GCS; after this the cluster is of no use."""
@@ -78,7 +82,13 @@ class Raylets:
 
     def kill(self, node: Any) -> None:
         """Kill the raylet of a node with all that hangs on it, without a word to the head."""
+        (raylet,) = node.all_processes["raylet"]
+        below = _pgrep("-P", str(raylet.process.pid))
         self._cluster.remove_node(node, allow_graceful=False)
+        # Those that were stopped (SIGSTOP) do not see that their raylet is gone.
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -104,7 +114,10 @@ def measuring_processes(parents: Sequence[int] = ()) -> list[int]:
 
 def _fake_of(pid: int) -> str:
     """The configuration of the fake driver that a process has."""
-    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except OSError:  # it has ended meanwhile
+        return ""
     config = [v.partition("=")[2] for v in variables if v.startswith("FAKENVML_CONFIG=")]
     return Path(config[0]).read_text() if config else ""
 

@@ -29,7 +29,7 @@ from hypothesis import given
 from pyarrow import fs
 
 import bench
-from bench import results, table
+from bench import results, spool, table
 from bench.records import PRECISIONS, Cell, Measurement, Outcome, Stage, TensorgapError, Workload
 from bench.results import Results
 
@@ -388,6 +388,41 @@ def test_rows_wait_elsewhere_while_their_disk_is_full(
     assert len(parts(folder)) == 2
     assert len(resumed.read()[0]) == 2
     faults_record.note("disk full", 0, "rows wait in the temporary folder until there is room")
+
+
+def test_a_row_whose_evidence_waits_is_one_row_and_the_later_one(
+    folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = Results.open(folder.location)
+    again.write(row())
+
+    def full(name: str, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(again, "_write_part", full)
+    later = row(finished_at=NOW + datetime.timedelta(days=365), doubts=("the later one",))
+    again.write(later)
+    assert again.trouble is not None
+    assert again.read() == ([later], [])
+    assert results.read(again.finish())[0] == [later]
+
+
+def test_what_waits_does_not_replace_what_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    now_s, place = [0.0], {}
+    waiting = spool.Spool("local/run", clock=lambda: now_s[0])
+
+    def full(name: str, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    waiting.put("a.parquet", b"without evidence", full)
+    now_s[0] = 60  # time to try again
+    waiting.put("a.parquet", b"with evidence", place.__setitem__)
+    assert place == {"a.parquet": b"with evidence"}
+    assert waiting.waiting() == []
 
 
 def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:

@@ -57,6 +57,23 @@ class Story:
         faults_record.note(fault, self.noticed.get(gpu_type), text)
 
 
+def assert_nothing_is_left() -> None:
+    """No placement, process or GPU in use; processes end, and GPUs come back, a little later."""
+    import ray
+    from ray.util import placement_group_table
+
+    def in_use() -> float:
+        present, free = ray.cluster_resources()["GPU"], ray.available_resources()["GPU"]
+        return float(present - free)
+
+    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
+    deadline = time.monotonic() + 10
+    while (raylets.measuring_processes() or in_use()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert raylets.measuring_processes() == []
+    assert in_use() == 0
+
+
 def where(row: Measurement) -> Placement:
     return row.placement or Placement("", "", 0)
 
@@ -161,15 +178,42 @@ def test_rows_say_what_shared_their_host(story: Story) -> None:
 
 
 def test_nothing_is_left_of_a_sweep(story: Story) -> None:
-    import ray
-    from ray.util import placement_group_table
+    assert_nothing_is_left()
 
-    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
-    deadline = time.monotonic() + 10
-    while raylets.measuring_processes() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert raylets.measuring_processes() == []
-    assert ray.available_resources()["GPU"] == ray.cluster_resources()["GPU"]
+
+def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_attempt(
+    cluster: raylets.Raylets,
+) -> None:
+    cluster.add("L4", "gpu = l4")
+    matrix = a_matrix(TINY, precisions=("fp32", "bf16"))
+    sampling = replace(QUICK, evidence=True, latency_min_s=0.1)
+    matrix = replace(matrix, sampling=sampling, gpu_types=("T4", "L4"))
+    told: dict[object, list[Measurement]] = {}
+    broken: dict[str, object] = {}  # the row whose evidence was in work, by GPU type
+    for event in driver.sweep("r", matrix, (), simulated=True):
+        kind = event.cell.gpu_type
+        if isinstance(event, Measurement):
+            told.setdefault(event.key, []).append(event)
+        elif event.name == "evidence" and kind not in broken:
+            broken[kind] = (event.cell, event.workload, event.replicate)
+            pid, node = cluster.measuring(kind)
+            if kind == "L4":
+                cluster.kill(node)
+            else:
+                os.kill(pid, signal.SIGKILL)
+    assert len(told) == 4
+    assert len(broken) == 2
+    for key, rows in told.items():
+        assert {(m.outcome, where(m).attempt) for m in rows} == {(Outcome.OK, 1)}
+        assert rows[0].kernels is not None
+        assert "the process ended before its evidence" in str(rows[0].kernels.reason)
+        assert len(rows) == (1 if key in broken.values() else 2)
+    for kind in broken:
+        one, other = (rows[-1] for key, rows in told.items() if rows[0].cell.gpu_type == kind)
+        assert one.device is not None
+        assert other.device is not None
+        assert one.device.uuid != other.device.uuid  # the rest went to another GPU
+    assert_nothing_is_left()
 
 
 def test_alone_on_a_host_types_take_turns(cluster: raylets.Raylets, story: Story) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fakenvml
+
 HEAD = "from cluster.session import session\n"
 
 
@@ -85,3 +87,22 @@ def test_a_version_that_differs_is_one_message(tmp_path: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert "ersion mismatch" in last, done.stderr
     assert "2.59.0" in last
+
+
+def test_a_lost_gpu_under_a_local_cluster_is_one_message(
+    fakenvml_library: Path, tmp_path: Path
+) -> None:
+    # Ray counts the GPUs of a node that it starts, and lets the driver's errors out.
+    fault = "fault = nvmlDeviceGetHandleByIndex*:0:15:0"
+    done = run(
+        "from bench.records import TensorgapError\n"
+        "import sys\n"
+        "try:\n"
+        "    with session(): pass\n"
+        "except TensorgapError as error:\n"
+        "    print(error, file=sys.stderr)\n",
+        tmp_path,
+        **fakenvml.environment(fakenvml_library, f"gpu = t4\n{fault}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the NVIDIA driver says: GPU is lost; nvidia-smi shows" in done.stderr

@@ -3,7 +3,7 @@
     python benchmarks/soak.py [--sweeps N] [--kills N] [--seed N]
 
 Two parts, both seeded. First, N small sweeps over raylets of this machine with simulated GPUs, in
-each of which up to three things break at random moments, whatever the driver does just then: a
+each of which one to three things break at random moments, whatever the driver does just then: a
 measuring process is killed or stopped, a node is lost, the sweep is interrupted or stopped at once
 and then resumed. Second, `tensorgap sweep` on such a cluster, its process killed (SIGKILL) at N
 random moments and resumed each time.
@@ -127,7 +127,7 @@ class Soak:
             row_s: how long a row usually takes; None: nothing breaks.
         """
         chance = random.Random(seed)
-        faults = 0 if row_s is None else chance.randint(0, 3)
+        faults = 0 if row_s is None else chance.randint(1, 3)
         limit_s = PATIENT_S if row_s is None else max(STAGE_LIMIT_S, 8 * row_s)
         attempts._START_LIMIT_S = 2 * limit_s
         evidence = chance.choice(("true", "false", "false"))

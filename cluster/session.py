@@ -19,6 +19,8 @@ LOCAL = "local"
 # Ray's agent on each node polls NVML every 5 s and so disturbs what is measured; once an hour is
 # as good as never (ray-project/ray#65808: it cannot be switched off).
 _AGENT_INTERVAL_MS = "3600000"
+# Ray runs its workers at nice 15, so that anything else on the host computes first.
+_NICENESS = "0"
 _REACH_TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 3.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # rows are small
@@ -130,7 +132,11 @@ def _local_settings() -> dict[str, str]:
     it is imported, so it stays the same for all sessions of a process; where Ray is imported
     already it keeps its own default.
     """
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS}
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS,
+        "RAY_worker_niceness": _NICENESS,
+    }
     if "ray" not in sys.modules:
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     return settings

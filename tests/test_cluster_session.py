@@ -55,14 +55,17 @@ def test_two_sessions_of_one_process_both_work(tmp_path: Path) -> None:
 
 def test_workers_run_the_code_that_was_submitted_and_have_no_jobs(tmp_path: Path) -> None:
     done = run(
-        "import sys\n"
+        "import os, sys\n"
         "with session():\n"
         "    import ray\n"
         "    def look():\n"
         "        import importlib.util, bench, cluster\n"
-        "        return bench.__file__, cluster.__file__\n"
-        "    for path in ray.get(ray.remote(look).remote()):\n"
-        "        assert 'runtime_resources' in path, path\n",
+        "        import os\n"
+        "        return os.nice(0), bench.__file__, cluster.__file__\n"
+        "    niceness, *paths = ray.get(ray.remote(look).remote())\n"
+        "    for path in paths:\n"
+        "        assert 'runtime_resources' in path, path\n"
+        "    assert niceness <= os.nice(0), niceness\n",
         tmp_path,
     )
     assert done.returncode == 0, done.stderr

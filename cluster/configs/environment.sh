@@ -16,3 +16,7 @@ export RAY_health_check_failure_threshold=3
 # Ray's agent asks the driver about each GPU every 5 s, also while something is measured; once an
 # hour is as good as never (it cannot be switched off: ray-project/ray#65808).
 export REPORTER_UPDATE_INTERVAL_MS=3600000
+
+# Ray runs its workers at nice 15, so that anything else on the host would compute first, also while
+# something is measured.
+export RAY_worker_niceness=0

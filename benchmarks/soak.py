@@ -113,11 +113,18 @@ class Soak:
     def __init__(self, nodes: raylets.Raylets, folder: Path) -> None:
         """Start two nodes of each type."""
         self.nodes, self.folder = nodes, folder
+        self.lost: list[str] = []  # types of nodes to be replaced
         for gpu_type in (*TYPES, *TYPES):
             self._add(gpu_type)
 
     def _add(self, gpu_type: str) -> None:
         self.nodes.add(gpu_type, GPU.format(gpu_type.lower()))
+
+    def _replace_lost(self) -> None:
+        """Start a node for each that was lost; Ray does it in the main thread only."""
+        while self.lost:
+            self._add(self.lost[0])
+            self.lost.pop(0)
 
     def sweep(self, seed: int, row_s: float | None) -> tuple[Sweep, str]:
         """One sweep in which things break; what was asked, in words.
@@ -161,6 +168,7 @@ class Soak:
             finally:
                 one.over.set()
             breaking.result()
+        self._replace_lost()
         one.wrong += self._check(one)
         words = f"{len(wanted)} rows{', evidence' if evidence == 'true' else ''}"
         return one, words + (", paired" if paired == "true" else "")
@@ -186,6 +194,7 @@ class Soak:
                         one.wrong.append(f"measured twice: {event.cell} {event.workload}")
                     one.told[event.key] = event
                     one.kept.write(event)
+                self._replace_lost()
                 if one.leaving.is_set():
                     return False
         return not one.stopping.is_set()
@@ -206,13 +215,14 @@ class Soak:
         if fault == "stopped at once":
             one.leaving.set()
             return True
-        while not (found := self.nodes.measurements()):
+        # Of each type one node stays, or its rows would rightly have no place.
+        while self.lost or not (found := self.nodes.measurements()):
             if one.over.wait(0.1):
                 return False
         pid, kind, node = chance.choice(found)
         if fault == "node lost":
             self.nodes.kill(node)
-            self._add(kind)
+            self.lost.append(kind)
             return True
         number = signal.SIGKILL if fault == "process killed" else signal.SIGSTOP
         with contextlib.suppress(ProcessLookupError):

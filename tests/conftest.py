@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,10 @@ import pynvml
 import pytest
 
 from bench import nvml
+
+# Tests run side by side: threads of OpenMP that wait actively for one another, on cores that others
+# use, made a forward of 2 ms take 170.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
 import subprocess
@@ -42,12 +43,21 @@ context = 256
 stride = 256
 """
 ROWS = 4
+REPLICATES = 4
 
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Path:
     path = tmp_path / "short.toml"
     path.write_text(MATRIX)
+    return path
+
+
+@pytest.fixture
+def long_matrix(tmp_path: Path) -> Path:
+    """Cells that cannot all be done between a first row and what a test does then."""
+    path = tmp_path / "short.toml"
+    path.write_text(MATRIX.replace("[sampling]", f"[sampling]\nreplicates = {REPLICATES}"))
     return path
 
 
@@ -132,8 +142,8 @@ def test_killed_and_resumed_no_row_is_lost_or_measured_twice(matrix: Path, tmp_p
     assert all(row.started_at is not None and row.started_at > last for row in new)
 
 
-def test_interrupted_once_it_finishes_the_running_cell(matrix: Path, tmp_path: Path) -> None:
-    process = start("sweep", matrix, "--output", tmp_path)
+def test_interrupted_once_it_finishes_the_running_cell(long_matrix: Path, tmp_path: Path) -> None:
+    process = start("sweep", long_matrix, "--output", tmp_path)
     folder = wait_for_rows(tmp_path, 1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all in the foreground
     output, errors = process.communicate(timeout=100)
@@ -143,17 +153,18 @@ def test_interrupted_once_it_finishes_the_running_cell(matrix: Path, tmp_path: P
     assert "Traceback" not in errors
     found = rows_in(folder / "results.parquet")
     assert {m.outcome for m in found.values()} == {Outcome.OK}
-    assert len(found) == ROWS / 2
-    assert len({m.cell for m in found.values()}) == 1
+    assert len(found) < ROWS * REPLICATES
+    processes = collections.Counter((m.cell, m.replicate) for m in found.values())
+    assert set(processes.values()) == {2}  # each that ran has measured both workloads
     assert output.splitlines()[-1] == str(folder / "results.parquet")
     faults_record.note("Ctrl-C", None, "the running cell is measured; exit code 130")
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
 def test_interrupted_twice_or_terminated_it_stops_and_keeps_its_rows(
-    matrix: Path, tmp_path: Path, numbers: list[signal.Signals]
+    long_matrix: Path, tmp_path: Path, numbers: list[signal.Signals]
 ) -> None:
-    process = start("sweep", matrix, "--output", tmp_path)
+    process = start("sweep", long_matrix, "--output", tmp_path)
     folder = wait_for_rows(tmp_path, 1)
     assert process.stderr is not None
     broke = time.monotonic()
@@ -166,7 +177,7 @@ def test_interrupted_twice_or_terminated_it_stops_and_keeps_its_rows(
     assert process.returncode == 130, errors
     assert f"go on with: tensorgap sweep --resume {folder}" in errors
     assert "Traceback" not in errors
-    assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS
+    assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS * REPLICATES
     assert output.splitlines()[-1] == str(folder / "results.parquet")
     if len(numbers) == 2:
         took_s = time.monotonic() - broke

@@ -139,7 +139,7 @@ class Soak:
         attempts._START_LIMIT_S = 2 * limit_s
         evidence = chance.choice(("true", "false", "false"))
         paired = chance.choice(("true", "false"))
-        precisions = chance.choice(('"fp32"', '"fp32", "bf16"'))
+        precisions = chance.choice(('"fp32"', '"bf16"', '"fp32", "bf16"'))
         text = MATRIX.format(
             types=", ".join(f'"{kind}"' for kind in TYPES),
             precisions=precisions,

@@ -128,6 +128,9 @@ def test_a_head_that_is_lost_ends_the_sweep_with_what_it_has(
     sooner = "import cluster.driver; cluster.driver._HEAD_LIMIT_S = 2"
     sweep = start(cluster, matrix, "--simulated", "--output", tmp_path, before=sooner)
     folder = wait_for_rows(tmp_path, 1)
+    # Not just when the head is asked for the next place: Ray's own call would hang then, and end
+    # the process after 60 s (docs/reliability.md).
+    time.sleep(0.3)
     broke = time.monotonic()
     cluster.kill_head()
     output, errors = sweep.communicate(timeout=50)

@@ -66,3 +66,27 @@ def open_gpu(
             return fake, stack.enter_context(nvml.driver()).gpus()[0]
 
         yield open_gpu
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small are computed faster by one thread than by several that wait in turn."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Peaks of little work: as quick as they are wrong."""
+    from bench.meters import ceiling
+
+    monkeypatch.setattr(ceiling, "_SIDES", {"cpu": (64,)})
+    monkeypatch.setattr(ceiling, "_LEAST_COPY_BYTES", 2**16)
+    monkeypatch.setattr(ceiling, "cpu_cache_bytes", lambda: 2**14)
+    ceiling.peaks.cache_clear()
+    yield
+    ceiling.peaks.cache_clear()

@@ -54,6 +54,28 @@ def planted(log_steps: Sequence[float], positions: int = 16) -> GPT2LMHeadModel:
     return module
 
 
+def seeded(
+    vocabulary: int, positions: int, width: int, spread: float, bos: int = 0
+) -> GPT2LMHeadModel:
+    """A GPT-2 of two layers with the same random weights each time, in float64.
+
+    They are so large (`spread` is their standard deviation) that every token and position matters.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=positions,
+            n_embd=width,
+            n_layer=2,
+            n_head=2,
+            initializer_range=spread,
+            bos_token_id=bos,
+            eos_token_id=bos,
+        )
+        return GPT2LMHeadModel(config).double().eval()
+
+
 class FixedTokenizer:
     """Makes the same tokens of every text."""
 

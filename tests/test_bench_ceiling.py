@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,16 +113,6 @@ def test_launches_are_a_floor_where_each_kernel_is_launched() -> None:
     assert eager.floor_launch_ms == eager.floor_ms == pytest.approx(1.5)
     assert ceiling.with_launches(limits, "graph", seen) == limits
     assert ceiling.with_launches(limits, "eager", Kernels("none")) == limits
-
-
-@pytest.fixture
-def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(ceiling, "_SIDES", {"cpu": (64,)})
-    monkeypatch.setattr(ceiling, "_LEAST_COPY_BYTES", 2**16)
-    monkeypatch.setattr(ceiling, "cpu_cache_bytes", lambda: 2**14)
-    ceiling.peaks.cache_clear()
-    yield
-    ceiling.peaks.cache_clear()
 
 
 @pytest.mark.usefixtures("small_peaks")

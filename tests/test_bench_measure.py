@@ -605,17 +605,6 @@ def test_a_failed_row_holds_what_was_asked(request_: Callable[..., Request]) -> 
 WITH_EVIDENCE = replace(QUICK, evidence=True)
 
 
-@pytest.fixture
-def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Peaks of little work: as quick as they are wrong."""
-    monkeypatch.setattr(ceiling, "_SIDES", {"cpu": (64,)})
-    monkeypatch.setattr(ceiling, "_LEAST_COPY_BYTES", 2**16)
-    monkeypatch.setattr(ceiling, "cpu_cache_bytes", lambda: 2**14)
-    ceiling.peaks.cache_clear()
-    yield
-    ceiling.peaks.cache_clear()
-
-
 @pytest.mark.usefixtures("small_peaks")
 def test_rows_come_again_with_their_evidence_after_all_timing(
     request_: Callable[..., Request],

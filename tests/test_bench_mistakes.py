@@ -11,18 +11,20 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from planted import LetterTokenizer, as_model, planted
-from transformers import GPT2Config, GPT2LMHeadModel
+from planted import LetterTokenizer, as_model, planted, seeded
+from transformers import GPT2LMHeadModel
 
 from bench import text as texts
 from bench.meters import mistakes
 from bench.records import QualityPlan, TensorgapError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ALPHABET = "\n abcd<unk>"
 POSITIONS = 16
@@ -47,15 +49,6 @@ def some_rows() -> list[str]:
 
 ROWS = some_rows()
 LINES = [row for row in ROWS if row]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are computed faster by one thread than by several that wait in turn."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -267,19 +260,7 @@ def test_the_variants_differ(found: dict[str, mistakes.Variant]) -> None:
 @pytest.fixture(scope="module")
 def small() -> GPT2LMHeadModel:
     """A GPT-2 with attention, to which a mask and padding matter."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = GPT2Config(
-            vocab_size=SIZE,
-            n_positions=POSITIONS,
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            initializer_range=0.5,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-        return GPT2LMHeadModel(config).double().eval()
+    return seeded(SIZE, POSITIONS, width=16, spread=0.5)
 
 
 @pytest.fixture(scope="module")

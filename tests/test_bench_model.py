@@ -22,21 +22,14 @@ from bench.embedded import corpus
 from bench.model import Model
 from bench.records import PRECISIONS, TensorgapError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Change = Callable[[Path], object]
 PARAMETERS_OF_GPT2 = 124_439_808
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 WORDS: dict[str, int] = json.loads(
     (models.TINY_FOLDER / "tokenizer.json").read_text(encoding="utf-8")
 )["model"]["vocab"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are computed faster by one thread than by several that wait in turn."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from planted import FixedTokenizer, as_model, planted
-from transformers import GPT2Config, GPT2LMHeadModel
+from planted import FixedTokenizer, as_model, planted, seeded
+from transformers import GPT2LMHeadModel
 
 from bench import model as models
 from bench import precision, published
@@ -27,36 +27,17 @@ from bench.meters.quality import Window
 from bench.model import Model
 from bench.records import Quality, QualityPlan, TensorgapError, Weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCABULARY = 97
 POSITIONS = 320  # more than the rows that the head takes at once
 BOS = 3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are computed faster by one thread than by several that wait in turn."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def small() -> GPT2LMHeadModel:
     """A GPT-2 whose random weights are so large that every token and position matters."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = GPT2Config(
-            vocab_size=VOCABULARY,
-            n_positions=POSITIONS,
-            n_embd=32,
-            n_layer=2,
-            n_head=2,
-            initializer_range=0.3,
-            bos_token_id=BOS,
-            eos_token_id=BOS,
-        )
-        return GPT2LMHeadModel(config).double().eval()
+    return seeded(VOCABULARY, POSITIONS, width=32, spread=0.3, bos=BOS)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ sweep: $(VENV)/.ready
 	$(BIN)/tensorgap sweep $(MATRIX)
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-hosts: $(VENV)/.ready-hosts
 	$(BIN)/python -m pytest -rs tests/hosts

@@ -49,7 +49,8 @@ def describe(driver: str | None, nvml: str | None) -> Software:
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
     return Software(
         python=platform.python_version(),
-        torch=torch.__version__,
+        # A TorchVersion, which whoever unpickles a row would need torch for.
+        torch=str(torch.__version__),
         transformers=importlib.metadata.version("transformers"),
         tensorgap=version(),
         cuda=torch.version.cuda,

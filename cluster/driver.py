@@ -7,6 +7,8 @@ each block, so that two sweeps on one cluster take turns and never measure on th
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -37,6 +39,7 @@ _POLL_S = 1.0
 _SOON_S = 0.05  # between two looks while a seat is awaited, which takes milliseconds if one is free
 _SAY_AFTER_S = 3.0  # of waiting for a seat
 _HEAD_LIMIT_S = 20.0  # Ray itself ends the process, without a word to us, after 60 s
+_TURN_S = 5.0  # longer than the loop of a sweep takes to look at the head again
 _MOVE_S = 30.0  # how long a GPU is kept so that its next attempt comes onto another one
 
 
@@ -76,6 +79,7 @@ def sweep(
     placement_timeout_s: float = 600.0,
     simulated: bool = False,
     stopping: Callable[[], bool] = lambda: False,
+    abandon: Callable[[HeadLostError], None] = lambda error: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Event, None, None]:
     """Measure a matrix on the connected cluster; each row as it is done, each stage as it begins.
@@ -91,16 +95,19 @@ def sweep(
             autoscaler starts.
         simulated: GPU cells may compute on the CPU of nodes with a stand-in for the driver.
         stopping: true: finish the tasks that run, start no other.
+        abandon: called, in a thread of its own, where the head is lost while this one waits for
+            it in a call of Ray, which after 60 s would end the process.
         clock: monotonic seconds.
 
     Raises:
         HeadLostError: the head of the cluster does not answer any longer.
     """
     sweep = _Sweep(run, matrix, types, done, placement_timeout_s, simulated, stopping, clock)
-    try:
-        yield from sweep.events()
-    finally:
-        sweep.close()
+    with _watched(sweep, abandon):
+        try:
+            yield from sweep.events()
+        finally:
+            sweep.close()
 
 
 def offers() -> dict[str, placement.Offer]:
@@ -108,6 +115,31 @@ def offers() -> dict[str, placement.Offer]:
     import ray
 
     return placement.offers(ray.nodes())
+
+
+@contextlib.contextmanager
+def _watched(sweep: _Sweep, abandon: Callable[[HeadLostError], None]) -> Iterator[None]:
+    """Abandon a sweep that cannot find out by itself that the head is lost."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_POLL_S):
+            if sweep.clock() - sweep.heard > _HEAD_LIMIT_S + _TURN_S and not head_answers():
+                abandon(_head_lost())
+                return
+
+    threading.Thread(target=watch, name="head watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _head_lost() -> HeadLostError:
+    return HeadLostError(
+        f"the head of the cluster has not answered for {_HEAD_LIMIT_S:g} s; when the cluster is"
+        " back, resume"
+    )
 
 
 class _Sweep:
@@ -169,10 +201,7 @@ class _Sweep:
         if head_answers():
             self.heard = now
         elif now - self.heard > _HEAD_LIMIT_S:
-            raise HeadLostError(
-                f"the head of the cluster has not answered for {_HEAD_LIMIT_S:g} s; when the"
-                " cluster is back, resume"
-            )
+            raise _head_lost()
         return self.heard == now
 
     # ------------------------------------------------------------------------------ seats

@@ -136,6 +136,9 @@ def _local_settings() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS,
         "RAY_worker_niceness": _NICENESS,
+        # Ray starts a spare worker for each core, which would compute beside the first measurement.
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_enable_worker_prestart": "0",
     }
     if "ray" not in sys.modules:
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import itertools
 import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -123,12 +125,23 @@ def command(
                 stack.enter_context(folder.locked())
             finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
     except HeadLostError as error:
-        progress.say(str(error))
-        code = _conclude(folder, finished=False)
-        sys.stdout.flush()
-        # What is left of Ray in this process would wait for the head before it ends.
-        os._exit(code)
+        _abandon(folder, error)
     return _conclude(folder, finished)
+
+
+def _abandon(folder: results.Results, error: Exception) -> NoReturn:
+    """Conclude without Ray: what is left of it in this process would wait for the lost head."""
+    code = INTERRUPTED
+    try:
+        # A session keeps standard output from Ray, and the main thread may be within one.
+        with contextlib.redirect_stdout(sys.__stdout__):
+            progress.say(str(error))
+            code = _conclude(folder, finished=False)
+            sys.stdout.flush()
+    except TensorgapError as failure:
+        progress.say(str(failure))
+    finally:
+        os._exit(code)
 
 
 def _connect(stack: contextlib.ExitStack, address: str | None, quiet: bool) -> None:
@@ -164,6 +177,7 @@ def _measure(
         placement_timeout_s=placement_timeout_s,
         simulated=folder.source.simulated,
         stopping=interrupts.asked,
+        abandon=functools.partial(_abandon, folder),
     )
     try:
         # Closed before Ray is: it ends the actors that still run.

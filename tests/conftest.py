@@ -18,6 +18,11 @@ from bench import nvml
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that start Ray come first: a file of them begun last would be ended alone."""
+    items.sort(key=lambda item: not item.path.name.startswith(("test_cluster", "test_jobs")))
+
+
 @pytest.fixture(scope="session")
 def fakenvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled stand-in for libnvidia-ml.so.1."""

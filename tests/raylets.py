@@ -75,10 +75,11 @@ class Raylets:
         ((pid, _, node),) = [found for found in self.measurements() if found[1] == gpu_type]
         return pid, node
 
-    def kill_head(self) -> None:
-        """Kill the head's GCS; after this the cluster is of no use."""
-        for pid in _pgrep("-P", str(os.getpid()), "-f", "gcs_server"):
-            os.kill(pid, signal.SIGKILL)
+    @property
+    def head_pid(self) -> int:
+        """The process id of the head's GCS, without which the cluster is of no use."""
+        (pid,) = _pgrep("-P", str(os.getpid()), "-f", "gcs_server")
+        return pid
 
     def kill(self, node: Any) -> None:
         """Kill the raylet of a node with all that hangs on it, without a word to the head."""

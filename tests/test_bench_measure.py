@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import pickle
+import pickletools
 import shutil
 import socket
 import weakref
@@ -165,6 +167,14 @@ def test_a_row_holds_what_was_asked_and_all_that_was_found(
         assert row.conditions and row.conditions.load_after is not None
         assert row.energy and row.energy.method
     assert one.finished_at and two.started_at and one.finished_at <= two.started_at
+
+
+def test_a_row_can_be_unpickled_without_torch(request_: Callable[..., Request]) -> None:
+    (row,) = rows_of(request_(ONE))  # as it travels to the driver
+    operations = [*pickletools.genops(pickle.dumps(row, protocol=2))]
+    names = {str(value).split()[0] for code, value, _ in operations if code.name == "GLOBAL"}
+    assert "bench.records" in names
+    assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "numpy"}
 
 
 def test_a_row_has_times_that_agree_with_each_other(request_: Callable[..., Request]) -> None:

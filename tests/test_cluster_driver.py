@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import examples
 import faults_record
@@ -99,26 +99,56 @@ def signal_actor_at(name: str, workload: Workload, number: int) -> Callable[[Sta
     return on_stage
 
 
-def test_each_cell_and_replicate_is_a_fresh_process(offers: dict[str, Offer]) -> None:
+@dataclass
+class Measured:
+    """A sweep in which nothing breaks: its matrix, what it told, and which processes measured."""
+
+    matrix: Matrix
+    rows: list[Measurement]
+    stages: list[Stage]
+    processes: dict[tuple[Cell, int], set[int]]  # seen while a cell and replicate was in work
+
+
+@pytest.fixture(scope="module")
+def measured(offers: dict[str, Offer]) -> Measured:
+    """Two cells, two replicates, two workloads of one model."""
+    stages: list[Stage] = []
     seen: dict[tuple[Cell, int], set[int]] = {}
 
     def note(stage: Stage) -> None:
+        stages.append(stage)
         if stage.name == "warm-up":
             seen.setdefault((stage.cell, stage.replicate), set()).update(measuring_processes())
 
     matrix = a_matrix(TINY, TINY_8, precisions=("fp32", "bf16"), replicates=2, latency_min_s=0.1)
-    rows = rows_of(matrix, offers, note)
-    assert [m.outcome for m in rows] == [Outcome.OK] * 8
-    assert len({m.key for m in rows}) == 8
-    processes = [pids for pids in seen.values() if pids]
+    matrix = replace(matrix, quality=QualityPlan(context=256))
+    return Measured(matrix, rows_of(matrix, offers, note), stages, seen)
+
+
+def test_each_cell_and_replicate_is_a_fresh_process(measured: Measured) -> None:
+    assert [m.outcome for m in measured.rows] == [Outcome.OK] * 8
+    assert len({m.key for m in measured.rows}) == 8
+    processes = [pids for pids in measured.processes.values() if pids]
     assert len(processes) == 4
     assert len(set.union(*processes)) == sum(len(pids) for pids in processes)
 
 
-def test_a_cpu_cell_computes_with_every_cpu_of_its_node(offers: dict[str, Offer]) -> None:
-    (row,) = rows_of(a_matrix(TINY), offers)
-    assert row.device is not None
-    assert row.device.threads == os.cpu_count()
+def test_perplexity_is_measured_once_per_cell_and_model(measured: Measured) -> None:
+    assert sum(stage.name == "perplexity" for stage in measured.stages) == 2
+    qualities = {(m.cell, m.quality) for m in measured.rows}
+    assert len(qualities) == 2
+    assert all(isinstance(quality, Quality) for _, quality in qualities)
+
+
+def test_a_cpu_cell_computes_with_every_cpu_of_its_node(measured: Measured) -> None:
+    assert {m.device and m.device.threads for m in measured.rows} == {os.cpu_count()}
+
+
+def test_what_is_done_is_not_measured_again(measured: Measured, offers: dict[str, Offer]) -> None:
+    assert rows_of(measured.matrix, offers, done=measured.rows) == []
+    (again,) = rows_of(measured.matrix, offers, done=measured.rows[1:])
+    assert again.key == measured.rows[0].key
+    assert again.quality == measured.rows[0].quality
 
 
 def test_a_type_that_the_cluster_lacks_is_unplaced_at_once(offers: dict[str, Offer]) -> None:
@@ -167,48 +197,22 @@ def test_a_hanging_process_is_timed_out_and_the_rest_goes_on(offers: dict[str, O
     faults_record.note("process hangs", noticed_s, f"TIMED_OUT: {rows[0].reason}")
 
 
-def test_too_large_a_batch_is_out_of_memory_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
+def test_what_cannot_be_measured_is_a_row_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
     # 65,536 prompts x 1,024 tokens x 50,257 logits x 4 B = 13 PB.
     huge = Workload("gpt2:random", "eager", 65_536, 1024)
-    rows = rows_of(a_matrix(huge, TINY), offers)
-    assert [(m.workload, m.outcome) for m in rows] == [
-        (huge, Outcome.OUT_OF_MEMORY),
-        (TINY, Outcome.OK),
-    ]
-    faults_record.note("out of memory", 0, "OUT_OF_MEMORY; the rest is measured")
-
-
-def test_a_model_that_cannot_be_loaded_fails_alone(offers: dict[str, Offer]) -> None:
     broken = Workload("./no-such-model", "eager", 1, 32)
-    rows = rows_of(a_matrix(broken, TINY), offers)
-    assert [m.outcome for m in rows] == [Outcome.FAILED, Outcome.OK]
-    assert "there is no such folder" in str(rows[0].reason)
-
-
-def test_an_unsupported_precision_is_a_row_and_the_rest_goes_on(offers: dict[str, Offer]) -> None:
-    rows = rows_of(a_matrix(TINY, precisions=("tf32", "fp32")), offers)
-    assert {m.cell.precision: m.outcome for m in rows} == {
-        "tf32": Outcome.UNSUPPORTED,
-        "fp32": Outcome.OK,
+    rows = rows_of(a_matrix(huge, broken, TINY, precisions=("tf32", "fp32")), offers)
+    found = {(m.cell.precision, m.workload): m for m in rows}
+    assert {key: row.outcome for key, row in found.items()} == {
+        ("tf32", huge): Outcome.UNSUPPORTED,
+        ("tf32", broken): Outcome.UNSUPPORTED,
+        ("tf32", TINY): Outcome.UNSUPPORTED,
+        ("fp32", huge): Outcome.OUT_OF_MEMORY,
+        ("fp32", broken): Outcome.FAILED,
+        ("fp32", TINY): Outcome.OK,
     }
-
-
-def test_what_is_done_is_not_measured_again(offers: dict[str, Offer]) -> None:
-    matrix = a_matrix(TINY, TINY_8)
-    first = rows_of(matrix, offers)
-    assert rows_of(matrix, offers, done=first) == []
-    (again,) = rows_of(matrix, offers, done=first[:1])
-    assert again.workload == TINY_8
-
-
-def test_perplexity_is_measured_once_per_cell_and_model(offers: dict[str, Offer]) -> None:
-    matrix = replace(a_matrix(TINY, TINY_8, replicates=2), quality=QualityPlan(context=256))
-    stages: list[Stage] = []
-    rows = rows_of(matrix, offers, stages.append)
-    assert sum(stage.name == "perplexity" for stage in stages) == 1
-    qualities = {m.quality for m in rows}
-    assert len(qualities) == 1
-    assert isinstance(qualities.pop(), Quality)
+    assert "there is no such folder" in str(found["fp32", broken].reason)
+    faults_record.note("out of memory", 0, "OUT_OF_MEMORY; the rest is measured")
 
 
 def test_a_perplexity_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) -> None:

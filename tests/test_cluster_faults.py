@@ -20,6 +20,8 @@ from cluster.session import session
 
 QUICK = replace(SHORT, energy="quick", latency_min_s=0.5, latency_max_s=1, timeout_s=200)
 LOST = "fault = nvmlDevice*:0:15:0"  # the first GPU of the node, in each process, from the start
+# Nobody can measure the energy of a virtual GPU: the rows come sooner.
+VIRTUAL = "virtualization = 2\nenergy = 0"
 TYPES = ("T4", "P100", "V100", "L4", "A10G", "H100")
 
 
@@ -27,11 +29,11 @@ TYPES = ("T4", "P100", "V100", "L4", "A10G", "H100")
 def cluster(fakenvml_library: Path) -> Iterator[raylets.Raylets]:
     """A cluster to which this process is connected."""
     with raylets.started(fakenvml_library) as nodes:
-        nodes.add("T4", "gpu = t4", "gpu = t4")
-        nodes.add("P100", f"gpu = p100\n{LOST}", "gpu = p100")
+        nodes.add("T4", f"gpu = t4\n{VIRTUAL}", f"gpu = t4\n{VIRTUAL}")
+        nodes.add("P100", f"gpu = p100\n{LOST}", f"gpu = p100\n{VIRTUAL}")
         nodes.add("V100", f"gpu = v100\n{LOST}")
-        nodes.add("L4", "gpu = l4")
-        nodes.add("L4", "gpu = l4")
+        nodes.add("L4", f"gpu = l4\n{VIRTUAL}")
+        nodes.add("L4", f"gpu = l4\n{VIRTUAL}")
         hungry = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
         nodes.add("A10G", "gpu = NVIDIA A10G", environment=hungry)
         with session(nodes.address):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import faults_record
 import pytest
 from examples import NOON, measurement
 
+from bench import matrix as matrices
 from bench import results
 from bench.records import Measurement, Outcome
 from bench.results import Results
@@ -184,13 +187,30 @@ def test_interrupted_twice_or_terminated_it_stops_and_keeps_its_rows(
         faults_record.note("Ctrl-C twice", took_s, "what was measured before; exit code 130")
 
 
+@pytest.fixture(scope="module")
+def narrowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a sweep of fp32 alone, whose progress nobody read."""
+    output = tmp_path_factory.mktemp("narrowed")
+    matrix = output / "short.toml"
+    matrix.write_text(MATRIX)
+    process = start("sweep", matrix, "--output", output, "--precision", "fp32")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=100) == 0
+    return next(output.glob("short/*"))
+
+
+def test_a_sweep_goes_on_when_nobody_reads_its_progress(narrowed: Path) -> None:
+    found = rows_in(narrowed / "results.parquet")
+    assert len(found) == ROWS / 2
+    assert {m.outcome for m in found.values()} == {Outcome.OK}
+
+
 def test_a_torn_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(
-    matrix: Path, tmp_path: Path
+    narrowed: Path, tmp_path: Path
 ) -> None:
-    assert run("sweep", matrix, "--output", tmp_path, "--precision", "fp32").returncode == 0
-    folder = next(tmp_path.glob("short/*"))
+    folder = Path(shutil.copytree(narrowed, tmp_path / "short" / narrowed.name))
     whole = rows_in(folder)
-    assert len(whole) == ROWS / 2
     part = next((folder / "parts").glob("*-b2-*.parquet"))
     part.write_bytes(part.read_bytes()[:100])
 
@@ -219,17 +239,25 @@ def test_an_absent_gpu_type_is_unplaced_within_seconds(matrix: Path, tmp_path: P
 
 
 def test_resume_tries_again_what_had_no_place_but_not_what_failed(tmp_path: Path) -> None:
-    matrix = tmp_path / "m.toml"
-    text = MATRIX.replace('"CPU"', '"CPU", "A100"').replace('"fp32", "bf16"', '"tf32"')
-    matrix.write_text(text.replace("[1, 2]", "1"))
-    assert run("sweep", matrix, "--output", tmp_path).returncode == 1
-    folder = next(tmp_path.glob("m/*"))
-    before = rows_in(folder)
-    resumed = run("sweep", "--resume", folder)
-    assert resumed.returncode == 1
-    after = rows_in(folder)
-    changed = {row.outcome for key, row in after.items() if row != before[key]}
-    assert changed == {Outcome.UNPLACED}
+    text = MATRIX.replace('"CPU"', '"CPU", "A100"').replace('"fp32", "bf16"', '"fp32"')
+    folder = Results.create(str(tmp_path), "m", text, NOON, ["CPU"])
+    matrix = matrices.parse(text, "m", "m")
+    outcomes = {"CPU": Outcome.FAILED, "A100": Outcome.UNPLACED}
+    for cell, workload in itertools.product(matrices.cells(matrix, ["CPU"]), matrix.workloads):
+        outcome = outcomes[cell.gpu_type]
+        folder.write(
+            measurement(
+                cell=cell, workload=workload, run=folder.source.run, outcome=outcome, timing=None
+            )
+        )
+    before = rows_in(folder.location)
+    resumed = run("sweep", "--resume", folder.location)
+    assert resumed.returncode == 1, resumed.stderr
+    after = rows_in(folder.location)
+    assert after.keys() == before.keys()
+    changed = [row for key, row in after.items() if row != before[key]]
+    assert [(row.cell.gpu_type, row.outcome) for row in changed] == [("A100", Outcome.UNPLACED)] * 2
+    assert all("the cluster has no A100" in str(row.reason) for row in changed)
 
 
 def test_a_row_that_cannot_be_written_ends_the_sweep_but_nothing_more(
@@ -253,14 +281,6 @@ def test_a_row_that_cannot_be_written_ends_the_sweep_but_nothing_more(
     assert done.stderr.splitlines()[-1] == "tensorgap: the disk is full"
     assert "Ray instance" not in done.stderr
     assert "Exception ignored" not in done.stderr
-
-
-def test_a_sweep_goes_on_when_nobody_reads_its_progress(matrix: Path, tmp_path: Path) -> None:
-    process = start("sweep", matrix, "--output", tmp_path, "--precision", "fp32")
-    assert process.stderr is not None
-    process.stderr.close()
-    assert process.wait(timeout=100) == 0
-    assert len(rows_in(next(tmp_path.glob("short/*/results.parquet")))) == ROWS / 2
 
 
 def test_a_missing_row_is_not_a_complete_sweep(

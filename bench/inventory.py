@@ -69,6 +69,23 @@ def real_gpu() -> bool:
         return not driver.simulated and bool(driver.gpus())
 
 
+def visible_gpu_types() -> list[str]:
+    """The types of this machine's GPUs, without those that CUDA_VISIBLE_DEVICES leaves out."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    with nvml.driver() as driver:
+        found = driver.gpus()
+    if chosen is None:
+        return sorted({gpu.gpu_type for gpu in found})
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    return sorted(
+        {
+            gpu.gpu_type
+            for index, gpu in enumerate(found)
+            if str(index) in names or any(gpu.uuid.startswith(name) for name in names)
+        }
+    )
+
+
 def weakness(gpu_type: str, precision_name: str) -> str | None:
     """What weakens a precision on a type, from the facts alone; None where nothing is known to.
 

@@ -34,6 +34,7 @@ OURS, HF_DOCS, LM_EVAL = QUALITY_MODES = ("tensorgap", "hf-docs", "lm-eval")
 UNRECOGNISED = "unrecognised"  # weights of which nobody has published the hash
 EXCLUSIVE = ("gpu", "host")
 WAITING = "waiting for its GPU"  # the stage before there is a process
+TRIED_AGAIN = "tried again"  # after a fault of the cluster, which stands in the place of the host
 
 
 class TensorgapError(Exception):

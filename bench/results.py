@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import posixpath
@@ -115,7 +116,10 @@ class Results:
         try:
             source = Source.from_json(json.loads(content))
         except (AttributeError, TypeError, ValueError):
-            raise TensorgapError(f"{location}: {_SOURCE} is damaged; start a new sweep") from None
+            raise TensorgapError(
+                f"{location}: {_SOURCE} is damaged, or another version of tensorgap wrote it;"
+                " go on with that version, or start a new sweep"
+            ) from None
         return cls(filesystem, root, location.rstrip("/"), source)
 
     @contextlib.contextmanager
@@ -135,6 +139,10 @@ class Results:
                 raise TensorgapError(
                     f"{self.location}: another sweep is writing here; wait for it or stop it"
                 ) from None
+            except OSError as error:
+                # Lustre without flock and some NFS know no locks.
+                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                    raise
             yield
 
     def matrix(self) -> Matrix:
@@ -185,7 +193,7 @@ class Results:
         """Merge the parts into results.parquet and return where it is."""
         rows, _ = self.read()
         with _explained(self.location):
-            self._write_table(MERGED, rows)
+            self._write(MERGED, _parquet(rows, [self.source]))
         return _within(self.location, MERGED)
 
     def restore(self) -> None:
@@ -207,9 +215,6 @@ class Results:
     def _has(self, name: str) -> bool:
         found = self._fs.get_file_info(f"{self._root}/{name}")
         return bool(found.type != fs.FileType.NotFound)
-
-    def _write_table(self, name: str, rows: Sequence[Measurement]) -> None:
-        self._write(name, _parquet(rows, [self.source]))
 
     def _write_part(self, name: str, content: bytes) -> None:
         self._write(f"{PARTS}/{name}", content)

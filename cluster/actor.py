@@ -1,6 +1,6 @@
 """CellActor: one process on one device that measures what it is asked to; a plain class.
 
-`cluster.driver` makes a Ray actor of it. It does nothing that `bench.measure` does not do, so a
+`cluster.attempts` makes a Ray actor of it. It does nothing that `bench.measure` does not do, so a
 row is the same whether a cluster or one desk made it.
 """
 

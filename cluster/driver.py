@@ -18,6 +18,7 @@ from bench import matrix as matrices
 from bench.measure import PERPLEXITY, Request, failed
 from bench.records import (
     CPU,
+    TRIED_AGAIN,
     WAITING,
     Cell,
     Matrix,
@@ -123,8 +124,12 @@ def _watched(sweep: _Sweep, abandon: Callable[[HeadLostError], None]) -> Iterato
     over = threading.Event()
 
     def watch() -> None:
+        answered = sweep.clock()
         while not over.wait(_POLL_S):
-            if sweep.clock() - sweep.heard > _HEAD_LIMIT_S + _TURN_S and not head_answers():
+            now = sweep.clock()
+            if now - sweep.heard <= _TURN_S or head_answers():
+                answered = now
+            elif now - answered > _HEAD_LIMIT_S:
                 abandon(_head_lost())
                 return
 
@@ -172,6 +177,7 @@ class _Sweep:
         self.earlier: dict[Key, list[Measurement]] = {}  # rows of attempts that are tried again
         self.hosts: dict[str, str] = {}  # names of the nodes
         self.heard = clock()  # when the head last answered
+        self.silent_since: float | None = None  # when it first did not, since then
 
     @property
     def alone_on_host(self) -> bool:
@@ -187,8 +193,8 @@ class _Sweep:
             yield from self._listen()
 
     def close(self) -> None:
-        if self.clock() - self.heard > _HEAD_LIMIT_S:
-            return  # there is nobody to tell
+        if self.silent_since is not None:
+            return  # there is nobody to tell; the head ends what a lost driver has left
         for block in self.at_work:
             if block.attempt:
                 attempts.stop(block.attempt)
@@ -197,12 +203,14 @@ class _Sweep:
 
     def _head_answers(self) -> bool:
         """Whether the head can be asked; HeadLostError once it has been silent for too long."""
-        now = self.clock()
-        if head_answers():
-            self.heard = now
-        elif now - self.heard > _HEAD_LIMIT_S:
+        answers, now = head_answers(), self.clock()
+        if answers:
+            self.heard, self.silent_since = now, None
+        elif self.silent_since is None:
+            self.silent_since = now
+        elif now - self.silent_since > _HEAD_LIMIT_S:
             raise _head_lost()
-        return self.heard == now
+        return answers
 
     # ------------------------------------------------------------------------------ seats
 
@@ -219,7 +227,7 @@ class _Sweep:
         for block in self._startable(self.queues, present):
             offer = present.get(block.gpu_type) or placement.to_be_started(block.gpu_type)
             occupied = self._uses() if self.alone_on_host else []
-            nodes = {node for use in occupied if use.placed for node in use.nodes}
+            nodes = offer.finer.union(*(use.nodes for use in occupied if use.placed))
             self.queues[block.gpu_type].remove(block)
             self.at_work.append(_AtWork(deque(block.tasks), seats.ask(offer, nodes, self.clock())))
 
@@ -240,7 +248,12 @@ class _Sweep:
                 yield from self._wait_on(block)
 
     def _wait_on(self, block: _AtWork) -> Iterator[Event]:
-        gpu_type = block.seat.offer.gpu_type
+        offer = block.seat.offer
+        gpu_type = offer.gpu_type
+        if any(
+            u.placed and (u.gpu_type == gpu_type or u.nodes & offer.nodes) for u in self._uses()
+        ):
+            self.freed[gpu_type] = self.clock()  # what it waits for may be our own cell's
         # Counted from when our own cells last freed a device.
         waited_s = self.clock() - max(block.seat.since, self.freed.get(gpu_type, 0.0))
         if waited_s <= min(_SAY_AFTER_S, self.placement_timeout_s):
@@ -313,8 +326,12 @@ class _Sweep:
 
         nodes = ray.nodes()
         self.hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        for seat in [seat for seat in self.lost if seat.node not in alive]:
+            self.lost.remove(seat)  # Ray would look for another GPU for it
+            seats.release(seat)
         present = placement.offers(nodes)
-        lost = Counter(s.offer.gpu_type for s in self.lost if self._is_alive(s, present))
+        lost = Counter(seat.offer.gpu_type for seat in self.lost)
         kept = {name: replace(o, devices=o.devices - lost[name]) for name, o in present.items()}
         return {name: offer for name, offer in kept.items() if offer.devices > 0}
 
@@ -345,18 +362,18 @@ class _Sweep:
         self._let_go(block.seat.offer.gpu_type)
         request = self._request(block.tasks[0], block.seat)
         block.attempt = attempts.start(request, block.seat, self.clock())
-        block.attempt.neighbours = self._neighbours(block)
-        for other in self.at_work:
-            if other.attempt and other is not block and self._host(other) == self._host(block):
-                other.attempt.neighbours.add(_name(block.attempt))
+        beside = self._beside(block)
+        block.attempt.neighbours = set(map(_name, beside))
+        for other in beside:
+            other.neighbours.add(_name(block.attempt))
 
-    def _neighbours(self, block: _AtWork) -> set[str]:
+    def _beside(self, block: _AtWork) -> list[Attempt]:
         """What of the sweep runs on the same host now."""
-        return {
-            _name(other.attempt)
+        return [
+            other.attempt
             for other in self.at_work
             if other.attempt and other is not block and self._host(other) == self._host(block)
-        }
+        ]
 
     def _listen(self) -> Iterator[Event]:
         """Take what the processes say, and end what takes too long."""
@@ -367,11 +384,12 @@ class _Sweep:
             time.sleep(_SOON_S if soon else _POLL_S)
             return
         ready = attempts.ready([a for _, a in at_work], _SOON_S if soon else _POLL_S)
+        now = self.clock()  # whoever takes a row may take long to keep it
         for block, attempt in at_work:
             if attempt in ready:
-                found = attempts.next_event(attempt, self.clock())
+                found = attempts.next_event(attempt, now)
             else:
-                found = attempts.overdue(attempt, self.clock())
+                found = attempts.overdue(attempt, now)
             if isinstance(found, Stage):
                 yield found
             elif isinstance(found, Measurement) and found.workload not in attempt.left:
@@ -388,7 +406,7 @@ class _Sweep:
             if attempt.ended and block.attempt is attempt:
                 self._go_on(block, attempt)
 
-    def _end(self, block: _AtWork, attempt: Attempt, end: End) -> Iterator[Measurement]:
+    def _end(self, block: _AtWork, attempt: Attempt, end: End) -> Iterator[Event]:
         """What an end before its time costs: an attempt, the row in work, or the perplexity."""
         attempt.ended = True
         if not attempt.left:  # the evidence was in work: its rows are there already
@@ -404,9 +422,7 @@ class _Sweep:
         else:
             yield from self._settle(block, attempts.row(attempt, end), end.of_the_cluster)
 
-    def _settle(
-        self, block: _AtWork, row: Measurement, of_the_cluster: bool
-    ) -> Iterator[Measurement]:
+    def _settle(self, block: _AtWork, row: Measurement, of_the_cluster: bool) -> Iterator[Event]:
         """Give a row away, or keep it as an earlier attempt of the one that is to come."""
         attempt = block.attempt
         assert attempt is not None
@@ -422,10 +438,12 @@ class _Sweep:
         row = replace(row, placement=where)
         if again:
             self.earlier[row.key] = [*before, row]
+            why = f"{row.outcome}: {row.reason}"
+            yield Stage(row.cell, row.workload, row.replicate, TRIED_AGAIN, why)
         else:
             attempt.left.remove(row.workload)
             attempt.placed[row.workload] = where
-            attempt.neighbours = self._neighbours(block)
+            attempt.neighbours = set(map(_name, self._beside(block)))
             self.known.learn(row)
             yield row
         if of_the_cluster:
@@ -487,8 +505,9 @@ class _Sweep:
 
 def _rest(block: _AtWork, attempt: Attempt) -> tuple[Task, ...]:
     """The tasks that a block still has after a process."""
-    task = replace(block.tasks[0], workloads=tuple(attempt.left))
-    return (task,)[: len(attempt.left)] + tuple(block.tasks)[1:]
+    first, *others = block.tasks
+    left = [replace(first, workloads=tuple(attempt.left))] if attempt.left else []
+    return (*left, *others)
 
 
 def _name(attempt: Attempt) -> str:

@@ -27,6 +27,6 @@ def inventories() -> list[Inventory | str]:
         try:
             found.append(ray.get(reference, timeout=0))
         except ray.exceptions.RayError as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            found.append(f"{name}: no answer: {first}")
+            last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            found.append(f"{name}: no answer: {last}")
     return found

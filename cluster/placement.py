@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.records import CPU
@@ -24,6 +24,7 @@ class Offer:
     label_selector: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
     nodes: frozenset[str] = frozenset()  # Ray's ids of the nodes that have such devices
+    finer: frozenset[str] = frozenset()  # nodes with this label that are a type of their own
 
 
 def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
@@ -49,6 +50,9 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
             resources={} if by_label else {f"{_TYPE_RESOURCE}{gpu_type}": 0.001},
             nodes=(known.nodes if known else frozenset()) | {node["NodeID"]},
         )
+    for name, offer in found.items():
+        of_finer = (o.nodes for other, o in found.items() if other.startswith(f"{name}-"))
+        found[name] = replace(offer, finer=frozenset().union(*of_finer))
     hosts = [node for node in alive if node["Resources"].get("CPU", 0) >= 1]
     if hosts:
         host = max(hosts, key=lambda n: (not n["Resources"].get("GPU"), n["Resources"]["CPU"]))

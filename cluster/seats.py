@@ -71,11 +71,15 @@ def release(seat: Seat) -> None:
 
 def autoscaler() -> Autoscaler:
     """Ask the head what its autoscaler does and cannot do."""
+    import ray
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
     from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
     # ray.autoscaler.v2.sdk leaves out what is infeasible.
-    content = internal_kv_get_gcs_client().get_cluster_status(timeout_s=_GCS_TIMEOUT_S)
+    try:
+        content = internal_kv_get_gcs_client().get_cluster_status(timeout_s=_GCS_TIMEOUT_S)
+    except ray.exceptions.RpcError:  # a head that is slow; it is asked again
+        return Autoscaler(present=True)
     state = GetClusterStatusReply.FromString(content).autoscaling_state
     return Autoscaler(
         # details: "ID:STRATEGY|STATE"

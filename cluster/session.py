@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import inventory
 from bench.records import TensorgapError
+from cluster.placement import TYPE_LABEL
 
 LOCAL = "local"
 # Ray's agent on each node polls NVML every 5 s and so disturbs what is measured; once an hour is
@@ -55,10 +57,11 @@ def session(address: str | None = None) -> Iterator[None]:
     Raises:
         TensorgapError: there is no cluster at the address, or Ray does not start.
     """
-    if address is not None and address.startswith("ray://"):
+    if address is not None and "://" in address:
         raise TensorgapError(
-            f"--address {address}: the Ray client cannot stream rows; run on a node of the cluster"
-            " with --address auto, or through ray job submit"
+            f"address {address}: neither the Ray client (ray://) nor the dashboard (http://) can"
+            " stream rows; run on a node of the cluster with --address auto, or through ray job"
+            " submit (unset RAY_ADDRESS, if the address comes from there)"
         )
     local = address in (None, LOCAL)
     # Ray prints its own news of dead workers on standard output, which is ours alone; the row of
@@ -76,12 +79,13 @@ def session(address: str | None = None) -> Iterator[None]:
         }
         if local:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            options |= {"labels": _local_labels()}
         try:
             if not local:
                 _reach(str(address))
             with _driver_explained():
                 ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             text = str(error).strip() or type(error).__name__
             first = text.splitlines()[0]
             if "ersion mismatch" in first:  # the versions stand in the lines below
@@ -96,6 +100,17 @@ def session(address: str | None = None) -> Iterator[None]:
         finally:
             if head_answers():
                 ray.shutdown()  # which would wait for the head
+
+
+def _local_labels() -> dict[str, str]:
+    """The type of this machine's GPUs: Ray itself would name all that there are after the first."""
+    types = inventory.visible_gpu_types()
+    if len(types) > 1:
+        raise TensorgapError(
+            f"this machine has GPUs of several types ({', '.join(types)}), and Ray takes all GPUs"
+            " of a machine for alike; choose those of one type, such as CUDA_VISIBLE_DEVICES=0"
+        )
+    return dict.fromkeys([TYPE_LABEL], types[0]) if types else {}
 
 
 @contextlib.contextmanager
@@ -136,6 +151,8 @@ def _local_settings() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS,
         "RAY_worker_niceness": _NICENESS,
+        # Ray counts GPUs in NVML's order, which is not CUDA's own.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Ray starts a spare worker for each core, which would compute beside the first measurement.
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",

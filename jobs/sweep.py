@@ -23,7 +23,6 @@ from jobs.cli import INTERRUPTED
 
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
-_FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED)
 _PATIENCE_S = 120.0  # for an output that fails, at the end of a sweep
 _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them now\n"
 
@@ -165,7 +164,10 @@ def _measure(
     from cluster import driver
     from cluster.session import HeadLostError
 
-    done = _done(folder, retry_failed)
+    rows = _rows(folder)
+    done = [row for row in rows if not _is_due(row, retry_failed)]
+    # What an attempt found says more than that there is no place for another.
+    told = {row.key for row in rows if row.outcome != Outcome.UNPLACED}
     if done and not quiet:
         progress.say(f"{len(done)} rows are measured already")
     types = folder.source.gpu_types
@@ -186,7 +188,9 @@ def _measure(
             progress.display(asked, types, done, quiet) as show,
         ):
             for event in events:
-                if isinstance(event, Measurement):
+                if isinstance(event, Measurement) and not (
+                    event.outcome == Outcome.UNPLACED and event.key in told
+                ):
                     before = folder.trouble
                     folder.write(event)
                     if folder.trouble and not before:
@@ -197,7 +201,7 @@ def _measure(
         return False
     except HeadLostError:
         raise
-    except TensorgapError:
+    except Exception:
         progress.say(_how_to_go_on(folder))
         raise
     return not interrupts.asked()
@@ -232,13 +236,17 @@ def _asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
     return set(itertools.product(cells, asked.workloads, replicates))
 
 
-def _done(folder: results.Results, retry_failed: bool) -> list[Measurement]:
-    """The rows that need no second measurement."""
-    again = (*_TRY_AGAIN, *_FAILURES) if retry_failed else _TRY_AGAIN
+def _rows(folder: results.Results) -> list[Measurement]:
+    """The rows that there are already."""
     folder.restore()
     rows, torn = folder.read()
     torn_parts.report(torn, "it is measured again")
-    return [row for row in rows if row.outcome not in again]
+    return rows
+
+
+def _is_due(row: Measurement, retry_failed: bool) -> bool:
+    """Whether a row is to be measured again."""
+    return row.outcome != Outcome.OK and (retry_failed or row.outcome in _TRY_AGAIN)
 
 
 def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:

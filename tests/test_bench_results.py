@@ -527,7 +527,7 @@ def test_a_file_is_no_results_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"run": "x"}', '{"runs": 1}'])
 def test_a_damaged_source_is_one_message(folder: Results, content: str) -> None:
     (Path(folder.location) / "source.json").write_text(content)
-    with pytest.raises(TensorgapError, match=r"source\.json is damaged; start a new sweep"):
+    with pytest.raises(TensorgapError, match=r"source\.json is damaged, or another version"):
         Results.open(folder.location)
 
 

@@ -48,6 +48,8 @@ def test_a_finer_type_than_ray_can_tell_is_a_resource() -> None:
     offers = placement.offers(nodes)
     assert offers["A100"].nodes == {"a"}
     assert offers["A100-80G"].nodes == {"b"}
+    assert offers["A100"].finer == {"b"}  # which has its label, and is kept out
+    assert offers["A100-80G"].finer == frozenset()
     assert offers["A100-80G"].resources == {"accelerator_type:A100-80G": 0.001}
 
 

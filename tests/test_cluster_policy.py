@@ -1,0 +1,167 @@
+"""How long the driver waits, and for what: its loop on a virtual clock, over stand-ins for Ray."""
+
+from __future__ import annotations
+
+import types
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+from examples import measurement
+from test_cluster_driver import TINY, a_matrix
+from test_cluster_placement import node
+
+from bench.measure import Request
+from bench.records import CPU, TRIED_AGAIN, Matrix, Measurement, Outcome, PlacementPlan, Stage
+from cluster import driver
+from cluster.attempts import Attempt
+from cluster.placement import Offer
+from cluster.seats import Autoscaler, Seat
+from cluster.session import HeadLostError
+
+
+class Cluster:
+    """What Ray would do: nodes with GPUs, some held by others, and rows that take a while."""
+
+    def __init__(self, *nodes: dict[str, Any], row_s: float, others: int = 0) -> None:
+        self.nodes = [n | {"NodeManagerHostname": n["NodeID"]} for n in nodes]
+        self.row_s, self.others = row_s, others
+        self.now = 0.0
+        self.head_answers = True
+        self.seats: list[Seat] = []
+        self.due: dict[int, float] = {}  # when the next event of an attempt is there
+        self.fate: dict[str, Outcome] = {}  # of rows measured on a node
+
+    def ask(self, offer: Offer, occupied: Sequence[str], now: float) -> Seat:
+        seat = Seat(offer, types.SimpleNamespace(id=types.SimpleNamespace(hex=str)), now)
+        self.seats.append(seat)
+        return seat
+
+    def look(self, seat: Seat) -> None:
+        """A seat needs a GPU that nobody holds, or all CPUs of a node that has no other seat."""
+        if seat.node is None:
+            held = Counter(s.node for s in self.seats)
+            gpus = {n["NodeID"]: n["Resources"].get("GPU", 0) - self.others for n in self.nodes}
+            for name in sorted(seat.offer.nodes):
+                if held[name] < (gpus[name] if seat.offer.num_gpus else 1):
+                    seat.node = name
+                    return
+
+    def release(self, seat: Seat) -> None:
+        self.seats = [s for s in self.seats if s is not seat]
+
+    def start(self, request: Request, seat: Seat, now: float) -> Attempt:
+        attempt = Attempt(request, seat, object(), now, list(request.workloads), "latency")
+        self.due[id(attempt)] = now + self.row_s + len(self.due)  # no two at once
+        return attempt
+
+    def ready(self, attempts: Sequence[Attempt], timeout_s: float) -> list[Attempt]:
+        found = [a for a in attempts if self.due[id(a)] <= self.now]
+        if not found:
+            self.now += timeout_s
+        return found
+
+    def next_event(self, attempt: Attempt, now: float) -> Measurement | None:
+        attempt.since = now
+        self.due[id(attempt)] = now + self.row_s
+        if not attempt.left:
+            attempt.ended = True
+            return None
+        asked = attempt.request
+        outcome = self.fate.get(attempt.actor.node, Outcome.OK)
+        attempt.ended = outcome == Outcome.LOST
+        return measurement(
+            cell=asked.cell, workload=attempt.left[0], replicate=asked.replicate, outcome=outcome
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that runs a matrix on such a cluster and gives its events as they come."""
+
+    def run(cluster: Cluster, matrix: Matrix, **options: Any) -> Iterator[Stage | Measurement]:
+        for name in ("ask", "look", "release"):
+            monkeypatch.setattr(driver.seats, name, getattr(cluster, name))
+        monkeypatch.setattr(driver.seats, "autoscaler", Autoscaler)
+        for name in ("start", "ready", "next_event"):
+            monkeypatch.setattr(driver.attempts, name, getattr(cluster, name))
+        monkeypatch.setattr(driver.attempts, "stop", lambda attempt: None)
+        monkeypatch.setattr(driver, "head_answers", lambda: cluster.head_answers)
+        monkeypatch.setattr(driver.time, "sleep", cluster.sleep)
+        monkeypatch.setattr(ray, "nodes", lambda: cluster.nodes)
+        return driver.sweep("run", matrix, (), clock=lambda: cluster.now, **options)
+
+    return run
+
+
+def rows(events: Iterator[Stage | Measurement]) -> list[Measurement]:
+    return [event for event in events if isinstance(event, Measurement)]
+
+
+def test_a_type_that_this_sweep_itself_holds_is_not_given_up(sweep: Any) -> None:
+    # Of two T4, others hold one; a row takes longer than the time-out.
+    cluster = Cluster(node("a", gpus=2, label="T4"), row_s=900, others=1)
+    matrix = replace(a_matrix(TINY, replicates=3, timeout_s=1000), gpu_types=("T4",))
+    found = rows(sweep(cluster, matrix, placement_timeout_s=600))
+    assert [m.outcome for m in found] == [Outcome.OK] * 3
+
+
+def test_the_cpu_waits_for_the_gpu_cells_of_its_host(sweep: Any) -> None:
+    cluster = Cluster(node("a", gpus=1, label="T4"), row_s=900)
+    matrix = replace(a_matrix(TINY, timeout_s=1000), gpu_types=("T4", CPU))
+    found = rows(sweep(cluster, matrix, placement_timeout_s=600))
+    assert {m.cell.gpu_type: m.outcome for m in found} == {"T4": Outcome.OK, CPU: Outcome.OK}
+
+
+def test_a_type_that_others_hold_is_given_up(sweep: Any) -> None:
+    cluster = Cluster(node("a", gpus=1, label="T4"), row_s=1, others=1)
+    matrix = replace(a_matrix(TINY, replicates=3), gpu_types=("T4",))
+    found = rows(sweep(cluster, matrix, placement_timeout_s=600))
+    assert [m.outcome for m in found] == [Outcome.UNPLACED] * 3
+    assert 600 < cluster.now < 610
+
+
+def test_a_row_that_is_written_slowly_times_out_no_other(sweep: Any) -> None:
+    cluster = Cluster(node("a", gpus=1, label="T4"), node("b", gpus=1, label="L4"), row_s=5)
+    matrix = replace(a_matrix(TINY, timeout_s=60), gpu_types=("T4", "L4"))
+    found = []
+    for event in sweep(cluster, matrix):
+        found.append(event.outcome)
+        cluster.now += 1000
+    assert found == [Outcome.OK] * 2
+
+
+def test_a_head_is_lost_by_its_own_silence_only(sweep: Any) -> None:
+    cluster = Cluster(node("a", gpus=1, label="T4"), row_s=5)
+    matrix = replace(a_matrix(TINY, replicates=3), gpu_types=("T4",))
+    events = sweep(cluster, matrix)
+    next(events)
+    cluster.now += 1000  # as where a row is written slowly
+    cluster.head_answers, began_s = False, cluster.now
+    with pytest.raises(HeadLostError, match="has not answered for 20 s"):
+        next(events)
+    assert 20 < cluster.now - began_s < 25
+
+
+def test_a_lost_gpu_is_given_back_once_its_node_is_gone(sweep: Any) -> None:
+    # Ray moves what is held on a node that is gone to another GPU of the type.
+    cluster = Cluster(node("a", gpus=1, label="T4"), node("b", gpus=1, label="T4"), row_s=5)
+    cluster.fate["a"] = Outcome.LOST
+    matrix = replace(a_matrix(TINY, replicates=2), gpu_types=("T4",))
+    matrix = replace(matrix, placement=PlacementPlan(retries=1))
+    told = []
+    for event in sweep(cluster, matrix):
+        told.append(event)
+        if isinstance(event, Stage) and event.name == TRIED_AGAIN:
+            (lost,) = [seat for seat in cluster.seats if seat.node == "a"]
+            cluster.nodes = [n | {"Alive": n["NodeID"] != "a"} for n in cluster.nodes]
+            cluster.fate = {}
+    assert [m.outcome for m in rows(iter(told))] == [Outcome.OK] * 2
+    assert lost not in cluster.seats
+    assert any(isinstance(e, Stage) and "LOST" in e.host for e in told)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -496,6 +498,17 @@ def test_a_lock_that_cannot_be_made_is_one_message(folder: Results) -> None:
     (Path(folder.location) / ".lock").mkdir()
     with pytest.raises(TensorgapError, match=folder.location), folder.locked():
         pass
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(
+    folder: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with folder.locked():
+        folder.write(row())
 
 
 def test_what_goes_wrong_under_the_lock_is_not_blamed_on_it(folder: Results) -> None:

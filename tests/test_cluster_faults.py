@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import pytest
 import raylets
 from test_cluster_driver import SHORT, TINY, a_matrix
 
-from bench.records import CPU, Measurement, Outcome, Placement
+from bench.records import CPU, Cell, Measurement, Outcome, Placement
 from cluster import driver
 from cluster.session import session
 
@@ -23,6 +24,7 @@ LOST = "fault = nvmlDevice*:0:15:0"  # the first GPU of the node, in each proces
 # Nobody can measure the energy of a virtual GPU: the rows come sooner.
 VIRTUAL = "virtualization = 2\nenergy = 0"
 TYPES = ("T4", "P100", "V100", "L4", "A10G", "H100")
+EXCLUDED = (Cell("L4", "bf16"), Cell("A10G", "bf16"), Cell("H100", "bf16"))  # one row says it all
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def story(cluster: raylets.Raylets) -> Story:
         return settle(self, block, row, of_the_cluster)
 
     matrix = a_matrix(TINY, precisions=("fp32", "bf16"))
-    matrix = replace(matrix, sampling=QUICK, gpu_types=TYPES)
+    matrix = replace(matrix, sampling=QUICK, gpu_types=TYPES, exclude=EXCLUDED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver._Sweep, "_settle", watched)
         for event in driver.sweep("test/run", matrix, (), simulated=True):
@@ -114,8 +116,9 @@ def story(cluster: raylets.Raylets) -> Story:
 
 
 def test_no_row_is_lost_and_none_doubled(story: Story) -> None:
-    assert sorted((m.cell.gpu_type, m.cell.precision) for m in story.rows) == sorted(
-        (kind, precision) for kind in TYPES for precision in ("fp32", "bf16")
+    every = {Cell(kind, precision) for kind in TYPES for precision in ("fp32", "bf16")}
+    assert collections.Counter(m.cell for m in story.rows) == dict.fromkeys(
+        every.difference(EXCLUDED), 1
     )
 
 
@@ -151,27 +154,24 @@ def test_without_another_gpu_the_lost_one_is_the_reason(story: Story) -> None:
 
 
 def test_a_killed_raylet_costs_an_attempt(story: Story) -> None:
-    rows = story.of("L4")
-    assert [m.outcome for m in rows] == [Outcome.OK, Outcome.OK]
-    first, second = rows
-    assert where(first).attempt == 2
-    assert "LOST: the node went away in stage latency" in where(first).earlier[0]
-    assert where(first).node == where(second).node
+    (row,) = story.of("L4")
+    assert (row.outcome, where(row).attempt) == (Outcome.OK, 2)
+    assert "LOST: the node went away in stage latency" in where(row).earlier[0]
     story.record("raylet killed", "L4")
 
 
 def test_a_process_that_is_killed_for_memory_is_out_of_memory(story: Story) -> None:
-    for row in story.of("A10G"):
-        assert row.outcome == Outcome.OUT_OF_MEMORY
-        assert "Ray ended the process for memory" in str(row.reason)
-        assert (where(row).attempt, len(where(row).earlier)) == (2, 1)
+    (row,) = story.of("A10G")
+    assert row.outcome == Outcome.OUT_OF_MEMORY
+    assert "Ray ended the process for memory" in str(row.reason)
+    assert (where(row).attempt, len(where(row).earlier)) == (2, 1)
     story.record("killed for memory", "A10G")
 
 
 def test_an_absent_type_is_unplaced(story: Story) -> None:
-    for row in story.of("H100"):
-        assert row.outcome == Outcome.UNPLACED
-        assert "the cluster has no H100" in str(row.reason)
+    (row,) = story.of("H100")
+    assert row.outcome == Outcome.UNPLACED
+    assert "the cluster has no H100" in str(row.reason)
 
 
 def test_rows_say_what_shared_their_host(story: Story) -> None:

@@ -92,6 +92,31 @@ def test_a_version_that_differs_is_one_message(tmp_path: Path) -> None:
     assert "2.59.0" in last
 
 
+SEEN = (
+    "from bench.records import TensorgapError\n"
+    "from cluster import driver\n"
+    "import sys\n"
+    "try:\n"
+    "    with session():\n"
+    "        print({k: o.devices for k, o in driver.offers().items()}, file=sys.stderr)\n"
+    "except TensorgapError as error:\n"
+    "    print(error, file=sys.stderr)\n"
+)
+
+
+def test_of_a_machine_with_gpus_of_two_types_one_is_chosen(
+    fakenvml_library: Path, tmp_path: Path
+) -> None:
+    # Ray itself takes all GPUs of a node for what the first one is.
+    two = fakenvml.environment(fakenvml_library, "gpu = t4", "gpu = l4")
+    done = run(SEEN, tmp_path, **two)
+    assert "GPUs of several types (L4, T4)" in done.stderr
+    assert "CUDA_VISIBLE_DEVICES=0" in done.stderr
+    done = run(SEEN, tmp_path, CUDA_VISIBLE_DEVICES="1", **two)
+    assert "'L4': 1" in done.stderr
+    assert "T4" not in done.stderr
+
+
 def test_a_lost_gpu_under_a_local_cluster_is_one_message(
     fakenvml_library: Path, tmp_path: Path
 ) -> None:

@@ -131,7 +131,8 @@ def machine(tmp_path: Path) -> Path:
     note = (
         f'{{ echo "$@"; for last; do :; done; [ -p "$last" ] && cat "$last"; }} >> {tmp_path}/asked'
     )
-    program(tmp_path, "python", f'[ "$1" = -c ] && exec {sys.executable} "$@"\n{note}\ntrue')
+    # -S: its packages are those of PYTHONPATH alone.
+    program(tmp_path, "python", f'[ "$1" = -c ] && exec {sys.executable} -S "$@"\n{note}\ntrue')
     return tmp_path
 
 
@@ -145,8 +146,10 @@ def program(home: Path, name: str, text: str) -> None:
 def set_up(home: Path) -> list[str]:
     """Run setup.sh; returns the lines of what was to be installed."""
     setup = home / "tensorgap/cluster/configs/setup.sh"
-    subprocess.run(["bash", setup], env={**os.environ, "HOME": str(home)}, check=True)
-    return (home / "asked").read_text().splitlines()
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(home / "site")}
+    subprocess.run(["bash", setup], env=environment, check=True)
+    asked = (home / "asked").read_text().splitlines()
+    return [line for line in asked if line != "-m pip --version"]
 
 
 @pytest.mark.parametrize("gpu_type", gpus.COMPUTE_CAPABILITY)
@@ -164,6 +167,52 @@ def test_a_node_without_a_gpu_installs_what_setup_cfg_asks_for_and_no_cuda(machi
     torch, *others = set_up(machine)
     assert torch.endswith("torch --index-url https://download.pytorch.org/whl/cpu")
     assert {"ray>=2.60", "ray[default]>=2.60", "pyarrow>=17"} <= set(others)
+
+
+def test_torch_comes_without_what_it_needs_which_comes_from_pypi(machine: Path) -> None:
+    torch, others, *_ = set_up(machine)
+    assert "--no-deps" in torch
+    assert "--no-deps" not in others and "--index-url" not in others
+
+
+@pytest.mark.parametrize(
+    ("found", "capability", "replaced"),
+    [
+        ("2.13.0+cpu", "7.5", True),
+        ("2.13.0+cu130", "6.0", True),
+        ("2.13.0", "7.5", True),
+        ("2.13.0+cu130", "7.5", False),
+        ("2.13.0+cpu", "", False),
+    ],
+)
+def test_a_torch_for_another_gpu_is_replaced(
+    found: str, capability: str, replaced: bool, machine: Path
+) -> None:
+    metadata = machine / "site" / f"torch-{found}.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {found}\n")
+    program(machine, "nvidia-smi", f"echo {capability}")
+    assert ("-m pip uninstall --quiet --yes torch" in set_up(machine)) == replaced
+
+
+def test_a_driver_that_fails_is_no_gpu(machine: Path) -> None:
+    program(machine, "nvidia-smi", "echo NVIDIA-SMI has failed because it could not; exit 9")
+    torch, *_ = set_up(machine)
+    assert torch.endswith("/whl/cpu")
+
+
+def test_a_half_made_environment_is_made_again(machine: Path) -> None:
+    whole = machine / ".tensorgap" / "bin" / "python"
+    whole.rename(machine / "whole")
+    program(machine, "python", 'echo "No module named pip" >&2; exit 1')
+    program(
+        machine,
+        "python3",
+        f'[ "$1" = -c ] && exec {sys.executable} "$@"\n'
+        f'[ "$*" = "-m venv {machine}/.tensorgap" ] && mv {machine}/whole {whole}',
+    )
+    torch, *_ = set_up(machine)
+    assert torch.endswith("/whl/cpu")
 
 
 def test_a_second_setup_changes_nothing(machine: Path) -> None:

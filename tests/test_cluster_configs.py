@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from bench import gpus
+from cluster import session
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "cluster" / "configs"
@@ -33,11 +34,6 @@ ENVIRONMENT = dict(
 def load(name: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     return config
-
-
-def kuberay() -> tuple[dict[str, Any], dict[str, Any]]:
-    job, policy = yaml.safe_load_all((CONFIGS / "kuberay.yaml").read_text())
-    return job, policy
 
 
 def torch_build(gpu_type: str) -> str:
@@ -87,7 +83,7 @@ def test_workers_of_a_cloud_are_at_zero_until_their_type_is_asked_for(
 
 
 def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
-    job, policy = kuberay()
+    job, policy = load("kuberay"), load("kuberay-network")
     spec = job["spec"]["rayClusterSpec"]
     assert (job["kind"], job["spec"]["shutdownAfterJobFinishes"]) == ("RayJob", True)
     assert (spec["authOptions"], spec["enableInTreeAutoscaling"]) == ({"mode": "token"}, True)
@@ -108,8 +104,7 @@ def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
 
 
 def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
-    job, _ = kuberay()
-    spec = job["spec"]["rayClusterSpec"]
+    spec = load("kuberay")["spec"]["rayClusterSpec"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         set_there = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -118,6 +113,34 @@ def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
             **ENVIRONMENT,
             "RAY_USAGE_STATS_ENABLED": "0",
         }
+
+
+def test_a_node_has_the_settings_that_a_sweep_gives_to_its_own_ray() -> None:
+    own = session._local_settings.__wrapped__()  # not through its cache, which a session shares
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        own.pop(name, None)
+    assert own.items() <= ENVIRONMENT.items()
+
+
+@pytest.mark.parametrize("place", ["gcp.yaml", "aws.yaml", "kuberay.yaml", "../../docs/cluster.md"])
+def test_a_sweep_waits_long_enough_for_a_node_of_a_cloud(place: str) -> None:
+    text = (CONFIGS / place).read_text().replace("\\\n#", "")
+    sweeps = re.findall(r"(?:ray submit .*(?:gcp|aws)|jobs sweep /matrix).*", text)
+    assert sweeps
+    for sweep in sweeps:
+        assert re.search(r" --placement-timeout 1800\b", sweep)
+
+
+@pytest.mark.parametrize("place", ["kuberay.yaml", "../../docs/cluster.md"])
+def test_a_second_sweep_on_kubernetes_meets_nothing_that_exists_already(place: str) -> None:
+    text = (CONFIGS / place).read_text().replace("\\\n#", "")
+    commands = re.findall(r"kubectl (?:create|apply) .*", text)
+    network, matrix, job = commands
+    assert network == "kubectl apply -f cluster/configs/kuberay-network.yaml"
+    assert "--dry-run=client -o yaml | kubectl apply -f -" in matrix
+    assert job == "kubectl create -f cluster/configs/kuberay.yaml"
+    # `create` makes only what gets a new name each time.
+    assert load("kuberay")["metadata"] == {"generateName": "tensorgap-"}
 
 
 @pytest.fixture
@@ -257,8 +280,7 @@ def test_the_images_of_kuberay_can_be_built() -> None:
         if line.startswith("COPY"):
             *sources, _ = line.split()[1:]
             assert all((ROOT / source).exists() for source in sources)
-    job, _ = kuberay()
-    spec = job["spec"]["rayClusterSpec"]
+    spec = load("kuberay")["spec"]["rayClusterSpec"]
     groups = (spec["headGroupSpec"], *spec["workerGroupSpecs"])
     builds = {g["template"]["spec"]["containers"][0]["image"].rpartition(":")[2] for g in groups}
     (built,) = [line for line in lines if "for build in" in line]

@@ -55,12 +55,16 @@ def command(
     has = ", ".join(f"{count} {name}" for name, count in sorted(place.devices.items()))
     click.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}\n")
     able = []
-    width = max((len(str(cell)) for cell in cells), default=0)
+    alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         verdict, can_run = _verdict(cell, place, address is None)
         if can_run:
             able.append(cell)
-        click.echo(f"  {cell!s:{width}}  {verdict}")
+        alike.setdefault((cell.gpu_type, verdict), []).append(cell.precision)
+    names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
+    width = max(map(len, names))
+    for name, (_, verdict) in zip(names, alike, strict=True):
+        click.echo(f"  {name:{width}}  {verdict}")
     click.echo("")
     for workload in asked.workloads:
         click.echo(f"  {workload}")

@@ -125,6 +125,19 @@ def test_json_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
     assert shown.returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [["report"], ["merge", "-o", "all.parquet"]], ids=str)
+def test_a_table_of_somebody_else_is_shown_where_it_is_read(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "Study.CSV"
+    place.write_text("precision,latency_ms\nfp32,10\n")
+    refused = run(
+        *arguments, str(place), cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
+    assert refused.returncode == 2
+    assert f"{place}: a CSV; `tensorgap explain {place}` reads tables of others" in refused.stderr
+
+
 def test_gpu_types_are_compared_as_a_table_or_as_json_only(tmp_path: Path) -> None:
     from bench import results
 

@@ -73,7 +73,8 @@ def command(
         click.echo(f"  {line}")
     if able:
         longest = progress.duration(_longest_s(asked, able, place))
-        click.echo(f"\nat most {longest}{_beside(asked)}")
+        beside = "loading, compiling and evidence" + _beside(asked)
+        click.echo(f"\nabout {longest} at the longest, beside {beside}")
     else:
         click.echo("\nnothing of it can be measured here")
     return 0 if len(able) == len(cells) else 1
@@ -144,7 +145,7 @@ def _blocks(matrix: Matrix, cells: Sequence[Cell], gpu_type: str) -> int:
 
 def _longest_s(matrix: Matrix, cells: Sequence[Cell], place: _Place) -> float:
     """Types run at the same time, and so do the blocks of a type on its GPUs."""
-    each_s = len(matrix.workloads) * progress.longest_s(matrix.sampling) + progress.START_S
+    each_s = progress.longest_process_s(matrix)
     longest_s = 0.0
     for gpu_type in {cell.gpu_type for cell in cells}:
         tasks = sum(cell.gpu_type == gpu_type for cell in cells) * matrix.sampling.replicates

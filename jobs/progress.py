@@ -20,18 +20,24 @@ from bench.records import (
     Workload,
 )
 
-START_S = 10.0  # a process, its imports and a model
+_START_S = 10.0  # a process, its imports and a model
 Show = Callable[[Stage | Measurement], None]
 
 
-def longest_s(sampling: Sampling) -> float:
-    """How long one row takes at most, without loading and perplexity, where energy can be read."""
+def longest_s(sampling: Sampling, workload: Workload) -> float:
+    """How long one row is sampled at most, where energy can be read."""
     return (
         sampling.warmup_max_s
-        + sampling.latency_max_s
+        # With new tokens the time to the first one is sampled, too.
+        + (1 + bool(workload.new_tokens)) * sampling.latency_max_s
         + sampling.throughput_s
         + energy.longest_s(sampling)
     )
+
+
+def longest_process_s(matrix: Matrix) -> float:
+    """How long one process takes: a guess for its start, and each row sampled to the end."""
+    return _START_S + sum(longest_s(matrix.sampling, workload) for workload in matrix.workloads)
 
 
 class Progress:
@@ -99,7 +105,7 @@ def display(
         )
         for cell in matrices.cells(matrix, present)
     }
-    progress = Progress(left, longest_s(matrix.sampling) + START_S / len(matrix.workloads))
+    progress = Progress(left, longest_process_s(matrix) / len(matrix.workloads))
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty():
@@ -182,5 +188,5 @@ def _row(row: Measurement) -> str:
 
 def say(text: str) -> None:
     """Print one line of progress, at once; a sweep goes on when nobody listens any longer."""
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(f"tensorgap: {text}", file=sys.stderr, flush=True)

@@ -80,10 +80,10 @@ def test_plan_says_what_runs_and_what_cannot_and_why(tmp_path: Path) -> None:
     (absent,) = [line for line in lines if "UNPLACED" in line]
     assert absent.startswith("A100 fp32, tf32  UNPLACED: no A100 here (only CPU")
     assert "4 cells x 2 rows" in shown.stdout
-    assert "at most" in shown.stdout
+    assert "at the longest, beside loading, compiling and evidence" in shown.stdout
     nowhere = run("plan", str(matrix), "--gpu-type", "A100")
     assert "nothing of it can be measured here" in nowhere.stdout
-    assert "at most" not in nowhere.stdout
+    assert "at the longest" not in nowhere.stdout
     assert run("plan", str(matrix), "--gpu-type", "CPU", "--precision", "fp32").returncode == 0
 
 

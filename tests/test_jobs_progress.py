@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
+
+import pytest
 
 from bench.meters import energy
 from bench.records import CPU, Cell, Measurement, Outcome, Sampling, Stage, Workload
@@ -86,7 +90,20 @@ def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:
         energy_s=16,
         latency_min_s=0,
     )
-    assert progress.longest_s(sampling) == 31
+    assert progress.longest_s(sampling, WORKLOAD) == 31
     # Idle before and after, and each window measured again.
     standard = dataclasses.replace(sampling, energy="standard")
-    assert progress.longest_s(standard) == 1 + 2 + 4 + 2 * 8 + energy.SETTLE_S + 2 * 16
+    longest_s = 1 + 2 + 4 + 2 * 8 + energy.SETTLE_S + 2 * 16
+    assert progress.longest_s(standard, WORKLOAD) == longest_s
+    # The latency of the first token is sampled by itself.
+    continued = dataclasses.replace(WORKLOAD, new_tokens=8)
+    assert progress.longest_s(standard, continued) == longest_s + 2
+
+
+def test_a_terminal_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    progress.say("a row")

@@ -30,7 +30,7 @@ class _Place:
 
 
 @click.command("plan")
-@click.argument("matrix", metavar="MATRIX", type=click.Path(path_type=Path))
+@options.matrix()
 @options.address
 @options.narrowing
 def command(
@@ -42,7 +42,10 @@ def command(
 ) -> int:
     """Show what a sweep of MATRIX would do, on this machine or on the cluster at --address.
 
+    MATRIX is a TOML file, or the name of one of ours: local, study, generations.
+
     \b
+    tensorgap plan local
     tensorgap plan jobs/matrices/study.toml
     tensorgap plan jobs/matrices/study.toml --address auto
 

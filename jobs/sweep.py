@@ -29,7 +29,7 @@ _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them no
 
 
 @click.command("sweep")
-@click.argument("matrix", required=False, metavar="MATRIX", type=click.Path(path_type=Path))
+@options.matrix(required=False)
 @click.option(
     "--output",
     metavar="PLACE",

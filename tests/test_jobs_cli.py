@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from bench import __version__
+from bench import matrix as matrices
+from jobs import plan, sweep
 
 COMMANDS = ("sweep", "plan", "report", "explain", "merge", "doctor")
 
@@ -85,6 +88,23 @@ def test_plan_says_what_runs_and_what_cannot_and_why(tmp_path: Path) -> None:
     assert "nothing of it can be measured here" in nowhere.stdout
     assert "at the longest" not in nowhere.stdout
     assert run("plan", str(matrix), "--gpu-type", "CPU", "--precision", "fp32").returncode == 0
+
+
+def test_a_shipped_matrix_is_found_by_its_bare_name(tmp_path: Path) -> None:
+    anywhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": os.getcwd()}}
+    assert run("plan", "study", **anywhere).stdout.startswith("study: 12 cells")
+    (tmp_path / "study").write_text('name = "mine"\n[[workloads]]\nmodel = "tiny"\n')
+    assert run("plan", "study", **anywhere).stdout.startswith("mine: ")
+    unknown = run("sweep", "stdy", **anywhere)
+    assert unknown.returncode == 2
+    assert "stdy: there is no such file" in unknown.stderr
+
+
+def test_a_sweep_and_a_plan_name_a_matrix_alike() -> None:
+    for command in (plan.command, sweep.command):
+        (matrix,) = [option for option in command.params if option.name == "matrix"]
+        found = matrix.process_value(click.Context(command), "generations")
+        assert matrices.load(found).name == "generations"
 
 
 def test_an_unforeseen_error_shows_its_traceback_only_with_debug(tmp_path: Path) -> None:

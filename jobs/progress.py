@@ -86,7 +86,11 @@ class Progress:
         for gpu_type in {cell.gpu_type for cell in self.asked}:
             done = sum(n for cell, n in self.done.items() if cell.gpu_type == gpu_type)
             asked = sum(n for cell, n in self.asked.items() if cell.gpu_type == gpu_type)
-            pace_s = elapsed_s / done if done else self._row_s
+            at_work = sum(
+                stage.cell.gpu_type == gpu_type and stage.name != WAITING
+                for stage in self.working.values()
+            )
+            pace_s = elapsed_s / done if done else self._row_s / max(1, at_work)
             longest = max(longest, (asked - done) * pace_s)
         return longest
 

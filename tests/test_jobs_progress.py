@@ -7,7 +7,7 @@ import io
 import pytest
 
 from bench.meters import energy
-from bench.records import CPU, Cell, Measurement, Outcome, Sampling, Stage, Workload
+from bench.records import CPU, WAITING, Cell, Measurement, Outcome, Sampling, Stage, Workload
 from jobs import progress
 from jobs.progress import Progress
 
@@ -31,6 +31,13 @@ def a_row(cell: Cell, replicate: int = 0) -> Measurement:
 
 def test_before_the_first_row_the_guess_counts() -> None:
     assert Progress({FP32: 3, BF16: 3}, row_s=10, clock=Clock()).left_s() == 60
+
+
+def test_the_guess_counts_the_gpus_that_are_at_work() -> None:
+    shown = Progress({T4: 6}, row_s=10, clock=Clock())
+    for replicate, name in enumerate(("loading", "latency", WAITING)):
+        shown.take(Stage(T4, WORKLOAD, replicate, name, "host"))
+    assert shown.left_s() == 30
 
 
 def test_after_a_row_its_pace_counts() -> None:

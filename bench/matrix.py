@@ -185,6 +185,8 @@ def narrow(
     models: Sequence[str] = (),
 ) -> Matrix:
     """Keep only what is named; an empty list keeps all. TensorgapError where nothing is left."""
+    if not (gpu_types or precisions or models):
+        return matrix
     reader = _Reader("command line")
     in_matrix = {
         "--gpu-type": [*matrix.gpu_types, *(c.gpu_type for c in matrix.include)],
@@ -215,8 +217,6 @@ def narrow(
             raise TensorgapError(
                 "command line: --gpu-type and --precision leave no cell to measure"
             )
-    if not (gpu_types or precisions or models):
-        return matrix
     narrowed = dataclasses.replace(
         matrix,
         gpu_types=kept_types,
@@ -379,19 +379,13 @@ class _Reader:
         positions = POSITIONS.get(workload.model)
         if positions is None:
             return
-        for key, most in (
-            ("prompt_tokens", positions),
-            ("new_tokens", positions - workload.prompt_tokens),
-        ):
-            beside = (
-                f" beside prompt_tokens = {workload.prompt_tokens}" if key == "new_tokens" else ""
-            )
-            if getattr(workload, key) > most:
-                raise self.error(
-                    f"{where}.{key}",
-                    getattr(workload, key),
-                    f"{workload.model} has {positions} positions; must be at most {most}{beside}",
-                )
+        prompt, new = workload.prompt_tokens, workload.new_tokens
+        allowed = f"{workload.model} has {positions} positions; must be at most"
+        if prompt > positions:
+            raise self.error(f"{where}.prompt_tokens", prompt, f"{allowed} {positions}")
+        if prompt + new > positions:
+            most = f"{positions - prompt} beside prompt_tokens = {prompt}"
+            raise self.error(f"{where}.new_tokens", new, f"{allowed} {most}")
 
     def record(self, kind: type[Record], table: Mapping[str, Any], where: str) -> Record:
         """A record from a table whose keys are its fields."""

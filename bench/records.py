@@ -50,7 +50,7 @@ class Outcome(enum.StrEnum):
 
     OK = "OK"
     UNSUPPORTED = "UNSUPPORTED"  # this device or this torch build cannot run it
-    UNPLACED = "UNPLACED"  # the cluster has no such GPU
+    UNPLACED = "UNPLACED"  # there is no such GPU here
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     TIMED_OUT = "TIMED_OUT"
     LOST = "LOST"  # the node or the GPU went away

@@ -130,7 +130,7 @@ def to_table(measurements: Iterable[Measurement], sources: Sequence[Source]) -> 
 def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[Source, ...]]:
     """The rows of a table and where they came from; `origin` names the file in messages.
 
-    Raises TensorgapError for a table that tensorgap did not write, or that a newer one wrote.
+    Raises TensorgapError for a table that tensorgap did not write, or that another version wrote.
     """
     sources = _sources(table, origin)
     wanted = schema()
@@ -232,9 +232,14 @@ def _sources(table: pa.Table, origin: str) -> tuple[Source, ...]:
         )
     version = metadata[_VERSION_KEY].decode(errors="replace")
     if version != str(SCHEMA_VERSION):
+        newer = version.isdecimal() and int(version) > SCHEMA_VERSION
+        remedy = (
+            "update tensorgap"
+            if newer
+            else "measure again, or read it with the tensorgap that wrote it"
+        )
         raise SchemaVersionError(
-            f"{origin}: schema version {version}; this tensorgap reads {SCHEMA_VERSION}:"
-            " use the tensorgap that wrote the file, or a newer one"
+            f"{origin}: schema version {version}; this tensorgap reads {SCHEMA_VERSION}: {remedy}"
         )
     try:
         return tuple(map(Source.from_json, json.loads(metadata[_SOURCES_KEY])))

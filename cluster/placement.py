@@ -73,9 +73,12 @@ def to_be_started(gpu_type: str) -> Offer:
 
 
 def why_unplaced(gpu_type: str, present: Iterable[str]) -> str:
-    """Why a cell of this type has no place in a cluster that has these types."""
+    """Why a cell of this type has no place on a machine or cluster that has these types."""
     have = ", ".join(sorted(present)) or "nothing"
-    return f"the cluster has no {gpu_type} (it has {have}); add a node or change gpu_types"
+    return (
+        f"no {gpu_type} here (only {have}): join a cluster that has one (--address), add a node,"
+        " or leave it out (--gpu-type)"
+    )
 
 
 def _gpu_type(node: Mapping[str, Any]) -> tuple[str | None, bool]:

@@ -68,6 +68,8 @@ def cli(debug: bool) -> None:
       tensorgap sweep jobs/matrices/local.toml
       tensorgap report  results/local/20261124T120000Z
       tensorgap explain results/local/20261124T120000Z
+
+    The matrices local, study and generations are installed too: `tensorgap sweep local`.
     """
 
 

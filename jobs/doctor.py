@@ -38,7 +38,9 @@ def command(address: str | None, probe: bool) -> None:
     tensorgap doctor --address auto
     """
     if probe and address:
-        raise click.UsageError("--probe looks at this machine only: leave out --address")
+        raise click.UsageError(
+            "--probe looks at this machine only: leave out --address (or unset RAY_ADDRESS)"
+        )
     click.echo(f"tensorgap {__version__}")
     for found in _inventories(address, probe):
         click.echo("")

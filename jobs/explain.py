@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from bench import gpus
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
@@ -19,6 +20,8 @@ from jobs.report.study import Entry
 
 _STDIN = "-"
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
+_OF_RESULTS = ("gpu_types", "expected", "form")
+_OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_rows")
 
 
 @click.command("explain")
@@ -103,19 +106,30 @@ def command(
     if observed is not None:
         if places:
             raise click.UsageError("--observed-perplexity stands instead of RESULTS")
+        _refuse(_OF_RESULTS, "--observed-perplexity")
+        if model is None:
+            _refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
         plan = QualityPlan(
             text or ("embedded" if model == "tiny" else "wikitext-2"),
             split=split,
             configuration=configuration,
             column=column,
         )
-        if model is None and (text is not None or first_rows is not None):
-            raise click.UsageError("--text and --rows need --model")
         _explain_perplexity(observed, model, plan, first_rows)
         return
     if not places:
         raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
+    _refuse(_OF_PERPLEXITY, "RESULTS")
     _explain_results(places, gpu_types, expected, form)
+
+
+def _refuse(names: Sequence[str], partner: str) -> None:
+    """Raise UsageError for an option that was typed and that nobody would read."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        typed = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if option.name in names and typed:
+            raise click.UsageError(f"{option.opts[0]} does not go with {partner}")
 
 
 def _explain_results(
@@ -194,14 +208,10 @@ def _explain_perplexity(
 def _read_rows(places: Sequence[str]) -> list[Measurement]:
     if not places:
         return []
-    from bench import results, table  # needs pyarrow, which a CSV does not
-    from jobs import torn_parts
+    from bench import table  # needs pyarrow, which a CSV does not
+    from jobs import reading
 
-    rows: list[Measurement] = []
-    for place in places:
-        found, _, torn = results.read(place)
-        torn_parts.report(torn, "its row is missing")
-        rows.extend(found)
+    rows, _ = reading.read(places)
     return table.merge(rows)
 
 

@@ -6,7 +6,7 @@ import click
 
 from bench import results, table
 from bench.records import TensorgapError
-from jobs import torn_parts
+from jobs import reading
 
 
 @click.command("merge")
@@ -32,15 +32,9 @@ def command(places: tuple[str, ...], output: str, force: bool) -> None:
         raise TensorgapError(f"--output {output}: must end in .parquet")
     if not force and results.exists(output):
         raise TensorgapError(f"--output {output}: exists; add --force to replace it")
-    rows = []
-    sources: dict[table.Source, None] = {}
-    for place in places:
-        found, origins, torn = results.read(place)
-        torn_parts.report(torn, "its row is missing")
-        rows.extend(found)
-        sources.update(dict.fromkeys(origins))
+    rows, sources = reading.read(places)
     merged = table.merge(rows)
-    results.write_merged(output, merged, list(sources))
+    results.write_merged(output, merged, sources)
     doubled = len(rows) - len(merged)
     once = f", {doubled} of them double and kept once" if doubled else ""
     sweeps = f"{len(sources)} sweep{'' if len(sources) == 1 else 's'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -10,6 +12,20 @@ import click
 from bench.records import PRECISIONS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _MatrixFile(click.Path):
+    """The path of a matrix; a bare name is one of ours, which an installation hides deep."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
+        return path if path.is_file() else ours.get(str(path), path)
+
+
+def matrix(required: bool = True) -> Callable[[Command], Command]:
+    """MATRIX: a file, or the bare name of one that is shipped."""
+    return click.argument("matrix", required=required, metavar="MATRIX", type=_MatrixFile())
 
 
 def address(command: Command) -> Command:

@@ -30,7 +30,7 @@ class _Place:
 
 
 @click.command("plan")
-@click.argument("matrix", metavar="MATRIX", type=click.Path(path_type=Path))
+@options.matrix()
 @options.address
 @options.narrowing
 def command(
@@ -42,7 +42,10 @@ def command(
 ) -> int:
     """Show what a sweep of MATRIX would do, on this machine or on the cluster at --address.
 
+    MATRIX is a TOML file, or the name of one of ours: local, study, generations.
+
     \b
+    tensorgap plan local
     tensorgap plan jobs/matrices/study.toml
     tensorgap plan jobs/matrices/study.toml --address auto
 
@@ -55,12 +58,16 @@ def command(
     has = ", ".join(f"{count} {name}" for name, count in sorted(place.devices.items()))
     click.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}\n")
     able = []
-    width = max((len(str(cell)) for cell in cells), default=0)
+    alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         verdict, can_run = _verdict(cell, place, address is None)
         if can_run:
             able.append(cell)
-        click.echo(f"  {cell!s:{width}}  {verdict}")
+        alike.setdefault((cell.gpu_type, verdict), []).append(cell.precision)
+    names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
+    width = max(map(len, names))
+    for name, (_, verdict) in zip(names, alike, strict=True):
+        click.echo(f"  {name:{width}}  {verdict}")
     click.echo("")
     for workload in asked.workloads:
         click.echo(f"  {workload}")
@@ -69,7 +76,8 @@ def command(
         click.echo(f"  {line}")
     if able:
         longest = progress.duration(_longest_s(asked, able, place))
-        click.echo(f"\nat most {longest}{_beside(asked)}")
+        beside = "loading, compiling and evidence" + _beside(asked)
+        click.echo(f"\nabout {longest} at the longest, beside {beside}")
     else:
         click.echo("\nnothing of it can be measured here")
     return 0 if len(able) == len(cells) else 1
@@ -140,7 +148,7 @@ def _blocks(matrix: Matrix, cells: Sequence[Cell], gpu_type: str) -> int:
 
 def _longest_s(matrix: Matrix, cells: Sequence[Cell], place: _Place) -> float:
     """Types run at the same time, and so do the blocks of a type on its GPUs."""
-    each_s = len(matrix.workloads) * progress.longest_s(matrix.sampling) + progress.START_S
+    each_s = progress.longest_process_s(matrix)
     longest_s = 0.0
     for gpu_type in {cell.gpu_type for cell in cells}:
         tasks = sum(cell.gpu_type == gpu_type for cell in cells) * matrix.sampling.replicates

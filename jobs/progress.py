@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from bench import matrix as matrices
 from bench.meters import energy
 from bench.records import (
+    TRIED_AGAIN,
     WAITING,
     Cell,
     Matrix,
@@ -20,18 +21,24 @@ from bench.records import (
     Workload,
 )
 
-START_S = 10.0  # a process, its imports and a model
+_START_S = 10.0  # a process, its imports and a model
 Show = Callable[[Stage | Measurement], None]
 
 
-def longest_s(sampling: Sampling) -> float:
-    """How long one row takes at most, without loading and perplexity, where energy can be read."""
+def longest_s(sampling: Sampling, workload: Workload) -> float:
+    """How long one row is sampled at most, where energy can be read."""
     return (
         sampling.warmup_max_s
-        + sampling.latency_max_s
+        # With new tokens the time to the first one is sampled, too.
+        + (1 + bool(workload.new_tokens)) * sampling.latency_max_s
         + sampling.throughput_s
         + energy.longest_s(sampling)
     )
+
+
+def longest_process_s(matrix: Matrix) -> float:
+    """How long one process takes: a guess for its start, and each row sampled to the end."""
+    return _START_S + sum(longest_s(matrix.sampling, workload) for workload in matrix.workloads)
 
 
 class Progress:
@@ -80,7 +87,11 @@ class Progress:
         for gpu_type in {cell.gpu_type for cell in self.asked}:
             done = sum(n for cell, n in self.done.items() if cell.gpu_type == gpu_type)
             asked = sum(n for cell, n in self.asked.items() if cell.gpu_type == gpu_type)
-            pace_s = elapsed_s / done if done else self._row_s
+            at_work = sum(
+                stage.cell.gpu_type == gpu_type and stage.name != WAITING
+                for stage in self.working.values()
+            )
+            pace_s = elapsed_s / done if done else self._row_s / max(1, at_work)
             longest = max(longest, (asked - done) * pace_s)
         return longest
 
@@ -99,7 +110,7 @@ def display(
         )
         for cell in matrices.cells(matrix, present)
     }
-    progress = Progress(left, longest_s(matrix.sampling) + START_S / len(matrix.workloads))
+    progress = Progress(left, longest_process_s(matrix) / len(matrix.workloads))
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty():
@@ -115,8 +126,8 @@ def _lines(progress: Progress) -> Show:
     def show(event: Stage | Measurement) -> None:
         new = progress.take(event)
         if isinstance(event, Stage):
-            if event.name == WAITING:
-                say(f"{event.cell}  {WAITING}: {event.host}")
+            if event.name in (WAITING, TRIED_AGAIN):
+                say(_unusual(event))
         elif new:
             say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
 
@@ -144,6 +155,8 @@ def _live(progress: Progress) -> Iterator[Show]:
         def show(event: Stage | Measurement) -> None:
             if progress.take(event) and isinstance(event, Measurement):
                 console.print(_row(event), markup=False)
+            elif isinstance(event, Stage) and event.name == TRIED_AGAIN:
+                console.print(_unusual(event), markup=False)
             for key, stage in progress.working.items():
                 cell, _ = key
                 note = f"{stage.name} on {stage.host}: {stage.workload}"
@@ -172,6 +185,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _unusual(stage: Stage) -> str:
+    return f"{stage.cell}  {stage.name}: {stage.host}"
+
+
 def _row(row: Measurement) -> str:
     text = f"{row.cell}  {row.workload}"
     if row.outcome != Outcome.OK:
@@ -182,5 +199,5 @@ def _row(row: Measurement) -> str:
 
 def say(text: str) -> None:
     """Print one line of progress, at once; a sweep goes on when nobody listens any longer."""
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(f"tensorgap: {text}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ import click
 from bench import device, inventory, results
 from bench import matrix as matrices
 from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
-from jobs import options, progress, terminal, torn_parts
+from jobs import options, progress, reading, terminal
 from jobs.cli import INTERRUPTED
 
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
@@ -28,7 +28,7 @@ _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them no
 
 
 @click.command("sweep")
-@click.argument("matrix", required=False, metavar="MATRIX", type=click.Path(path_type=Path))
+@options.matrix(required=False)
 @click.option(
     "--output",
     metavar="PLACE",
@@ -240,7 +240,7 @@ def _rows(folder: results.Results) -> list[Measurement]:
     """The rows that there are already."""
     folder.restore()
     rows, torn = folder.read()
-    torn_parts.report(torn, "it is measured again")
+    reading.tell_torn(torn, "it is measured again")
     return rows
 
 
@@ -252,7 +252,7 @@ def _is_due(row: Measurement, retry_failed: bool) -> bool:
 def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
     from jobs.report import comparison, render
 
-    torn_parts.report(torn, "its row is missing")
+    reading.tell_torn(torn, "its row is missing")
     if rows:
         lines = comparison.compare(rows)
         click.echo(render.table(lines, terminal.width(), sys.stdout.isatty()))

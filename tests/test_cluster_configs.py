@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from bench import gpus
+from cluster import session
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "cluster" / "configs"
@@ -33,11 +34,6 @@ ENVIRONMENT = dict(
 def load(name: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     return config
-
-
-def kuberay() -> tuple[dict[str, Any], dict[str, Any]]:
-    job, policy = yaml.safe_load_all((CONFIGS / "kuberay.yaml").read_text())
-    return job, policy
 
 
 def torch_build(gpu_type: str) -> str:
@@ -87,7 +83,7 @@ def test_workers_of_a_cloud_are_at_zero_until_their_type_is_asked_for(
 
 
 def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
-    job, policy = kuberay()
+    job, policy = load("kuberay"), load("kuberay-network")
     spec = job["spec"]["rayClusterSpec"]
     assert (job["kind"], job["spec"]["shutdownAfterJobFinishes"]) == ("RayJob", True)
     assert (spec["authOptions"], spec["enableInTreeAutoscaling"]) == ({"mode": "token"}, True)
@@ -108,8 +104,7 @@ def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
 
 
 def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
-    job, _ = kuberay()
-    spec = job["spec"]["rayClusterSpec"]
+    spec = load("kuberay")["spec"]["rayClusterSpec"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         set_there = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -118,6 +113,34 @@ def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
             **ENVIRONMENT,
             "RAY_USAGE_STATS_ENABLED": "0",
         }
+
+
+def test_a_node_has_the_settings_that_a_sweep_gives_to_its_own_ray() -> None:
+    own = session._local_settings.__wrapped__()  # not through its cache, which a session shares
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        own.pop(name, None)
+    assert own.items() <= ENVIRONMENT.items()
+
+
+@pytest.mark.parametrize("place", ["gcp.yaml", "aws.yaml", "kuberay.yaml", "../../docs/cluster.md"])
+def test_a_sweep_waits_long_enough_for_a_node_of_a_cloud(place: str) -> None:
+    text = (CONFIGS / place).read_text().replace("\\\n#", "")
+    sweeps = re.findall(r"(?:ray submit .*(?:gcp|aws)|jobs sweep /matrix).*", text)
+    assert sweeps
+    for sweep in sweeps:
+        assert re.search(r" --placement-timeout 1800\b", sweep)
+
+
+@pytest.mark.parametrize("place", ["kuberay.yaml", "../../docs/cluster.md"])
+def test_a_second_sweep_on_kubernetes_meets_nothing_that_exists_already(place: str) -> None:
+    text = (CONFIGS / place).read_text().replace("\\\n#", "")
+    commands = re.findall(r"kubectl (?:create|apply) .*", text)
+    network, matrix, job = commands
+    assert network == "kubectl apply -f cluster/configs/kuberay-network.yaml"
+    assert "--dry-run=client -o yaml | kubectl apply -f -" in matrix
+    assert job == "kubectl create -f cluster/configs/kuberay.yaml"
+    # `create` makes only what gets a new name each time.
+    assert load("kuberay")["metadata"] == {"generateName": "tensorgap-"}
 
 
 @pytest.fixture
@@ -131,7 +154,8 @@ def machine(tmp_path: Path) -> Path:
     note = (
         f'{{ echo "$@"; for last; do :; done; [ -p "$last" ] && cat "$last"; }} >> {tmp_path}/asked'
     )
-    program(tmp_path, "python", f'[ "$1" = -c ] && exec {sys.executable} "$@"\n{note}\ntrue')
+    # -S: its packages are those of PYTHONPATH alone.
+    program(tmp_path, "python", f'[ "$1" = -c ] && exec {sys.executable} -S "$@"\n{note}\ntrue')
     return tmp_path
 
 
@@ -145,8 +169,10 @@ def program(home: Path, name: str, text: str) -> None:
 def set_up(home: Path) -> list[str]:
     """Run setup.sh; returns the lines of what was to be installed."""
     setup = home / "tensorgap/cluster/configs/setup.sh"
-    subprocess.run(["bash", setup], env={**os.environ, "HOME": str(home)}, check=True)
-    return (home / "asked").read_text().splitlines()
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(home / "site")}
+    subprocess.run(["bash", setup], env=environment, check=True)
+    asked = (home / "asked").read_text().splitlines()
+    return [line for line in asked if line != "-m pip --version"]
 
 
 @pytest.mark.parametrize("gpu_type", gpus.COMPUTE_CAPABILITY)
@@ -164,6 +190,54 @@ def test_a_node_without_a_gpu_installs_what_setup_cfg_asks_for_and_no_cuda(machi
     torch, *others = set_up(machine)
     assert torch.endswith("torch --index-url https://download.pytorch.org/whl/cpu")
     assert {"ray>=2.60", "ray[default]>=2.60", "pyarrow>=17"} <= set(others)
+
+
+def test_torch_comes_without_what_it_needs_which_comes_from_pypi(machine: Path) -> None:
+    torch, others, *_ = set_up(machine)
+    assert "--no-deps" in torch
+    assert "--no-deps" not in others and "--index-url" not in others
+
+
+@pytest.mark.parametrize(
+    ("found", "capability", "replaced"),
+    [
+        ("2.13.0+cpu", "7.5", True),
+        ("2.13.0+cu130", "6.0", True),
+        ("2.13.0", "7.5", True),
+        ("2.13.0+cu130", "7.5", False),
+        ("2.13.0+cu130", "", False),
+    ],
+)
+def test_a_torch_for_another_gpu_is_replaced(
+    found: str, capability: str, replaced: bool, machine: Path
+) -> None:
+    metadata = machine / "site" / f"torch-{found}.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {found}\n")
+    program(machine, "nvidia-smi", f"echo {capability}")
+    torch, others, *_ = set_up(machine)
+    assert ("--force-reinstall" in torch.split()) == replaced
+    assert "--force-reinstall" not in others
+
+
+def test_a_driver_that_fails_is_no_gpu(machine: Path) -> None:
+    program(machine, "nvidia-smi", "echo NVIDIA-SMI has failed because it could not; exit 9")
+    torch, *_ = set_up(machine)
+    assert torch.endswith("/whl/cpu")
+
+
+def test_a_half_made_environment_is_made_again(machine: Path) -> None:
+    whole = machine / ".tensorgap" / "bin" / "python"
+    whole.rename(machine / "whole")
+    program(machine, "python", 'echo "No module named pip" >&2; exit 1')
+    program(
+        machine,
+        "python3",
+        f'[ "$1" = -c ] && exec {sys.executable} "$@"\n'
+        f'[ "$*" = "-m venv {machine}/.tensorgap" ] && mv {machine}/whole {whole}',
+    )
+    torch, *_ = set_up(machine)
+    assert torch.endswith("/whl/cpu")
 
 
 def test_a_second_setup_changes_nothing(machine: Path) -> None:
@@ -208,8 +282,7 @@ def test_the_images_of_kuberay_can_be_built() -> None:
         if line.startswith("COPY"):
             *sources, _ = line.split()[1:]
             assert all((ROOT / source).exists() for source in sources)
-    job, _ = kuberay()
-    spec = job["spec"]["rayClusterSpec"]
+    spec = load("kuberay")["spec"]["rayClusterSpec"]
     groups = (spec["headGroupSpec"], *spec["workerGroupSpecs"])
     builds = {g["template"]["spec"]["containers"][0]["image"].rpartition(":")[2] for g in groups}
     (built,) = [line for line in lines if "for build in" in line]

@@ -171,7 +171,7 @@ def test_a_process_that_is_killed_for_memory_is_out_of_memory(story: Story) -> N
 def test_an_absent_type_is_unplaced(story: Story) -> None:
     (row,) = story.of("H100")
     assert row.outcome == Outcome.UNPLACED
-    assert "the cluster has no H100" in str(row.reason)
+    assert "no H100 here" in str(row.reason)
 
 
 def test_rows_say_what_shared_their_host(story: Story) -> None:

@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from bench import __version__
+from bench import matrix as matrices
+from jobs import plan, sweep
 
 COMMANDS = ("sweep", "plan", "report", "explain", "merge", "doctor")
 
@@ -74,16 +77,34 @@ def test_plan_says_what_runs_and_what_cannot_and_why(tmp_path: Path) -> None:
     )
     shown = run("plan", str(matrix))
     assert shown.returncode == 1
-    lines = {" ".join(line.split()[:2]): line for line in shown.stdout.splitlines()}
-    assert lines["CPU fp32"].split()[2:] == ["runs"]
-    assert "UNSUPPORTED: tf32 needs Tensor Cores" in lines["CPU tf32"]
-    assert "UNPLACED: the cluster has no A100" in lines["A100 fp32"]
+    lines = [line.strip() for line in shown.stdout.splitlines()]
+    assert "CPU fp32         runs" in lines
+    assert any(line.startswith("CPU tf32         UNSUPPORTED: tf32 needs") for line in lines)
+    (absent,) = [line for line in lines if "UNPLACED" in line]
+    assert absent.startswith("A100 fp32, tf32  UNPLACED: no A100 here (only CPU")
     assert "4 cells x 2 rows" in shown.stdout
-    assert "at most" in shown.stdout
+    assert "at the longest, beside loading, compiling and evidence" in shown.stdout
     nowhere = run("plan", str(matrix), "--gpu-type", "A100")
     assert "nothing of it can be measured here" in nowhere.stdout
-    assert "at most" not in nowhere.stdout
+    assert "at the longest" not in nowhere.stdout
     assert run("plan", str(matrix), "--gpu-type", "CPU", "--precision", "fp32").returncode == 0
+
+
+def test_a_shipped_matrix_is_found_by_its_bare_name(tmp_path: Path) -> None:
+    anywhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": os.getcwd()}}
+    assert run("plan", "study", **anywhere).stdout.startswith("study: 12 cells")
+    (tmp_path / "study").write_text('name = "mine"\n[[workloads]]\nmodel = "tiny"\n')
+    assert run("plan", "study", **anywhere).stdout.startswith("mine: ")
+    unknown = run("sweep", "stdy", **anywhere)
+    assert unknown.returncode == 2
+    assert "stdy: there is no such file" in unknown.stderr
+
+
+def test_a_sweep_and_a_plan_name_a_matrix_alike() -> None:
+    for command in (plan.command, sweep.command):
+        (matrix,) = [option for option in command.params if option.name == "matrix"]
+        found = matrix.process_value(click.Context(command), "generations")
+        assert matrices.load(found).name == "generations"
 
 
 def test_an_unforeseen_error_shows_its_traceback_only_with_debug(tmp_path: Path) -> None:
@@ -122,6 +143,19 @@ def test_json_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
     shown = run("report", str(path), "--format", "json")
     assert json.loads(shown.stdout) == []
     assert shown.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["report"], ["merge", "-o", "all.parquet"]], ids=str)
+def test_a_table_of_somebody_else_is_shown_where_it_is_read(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "Study.CSV"
+    place.write_text("precision,latency_ms\nfp32,10\n")
+    refused = run(
+        *arguments, str(place), cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
+    assert refused.returncode == 2
+    assert f"{place}: a CSV; `tensorgap explain {place}` reads tables of others" in refused.stderr
 
 
 def test_gpu_types_are_compared_as_a_table_or_as_json_only(tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def test_a_gpu_that_torch_cannot_load_is_not_probed(
     assert "sensor      not probed: torch " in shown("--probe")
 
 
-def test_only_this_machine_is_probed() -> None:
-    result = CliRunner().invoke(doctor.command, ["--probe", "--address", "auto"])
+@pytest.mark.parametrize(
+    ("arguments", "environment"), [(["--address", "auto"], {}), ([], {"RAY_ADDRESS": "auto"})]
+)
+def test_only_this_machine_is_probed(arguments: list[str], environment: dict[str, str]) -> None:
+    result = CliRunner().invoke(doctor.command, ["--probe", *arguments], env=environment)
     assert result.exit_code == 2
-    assert "leave out --address" in result.output
+    assert "leave out --address (or unset RAY_ADDRESS)" in result.output

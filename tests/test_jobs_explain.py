@@ -195,7 +195,6 @@ def test_with_a_model_the_mistakes_are_computed_and_ranked(one_thread: None) -> 
     ("arguments", "message"),
     [
         (["--observed-perplexity", "0.5"], "not in the range x>1"),
-        (["--observed-perplexity", "217", "--text", "x"], "--text and --rows need --model"),
         ([], "Missing argument '[RESULTS]...' or --observed-perplexity"),
     ],
 )
@@ -203,3 +202,35 @@ def test_bad_options_are_refused(arguments: list[str], message: str) -> None:
     done = CliRunner().invoke(explain.command, arguments)
     assert done.exit_code == 2
     assert message in done.output
+
+
+MODELS = [
+    ["--text", "x"],
+    ["--split", "train"],
+    ["--configuration", "x"],
+    ["--column", "x"],
+    ["--rows", "3"],
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "unread", "partner"),
+    [
+        *(
+            (["--observed-perplexity", "217"], unread, "--observed-perplexity")
+            for unread in (["--format", "json"], ["--gpu", "T4"], ["--expected", "x.csv"])
+        ),
+        *(
+            (["--observed-perplexity", "217"], unread, "--observed-perplexity without --model")
+            for unread in MODELS
+        ),
+        *((["study.csv"], unread, "RESULTS") for unread in (["--model", "gpt2"], *MODELS)),
+    ],
+    ids=str,
+)
+def test_an_option_that_nobody_would_read_is_refused(
+    given: list[str], unread: list[str], partner: str
+) -> None:
+    done = CliRunner().invoke(explain.command, [*given, *unread])
+    assert done.exit_code == 2
+    assert f"{unread[0]} does not go with {partner}\n" in done.output

@@ -90,7 +90,7 @@ def test_a_plan_says_what_shares_a_gpu_and_what_has_no_place(
     )
     assert done.returncode == 1, done.stderr
     assert f"the cluster at {cluster.address} has 1 CPU, 1 P100" in done.stdout
-    assert "UNPLACED: the cluster has no H100" in done.stdout
+    assert "UNPLACED: no H100 here" in done.stdout
     assert "paired: all precisions of a replicate on one GPU" in done.stdout
     assert "at once: 1 P100\n" in done.stdout
     assert "tried again after a lost process, GPU or node: once" in done.stdout

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
+
+import pytest
 
 from bench.meters import energy
-from bench.records import CPU, Cell, Measurement, Outcome, Sampling, Stage, Workload
+from bench.records import CPU, WAITING, Cell, Measurement, Outcome, Sampling, Stage, Workload
 from jobs import progress
 from jobs.progress import Progress
 
@@ -27,6 +31,13 @@ def a_row(cell: Cell, replicate: int = 0) -> Measurement:
 
 def test_before_the_first_row_the_guess_counts() -> None:
     assert Progress({FP32: 3, BF16: 3}, row_s=10, clock=Clock()).left_s() == 60
+
+
+def test_the_guess_counts_the_gpus_that_are_at_work() -> None:
+    shown = Progress({T4: 6}, row_s=10, clock=Clock())
+    for replicate, name in enumerate(("loading", "latency", WAITING)):
+        shown.take(Stage(T4, WORKLOAD, replicate, name, "host"))
+    assert shown.left_s() == 30
 
 
 def test_after_a_row_its_pace_counts() -> None:
@@ -86,7 +97,20 @@ def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:
         energy_s=16,
         latency_min_s=0,
     )
-    assert progress.longest_s(sampling) == 31
+    assert progress.longest_s(sampling, WORKLOAD) == 31
     # Idle before and after, and each window measured again.
     standard = dataclasses.replace(sampling, energy="standard")
-    assert progress.longest_s(standard) == 1 + 2 + 4 + 2 * 8 + energy.SETTLE_S + 2 * 16
+    longest_s = 1 + 2 + 4 + 2 * 8 + energy.SETTLE_S + 2 * 16
+    assert progress.longest_s(standard, WORKLOAD) == longest_s
+    # The latency of the first token is sampled by itself.
+    continued = dataclasses.replace(WORKLOAD, new_tokens=8)
+    assert progress.longest_s(standard, continued) == longest_s + 2
+
+
+def test_a_terminal_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    progress.say("a row")

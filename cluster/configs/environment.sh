@@ -1,5 +1,5 @@
 # What every shell on a node of a cluster has, and so Ray, which is started from one. setup.sh lets
-# ~/.bashrc read it. Each value here was measured with Ray 2.60: docs/cluster.md tells how.
+# ~/.bashrc read it. docs/cluster.md tells what was measured of them.
 
 export PATH="$HOME/.tensorgap/bin:$PATH"
 
@@ -20,3 +20,8 @@ export REPORTER_UPDATE_INTERVAL_MS=3600000
 # Ray runs its workers at nice 15, so that anything else on the host would compute first, also while
 # something is measured.
 export RAY_worker_niceness=0
+
+# Ray starts a spare worker for each core, which would compute beside the first measurement: when a
+# node starts, or, where that is off, when the first driver of a node connects.
+export RAY_enable_worker_prestart=0
+export RAY_prestart_worker_first_driver=0

@@ -9,8 +9,16 @@ case $1 in
   *) torch=torch ;;
 esac
 install() { python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }
-# Torch first and by itself: another package's looser wish would bring another build of it.
-install "$torch" --index-url "https://download.pytorch.org/whl/$1"
+# A build for another GPU (2.13.0+cpu) would do for pip, which compares no local version. Any build
+# computes on a CPU.
+found=$(python -c '
+from importlib.metadata import distributions
+print(*(torch.version for torch in distributions(name="torch")))')
+replace=()
+if [[ -n $found && $1 != cpu && $found != *"+$1" ]]; then replace=(--force-reinstall); fi
+# Torch first: another package's looser wish would bring another build of it. And by itself: what it
+# needs comes below from PyPI, as its own index may lack the versions of constraints.txt.
+install --no-deps "${replace[@]}" "$torch" --index-url "https://download.pytorch.org/whl/$1"
 install --requirement <(
   python -c '
 import configparser

@@ -10,16 +10,18 @@ grep -qxsF "$read_by_shells" ~/.bashrc || echo "$read_by_shells" >> ~/.bashrc
 # shellcheck source=cluster/configs/environment.sh
 . "$here/environment.sh"
 
-if ! test -x ~/.tensorgap/bin/python; then
+# Where venv fails half-way, as without python3-venv, it leaves a Python without pip.
+if ! ~/.tensorgap/bin/python -m pip --version > /dev/null 2>&1; then
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and
     "tensorgap needs Python 3.11 or newer; python3 is here " + sys.version)'
   python3 -m venv ~/.tensorgap
 fi
 
-# The build of torch with kernels for this GPU; a head without a GPU needs no CUDA.
+# The build of torch with kernels for this GPU; a head without a GPU needs no CUDA. nvidia-smi tells
+# of its failures on standard output, too.
 case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1)" in
-  "") build=cpu ;;
   [56].* | 7.[0-4]) build=cu126 ;;
-  *) build=cu130 ;;
+  [0-9]*.*) build=cu130 ;;
+  *) build=cpu ;;
 esac
 bash "$here/install.sh" "$build"

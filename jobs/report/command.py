@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from bench import results, table
+from bench import table
 from bench.records import TensorgapError
-from jobs import terminal, torn_parts
+from jobs import reading, terminal
 from jobs.report import comparison, render
 
 
 @click.command("report")
-@click.argument("place", metavar="RESULTS", nargs=-1, required=True)
+@click.argument("places", metavar="RESULTS...", nargs=-1, required=True)
 @click.option(
     "--format",
     "form",
@@ -26,7 +26,7 @@ from jobs.report import comparison, render
     metavar="TYPE",
     help="Compare each GPU type with this one instead, at each precision: as text or JSON.",
 )
-def command(place: tuple[str, ...], form: str, against: str | None) -> None:
+def command(places: tuple[str, ...], form: str, against: str | None) -> None:
     """Show the table of RESULTS: a Parquet file or a NAME/UTC-TIMESTAMP folder, one or more.
 
     A folder is read part by part, so that a sweep in work can be looked at. Each precision is
@@ -39,11 +39,7 @@ def command(place: tuple[str, ...], form: str, against: str | None) -> None:
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --against T4
     """
-    rows = []
-    for location in place:
-        found, _, torn = results.read(location)
-        torn_parts.report(torn, "its row is missing")
-        rows.extend(found)
+    rows, _ = reading.read(places)
     if against:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")

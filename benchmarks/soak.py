@@ -227,6 +227,9 @@ class Soak:
         number = signal.SIGKILL if fault == "process killed" else signal.SIGSTOP
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+            if number == signal.SIGSTOP and _is_over(pid):
+                os.kill(pid, signal.SIGCONT)  # Ray has ended it, and would not do so again
+                return False
             return True
         return False
 
@@ -350,6 +353,14 @@ def _starter(nodes: raylets.Raylets) -> Callable[..., subprocess.Popen[bytes]]:
         )
 
     return start
+
+
+def _is_over(pid: int) -> bool:
+    """Whether the actor of a process is dead for Ray, though the process may take a moment more."""
+    import ray
+
+    actors = ray._private.state.actors().values()
+    return any(actor["Pid"] == pid and actor["State"] == "DEAD" for actor in actors)
 
 
 def _is_evidence(before: Measurement, now: Measurement) -> bool:

@@ -21,6 +21,9 @@ export REPORTER_UPDATE_INTERVAL_MS=3600000
 # something is measured.
 export RAY_worker_niceness=0
 
+# Ray counts the GPUs of a host in NVML's order; CUDA's own is the fastest first.
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+
 # Ray starts a spare worker for each core, which would compute beside the first measurement: when a
 # node starts, or, where that is off, when the first driver of a node connects.
 export RAY_enable_worker_prestart=0

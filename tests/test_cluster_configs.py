@@ -25,9 +25,7 @@ CLOUDS = {
     "aws": {"T4", "V100", "A10G", "A100", "H100"},
 }
 ENVIRONMENT = dict(
-    re.findall(
-        r"^export (RAY_\w+|REPORTER\w+)=(\S+)$", (CONFIGS / "environment.sh").read_text(), re.M
-    )
+    re.findall(r"^export (?!PATH)(\w+)=(\S+)$", (CONFIGS / "environment.sh").read_text(), re.M)
 )
 
 

@@ -72,7 +72,7 @@ ANSWERS: tuple[tuple[str, Code, str, str | None], ...] = (
     # "Why not 2x?"
     ("norm and GeLU not faster", Code.GAIN_BELOW_HARDWARE, "are no reason by themselves", None),
     ("1.1-1.3x is realistic", Code.GAIN_BELOW_HARDWARE, "P100: 1 to 1.3x", None),
-    ("1.1-1.3x is realistic", Code.GAIN_BELOW_HARDWARE, "where the peaks allow 8.0x", "T4"),
+    ("1.1-1.3x is realistic", Code.GAIN_BELOW_HARDWARE, "where the floors allow 5.2x", "T4"),
     ("(nobody asked) launches", Code.LAUNCH_BOUND, "mean power = energy / latency = 35.6", None),
     ("(nobody asked) launches", Code.LAUNCH_BOUND, "P100-PCIE (23 to 33 W idle", None),
     ("(nobody asked) launches", Code.LAUNCH_BOUND, "3% of the limit above idle", "P100"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from simulated import changed, row, rows, slower
 
 from bench import gpus, matrix
-from bench.records import Measurement
+from bench.records import Measurement, Workload
 from bench.stats import Difference, Ratio
 from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict
@@ -223,16 +223,81 @@ def test_a_graph_that_is_faster_shows_that_launches_set_the_latency() -> None:
     assert {f.verdict for f in found(eager, Code.LAUNCH_BOUND)} == {Verdict.CANNOT_TELL}
 
 
-def test_a_latency_that_stays_flat_over_the_batch_shows_it_too() -> None:
+def test_a_latency_that_stays_flat_over_the_batch_only_raises_the_question() -> None:
     def untraced(measured: Rows) -> list[Measurement]:
         return [changed(m, "kernels", busy_share=None) for m in measured]
 
     flat = untraced([*HOST_BOUND, *rows("V100-SXM2", batch_size=2, launch_us=34.0)])
     finding = found(flat, Code.LAUNCH_BOUND)[0]
-    assert finding.verdict == Verdict.FIX
+    assert finding.verdict == Verdict.CANNOT_TELL
     assert "2x the batch takes 1.00x the time" in " ".join(finding.evidence)
     grows = untraced([*V100, *rows("V100-SXM2", batch_size=16)])
     assert not found(grows, Code.LAUNCH_BOUND)
+
+
+def at(m: Measurement, products_ms: float, rest_ms: float) -> Measurement:
+    """The row with these kernels, and next to nothing besides."""
+    traced_ms = products_ms + rest_ms
+    assert m.timing
+    m = slower(m, (traced_ms + 0.05) / m.timing.latency_ms_p50)
+    busy = traced_ms / (traced_ms + 0.05)
+    m = changed(m, "kernels", matmul_ms=products_ms, activation_ms=rest_ms, traced_ms=traced_ms)
+    return changed(m, "kernels", busy_share=busy)
+
+
+def gain(ours: tuple[float, float], base: tuple[float, float] = (60.0, 12.0)) -> Finding:
+    """What is said of a gain on an A100, from products and all else of fp16 and of fp32, ms."""
+    fp32, fp16 = real(rows("A100-SXM-40GB", batch_size=32, efficiency=0.8))
+    (finding,) = found([at(fp32, *base), at(fp16, *ours)], Code.GAIN_BELOW_HARDWARE)
+    return finding
+
+
+def test_a_small_gain_is_held_against_the_ratio_of_the_floors() -> None:
+    (finding,) = found(HOST_BOUND, Code.GAIN_BELOW_HARDWARE)
+    # Of a V100 at batch 1: 32 GFLOP at 15.7 TFLOP/s, and 243 MB of float16 at 900 GB/s.
+    assert "where the floors allow 7.6x" in finding.cause
+    longer = [dataclasses.replace(m, workload=Workload("gpt2", new_tokens=8)) for m in HOST_BOUND]
+    (measured,) = found(longer, Code.GAIN_BELOW_HARDWARE)
+    ceilings = [max(m.ceiling.floor_compute_ms, m.ceiling.floor_memory_ms) for m in HOST_BOUND]  # type: ignore[union-attr, type-var]
+    assert f"where the floors allow {ceilings[0] / ceilings[1]:.1f}x" in measured.cause  # type: ignore[operator]
+    nothing = [changed(m, "ceiling", floor_compute_ms=None, floor_memory_ms=None) for m in longer]
+    assert "where the peaks allow 8.0x" in found(nothing, Code.GAIN_BELOW_HARDWARE)[0].cause
+
+
+def test_the_cause_of_a_small_gain_is_accepted_only_where_it_is_measured() -> None:
+    rest = gain((5.0, 6.0))
+    assert rest.verdict == Verdict.ACCEPT
+    assert rest.cause.endswith("55% of what runs is no matrix product.")
+    assert (
+        "all else: 12.0 ms -> 6.00 ms; with free products 6.00 ms would remain, so 12.00x at"
+        in (" ".join(rest.evidence))
+    )
+    neither = gain((9.0, 2.0))
+    assert neither.verdict == Verdict.CANNOT_TELL
+    assert "launches" not in " ".join([neither.cause, *neither.missing, *neither.actions])
+    slow = [
+        at(m, *ms)
+        for m, ms in zip(
+            real(rows("A100-SXM-40GB", batch_size=32, efficiency=0.3)),
+            ((60.0, 12.0), (9.0, 2.0)),
+            strict=True,
+        )
+    ]
+    (products,) = found(slow, Code.GAIN_BELOW_HARDWARE)
+    assert products.verdict == Verdict.ACCEPT
+    assert "products of this size reach 33% of the 281 TFLOP/s measured" in products.cause
+
+
+def test_a_graph_is_not_told_of_launches() -> None:
+    graph = real(rows("A100-SXM-40GB", ("fp32", "fp16", "mixed"), engine="graph"))
+    for measured in (graph, [dataclasses.replace(m, kernels=None) for m in graph]):
+        texts = [
+            " ".join([f.cause, *f.evidence, *f.missing, *f.actions])
+            for f in findings.find(cases.of_rows(measured))
+            if f.code in (Code.GAIN_BELOW_HARDWARE, Code.MIXED_SLOWER)
+        ]
+        assert texts
+        assert not any("launch" in text or "engine = graph" in text for text in texts)
 
 
 def test_each_share_of_what_mixed_costs_is_told_and_they_add_up() -> None:

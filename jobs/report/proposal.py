@@ -10,7 +10,7 @@ from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
 
 _GPT2 = ("gpt2", "openai-community/gpt2")
-_LARGER = 8  # times the batch: flat latency up to there means launch-bound
+_LARGER = 8  # times the batch: a latency that grows up to there is not the host's
 _MOST = 65_536  # of a matrix
 
 

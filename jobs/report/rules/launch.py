@@ -1,8 +1,9 @@
 """Whether the host that launches kernels, and not the GPU that runs them, sets the latency.
 
 Signals, strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
-part of each forward; the latency stays flat over the batch. Weaker ones, which only raise the
-question: power near idle; a latency far above every floor.
+part of each forward. Weaker ones, which only raise the question: a latency that stays flat over the
+batch, as it also does where weights are streamed or few multiprocessors have work; power near idle;
+a latency far above every floor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jobs.report.rules import floors
 from jobs.report.words import listed, number, span
 
 _GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
-_BUSY, _QUITE_BUSY = 0.7, 0.85
+BUSY, _QUITE_BUSY = 0.7, 0.85
 _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # floors
@@ -63,7 +64,7 @@ def signals(group: Group, case: Case) -> Signals:
     busy = case.kernels.busy_share if case.kernels else None
     if busy is not None:
         text = f"{case.precision}: the GPU is busy for {busy:.0%} of the latency"
-        if busy < _BUSY:
+        if busy < BUSY:
             strong.append(text)
         elif busy > _QUITE_BUSY:
             against.append(text)
@@ -78,7 +79,7 @@ def signals(group: Group, case: Case) -> Signals:
             f" ({number(case.latency_ms, ' ms')}, {number(larger.latency_ms, ' ms')})"
         )
         if growth < _FLAT:
-            strong.append(text)
+            weak.append(text)
         elif growth > _SCALES * times:
             against.append(text)
     launches = case.ceiling.floor_launch_ms if case.ceiling else None
@@ -179,7 +180,7 @@ def launch_bound(group: Group) -> Iterator[Finding]:
             missing=(
                 "the same forward as a CUDA graph, which launches everything at once",
                 "the share of the time in which a kernel runs (a trace)",
-                "the latency at larger batches: flat means launch-bound",
+                "the latency at larger batches: where it grows with them, launches do not set it",
             ),
             actions=("Run the matrix below: it brings all three.",),
         )

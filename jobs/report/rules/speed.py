@@ -16,7 +16,8 @@ from jobs.report.rules import floors, launch, possible
 from jobs.report.words import listed, number, span, times
 
 _STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are halved
-_FAR_BELOW = 0.5  # of the gain that the peaks allow
+_FAR_BELOW = 0.5  # of the gain that the floors allow, and of a peak
+_LARGE_REST = 0.3  # of what runs
 _CAST_BANDWIDTH_SHARE = 0.75
 _CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eager PyTorch
 
@@ -233,7 +234,11 @@ def _shares(base: Kernels, mixed: Kernels, slower_ms: float, group: Group) -> di
         "matrix products and attention": difference(*products),
         f"all other {mixed.level}s": difference(*({*KERNEL_CLASSES} - {"cast", *products})),
     }
-    rest = "launches and gaps between kernels" if group.gpu_type != CPU else "the rest"
+    rest = "launches and gaps between kernels"
+    if group.workload.engine == "graph":
+        rest = "gaps between kernels"
+    if group.gpu_type == CPU:
+        rest = "the rest"
     shares[rest] = slower_ms - sum(shares.values())
     return shares
 
@@ -260,8 +265,14 @@ def _predicted_casts(group: Group) -> list[str]:
             if times
             else []
         ),
-        f"launching them takes the host {span((low, high), ' ms', 2)} more, at"
-        f" {_CAST_DISPATCH_US[0]:g} to {_CAST_DISPATCH_US[1]:g} us each",
+        *(
+            [
+                f"launching them takes the host {span((low, high), ' ms', 2)} more, at"
+                f" {_CAST_DISPATCH_US[0]:g} to {_CAST_DISPATCH_US[1]:g} us each"
+            ]
+            if group.workload.engine == "eager"
+            else []
+        ),
     ]
 
 
@@ -307,49 +318,91 @@ def gain_below_hardware(group: Group) -> Iterator[Finding]:
         if group.gpu_type is None:
             yield from _gain_of_an_unknown_gpu(group, case, ratio.value)
             continue
-        allowed = _allowed(group, case.precision)
+        allowed, by = _allowed(group, case, base)
         if allowed is None or ratio.value >= _FAR_BELOW * allowed:
             continue
         found = launch.signals(group, case)
         evidence = [*found.strong, *found.weak, *found.against]
         if group.plain:
             evidence.extend(_light_kernels(group))
-        explained = found.bound
-        cause = "the host's launches set the latency"
+        reasons = ["the host's launches set the latency"] if found.bound else []
         if case.kernels and base.kernels and not found.bound:
-            products = _products_ms(base.kernels)
-            total = base.kernels.traced_ms or 0.0
-            rest = total - products
-            evidence.append(
-                f"fp32: products and attention take {number(products, ' ms')} of"
-                f" {number(total, ' ms')} traced; with free products {number(rest, ' ms')} would"
-                f" remain, so {total / rest:.2f}x at most"
-                if rest > 0
-                else f"fp32: all of {number(total, ' ms')} is products"
-            )
-            evidence.append(
-                f"products and attention: {number(products, ' ms')} ->"
-                f" {number(_products_ms(case.kernels), ' ms')}"
-            )
-            explained = bool(found.against)
-            cause = "what is not a matrix product does not get faster, and products this small do"
-            cause += " not fill the Tensor Cores"
-        if not explained:
-            cause = "what sets the latency is not measured; launches are likely"
+            evidence.extend(_products_and_rest(case.kernels, base.kernels))
+            if found.against or _kernels_set_it(group, case.kernels):
+                reasons = _no_faster(case)
+        launched = group.workload.engine == "eager" and not found.against
+        traced = case.kernels is not None and not launched
+        cause, missing, action = _what_else(group, traced)
         yield Finding(
             Code.GAIN_BELOW_HARDWARE,
-            Verdict.ACCEPT if explained else Verdict.CANNOT_TELL,
+            Verdict.ACCEPT if reasons else Verdict.CANNOT_TELL,
             group.title,
             (case.precision,),
-            f"{case.precision} gains {times(ratio.value)} where the peaks allow {allowed:.1f}x:"
-            f" {cause}.",
+            f"{case.precision} gains {times(ratio.value)} where the {by} allow {allowed:.1f}x:"
+            f" {' and '.join(reasons) or cause}.",
             evidence=tuple(evidence),
             expected=expected_gain(group, case.precision),
-            missing=()
-            if explained
-            else ("a CUDA graph, the busy share, larger batches: which one sets the latency",),
-            actions=("Measure larger batches and engine = graph to see what the hardware gives.",),
+            missing=() if reasons else (missing,),
+            actions=(action,),
         )
+
+
+def _products_and_rest(ours: Kernels, base: Kernels) -> list[str]:
+    """What got faster and what did not, and the bound that follows (Amdahl)."""
+    rest, base_rest = _rest_ms(ours), _rest_ms(base)
+    total = base.traced_ms or 0.0
+    return [
+        f"products and attention: {number(_products_ms(base), ' ms')} ->"
+        f" {number(_products_ms(ours), ' ms')}",
+        f"all else: {number(base_rest, ' ms')} -> {number(rest, ' ms')}"
+        + (
+            f"; with free products {number(rest, ' ms')} would remain, so {total / rest:.2f}x at"
+            " most"
+            if rest > 0
+            else ""
+        ),
+    ]
+
+
+def _kernels_set_it(group: Group, kernels: Kernels) -> bool:
+    """Whether nothing but the kernels can set the latency of what is not launched one by one."""
+    return group.workload.engine != "eager" and (kernels.busy_share or 0.0) > launch.BUSY
+
+
+def _no_faster(case: Case) -> list[str]:
+    """Why kernels gain little: what the trace and the measured peaks show of it."""
+    assert case.kernels and case.kernels.traced_ms
+    rest = _rest_ms(case.kernels) / case.kernels.traced_ms
+    reasons = [f"{rest:.0%} of what runs is no matrix product"] if rest > _LARGE_REST else []
+    peak = case.ceiling.matmul_tflops if case.ceiling else None
+    reached = case.ceiling.matmul_model_tflops if case.ceiling else None
+    if peak and reached and reached < _FAR_BELOW * peak:
+        reasons.append(
+            f"products of this size reach {reached / peak:.0%} of the {number(peak)} TFLOP/s"
+            " measured"
+        )
+    return reasons
+
+
+def _what_else(group: Group, traced: bool) -> tuple[str, str, str]:
+    """Cause, missing evidence and action where the reason is not measured."""
+    if traced:
+        return (
+            "neither the trace nor the measured peaks tell why",
+            "the rate of each product beside its peak (hardware counters)",
+            "Measure larger batches to see what the hardware gives.",
+        )
+    if group.workload.engine != "eager":
+        return (
+            "what sets the latency is not measured",
+            "a trace: products, all else, and the share of the time in which a kernel runs",
+            "Measure with sampling.evidence = true, and larger batches.",
+        )
+    return (
+        "what sets the latency is not measured; launches are likely",
+        "a CUDA graph, the busy share, larger batches: which one sets the latency",
+        "Measure larger batches and engine = graph to see what the hardware gives.",
+    )
 
 
 def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[Finding]:
@@ -357,13 +410,14 @@ def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[F
     floor = floors.pytorch_floor_ms(GPUS, case.precision, group.workload)
     if gain >= _STORAGE_GAIN[1] + 0.2 or floor is None or case.latency_ms is None:
         return
+    cause, missing, _ = _what_else(group, traced=False)
     yield Finding(
         Code.GAIN_BELOW_HARDWARE,
         Verdict.CANNOT_TELL,
         group.title,
         (case.precision,),
         f"{case.precision} gains {times(gain)}, where half the bytes allow 2x and Tensor Cores"
-        " more; what sets the latency is not measured, launches are likely.",
+        f" more: {cause}.",
         evidence=(
             f"{number(case.latency_ms, ' ms')} is {case.latency_ms / floor[1]:.0f} to"
             f" {case.latency_ms / floor[0]:.0f} times the floor of any type known here"
@@ -371,7 +425,7 @@ def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[F
             *_light_kernels(group),
         ),
         expected=expected_gain(group, case.precision),
-        missing=("the GPU's name", "a CUDA graph, the busy share, larger batches"),
+        missing=("the GPU's name", missing),
         actions=("Run the matrix below: it tells launches from arithmetic.",),
     )
 
@@ -394,15 +448,31 @@ def _products_ms(kernels: Kernels) -> float:
     return (kernels.matmul_ms or 0.0) + (kernels.attention_ms or 0.0)
 
 
-def _allowed(group: Group, precision: str) -> float | None:
-    """The least gain that peak arithmetic promises on any board in question; None without one."""
-    ratios = []
+def _rest_ms(kernels: Kernels) -> float:
+    return (kernels.traced_ms or 0.0) - _products_ms(kernels)
+
+
+def _allowed(group: Group, case: Case, base: Case) -> tuple[float | None, str]:
+    """The least gain promised on any board in question, and by what; None without Tensor Cores."""
+    if not group.boards or any(
+        gpus.arithmetic(case.precision, gpu.capability).kind != "tensor cores"
+        for gpu in group.boards
+    ):
+        return None, ""
+    by_board = []
     for gpu in group.boards:
-        peak = gpus.peak_tflops(gpu, precision)
-        if gpus.arithmetic(precision, gpu.capability).kind != "tensor cores" or peak is None:
-            return None
-        ratios.append(peak / gpu.fp32_tflops)
-    return min(ratios, default=None)
+        plain = floors.pytorch_floor_ms((gpu,), BASELINE, group.workload)
+        ours = floors.pytorch_floor_ms((gpu,), case.precision, group.workload)
+        if plain and ours:
+            by_board.append(plain[0] / ours[0])
+    if len(by_board) == len(group.boards):
+        return min(by_board), "floors"
+    measured = [floors.measured_ms(c.ceiling) for c in (base, case)]
+    if measured[0] and measured[1]:
+        return measured[0] / measured[1], "floors"
+    peaks = [gpus.peak_tflops(gpu, case.precision) for gpu in group.boards]
+    ratios = [p / gpu.fp32_tflops for p, gpu in zip(peaks, group.boards, strict=True) if p]
+    return min(ratios, default=None), "peaks"
 
 
 def precision_emulated(group: Group) -> Iterator[Finding]:

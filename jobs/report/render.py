@@ -190,9 +190,11 @@ def against(found: Sequence[Against]) -> str:
     """GPU types against a chosen one, as lines of text."""
     texts = []
     for one in found:
+        known = "in it" if one.sensor_errors else "not known"
         texts.append(
             f"{one.gpu_type} against {one.chosen}   {one.workload}   {one.precision}:"
             f" {_ratio(one.speedup)} as fast, {_ratio(one.energy_ratio)} the energy"
+            + (f" (the sensors' own errors are {known})" if one.energy_ratio else "")
         )
         texts.extend(f"  doubt: {doubt}" for doubt in one.doubts)
     if len(found) > 1:
@@ -201,7 +203,7 @@ def against(found: Sequence[Against]) -> str:
 
 
 def against_json(found: Sequence[Against]) -> str:
-    """The same as a list of objects; a ratio has value, low and high."""
+    """The same as a list of objects; a ratio has value, low, high and freedom."""
     return json.dumps([dataclasses.asdict(one) for one in found], indent=2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 
 import examples  # noqa: F401  # the profile of hypothesis
@@ -18,7 +19,7 @@ from bench.records import Measurement, Workload
 from bench.stats import Difference, Ratio
 from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict
-from jobs.report.rules import conditions, quality
+from jobs.report.rules import conditions, quality, speed
 
 BOARDS = ("P100-PCIE", "V100-SXM2", "T4", "A100-SXM-40GB")
 Rows = Sequence[Measurement]
@@ -49,7 +50,10 @@ V100 = rows("V100-SXM2")
 HOST_BOUND = rows("V100-SXM2", launch_us=34.0)
 BATCHED = rows("V100-SXM2", batch_size=16, efficiency=0.6)
 
-EQUAL = [V100[0], dataclasses.replace(V100[0], cell=V100[1].cell)]
+EQUAL = [
+    V100[0],
+    changed(dataclasses.replace(V100[0], cell=V100[1].cell), "kernels", tensor_cores="yes"),
+]
 # Two processes of each precision; those of fp16 differ by half.
 NOISY = [
     dataclasses.replace(slower(m, factor), replicate=replicate)
@@ -100,7 +104,7 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
         rows("T4", ("fp32", "fp16", "mixed"), batch_size=16),
     ),
     Code.PRECISION_STORAGE_ONLY: (rows("P100-PCIE"), T4),
-    Code.EFFECT: (V100, NOISY),
+    Code.EFFECT: (V100, [dataclasses.replace(m, energy=None) for m in NOISY]),
 }
 
 SURE = "precision,latency_ms,energy_mj,energy_method,perplexity\n"
@@ -323,9 +327,78 @@ def test_an_interval_that_one_of_many_would_have_by_chance_decides_nothing() -> 
     base, half = group.cases
     line = dataclasses.replace(half.line, speedup=Ratio(1.1, 1.02, 1.18), energy_ratio=None)
     near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
-    assert not list(conditions.noise_hides_effect(near, family=1))
-    (finding,) = conditions.noise_hides_effect(near, family=20)
+    assert not list(conditions.noise_hides_effect(near))
+    assert [f.cause for f in speed.effect(near)] == ["fp16 is 1.10x as fast as fp32."]
+    many = dataclasses.replace(near, family=20)
+    (finding,) = conditions.noise_hides_effect(many)
+    assert finding.cause == "Noise is larger than the effect on speed (fp16)."
+    # What noise hides is not accepted in the next line.
+    assert not list(speed.effect(many))
     assert "alone it excludes 1; among 20 ratios it must be [0.9" in finding.evidence[0]
+
+
+def test_the_family_of_a_ratio_is_all_that_the_table_compares() -> None:
+    (group,) = cases.of_rows(real(V100))
+    base, half = group.cases
+    line = dataclasses.replace(half.line, speedup=Ratio(1.1, 1.02, 1.18), energy_ratio=None)
+    near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
+    for count, wanted in ((1, Code.EFFECT), (20, Code.NOISE_HIDES_EFFECT)):
+        groups = [dataclasses.replace(near, title=str(i)) for i in range(count)]
+        codes = {f.code for f in findings.find(groups)}
+        assert codes & {Code.EFFECT, Code.NOISE_HIDES_EFFECT} == {wanted}
+
+
+def test_energy_is_told_without_a_decided_speed() -> None:
+    (group,) = cases.of_rows(V100)
+    base, half = group.cases
+    line = dataclasses.replace(
+        half.line, speedup=Ratio(1.0, 0.95, 1.05), energy_ratio=Ratio(0.7, 0.66, 0.74)
+    )
+    near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
+    (effect,) = speed.effect(near)
+    assert effect.cause == "fp16 needs 0.70x the energy of fp32."
+    (noise,) = conditions.noise_hides_effect(near)
+    assert noise.cause == "Noise is larger than the effect on speed (fp16)."
+
+
+def test_time_and_power_multiply_to_the_energy_ratio() -> None:
+    base, half = real(V100)
+    assert base.energy and half.energy and half.timing
+    # The energy's windows ran with a full queue, a fifth faster than one by one.
+    mj = 0.8 * half.timing.latency_ms_p50 * (half.energy.mean_w or 0.0)
+    (effect,) = found([base, changed(half, "energy", per_sample_mj=mj)], Code.EFFECT)
+    (text,) = [t for t in effect.evidence if t.startswith("energy")]
+    by_time, by_power = (float(x) for x in re.findall(r"([\d.]+)x by", text))
+    assert by_time * by_power == pytest.approx(mj / (base.energy.per_sample_mj or 1), abs=0.01)
+
+
+def test_doubts_of_the_energy_weaken_only_what_is_said_of_it() -> None:
+    short = edit(real(V100), lambda m: changed(m, "energy", ticks=2))
+    (effect,) = found(short, Code.EFFECT)
+    assert effect.verdict == Verdict.ACCEPT
+    assert effect.cause.endswith("x the energy, but see energy-window-too-short.")
+    (group,) = cases.of_rows(short)
+    base, half = group.cases
+    line = dataclasses.replace(half.line, speedup=Ratio(1.0, 0.95, 1.05))
+    near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=line)))
+    (alone,) = speed.effect(near)
+    assert alone.verdict == Verdict.CANNOT_TELL
+
+
+@pytest.mark.parametrize(
+    ("measured", "code"),
+    [
+        (rows("T4", ("fp32", "bf16")), Code.PRECISION_EMULATED),
+        (
+            edit(V100, lambda m: changed(m, "kernels", tensor_cores="no")),
+            Code.TENSOR_CORES_UNUSED,
+        ),
+    ],
+)
+def test_an_effect_of_another_arithmetic_is_not_accepted(measured: Rows, code: Code) -> None:
+    (effect,) = found(edit(real(measured), lambda m: slower(m, 1.5), "fp32"), Code.EFFECT)
+    assert effect.verdict == Verdict.CANNOT_TELL
+    assert str(code) in effect.cause
 
 
 def test_a_difference_that_is_known_to_be_none_is_no_noise() -> None:
@@ -340,7 +413,7 @@ def test_noise_is_told_once_a_group_and_in_numbers_that_can_be_read() -> None:
     wild = dataclasses.replace(half.line, speedup=Ratio(2.4, 1e-9, 4e11), energy_ratio=None)
     third = dataclasses.replace(half, line=dataclasses.replace(wild, precision="bf16"))
     near = dataclasses.replace(group, cases=(base, dataclasses.replace(half, line=wild), third))
-    (finding,) = conditions.noise_hides_effect(near, family=1)
+    (finding,) = conditions.noise_hides_effect(near)
     assert finding.precisions == ("fp16", "bf16")
     assert finding.evidence[0] == "fp16: speedup 2.400 [<0.01, >100]: it contains 1"
 

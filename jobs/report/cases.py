@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bench import gpus
 from bench.gpus import Capability, Gpu
 from bench.records import CPU, Ceiling, Kernels, Measurement, Outcome, Workload
+from bench.stats import Ratio
 from jobs.report import comparison
 from jobs.report.comparison import BASELINE, Line
 
@@ -122,6 +123,7 @@ class Group:
         title: GPU type and workload.
         cases: In the order of the precisions.
         others: The groups of the same GPU type with another engine or batch size.
+        family: How many intervals the whole table has, each of which misses its truth by chance.
     """
 
     title: str
@@ -129,6 +131,7 @@ class Group:
     workload: Workload
     cases: tuple[Case, ...]
     others: tuple[Group, ...] = ()
+    family: int = 1
 
     @property
     def plain(self) -> bool:
@@ -153,6 +156,13 @@ class Group:
     def case(self, precision: str) -> Case | None:
         """The case of a precision that was measured."""
         return next((case for case in self.cases if case.precision == precision), None)
+
+    def decided(self, ratio: Ratio | None) -> float | None:
+        """A ratio whose interval is without 1, as one of the family, or that has no interval."""
+        if ratio is None:
+            return None
+        wide = comparison.together(ratio, self.family)
+        return None if wide.low <= 1 <= wide.high and ratio.low < ratio.high else ratio.value
 
     def pairs(self) -> list[tuple[Case, Case]]:
         """Each case with the baseline, where there is one."""

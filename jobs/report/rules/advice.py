@@ -22,7 +22,7 @@ def mixed_options(group: Group) -> Iterator[Finding]:
     mixed, base, half = group.case("mixed"), group.baseline, group.case(group.half_precision)
     if mixed is None or base is None or not mixed.latency_ms or not base.latency_ms:
         return
-    against_fp32 = speed.faster(mixed)
+    against_fp32 = group.decided(mixed.line.speedup)
     if against_fp32 is None:
         return
     worse_than_half = bool(

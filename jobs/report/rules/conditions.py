@@ -139,40 +139,35 @@ def confounded(group: Group) -> Iterator[Finding]:
         )
 
 
-def noise_hides_effect(group: Group, family: int) -> Iterator[Finding]:
-    """An interval that contains 1 decides nothing.
-
-    Args:
-        group: To look at.
-        family: How many intervals the whole table has.
-    """
-    noisy, evidence = [], []
+def noise_hides_effect(group: Group) -> Iterator[Finding]:
+    """An interval that contains 1 decides nothing, nor one that would among so many."""
+    noisy: dict[str, list[str]] = {}
+    evidence = []
     for case, _ in group.pairs():
-        for what, ratio in (
-            ("speedup", case.line.speedup),
-            ("energy ratio", case.line.energy_ratio),
+        for what, name, ratio in (
+            ("speed", "speedup", case.line.speedup),
+            ("energy", "energy ratio", case.line.energy_ratio),
         ):
-            if ratio is None or not ratio.low < ratio.high or comparison.same(ratio):
+            if ratio is None or comparison.same(ratio) or group.decided(ratio) is not None:
                 continue
-            shown = f"{case.precision}: {what} {_three(ratio.value)} {_interval(ratio)}"
-            wide = comparison.together(ratio, family)
+            shown = f"{case.precision}: {name} {_three(ratio.value)} {_interval(ratio)}"
             if ratio.low <= 1 <= ratio.high:
                 evidence.append(f"{shown}: it contains 1")
-                noisy.append(case.precision)
-            elif wide.low <= 1 <= wide.high:
+            else:
+                wide = comparison.together(ratio, group.family)
                 evidence.append(
-                    f"{shown}: alone it excludes 1; among {family} ratios it must be"
+                    f"{shown}: alone it excludes 1; among {group.family} ratios it must be"
                     f" {_interval(wide)}, which contains 1"
                 )
-                noisy.append(case.precision)
+            noisy.setdefault(what, []).append(case.precision)
     if noisy:
-        precisions = tuple(dict.fromkeys(noisy))
+        effects = listed(f"{what} ({listed(every)})" for what, every in noisy.items())
         yield Finding(
             Code.NOISE_HIDES_EFFECT,
             Verdict.CANNOT_TELL,
             group.title,
-            precisions,
-            f"Noise is larger than the effect of {listed(precisions)}.",
+            tuple(dict.fromkeys(p for every in noisy.values() for p in every)),
+            f"Noise is larger than the effect on {effects}.",
             evidence=tuple(evidence),
             missing=("more fresh processes",),
             actions=("Raise sampling.replicates; say nothing of a difference until then.",),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.records import ENERGY_NOT_MEASURED
-from jobs.report.cases import Group
+from jobs.report.cases import Case, Group
+from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number, span
 
@@ -119,3 +120,14 @@ def energy_method_unknown(group: Group) -> Iterator[Finding]:
             " idle power before and after.",
         ),
     )
+
+
+def doubted(group: Group, case: Case) -> list[Code]:
+    """What is found of how the energies of a case and of its baseline were read."""
+    rules = (energy_window_too_short, energy_methods_differ, energy_method_unknown)
+    return [
+        finding.code
+        for rule in rules
+        for finding in rule(group)
+        if {case.precision, BASELINE} & {*finding.precisions}
+    ]

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from bench import gpus
 from bench.gpus import GPUS, Gpu
 from bench.records import CPU, KERNEL_CLASSES, Kernels
+from bench.stats import Ratio
 from jobs.report import comparison, gpt2
 from jobs.report.cases import Case, Group
 from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
-from jobs.report.rules import floors, launch, possible
+from jobs.report.rules import energy, floors, launch, possible
 from jobs.report.words import listed, number, span, times
 
 _STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are halved
@@ -27,39 +28,29 @@ _CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eage
 PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
 
 
-def faster(case: Case) -> float | None:
-    """Speedup against fp32 where it is decided: an interval without 1, or a table without any."""
-    ratio = case.line.speedup
-    if ratio is None or (ratio.low <= 1 <= ratio.high and ratio.low < ratio.high):
-        return None
-    return ratio.value
-
-
 def effect(group: Group) -> Iterator[Finding]:
-    """What holds: the ratio of a precision, with all that agrees with it."""
+    """What holds: the ratios of a precision, with all that agrees with them."""
     for case, base in group.pairs():
-        ratio, interval = faster(case), case.line.speedup
-        if ratio is not None and case.precision == "mixed" and ratio < 1:
+        faster = group.decided(case.line.speedup)
+        if faster is not None and faster < 1 and case.precision == "mixed":
+            continue  # a finding of its own
+        speed = _clause(group, case.line.speedup, "is {} as fast as fp32", "is as fast as fp32")
+        of = "" if speed else " of fp32"
+        used = _clause(
+            group, case.line.energy_ratio, f"needs {{}} the energy{of}", "needs the same energy"
+        )
+        if not speed and not used:
             continue
-        if ratio is not None:
-            gain = f"{case.precision} is {times(ratio)} as fast as fp32"
-        elif interval is not None and comparison.same(interval):
-            most = max(1 - interval.low, interval.high - 1)
-            gain = f"{case.precision} is as fast as fp32, to within {100 * most:.1f} %"
-        else:
-            continue
-        energy = case.line.energy_ratio
-        if energy is not None and (group.plain or not energy.low <= 1 <= energy.high):
-            less = energy.value < 1
-            gain += (
-                f" and needs {times(1 / energy.value if less else energy.value)}"
-                f" {'less' if less else 'more'} energy"
+        doubts = energy.doubted(group, case) if used else []
+        if doubts:
+            used = [f"{used[0]}, but see {listed(doubts)}"]
+        evidence = []
+        if case.latency_ms and base.latency_ms:
+            evidence.append(
+                f"latency {number(base.latency_ms, ' ms')} -> {number(case.latency_ms, ' ms')}"
+                + _interval(case)
             )
-        evidence = [
-            f"latency {number(base.latency_ms, ' ms')} -> {number(case.latency_ms, ' ms')}"
-            + _interval(case)
-        ]
-        if energy is not None:
+        if case.line.energy_ratio is not None:
             evidence.append(
                 f"energy {number(base.line.energy_mj, ' mJ')} ->"
                 f" {number(case.line.energy_mj, ' mJ')}" + _power_share(case, base)
@@ -85,14 +76,24 @@ def effect(group: Group) -> Iterator[Finding]:
             evidence.append(f"perplexity {base.line.perplexity:.5g} at both, as it was written")
         yield Finding(
             Code.EFFECT,
-            Verdict.ACCEPT,
+            Verdict.ACCEPT if speed or not doubts else Verdict.CANNOT_TELL,
             group.title,
             (case.precision,),
-            gain + ".",
+            f"{case.precision} {' and '.join(speed + used)}.",
             evidence=tuple(evidence),
             expected=expected_gain(group, case.precision),
             missing=("intervals: one number each, from one process",) if group.plain else (),
         )
+
+
+def _clause(group: Group, ratio: Ratio | None, differs: str, alike: str) -> list[str]:
+    """What a ratio says if it is decided, or known to be none; else nothing."""
+    value = group.decided(ratio)
+    if value is not None:
+        return [differs.format(times(value))]
+    if ratio is not None and comparison.same(ratio):
+        return [f"{alike}, to within {100 * max(1 - ratio.low, ratio.high - 1):.1f} %"]
+    return []
 
 
 def _interval(case: Case) -> str:
@@ -101,12 +102,13 @@ def _interval(case: Case) -> str:
 
 
 def _power_share(case: Case, base: Case) -> str:
-    """How much of the energy is time, and how much is power."""
-    if not (case.mean_w and base.mean_w and case.latency_ms and base.latency_ms):
+    """How much of the energy ratio is time, and how much is power: in the energy's own windows."""
+    ratio = case.line.energy_ratio
+    if not (case.mean_w and base.mean_w and ratio):
         return ""
+    power = case.mean_w / base.mean_w
     return (
-        f": {times(base.latency_ms / case.latency_ms)} by time,"
-        f" {times(base.mean_w / case.mean_w)} by power"
+        f": {times(ratio.value / power)} by time, {times(power)} by power"
         f" ({number(base.mean_w)} -> {number(case.mean_w, ' W')})"
     )
 
@@ -162,7 +164,7 @@ def expected_gain(group: Group, precision: str) -> tuple[str, ...]:
 def mixed_slower(group: Group) -> Iterator[Finding]:
     """Autocast adds kernels: slower than fp32 is possible, and this is what it is made of."""
     mixed, base = group.case("mixed"), group.baseline
-    ratio = faster(mixed) if mixed else None
+    ratio = group.decided(mixed.line.speedup) if mixed else None
     if mixed is None or base is None or ratio is None or ratio >= 1:
         return
     assert mixed.latency_ms and base.latency_ms  # there is a ratio
@@ -176,10 +178,10 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
             f"and {number(mixed.latency_ms - half.latency_ms, ' ms')} more than {half.precision},"
             " which has the same products and no casts"
         )
-    energy = mixed.line.energy_ratio
-    if energy is not None and energy.low > 1:
+    energy_ratio = group.decided(mixed.line.energy_ratio)
+    if energy_ratio is not None:
         evidence.append(
-            f"its energy is {times(energy.value)} that of fp32: {times(1 / ratio)} the time"
+            f"its energy is {times(energy_ratio)} that of fp32: {times(1 / ratio)} the time"
             + (f" at {number(mixed.mean_w, ' W')}" if mixed.mean_w else "")
         )
     traced = bool(mixed.kernels and base.kernels)
@@ -547,6 +549,8 @@ _WEAKENS = (
     Code.GPU_HELD_DOWN,
     Code.GPU_SHARED,
     Code.CONFOUNDED,
+    Code.TENSOR_CORES_UNUSED,
+    Code.PRECISION_EMULATED,
 )
 
 

@@ -14,8 +14,9 @@ import simulated
 from hypothesis import given, settings
 from simulated import changed, row, rows, slower
 
-from bench import gpus, matrix
-from bench.records import Measurement, Workload
+from bench import device, gpus, matrix
+from bench.meters import timing
+from bench.records import Measurement, Placement, Workload
 from bench.stats import Difference, Ratio
 from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict
@@ -43,6 +44,10 @@ def edit(
     measured: Rows, change: Callable[[Measurement], Measurement], precision: str = "fp16"
 ) -> list[Measurement]:
     return [change(m) if m.cell.precision == precision else m for m in measured]
+
+
+def doubting(m: Measurement, *doubts: str) -> Measurement:
+    return dataclasses.replace(m, doubts=doubts)
 
 
 T4 = rows("T4")
@@ -84,6 +89,14 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
     Code.GPU_SHARED: (edit(T4, lambda m: changed(m, "conditions", other_processes=1)), T4),
     Code.GPU_CAPPED: ([changed(m, "device", power_limit_w=50.0) for m in T4], T4),
     Code.CONFOUNDED: (edit(T4, lambda m: changed(m, "software", torch="2.9.0")), T4),
+    Code.WARM_UP_UNSTEADY: (
+        edit(T4, lambda m: doubting(m, "warm-up not steady after 3.0 s")),
+        edit(T4, lambda m: doubting(m, "others took 7% of the host's CPU time")),
+    ),
+    Code.LATENCY_NOT_CONVERGED: (
+        edit(T4, lambda m: doubting(m, "latency not converged: 30 samples")),
+        edit(T4, lambda m: doubting(m, "warm-up not steady after 3.0 s")),
+    ),
     Code.TENSOR_CORES_UNUSED: (
         edit(T4, lambda m: changed(m, "kernels", tensor_cores="no")),
         [*T4, *rows("P100-PCIE")],
@@ -202,6 +215,73 @@ def test_a_held_down_gpu_is_told_by_its_clock_and_by_its_reasons() -> None:
     assert finding.evidence == ("fp16: SM clock 600 of 1500 MHz under load",)
     hot = edit(T4, lambda m: changed(m, "conditions", clocks_event_reasons=0x40 | 0x1))
     assert "reason: heat (hardware)" in found(hot, Code.GPU_HELD_DOWN)[0].evidence[0]
+
+
+def test_a_board_at_the_vendors_power_limit_is_no_fault() -> None:
+    loaded = [
+        changed(
+            m, "conditions", clocks_event_reasons=0x4 | 0x1, held_down_s=9.0, sm_mhz_after=1000.0
+        )
+        for m in real(rows("T4", batch_size=16, efficiency=0.6))
+    ]
+    (finding,) = found(loaded, Code.GPU_HELD_DOWN)
+    assert finding.verdict == Verdict.ACCEPT
+    assert finding.cause == (
+        "The board worked at its power limit of 70 W: its clock (1000 of 1500 MHz) is what that"
+        " leaves."
+    )
+    assert [f.verdict for f in found(loaded, Code.EFFECT)] == [Verdict.ACCEPT]
+    for change in ({"power_limit_w": 60.0}, {"default_power_limit_w": None}):
+        lower = [changed(m, "device", **change) for m in loaded]
+        assert [f.verdict for f in found(lower, Code.GPU_HELD_DOWN)] == [Verdict.FIX]
+    hot = [changed(m, "conditions", clocks_event_reasons=0x4 | 0x20) for m in loaded]
+    assert [f.verdict for f in found(hot, Code.GPU_HELD_DOWN)] == [Verdict.FIX]
+
+
+def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> None:
+    def drifting(m: Measurement) -> Measurement:
+        samples = tuple([10.0] * 33 + [9.5] * 33 + [9.0] * 33)
+        m = changed(m, "timing", latency_ms_samples=samples, latency_ms_p50=9.5)
+        return doubting(m, "warm-up not steady after 3.0 s")
+
+    measured = real(edit(V100, drifting))
+    (finding,) = found(measured, Code.WARM_UP_UNSTEADY)
+    assert finding.evidence == (
+        "fp16: warm-up not steady after 3.0 s; the median of the last third of the samples is"
+        " 0.900x that of the first",
+    )
+    assert [f.verdict for f in found(measured, Code.EFFECT)] == [Verdict.CANNOT_TELL]
+
+
+@pytest.mark.parametrize("begins", timing.NOT_CONVERGED)
+def test_a_wide_interval_takes_nothing_away_from_an_effect(begins: str) -> None:
+    measured = real(edit(V100, lambda m: doubting(m, f"{begins}: 30 samples")))
+    assert found(measured, Code.LATENCY_NOT_CONVERGED)[0].precisions == ("fp16",)
+    assert [f.verdict for f in found(measured, Code.EFFECT)] == [Verdict.ACCEPT]
+
+
+def test_the_report_and_the_row_doubt_the_same() -> None:
+    assert conditions.QUIET_SHARE == device._QUIET_SHARE
+    assert conditions._SLOWED.keys() == device._SLOWDOWNS.keys()
+
+
+def test_cells_of_the_sweep_that_shared_the_host_are_named() -> None:
+    busy = [changed(m, "conditions", other_cpu_share=0.07) for m in T4]
+    (finding,) = found(busy, Code.GPU_SHARED)
+    assert finding.actions == ("Measure again with the device and its host to yourself.",)
+    beside = [
+        dataclasses.replace(m, placement=Placement("n", "h", 1, neighbours=("P100/fp32",)))
+        for m in busy
+    ]
+    (finding,) = found(beside, Code.GPU_SHARED)
+    assert (
+        "7% of the host's CPU time; cells of this sweep on the host: P100/fp32"
+        in (finding.evidence[0])
+    )
+    assert 'placement.exclusive = "host"' in finding.actions[0]
+    # By themselves they are no fault: a host with several GPUs is made for it.
+    quiet = [changed(m, "conditions", other_cpu_share=0.01) for m in beside]
+    assert not found(quiet, Code.GPU_SHARED)
 
 
 def test_on_a_device_that_others_use_numbers_may_contradict_each_other() -> None:

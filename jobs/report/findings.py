@@ -38,6 +38,8 @@ RULES: tuple[Rule, ...] = (
     conditions.gpu_shared,
     conditions.gpu_capped,
     conditions.confounded,
+    conditions.warm_up_unsteady,
+    conditions.latency_not_converged,
     conditions.noise_hides_effect,
     energy.energy_window_too_short,
     energy.energy_methods_differ,

@@ -549,6 +549,7 @@ _WEAKENS = (
     Code.GPU_HELD_DOWN,
     Code.GPU_SHARED,
     Code.CONFOUNDED,
+    Code.WARM_UP_UNSTEADY,
     Code.TENSOR_CORES_UNUSED,
     Code.PRECISION_EMULATED,
 )
@@ -558,7 +559,7 @@ def weakened(findings: Sequence[Finding]) -> list[Finding]:
     """What is built on numbers is accepted only where no other finding takes these away."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for finding in findings:
-        if finding.code in _WEAKENS:
+        if finding.code in _WEAKENS and finding.verdict != Verdict.ACCEPT:
             for precision in finding.precisions:
                 reasons.setdefault((finding.subject, precision), {})[finding.code] = None
     kept = []

@@ -195,6 +195,90 @@ def test_an_expectation_stands_beside_what_was_found_and_without_one_there_is_no
     assert not [f for f in findings.find(groups) if f.code == Code.EXPECTATION]
 
 
+def test_an_expectation_of_what_was_not_measured_names_it() -> None:
+    hoped, _ = study.read(
+        "gpu_type,precision,latency_ms,batch_size\nT4,fp32,12,1\nT4,fp32,80,8\nT4,mixed,9,1\n",
+        "hoped.csv",
+    )
+    found_, open_ = sorted(
+        (f for f in findings.find(cases.of_rows(T4), hoped) if f.code == Code.EXPECTATION),
+        key=lambda f: len(f.missing),
+    )
+    assert found_.missing == ()
+    assert open_.cause.startswith(
+        "T4: no row of gpt2 eager batch 8 x 128 tokens and gpt2 eager batch 1 x 128 tokens,"
+    )
+    assert open_.missing == (
+        "a row of T4, gpt2 eager batch 8 x 128 tokens, fp32",
+        "a row of T4, gpt2 eager batch 1 x 128 tokens, mixed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("model", "gpt2:random", True),
+        ("model", "gpt2-xl", False),
+        ("batch_size", "2", False),
+        ("engine", "graph", False),
+        ("prompt_tokens", "64", False),
+        ("new_tokens", "8", False),
+    ],
+)
+def test_what_is_published_is_shown_beside_the_same_workload_alone(
+    column: str, value: str, told: bool
+) -> None:
+    table = f"precision,latency_ms,energy_mj,{column}\n"
+    table += "".join(
+        f"{precision},{ms},{ms * 40},{value}\n"
+        for precision, ms in (("fp32", 12), ("fp16", 10), ("mixed", 14))
+    )
+    entries, _ = study.read(table, "test.csv")
+    hoped = [dataclasses.replace(e, gpu_type="V100") for e in entries]
+    text = json.dumps(
+        [dataclasses.asdict(f) for f in findings.find(study.groups(entries, "T4"), hoped)]
+    )
+    assert ("11.45" in text) == ("7.84" in text) == told
+    assert ("ublished for" in text) == told
+
+
+def test_layer_norms_are_short_where_they_are_known_to_be() -> None:
+    for model, told in (("gpt2", True), ("gpt2-xl", False)):
+        text = f"precision,latency_ms,model\nfp32,120,{model}\nfp16,100,{model}\n"
+        (finding,) = [f for f in of_csv(text) if f.code == Code.GAIN_BELOW_HARDWARE]
+        assert any("layer norms" in t for t in finding.evidence) == told
+
+
+def test_a_gain_over_tf32_is_not_held_against_an_expectation_of_fp32() -> None:
+    text = "gpu_type,precision,latency_ms\n{0},fp32,12\n{0},fp16,6\n"
+    for name, held in (("V100", True), ("A100", False)):
+        hoped, _ = study.read(text.format(name), "hoped.csv")
+        (finding,) = [
+            f for f in findings.find(cases.of_rows(T4), hoped) if f.code == Code.EXPECTATION
+        ]
+        assert ("was published" in finding.cause) == held
+        assert ("in TF32" in " ".join(finding.evidence)) == (not held)
+
+
+def test_mixed_without_tensor_cores_is_told_apart_from_fp16() -> None:
+    (finding,) = found(rows("P100-PCIE", ("fp32", "fp16", "mixed")), Code.PRECISION_STORAGE_ONLY)
+    assert "mixed keeps float32 weights, and its casts accelerate nothing" in finding.cause
+    assert "fp16 is float16 storage" in finding.cause
+    assert finding.expected == (
+        "P100: 1 to 1.3x, because float16 only halves bytes",
+        "P100: slower than fp32, because it casts and nothing is accelerated",
+    )
+
+
+def test_mixed_does_not_lose_to_fp16_by_next_to_nothing() -> None:
+    fp32, fp16 = real(rows("A100-SXM-40GB", engine="graph"))
+    for factor, loses in ((1.001, False), (1.1, True)):
+        mixed = dataclasses.replace(
+            slower(fp16, factor), cell=dataclasses.replace(fp16.cell, precision="mixed")
+        )
+        assert bool(found([fp32, fp16, mixed], Code.MIXED_OPTIONS)) == loses
+
+
 def test_every_code_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     assert {*ROWS, *TABLES, Code.EXPECTATION} == set(Code)
 

@@ -27,7 +27,7 @@ from bench.records import (
 from bench.stats import CONFIDENCE, Difference, Ratio
 
 _NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
-_NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
+NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
@@ -159,7 +159,7 @@ def same(ratio: Ratio) -> bool:
     >>> same(Ratio(1.0, 0.99, 1.01)), same(Ratio(1.0, 0.9, 1.1)), same(Ratio(1.03, 1.02, 1.04))
     (True, False, False)
     """
-    return 1 - _NO_MATTER <= ratio.low <= ratio.high <= 1 + _NO_MATTER
+    return 1 - NO_MATTER <= ratio.low <= ratio.high <= 1 + NO_MATTER
 
 
 def together(ratio: Ratio, count: int) -> Ratio:

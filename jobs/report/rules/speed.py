@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from bench import gpus
 from bench.gpus import GPUS, Gpu
-from bench.records import CPU, KERNEL_CLASSES, Kernels
+from bench.records import CPU, KERNEL_CLASSES, Kernels, Workload
 from bench.stats import Ratio
 from jobs.report import comparison, gpt2
 from jobs.report.cases import Case, Group
@@ -25,7 +25,33 @@ _CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eage
 # ms of fp32 and fp16 in eager PyTorch (TorchScript) at batch 1, 128 tokens, for the same 12 layers
 # x 768 without the product that makes logits: NVIDIA FasterTransformer, docs/bert_guide.md. The
 # A100's first number is TF32's.
-PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
+_PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
+_IN_TF32 = "A100"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What others measured of the same layers, ms."""
+
+    slow_ms: float
+    fast_ms: float  # in fp16
+    slow_in: str  # fp32 or TF32
+
+    @property
+    def text(self) -> str:
+        """Both numbers."""
+        return f"{self.slow_ms} ms in {self.slow_in}, {self.fast_ms} ms in fp16"
+
+
+def published(workload: Workload) -> dict[str, Published]:
+    """By GPU type, what was published of this workload: of GPT-2 small, eager, batch 1, alone."""
+    same = gpt2.shape_of(workload.model) == gpt2.SHAPES["gpt2"]
+    if not same or replace(workload, model="gpt2") != Workload("gpt2"):
+        return {}
+    return {
+        name: Published(slow, fast, "TF32" if name == _IN_TF32 else "fp32")
+        for name, (slow, fast) in _PUBLISHED_MS.items()
+    }
 
 
 def effect(group: Group) -> Iterator[Finding]:
@@ -133,9 +159,14 @@ def expected_gain(group: Group, precision: str) -> tuple[str, ...]:
     if group.gpu_type == CPU:
         return ()
     boards = group.boards or (() if group.gpu_type else GPUS)
+    known = published(group.workload)
     texts: dict[str, None] = {}
     for gpu in boards:
         kind = gpus.arithmetic(precision, gpu.capability).kind
+        if kind == "storage only" and precision == "mixed":
+            casts = "slower than fp32, because it casts and nothing is accelerated"
+            texts[f"{gpu.gpu_type}: {casts}"] = None
+            continue
         if kind == "storage only":
             low, high = _STORAGE_GAIN
             texts[f"{gpu.gpu_type}: {low:g} to {high:g}x, because float16 only halves bytes"] = None
@@ -143,21 +174,21 @@ def expected_gain(group: Group, precision: str) -> tuple[str, ...]:
         peak = gpus.peak_tflops(gpu, precision)
         if kind != "tensor cores" or peak is None:
             continue
-        published = ""
-        if gpu.gpu_type in PUBLISHED_MS and precision == "fp16":
-            slow, fast = PUBLISHED_MS[gpu.gpu_type]
-            published = (
-                f"; in eager mode at batch 1 such layers were published at {slow} and {fast} ms:"
-                f" {times(slow / fast)}"
-            )
+        told = known.get(gpu.gpu_type) if precision == "fp16" else None
+        beside = (
+            f"; in eager mode at batch 1 such layers were published at {told.text}:"
+            f" {times(told.slow_ms / told.fast_ms)}"
+            if told
+            else ""
+        )
         ratios = [
             p / b.fp32_tflops
             for b in boards
             if b.gpu_type == gpu.gpu_type and (p := gpus.peak_tflops(b, precision))
         ]
-        texts[
-            f"{gpu.gpu_type}: up to {span(ratios, 'x', 2)} by the Tensor Cores' peak{published}"
-        ] = None
+        texts[f"{gpu.gpu_type}: up to {span(ratios, 'x', 2)} by the Tensor Cores' peak{beside}"] = (
+            None
+        )
     return tuple(texts)
 
 
@@ -434,11 +465,11 @@ def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[F
 
 def _light_kernels(group: Group) -> list[str]:
     """Whether layer norms and activations can be the reason: they are too short."""
-    shape = gpt2.shape_of(group.workload.model)
-    workload = group.workload
-    if shape is None or workload.batch_size * workload.prompt_tokens > 256:
+    shape, workload = gpt2.SHAPES["gpt2"], group.workload
+    small = gpt2.shape_of(workload.model) == shape
+    if not small or workload.batch_size * workload.prompt_tokens > 256:
         return []
-    count = gpt2.scaled(gpt2.OPERATIONS[1], shape) - 6 * shape.layers - 1
+    count = gpt2.OPERATIONS[1] - 6 * shape.layers - 1
     return [
         "layer norms and activations are no reason by themselves: all"
         f" {count} kernels that are no products take about"
@@ -501,7 +532,7 @@ def precision_emulated(group: Group) -> Iterator[Finding]:
 
 
 def precision_storage_only(group: Group) -> Iterator[Finding]:
-    """Float16 without Tensor Cores: half the bytes, and PyTorch's arithmetic stays float32."""
+    """Float16 without Tensor Cores: at most half the bytes, and arithmetic stays float32."""
     told = [
         (case, gpus.arithmetic(case.precision, case.capability))
         for case in group.cases
@@ -525,15 +556,19 @@ def precision_storage_only(group: Group) -> Iterator[Finding]:
             inside = "inside" if low - 0.05 <= value <= high + 0.05 else "outside"
             evidence.append(f"fp16 found: {times(value)}, {inside} {low:g} to {high:g}x")
     precisions = tuple(case.precision for case, _ in cases)
+    kinds = {
+        "fp16": "is float16 storage with float32 arithmetic, and gains only by the bytes",
+        "mixed": "keeps float32 weights, and its casts accelerate nothing",
+    }
+    told_of = "; ".join(f"{precision} {kinds[precision]}" for precision in precisions)
     yield Finding(
         Code.PRECISION_STORAGE_ONLY,
         Verdict.ACCEPT,
         group.title,
         precisions,
-        f"{listed(precisions)} on a {group.gpu_type}: float16 storage with float32 arithmetic, so"
-        " fp16 gains only by the bytes.",
+        f"On a {group.gpu_type} {told_of}.",
         evidence=tuple(evidence),
-        expected=tuple(dict.fromkeys(t for p in precisions[:1] for t in expected_gain(group, p))),
+        expected=tuple(dict.fromkeys(t for p in precisions for t in expected_gain(group, p))),
         actions=("Do not promise 2x on this GPU: its float16 units are idle under PyTorch.",),
     )
 
@@ -568,7 +603,7 @@ def weakened(findings: Sequence[Finding]) -> list[Finding]:
             touched = [(finding.subject, p) for p in (*finding.precisions, BASELINE)]
             codes = list(dict.fromkeys(code for key in touched for code in reasons.get(key, ())))
             if codes:
-                finding = dataclasses.replace(
+                finding = replace(
                     finding,
                     verdict=Verdict.CANNOT_TELL,
                     cause=f"{finding.cause[:-1]}, as written; but see {listed(codes)}.",

@@ -80,7 +80,7 @@ ANSWERS: tuple[tuple[str, Code, str, str | None], ...] = (
     ("1.1-1.3x is realistic", Code.GAIN_BELOW_HARDWARE, "where the floors allow 5.2x", "T4"),
     ("(nobody asked) launches", Code.LAUNCH_BOUND, "mean power = energy / latency = 35.6", None),
     ("(nobody asked) launches", Code.LAUNCH_BOUND, "P100-PCIE (23 to 33 W idle", None),
-    ("(nobody asked) launches", Code.LAUNCH_BOUND, "3% of the limit above idle", "P100"),
+    ("(nobody asked) launches", Code.LAUNCH_BOUND, "3% of the way from idle to the limit", "P100"),
     ("(nobody asked) launches", Code.LAUNCH_BOUND, "14 times the floor", "T4"),
     # "Perplexity check".
     ("217 seems high", Code.PERPLEXITY_OUT_OF_RANGE, "is not GPT-2 small's", None),

@@ -16,7 +16,7 @@ from simulated import changed, row, rows, slower
 
 from bench import device, gpus, matrix
 from bench.meters import timing
-from bench.records import Measurement, Placement, Workload
+from bench.records import Energy, Measurement, Placement, Workload
 from bench.stats import Difference, Ratio
 from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict
@@ -206,7 +206,8 @@ def test_an_expectation_of_what_was_not_measured_names_it() -> None:
     )
     assert found_.missing == ()
     assert open_.cause.startswith(
-        "T4: no row of gpt2 eager batch 8 x 128 tokens and gpt2 eager batch 1 x 128 tokens,"
+        "T4: no row of gpt2 eager batch 8 x 128 tokens (fp32) and gpt2 eager batch 1 x 128 tokens"
+        " (mixed), so"
     )
     assert open_.missing == (
         "a row of T4, gpt2 eager batch 8 x 128 tokens, fp32",
@@ -277,6 +278,62 @@ def test_mixed_does_not_lose_to_fp16_by_next_to_nothing() -> None:
             slower(fp16, factor), cell=dataclasses.replace(fp16.cell, precision="mixed")
         )
         assert bool(found([fp32, fp16, mixed], Code.MIXED_OPTIONS)) == loses
+
+
+def test_latencies_alone_do_not_tell_a_gpu_that_was_named() -> None:
+    text = "precision,latency_ms\nfp32,11.7\nfp16,10.4\nmixed,13.5\n"
+    (finding,) = [f for f in of_csv(text, "T4") if f.code == Code.GPU_DOUBTFUL]
+    assert finding.verdict == Verdict.CANNOT_TELL
+    assert finding.cause.startswith("Latencies alone cannot tell a T4 from ")
+    assert "V100" in finding.cause and "not told" not in finding.cause
+    # The launch, a cast's share of it and up to two rates; no energy, so neither idle nor k.
+    assert "2 to 4 numbers are fitted to 3 found" in finding.cause
+
+
+def test_it_is_the_energy_that_tells_types_apart_only_where_it_does() -> None:
+    table = "precision,latency_ms,energy_mj,energy_method\n"
+    for text, told in (
+        ("fp32,11.7,580,power\nfp16,10.4,370,power\nmixed,13.5,630,power\n", True),
+        # Latencies that no type gives.
+        ("fp32,100,5000,power\nfp16,5,200,power\nmixed,200,9000,power\n", False),
+    ):
+        (finding,) = [f for f in of_csv(table + text) if f.code == Code.GPU_DOUBTFUL]
+        (alone,) = [t for t in finding.evidence if t.startswith("the latencies alone")]
+        assert ("it is the energy that tells them apart" in alone) == told
+        assert told or "(none)" in alone
+        assert "4 to 6 numbers are fitted to 6 found" in finding.cause
+
+
+def test_whether_an_unnamed_gpu_waits_depends_on_which_it_is() -> None:
+    text = SURE + "fp32,11.7,580,power,\nfp16,10.4,370,power,\nmixed,13.5,630,power,\n"
+    (finding,) = [f for f in of_csv(text) if f.code == Code.LAUNCH_BOUND]
+    near = {t.partition(" (")[0] for t in finding.evidence if "near idle" in t}
+    far = {t.partition(" (")[0] for t in finding.evidence if "it worked for a part" in t}
+    assert near and far
+    names = [gpu.name for gpu in gpus.GPUS]
+    before, _, after = finding.cause.partition("this power is near idle, on ")
+    assert {name for name in names if re.search(rf"\b{name}\b", before)} == near
+    assert {name for name in names if re.search(rf"\b{name}\b", after)} == far
+
+
+def test_an_energy_that_scatters_over_many_ticks_was_not_read_too_shortly() -> None:
+    (scatter,) = found(
+        edit(T4, lambda m: changed(m, "energy", uncertainty=0.12, ticks=3000)),
+        Code.ENERGY_WINDOW_TOO_SHORT,
+    )
+    assert scatter.cause.startswith("The energy differs from window to window:")
+    # Of one window, a tick at either edge of 15.
+    (short,) = found(
+        edit(T4, lambda m: changed(m, "energy", uncertainty=2 / 15, ticks=15)),
+        Code.ENERGY_WINDOW_TOO_SHORT,
+    )
+    assert short.cause == "The energy was read over too short a time."
+
+
+def test_a_row_without_energy_does_not_confound_a_speed() -> None:
+    lost = edit(real(T4), lambda m: dataclasses.replace(m, energy=Energy("none", reason="lost")))
+    assert not found(lost, Code.CONFOUNDED)
+    assert not cases.of_rows(lost)[0].cases[1].line.doubts
 
 
 def test_every_code_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() -> None:

@@ -30,6 +30,7 @@ _NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %,
 NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
+_METHOD = "energy_method"
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
 # itself. Where they differ, the ratio carries the doubt.
 MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -46,7 +47,7 @@ MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
     "software_tensorgap": lambda m: m.software and m.software.tensorgap,
     "weights_attention": lambda m: m.weights and m.weights.attention,
     "weights_sha256": lambda m: m.weights and m.weights.sha256,
-    "energy_method": lambda m: m.energy and m.energy.method,
+    _METHOD: lambda m: m.energy and m.energy.method,
 }
 # Not forbidden, because two GPUs of a type are alike, but they are not the same.
 SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -211,8 +212,18 @@ def must_agree(rows: Sequence[Measurement], others: Sequence[Measurement]) -> li
     return [
         f"{name}: {', '.join(sorted(values))}"
         for name, value in MUST_AGREE.items()
-        if len(values := {str(value(m)) for m in (*rows, *others)}) > 1
+        if len(values := _values(name, value, (*rows, *others))) > 1
     ]
+
+
+def _values(
+    name: str, value: Callable[[Measurement], object], rows: Iterable[Measurement]
+) -> set[str]:
+    """What stands in a column. A row without energy confounds no speed: it has no method."""
+    found = {value(m) for m in rows}
+    if name == _METHOD:
+        found -= {None, ENERGY_NOT_MEASURED}
+    return {*map(str, found)}
 
 
 def _line(
@@ -358,7 +369,7 @@ def _differences(
         for name, value in columns.items():
             if name in besides:
                 continue
-            values = {str(value(m)) for m in (*rows, *others)}
+            values = _values(name, value, (*rows, *others))
             if len(values) > 1:
                 found.append(f"{what}: {name} {word} agree: {', '.join(sorted(values))}")
     return found

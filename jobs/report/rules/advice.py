@@ -190,9 +190,12 @@ def _beside_facts(
             parts.append(f"no less than {span(floor, ' ms')} by the datasheet")
         if line.energy_mj and line.latency_ms and boards:
             power = line.energy_mj * line.workload.batch_size / line.latency_ms
-            parts.append(f"that is {number(power, ' W')} ({launch.idle_and_limit(boards[0])})")
+            parts.append(f"that is {number(power, ' W')} on a {launch.idle_and_limit(boards[0])}")
         texts.append(f"{line.precision}: {'; '.join(parts)}")
-    absent = listed(dict.fromkeys(str(e.line.workload) for e in entries))
+    by_workload: dict[str, list[str]] = {}
+    for entry in entries:
+        by_workload.setdefault(str(entry.line.workload), []).append(entry.line.precision)
+    absent = listed(f"{workload} ({listed(every)})" for workload, every in by_workload.items())
     cause = (
         f"{name}: no row of {absent}, so the expectation stands beside what is known of it."
         if measured

@@ -79,6 +79,11 @@ class Line:
     logit_rounding_nats: float | None = None  # nats per token of it that stored logits account for
     logit_rounding_error_nats: float | None = None
     size_mb: float | None = None
+    first_token_ms: float | None = None  # as the next one, with new tokens
+    per_output_token_ms: float | None = None
+    device_name: str | None = None
+    torch: str | None = None
+    driver: str | None = None
     reason: str | None = None
     doubts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()  # what has no value although the row is OK, and why
@@ -117,7 +122,7 @@ class Against:
 def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
     """Each GPU type against the chosen one, in the order run, workload, precision, GPU type.
 
-    Raises TensorgapError where the chosen type has no row that is OK.
+    Raises TensorgapError where the chosen type has no row that is OK, or nothing beside it.
     """
     measured = sorted(_measured(list(rows)), key=_order)
     if not any(m.cell.gpu_type == chosen for m in measured):
@@ -129,7 +134,7 @@ def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
     for m in measured:
         types = by_case.setdefault((m.run, m.workload, m.cell.precision), {})
         types.setdefault(m.cell.gpu_type, []).append(m)
-    return [
+    found = [
         Against(
             run,
             workload,
@@ -152,6 +157,12 @@ def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
         for gpu_type, ours in types.items()
         if gpu_type != chosen and chosen in types
     ]
+    if not found:
+        raise TensorgapError(
+            f"--against {chosen}: no other type in the same run as {chosen}, with the same workload"
+            f" and precision; types: {', '.join(dict.fromkeys(m.cell.gpu_type for m in measured))}"
+        )
+    return found
 
 
 def same(ratio: Ratio) -> bool:
@@ -274,6 +285,11 @@ def _line(
         logit_rounding_nats=quality.logit_rounding_nats if quality else None,
         logit_rounding_error_nats=quality.logit_rounding_error_nats if quality else None,
         size_mb=_mean(m.weights.size_bytes / 1e6 for m in measured if m.weights),
+        first_token_ms=_mean(m.timing.first_token_ms_p50 for m in measured if m.timing),
+        per_output_token_ms=_mean(m.timing.per_output_token_ms for m in measured if m.timing),
+        device_name=_each(m.device.name for m in measured if m.device),
+        torch=_each(m.software.torch for m in measured if m.software),
+        driver=_each(m.software.driver for m in measured if m.software),
         doubts=tuple(doubts),
         missing=tuple(_missing(measured)),
     )
@@ -392,6 +408,11 @@ def _measured(rows: Sequence[Measurement]) -> list[Measurement]:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
+
+
+def _each(words: Iterable[str | None]) -> str | None:
+    """What the replicates say, each once: it should be one."""
+    return "; ".join(dict.fromkeys(word for word in words if word)) or None
 
 
 def _group(row: Measurement) -> tuple[str, str, Workload]:

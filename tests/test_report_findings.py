@@ -660,6 +660,23 @@ def test_a_cpu_without_a_meter_is_not_told_to_certify_its_energy() -> None:
     assert "batch_size = [1]" in text
 
 
+@pytest.mark.parametrize(
+    ("board", "engine", "wanted"),
+    [
+        ("T4", "compile", {"eager", "graph", "compile"}),
+        ("T4", "eager", {"eager", "graph"}),
+        ("CPU", "compile", {"compile"}),
+    ],
+)
+def test_the_next_matrix_keeps_the_engine(board: str, engine: str, wanted: set[str]) -> None:
+    text = f"gpu,precision,latency_ms,engine\n{board},fp32,12,{engine}\n"
+    groups = study.groups(study.read(text, "t.csv")[0])
+    open_ = Finding(Code.EFFECT, Verdict.CANNOT_TELL, "a GPU", ("fp32",), "Open.")
+    proposed = proposal.next_matrix(groups, [open_])
+    assert proposed is not None
+    assert {w.engine for w in matrix.parse(proposed, "next.toml", "next").workloads} == wanted
+
+
 def test_the_same_finding_of_two_groups_is_told_once() -> None:
     other = [
         dataclasses.replace(m, workload=dataclasses.replace(m.workload, model="x")) for m in T4

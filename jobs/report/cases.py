@@ -30,6 +30,7 @@ class Stated:
         perplexity_step: The step of the last digit of the perplexity, as it was written.
         text: What the perplexity is of.
         context: Longest window of the perplexity.
+        speedup: The ends of its interval, as the next one.
     """
 
     energy_method: str | None = None
@@ -38,6 +39,8 @@ class Stated:
     perplexity_step: float | None = None
     text: str | None = None
     context: int | None = None
+    speedup: tuple[float, float] | None = None
+    energy_ratio: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

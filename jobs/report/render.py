@@ -272,7 +272,7 @@ def _devices(lines: Sequence[Line]) -> list[str]:
         if line.device_name:
             told = [line.device_name, *(f"{name}{value}" for value, name in named if value)]
             by_type.setdefault(line.gpu_type, {})[", ".join(told)] = None
-    return [f"{gpu_type}: {listed(told)}" for gpu_type, told in by_type.items()]
+    return [f"{gpu_type}: {'; '.join(told)}" for gpu_type, told in by_type.items()]
 
 
 def _groups(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:

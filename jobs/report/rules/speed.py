@@ -108,7 +108,9 @@ def effect(group: Group) -> Iterator[Finding]:
             f"{case.precision} {' and '.join(speed + used)}.",
             evidence=tuple(evidence),
             expected=expected_gain(group, case.precision),
-            missing=("intervals: one number each, from one process",) if group.plain else (),
+            missing=("intervals: one number each, from one process",)
+            if group.plain and not _interval(case)
+            else (),
         )
 
 

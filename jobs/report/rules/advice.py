@@ -101,7 +101,7 @@ def _another_gpu(group: Group) -> str:
     return (
         f"run on another GPU: {why} where launches set the latency."
         + (f" Published for such layers in eager mode: {'; '.join(texts)}." if texts else "")
-        + " On it engine = graph and batch 8 show what the Tensor Cores give"
+        + " On such a GPU engine = graph and batch 8 show what the Tensor Cores give"
     )
 
 
@@ -190,7 +190,7 @@ def _beside_facts(
             parts.append(f"no less than {span(floor, ' ms')} by the datasheet")
         if line.energy_mj and line.latency_ms and boards:
             power = line.energy_mj * line.workload.batch_size / line.latency_ms
-            parts.append(f"that is {number(power, ' W')} on a {launch.idle_and_limit(boards[0])}")
+            parts.append(f"that is {number(power, ' W')} on the {launch.idle_and_limit(boards[0])}")
         texts.append(f"{line.precision}: {'; '.join(parts)}")
     by_workload: dict[str, list[str]] = {}
     for entry in entries:

@@ -124,7 +124,7 @@ def _near_idle(case: Case) -> str | None:
         return None
     return (
         f"{number(power, ' W')}, {_way(case.boards[0], [power])}"
-        f" of a {idle_and_limit(case.boards[0])}"
+        f" of the {idle_and_limit(case.boards[0])}"
     )
 
 

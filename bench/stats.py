@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,8 @@ class Ratio:
     value: float
     low: float
     high: float
+    # Degrees of freedom of Student's t in the interval; None: it is the bootstrap's or a meter's.
+    freedom: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,9 @@ def ratio_of_medians(
     below = [float(np.median(samples)) for samples in denominator]
     value = float(np.mean(above) / np.mean(below))
     if len(above) > 1 and len(below) > 1:
-        factor = math.exp(_welch_half_width(np.log(above), np.log(below)))
-        return Ratio(value, value / factor, value * factor)
+        half, freedom = _welch(np.log(above), np.log(below))
+        factor = math.exp(half)
+        return Ratio(value, value / factor, value * factor, freedom)
     rng = np.random.default_rng(0)
     low, high = _percentile_interval(
         _resampled_mean(numerator, rng) / _resampled_mean(denominator, rng)
@@ -232,14 +235,18 @@ def _take_window(
     return (), ()
 
 
-def _welch_half_width(a: Floats, b: Floats) -> float:
-    """Half the 95 % interval of a difference of means (Welch 1947, Biometrika 34)."""
+def _welch(a: Floats, b: Floats) -> tuple[float, float | None]:
+    """Half the 95 % interval of a difference of means, and its degrees of freedom.
+
+    Welch 1947, Biometrika 34; no freedom where nothing varies.
+    """
     parts = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
     variance = sum(parts)
     if variance == 0:
-        return 0.0
+        return 0.0, None
     shares = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
-    return t_quantile(variance**2 / shares) * math.sqrt(variance)
+    freedom = variance**2 / shares
+    return t_quantile(freedom) * math.sqrt(variance), freedom
 
 
 def _resampled_mean(replicates: Sequence[Sequence[float]], rng: np.random.Generator) -> Floats:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+import simulated
 
 from bench.records import Outcome, TensorgapError, Workload
-from jobs.report import comparison, render, study
+from jobs.report import comparison, findings, render, study
+from jobs.report.finding import Code
 
 
 def test_as_little_as_a_precision_and_a_latency_is_a_table() -> None:
@@ -49,6 +51,34 @@ def test_the_csv_of_the_report_is_such_a_table() -> None:
     assert [(c.precision, c.latency_ms) for c in group.cases] == [("fp32", 12.0), ("fp16", 6.0)]
 
 
+def test_the_intervals_of_the_report_come_with_its_table() -> None:
+    measured = simulated.rows("T4")
+    lines = comparison.compare(measured)
+    text = render.to_csv(lines)
+    entries, ignored = study.read(text, "report.csv")
+    assert not [name for name in ignored if name.endswith(("_low", "_high")) and "nats" not in name]
+    (group,) = study.groups(entries)
+    for case, line in zip(group.cases, lines, strict=True):
+        for ours, theirs in (
+            (case.line.speedup, line.speedup),
+            (case.line.energy_ratio, line.energy_ratio),
+        ):
+            assert ours and theirs
+            assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    assert group.cases[1].line.speedup.low < group.cases[1].line.speedup.high  # type: ignore[union-attr]
+    # So noise is told as it is of rows.
+    wide = text.replace(repr(lines[1].speedup.low), "0.5")  # type: ignore[union-attr]
+    entries, _ = study.read(wide, "report.csv")
+    assert Code.NOISE_HIDES_EFFECT in {f.code for f in findings.find(study.groups(entries))}
+
+
+def test_an_end_of_an_interval_may_be_below_zero() -> None:
+    text = "precision,energy_mj,energy_ratio_low,energy_ratio_high\nfp32,9,,\nfp16,9,-0.5,2.5\n"
+    entries, _ = study.read(text, "t.csv")
+    (group,) = study.groups(entries)
+    assert group.cases[1].line.energy_ratio == comparison.Ratio(1.0, -0.5, 2.5)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -59,6 +89,10 @@ def test_the_csv_of_the_report_is_such_a_table() -> None:
         ("precision,latency_ms\n,1\n", "precision = nothing"),
         ("precision,latency_ms\nfp32,11.7ms\n", "latency_ms = 11.7ms: must be a number"),
         ("precision,latency_ms\nfp32,0\n", "greater than 0"),
+        (
+            "precision,latency_ms,speedup_low,speedup_high\nfp32,1,much,2\n",
+            "speedup_low = much: must be a number",
+        ),
         ("precision,latency_ms\nfp32,inf\n", "must be a number"),
         ("precision,latency_ms,batch\nfp32,1,1.5\n", "batch = 1.5: must be a whole number from 1"),
         ("precision,latency_ms,batch\nfp32,1,0\n", "batch = 0: must be a whole number from 1"),

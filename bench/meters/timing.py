@@ -29,6 +29,9 @@ _FEWEST_STEADY_ITERATIONS = 10
 # The interval of the median is computed again after this growth of the sample, not after each one.
 _GROWTH = 1.25
 _CHECK_EVERY_S = 0.25  # looking at the medians takes time in which the device would idle
+# How doubts begin; a report tells by them what weakens a row.
+NOT_STEADY = "warm-up not steady"
+NOT_CONVERGED = ("latency not converged", "time to first token not converged")
 Clock = Callable[[], int]  # ns, monotonic
 
 
@@ -205,14 +208,14 @@ def doubts(
     """What weakens these times."""
     found = []
     if not warm.steady:
-        found.append(f"warm-up not steady after {warm.elapsed_s:.1f} s")
-    for name, sampled in (("latency", latencies), ("time to first token", first_token)):
+        found.append(f"{NOT_STEADY} after {warm.elapsed_s:.1f} s")
+    for begins, sampled in zip(NOT_CONVERGED, (latencies, first_token), strict=True):
         if sampled is None or sampled.converged:
             continue
         half = stats.half_width(sampled.summary)
         known = "too few for an interval" if half is None else f"median within +-{half:.1%}"
         found.append(
-            f"{name} not converged: {sampled.summary.count} samples, {known}"
+            f"{begins}: {sampled.summary.count} samples, {known}"
             f" (asked: {sampling.min_samples}, +-{sampling.median_within:.1%})"
         )
     return found

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bench import gpus
 from bench.gpus import Capability, Gpu
 from bench.records import CPU, Ceiling, Kernels, Measurement, Outcome, Workload
+from bench.stats import Ratio
 from jobs.report import comparison
 from jobs.report.comparison import BASELINE, Line
 
@@ -29,6 +30,7 @@ class Stated:
         perplexity_step: The step of the last digit of the perplexity, as it was written.
         text: What the perplexity is of.
         context: Longest window of the perplexity.
+        speedup: The ends of its interval, as the next one.
     """
 
     energy_method: str | None = None
@@ -37,6 +39,8 @@ class Stated:
     perplexity_step: float | None = None
     text: str | None = None
     context: int | None = None
+    speedup: tuple[float, float] | None = None
+    energy_ratio: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Group:
         title: GPU type and workload.
         cases: In the order of the precisions.
         others: The groups of the same GPU type with another engine or batch size.
+        family: How many intervals the whole table has, each of which misses its truth by chance.
     """
 
     title: str
@@ -129,6 +134,7 @@ class Group:
     workload: Workload
     cases: tuple[Case, ...]
     others: tuple[Group, ...] = ()
+    family: int = 1
 
     @property
     def plain(self) -> bool:
@@ -153,6 +159,13 @@ class Group:
     def case(self, precision: str) -> Case | None:
         """The case of a precision that was measured."""
         return next((case for case in self.cases if case.precision == precision), None)
+
+    def decided(self, ratio: Ratio | None) -> float | None:
+        """A ratio whose interval is without 1, as one of the family, or that has no interval."""
+        if ratio is None:
+            return None
+        wide = comparison.together(ratio, self.family)
+        return None if wide.low <= 1 <= wide.high and ratio.low < ratio.high else ratio.value
 
     def pairs(self) -> list[tuple[Case, Case]]:
         """Each case with the baseline, where there is one."""

@@ -6,11 +6,14 @@ one so that all of a number of them hold at once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from bench import stats
 from bench.records import (
@@ -23,9 +26,11 @@ from bench.records import (
 )
 from bench.stats import CONFIDENCE, Difference, Ratio
 
-_NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
+_NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
+NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
+_METHOD = "energy_method"
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
 # itself. Where they differ, the ratio carries the doubt.
 MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -42,7 +47,7 @@ MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
     "software_tensorgap": lambda m: m.software and m.software.tensorgap,
     "weights_attention": lambda m: m.weights and m.weights.attention,
     "weights_sha256": lambda m: m.weights and m.weights.sha256,
-    "energy_method": lambda m: m.energy and m.energy.method,
+    _METHOD: lambda m: m.energy and m.energy.method,
 }
 # Not forbidden, because two GPUs of a type are alike, but they are not the same.
 SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -74,6 +79,11 @@ class Line:
     logit_rounding_nats: float | None = None  # nats per token of it that stored logits account for
     logit_rounding_error_nats: float | None = None
     size_mb: float | None = None
+    first_token_ms: float | None = None  # as the next one, with new tokens
+    per_output_token_ms: float | None = None
+    device_name: str | None = None
+    torch: str | None = None
+    driver: str | None = None
     reason: str | None = None
     doubts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()  # what has no value although the row is OK, and why
@@ -106,12 +116,13 @@ class Against:
     speedup: Ratio | None  # above 1: faster than the chosen one
     energy_ratio: Ratio | None  # below 1: thriftier
     doubts: tuple[str, ...] = ()
+    sensor_errors: bool = False  # whether the sensors' own errors are known, and in its interval
 
 
 def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
     """Each GPU type against the chosen one, in the order run, workload, precision, GPU type.
 
-    Raises TensorgapError where the chosen type has no row that is OK.
+    Raises TensorgapError where the chosen type has no row that is OK, or nothing beside it.
     """
     measured = sorted(_measured(list(rows)), key=_order)
     if not any(m.cell.gpu_type == chosen for m in measured):
@@ -123,7 +134,7 @@ def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
     for m in measured:
         types = by_case.setdefault((m.run, m.workload, m.cell.precision), {})
         types.setdefault(m.cell.gpu_type, []).append(m)
-    return [
+    found = [
         Against(
             run,
             workload,
@@ -131,7 +142,7 @@ def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
             gpu_type,
             chosen,
             _speedup(ours, types[chosen]),
-            _energy_ratio(ours, types[chosen]),
+            _energy_ratio(ours, types[chosen], between_types=True),
             tuple(
                 _differences(
                     f"compared with {chosen}",
@@ -140,11 +151,18 @@ def against(rows: Iterable[Measurement], chosen: str) -> list[Against]:
                     _BY_TYPE,
                 )
             ),
+            all(_systematic(side) > 0 for side in (ours, types[chosen])),
         )
         for (run, workload, precision), types in by_case.items()
         for gpu_type, ours in types.items()
         if gpu_type != chosen and chosen in types
     ]
+    if not found:
+        raise TensorgapError(
+            f"--against {chosen}: no other type in the same run as {chosen}, with the same workload"
+            f" and precision; types: {', '.join(dict.fromkeys(m.cell.gpu_type for m in measured))}"
+        )
+    return found
 
 
 def same(ratio: Ratio) -> bool:
@@ -153,30 +171,45 @@ def same(ratio: Ratio) -> bool:
     >>> same(Ratio(1.0, 0.99, 1.01)), same(Ratio(1.0, 0.9, 1.1)), same(Ratio(1.03, 1.02, 1.04))
     (True, False, False)
     """
-    return 1 - _NO_MATTER <= ratio.low <= ratio.high <= 1 + _NO_MATTER
+    return 1 - NO_MATTER <= ratio.low <= ratio.high <= 1 + NO_MATTER
 
 
 def together(ratio: Ratio, count: int) -> Ratio:
     """The ratio's interval, widened so that `count` such intervals hold at once at 95 %.
 
-    Bonferroni's bound on the logarithm of the ratio, as if it were normal.
+    Bonferroni's bound on the logarithm of the ratio, as if it were normal, or Student's where the
+    interval is: with few degrees of freedom its far tail is much wider.
 
     >>> together(Ratio(1.1, 1.05, 1.15), 1)
     Ratio(value=1.1, low=1.05, high=1.15)
     >>> wide = together(Ratio(1.1, 1.05, 1.15), 20)
     >>> round(wide.low, 3), round(wide.high, 3)
     (1.024, 1.178)
+    >>> round(together(Ratio(1.1, 1.05, 1.15, freedom=2), 20).low, 3)
+    0.886
     """
     if count <= 1 or ratio.low <= 0:
         return ratio
-    normal = statistics.NormalDist()
     tail = (1 - CONFIDENCE) / 2
-    factor = normal.inv_cdf(1 - tail / count) / normal.inv_cdf(1 - tail)
+    factor = _quantile(tail / count, ratio.freedom) / _quantile(tail, ratio.freedom)
     below = (ratio.value / ratio.low) ** factor
     above = (ratio.high / ratio.value) ** factor
     if not (math.isfinite(below) and math.isfinite(above)):
         return ratio
-    return Ratio(ratio.value, ratio.value / below, ratio.value * above)
+    return replace(ratio, low=ratio.value / below, high=ratio.value * above)
+
+
+@functools.cache
+def _quantile(tail: float, freedom: float | None) -> float:
+    """What Student's t exceeds with this probability; the normal where there is no freedom."""
+    if freedom is None or freedom > _NORMAL:
+        return statistics.NormalDist().inv_cdf(1 - tail)
+    # t = sqrt(freedom) tan(angle) makes the density a power of the cosine, which ends at pi / 2.
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    density = np.cos(angles) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    angle = float(np.interp((1 - 2 * tail) * share[-1], share, angles))
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def intervals(lines: Iterable[Line]) -> int:
@@ -190,8 +223,18 @@ def must_agree(rows: Sequence[Measurement], others: Sequence[Measurement]) -> li
     return [
         f"{name}: {', '.join(sorted(values))}"
         for name, value in MUST_AGREE.items()
-        if len(values := {str(value(m)) for m in (*rows, *others)}) > 1
+        if len(values := _values(name, value, (*rows, *others))) > 1
     ]
+
+
+def _values(
+    name: str, value: Callable[[Measurement], object], rows: Iterable[Measurement]
+) -> set[str]:
+    """What stands in a column. A row without energy confounds no speed: it has no method."""
+    found = {value(m) for m in rows}
+    if name == _METHOD:
+        found -= {None, ENERGY_NOT_MEASURED}
+    return {*map(str, found)}
 
 
 def _line(
@@ -242,6 +285,11 @@ def _line(
         logit_rounding_nats=quality.logit_rounding_nats if quality else None,
         logit_rounding_error_nats=quality.logit_rounding_error_nats if quality else None,
         size_mb=_mean(m.weights.size_bytes / 1e6 for m in measured if m.weights),
+        first_token_ms=_mean(m.timing.first_token_ms_p50 for m in measured if m.timing),
+        per_output_token_ms=_mean(m.timing.per_output_token_ms for m in measured if m.timing),
+        device_name=_each(m.device.name for m in measured if m.device),
+        torch=_each(m.software.torch for m in measured if m.software),
+        driver=_each(m.software.driver for m in measured if m.software),
         doubts=tuple(doubts),
         missing=tuple(_missing(measured)),
     )
@@ -256,16 +304,24 @@ def _speedup(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -
     return stats.ratio_of_medians(theirs, ours) if ours and theirs else None
 
 
-def _energy_ratio(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -> Ratio | None:
-    """Energy of this one over the baseline's: below 1 is thriftier."""
-    ours, theirs = _energies(measured), _energies(baseline)
-    if not ours or not theirs:
+def _energy_ratio(
+    measured: Sequence[Measurement], baseline: Sequence[Measurement], between_types: bool = False
+) -> Ratio | None:
+    """Energy of this one over the baseline's: below 1 is thriftier.
+
+    A sensor's own error cancels on one GPU type, but not `between_types`.
+    """
+    ours, theirs = _pooled(measured), _pooled(baseline)
+    if ours is None or theirs is None or theirs[0] <= 0:
         return None
     if measured == baseline:
         return ITSELF
-    a, a_relative = _pooled(ours)
-    b, b_relative = _pooled(theirs)
-    return stats.ratio_of_uncertain(a, a_relative, b, b_relative) if b > 0 else None
+    parts = [ours[1], theirs[1]]
+    if between_types:
+        parts += [(_systematic(rows), None) for rows in (measured, baseline)]
+    spread = math.hypot(*(half for half, _ in parts))
+    found = stats.ratio_of_uncertain(ours[0], spread, theirs[0], 0.0)
+    return replace(found, freedom=_freedom(parts))
 
 
 def _nats_difference(
@@ -285,22 +341,36 @@ def _nats_difference(
     return stats.paired_difference(a.window_nats, b.window_nats, a.window_tokens)
 
 
-def _energies(rows: Iterable[Measurement]) -> list[tuple[float, float]]:
-    return [
-        (m.energy.per_sample_mj, m.energy.uncertainty or 0.0)
-        for m in rows
-        if m.energy and m.energy.per_sample_mj is not None
-    ]
+_Part = tuple[float, float | None]  # half a relative 95 % interval, its degrees of freedom
 
 
-def _pooled(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The mean, and its relative uncertainty: the meter's, or the replicates' spread if wider."""
-    mean = statistics.fmean(value for value, _ in values)
-    relative = max(uncertainty for _, uncertainty in values)
+def _pooled(rows: Iterable[Measurement]) -> tuple[float, _Part] | None:
+    """The mean energy, and how far it is known: by the meter, or by the replicates if less."""
+    found = [m.energy for m in rows if m.energy and m.energy.per_sample_mj is not None]
+    if not found:
+        return None
+    values = [energy.per_sample_mj or 0.0 for energy in found]
+    mean = statistics.fmean(values)
+    worst = max(found, key=lambda energy: energy.uncertainty or 0.0)
+    windows = len(worst.per_sample_mj_samples or ())
+    part: _Part = (worst.uncertainty or 0.0, windows - 1 if windows > 1 else None)
     if len(values) > 1 and mean > 0:
-        spread = statistics.stdev(value for value, _ in values) / mean / len(values) ** 0.5
-        relative = max(relative, stats.t_quantile(len(values) - 1) * spread)
-    return mean, relative
+        spread = statistics.stdev(values) / mean / len(values) ** 0.5
+        freedom = len(values) - 1
+        part = max(part, (stats.t_quantile(freedom) * spread, freedom), key=lambda p: p[0])
+    return mean, part
+
+
+def _systematic(rows: Iterable[Measurement]) -> float:
+    """The sensor's own error, relative; 0 where nobody knows it."""
+    return max((m.energy.systematic or 0.0 for m in rows if m.energy), default=0.0)
+
+
+def _freedom(parts: Iterable[_Part]) -> float | None:
+    """Degrees of freedom of a sum (Welch and Satterthwaite); None where no part has any."""
+    errors = [(half / stats.t_quantile(freedom or math.inf), freedom) for half, freedom in parts]
+    shares = sum(error**4 / freedom for error, freedom in errors if freedom)
+    return sum(error**2 for error, _ in errors) ** 2 / shares if shares else None
 
 
 def _differences(
@@ -315,7 +385,7 @@ def _differences(
         for name, value in columns.items():
             if name in besides:
                 continue
-            values = {str(value(m)) for m in (*rows, *others)}
+            values = _values(name, value, (*rows, *others))
             if len(values) > 1:
                 found.append(f"{what}: {name} {word} agree: {', '.join(sorted(values))}")
     return found
@@ -338,6 +408,11 @@ def _measured(rows: Sequence[Measurement]) -> list[Measurement]:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
+
+
+def _each(words: Iterable[str | None]) -> str | None:
+    """What the replicates say, each once: it should be one."""
+    return "; ".join(dict.fromkeys(word for word in words if word)) or None
 
 
 def _group(row: Measurement) -> tuple[str, str, Workload]:

@@ -32,6 +32,8 @@ class Code(enum.StrEnum):
     GPU_SHARED = "gpu-shared"
     GPU_CAPPED = "gpu-capped"
     CONFOUNDED = "confounded"
+    WARM_UP_UNSTEADY = "warm-up-unsteady"
+    LATENCY_NOT_CONVERGED = "latency-not-converged"
     TENSOR_CORES_UNUSED = "tensor-cores-unused"
     PRECISION_EMULATED = "precision-emulated"
     LAUNCH_BOUND = "launch-bound"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from jobs.report import comparison
 from jobs.report.cases import Group
@@ -37,6 +38,9 @@ RULES: tuple[Rule, ...] = (
     conditions.gpu_shared,
     conditions.gpu_capped,
     conditions.confounded,
+    conditions.warm_up_unsteady,
+    conditions.latency_not_converged,
+    conditions.noise_hides_effect,
     energy.energy_window_too_short,
     energy.energy_methods_differ,
     energy.energy_method_unknown,
@@ -59,8 +63,7 @@ def find(groups: Sequence[Group], expected: Sequence[Entry] = ()) -> list[Findin
         expected: What somebody expected, as lines of a table.
     """
     family = comparison.intervals(case.line for group in groups for case in group.cases)
+    groups = [replace(group, family=family) for group in groups]
     found = [finding for group in groups for rule in RULES for finding in rule(group)]
-    for group in groups:
-        found.extend(conditions.noise_hides_effect(group, family))
     found.extend(advice.expectations(groups, expected))
     return worst_first(speed.weakened(found))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bench.records import AUTO, CPU, PRECISIONS
+from bench import published
+from bench.records import AUTO, CPU, ENGINES, PRECISIONS
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
 
-_GPT2 = ("gpt2", "openai-community/gpt2")
-_LARGER = 8  # times the batch: flat latency up to there means launch-bound
+_LARGER = 8  # times the batch: a latency that grows up to there is not the host's
 _MOST = 65_536  # of a matrix
 
 
@@ -45,8 +45,12 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         if launched and batches[-1] < 2 * batches[0]:
             batches.append(min(_LARGER * batches[0], _MOST))
         lines += ["", "[[workloads]]", f"model = {_toml(model)}"]
+        engines = {group.workload.engine for group in members} & {*ENGINES}
         if launched:
-            lines.append('engine = ["eager", "graph"] # the same kernels with and without launches')
+            engines |= {"eager", "graph"}
+        if engines - {"eager"}:
+            told = " # the same kernels with and without launches" if launched else ""
+            lines.append(f"engine = {_toml([e for e in ENGINES if e in engines])}{told}")
         lines.append(f"batch_size = {_toml(sorted(set(batches)))}")
         lines.append(f"prompt_tokens = {prompt_tokens}")
         if new_tokens:
@@ -60,7 +64,7 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         lines.append(
             'energy = "certified" # windows from tick to tick, idle power before and after'
         )
-    if any(model in _GPT2 for model, _, _ in by_model):
+    if any(model in published.GPT2_NAMES for model, _, _ in by_model):
         lines += [
             "",
             "[quality]",

@@ -189,10 +189,14 @@ def findings_json(found: Sequence[Finding], matrix: str | None, assumed: Sequenc
 def against(found: Sequence[Against]) -> str:
     """GPU types against a chosen one, as lines of text."""
     texts = []
+    runs = {one.run for one in found}
     for one in found:
+        run = f"   ({one.run})" if len(runs) > 1 else ""
+        known = "in it" if one.sensor_errors else "not known"
         texts.append(
-            f"{one.gpu_type} against {one.chosen}   {one.workload}   {one.precision}:"
+            f"{one.gpu_type} against {one.chosen}   {one.workload}   {one.precision}{run}:"
             f" {_ratio(one.speedup)} as fast, {_ratio(one.energy_ratio)} the energy"
+            + (f" (the sensors' own errors are {known})" if one.energy_ratio else "")
         )
         texts.extend(f"  doubt: {doubt}" for doubt in one.doubts)
     if len(found) > 1:
@@ -201,7 +205,7 @@ def against(found: Sequence[Against]) -> str:
 
 
 def against_json(found: Sequence[Against]) -> str:
-    """The same as a list of objects; a ratio has value, low and high."""
+    """The same as a list of objects; a ratio has value, low, high and freedom."""
     return json.dumps([dataclasses.asdict(one) for one in found], indent=2)
 
 
@@ -229,6 +233,14 @@ def remarks(group: Sequence[Line]) -> list[str]:
             texts.append(f"{line.precision}: {line.outcome}: {line.reason}")
         if line.doubts:
             texts.append(f"{line.precision}: doubt: {'; '.join(words.alike(line.doubts))}")
+    tokens = [
+        f"{line.precision} {_number(line.first_token_ms, ' ms')},"
+        f" {_number(line.per_output_token_ms, ' ms')}"
+        for line in group
+        if line.first_token_ms is not None
+    ]
+    if tokens:
+        texts.append(f"first token, then each further one: {'; '.join(tokens)}")
     texts.extend(perplexity.compared(group))
     floors = {line.floor_perplexity for line in group if line.floor_perplexity is not None}
     texts.extend(
@@ -239,8 +251,9 @@ def remarks(group: Sequence[Line]) -> list[str]:
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
-    """What holds for the whole: what was not measured, and why."""
-    texts = list(dict.fromkeys(itertools.chain.from_iterable(line.missing for line in lines)))
+    """What holds for the whole: what measured; what was not measured, and why."""
+    texts = _devices(lines)
+    texts += dict.fromkeys(itertools.chain.from_iterable(line.missing for line in lines))
     if lines and all(line.replicates <= 1 for line in lines):
         texts.append(
             "the intervals hold within one process per cell; sampling.replicates shows how"
@@ -249,6 +262,17 @@ def notes(lines: Sequence[Line]) -> list[str]:
     if (count := intervals(lines)) > 1:
         texts.append(_several(count))
     return texts
+
+
+def _devices(lines: Sequence[Line]) -> list[str]:
+    """Which GPU each type was, and what ran there."""
+    by_type: dict[str, dict[str, None]] = {}
+    for line in lines:
+        named = ((line.torch, "torch "), (line.driver, "driver "))
+        if line.device_name:
+            told = [line.device_name, *(f"{name}{value}" for value, name in named if value)]
+            by_type.setdefault(line.gpu_type, {})[", ".join(told)] = None
+    return [f"{gpu_type}: {'; '.join(told)}" for gpu_type, told in by_type.items()]
 
 
 def _groups(lines: Sequence[Line]) -> Iterable[tuple[str, list[Line]]]:
@@ -323,6 +347,11 @@ def _flat_names() -> list[str]:
         "nats_difference_high",
         "logit_rounding_nats",
         "size_mb",
+        "first_token_ms",
+        "per_output_token_ms",
+        "device_name",
+        "torch",
+        "driver",
         "reason",
         "doubts",
         "missing",

@@ -46,6 +46,12 @@ WORDS = {
     "run": ("run",),
     "outcome": ("outcome",),
 }
+# Of the ratios to fp32, which themselves are computed.
+ENDS = {
+    f"{ratio}_{end}": (f"{ratio}_{end}",)
+    for ratio in ("speedup", "energy_ratio")
+    for end in ("low", "high")
+}
 _SAME_PRECISION = {
     "float32": "fp32",
     "float16": "fp16",
@@ -82,7 +88,7 @@ def read(text: str, source: str) -> tuple[list[Entry], list[str]]:
     reader.fieldnames = names
     columns = {
         field: next((name for name in aliases if name in names), None)
-        for field, aliases in (NUMBERS | COUNTS | WORDS).items()
+        for field, aliases in (NUMBERS | COUNTS | WORDS | ENDS).items()
     }
     if columns["precision"] is None:
         found = f"its columns are {', '.join(names)}" if names else "it is empty"
@@ -119,21 +125,15 @@ def groups(entries: Sequence[Entry], gpu_type: str | None = None) -> list[Group]
     """
     found = [_case(entry, gpu_type) for entry in entries]
     order = {precision: index for index, precision in enumerate(PRECISIONS)}
-    found.sort(key=lambda c: (c.line.run, c.line.gpu_type, c.workload, order[c.precision]))
-    compared = []
-    for case in found:
-        base = next(
-            (
-                other
-                for other in found
-                if other.precision == BASELINE
-                and (other.line.run, other.line.gpu_type, other.workload)
-                == (case.line.run, case.line.gpu_type, case.workload)
-            ),
-            None,
-        )
-        compared.append(_with_ratios(case, base))
+    found.sort(key=lambda case: (_compared(case), order[case.precision]))
+    bases = {_compared(case): case for case in found if case.precision == BASELINE}
+    compared = [_with_ratios(case, bases.get(_compared(case))) for case in found]
     return grouped(compared, with_run=len({case.line.run for case in compared}) > 1)
+
+
+def _compared(case: Case) -> tuple[str, str, Workload]:
+    """What a case and its baseline have in common."""
+    return case.line.run, case.line.gpu_type, case.workload
 
 
 def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], place: str) -> Entry:
@@ -167,6 +167,21 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
                 f" {min(1, default)} to {most}"
             )
         return int(value)
+
+    def interval(ratio: str) -> tuple[float, float] | None:
+        ends = []
+        for field in (f"{ratio}_low", f"{ratio}_high"):
+            value = written(field)
+            if value is None:
+                return None
+            try:
+                ends.append(float(value))
+            except ValueError:
+                raise TensorgapError(
+                    f"{place}: {columns[field]} = {value}: must be a number; leave it empty where"
+                    " there is no interval"
+                ) from None
+        return ends[0], ends[1]
 
     given = written("precision") or ""
     precision = _SAME_PRECISION.get(given.lower(), given.lower())
@@ -207,6 +222,8 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
         perplexity_step=_step(written("perplexity")),
         text=written("text"),
         context=whole("context", 0, 1_000_000) or None,
+        speedup=interval("speedup"),
+        energy_ratio=interval("energy_ratio"),
     )
     return Entry(line, gpu_type, stated, place)
 
@@ -249,14 +266,19 @@ def _case(entry: Entry, gpu_type: str | None) -> Case:
 
 
 def _with_ratios(case: Case, base: Case | None) -> Case:
-    """The case with its ratios to the baseline: without an interval, for it knows no spread."""
-    line = case.line
+    """The case with its ratios to the baseline, and with the intervals that the table gives."""
+    line, stated = case.line, case.stated or Stated()
     if base is None:
         return case
     if line.latency_ms and base.line.latency_ms:
-        value = base.line.latency_ms / line.latency_ms
-        line = replace(line, speedup=Ratio(value, value, value))
+        speedup = _ratio(base.line.latency_ms / line.latency_ms, stated.speedup)
+        line = replace(line, speedup=speedup)
     if line.energy_mj and base.line.energy_mj:
-        value = line.energy_mj / base.line.energy_mj
-        line = replace(line, energy_ratio=Ratio(value, value, value))
+        energy_ratio = _ratio(line.energy_mj / base.line.energy_mj, stated.energy_ratio)
+        line = replace(line, energy_ratio=energy_ratio)
     return replace(case, line=line)
+
+
+def _ratio(value: float, interval: tuple[float, float] | None) -> Ratio:
+    low, high = interval or (value, value)
+    return Ratio(value, min(low, value), max(high, value))

@@ -8,13 +8,14 @@ from bench import gpus
 from bench.gpus import Gpu
 from bench.records import CPU
 from jobs.report.cases import Group
+from jobs.report.comparison import NO_MATTER
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors, launch, speed
 from jobs.report.study import Entry
-from jobs.report.words import listed, number, span, times
+from jobs.report.words import NOTHING, listed, number, span, times
 
-_ELSEWHERE = ("V100", "T4", "A100")
 _CLOSE = 0.15  # of an expectation
+_FAR = 1.5  # times what was published
 
 
 def mixed_options(group: Group) -> Iterator[Finding]:
@@ -22,17 +23,17 @@ def mixed_options(group: Group) -> Iterator[Finding]:
     mixed, base, half = group.case("mixed"), group.baseline, group.case(group.half_precision)
     if mixed is None or base is None or not mixed.latency_ms or not base.latency_ms:
         return
-    against_fp32 = speed.faster(mixed)
+    against_fp32 = group.decided(mixed.line.speedup)
     if against_fp32 is None:
         return
     worse_than_half = bool(
         half
         and half.latency_ms
-        and half.latency_ms < mixed.latency_ms
+        and mixed.latency_ms > (1 + NO_MATTER) * half.latency_ms
         and (
             half.line.energy_mj is None
             or mixed.line.energy_mj is None
-            or half.line.energy_mj <= mixed.line.energy_mj
+            or half.line.energy_mj <= (1 + NO_MATTER) * mixed.line.energy_mj
         )
     )
     if against_fp32 >= 1 and not worse_than_half:
@@ -86,21 +87,21 @@ def _another_gpu(group: Group) -> str:
         return (
             "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
         )
-    texts = []
-    for name in _ELSEWHERE:
-        if name == group.gpu_type or name not in speed.PUBLISHED_MS:
-            continue
-        slow, fast = speed.PUBLISHED_MS[name]
-        texts.append(f"{name} {slow} -> {fast} ms")
+    texts = [
+        f"{name} {known.text}"
+        for name, known in speed.published(group.workload).items()
+        if name != group.gpu_type
+    ]
     has = group.boards and all(gpu.tensor_cores for gpu in group.boards)
     why = (
-        "this one has Tensor Cores already, so another of that kind changes little at batch 1"
+        "this one has Tensor Cores already, so another of that kind changes little"
         if has
-        else "Tensor Cores alone do not make mixed win at batch 1"
+        else "Tensor Cores alone do not make mixed win"
     )
     return (
-        f"run on another GPU: {why}. Published for such layers in eager mode, fp32 -> fp16:"
-        f" {', '.join(texts)}. There engine = graph and batch 8 show what the Tensor Cores give"
+        f"run on another GPU: {why} where launches set the latency."
+        + (f" Published for such layers in eager mode: {'; '.join(texts)}." if texts else "")
+        + " On such a GPU engine = graph and batch 8 show what the Tensor Cores give"
     )
 
 
@@ -118,12 +119,17 @@ def expectations(groups: Sequence[Group], expected: Sequence[Entry]) -> Iterator
         boards = gpus.named(name) if name else ()
         kind = boards[0].gpu_type if boards else name
         found = [g for g in groups if kind is None or g.gpu_type == kind]
-        matched = [g for g in found if any(e.line.workload == g.workload for e in entries)]
-        if matched:
-            for group in matched:
-                yield from _beside_found(group, entries)
-        elif boards:
-            yield _beside_facts(boards, entries)
+        for group in found:
+            yield from _beside_found(group, entries)
+        unmatched = [
+            entry
+            for entry in entries
+            if not any(
+                g.workload == entry.line.workload and g.case(entry.line.precision) for g in found
+            )
+        ]
+        if unmatched:
+            yield _beside_facts(kind, boards, unmatched, measured=bool(found))
 
 
 def _beside_found(group: Group, entries: Sequence[Entry]) -> Iterator[Finding]:
@@ -161,42 +167,64 @@ def _beside_found(group: Group, entries: Sequence[Entry]) -> Iterator[Finding]:
         )
 
 
-def _beside_facts(boards: Sequence[Gpu], entries: Sequence[Entry]) -> Finding:
-    kind = boards[0].gpu_type
+def _beside_facts(
+    kind: str | None, boards: Sequence[Gpu], entries: Sequence[Entry], measured: bool
+) -> Finding:
+    """What is known of numbers that no row stands beside.
+
+    Args:
+        kind: GPU type; None: any.
+        boards: Its boards.
+        entries: What was expected.
+        measured: Whether there are rows of that type at all.
+    """
+    name = kind or "any GPU"
     texts = []
-    latencies = {e.line.precision: e.line.latency_ms for e in entries if e.line.latency_ms}
     for entry in entries:
-        precision = entry.line.precision
-        floor = floors.pytorch_floor_ms(boards, precision, entry.line.workload)
-        parts = [f"expected {number(entry.line.latency_ms, ' ms')}"]
-        if entry.line.energy_mj:
-            parts[0] += f" and {number(entry.line.energy_mj, ' mJ')}"
+        line, parts = entry.line, []
+        for what, unit in ((line.latency_ms, " ms"), (line.energy_mj, " mJ")):
+            parts += [number(what, unit)] if what else []
+        parts = [f"expected {' and '.join(parts) or NOTHING}"]
+        floor = floors.pytorch_floor_ms(boards, line.precision, line.workload)
         if floor:
             parts.append(f"no less than {span(floor, ' ms')} by the datasheet")
-        if entry.line.energy_mj and entry.line.latency_ms:
-            power = entry.line.energy_mj * entry.line.workload.batch_size / entry.line.latency_ms
-            parts.append(f"that is {number(power, ' W')} ({launch.idle_and_limit(boards[0])})")
-        texts.append(f"{precision}: {'; '.join(parts)}")
-    cause = f"{kind}: not among the rows, so the expectation stands beside what is known of it."
-    if kind in speed.PUBLISHED_MS:
-        slow, fast = speed.PUBLISHED_MS[kind]
+        if line.energy_mj and line.latency_ms and boards:
+            power = line.energy_mj * line.workload.batch_size / line.latency_ms
+            parts.append(f"that is {number(power, ' W')} on the {launch.idle_and_limit(boards[0])}")
+        texts.append(f"{line.precision}: {'; '.join(parts)}")
+    by_workload: dict[str, list[str]] = {}
+    for entry in entries:
+        by_workload.setdefault(str(entry.line.workload), []).append(entry.line.precision)
+    absent = listed(f"{workload} ({listed(every)})" for workload, every in by_workload.items())
+    cause = (
+        f"{name}: no row of {absent}, so the expectation stands beside what is known of it."
+        if measured
+        else f"{name}: not among the rows, so the expectation stands beside what is known of it."
+    )
+    known = {e.line.workload: speed.published(e.line.workload).get(name) for e in entries}
+    for workload, told in known.items():
+        if told is None:
+            continue
+        gain = told.slow_ms / told.fast_ms
         texts.append(
-            f"published for the same layers without the logits, eager, batch 1: {slow} ms in"
-            f" {'TF32' if kind == 'A100' else 'fp32'}, {fast} ms in fp16: {times(slow / fast)}"
+            "published for the same layers without the logits, eager, batch 1:"
+            f" {told.text}: {times(gain)}"
         )
-        wanted = latencies.get("fp32", 0) / latencies["fp16"] if latencies.get("fp16") else None
-        if wanted and wanted > 1.5 * slow / fast:
+        ms = {e.line.precision: e.line.latency_ms for e in entries if e.line.workload == workload}
+        slow, fast = ms.get("fp32"), ms.get("fp16")
+        # The gain from TF32 is another one.
+        if told.slow_in == "fp32" and slow and fast and slow / fast > _FAR * gain:
             cause = (
-                f"{kind}: a gain of {wanted:.1f}x was expected; in eager mode at batch 1"
-                f" {times(slow / fast)} was published: launches, not products, set that latency."
+                f"{name}: a gain of {slow / fast:.1f}x was expected; in eager mode at batch 1"
+                f" {times(gain)} was published: launches, not products, set that latency."
             )
     return Finding(
         Code.EXPECTATION,
         Verdict.CANNOT_TELL,
-        kind,
+        name,
         tuple(dict.fromkeys(entry.line.precision for entry in entries)),
         cause,
         evidence=tuple(texts),
-        missing=(f"rows of {kind}",),
+        missing=tuple(f"a row of {name}, {e.line.workload}, {e.line.precision}" for e in entries),
         actions=("Run the matrix below there, with engine = graph and a larger batch.",),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.records import ENERGY_NOT_MEASURED
-from jobs.report.cases import Group
+from bench.records import ENERGY_NOT_MEASURED, Energy
+from jobs.report.cases import Case, Group
+from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number, span
 
@@ -15,34 +16,57 @@ _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
 
 
 def energy_window_too_short(group: Group) -> Iterator[Finding]:
-    """A sensor that ticks every 10 to 100 ms sees nothing of a short window."""
-    precisions, evidence = [], []
+    """A sensor that ticks every 10 to 100 ms sees nothing of a short window; or windows differ."""
+    short: dict[str, list[str]] = {}
+    scattered: dict[str, list[str]] = {}
     for case in group.cases:
-        why = []
         for m in case.rows:
             found = m.energy
             if found is None or found.per_sample_mj is None:
                 continue
             if found.ticks is not None and found.ticks < _FEWEST_TICKS:
-                why.append(f"{found.ticks} ticks of the meter in {number(found.window_s, ' s')}")
+                text = f"{found.ticks} ticks of the meter in {number(found.window_s, ' s')}"
+                short.setdefault(case.precision, []).append(text)
             if found.uncertainty is not None and found.uncertainty > _WORST:
-                why.append(f"uncertain by {found.uncertainty:.0%}")
+                which = scattered if _scatters(found) else short
+                text = f"uncertain by {found.uncertainty:.0%}"
+                which.setdefault(case.precision, []).append(text)
         window = case.stated.energy_window_s if case.stated else None
         if window is not None and window < _SHORTEST_S:
-            why.append(f"a window of {number(window, ' s')}")
-        if why:
-            precisions.append(case.precision)
-            evidence.append(f"{case.precision}: {'; '.join(dict.fromkeys(why))}")
-    if evidence:
-        yield Finding(
-            Code.ENERGY_WINDOW_TOO_SHORT,
-            Verdict.FIX,
-            group.title,
-            tuple(precisions),
+            short[case.precision] = [f"a window of {number(window, ' s')}"]
+    for told, cause, action in (
+        (
+            short,
             "The energy was read over too short a time.",
-            evidence=tuple(evidence),
-            actions=('Use sampling.energy = "standard" with energy_s = 30, or "certified".',),
-        )
+            'Use sampling.energy = "standard" with energy_s = 30, or "certified".',
+        ),
+        (
+            scattered,
+            "The energy differs from window to window: something else moves (clocks, heat, other"
+            " work).",
+            "Find what moves, and measure again.",
+        ),
+    ):
+        if told:
+            yield Finding(
+                Code.ENERGY_WINDOW_TOO_SHORT,
+                Verdict.FIX,
+                group.title,
+                tuple(told),
+                cause,
+                evidence=tuple(
+                    f"{precision}: {'; '.join(dict.fromkeys(why))}"
+                    for precision, why in told.items()
+                ),
+                actions=(action,),
+            )
+
+
+def _scatters(found: Energy) -> bool:
+    """Whether a tick at either edge of each window is not even half of the uncertainty."""
+    windows = max(1, len(found.per_sample_mj_samples or ()))
+    edges = 2 * windows / found.ticks if found.ticks else 1.0
+    return edges < (found.uncertainty or 0.0) / 2
 
 
 def energy_methods_differ(group: Group) -> Iterator[Finding]:
@@ -119,3 +143,15 @@ def energy_method_unknown(group: Group) -> Iterator[Finding]:
             " idle power before and after.",
         ),
     )
+
+
+def doubted(group: Group, case: Case) -> list[Code]:
+    """What is found of how the energies of a case and of its baseline were read."""
+    rules = (energy_window_too_short, energy_methods_differ, energy_method_unknown)
+    codes = (
+        finding.code
+        for rule in rules
+        for finding in rule(group)
+        if {case.precision, BASELINE} & {*finding.precisions}
+    )
+    return list(dict.fromkeys(codes))

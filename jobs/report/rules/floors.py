@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench import gpus
 from bench.gpus import Gpu
-from bench.records import Workload
+from bench.records import Ceiling, Workload
 from jobs.report import gpt2
 from jobs.report.cases import Case
 from jobs.report.gpt2 import Shape
@@ -20,7 +20,7 @@ def impossible_below_ms(case: Case) -> tuple[float, str] | None:
     holds whatever the program was.
     """
     ceiling = case.ceiling
-    if ceiling and (ceiling.floor_compute_ms or ceiling.floor_memory_ms):
+    if ceiling and measured_ms(ceiling):
         compute, memory = ceiling.floor_compute_ms or 0.0, ceiling.floor_memory_ms or 0.0
         if compute >= memory:
             peak = max(ceiling.matmul_tflops or 0.0, ceiling.matmul_model_tflops or 0.0)
@@ -31,6 +31,13 @@ def impossible_below_ms(case: Case) -> tuple[float, str] | None:
     if ceiling or shape is None or not case.boards:
         return None
     return min(_least(gpu, case.precision, shape, case.workload) for gpu in case.boards)
+
+
+def measured_ms(ceiling: Ceiling | None) -> float:
+    """The floor of arithmetic and memory by the measured peaks; 0 where there is none."""
+    if ceiling is None:
+        return 0.0
+    return max(ceiling.floor_compute_ms or 0.0, ceiling.floor_memory_ms or 0.0)
 
 
 def _least(gpu: Gpu, precision: str, shape: Shape, workload: Workload) -> tuple[float, str]:

@@ -42,7 +42,8 @@ def gpu_doubtful(group: Group) -> Iterator[Finding]:
         as_good = [fit.gpu.gpu_type for fit in alone if fit.verdict == "fits"]
         evidence.append(
             f"the latencies alone fit {len(as_good)} of {len(alone)} types"
-            f" ({listed(as_good)}): it is the energy that tells them apart"
+            f" ({listed(as_good) or 'none'})"
+            + (": it is the energy that tells them apart" if {*as_good} > {*good} else "")
         )
         diluted = candidates.rank(latencies, powers, shape, *size, load_share=_LOAD_SHARE)
         fitting = [fit.gpu.gpu_type for fit in diluted if fit.verdict == "fits"]
@@ -50,7 +51,12 @@ def gpu_doubtful(group: Group) -> Iterator[Finding]:
             f"if up to {1 - _LOAD_SHARE:.0%} of the energy's time was idle (a logger that starts"
             f" early and stops late), {listed(fitting) or 'none'} fit"
         )
-    caution = "Four to six numbers are fitted to six found: this is a hint, no proof."
+    # A launch, a cast's share of it, idle and k; two rates where none is published.
+    fitted = 1 + ("mixed" in latencies) + 2 * bool(powers)
+    caution = (
+        f"{fitted} to {fitted + 2} numbers are fitted to {len(latencies) + len(powers)} found:"
+        " this is a hint, no proof."
+    )
     if told is not None and told.verdict == "fits" and powers:
         verdict, cause = Verdict.ACCEPT, f"The numbers fit a {group.gpu_type}. {caution}"
     elif told is not None and told.verdict != "fits":
@@ -60,6 +66,10 @@ def gpu_doubtful(group: Group) -> Iterator[Finding]:
             + (f", where a {good[0]} fits within {fits[0].error:.0%}. " if good else ". ")
             + caution
         )
+    elif told is not None:
+        verdict = Verdict.CANNOT_TELL
+        others = listed(name for name in good if name != group.gpu_type) or "another type"
+        cause = f"Latencies alone cannot tell a {group.gpu_type} from {others}. {caution}"
     else:
         verdict = Verdict.CANNOT_TELL
         cause = (

@@ -1,8 +1,9 @@
 """Whether the host that launches kernels, and not the GPU that runs them, sets the latency.
 
 Signals, strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
-part of each forward; the latency stays flat over the batch. Weaker ones, which only raise the
-question: power near idle; a latency far above every floor.
+part of each forward. Weaker ones, which only raise the question: a latency that stays flat over the
+batch, as it also does where weights are streamed or few multiprocessors have work; power near idle;
+a latency far above every floor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jobs.report.rules import floors
 from jobs.report.words import listed, number, span
 
 _GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
-_BUSY, _QUITE_BUSY = 0.7, 0.85
+BUSY, _QUITE_BUSY = 0.7, 0.85
 _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # floors
@@ -63,7 +64,7 @@ def signals(group: Group, case: Case) -> Signals:
     busy = case.kernels.busy_share if case.kernels else None
     if busy is not None:
         text = f"{case.precision}: the GPU is busy for {busy:.0%} of the latency"
-        if busy < _BUSY:
+        if busy < BUSY:
             strong.append(text)
         elif busy > _QUITE_BUSY:
             against.append(text)
@@ -78,7 +79,7 @@ def signals(group: Group, case: Case) -> Signals:
             f" ({number(case.latency_ms, ' ms')}, {number(larger.latency_ms, ' ms')})"
         )
         if growth < _FLAT:
-            strong.append(text)
+            weak.append(text)
         elif growth > _SCALES * times:
             against.append(text)
     launches = case.ceiling.floor_launch_ms if case.ceiling else None
@@ -122,8 +123,8 @@ def _near_idle(case: Case) -> str | None:
     if any(above_idle(gpu, power) >= _NEAR_IDLE for gpu in case.boards):
         return None
     return (
-        f"{number(power, ' W')}, {_over_idle(case.boards[0], [power])} of the limit above idle"
-        f" ({idle_and_limit(case.boards[0])})"
+        f"{number(power, ' W')}, {_way(case.boards[0], [power])}"
+        f" of the {idle_and_limit(case.boards[0])}"
     )
 
 
@@ -135,7 +136,7 @@ def above_idle(gpu: Gpu, power_w: float) -> float:
 
 def idle_and_limit(gpu: Gpu) -> str:
     """The two powers between which a board works."""
-    return f"{gpu.name}: {span(gpu.idle_w, ' W', 2)} idle, limit {gpu.tdp_w:g} W"
+    return f"{gpu.name} ({span(gpu.idle_w, ' W', 2)} idle, limit {gpu.tdp_w:g} W)"
 
 
 def launch_bound(group: Group) -> Iterator[Finding]:
@@ -164,22 +165,24 @@ def launch_bound(group: Group) -> Iterator[Finding]:
         return
     perhaps = [precision for precision, s in found.items() if s.perhaps]
     evidence = [text for precision in perhaps for text in found[precision].weak]
+    cause = (
+        f"{listed(perhaps)}: the GPU seems to wait for the host most of the time (launch-bound)."
+    )
     if not group.boards and group.gpu_type is None:
-        perhaps, evidence = _of_an_unknown_gpu(group)
+        perhaps, evidence, cause = _of_an_unknown_gpu(group)
     if perhaps:
         yield Finding(
             Code.LAUNCH_BOUND,
             Verdict.CANNOT_TELL,
             group.title,
             tuple(perhaps),
-            f"{listed(perhaps)}: the GPU seems to wait for the host most of the time"
-            " (launch-bound).",
+            cause,
             evidence=tuple(evidence),
             expected=_floor_texts(group, perhaps),
             missing=(
                 "the same forward as a CUDA graph, which launches everything at once",
                 "the share of the time in which a kernel runs (a trace)",
-                "the latency at larger batches: flat means launch-bound",
+                "the latency at larger batches: where it grows with them, launches do not set it",
             ),
             actions=("Run the matrix below: it brings all three.",),
         )
@@ -194,40 +197,41 @@ def _floor_texts(group: Group, precisions: list[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _of_an_unknown_gpu(group: Group) -> tuple[list[str], list[str]]:
-    """Where a power would be near idle on some types, those types, told one by one."""
+def _of_an_unknown_gpu(group: Group) -> tuple[list[str], list[str], str]:
+    """Where a power would be near idle on some types, these and the others, told one by one."""
     powers = {case.precision: case.mean_w for case in group.cases if case.mean_w is not None}
     if not powers or group.workload.engine != "eager":
-        return [], []
+        return [], [], ""
     boards: dict[str, Gpu] = {}
     for gpu in GPUS:
         boards.setdefault(gpu.gpu_type, gpu)
     able = [gpu for gpu in boards.values() if min(powers.values()) > 0.8 * gpu.idle_w[0]]
-    near = [
-        gpu for gpu in able if all(above_idle(gpu, power) < _NEAR_IDLE for power in powers.values())
-    ]
+    near = [gpu for gpu in able if above_idle(gpu, max(powers.values())) < _NEAR_IDLE]
     if not near:
-        return [], []
+        return [], [], ""
     evidence = [
         f"mean power = energy / latency = {span(powers.values(), ' W')}"
         f" ({', '.join(f'{p} {number(w)}' for p, w in powers.items())})",
         *(
-            f"{gpu.name} ({span(gpu.idle_w, ' W', 2)} idle, limit {gpu.tdp_w:g} W): "
-            + (
-                f"that is near idle, {_over_idle(gpu, powers.values())} of the limit above it: it"
-                " mostly waited"
-                if gpu in near
-                else f"{_over_idle(gpu, powers.values())} of the limit above idle: it worked for a"
-                " part of the time"
-            )
+            f"{idle_and_limit(gpu)}: {_way(gpu, powers.values())}, "
+            + ("near idle: it mostly waited" if gpu in near else "it worked for a part of the time")
             for gpu in able
         ),
     ]
-    return list(powers), evidence
+    others = [gpu.name for gpu in able if gpu not in near]
+    cause = (
+        "Whether the GPU waits for the host depends on which it is: on"
+        f" {listed(gpu.name for gpu in near)} this power is near idle, on {listed(others)} it is"
+        " not."
+        if others
+        else f"{listed(powers)}: on every type that it can be, this power is near idle: the GPU"
+        " seems to wait for the host most of the time (launch-bound)."
+    )
+    return list(powers), evidence, cause
 
 
-def _over_idle(gpu: Gpu, powers_w: Iterable[float]) -> str:
-    """How far powers are above the middle of the idle range, as a share of the limit."""
-    idle = sum(gpu.idle_w) / 2
-    shares = [f"{max(0.0, power - idle) / gpu.tdp_w:.0%}" for power in sorted(powers_w)]
-    return shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"
+def _way(gpu: Gpu, powers_w: Iterable[float]) -> str:
+    """How far powers are on the way from idle to the limit."""
+    shares = [f"{max(0.0, above_idle(gpu, power)):.0%}" for power in sorted(powers_w)]
+    told = shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"
+    return f"{told} of the way from idle to the limit"

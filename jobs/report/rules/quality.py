@@ -11,7 +11,6 @@ from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number, span
 
-_GPT2 = ("gpt2", "openai-community/gpt2")
 _CONTEXTS = (128, 256, 512, 1024)
 _FLOOR_NOISE = 0.999
 # Mean difference in nats per token that a precision brings, and the most that rounding can explain:
@@ -132,7 +131,7 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[str]:
 
 def _is_published(case: Case) -> bool:
     """GPT-2 small on WikiText-2: as the rows say, or as a table without rows is taken to be."""
-    if case.workload.model not in _GPT2:
+    if case.workload.model not in published.GPT2_NAMES:
         return False
     texts = {m.quality.text for m in case.rows if m.quality and m.quality.perplexity}
     if case.stated:

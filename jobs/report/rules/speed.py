@@ -2,63 +2,81 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from bench import gpus
 from bench.gpus import GPUS, Gpu
-from bench.records import CPU, KERNEL_CLASSES, Kernels
+from bench.records import CPU, KERNEL_CLASSES, Kernels, Workload
+from bench.stats import Ratio
 from jobs.report import comparison, gpt2
 from jobs.report.cases import Case, Group
 from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
-from jobs.report.rules import floors, launch, possible
+from jobs.report.rules import energy, floors, launch, possible
 from jobs.report.words import listed, number, span, times
 
 _STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are halved
-_FAR_BELOW = 0.5  # of the gain that the peaks allow
+_FAR_BELOW = 0.5  # of the gain that the floors allow, and of a peak
+_LARGE_REST = 0.3  # of what runs
 _CAST_BANDWIDTH_SHARE = 0.75
 _CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eager PyTorch
 
 # ms of fp32 and fp16 in eager PyTorch (TorchScript) at batch 1, 128 tokens, for the same 12 layers
 # x 768 without the product that makes logits: NVIDIA FasterTransformer, docs/bert_guide.md. The
 # A100's first number is TF32's.
-PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
+_PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
+_IN_TF32 = "A100"
 
 
-def faster(case: Case) -> float | None:
-    """Speedup against fp32 where it is decided: an interval without 1, or a table without any."""
-    ratio = case.line.speedup
-    if ratio is None or (ratio.low <= 1 <= ratio.high and ratio.low < ratio.high):
-        return None
-    return ratio.value
+@dataclass(frozen=True)
+class Published:
+    """What others measured of the same layers, ms."""
+
+    slow_ms: float
+    fast_ms: float  # in fp16
+    slow_in: str  # fp32 or TF32
+
+    @property
+    def text(self) -> str:
+        """Both numbers."""
+        return f"{self.slow_ms} ms in {self.slow_in}, {self.fast_ms} ms in fp16"
+
+
+def published(workload: Workload) -> dict[str, Published]:
+    """By GPU type, what was published of this workload: of GPT-2 small, eager, batch 1, alone."""
+    same = gpt2.shape_of(workload.model) == gpt2.SHAPES["gpt2"]
+    if not same or replace(workload, model="gpt2") != Workload("gpt2"):
+        return {}
+    return {
+        name: Published(slow, fast, "TF32" if name == _IN_TF32 else "fp32")
+        for name, (slow, fast) in _PUBLISHED_MS.items()
+    }
 
 
 def effect(group: Group) -> Iterator[Finding]:
-    """What holds: the ratio of a precision, with all that agrees with it."""
+    """What holds: the ratios of a precision, with all that agrees with them."""
     for case, base in group.pairs():
-        ratio, interval = faster(case), case.line.speedup
-        if ratio is not None and case.precision == "mixed" and ratio < 1:
+        faster = group.decided(case.line.speedup)
+        if faster is not None and faster < 1 and case.precision == "mixed":
+            continue  # a finding of its own
+        speed = _clause(group, case.line.speedup, "is {} as fast as fp32", "is as fast as fp32")
+        of = "" if speed else " of fp32"
+        used = _clause(
+            group, case.line.energy_ratio, f"needs {{}} the energy{of}", "needs the same energy"
+        )
+        if not speed and not used:
             continue
-        if ratio is not None:
-            gain = f"{case.precision} is {times(ratio)} as fast as fp32"
-        elif interval is not None and comparison.same(interval):
-            most = max(1 - interval.low, interval.high - 1)
-            gain = f"{case.precision} is as fast as fp32, to within {100 * most:.1f} %"
-        else:
-            continue
-        energy = case.line.energy_ratio
-        if energy is not None and (group.plain or not energy.low <= 1 <= energy.high):
-            less = energy.value < 1
-            gain += (
-                f" and needs {times(1 / energy.value if less else energy.value)}"
-                f" {'less' if less else 'more'} energy"
+        doubts = energy.doubted(group, case) if used else []
+        if doubts:
+            used = [f"{used[0]}, but see {listed(doubts)}"]
+        evidence = []
+        if case.latency_ms and base.latency_ms:
+            evidence.append(
+                f"latency {number(base.latency_ms, ' ms')} -> {number(case.latency_ms, ' ms')}"
+                + _interval(case)
             )
-        evidence = [
-            f"latency {number(base.latency_ms, ' ms')} -> {number(case.latency_ms, ' ms')}"
-            + _interval(case)
-        ]
-        if energy is not None:
+        if case.line.energy_ratio is not None:
             evidence.append(
                 f"energy {number(base.line.energy_mj, ' mJ')} ->"
                 f" {number(case.line.energy_mj, ' mJ')}" + _power_share(case, base)
@@ -84,14 +102,26 @@ def effect(group: Group) -> Iterator[Finding]:
             evidence.append(f"perplexity {base.line.perplexity:.5g} at both, as it was written")
         yield Finding(
             Code.EFFECT,
-            Verdict.ACCEPT,
+            Verdict.ACCEPT if speed or not doubts else Verdict.CANNOT_TELL,
             group.title,
             (case.precision,),
-            gain + ".",
+            f"{case.precision} {' and '.join(speed + used)}.",
             evidence=tuple(evidence),
             expected=expected_gain(group, case.precision),
-            missing=("intervals: one number each, from one process",) if group.plain else (),
+            missing=("intervals: one number each, from one process",)
+            if group.plain and not _interval(case)
+            else (),
         )
+
+
+def _clause(group: Group, ratio: Ratio | None, differs: str, alike: str) -> list[str]:
+    """What a ratio says if it is decided, or known to be none; else nothing."""
+    value = group.decided(ratio)
+    if value is not None:
+        return [differs.format(times(value))]
+    if ratio is not None and comparison.same(ratio):
+        return [f"{alike}, to within {100 * max(1 - ratio.low, ratio.high - 1):.1f} %"]
+    return []
 
 
 def _interval(case: Case) -> str:
@@ -100,12 +130,13 @@ def _interval(case: Case) -> str:
 
 
 def _power_share(case: Case, base: Case) -> str:
-    """How much of the energy is time, and how much is power."""
-    if not (case.mean_w and base.mean_w and case.latency_ms and base.latency_ms):
+    """How much of the energy ratio is time, and how much is power: in the energy's own windows."""
+    ratio = case.line.energy_ratio
+    if not (case.mean_w and base.mean_w and ratio):
         return ""
+    power = case.mean_w / base.mean_w
     return (
-        f": {times(base.latency_ms / case.latency_ms)} by time,"
-        f" {times(base.mean_w / case.mean_w)} by power"
+        f": {times(ratio.value / power)} by time, {times(power)} by power"
         f" ({number(base.mean_w)} -> {number(case.mean_w, ' W')})"
     )
 
@@ -130,9 +161,14 @@ def expected_gain(group: Group, precision: str) -> tuple[str, ...]:
     if group.gpu_type == CPU:
         return ()
     boards = group.boards or (() if group.gpu_type else GPUS)
+    known = published(group.workload)
     texts: dict[str, None] = {}
     for gpu in boards:
         kind = gpus.arithmetic(precision, gpu.capability).kind
+        if kind == "storage only" and precision == "mixed":
+            casts = "slower than fp32, because it casts and nothing is accelerated"
+            texts[f"{gpu.gpu_type}: {casts}"] = None
+            continue
         if kind == "storage only":
             low, high = _STORAGE_GAIN
             texts[f"{gpu.gpu_type}: {low:g} to {high:g}x, because float16 only halves bytes"] = None
@@ -140,28 +176,28 @@ def expected_gain(group: Group, precision: str) -> tuple[str, ...]:
         peak = gpus.peak_tflops(gpu, precision)
         if kind != "tensor cores" or peak is None:
             continue
-        published = ""
-        if gpu.gpu_type in PUBLISHED_MS and precision == "fp16":
-            slow, fast = PUBLISHED_MS[gpu.gpu_type]
-            published = (
-                f"; in eager mode at batch 1 such layers were published at {slow} and {fast} ms:"
-                f" {times(slow / fast)}"
-            )
+        told = known.get(gpu.gpu_type) if precision == "fp16" else None
+        beside = (
+            f"; in eager mode at batch 1 such layers were published at {told.text}:"
+            f" {times(told.slow_ms / told.fast_ms)}"
+            if told
+            else ""
+        )
         ratios = [
             p / b.fp32_tflops
             for b in boards
             if b.gpu_type == gpu.gpu_type and (p := gpus.peak_tflops(b, precision))
         ]
-        texts[
-            f"{gpu.gpu_type}: up to {span(ratios, 'x', 2)} by the Tensor Cores' peak{published}"
-        ] = None
+        texts[f"{gpu.gpu_type}: up to {span(ratios, 'x', 2)} by the Tensor Cores' peak{beside}"] = (
+            None
+        )
     return tuple(texts)
 
 
 def mixed_slower(group: Group) -> Iterator[Finding]:
     """Autocast adds kernels: slower than fp32 is possible, and this is what it is made of."""
     mixed, base = group.case("mixed"), group.baseline
-    ratio = faster(mixed) if mixed else None
+    ratio = group.decided(mixed.line.speedup) if mixed else None
     if mixed is None or base is None or ratio is None or ratio >= 1:
         return
     assert mixed.latency_ms and base.latency_ms  # there is a ratio
@@ -175,10 +211,10 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
             f"and {number(mixed.latency_ms - half.latency_ms, ' ms')} more than {half.precision},"
             " which has the same products and no casts"
         )
-    energy = mixed.line.energy_ratio
-    if energy is not None and energy.low > 1:
+    energy_ratio = group.decided(mixed.line.energy_ratio)
+    if energy_ratio is not None:
         evidence.append(
-            f"its energy is {times(energy.value)} that of fp32: {times(1 / ratio)} the time"
+            f"its energy is {times(energy_ratio)} that of fp32: {times(1 / ratio)} the time"
             + (f" at {number(mixed.mean_w, ' W')}" if mixed.mean_w else "")
         )
     traced = bool(mixed.kernels and base.kernels)
@@ -233,7 +269,11 @@ def _shares(base: Kernels, mixed: Kernels, slower_ms: float, group: Group) -> di
         "matrix products and attention": difference(*products),
         f"all other {mixed.level}s": difference(*({*KERNEL_CLASSES} - {"cast", *products})),
     }
-    rest = "launches and gaps between kernels" if group.gpu_type != CPU else "the rest"
+    rest = "launches and gaps between kernels"
+    if group.workload.engine == "graph":
+        rest = "gaps between kernels"
+    if group.gpu_type == CPU:
+        rest = "the rest"
     shares[rest] = slower_ms - sum(shares.values())
     return shares
 
@@ -260,8 +300,14 @@ def _predicted_casts(group: Group) -> list[str]:
             if times
             else []
         ),
-        f"launching them takes the host {span((low, high), ' ms', 2)} more, at"
-        f" {_CAST_DISPATCH_US[0]:g} to {_CAST_DISPATCH_US[1]:g} us each",
+        *(
+            [
+                f"launching them takes the host {span((low, high), ' ms', 2)} more, at"
+                f" {_CAST_DISPATCH_US[0]:g} to {_CAST_DISPATCH_US[1]:g} us each"
+            ]
+            if group.workload.engine == "eager"
+            else []
+        ),
     ]
 
 
@@ -307,49 +353,91 @@ def gain_below_hardware(group: Group) -> Iterator[Finding]:
         if group.gpu_type is None:
             yield from _gain_of_an_unknown_gpu(group, case, ratio.value)
             continue
-        allowed = _allowed(group, case.precision)
+        allowed, by = _allowed(group, case, base)
         if allowed is None or ratio.value >= _FAR_BELOW * allowed:
             continue
         found = launch.signals(group, case)
         evidence = [*found.strong, *found.weak, *found.against]
         if group.plain:
             evidence.extend(_light_kernels(group))
-        explained = found.bound
-        cause = "the host's launches set the latency"
+        reasons = ["the host's launches set the latency"] if found.bound else []
         if case.kernels and base.kernels and not found.bound:
-            products = _products_ms(base.kernels)
-            total = base.kernels.traced_ms or 0.0
-            rest = total - products
-            evidence.append(
-                f"fp32: products and attention take {number(products, ' ms')} of"
-                f" {number(total, ' ms')} traced; with free products {number(rest, ' ms')} would"
-                f" remain, so {total / rest:.2f}x at most"
-                if rest > 0
-                else f"fp32: all of {number(total, ' ms')} is products"
-            )
-            evidence.append(
-                f"products and attention: {number(products, ' ms')} ->"
-                f" {number(_products_ms(case.kernels), ' ms')}"
-            )
-            explained = bool(found.against)
-            cause = "what is not a matrix product does not get faster, and products this small do"
-            cause += " not fill the Tensor Cores"
-        if not explained:
-            cause = "what sets the latency is not measured; launches are likely"
+            evidence.extend(_products_and_rest(case.kernels, base.kernels))
+            if found.against or _kernels_set_it(group, case.kernels):
+                reasons = _no_faster(case)
+        launched = group.workload.engine == "eager" and not found.against
+        traced = case.kernels is not None and not launched
+        cause, missing, action = _what_else(group, traced)
         yield Finding(
             Code.GAIN_BELOW_HARDWARE,
-            Verdict.ACCEPT if explained else Verdict.CANNOT_TELL,
+            Verdict.ACCEPT if reasons else Verdict.CANNOT_TELL,
             group.title,
             (case.precision,),
-            f"{case.precision} gains {times(ratio.value)} where the peaks allow {allowed:.1f}x:"
-            f" {cause}.",
+            f"{case.precision} gains {times(ratio.value)} where the {by} allow {allowed:.1f}x:"
+            f" {' and '.join(reasons) or cause}.",
             evidence=tuple(evidence),
             expected=expected_gain(group, case.precision),
-            missing=()
-            if explained
-            else ("a CUDA graph, the busy share, larger batches: which one sets the latency",),
-            actions=("Measure larger batches and engine = graph to see what the hardware gives.",),
+            missing=() if reasons else (missing,),
+            actions=(action,),
         )
+
+
+def _products_and_rest(ours: Kernels, base: Kernels) -> list[str]:
+    """What got faster and what did not, and the bound that follows (Amdahl)."""
+    rest, base_rest = _rest_ms(ours), _rest_ms(base)
+    total = base.traced_ms or 0.0
+    return [
+        f"products and attention: {number(_products_ms(base), ' ms')} ->"
+        f" {number(_products_ms(ours), ' ms')}",
+        f"all else: {number(base_rest, ' ms')} -> {number(rest, ' ms')}"
+        + (
+            f"; with free products {number(rest, ' ms')} would remain, so {total / rest:.2f}x at"
+            " most"
+            if rest > 0
+            else ""
+        ),
+    ]
+
+
+def _kernels_set_it(group: Group, kernels: Kernels) -> bool:
+    """Whether nothing but the kernels can set the latency of what is not launched one by one."""
+    return group.workload.engine != "eager" and (kernels.busy_share or 0.0) > launch.BUSY
+
+
+def _no_faster(case: Case) -> list[str]:
+    """Why kernels gain little: what the trace and the measured peaks show of it."""
+    assert case.kernels and case.kernels.traced_ms
+    rest = _rest_ms(case.kernels) / case.kernels.traced_ms
+    reasons = [f"{rest:.0%} of what runs is no matrix product"] if rest > _LARGE_REST else []
+    peak = case.ceiling.matmul_tflops if case.ceiling else None
+    reached = case.ceiling.matmul_model_tflops if case.ceiling else None
+    if peak and reached and reached < _FAR_BELOW * peak:
+        reasons.append(
+            f"products of this size reach {reached / peak:.0%} of the {number(peak)} TFLOP/s"
+            " measured"
+        )
+    return reasons
+
+
+def _what_else(group: Group, traced: bool) -> tuple[str, str, str]:
+    """Cause, missing evidence and action where the reason is not measured."""
+    if traced:
+        return (
+            "neither the trace nor the measured peaks tell why",
+            "the rate of each product beside its peak (hardware counters)",
+            "Measure larger batches to see what the hardware gives.",
+        )
+    if group.workload.engine != "eager":
+        return (
+            "what sets the latency is not measured",
+            "a trace: products, all else, and the share of the time in which a kernel runs",
+            "Measure with sampling.evidence = true, and larger batches.",
+        )
+    return (
+        "what sets the latency is not measured; launches are likely",
+        "a CUDA graph, the busy share, larger batches: which one sets the latency",
+        "Measure larger batches and engine = graph to see what the hardware gives.",
+    )
 
 
 def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[Finding]:
@@ -357,13 +445,14 @@ def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[F
     floor = floors.pytorch_floor_ms(GPUS, case.precision, group.workload)
     if gain >= _STORAGE_GAIN[1] + 0.2 or floor is None or case.latency_ms is None:
         return
+    cause, missing, _ = _what_else(group, traced=False)
     yield Finding(
         Code.GAIN_BELOW_HARDWARE,
         Verdict.CANNOT_TELL,
         group.title,
         (case.precision,),
         f"{case.precision} gains {times(gain)}, where half the bytes allow 2x and Tensor Cores"
-        " more; what sets the latency is not measured, launches are likely.",
+        f" more: {cause}.",
         evidence=(
             f"{number(case.latency_ms, ' ms')} is {case.latency_ms / floor[1]:.0f} to"
             f" {case.latency_ms / floor[0]:.0f} times the floor of any type known here"
@@ -371,18 +460,18 @@ def _gain_of_an_unknown_gpu(group: Group, case: Case, gain: float) -> Iterator[F
             *_light_kernels(group),
         ),
         expected=expected_gain(group, case.precision),
-        missing=("the GPU's name", "a CUDA graph, the busy share, larger batches"),
+        missing=("the GPU's name", missing),
         actions=("Run the matrix below: it tells launches from arithmetic.",),
     )
 
 
 def _light_kernels(group: Group) -> list[str]:
     """Whether layer norms and activations can be the reason: they are too short."""
-    shape = gpt2.shape_of(group.workload.model)
-    workload = group.workload
-    if shape is None or workload.batch_size * workload.prompt_tokens > 256:
+    shape, workload = gpt2.SHAPES["gpt2"], group.workload
+    small = gpt2.shape_of(workload.model) == shape
+    if not small or workload.batch_size * workload.prompt_tokens > 256:
         return []
-    count = gpt2.scaled(gpt2.OPERATIONS[1], shape) - 6 * shape.layers - 1
+    count = gpt2.OPERATIONS[1] - 6 * shape.layers - 1
     return [
         "layer norms and activations are no reason by themselves: all"
         f" {count} kernels that are no products take about"
@@ -394,15 +483,31 @@ def _products_ms(kernels: Kernels) -> float:
     return (kernels.matmul_ms or 0.0) + (kernels.attention_ms or 0.0)
 
 
-def _allowed(group: Group, precision: str) -> float | None:
-    """The least gain that peak arithmetic promises on any board in question; None without one."""
-    ratios = []
+def _rest_ms(kernels: Kernels) -> float:
+    return (kernels.traced_ms or 0.0) - _products_ms(kernels)
+
+
+def _allowed(group: Group, case: Case, base: Case) -> tuple[float | None, str]:
+    """The least gain promised on any board in question, and by what; None without Tensor Cores."""
+    if not group.boards or any(
+        gpus.arithmetic(case.precision, gpu.capability).kind != "tensor cores"
+        for gpu in group.boards
+    ):
+        return None, ""
+    by_board = []
     for gpu in group.boards:
-        peak = gpus.peak_tflops(gpu, precision)
-        if gpus.arithmetic(precision, gpu.capability).kind != "tensor cores" or peak is None:
-            return None
-        ratios.append(peak / gpu.fp32_tflops)
-    return min(ratios, default=None)
+        plain = floors.pytorch_floor_ms((gpu,), BASELINE, group.workload)
+        ours = floors.pytorch_floor_ms((gpu,), case.precision, group.workload)
+        if plain and ours:
+            by_board.append(plain[0] / ours[0])
+    if len(by_board) == len(group.boards):
+        return min(by_board), "floors"
+    measured = [floors.measured_ms(c.ceiling) for c in (base, case)]
+    if measured[0] and measured[1]:
+        return measured[0] / measured[1], "floors"
+    peaks = [gpus.peak_tflops(gpu, case.precision) for gpu in group.boards]
+    ratios = [p / gpu.fp32_tflops for p, gpu in zip(peaks, group.boards, strict=True) if p]
+    return min(ratios, default=None), "peaks"
 
 
 def precision_emulated(group: Group) -> Iterator[Finding]:
@@ -429,7 +534,7 @@ def precision_emulated(group: Group) -> Iterator[Finding]:
 
 
 def precision_storage_only(group: Group) -> Iterator[Finding]:
-    """Float16 without Tensor Cores: half the bytes, and PyTorch's arithmetic stays float32."""
+    """Float16 without Tensor Cores: at most half the bytes, and arithmetic stays float32."""
     told = [
         (case, gpus.arithmetic(case.precision, case.capability))
         for case in group.cases
@@ -453,15 +558,19 @@ def precision_storage_only(group: Group) -> Iterator[Finding]:
             inside = "inside" if low - 0.05 <= value <= high + 0.05 else "outside"
             evidence.append(f"fp16 found: {times(value)}, {inside} {low:g} to {high:g}x")
     precisions = tuple(case.precision for case, _ in cases)
+    kinds = {
+        "fp16": "is float16 storage with float32 arithmetic, and gains only by the bytes",
+        "mixed": "keeps float32 weights, and its casts accelerate nothing",
+    }
+    told_of = "; ".join(f"{precision} {kinds[precision]}" for precision in precisions)
     yield Finding(
         Code.PRECISION_STORAGE_ONLY,
         Verdict.ACCEPT,
         group.title,
         precisions,
-        f"{listed(precisions)} on a {group.gpu_type}: float16 storage with float32 arithmetic, so"
-        " fp16 gains only by the bytes.",
+        f"On a {group.gpu_type} {told_of}.",
         evidence=tuple(evidence),
-        expected=tuple(dict.fromkeys(t for p in precisions[:1] for t in expected_gain(group, p))),
+        expected=tuple(dict.fromkeys(t for p in precisions for t in expected_gain(group, p))),
         actions=("Do not promise 2x on this GPU: its float16 units are idle under PyTorch.",),
     )
 
@@ -477,6 +586,9 @@ _WEAKENS = (
     Code.GPU_HELD_DOWN,
     Code.GPU_SHARED,
     Code.CONFOUNDED,
+    Code.WARM_UP_UNSTEADY,
+    Code.TENSOR_CORES_UNUSED,
+    Code.PRECISION_EMULATED,
 )
 
 
@@ -484,7 +596,7 @@ def weakened(findings: Sequence[Finding]) -> list[Finding]:
     """What is built on numbers is accepted only where no other finding takes these away."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for finding in findings:
-        if finding.code in _WEAKENS:
+        if finding.code in _WEAKENS and finding.verdict != Verdict.ACCEPT:
             for precision in finding.precisions:
                 reasons.setdefault((finding.subject, precision), {})[finding.code] = None
     kept = []
@@ -493,7 +605,7 @@ def weakened(findings: Sequence[Finding]) -> list[Finding]:
             touched = [(finding.subject, p) for p in (*finding.precisions, BASELINE)]
             codes = list(dict.fromkeys(code for key in touched for code in reasons.get(key, ())))
             if codes:
-                finding = dataclasses.replace(
+                finding = replace(
                     finding,
                     verdict=Verdict.CANNOT_TELL,
                     cause=f"{finding.cause[:-1]}, as written; but see {listed(codes)}.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,11 +72,11 @@ def to_be_started(gpu_type: str) -> Offer:
     return Offer(gpu_type, 1, num_cpus=1, num_gpus=1, label_selector={TYPE_LABEL: gpu_type})
 
 
-def why_unplaced(gpu_type: str, present: Iterable[str]) -> str:
+def why_unplaced(gpu_type: str, present: Collection[str]) -> str:
     """Why a cell of this type has no place on a machine or cluster that has these types."""
-    have = ", ".join(sorted(present)) or "nothing"
+    have = f"only {', '.join(sorted(present))}" if present else "nothing at all"
     return (
-        f"no {gpu_type} here (only {have}): join a cluster that has one (--address), add a node,"
+        f"no {gpu_type} here ({have}): join a cluster that has one (--address), add a node,"
         " or leave it out (--gpu-type)"
     )
 

@@ -191,6 +191,11 @@ class Gpu:
             else handle
         )
 
+    def check(self) -> None:
+        """Ask whether the GPU is lost, which GpuLostError says."""
+        self.power_w()
+        self.total_energy_j()
+
     @property
     def gpu_type(self) -> str:
         """The type as Ray names it; 40 GB and 80 GB A100 and their MIG slices are all A100."""
@@ -248,7 +253,7 @@ class Gpu:
             "module",
             lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_POWER_SCOPE_MODULE),
         )
-        return watts is not None
+        return bool(watts)  # 0 W is no module's.
 
     @property
     def serial(self) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any
 import fakenvml
 import pytest
 
-from bench import device, inventory, measure, nvml, table
+from bench import device, engines, inventory, measure, nvml, table
+from bench import model as models
 from bench.meters import energy, sensor
 from bench.records import (
     CPU,
@@ -116,6 +117,48 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
     fake_nvml("gpu = v100")
     (other,) = rows(workloads[1])
     assert other.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(True, Outcome.LOST), (False, Outcome.FAILED)])
+@pytest.mark.parametrize("stage", ["loading", "warm-up"])
+def test_torch_s_error_for_a_lost_gpu_is_told_from_any_other(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, stage: str, lost: bool, outcome: Outcome
+) -> None:
+    fake = fake_nvml("gpu = v100")
+
+    def fail(*_: object) -> None:
+        if lost:
+            fake.fault("nvmlDevice*:-1:15:0")
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    if stage == "loading":
+        monkeypatch.setattr(models, "load", fail)
+    else:
+        monkeypatch.setattr(engines, "forward", lambda *_: fail)
+    (row,) = rows()
+    assert row.outcome == outcome
+    assert ("lost" in str(row.reason)) is lost
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: misaligned"), MemoryError()], ids=lambda e: type(e).__name__
+)
+def test_whatever_breaks_in_the_energy_leaves_the_times(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(energy, "measure_energy", fail)
+    fake_nvml("gpu = v100")
+    out_of_memory = isinstance(error, MemoryError)
+    row, *others = rows(Workload("tiny", "eager", 1, 32), Workload("tiny", "eager", 1, 16))
+    assert row.outcome is (Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED)
+    assert row.timing is not None
+    assert row.energy is not None
+    assert (row.energy.method, row.energy.reason) == ("none", row.reason)
+    # A process in which CUDA failed is not trusted with the second workload.
+    assert len(others) == out_of_memory
 
 
 @pytest.mark.parametrize(

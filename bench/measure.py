@@ -373,7 +373,7 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
 
 
 def _cause(error: Exception, gpu: nvml.Gpu | None) -> Exception:
-    """The loss of the GPU, where the driver tells of one: torch calls it an error like any other."""
+    """The loss of the GPU, where the driver tells of one: torch words it as any other error."""
     if gpu and not isinstance(error, TensorgapError | Unsupported):
         try:
             gpu.check()

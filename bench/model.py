@@ -122,7 +122,7 @@ def _attention() -> str:
 
 
 def _causal_mask(**given: Any) -> Any:
-    """transformers' mask; None where each token attends to itself and to all before it."""
+    """The mask of transformers; None where each token attends to itself and to all before it."""
     from transformers.masking_utils import sdpa_mask
 
     # Older releases give the positions themselves.

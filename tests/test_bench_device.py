@@ -43,7 +43,7 @@ def test_a_driver_that_is_too_old_or_absent_is_unsupported_with_the_build_to_ins
     cuda_says: Callable[[str], None], text: str
 ) -> None:
     cuda_says(text)
-    with pytest.raises(Unsupported, match="update the driver, or try: pip install 'torch<2.15'"):
+    with pytest.raises(Unsupported, match=r"update the driver, or try: pip install 'torch<2\.15'"):
         acquire("P100")
 
 

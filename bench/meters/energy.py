@@ -51,6 +51,8 @@ from bench.meters.polling import (
     regular,
     ticks,
 )
+from bench.meters.protocol import CERTIFIED_MAX_S, CERTIFIED_S, SETTLE_S, WARM_MAX_S, WINDOWS
+from bench.meters.protocol import longest_s as longest_s
 from bench.meters.windows import (
     GOLDEN,
     Course,
@@ -71,16 +73,13 @@ COUNTER, POWER, RAPL = "counter", "power", "rapl"
 
 FASTEST_TICK_S = 0.02  # of the GPU sensors known (P100, V100)
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
-SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
-WARM_S, WARM_MAX_S = 30.0, 120.0
+WARM_S = 30.0
 STEADY_S = 10.0  # clocks and heat are steady if they were for so long
 SLOWEST_TICK_S = 0.1
 RESTART_S = 3 * SLOWEST_TICK_S
 DRAIN_EVERY_S = 0.1  # Rare enough that waiting for the device costs well under 0.1 % of the load.
 
-WINDOWS = 5
-CERTIFIED_S, CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 10.0, 50, 400
-CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
+CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 50, 400
 
 SILVER = 2**0.5 - 1
 # A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
@@ -227,16 +226,6 @@ def measure_energy(
             raise
         raise LostError(str(lost), session.energy(samples_per_step, tokens_per_step)) from error
     return session.energy(samples_per_step, tokens_per_step)
-
-
-def longest_s(sampling: Sampling) -> float:
-    """How long the energy of one row takes at most, with every window measured again."""
-    if sampling.energy == "quick":
-        return sampling.idle_s + sampling.energy_s
-    each_s, warm_s = sampling.energy_s / WINDOWS, SETTLE_S
-    if sampling.energy == "certified":
-        each_s, warm_s = min(max(each_s, CERTIFIED_S), CERTIFIED_MAX_S), WARM_MAX_S
-    return 2 * sampling.idle_s + warm_s + 2 * WINDOWS * each_s
 
 
 def doubts(found: Energy) -> list[str]:
@@ -439,7 +428,7 @@ class _Session:
         each_s = self.sampling.energy_s / self._windows()
         if self.sampling.energy != "certified":
             return each_s
-        ticks_s = CERTIFIED_TICKS * (self.period_s)
+        ticks_s = CERTIFIED_TICKS * self.period_s
         iterations_s = CERTIFIED_ITERATIONS * self.iteration_s
         return min(max(each_s, CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s), CERTIFIED_MAX_S)
 

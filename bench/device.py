@@ -161,7 +161,7 @@ def doubts(found: Conditions) -> list[str]:
     slowed = [name for bit, name in _SLOWDOWNS.items() if (found.clocks_event_reasons or 0) & bit]
     if slowed:
         doubts.append(f"clocks held down: {', '.join(slowed)}")
-    elif found.held_down_s:
+    elif found.held_down_s is not None and found.held_down_s > nvml.HELD_DOWN_S:
         doubts.append(f"clocks held down for {found.held_down_s:.1f} s")
     return doubts
 

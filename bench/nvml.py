@@ -44,6 +44,8 @@ _SHAKEN = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN}
 _TRIES = 3
 _PAUSE_S = 0.01
 
+HELD_DOWN_S = 0.1  # Clocks held down for less hardly change what lasts for seconds.
+
 # Counters, in ns, of how long each cause has held the clocks down (nvml.h). The numbers have no
 # name in older pynvml, nor an answer from older drivers, which know the first three.
 _HELD_DOWN = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench import device, nvml
-from bench.records import Cell, Unsupported
+from bench.records import Cell, Conditions, Unsupported
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
 
@@ -72,3 +72,12 @@ def test_a_lost_gpu_is_why_torch_has_none(
     cuda_says(BUSY)
     with pytest.raises(nvml.GpuLostError):
         acquire("P100")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "doubts"), [(None, []), (0.04, []), (0.16, ["clocks held down for 0.2 s"])]
+)
+def test_clocks_that_were_held_down_for_a_moment_are_no_doubt(
+    seconds: float | None, doubts: list[str]
+) -> None:
+    assert device.doubts(Conditions(load_before=0.0, held_down_s=seconds)) == doubts

@@ -630,7 +630,9 @@ def test_a_dumped_matrix_reads_back_as_an_equal_one(matrix: Matrix) -> None:
 
 @pytest.mark.parametrize("timeout_s", [15, 60])
 def test_a_quick_energy_needs_little_time(timeout_s: int) -> None:
-    quick = 'energy = "quick"\nenergy_s = 2\nlatency_min_s = 1\nlatency_max_s = 5\nwarmup_max_s = 5\n'
+    quick = (
+        'energy = "quick"\nenergy_s = 2\nlatency_min_s = 1\nlatency_max_s = 5\nwarmup_max_s = 5\n'
+    )
     matrix = parse(with_sampling(f"{quick}timeout_s = {timeout_s}"))
     assert matrix.sampling.timeout_s == timeout_s
 

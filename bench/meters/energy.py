@@ -66,7 +66,7 @@ from bench.meters.windows import (
     summed_ticks,
     thinned,
 )
-from bench.nvml import Gpu, GpuLostError
+from bench.nvml import HELD_DOWN_S, Gpu, GpuLostError
 from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling, Sensor
 
 COUNTER, POWER, RAPL = "counter", "power", "rapl"
@@ -91,9 +91,8 @@ SHORTEST_READING_S = 0.01
 
 DOUBTFUL_UNCERTAINTY = 0.03
 FEWEST_TICKS = 10
-CLOCK_SPREAD, DRIFT_C, MISSED_SHARE, AGREEMENT = 0.02, 3.0, 0.02, 0.05
+CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
-IDLE_AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor resolves
 
 
 class LostError(GpuLostError):
@@ -364,7 +363,7 @@ class _Session:
         counter_w, readings_w = self._mean_w(recording), _mean(recording.watts)
         if self.method != COUNTER or counter_w is None or readings_w is None:
             return
-        if abs(counter_w - readings_w) > max(IDLE_AGREEMENT_W, AGREEMENT * readings_w):
+        if not sensors.agree(counter_w, readings_w):
             each = f"the counter gave {counter_w:.1f} W, the readings {readings_w:.1f} W"
             self.flags.append(f"while idle {each}")
 
@@ -568,10 +567,10 @@ class _Session:
             every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
             seen = regular(ticks(recording.watts), every_s)
             phases = Course(recording.marks).phases(tick.time_s for tick in seen)
-            if not phases or star_discrepancy(phases) > AGREEMENT:
+            if not phases or star_discrepancy(phases) > sensors.AGREEMENT:
                 return
         counted_w, read_w = _mean_w(counted_ticks(recording.joules)), _mean(recording.watts)
-        if read_w and abs(counted_w / read_w - 1) > AGREEMENT:
+        if read_w and not sensors.agree(counted_w, read_w):
             yield f"the counter gave {counted_w / read_w:.2f} times the power of the readings"
 
     def _lockable(self, method: str) -> bool:
@@ -657,7 +656,9 @@ def _surroundings(states: Sequence[State]) -> Iterator[str]:
         return
     before, after = states[0].held_down_s or {}, states[-1].held_down_s or {}
     held = {cause: after[cause] - before.get(cause, 0.0) for cause in after}
-    slowed = [f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > 0]
+    slowed = [
+        f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > HELD_DOWN_S
+    ]
     if slowed:
         yield f"clocks held down: {', '.join(slowed)}"
     if _clock_spread(states) > CLOCK_SPREAD:

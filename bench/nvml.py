@@ -128,14 +128,17 @@ class Driver:
 
     def gpus(self) -> tuple[Gpu, ...]:
         """Every whole GPU that answers and that this process may touch, in NVML's order."""
-        if self.reason:
-            return ()
-        found = []
-        for index in range(_persist(pynvml.nvmlDeviceGetCount)):
+        return tuple(gpu for _, gpu in self.found() if isinstance(gpu, Gpu))
+
+    def found(self) -> Iterator[tuple[int, Gpu | GpuLostError]]:
+        """Every whole GPU that this process may touch, by its index; lost ones as their error."""
+        for index in () if self.reason else range(_persist(pynvml.nvmlDeviceGetCount)):
             # NVML also counts the GPUs that a container or a batch system withholds.
-            with suppress(pynvml.NVMLError, GpuLostError):
-                found.append(Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index)))
-        return tuple(found)
+            with suppress(pynvml.NVMLError):
+                try:
+                    yield index, Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index))
+                except GpuLostError as error:
+                    yield index, error
 
     def gpu_at(self, index: int) -> Gpu:
         """The GPU at this place in NVML's order.

@@ -167,11 +167,17 @@ def doubts(found: Conditions) -> list[str]:
 
 
 def cpu_name() -> str:
-    """The host CPU's model name."""
+    """The host CPU's model name; on ARM, who made it and which, in the numbers that Linux gives."""
+    found: dict[str, str] = {}
     for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    if "model name" in found:
+        return found["model name"]
+    machine = platform.processor() or platform.machine()
+    if "CPU part" in found:
+        return f"{machine} implementer {found.get('CPU implementer')} part {found['CPU part']}"
+    return machine
 
 
 def cpu_flags() -> frozenset[str]:

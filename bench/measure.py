@@ -76,18 +76,19 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
-            if found.gpu and request.sampling.energy != "quick":
+            metered = isinstance(energy.find_meter(found.gpu), energy.Meter)
+            if found.gpu and metered and request.sampling.energy != "quick":
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
                     yield _stage(request, request.workloads[0], "sensor")
                     found = _probed(found, found.gpu)
                 else:
                     found = replace(found, sensor=known)
+            versions = software.describe(driver.version, driver.nvml_version)
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
             return
-        versions = software.describe(driver.version, driver.nvml_version)
         shelf = _Shelf(request.cell.precision, found.type)
         rows: list[Measurement] = []
         for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 
 import fakenvml
@@ -81,3 +82,17 @@ def test_clocks_that_were_held_down_for_a_moment_are_no_doubt(
     seconds: float | None, doubts: list[str]
 ) -> None:
     assert device.doubts(Conditions(load_before=0.0, held_down_s=seconds)) == doubts
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        (["processor : 0", "model name : AMD EPYC 7B13"], "AMD EPYC 7B13"),
+        (["CPU implementer : 0x41", "CPU part : 0xd4f"], "aarch64 implementer 0x41 part 0xd4f"),
+        ([], "aarch64"),
+    ],
+)
+def test_a_cpu_has_a_name(monkeypatch: pytest.MonkeyPatch, lines: list[str], name: str) -> None:
+    monkeypatch.setattr(device, "_cpuinfo", lambda: lines)
+    monkeypatch.setattr(platform, "processor", lambda: "aarch64")
+    assert device.cpu_name() == name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -219,6 +221,27 @@ def test_a_sensor_is_known_for_one_gpu_and_driver(
     events = measure.measure(request_of(sampling=sampling, sensors=known))
     stages = [event.name for event in itertools.islice(events, 2) if isinstance(event, Stage)]
     assert stages == ["device", stage]
+
+
+@pytest.mark.parametrize("line", ["mig = 1", "virtualization = 2"])
+def test_a_sensor_whose_energy_is_not_told_is_not_probed(fake_nvml: FakeNvml, line: str) -> None:
+    fake_nvml("gpu = a100", line)
+    events = measure.measure(request_of(sampling=dataclasses.replace(SAMPLING, energy="standard")))
+    stages = [event.name for event in itertools.islice(events, 2) if isinstance(event, Stage)]
+    assert stages == ["device", "loading"]
+
+
+def test_a_node_without_transformers_gives_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (row,) = rows()
+    assert row.outcome is Outcome.FAILED
+    assert "transformers" in str(row.reason)
+    assert row.software is not None
+    assert row.software.transformers == "absent"
 
 
 def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml) -> None:

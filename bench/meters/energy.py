@@ -179,7 +179,7 @@ def find_meter(
     reader = sensors.power_reader(gpu)
     counter = Meter(
         COUNTER,
-        read_j=gpu.total_energy_j,
+        read_j=gpu.reader("total_energy_j"),
         read_w=reader[1] if reader else None,
         look=lambda: _look(gpu),
         systematic=gpus.SENSOR_ERROR.get(gpu.gpu_type, gpus.USUAL_SENSOR_ERROR),
@@ -609,9 +609,11 @@ def poll_every_s(tick_s: float | None) -> float:
 
 def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
     """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
-    look_due_s, polls = 0.0, 0
-    both = [(meter.read_j, recording.joules), (meter.read_w, recording.watts)]
-    meters = [(read, readings) for read, readings in both if read]
+    # The work beside it takes the caches between two polls, so that each call within one is dear.
+    look_due_s, polls, now = 0.0, 0, clock.now
+    both = [(meter.read_j, recording.joules.append), (meter.read_w, recording.watts.append)]
+    meters = [(read, keep) for read, keep in both if read]
+    first = meters[:1]
 
     def poll(last: bool = False) -> None:
         nonlocal look_due_s, polls
@@ -620,16 +622,16 @@ def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., No
         polls += 1
         try:
             # Beside a counter, readings of power only check it and make the trace.
-            for read, readings in meters[:1] if polls % 4 else meters:
-                before_s = clock.now()
+            for read, keep in first if polls % 4 else meters:
+                before_s = now()
                 value = read()
                 if value is None:
                     recording.failed += 1
                 else:
-                    readings.append(Reading((before_s + clock.now()) / 2, value))
-            if meter.look and (last or clock.now() >= look_due_s):
+                    keep(Reading((before_s + now()) / 2, value))
+            if meter.look and (last or now() >= look_due_s):
                 recording.states.append(meter.look())
-                look_due_s = clock.now() + LOOK_S
+                look_due_s = now() + LOOK_S
         except GpuLostError as error:
             recording.lost = error
 

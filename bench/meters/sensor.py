@@ -71,9 +71,9 @@ class _Watch:
 def power_reader(gpu: Gpu) -> tuple[str, Callable[[], float | None]] | None:
     """The quickest reading of power that the GPU gives, and its name; None where it gives none."""
     if gpu.instant_power_w() is not None:
-        return "instant", gpu.instant_power_w
+        return "instant", gpu.reader("instant_power_w")
     if gpu.power_w() is not None:
-        return "usage", gpu.power_w
+        return "usage", gpu.reader("power_w")
     return None
 
 

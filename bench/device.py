@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -18,6 +19,8 @@ from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError,
 _QUIET_SHARE = 0.05
 # What torch says where it has no kernel for a device or a type.
 _NO_KERNEL = ("no kernel image", "invalid device function", "not implemented for", "not supported")
+# What torch says where the driver is absent or older than its CUDA.
+_NO_DRIVER = ("driver on your system is too old", "Found no NVIDIA driver")
 # What cuBLAS says, of whatever torch build: bfloat16 on Pascal (pytorch/pytorch#57773).
 _NO_PRODUCT = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_ARCH_MISMATCH")
 REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
@@ -81,6 +84,7 @@ def acquire(
         Unsupported: this device or this torch build cannot run the cell.
         WrongDevice: it is of another type than was asked for.
         TensorgapError: a simulation was asked for where there is a real GPU, or no stand-in.
+        GpuLostError: the driver says that the GPU is lost.
     """
     if threads is not None:
         import torch
@@ -157,17 +161,23 @@ def doubts(found: Conditions) -> list[str]:
     slowed = [name for bit, name in _SLOWDOWNS.items() if (found.clocks_event_reasons or 0) & bit]
     if slowed:
         doubts.append(f"clocks held down: {', '.join(slowed)}")
-    elif found.held_down_s:
+    elif found.held_down_s is not None and found.held_down_s > nvml.HELD_DOWN_S:
         doubts.append(f"clocks held down for {found.held_down_s:.1f} s")
     return doubts
 
 
 def cpu_name() -> str:
-    """The host CPU's model name."""
+    """The host CPU's model name; on ARM, who made it and which, in the numbers that Linux gives."""
+    found: dict[str, str] = {}
     for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    if "model name" in found:
+        return found["model name"]
+    machine = platform.processor() or platform.machine()
+    if "CPU part" in found:
+        return f"{machine} implementer {found.get('CPU implementer')} part {found['CPU part']}"
+    return machine
 
 
 def cpu_flags() -> frozenset[str]:
@@ -209,9 +219,8 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
     if torch.cuda.is_available() or (driver.gpus() and not driver.simulated):
         raise TensorgapError(REAL_GPU)
     try:
-        # By this variable Ray tells a process its GPU, by index.
-        gpu = driver.gpu_at(int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]))
-    except (TensorgapError, ValueError) as error:
+        gpu = _given(driver)
+    except TensorgapError as error:
         raise TensorgapError(
             f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
         ) from None
@@ -230,6 +239,12 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
         simulated=True,
     )
     return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
+
+
+def _given(driver: nvml.Driver) -> nvml.Gpu:
+    """The GPU that this process was given: by this variable Ray tells it, by index."""
+    name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return driver.gpu_at(int(name)) if name.isdecimal() else driver.gpu(name)
 
 
 def _check_type(cell: Cell, name: str, memory_bytes: int | None) -> str:
@@ -271,14 +286,21 @@ def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
 def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
     import torch
 
-    if not torch.cuda.is_available():
-        hint = gpus.install_hint(gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0)))
-        if torch.version.cuda is None:
-            raise Unsupported(f"torch {torch.__version__} has no CUDA; try: {hint}")
-        raise Unsupported(
-            f"torch {torch.__version__} finds no usable GPU: driver {driver.version or 'absent'}"
-            f" may be too old for its CUDA {torch.version.cuda}; update the driver, or try: {hint}"
-        )
+    hint = gpus.install_hint(gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0)))
+    if torch.version.cuda is None:
+        raise Unsupported(f"torch {torch.__version__} has no CUDA; try: {hint}")
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        if any(sign in str(error) for sign in _NO_DRIVER):
+            raise Unsupported(
+                f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no driver that it"
+                f" can use (driver: {driver.version or 'absent'}); update the driver, or try:"
+                f" {hint}"
+            ) from error
+        with contextlib.suppress(TensorgapError):
+            _given(driver).check()
+        raise
     properties = torch.cuda.get_device_properties(0)
     gpu_type = _check_type(cell, properties.name, properties.total_memory)
     capability = (properties.major, properties.minor)
@@ -324,6 +346,8 @@ def _run_one_kernel(precision_name: str, found: Found) -> None:
             raise Unsupported(f"cuBLAS has no {precision_name} on {name}: {first}") from error
         # Anything else, such as a busy GPU or an ECC error, is a fault of the moment.
         if not any(sign in first for sign in _NO_KERNEL):
+            if found.gpu:
+                found.gpu.check()
             raise
         if found.device.compute_capability is None:
             raise Unsupported(f"torch {torch.__version__}: {first}") from error

@@ -85,13 +85,14 @@ def forward(engine: str, model: GPT2LMHeadModel) -> Forward:
 def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
     """A function from token ids (batch, tokens) to the greedy continuation (batch, new_tokens).
 
+    The shape of the first ids is that of all.
     Prefill and decode with a key-value cache of fixed size; each new token stays on the device as
     the next one's input. It never ends early: each request does the same work.
     """
     import torch
 
     launch = _launcher(engine)
-    steps: dict[tuple[int, ...], tuple[Run, Run, Any]] = {}
+    steps: tuple[Run, Run, Any] | None = None
 
     def prepare(ids: torch.Tensor) -> tuple[Run, Run, Any]:
         tokens = ids.shape[1]
@@ -111,10 +112,9 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
         return launch(prefill), launch(decode), positions
 
     def run(ids: torch.Tensor) -> torch.Tensor:
-        shape = tuple(ids.shape)
-        if shape not in steps:
-            steps[shape] = prepare(ids)
-        prefill, decode, positions = steps[shape]
+        nonlocal steps
+        steps = steps or prepare(ids)
+        prefill, decode, positions = steps
         found = torch.empty(ids.shape[0], new_tokens, dtype=ids.dtype, device=ids.device)
         # Each token is copied away: a replayed graph gives the next one in the same memory.
         found[:, :1] = token = prefill(ids)

@@ -91,10 +91,6 @@ class Gpu:
     tf32_tensor_tflops: float | None = None
     l2_mb: float | None = None
 
-    def source(self, field: str) -> str:
-        """Where the value of a field comes from."""
-        return self.sources.get(field) or self.sources[""]
-
 
 GPUS = (
     Gpu(
@@ -300,20 +296,6 @@ def hardware_peak_tflops(gpu: Gpu, precision: str) -> float:
     """The most that the hardware could do at a precision, whoever programs it."""
     half = (gpu.fp16_tflops, gpu.fp16_tensor_tflops) if precision in ("fp16", "mixed") else ()
     return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))
-
-
-def last_torch(capability: Capability) -> str | None:
-    """The last torch build with kernels for a capability; None: the current ones have them."""
-    return "2.14, CUDA 12.6 build" if capability < LEGACY_BELOW else None
-
-
-def last_driver(capability: Capability) -> str | None:
-    """The last driver branch for a capability; None: the current one.
-
-    "The release 580 series will be the last to support GPUs based on the Maxwell, Pascal, and Volta
-    architectures": NVIDIA's notice of deprecation for Unix.
-    """
-    return "R580" if capability < LEGACY_BELOW else None
 
 
 def install_hint(capability: Capability) -> str:

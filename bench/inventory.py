@@ -39,6 +39,7 @@ class Inventory:
     no_driver: str | None
     packages: tuple[tuple[str, str | None], ...]
     simulated: bool = False  # the driver is a stand-in: no GPU is real
+    lost: tuple[str, ...] = ()  # GPUs that the driver has but nobody can use, and why
 
 
 def take(probe: bool = False) -> Inventory:
@@ -48,14 +49,20 @@ def take(probe: bool = False) -> Inventory:
         probe: Find out how each GPU's power sensor works, too: half a minute of torch for each.
     """
     with nvml.driver() as driver:
-        found = [
-            replace(_gpu(gpu), sensor=_sensor(gpu)) if probe else _gpu(gpu) for gpu in driver.gpus()
-        ]
+        found, lost = [], []
+        for index, gpu in driver.found():
+            try:
+                if isinstance(gpu, nvml.GpuLostError):
+                    raise gpu
+                found.append(replace(_gpu(gpu), sensor=_sensor(gpu)) if probe else _gpu(gpu))
+            except nvml.GpuLostError as error:
+                lost.append(f"GPU {index}: {error}")
         version, reason, simulated = driver.version, driver.reason, driver.simulated
     return Inventory(
         hostname=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         processors=(*found, _cpu()),
+        lost=tuple(lost),
         driver=version,
         no_driver=reason,
         packages=tuple((name, software.installed(name)) for name in _PACKAGES),
@@ -151,9 +158,13 @@ def _sensor(gpu: nvml.Gpu) -> Sensor | str:
         import torch
     except ImportError as error:
         return f"no torch to load the GPU with: {error}"
-    for index in range(torch.cuda.device_count()):
-        if gpu.uuid.endswith(str(torch.cuda.get_device_properties(index).uuid)):
-            return sensor.probe(gpu, sensor.matrix_products(f"cuda:{index}"))
+    try:
+        for index in range(torch.cuda.device_count()):
+            if gpu.uuid.endswith(str(torch.cuda.get_device_properties(index).uuid)):
+                return sensor.probe(gpu, sensor.matrix_products(f"cuda:{index}"))
+    except RuntimeError as error:  # no kernels for it, no memory left, ...
+        gpu.check()
+        return str(error).splitlines()[0]
     return f"torch {torch.__version__} cannot load this GPU"
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpus import COMPUTE_CAPABILITY
+from bench.meters import protocol
 from bench.records import (
     AUTO,
     CPU,
@@ -123,6 +124,10 @@ def parse(text: str, source: str, name: str) -> Matrix:
     reader = _Reader(source)
     reader.only(document, "", ("name", "cells", "workloads", *_TABLES))
     sampling = reader.record(Sampling, reader.table(document, "sampling"), "sampling")
+    longest_s = protocol.longest_s(sampling)
+    if sampling.timeout_s < longest_s:
+        allowed = f'must be at least {longest_s:g}: so long can energy = "{sampling.energy}" take'
+        raise reader.error("sampling.timeout_s", sampling.timeout_s, f"{allowed}; raise it")
     quality = reader.record(QualityPlan, reader.table(document, "quality"), "quality")
     placement = reader.record(PlacementPlan, reader.table(document, "placement"), "placement")
     cells = reader.table(document, "cells")

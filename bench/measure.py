@@ -76,18 +76,19 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
-            if found.gpu and request.sampling.energy != "quick":
+            metered = isinstance(energy.find_meter(found.gpu), energy.Meter)
+            if found.gpu and metered and request.sampling.energy != "quick":
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
                     yield _stage(request, request.workloads[0], "sensor")
                     found = _probed(found, found.gpu)
                 else:
                     found = replace(found, sensor=known)
+            versions = software.describe(driver.version, driver.nvml_version)
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
             return
-        versions = software.describe(driver.version, driver.nvml_version)
         shelf = _Shelf(request.cell.precision, found.type)
         rows: list[Measurement] = []
         for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):
@@ -112,9 +113,10 @@ def _probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
     """The device with its power sensor; a probe that fails leaves it unknown, which is a doubt."""
     try:
         known = sensor.probe(gpu, sensor.matrix_products(found.type))
-    except nvml.GpuLostError:
-        raise
     except Exception as error:
+        cause = _cause(error, gpu)
+        if isinstance(cause, nvml.GpuLostError):
+            raise cause from error
         _forget(error, found.type)
         _, reason = classify(error)
         known = Sensor(sensor.UNKNOWN, reason=f"the probe failed: {reason}")
@@ -158,9 +160,10 @@ def _measure_model(
     try:
         model = shelf.get(name)
     except Exception as error:
+        cause = _cause(error, found.gpu)
         _forget(error, found.type)
         for workload in workloads:
-            yield _Done(_failure(request, workload, error), _is_broken(error))
+            yield _Done(_failure(request, workload, cause), _is_broken(cause))
         return
     known = request.known_quality.get(name)
     if known is None and request.quality.enabled:
@@ -172,11 +175,12 @@ def _measure_model(
                 if isinstance(event, Stage):
                     yield event
                 else:
-                    yield _Done(event, event.outcome == Outcome.LOST)
+                    yield _Done(event, event.outcome in (Outcome.LOST, Outcome.FAILED))
         except Exception as error:
+            cause = _cause(error, found.gpu)
             _forget(error, found.type)
-            row = replace(_failure(request, workload, error), weights=model.weights, quality=known)
-            yield _Done(row, _is_broken(error))
+            row = replace(_failure(request, workload, cause), weights=model.weights, quality=known)
+            yield _Done(row, _is_broken(cause))
 
 
 def _measure_workload(
@@ -222,7 +226,8 @@ def _measure_workload(
     surroundings = device.conditions(before, device.observe(found.gpu))
     peak_memory_bytes = _peak_memory_bytes(found.type)
     yield _stage(request, workload, "energy")
-    used, lost = under(_energy, queue, workload, sampling, found)
+    used, end = under(_energy, queue, workload, sampling, found)
+    outcome, reason = end or (Outcome.OK, None)
     doubts = [
         *found.doubts,
         *timing.doubts(warm, latencies, sampling, first_token),
@@ -235,9 +240,9 @@ def _measure_workload(
         cell=request.cell,
         workload=workload,
         replicate=request.replicate,
-        # A GPU that went away during the energy leaves the times that it gave before.
-        outcome=Outcome.LOST if lost else Outcome.OK,
-        reason=lost,
+        # What ends the energy leaves the times that were measured before.
+        outcome=outcome,
+        reason=reason,
         doubts=tuple(doubts),
         started_at=started_at,
         finished_at=_now(),
@@ -272,10 +277,11 @@ def _explain(
                 seen, limits = evidence.gather(row.workload, name, model, found, latency_ms)
             row = replace(row, kernels=seen, ceiling=limits)
         except Exception as error:
+            cause = _cause(error, found.gpu)
             _forget(error, found.type)
-            _, reason = classify(error)
+            _, reason = classify(cause)
             row = replace(row, kernels=replace(evidence.AWAITED, reason=reason))
-            broken = _is_broken(error)
+            broken = _is_broken(cause)
         yield replace(row, finished_at=_now())
         if broken:
             return
@@ -294,8 +300,8 @@ def _quality(model: models.Model, request: Request, device_type: str) -> Quality
 
 def _energy(
     queue: timing.Queue, workload: Workload, sampling: Sampling, found: device.Found
-) -> tuple[Energy, str | None]:
-    """The energy, and if the GPU was lost meanwhile, how: what was measured before it stays."""
+) -> tuple[Energy, tuple[Outcome, str] | None]:
+    """The energy, and what ended it early, if anything did."""
     try:
         used = energy.measure_energy(
             queue.enqueue,
@@ -306,9 +312,11 @@ def _energy(
             meter=energy.find_meter(found.gpu, sensor=found.sensor),
         )
     except energy.LostError as error:
-        return error.energy, str(error)
-    except nvml.GpuLostError as error:
-        return Energy(ENERGY_NOT_MEASURED, reason=str(error)), str(error)
+        return error.energy, classify(error)
+    except Exception as error:
+        end = classify(_cause(error, found.gpu))
+        _forget(error, found.type)
+        return Energy(ENERGY_NOT_MEASURED, reason=end[1]), end
     if workload.new_tokens and used.per_sample_mj is not None:
         used = replace(used, per_output_token_mj=used.per_sample_mj / workload.new_tokens)
     return used, None
@@ -363,6 +371,16 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
     if (hidden := _hidden_by_capture(error)) is not None:
         return classify(hidden)
     return Outcome.FAILED, f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _cause(error: Exception, gpu: nvml.Gpu | None) -> Exception:
+    """The loss of the GPU, where the driver tells of one: torch words it as any other error."""
+    if gpu and not isinstance(error, TensorgapError | Unsupported):
+        try:
+            gpu.check()
+        except nvml.GpuLostError as lost:
+            return lost
+    return error
 
 
 def _is_broken(error: Exception) -> bool:

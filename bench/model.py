@@ -25,6 +25,7 @@ TINY = "tiny"
 RANDOM = "gpt2:random"
 TINY_FOLDER = Path(__file__).parent / "embedded" / "tiny"
 _SEED = 0
+_ATTENTION = "tensorgap_sdpa"
 # torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
@@ -59,8 +60,8 @@ def load(name: str, precision_name: str, device_type: str) -> Model:
     tokenizer = sha256 = None
     if name == RANDOM:
         module = _random()
-    elif name == TINY or Path(name).is_dir():
-        folder = TINY_FOLDER if name == TINY else Path(name)
+    elif name == TINY or Path(name).expanduser().is_dir():
+        folder = TINY_FOLDER if name == TINY else Path(name).expanduser()
         _check_folder(folder)
         module, tokenizer = _pretrained(str(folder), name)
         sha256 = _sha256(folder / "model.safetensors")
@@ -80,7 +81,7 @@ def load(name: str, precision_name: str, device_type: str) -> Model:
             size_bytes=sum(t.numel() * t.element_size() for t in tensors),
             dtype=str(dtype).removeprefix("torch."),
             sha256=sha256,
-            attention=module.config._attn_implementation,
+            attention="sdpa",
             published_as=_published_as(sha256),
         ),
         positions=module.config.n_positions,
@@ -103,7 +104,32 @@ def _random() -> GPT2LMHeadModel:
 
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return GPT2LMHeadModel(GPT2Config())
+        return GPT2LMHeadModel(GPT2Config(attn_implementation=_attention()))
+
+
+def _attention() -> str:
+    """The name of torch's fused attention without a mask where a plain causal one would do.
+
+    transformers drops that mask as well, but in many releases not while a CUDA graph is captured or
+    torch.compile traces: those engines would run another kernel than eager does.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
+    AttentionMaskInterface.register(_ATTENTION, _causal_mask)
+    return _ATTENTION
+
+
+def _causal_mask(**given: Any) -> Any:
+    """The mask of transformers; None where each token attends to itself and to all before it."""
+    from transformers.masking_utils import sdpa_mask
+
+    # Older releases give the positions themselves.
+    queries = given["q_length"] if "q_length" in given else len(given["cache_position"])
+    if given["attention_mask"] is None and queries == given["kv_length"]:
+        return None
+    return sdpa_mask(**given)
 
 
 def _check_folder(folder: Path) -> None:
@@ -139,7 +165,7 @@ def _pretrained(source: str, name: str) -> tuple[GPT2LMHeadModel, PreTrainedToke
             trust_remote_code=False,
             dtype="float32",
             # Named, so that a config.json cannot have kernels of its own fetched.
-            attn_implementation="sdpa",
+            attn_implementation=_attention(),
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )

@@ -41,8 +41,11 @@ _ABSENT = {
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, pynvml.NVML_ERROR_NOT_READY}
 _SHAKEN = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN}
+_SUCCESS = pynvml.NVML_SUCCESS
 _TRIES = 3
 _PAUSE_S = 0.01
+
+HELD_DOWN_S = 0.1  # Clocks held down for less hardly change what lasts for seconds.
 
 # Counters, in ns, of how long each cause has held the clocks down (nvml.h). The numbers have no
 # name in older pynvml, nor an answer from older drivers, which know the first three.
@@ -126,14 +129,17 @@ class Driver:
 
     def gpus(self) -> tuple[Gpu, ...]:
         """Every whole GPU that answers and that this process may touch, in NVML's order."""
-        if self.reason:
-            return ()
-        found = []
-        for index in range(_persist(pynvml.nvmlDeviceGetCount)):
+        return tuple(gpu for _, gpu in self.found() if isinstance(gpu, Gpu))
+
+    def found(self) -> Iterator[tuple[int, Gpu | GpuLostError]]:
+        """Every whole GPU that this process may touch, by its index; lost ones as their error."""
+        for index in () if self.reason else range(_persist(pynvml.nvmlDeviceGetCount)):
             # NVML also counts the GPUs that a container or a batch system withholds.
-            with suppress(pynvml.NVMLError, GpuLostError):
-                found.append(Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index)))
-        return tuple(found)
+            with suppress(pynvml.NVMLError):
+                try:
+                    yield index, Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index))
+                except GpuLostError as error:
+                    yield index, error
 
     def gpu_at(self, index: int) -> Gpu:
         """The GPU at this place in NVML's order.
@@ -179,7 +185,6 @@ class Gpu:
     def __init__(self, handle: Any) -> None:
         """Wrap an NVML handle; it is valid only inside the block of `driver`."""
         self.reasons: dict[str, str] = {}
-        self._fields: dict[tuple[int, int], Any] = {}
         self._answered: set[str] = set()
         self.name: str = _persist(pynvml.nvmlDeviceGetName, handle)
         self.uuid: str = _persist(pynvml.nvmlDeviceGetUUID, handle)
@@ -190,6 +195,11 @@ class Gpu:
             if self._slice
             else handle
         )
+
+    def check(self) -> None:
+        """Ask whether the GPU is lost, which GpuLostError says."""
+        self.power_w()
+        self.total_energy_j()
 
     @property
     def gpu_type(self) -> str:
@@ -248,7 +258,7 @@ class Gpu:
             "module",
             lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_POWER_SCOPE_MODULE),
         )
-        return watts is not None
+        return bool(watts)  # 0 W is no module's.
 
     @property
     def serial(self) -> str | None:
@@ -314,6 +324,37 @@ class Gpu:
             lambda: self._field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION),
         )
         return None if millijoules is None else millijoules / 1000
+
+    def reader(self, name: str) -> Callable[[], float | None]:
+        """The method `total_energy_j`, `instant_power_w` or `power_w`, made to be polled.
+
+        What stays the same from call to call is made once. All but a plain answer is left to the
+        method, which tries again and knows the reasons.
+        """
+        method: Callable[[], float | None] = getattr(self, name)
+        function_name, found = {
+            "total_energy_j": ("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong()),
+            "instant_power_w": (
+                "nvmlDeviceGetFieldValues",
+                pynvml.c_nvmlFieldValue_t(fieldId=pynvml.NVML_FI_DEV_POWER_INSTANT),
+            ),
+            "power_w": ("nvmlDeviceGetPowerUsage", ctypes.c_uint()),
+        }[name]
+        function = getattr(pynvml.nvmlLib, function_name, None)
+        if function is None or method() is None:
+            return method
+        board, reference = self._board, ctypes.byref(found)
+
+        def read() -> float | None:
+            return found.value / 1000 if function(board, reference) == _SUCCESS else method()
+
+        def read_field() -> float | None:
+            if function(board, 1, reference) == found.nvmlReturn == _SUCCESS:
+                watts: float = getattr(found.value, _MEMBERS[found.valueType]) / 1000
+                return watts
+            return method()
+
+        return read_field if name == "instant_power_w" else read
 
     def held_down_s(self) -> dict[str, float] | None:
         """How long each cause has held the clocks down since the driver was loaded, in s.
@@ -388,21 +429,8 @@ class Gpu:
         return tuple(sorted(found.difference(own)))
 
     def _field(self, field: int, scope: int = 0) -> Any:
-        """One field value, in NVML's unit.
-
-        It is asked at every poll: with a struct of its own that is kept, at half pynvml's price.
-        """
-        asked = self._fields.get((field, scope))
-        if asked is None:
-            asked = pynvml.c_nvmlFieldValue_t(fieldId=field, scopeId=scope)
-            self._fields[field, scope] = asked
-        try:
-            function = pynvml.nvmlLib.nvmlDeviceGetFieldValues
-        except AttributeError:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND) from None
-        status = function(self._board, 1, ctypes.byref(asked))
-        if status != pynvml.NVML_SUCCESS:
-            raise pynvml.NVMLError(status)
+        """One field value, in NVML's unit."""
+        (asked,) = pynvml.nvmlDeviceGetFieldValues(self._board, [(field, scope)])
         return _value(asked)
 
     def _held_down_by_fields(self) -> dict[str, float]:

@@ -323,6 +323,11 @@ class Timing:
     )
     throughput_samples_per_s: float | None = column("prompts per second", "1/s", default=None)
     throughput_tokens_per_s: float | None = column("prompt tokens per second", "1/s", default=None)
+    throughput_output_tokens_per_s: float | None = column(
+        "new tokens per second, with their prompts' forwards; None without new_tokens",
+        "1/s",
+        default=None,
+    )
     throughput_iterations: int | None = column("forwards in the full-queue run", default=None)
     throughput_s: float | None = column("length of the full-queue run", "s", default=None)
     peak_memory_bytes: int | None = column(

@@ -51,7 +51,7 @@ def describe(driver: str | None, nvml: str | None) -> Software:
         python=platform.python_version(),
         # A TorchVersion, which whoever unpickles a row would need torch for.
         torch=str(torch.__version__),
-        transformers=importlib.metadata.version("transformers"),
+        transformers=installed("transformers") or "absent",
         tensorgap=version(),
         cuda=torch.version.cuda,
         cudnn=None if cudnn is None else str(cudnn),

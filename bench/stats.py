@@ -116,8 +116,9 @@ def ratio_of_medians(
     """Median of one set of replicates over the median of another, with its 95 % interval.
 
     Each argument holds one sequence of samples per replicate (a fresh process). With several on
-    both sides the interval is Welch's over the logarithms of their medians, because processes
-    differ from each other by more than the samples within one do (Kalibera and Jones 2013, ISMM).
+    both sides it is that of their geometric means, and the interval Welch's over the logarithms of
+    the medians, because processes differ from each other by more than the samples within one do
+    (Kalibera and Jones 2013, ISMM).
     With one it is the bootstrap's, and holds for that process only.
 
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
@@ -125,11 +126,13 @@ def ratio_of_medians(
     """
     above = [float(np.median(samples)) for samples in numerator]
     below = [float(np.median(samples)) for samples in denominator]
-    value = float(np.mean(above) / np.mean(below))
     if len(above) > 1 and len(below) > 1:
-        half, freedom = _welch(np.log(above), np.log(below))
+        logs_above, logs_below = np.log(above), np.log(below)
+        value = math.exp(float(logs_above.mean() - logs_below.mean()))
+        half, freedom = _welch(logs_above, logs_below)
         factor = math.exp(half)
         return Ratio(value, value / factor, value * factor, freedom)
+    value = float(np.mean(above) / np.mean(below))
     rng = np.random.default_rng(0)
     low, high = _percentile_interval(
         _resampled_mean(numerator, rng) / _resampled_mean(denominator, rng)

@@ -10,6 +10,7 @@ Schema versions:
     2  module, serial and vbios of the device; performance_state of the conditions;
        new_tokens, times per output token; kernels_... and ceiling_...; quality with its mode,
        windows, logits and batches; weights by their published name; placement
+    3  throughput_output_tokens_per_s of the timing; version 2 is still read, without it
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import pyarrow as pa
 
 from bench.records import Measurement, TensorgapError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
 _BARE = ("cell", "workload")  # their fields need no prefix
@@ -132,6 +133,7 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
 
     Raises TensorgapError for a table that tensorgap did not write, or that another version wrote.
     """
+    table = _upgraded(table)
     sources = _sources(table, origin)
     wanted = schema()
     for name in wanted.names:
@@ -150,6 +152,16 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
     except (TypeError, ValueError) as error:
         raise TensorgapError(f"{origin}: a row cannot be read: {error}") from None
     return rows, sources
+
+
+def _upgraded(table: pa.Table) -> pa.Table:
+    """A table of version 2 as one of version 3: with its new column, null in each row."""
+    metadata = table.schema.metadata or {}
+    new = schema().field("timing_throughput_output_tokens_per_s")
+    if metadata.get(_VERSION_KEY) != b"2" or new.name in table.column_names:
+        return table
+    upgraded = table.append_column(new, pa.nulls(table.num_rows, new.type))
+    return upgraded.replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
 
 
 def merge(rows: Iterable[Measurement]) -> list[Measurement]:

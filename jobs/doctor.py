@@ -68,6 +68,8 @@ def _describe(found: Inventory) -> Iterable[str]:
     yield f"  NVIDIA driver  {driver}"
     versions = ", ".join(f"{name} {version or 'absent'}" for name, version in found.packages)
     yield f"  packages       {versions}"
+    for gpu in found.lost:
+        yield f"  lost           {gpu}"
     for processor, alike in itertools.groupby(found.processors):
         yield from _describe_processor(processor, len(list(alike)))
 

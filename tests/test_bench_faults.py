@@ -255,10 +255,11 @@ FAULTS = [
     ),
     Fault(
         "the power cap, for a while",
-        "gpu = v100; throttle = 4:8.5:8.6",
+        "gpu = v100; throttle = 4:8.5:8.8",
         "counter",
-        r"window 2, measured again: clocks held down: power cap 0.1 s",
+        r"window 2, measured again: clocks held down: power cap 0.3 s",
     ),
+    Fault("the power cap, for a moment", "gpu = v100; throttle = 4:8.5:8.52", "counter"),
     Fault(
         "heat, all the time",
         "gpu = v100; throttle = 40:0:1e9",

@@ -32,7 +32,7 @@ DRIVER_NAMES = {
 def test_every_value_has_a_source_and_every_source_a_value(gpu: Gpu) -> None:
     names = {f.name for f in dataclasses.fields(gpu)} - set(ABOUT)
     for name in names:
-        assert gpu.source(name)
+        assert gpu.sources.get(name) or gpu.sources[""]
     assert set(gpu.sources) - {""} <= {name for name in names if getattr(gpu, name) is not None}
 
 
@@ -65,11 +65,9 @@ def test_a_foreign_type_has_no_facts() -> None:
     assert gpus.boards("RTX4090", "NVIDIA GeForce RTX 4090") == ()
 
 
-def test_legacy_types_name_their_last_torch_and_driver() -> None:
-    legacy = {gpu.gpu_type for gpu in GPUS if gpus.last_torch(gpu.capability)}
+def test_legacy_types_get_the_last_build_for_them() -> None:
+    legacy = {g.gpu_type for g in GPUS if gpus.install_hint(g.capability) == gpus.LEGACY_INSTALL}
     assert legacy == {"P100", "P40", "V100"}
-    assert {gpus.last_driver(gpus.COMPUTE_CAPABILITY[name]) for name in legacy} == {"R580"}
-    assert gpus.last_driver((7, 5)) is None
     assert set(gpus.SENSOR_ERROR) <= set(gpus.COMPUTE_CAPABILITY)
 
 

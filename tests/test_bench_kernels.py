@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -190,6 +191,25 @@ def test_a_profiler_that_cannot_run_is_a_reason(
     assert traced(model, "fp32") == Kernels(
         "none", reason="the profiler cannot run: CUPTI_ERROR_NOT_INITIALIZED"
     )
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize("device_type", ["cuda", "cpu"])
+def test_a_fault_of_the_gpu_is_not_the_profilers(device_type: str) -> None:
+    calls = itertools.count()
+
+    def run() -> None:
+        if next(calls):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def trace() -> Kernels:
+        return kernels.trace(run, lambda: None, device_type, requests=1, latency_ms=1.0)
+
+    if device_type == "cpu":
+        assert "illegal memory access" in str(trace().reason)
+    else:
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            trace()
 
 
 # ------------------------------------------------------------------------------- CUDA, as seen

@@ -15,6 +15,7 @@ from hypothesis import given
 
 from bench import matrix as matrices
 from bench.gpus import COMPUTE_CAPABILITY
+from bench.meters import protocol
 from bench.records import (
     AUTO,
     CPU,
@@ -298,6 +299,18 @@ MALFORMED = {
         "1000",
         "must not be greater than timeout_s = 900",
     ),
+    "an end before the end of the energy": Malformed(
+        with_sampling('energy = "certified"\ntimeout_s = 200'),
+        "sampling.timeout_s",
+        "200",
+        'must be at least 230: so long can energy = "certified" take; raise it',
+    ),
+    "energy beyond the default end": Malformed(
+        with_sampling("energy_s = 800"),
+        "sampling.timeout_s",
+        "900",
+        'must be at least 1611.5: so long can energy = "standard" take; raise it',
+    ),
     "an interval in percent": Malformed(
         with_sampling("median_within = 1"),
         "sampling.median_within",
@@ -576,7 +589,7 @@ def any_sampling(draw: st.DrawFn) -> Sampling:
     stages_s = draw(st.tuples(st.floats(0.01, 3600), st.floats(0.01, 3600), st.floats(0, 3600)))
     longest_s = max(1.0, warmup[1], latency_max_s, *stages_s)
     samples = sorted(draw(st.tuples(st.integers(5, 10**6), st.integers(5, 10**6))))
-    return Sampling(
+    sampling = Sampling(
         replicates=draw(st.integers(1, 1000)),
         warmup_min_s=warmup[0],
         warmup_max_s=warmup[1],
@@ -589,8 +602,9 @@ def any_sampling(draw: st.DrawFn) -> Sampling:
         energy=draw(st.sampled_from(ENERGY_PROTOCOLS)),
         energy_s=stages_s[1],
         idle_s=stages_s[2],
-        timeout_s=draw(st.floats(longest_s, 604_800)),
     )
+    least_s = max(longest_s, protocol.longest_s(sampling))
+    return dataclasses.replace(sampling, timeout_s=draw(st.floats(least_s, 604_800)))
 
 
 @st.composite
@@ -612,6 +626,15 @@ def test_a_dumped_matrix_reads_back_as_an_equal_one(matrix: Matrix) -> None:
     again = matrices.parse(text, "dumped", "another name")
     assert without_text(again) == matrix
     assert again.text == text
+
+
+@pytest.mark.parametrize("timeout_s", [15, 60])
+def test_a_quick_energy_needs_little_time(timeout_s: int) -> None:
+    quick = (
+        'energy = "quick"\nenergy_s = 2\nlatency_min_s = 1\nlatency_max_s = 5\nwarmup_max_s = 5\n'
+    )
+    matrix = parse(with_sampling(f"{quick}timeout_s = {timeout_s}"))
+    assert matrix.sampling.timeout_s == timeout_s
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

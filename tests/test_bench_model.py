@@ -15,8 +15,9 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 
+from bench import engines
 from bench import model as models
 from bench.embedded import corpus
 from bench.model import Model
@@ -233,6 +234,41 @@ def test_an_attention_that_the_config_would_fetch_is_not_used(folder: Path) -> N
     assert models.load(str(folder), "fp32", "cpu").weights.attention == "sdpa"
 
 
+def test_a_plain_causal_mask_is_never_built(
+    monkeypatch: pytest.MonkeyPatch, gpt2_random: Model
+) -> None:
+    """As in a release of transformers that builds it while a graph is captured."""
+    masks: list[torch.Tensor | None] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def seen(*tensors: torch.Tensor, attn_mask: torch.Tensor | None, **how: Any) -> torch.Tensor:
+        masks.append(attn_mask)
+        return real(*tensors, attn_mask=attn_mask, **how)
+
+    monkeypatch.setattr(masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: False)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    ids = torch.ones(2, 8, dtype=torch.long)
+    for module in (models.load("tiny", "fp32", "cpu").module, gpt2_random.module):
+        for run in (engines.forward("eager", module), engines.generation("eager", module, 1)):
+            with torch.inference_mode():
+                run(ids)
+                # The first run also decodes, with a cache that is filled in part.
+                masks.clear()
+                run(ids)
+            assert masks == [None] * module.config.n_layer
+
+
+def test_padding_is_masked() -> None:
+    tiny = models.load("tiny", "fp32", "cpu")
+    ids = torch.arange(2, 18)[None]
+    padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), ids], 1)
+    mask = (torch.arange(20) >= 4).long()[None]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        found = tiny.module(padded, attention_mask=mask, position_ids=positions).logits[:, 4:]
+        torch.testing.assert_close(found, tiny.module(ids).logits)
+
+
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_folder_that_is_no_gpt2_in_safetensors_is_one_message(
     folder: Path, change: Change, message: str
@@ -251,6 +287,11 @@ def test_the_refusal_of_pickled_weights_says_why_and_what_to_do(folder: Path) ->
     pickled_only(folder)
     with pytest.raises(TensorgapError, match="because they can run code: save it with save_pre"):
         load(folder)
+
+
+def test_a_folder_may_be_below_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert models.load(f"~/{folder.name}", "fp32", "cpu").weights == load(folder).weights
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~/nowhere"])

@@ -396,6 +396,13 @@ def test_grace_hopper_is_one_module_with_its_cpu(fake_nvml: FakeNvml) -> None:
         assert driver.gpus()[0].module
 
 
+def test_a_module_that_draws_0_w_is_none(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = gh200", "module_w = 1e-6", "idle_w = 0", "noise_w = 0")
+    with nvml.driver() as driver:
+        gpu = driver.gpus()[0]
+        assert (gpu.module, gpu.reasons.get("module")) == (False, None)
+
+
 def test_an_unknown_performance_state_is_none(fake_nvml: FakeNvml) -> None:
     fake_nvml("gpu = t4", "pstate = 32")
     with nvml.driver() as driver:

@@ -71,6 +71,13 @@ def test_a_machine_without_rapl_says_so(tmp_path: Path) -> None:
     assert energy.find_meter(None, tmp_path / "absent") == NoMeter(reason)
 
 
+def test_a_name_that_cannot_be_read_is_a_reason(tmp_path: Path) -> None:
+    (add_domain(tmp_path, "intel-rapl:0", "package-0", 0).parent / "name").unlink()
+    reason = rapl.reader(tmp_path)
+    assert isinstance(reason, str)
+    assert "does not answer" in reason
+
+
 def test_a_forbidden_counter_says_how_to_permit_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,15 @@ def test_a_counter_that_disagrees_is_inconsistent(
     assert reason in (found.reason or "")
 
 
+def test_a_fraction_of_a_watt_while_idle_is_no_disagreement(open_gpu: OpenGpu) -> None:
+    fake, gpu = open_gpu("gpu = v100", "module_w = 0.6", "virtual = 1")
+    clock = fakenvml.VirtualClock(fake)
+    load = fakenvml.Load(fake, clock, (0.01, 250.0), idle_w=8)
+    found = sensor.probe(gpu, load.busy, clock)
+    assert found.counter_ratio_idle == pytest.approx(8.6 / 8, abs=0.01)
+    assert found.counter == "integrating"
+
+
 def test_readings_that_do_not_follow_the_load_leave_the_window_unknown(open_gpu: OpenGpu) -> None:
     fake, gpu = open_gpu("gpu = a100", "virtual = 1")
     clock = fakenvml.VirtualClock(fake)

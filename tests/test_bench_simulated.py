@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import fakenvml
 import pytest
 
-from bench import device, inventory, measure, nvml, table
+from bench import device, engines, inventory, measure, nvml, table
+from bench import model as models
 from bench.meters import energy, sensor
 from bench.records import (
     CPU,
@@ -118,6 +121,48 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
     assert other.outcome is Outcome.OK
 
 
+@pytest.mark.parametrize(("lost", "outcome"), [(True, Outcome.LOST), (False, Outcome.FAILED)])
+@pytest.mark.parametrize("stage", ["loading", "warm-up"])
+def test_torch_s_error_for_a_lost_gpu_is_told_from_any_other(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, stage: str, lost: bool, outcome: Outcome
+) -> None:
+    fake = fake_nvml("gpu = v100")
+
+    def fail(*_: object) -> None:
+        if lost:
+            fake.fault("nvmlDevice*:-1:15:0")
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    if stage == "loading":
+        monkeypatch.setattr(models, "load", fail)
+    else:
+        monkeypatch.setattr(engines, "forward", lambda *_: fail)
+    (row,) = rows()
+    assert row.outcome == outcome
+    assert ("lost" in str(row.reason)) is lost
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: misaligned"), MemoryError()], ids=lambda e: type(e).__name__
+)
+def test_whatever_breaks_in_the_energy_leaves_the_times(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(energy, "measure_energy", fail)
+    fake_nvml("gpu = v100")
+    out_of_memory = isinstance(error, MemoryError)
+    row, *others = rows(Workload("tiny", "eager", 1, 32), Workload("tiny", "eager", 1, 16))
+    assert row.outcome is (Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED)
+    assert row.timing is not None
+    assert row.energy is not None
+    assert (row.energy.method, row.energy.reason) == ("none", row.reason)
+    # A process in which CUDA failed is not trusted with the second workload.
+    assert len(others) == out_of_memory
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
@@ -176,6 +221,27 @@ def test_a_sensor_is_known_for_one_gpu_and_driver(
     events = measure.measure(request_of(sampling=sampling, sensors=known))
     stages = [event.name for event in itertools.islice(events, 2) if isinstance(event, Stage)]
     assert stages == ["device", stage]
+
+
+@pytest.mark.parametrize("line", ["mig = 1", "virtualization = 2"])
+def test_a_sensor_whose_energy_is_not_told_is_not_probed(fake_nvml: FakeNvml, line: str) -> None:
+    fake_nvml("gpu = a100", line)
+    events = measure.measure(request_of(sampling=dataclasses.replace(SAMPLING, energy="standard")))
+    stages = [event.name for event in itertools.islice(events, 2) if isinstance(event, Stage)]
+    assert stages == ["device", "loading"]
+
+
+def test_a_node_without_transformers_gives_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (row,) = rows()
+    assert row.outcome is Outcome.FAILED
+    assert "transformers" in str(row.reason)
+    assert row.software is not None
+    assert row.software.transformers == "absent"
 
 
 def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml) -> None:

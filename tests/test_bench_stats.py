@@ -229,9 +229,9 @@ def test_more_freedom_never_widens_an_interval(one: float, other: float) -> None
     assert stats.t_quantile(less) >= stats.t_quantile(more) >= 1.96
 
 
-def test_the_value_of_a_ratio_is_the_mean_median_over_the_mean_median() -> None:
+def test_the_value_of_a_ratio_is_that_of_the_geometric_means_of_medians() -> None:
     ratio = stats.ratio_of_medians([[1, 2, 9], [4, 4, 4]], [[1, 2, 3], [1, 1, 7], [3, 3, 3]])
-    assert ratio.value == pytest.approx(((2 + 4) / 2) / ((2 + 1 + 3) / 3))
+    assert ratio.value == pytest.approx((2 * 4) ** (1 / 2) / (2 * 1 * 3) ** (1 / 3))
 
 
 def test_replicates_may_have_unequal_numbers_of_samples() -> None:

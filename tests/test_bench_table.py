@@ -223,6 +223,17 @@ def test_another_schema_version_is_refused_with_the_remedy(version: bytes, remed
     assert message.endswith(f"this tensorgap reads {table.SCHEMA_VERSION}: {remedy}")
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_version_2_is_read_without_what_came_later(count: int) -> None:
+    rows = [examples.measurement(replicate=number) for number in range(count)]
+    new = "timing_throughput_output_tokens_per_s"
+    old = table.to_table(rows, [SOURCE]).drop_columns([new])
+    old = old.replace_schema_metadata({**old.schema.metadata, VERSION: b"2"})
+    timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
+    expected = [dataclasses.replace(row, timing=timing) for row in rows]
+    assert table.from_table(old, "x.parquet") == (expected, (SOURCE,))
+
+
 @pytest.mark.parametrize(
     "damaged",
     [None, b"", b"{", b"\xff\xfe", b"7", b"null", b'{"run": "x"}', b'["x"]', b'[{"run": "x"}]'],

@@ -419,6 +419,7 @@ def test_time_per_output_token_is_what_the_first_one_leaves() -> None:
     found = record(new_tokens=4)
     assert found.first_token_ms_samples == (3.0, 4.0, 5.0)
     assert (found.first_token_ms_p50, found.per_output_token_ms) == (4.0, 2.0)
+    assert found.throughput_output_tokens_per_s == 50 * 4 / 2.0
     assert record(new_tokens=1).per_output_token_ms is None
 
 
@@ -426,6 +427,7 @@ def test_throughput_counts_prompts_and_their_tokens() -> None:
     found = record((1.0,) * 5)
     assert found.throughput_samples_per_s == 50 * 8 / 2.0
     assert found.throughput_tokens_per_s == 50 * 8 * 128 / 2.0
+    assert found.throughput_output_tokens_per_s is None
     assert (found.throughput_iterations, found.throughput_s) == (50, 2.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import random
+import tracemalloc
 from collections.abc import Sequence
 
 import hypothesis
@@ -145,6 +146,20 @@ def test_ticks_are_told_apart_though_polls_are_far_apart_and_late(seed: int) -> 
     off_s = sorted(abs(tick.time_s - ticked_s[int(tick.value) - 1]) for tick in fitted)
     assert off_s[-3] < 0.002
     assert off_s[-1] < 0.022
+
+
+def test_a_long_window_needs_little_memory() -> None:
+    rng = random.Random(0)
+    count = 20_000  # 400 s, of a meter that is a little slower than is known of it
+    seen = [Tick(0.0201 * k + rng.uniform(-0.004, 0.004), k, 0.008) for k in range(count)]
+    tracemalloc.start()
+    try:
+        fitted = regular(seen, 0.02)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 100e6
+    assert max(abs(tick.time_s - 0.0201 * tick.value) for tick in fitted) < 0.001
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import fakenvml
 import pytest
+import torch
 from click.testing import CliRunner
 
 from bench import inventory, nvml
@@ -108,6 +109,27 @@ def test_a_gpu_that_torch_cannot_load_is_not_probed(
 ) -> None:
     fake_nvml("gpu = a100")
     assert "sensor      not probed: torch " in shown("--probe")
+
+
+def test_why_torch_cannot_load_a_gpu_is_shown(
+    fake_nvml: Callable[..., fakenvml.FakeDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count() -> int:
+        raise RuntimeError("CUDA error: no kernel image is available\nmore")
+
+    fake_nvml("gpu = a100")
+    monkeypatch.setattr(torch.cuda, "device_count", count)
+    assert "sensor      not probed: CUDA error: no kernel image is available\n" in shown("--probe")
+
+
+@pytest.mark.parametrize("function", ["nvmlDevice*", "nvmlDeviceGetMemoryInfo"])
+def test_a_lost_gpu_is_listed_with_its_error(
+    fake_nvml: Callable[..., fakenvml.FakeDriver], function: str
+) -> None:
+    fake_nvml("gpu = a100", "gpu = p100", f"fault = {function}:0:15:0")
+    output = shown()
+    assert "lost           GPU 0: GPU is lost" in output
+    assert "P100" in output
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ from bench.meters.polling import (
     regular,
     ticks,
 )
+from bench.meters.protocol import CERTIFIED_MAX_S, CERTIFIED_S, SETTLE_S, WARM_MAX_S, WINDOWS
+from bench.meters.protocol import longest_s as longest_s
 from bench.meters.windows import (
     GOLDEN,
     Course,
@@ -64,23 +66,20 @@ from bench.meters.windows import (
     summed_ticks,
     thinned,
 )
-from bench.nvml import Gpu, GpuLostError
+from bench.nvml import HELD_DOWN_S, Gpu, GpuLostError
 from bench.records import ENERGY_NOT_MEASURED, Energy, Sampling, Sensor
 
 COUNTER, POWER, RAPL = "counter", "power", "rapl"
 
 FASTEST_TICK_S = 0.02  # of the GPU sensors known (P100, V100)
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
-SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
-WARM_S, WARM_MAX_S = 30.0, 120.0
+WARM_S = 30.0
 STEADY_S = 10.0  # clocks and heat are steady if they were for so long
 SLOWEST_TICK_S = 0.1
 RESTART_S = 3 * SLOWEST_TICK_S
 DRAIN_EVERY_S = 0.1  # Rare enough that waiting for the device costs well under 0.1 % of the load.
 
-WINDOWS = 5
-CERTIFIED_S, CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 10.0, 50, 400
-CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
+CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 50, 400
 
 SILVER = 2**0.5 - 1
 # A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
@@ -92,9 +91,8 @@ SHORTEST_READING_S = 0.01
 
 DOUBTFUL_UNCERTAINTY = 0.03
 FEWEST_TICKS = 10
-CLOCK_SPREAD, DRIFT_C, MISSED_SHARE, AGREEMENT = 0.02, 3.0, 0.02, 0.05
+CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
-IDLE_AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor resolves
 
 
 class LostError(GpuLostError):
@@ -181,7 +179,7 @@ def find_meter(
     reader = sensors.power_reader(gpu)
     counter = Meter(
         COUNTER,
-        read_j=gpu.total_energy_j,
+        read_j=gpu.reader("total_energy_j"),
         read_w=reader[1] if reader else None,
         look=lambda: _look(gpu),
         systematic=gpus.SENSOR_ERROR.get(gpu.gpu_type, gpus.USUAL_SENSOR_ERROR),
@@ -227,16 +225,6 @@ def measure_energy(
             raise
         raise LostError(str(lost), session.energy(samples_per_step, tokens_per_step)) from error
     return session.energy(samples_per_step, tokens_per_step)
-
-
-def longest_s(sampling: Sampling) -> float:
-    """How long the energy of one row takes at most, with every window measured again."""
-    if sampling.energy == "quick":
-        return sampling.idle_s + sampling.energy_s
-    each_s, warm_s = sampling.energy_s / WINDOWS, SETTLE_S
-    if sampling.energy == "certified":
-        each_s, warm_s = min(max(each_s, CERTIFIED_S), CERTIFIED_MAX_S), WARM_MAX_S
-    return 2 * sampling.idle_s + warm_s + 2 * WINDOWS * each_s
 
 
 def doubts(found: Energy) -> list[str]:
@@ -375,7 +363,7 @@ class _Session:
         counter_w, readings_w = self._mean_w(recording), _mean(recording.watts)
         if self.method != COUNTER or counter_w is None or readings_w is None:
             return
-        if abs(counter_w - readings_w) > max(IDLE_AGREEMENT_W, AGREEMENT * readings_w):
+        if not sensors.agree(counter_w, readings_w):
             each = f"the counter gave {counter_w:.1f} W, the readings {readings_w:.1f} W"
             self.flags.append(f"while idle {each}")
 
@@ -439,7 +427,7 @@ class _Session:
         each_s = self.sampling.energy_s / self._windows()
         if self.sampling.energy != "certified":
             return each_s
-        ticks_s = CERTIFIED_TICKS * (self.period_s)
+        ticks_s = CERTIFIED_TICKS * self.period_s
         iterations_s = CERTIFIED_ITERATIONS * self.iteration_s
         return min(max(each_s, CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s), CERTIFIED_MAX_S)
 
@@ -579,10 +567,10 @@ class _Session:
             every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
             seen = regular(ticks(recording.watts), every_s)
             phases = Course(recording.marks).phases(tick.time_s for tick in seen)
-            if not phases or star_discrepancy(phases) > AGREEMENT:
+            if not phases or star_discrepancy(phases) > sensors.AGREEMENT:
                 return
         counted_w, read_w = _mean_w(counted_ticks(recording.joules)), _mean(recording.watts)
-        if read_w and abs(counted_w / read_w - 1) > AGREEMENT:
+        if read_w and not sensors.agree(counted_w, read_w):
             yield f"the counter gave {counted_w / read_w:.2f} times the power of the readings"
 
     def _lockable(self, method: str) -> bool:
@@ -621,9 +609,11 @@ def poll_every_s(tick_s: float | None) -> float:
 
 def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., None]:
     """A function that reads the meter once, and looks at its GPU now and then and at the `last`."""
-    look_due_s, polls = 0.0, 0
-    both = [(meter.read_j, recording.joules), (meter.read_w, recording.watts)]
-    meters = [(read, readings) for read, readings in both if read]
+    # The work beside it takes the caches between two polls, so that each call within one is dear.
+    look_due_s, polls, now = 0.0, 0, clock.now
+    both = [(meter.read_j, recording.joules.append), (meter.read_w, recording.watts.append)]
+    meters = [(read, keep) for read, keep in both if read]
+    first = meters[:1]
 
     def poll(last: bool = False) -> None:
         nonlocal look_due_s, polls
@@ -632,16 +622,16 @@ def poller(meter: Meter, recording: Recording, clock: Clock) -> Callable[..., No
         polls += 1
         try:
             # Beside a counter, readings of power only check it and make the trace.
-            for read, readings in meters[:1] if polls % 4 else meters:
-                before_s = clock.now()
+            for read, keep in first if polls % 4 else meters:
+                before_s = now()
                 value = read()
                 if value is None:
                     recording.failed += 1
                 else:
-                    readings.append(Reading((before_s + clock.now()) / 2, value))
-            if meter.look and (last or clock.now() >= look_due_s):
+                    keep(Reading((before_s + now()) / 2, value))
+            if meter.look and (last or now() >= look_due_s):
                 recording.states.append(meter.look())
-                look_due_s = clock.now() + LOOK_S
+                look_due_s = now() + LOOK_S
         except GpuLostError as error:
             recording.lost = error
 
@@ -668,7 +658,9 @@ def _surroundings(states: Sequence[State]) -> Iterator[str]:
         return
     before, after = states[0].held_down_s or {}, states[-1].held_down_s or {}
     held = {cause: after[cause] - before.get(cause, 0.0) for cause in after}
-    slowed = [f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > 0]
+    slowed = [
+        f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > HELD_DOWN_S
+    ]
     if slowed:
         yield f"clocks held down: {', '.join(slowed)}"
     if _clock_spread(states) > CLOCK_SPREAD:

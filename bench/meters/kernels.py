@@ -178,6 +178,8 @@ def trace(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if on_cuda and "CUDA error" in str(error):
+            raise  # The GPU's fault, after which no more can be measured.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Kernels(NOT_TRACED, reason=f"the profiler cannot run: {first}")
     ops = [event for event in events if event.device_type == DeviceType.CPU]

@@ -6,6 +6,7 @@ lies between two polls, so its time is taken as halfway between them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 UNSURE = 0.01  # how far a period may be off that was told from some ticks
+TELLING_TICKS = 2000  # as many tell the grid of all
+_CHUNK = 1_000_000  # terms of a periodogram held at once: 16 MB
 
 
 class Clock(Protocol):
@@ -36,13 +39,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of `time.perf_counter`; polls in a thread of its own."""
 
-    def now(self) -> float:
-        """Monotonic time."""
-        return time.perf_counter()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
+    now = staticmethod(time.perf_counter)
+    sleep = staticmethod(time.sleep)
 
     @contextmanager
     def polling(self, poll: Callable[[], None], every_s: float) -> Iterator[None]:
@@ -147,7 +145,14 @@ def _numbers(times_s: Sequence[float], every_s: float) -> list[int]:
     # A tenth of a tick over all of them from one period to the next.
     steps = int(max(2.0, 10 * UNSURE * count))
     periods_s = every_s * (1 + UNSURE * np.arange(-steps, steps + 1) / steps)
-    turns = np.exp(2j * np.pi * since_s / periods_s[:, None]).sum(axis=1)
+    some_s = since_s
+    if len(since_s) > TELLING_TICKS:
+        # At random: evenly chosen ones would fit the grids of other periods, too.
+        some_s = np.random.default_rng(0).choice(since_s, TELLING_TICKS, replace=False)
+    chunks = np.array_split(periods_s, math.ceil(len(periods_s) * len(some_s) / _CHUNK))
+    turns = np.concatenate(
+        [np.exp(2j * np.pi * some_s / chunk_s[:, None]).sum(axis=1) for chunk_s in chunks]
+    )
     best = int(np.abs(turns).argmax())
     phase_s = np.angle(turns[best]) / (2 * np.pi) * periods_s[best]
     numbers: list[int] = np.rint((since_s - phase_s) / periods_s[best]).astype(int).tolist()

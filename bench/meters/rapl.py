@@ -11,16 +11,16 @@ POWERCAP = Path("/sys/class/powercap")
 
 def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
     """A function that gives the energy of all CPU packages, in J, or the reason for none."""
-    # Only intel-rapl:N that are packages: intel-rapl:N:M are parts of one, and psys is the board.
-    packages = [
-        domain
-        for domain in sorted(powercap.glob("intel-rapl:*"))
-        if re.fullmatch(r"intel-rapl:\d+", domain.name)
-        and (domain / "name").read_text().startswith("package")
-    ]
-    if not packages:
-        return f"no CPU energy counter (RAPL) in {powercap}; virtual machines have none"
     try:
+        # Only intel-rapl:N that are packages: intel-rapl:N:M are parts of one, psys is the board.
+        packages = [
+            domain
+            for domain in sorted(powercap.glob("intel-rapl:*"))
+            if re.fullmatch(r"intel-rapl:\d+", domain.name)
+            and (domain / "name").read_text().startswith("package")
+        ]
+        if not packages:
+            return f"no CPU energy counter (RAPL) in {powercap}; virtual machines have none"
         return _reader(packages)
     except PermissionError as error:
         return (

@@ -42,6 +42,7 @@ TICKS = 160
 SETTLE_S = 1.5  # Hopper's register of the average power covers 1 s.
 HOLD_S = 2.0
 AGREEMENT = 0.05  # counter against readings: the gain error of many boards' sensors
+AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor resolves
 # From 1 ms, below any sensor known, to a register of 1 s.
 _WINDOWS_S = np.geomspace(0.001, 1.5, 80)
 _DELAYS_S = np.linspace(0, 0.05, 11)
@@ -70,10 +71,15 @@ class _Watch:
 def power_reader(gpu: Gpu) -> tuple[str, Callable[[], float | None]] | None:
     """The quickest reading of power that the GPU gives, and its name; None where it gives none."""
     if gpu.instant_power_w() is not None:
-        return "instant", gpu.instant_power_w
+        return "instant", gpu.reader("instant_power_w")
     if gpu.power_w() is not None:
-        return "usage", gpu.power_w
+        return "usage", gpu.reader("power_w")
     return None
+
+
+def agree(counter_w: float, readings_w: float) -> bool:
+    """Whether the counter and the readings tell of the same power."""
+    return abs(counter_w - readings_w) <= max(AGREEMENT_W, AGREEMENT * readings_w)
 
 
 def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None) -> Sensor:
@@ -201,10 +207,11 @@ class _Probe:
             for before, after in pairwise(seen)
         ]
         fit = boxcar(steps, watch.edges_s)
-        ratios = {
-            "under load": self._agreement(self.busy),
-            "while idle": self._agreement(self.clock.sleep),
+        watts = {
+            "under load": self._both_w(self.busy),
+            "while idle": self._both_w(self.clock.sleep),
         }
+        ratios = {when: both and both[0] / both[1] for when, both in watts.items()}
         found = replace(
             found,
             counter_period_s=period,
@@ -212,9 +219,10 @@ class _Probe:
             counter_ratio=ratios["under load"],
             counter_ratio_idle=ratios["while idle"],
         )
-        for when, ratio in ratios.items():
-            if ratio is not None and abs(ratio - 1) > AGREEMENT:
-                reason = f"{when} the counter gives {ratio:.2f} times the power of the readings"
+        for when, both in watts.items():
+            if both and not agree(*both):
+                times = f"{ratios[when]:.2f} times"
+                reason = f"{when} the counter gives {times} the power of the readings"
                 return replace(found, counter=INCONSISTENT, reason=reason)
         if found.counter_window_s is None:
             return replace(found, reason="the energy counter does not follow the load")
@@ -232,8 +240,8 @@ class _Probe:
             seen.edges_s.append(self.clock.now())
         return seen
 
-    def _agreement(self, pass_time: Callable[[float], object]) -> float | None:
-        """Mean power by the counter over that by the readings, at one steady load."""
+    def _both_w(self, pass_time: Callable[[float], object]) -> tuple[float, float] | None:
+        """Mean power by the counter and by the readings, at one steady load."""
         pass_time(SETTLE_S)
         with self._polled() as seen:
             pass_time(HOLD_S)
@@ -242,7 +250,7 @@ class _Probe:
             return None
         first, last = counted[0], counted[-1]
         counter_w = (last.value - first.value) / (last.time_s - first.time_s)
-        return counter_w / (sum(watts) / len(watts))
+        return counter_w, sum(watts) / len(watts)
 
     @contextmanager
     def _polled(self) -> Iterator[_Watch]:

@@ -2,7 +2,8 @@
 
 Latency: the host's clock around enqueue and synchronise, with device events beside it on CUDA; one
 forward at a time, as a single user would wait for it. Throughput: forwards are enqueued without
-waiting, with one synchronise at the end. No cache is flushed: GPT-2's weights (250 to 500 MB)
+waiting, with one synchronise at the end; tokens per second are those of the prompts, also where new
+ones are generated, which are counted apart. No cache is flushed: GPT-2's weights (250 to 500 MB)
 exceed every L2. Garbage collection is off while a sample is taken.
 
 Nothing here knows torch: a `Queue` runs and awaits one forward, so that the rules are tested on a
@@ -196,6 +197,7 @@ def timing(
         per_output_token_ms=per_output_token,
         throughput_samples_per_s=per_s,
         throughput_tokens_per_s=per_s * workload.prompt_tokens,
+        throughput_output_tokens_per_s=per_s * workload.new_tokens or None,
         throughput_iterations=throughput.iterations,
         throughput_s=throughput.elapsed_s,
         peak_memory_bytes=peak_memory_bytes,

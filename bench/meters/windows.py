@@ -140,7 +140,6 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
         energy: Ticks of the meter, whose values are energy since some beginning, in J.
         course: The load.
         reach_s: How far back a tick sees.
-        idle_w: What is drawn in a pause.
 
     Raises:
         UnusableError: There are not two ticks within the course, or they saw nothing but pauses.

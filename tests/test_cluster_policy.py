@@ -11,12 +11,23 @@ from typing import Any
 import pytest
 import ray
 from examples import measurement
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.experimental import internal_kv
 from test_cluster_driver import TINY, a_matrix
 from test_cluster_placement import node
 
 from bench.measure import Request
-from bench.records import CPU, TRIED_AGAIN, Matrix, Measurement, Outcome, PlacementPlan, Stage
-from cluster import driver
+from bench.records import (
+    CPU,
+    TRIED_AGAIN,
+    WAITING,
+    Matrix,
+    Measurement,
+    Outcome,
+    PlacementPlan,
+    Stage,
+)
+from cluster import driver, seats
 from cluster.attempts import Attempt
 from cluster.placement import Offer
 from cluster.seats import Autoscaler, Seat
@@ -31,6 +42,7 @@ class Cluster:
         self.row_s, self.others = row_s, others
         self.now = 0.0
         self.head_answers = True
+        self.autoscaler = Autoscaler()
         self.seats: list[Seat] = []
         self.due: dict[int, float] = {}  # when the next event of an attempt is there
         self.fate: dict[str, Outcome] = {}  # of rows measured on a node
@@ -45,7 +57,7 @@ class Cluster:
         if seat.node is None:
             held = Counter(s.node for s in self.seats)
             gpus = {n["NodeID"]: n["Resources"].get("GPU", 0) - self.others for n in self.nodes}
-            for name in sorted(seat.offer.nodes):
+            for name in sorted(seat.offer.nodes or gpus):  # or whatever an autoscaler starts
                 if held[name] < (gpus[name] if seat.offer.num_gpus else 1):
                     seat.node = name
                     return
@@ -88,7 +100,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(cluster: Cluster, matrix: Matrix, **options: Any) -> Iterator[Stage | Measurement]:
         for name in ("ask", "look", "release"):
             monkeypatch.setattr(driver.seats, name, getattr(cluster, name))
-        monkeypatch.setattr(driver.seats, "autoscaler", Autoscaler)
+        monkeypatch.setattr(driver.seats, "autoscaler", lambda: cluster.autoscaler)
         for name in ("start", "ready", "next_event"):
             monkeypatch.setattr(driver.attempts, name, getattr(cluster, name))
         monkeypatch.setattr(driver.attempts, "stop", lambda attempt: None)
@@ -125,6 +137,42 @@ def test_a_type_that_others_hold_is_given_up(sweep: Any) -> None:
     found = rows(sweep(cluster, matrix, placement_timeout_s=600))
     assert [m.outcome for m in found] == [Outcome.UNPLACED] * 3
     assert 600 < cluster.now < 610
+
+
+HELD = node("a", gpus=1, label="T4")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "autoscaler", "why"),
+    [
+        ((), Autoscaler(present=True), "the autoscaler is asked"),
+        ((), Autoscaler(present=True, starting=("t4",)), "the autoscaler starts t4"),
+        ((HELD,), Autoscaler(), "others hold it"),
+    ],
+)
+def test_a_wait_is_told_once_with_what_it_is_for(
+    sweep: Any, nodes: Sequence[dict[str, Any]], autoscaler: Autoscaler, why: str
+) -> None:
+    cluster = Cluster(*nodes, row_s=1, others=1)
+    cluster.autoscaler = autoscaler
+    events = sweep(cluster, replace(a_matrix(TINY), gpu_types=("T4",)), placement_timeout_s=600)
+    wait = next(events)
+    assert (wait.name, wait.host) == (WAITING, why)
+    assert cluster.now < 10
+    cluster.nodes, cluster.others = Cluster(HELD, row_s=1).nodes, 0
+    assert [event.outcome for event in events] == [Outcome.OK]
+
+
+def test_what_the_head_says_of_its_autoscaler_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = GetClusterStatusReply()
+    state = reply.autoscaling_state
+    state.autoscaler_state_version = 4
+    state.pending_instance_requests.add(ray_node_type_name="t4")
+    state.pending_instances.add(ray_node_type_name="v100")
+    state.infeasible_gang_resource_requests.add(details="5e:PACK|PENDING")
+    client = types.SimpleNamespace(get_cluster_status=lambda timeout_s: reply.SerializeToString())
+    monkeypatch.setattr(internal_kv, "internal_kv_get_gcs_client", lambda: client)
+    assert seats.autoscaler() == Autoscaler(frozenset({"5e"}), ("t4", "v100"), present=True)
 
 
 def test_a_row_that_is_written_slowly_times_out_no_other(sweep: Any) -> None:

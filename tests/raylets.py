@@ -85,11 +85,10 @@ class Raylets:
         """Kill the raylet of a node with all that hangs on it, without a word to the head."""
         (raylet,) = node.all_processes["raylet"]
         below = _pgrep("-P", str(raylet.process.pid))
+        # At once; those that a test has stopped do not see that their raylet is gone.
+        _signal(below, signal.SIGSTOP)
         self._cluster.remove_node(node, allow_graceful=False)
-        # Those that were stopped (SIGSTOP) do not see that their raylet is gone.
-        for pid in below:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(below, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -121,6 +120,12 @@ def _fake_of(pid: int) -> str:
         return ""
     config = [v.partition("=")[2] for v in variables if v.startswith("FAKENVML_CONFIG=")]
     return Path(config[0]).read_text() if config else ""
+
+
+def _signal(pids: Sequence[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _pgrep(*arguments: str) -> list[int]:

@@ -258,7 +258,7 @@ def test_no_row_takes_longer_than_is_told(open_gpu: OpenGpu, sampling: Sampling)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Sampling:
     """Short windows: the instant readings of the fakes settle within two updates."""
     monkeypatch.setattr(energy, "SETTLE_S", 0.25)
-    return Sampling(energy="quick", energy_s=0.6, idle_s=0.4)
+    return Sampling(energy="quick", energy_s=0.6, idle_s=1)
 
 
 @pytest.mark.parametrize("preset", ["p100", "v100", "a100"])

@@ -683,7 +683,7 @@ def test_a_bucket_that_fails_for_a_while_costs_no_row(bucket: Bucket) -> None:
     assert folder.trouble is not None
     assert "rows wait in" in folder.trouble
     bucket.serve()
-    folder.settle(30)
+    folder.settle(120)
     assert folder.trouble is None
     path = folder.finish()
     assert path.startswith(f"s3://bucket/results/local/{STAMP}/results.parquet?")

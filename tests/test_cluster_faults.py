@@ -19,7 +19,7 @@ from bench.records import CPU, Cell, Measurement, Outcome, Placement
 from cluster import driver
 from cluster.session import session
 
-QUICK = replace(SHORT, energy="quick", latency_min_s=0.5, latency_max_s=1, timeout_s=200)
+QUICK = replace(SHORT, energy="quick", latency_min_s=2, latency_max_s=3)
 LOST = "fault = nvmlDevice*:0:15:0"  # the first GPU of the node, in each process, from the start
 # Nobody can measure the energy of a virtual GPU: the rows come sooner.
 VIRTUAL = "virtualization = 2\nenergy = 0"
@@ -71,7 +71,7 @@ def assert_nothing_is_left() -> None:
         return float(present - free)
 
     assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (raylets.measuring_processes() or in_use()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert raylets.measuring_processes() == []

@@ -63,7 +63,7 @@ def test_version() -> None:
 def test_doctor_of_a_machine_without_a_driver_or_a_hub() -> None:
     start = time.monotonic()
     shown = run("doctor", env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     assert shown.returncode == 0
     for words in ("NVIDIA driver", "precisions  fp32", "energy", "torch 2", "HF_HUB_OFFLINE"):
         assert words in shown.stdout

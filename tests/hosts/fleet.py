@@ -32,7 +32,7 @@ class Fleet:
 
     def ray(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """What the user types on the client, in the root of the project."""
-        return self.client.run("ray", *arguments, folder=CHECKOUT, timeout_s=300, **environment)
+        return self.client.run("ray", *arguments, folder=CHECKOUT, timeout_s=900, **environment)
 
     def rows_at_home(self, printed: str) -> list[Measurement]:
         """The rows of the sweep that printed this, once ray rsync-down has brought them."""

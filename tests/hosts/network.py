@@ -27,7 +27,7 @@ _PACKAGES = {
     "setpriv": "util-linux",
 }
 _SUBNET = "10.77.0"
-_START_S = 20.0
+_START_S = 60.0
 # Each ends when its parent does: with this process what setpriv becomes, with that its child.
 _TIED = ("setpriv", "--pdeathsig", "KILL")
 _UNSHARE = [
@@ -74,7 +74,7 @@ class Host:
         return [*enter.split(), *clean.split(), *assigned, *command]
 
     def run(
-        self, *command: str, timeout_s: float = 60, **options: str
+        self, *command: str, timeout_s: float = 120, **options: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(

@@ -121,7 +121,7 @@ def test_a_type_that_it_has_is_waited_for_and_another_is_unplaced(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
     )
     assert done.returncode == 1, done.stderr
     rows = {row.cell.gpu_type: row for row in rows_in(done.stdout.splitlines()[-1]).values()}

@@ -20,7 +20,7 @@ from network import Host, until
 
 from bench.records import Measurement, Outcome
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 MATRIX = """\
 [cells]
@@ -46,6 +46,10 @@ timeout_s = 120
 [quality]
 enabled = false
 """
+# While the head is silent, nothing starts: a second replicate is missing however fast the first is.
+TWICE = MATRIX.replace("[sampling]", "[sampling]\nreplicates = 2").replace(
+    "latency_min_s = 15\nlatency_max_s = 20", "latency_min_s = 2\nlatency_max_s = 3"
+)
 SWEEP = ("python", "-m", "jobs", "sweep")
 OPTIONS = ("--address", "auto")
 
@@ -62,7 +66,7 @@ class Sweep:
             text=True,
         )
 
-    def end(self, timeout_s: float = 150) -> tuple[int, str, str]:
+    def end(self, timeout_s: float = 400) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
         out, err = self._process.communicate(timeout=timeout_s)
         return self._process.returncode, out, err
@@ -106,13 +110,14 @@ def broken(cluster: Fleet) -> Broken:
     """One sweep over four hosts, of which each breaks in its own way at the same time."""
     cluster.head.path("/root/faults.toml").write_text(MATRIX)
     sweep = Sweep(cluster.head, "faults.toml", "--simulated")
-    until(lambda: all(map(measures, cluster.workers.values())), "four hosts measure", 120)
+    until(lambda: all(map(measures, cluster.workers.values())), "four hosts measure", 300)
     since = datetime.datetime.now(datetime.UTC)
-    cluster.network.cut("p100")
     cluster.network.cut("t4")
     cluster.network.power_off("v100")
     assert not cluster.workers["A100"].run("pkill", "-KILL", "-x", "raylet").returncode
-    time.sleep(max(0.0, 5 - (datetime.datetime.now(datetime.UTC) - since).total_seconds()))
+    # Last, so that what else is done does not make it longer: the head gives up after 9 s.
+    cluster.network.cut("p100")
+    time.sleep(5)
     cluster.network.mend("p100")
     code, out, err = sweep.end()
     assert code == 1, err
@@ -149,7 +154,7 @@ def test_hosts_that_come_back_are_measured_by_resume(cluster: Fleet, broken: Bro
     cluster.network.mend("t4")
     cluster.workers["V100"] = fleet.add_worker(cluster.network, "V100", cluster.driver)
     names = {host.name for host in cluster.workers.values()}
-    took_s = until(lambda: names <= alive(cluster), "all hosts are back", 200)
+    took_s = until(lambda: names <= alive(cluster), "all hosts are back", 400)
     code, out, err = Sweep(cluster.head, "--resume", broken.folder).end()
     assert code == 0, err
     rows = cluster.rows_at_home(out)
@@ -163,8 +168,9 @@ def test_hosts_that_come_back_are_measured_by_resume(cluster: Fleet, broken: Bro
 
 
 def test_a_sweep_says_how_to_go_on_after_a_restart_of_the_head(cluster: Fleet) -> None:
-    sweep = Sweep(cluster.head, "faults.toml", "--simulated", "--gpu-type", "P100")
-    until(lambda: measures(cluster.workers["P100"]), "a host measures", 120)
+    cluster.head.path("/root/twice.toml").write_text(TWICE)
+    sweep = Sweep(cluster.head, "twice.toml", "--simulated", "--gpu-type", "P100")
+    until(lambda: measures(cluster.workers["P100"]), "a host measures", 300)
     start = time.monotonic()
     assert not cluster.head.run("pkill", "-KILL", "-x", "gcs_server").returncode
     code, out, err = sweep.end()
@@ -176,8 +182,8 @@ def test_a_sweep_says_how_to_go_on_after_a_restart_of_the_head(cluster: Fleet) -
     assert done.returncode == 0, done.stdout[-3000:]
     code, out, err = Sweep(cluster.head, "--resume", folder).end()
     assert code == 0, err
-    (row,) = cluster.rows_at_home(out)
-    assert row.outcome == Outcome.OK
+    rows = cluster.rows_at_home(out)
+    assert [row.outcome for row in rows] == [Outcome.OK] * 2
     faults_record.note(
         "head restarted",
         after_s,

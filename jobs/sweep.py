@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import importlib.util
 import itertools
 import os
 import signal
@@ -12,6 +13,13 @@ import sys
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one file
+    sys.exit(
+        "tensorgap: the rest of tensorgap is not on this head: ray up with a config of"
+        " cluster/configs puts it there; anywhere else, from the root of the project:"
+        " ray job submit --working-dir . -- python -m jobs sweep MATRIX"
+    )
 
 import click
 

@@ -336,3 +336,14 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_script_alone_says_what_it_lacks(tmp_path: Path) -> None:
+    script = shutil.copy(sweep.__file__, tmp_path)
+    # -S -E: as where nothing of ours is installed.
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", script, "m.toml"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1  # ray submit knows no other
+    assert done.stderr.startswith("tensorgap: the rest of tensorgap is not on this head")
+    assert "Traceback" not in done.stderr

@@ -97,10 +97,9 @@ def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:
         energy_s=16,
         latency_min_s=0,
     )
-    assert progress.longest_s(sampling, WORKLOAD) == 31
-    # Idle before and after, and each window measured again.
+    assert progress.longest_s(sampling, WORKLOAD) == 7 + energy.longest_s(sampling)
     standard = dataclasses.replace(sampling, energy="standard")
-    longest_s = 1 + 2 + 4 + 2 * 8 + energy.SETTLE_S + 2 * 16
+    longest_s = 7 + energy.longest_s(standard)
     assert progress.longest_s(standard, WORKLOAD) == longest_s
     # The latency of the first token is sampled by itself.
     continued = dataclasses.replace(WORKLOAD, new_tokens=8)

@@ -51,7 +51,17 @@ from bench.meters.polling import (
     regular,
     ticks,
 )
-from bench.meters.protocol import CERTIFIED_MAX_S, CERTIFIED_S, SETTLE_S, WARM_MAX_S, WINDOWS
+from bench.meters.protocol import (
+    AVERAGED_RESTART_S,
+    CERTIFIED_MAX_S,
+    CERTIFIED_S,
+    DRAIN_EVERY_S,
+    RESTART_S,
+    SETTLE_S,
+    SLOWEST_TICK_S,
+    WARM_MAX_S,
+    WINDOWS,
+)
 from bench.meters.protocol import longest_s as longest_s
 from bench.meters.windows import (
     GOLDEN,
@@ -75,9 +85,6 @@ FASTEST_TICK_S = 0.02  # of the GPU sensors known (P100, V100)
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
 WARM_S = 30.0
 STEADY_S = 10.0  # clocks and heat are steady if they were for so long
-SLOWEST_TICK_S = 0.1
-RESTART_S = 3 * SLOWEST_TICK_S
-DRAIN_EVERY_S = 0.1  # Rare enough that waiting for the device costs well under 0.1 % of the load.
 
 CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 50, 400
 
@@ -417,7 +424,7 @@ class _Session:
         """One window, at a phase of the meter that is left to chance."""
         self.clock.sleep(self.random.uniform(0, self.period_s))
         averaged = self.meter.sensor is not None and self.meter.sensor.reading == "usage"
-        self._load(1.0 if averaged else RESTART_S)
+        self._load(AVERAGED_RESTART_S if averaged else RESTART_S)
         with self._recorded() as recording:
             self.kept.append(recording)  # What there is of it stays if the GPU is lost.
             self._load(self._window_s(), recording, self._rephases())

@@ -393,7 +393,7 @@ class Gpu:
         return self._ask(
             "clocks_event_reasons",
             lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._board),
-            # As above.
+            # All that an older driver knows.
             lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._board),
         )
 

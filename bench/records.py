@@ -295,7 +295,7 @@ class Timing:
     latency_count: int = column("latency samples")
     converged: bool = column("the median's interval became as narrow as the matrix asks")
     warmup_s: float = column("warm-up", "s")
-    warmup_iterations: int = column("forwards in the warm-up")
+    warmup_iterations: int = column("requests in the warm-up")
     latency_ms_p50_low: float | None = column(
         "lower end of the median's 95 % interval; needs 11 samples", "ms", default=None
     )
@@ -306,7 +306,7 @@ class Timing:
     latency_ms_p95: float | None = column("95th percentile; needs 130 samples", "ms", default=None)
     latency_ms_p99: float | None = column("99th percentile; needs 662 samples", "ms", default=None)
     device_ms_samples: tuple[float, ...] | None = column(
-        "CUDA events around the same forwards; None on a CPU", "ms", default=None
+        "CUDA events around the same requests; None on a CPU", "ms", default=None
     )
     device_ms_p50: float | None = column("median between the CUDA events", "ms", default=None)
     first_token_ms_samples: tuple[float, ...] | None = column(
@@ -328,7 +328,7 @@ class Timing:
         "1/s",
         default=None,
     )
-    throughput_iterations: int | None = column("forwards in the full-queue run", default=None)
+    throughput_iterations: int | None = column("requests in the full-queue run", default=None)
     throughput_s: float | None = column("length of the full-queue run", "s", default=None)
     peak_memory_bytes: int | None = column(
         "peak of torch's device memory while timing; None on a CPU", "B", default=None
@@ -389,7 +389,7 @@ class Energy:
     window_j: float | None = column("gross energy of all windows", "J", default=None)
     window_s: float | None = column("length of all windows", "s", default=None)
     iterations: float | None = column(
-        "forwards in all windows; a window begins and ends within one", default=None
+        "requests in all windows; a window begins and ends within one", default=None
     )
     mean_w: float | None = column("mean power in the windows", "W", default=None)
     idle_w: float | None = column("idle power beside the windows, context alive", "W", default=None)
@@ -637,7 +637,7 @@ class Measurement:
 
     cell: Cell
     workload: Workload
-    run: str = column("sweep that the row belongs to: NAME/UTC-TIMESTAMP")
+    run: str = column("sweep that the row belongs to: NAME/UTC-TIMESTAMP and six hex digits")
     replicate: int = column("fresh process, counted from 0")
     outcome: Outcome = column("OK, or what kept the cell from being measured")
     reason: str | None = column("why the outcome is not OK, and what to do", default=None)

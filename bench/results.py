@@ -170,7 +170,7 @@ class Results:
         Where the parts are gone it is what was merged of them.
 
         Raises:
-            TensorgapError: the place fails, or another version of tensorgap measured there.
+            TensorgapError: the place fails, or holds rows of a version that is not read here.
         """
         with _explained(self.location):
             rows, torn = _read_parts(self._fs, f"{self._root}/{PARTS}")

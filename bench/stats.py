@@ -58,7 +58,7 @@ class Ratio:
     value: float
     low: float
     high: float
-    # Degrees of freedom of Student's t in the interval; None: it is the bootstrap's or a meter's.
+    # Degrees of freedom of Student's t in the interval; None: the bootstrap's, or single windows'.
     freedom: float | None = field(default=None, repr=False)
 
 

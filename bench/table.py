@@ -31,6 +31,7 @@ import pyarrow as pa
 from bench.records import Measurement, TensorgapError
 
 SCHEMA_VERSION = 3
+_READS = f"2 and {SCHEMA_VERSION}"
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
 _BARE = ("cell", "workload")  # their fields need no prefix
@@ -131,7 +132,8 @@ def to_table(measurements: Iterable[Measurement], sources: Sequence[Source]) -> 
 def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[Source, ...]]:
     """The rows of a table and where they came from; `origin` names the file in messages.
 
-    Raises TensorgapError for a table that tensorgap did not write, or that another version wrote.
+    Raises TensorgapError for a table that tensorgap did not write, or of a schema version that it
+    does not read.
     """
     table = _upgraded(table)
     sources = _sources(table, origin)
@@ -251,7 +253,7 @@ def _sources(table: pa.Table, origin: str) -> tuple[Source, ...]:
             else "measure again, or read it with the tensorgap that wrote it"
         )
         raise SchemaVersionError(
-            f"{origin}: schema version {version}; this tensorgap reads {SCHEMA_VERSION}: {remedy}"
+            f"{origin}: schema version {version}; this tensorgap reads {_READS}: {remedy}"
         )
     try:
         return tuple(map(Source.from_json, json.loads(metadata[_SOURCES_KEY])))

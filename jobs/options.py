@@ -25,7 +25,8 @@ class _MatrixFile(click.Path):
 
 def matrix(required: bool = True) -> Callable[[Command], Command]:
     """MATRIX: a file, or the bare name of one that is shipped."""
-    return click.argument("matrix", required=required, metavar="MATRIX", type=_MatrixFile())
+    metavar = "MATRIX" if required else "[MATRIX]"
+    return click.argument("matrix", required=required, metavar=metavar, type=_MatrixFile())
 
 
 def address(command: Command) -> Command:

@@ -220,7 +220,7 @@ OLDER = "measure again, or read it with the tensorgap that wrote it"
 )
 def test_another_schema_version_is_refused_with_the_remedy(version: bytes, remedy: str) -> None:
     message = refusal(with_metadata({VERSION: version}))
-    assert message.endswith(f"this tensorgap reads {table.SCHEMA_VERSION}: {remedy}")
+    assert message.endswith(f"this tensorgap reads 2 and {table.SCHEMA_VERSION}: {remedy}")
 
 
 @pytest.mark.parametrize("count", [0, 2])

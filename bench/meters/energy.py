@@ -8,7 +8,7 @@ What happens, in order, and how long by `sampling.energy`:
                                    10 s, 50 ticks of the meter and 400 forwards
     idle     idle_s                not quick
 
-A meter publishes a new value every 10 to 100 ms and hides what lies between, so the difference of
+A meter publishes a new value every 20 to 100 ms and hides what lies between, so the difference of
 two readings taken at will is wrong by up to a tick at either end: simulated sensors lost 59 to 81 %
 of one 10 ms forward, and 4 % of the first second. Here a window begins and ends at ticks that were
 seen, and the forwards between them are counted with their fractions.

@@ -238,7 +238,7 @@ def _padded(model: Model, text: texts.Text) -> Iterator[Variant]:
             / sum(weights),
         )
     yield from _with_blank_rows(model, text, masked, unmasked, f"{padded}, padding counted")
-    yield from _as_the_study_did(text, lines, masked)
+    yield from _as_the_study_did(lines, masked)
 
 
 def _with_blank_rows(
@@ -255,7 +255,7 @@ def _with_blank_rows(
         yield _variant(f"{name}, blank rows too, {how}", nats / count)
 
 
-def _as_the_study_did(text: texts.Text, lines: Sequence[str], masked: _Padded) -> Iterator[Variant]:
+def _as_the_study_did(lines: Sequence[str], masked: _Padded) -> Iterator[Variant]:
     """The recipe of the study that reported 217.
 
     github.com/krishkc5/energy_aware_quantization, notebooks gpt2_tokenized_dataset.ipynb and

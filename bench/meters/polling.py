@@ -1,6 +1,6 @@
 """Watching a meter beside the work: the clock, the thread that polls, and the ticks that it saw.
 
-A meter publishes a new value every 10 to 100 ms. Whoever polls it learns of a tick only that it
+A meter publishes a new value every 20 to 100 ms. Whoever polls it learns of a tick only that it
 lies between two polls, so its time is taken as halfway between them.
 """
 

@@ -60,8 +60,6 @@ class Fit:
 
     Attributes:
         error: Greatest relative error of any latency or power.
-        latency_error: Of the latencies alone.
-        power_error: Of the powers; None where there is no energy.
         launch_us: Host time per operation.
         cast_share: Host time of a cast, as a share of it.
         rates: TFLOP/s of the matrix products in fp32 and in fp16.
@@ -74,8 +72,6 @@ class Fit:
 
     gpu: Gpu
     error: float
-    latency_error: float
-    power_error: float | None
     launch_us: float
     cast_share: float
     rates: tuple[float, float]
@@ -163,20 +159,17 @@ def _fit(
         ran = [run(p, fp32_rate if p == "fp32" else fp16_rate) for p in known]
         finishes, busies = zip(*ran, strict=True)
         finish, busy = np.stack(finishes, axis=-1), np.stack(busies, axis=-1)
-        latency_error = np.abs(finish / wanted - 1).max(axis=-1)
-        error = latency_error
+        error = np.abs(finish / wanted - 1).max(axis=-1)
         if powers_w:
             at = [known.index(p) for p in powers_w]
             found = np.array(list(powers_w.values()))
             power_error, idle, slope = _power_fit(gpu, busy[..., at], found, least_slope)
-            error = np.maximum(latency_error, power_error)
+            error = np.maximum(error, power_error)
         i, j = np.unravel_index(int(error.argmin()), error.shape)
         if best is None or error[i, j] < best.error:
             best = Fit(
                 gpu,
                 float(error[i, j]),
-                float(latency_error[i, j]),
-                float(power_error[i, j]) if powers_w else None,
                 float(_LAUNCH_US[i]),
                 float(_CAST_SHARES[j]),
                 (fp32_rate, fp16_rate),

@@ -16,7 +16,7 @@ _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
 
 
 def energy_window_too_short(group: Group) -> Iterator[Finding]:
-    """A sensor that ticks every 10 to 100 ms sees nothing of a short window; or windows differ."""
+    """A sensor that ticks every 20 to 100 ms sees nothing of a short window; or windows differ."""
     short: dict[str, list[str]] = {}
     scattered: dict[str, list[str]] = {}
     for case in group.cases:

@@ -3,7 +3,7 @@
 Signals, strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
 part of each forward. Weaker ones, which only raise the question: a latency that stays flat over the
 batch, as it also does where weights are streamed or few multiprocessors have work; power near idle;
-a latency far above every floor.
+launches that alone take most of the time; a latency far above every floor.
 """
 
 from __future__ import annotations

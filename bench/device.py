@@ -286,9 +286,11 @@ def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
 def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
     import torch
 
-    hint = gpus.install_hint(gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0)))
+    capability = gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0))
     if torch.version.cuda is None:
-        raise Unsupported(f"torch {torch.__version__} has no CUDA; try: {hint}")
+        raise Unsupported(
+            f"torch {torch.__version__} has no CUDA; try: {gpus.install_hint(capability)}"
+        )
     try:
         torch.cuda.init()
     except Exception as error:
@@ -296,7 +298,7 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
             raise Unsupported(
                 f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no driver that it"
                 f" can use (driver: {driver.version or 'absent'}); update the driver, or try:"
-                f" {hint}"
+                f" {gpus.old_driver_hint(capability)}"
             ) from error
         with contextlib.suppress(TensorgapError):
             _given(driver).check()

@@ -106,7 +106,9 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
             cache.position = position
             return _greedy(model, token, cache)
 
-        positions = torch.arange(tokens, tokens + new_tokens, device=ids.device).split(1)
+        # Each by itself: inductor copies inputs whose addresses are not aligned as the first's was.
+        places = torch.arange(tokens, tokens + new_tokens, device=ids.device)
+        positions = [place.clone() for place in places.split(1)]
         # Eagerly once: a cache that gains its buffers later would be compiled for again.
         decode(prefill(ids), positions[0])
         return launch(prefill), launch(decode), positions
@@ -189,7 +191,8 @@ class _Replay:
                     self._run(*self._inputs)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # On the same stream: torch keeps a workspace of cuBLAS for each.
+            with torch.cuda.graph(graph, stream=side):
                 self._output = self._run(*self._inputs)
         self._graph = graph
 

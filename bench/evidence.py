@@ -67,7 +67,7 @@ def _limits(
         return Ceiling(
             work.flops, sum(work.forward_bytes), reason="no memory is left to measure peaks in"
         )
-    return ceiling.ceiling(work, peak, rate)
+    return ceiling.ceiling(work, peak, rate, precision_name)
 
 
 def _trace(

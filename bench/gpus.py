@@ -309,3 +309,15 @@ def install_hint(capability: Capability) -> str:
     if capability < LEGACY_BELOW:
         return LEGACY_INSTALL
     return "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130"
+
+
+def old_driver_hint(capability: Capability) -> str:
+    """The command that installs a torch build which an older driver may do for.
+
+    CUDA 12.6 runs on drivers from 525 on (NVIDIA, CUDA compatibility), CUDA 13 on those from 580
+    on; Blackwell has no kernels in the former.
+
+    >>> old_driver_hint((7, 5))
+    "pip install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
+    """
+    return LEGACY_INSTALL if capability < (10, 0) else install_hint(capability)

@@ -76,7 +76,7 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
-            metered = isinstance(energy.find_meter(found.gpu), energy.Meter)
+            metered = isinstance(_meter(found), energy.Meter)
             if found.gpu and metered and request.sampling.energy != "quick":
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
@@ -209,13 +209,16 @@ def _measure_workload(
     _reset_peak_memory(found.type)
     if workload.engine != "eager":
         yield _stage(request, workload, "preparing")
-        for unprepared in filter(None, (queue, first)):
-            under(_once, unprepared)  # compiles or captures
+        under(_once, queue)  # compiles or captures
+    if workload.engine == "compile":
+        # What inductor tries while it compiles is no request's. A graph's memory is had by then.
+        _reset_peak_memory(found.type)
     yield _stage(request, workload, "warm-up")
     warm = under(timing.warm_up, queue, sampling)
     before = device.observe(found.gpu)
     yield _stage(request, workload, "latency")
     latencies = under(timing.sample_latency, queue, sampling)
+    peak_memory_bytes = _peak_memory_bytes(found.type)  # before `first` has a cache of its own
     first_token = None
     if first is not None:
         yield _stage(request, workload, "first token")
@@ -224,7 +227,6 @@ def _measure_workload(
     yield _stage(request, workload, "throughput")
     throughput = under(timing.run_throughput, queue, sampling, latencies.summary.p50)
     surroundings = device.conditions(before, device.observe(found.gpu))
-    peak_memory_bytes = _peak_memory_bytes(found.type)
     yield _stage(request, workload, "energy")
     used, end = under(_energy, queue, workload, sampling, found)
     outcome, reason = end or (Outcome.OK, None)
@@ -309,7 +311,7 @@ def _energy(
             samples_per_step=workload.batch_size,
             tokens_per_step=workload.batch_size * workload.prompt_tokens,
             sampling=sampling,
-            meter=energy.find_meter(found.gpu, sensor=found.sensor),
+            meter=_meter(found),
         )
     except energy.LostError as error:
         return error.energy, classify(error)
@@ -320,6 +322,13 @@ def _energy(
     if workload.new_tokens and used.per_sample_mj is not None:
         used = replace(used, per_output_token_mj=used.per_sample_mj / workload.new_tokens)
     return used, None
+
+
+def _meter(found: device.Found) -> energy.Meter | energy.NoMeter:
+    """Of the device; a GPU that NVML does not see has none, for the CPU's is not its."""
+    if found.type == "cuda" and found.gpu is None:
+        return energy.NoMeter("NVML does not see this GPU; a doubt of the row says why")
+    return energy.find_meter(found.gpu, sensor=found.sensor)
 
 
 def _once(queue: timing.Queue) -> None:

@@ -70,6 +70,8 @@ def load(name: str, precision_name: str, device_type: str) -> Model:
     else:
         module, tokenizer = _pretrained(name, name)
         sha256 = _sha256(_cached_weights(name))
+    # With one, each eager forward asks the device whether a prompt is padded; ours never is.
+    module.config.pad_token_id = None
     dtype = precision.storage(precision_name)
     module = module.to(device=device_type, dtype=dtype).eval().requires_grad_(False)
     tensors = [*module.parameters(), *module.buffers()]
@@ -122,14 +124,27 @@ def _attention() -> str:
 
 
 def _causal_mask(**given: Any) -> Any:
-    """The mask of transformers; None where each token attends to itself and to all before it."""
+    """The mask of transformers; None where each token attends to itself and to all before it.
+
+    That of a cache of fixed size is one to add, made once: of a boolean one, each layer makes such
+    a mask for itself, and another where a row's length is no multiple of 8 (aligned loads).
+    """
+    import torch
     from transformers.masking_utils import sdpa_mask
 
     # Older releases give the positions themselves.
     queries = given["q_length"] if "q_length" in given else len(given["cache_position"])
     if given["attention_mask"] is None and queries == given["kv_length"]:
         return None
-    return sdpa_mask(**given)
+    attended = sdpa_mask(**given)
+    if given["attention_mask"] is not None or attended is None:
+        return attended
+    device_type, length = attended.device.type, attended.shape[-1]
+    cast = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type) if cast else given["dtype"]
+    aligned = (*attended.shape[:-1], -(-length // 8) * 8)
+    added = torch.full(aligned, float("-inf"), dtype=dtype, device=attended.device)[..., :length]
+    return added.masked_fill_(attended, 0)
 
 
 def _check_folder(folder: Path) -> None:

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 # allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
 FIRST_TENSOR_CORES = (7, 0)
 FIRST_BF16_AND_TF32 = (8, 0)
+# How cuBLAS may sum products of 16 bits: as torch does by itself, and so its users.
+_SUMS = {
+    "allow_fp16_reduced_precision_reduction": True,
+    "allow_bf16_reduced_precision_reduction": True,
+    "allow_fp16_accumulation": False,
+}
 # Instruction sets that multiply in the type itself, as /proc/cpuinfo names them.
 _CPU_NATIVE = {"fp16": {"avx512_fp16", "amx_fp16"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"}}
 
@@ -57,15 +63,21 @@ def applied(precision: str, device_type: str) -> Iterator[None]:
     import torch
 
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    cublas = torch.backends.cuda.matmul
+    sums = {name: getattr(cublas, name) for name in _SUMS}
     cast_to = autocast_type(precision, device_type)
     try:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        for name, allowed in _SUMS.items():
+            setattr(cublas, name, allowed)
         with torch.autocast(device_type, dtype=cast_to, enabled=cast_to is not None):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
+        for name, allowed in sums.items():
+            setattr(cublas, name, allowed)
 
 
 def gpu_doubt(precision: str, capability: tuple[int, int]) -> str | None:

@@ -32,6 +32,9 @@ class _CpuQueue:
     def timed(self) -> None:
         self._run()
 
+    def device_ms(self) -> None:
+        return None
+
 
 class _CudaQueue:
     """CUDA launches kernels and returns; events on the stream tell the device's own time."""
@@ -50,11 +53,13 @@ class _CudaQueue:
     def synchronise(self) -> None:
         self._torch.cuda.synchronize()
 
-    def timed(self) -> float:
+    def timed(self) -> None:
         self._start.record()
         self._run()
         self._end.record()
         self._torch.cuda.synchronize()
+
+    def device_ms(self) -> float:
         return float(self._start.elapsed_time(self._end))
 
 

@@ -331,7 +331,7 @@ class Timing:
     throughput_iterations: int | None = column("requests in the full-queue run", default=None)
     throughput_s: float | None = column("length of the full-queue run", "s", default=None)
     peak_memory_bytes: int | None = column(
-        "peak of torch's device memory while timing; None on a CPU", "B", default=None
+        "peak of torch's device memory up to the latency; None on a CPU", "B", default=None
     )
 
 

@@ -39,13 +39,14 @@ def acquire(gpu_type: str) -> device.Found:
         return device.acquire(Cell(gpu_type, "fp32"), driver)
 
 
+@pytest.mark.parametrize("gpu_type", ["P100", "H100"])  # the build of an H100 needs a new one
 @pytest.mark.parametrize("text", [TOO_OLD, NO_DRIVER])
 def test_a_driver_that_is_too_old_or_absent_is_unsupported_with_the_build_to_install(
-    cuda_says: Callable[[str], None], text: str
+    cuda_says: Callable[[str], None], text: str, gpu_type: str
 ) -> None:
     cuda_says(text)
     with pytest.raises(Unsupported, match=r"update the driver, or try: pip install 'torch<2\.15'"):
-        acquire("P100")
+        acquire(gpu_type)
 
 
 def test_any_other_reason_that_torch_has_no_gpu_is_torch_s_own(

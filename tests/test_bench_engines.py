@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import engines
+from bench import engines, precision
 from bench import model as models
 from bench.records import Unsupported
 
@@ -35,6 +37,13 @@ class Operations(TorchDispatchMode):  # type: ignore[misc]
     ) -> Any:
         self.found[str(function)] += 1
         return function(*args, **(kwargs or {}))
+
+
+def profiled(run: Callable[[], object]) -> Counter[str]:
+    """How often each operation runs, those within another among them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        run()
+    return Counter({event.key: event.count for event in seen.key_averages()})
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -123,6 +132,32 @@ def test_a_generation_never_waits_for_the_device(tiny: models.Model) -> None:
     assert not [name for name in ours.found if any(wait in name for wait in waits)]
 
 
+@pytest.mark.parametrize("name", ["fp32", "bf16", "mixed"])
+def test_the_mask_of_a_new_token_is_made_once(name: str) -> None:
+    held = models.load("tiny", name, "cpu")
+    ids = prompts(held, 2, 16)
+    with precision.applied(name, "cpu"), torch.inference_mode():
+        found = []
+        for new in (1, 2):
+            run = engines.generation("eager", held.module, new)
+            run(ids)
+            found.append(profiled(lambda: run(ids)))  # noqa: B023 - called at once
+    assert found[1]["aten::where"] == 0
+    assert found[1]["aten::masked_fill_"] == 1
+    # A new token casts what a prompt does, the mask not among it.
+    assert found[1]["aten::_to_copy"] == 2 * found[0]["aten::_to_copy"]
+
+
+def test_a_model_with_a_padding_token_does_not_look_for_it(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models.TINY_FOLDER, tmp_path / "padded"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 0}))
+    held = models.load(str(folder), "fp32", "cpu")
+    run = engines.forward("eager", held.module)
+    with torch.inference_mode():
+        assert profiled(lambda: run(prompts(held, 2, 16)))["aten::_local_scalar_dense"] == 0
+
+
 # ------------------------------------------------------------------------------- graphs
 
 
@@ -154,19 +189,26 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """torch.cuda's graphs on a CPU; whether autocast's cache was on at each capture."""
     caches: list[bool] = []
 
+    warm: list[Stream] = []
+
     class Stream:
         def wait_stream(self, other: Any) -> None:
             pass
 
+    def current(stream: Stream) -> contextlib.nullcontext[None]:
+        warm.append(stream)
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
-    def capture(graph: Recorder) -> Iterator[None]:
+    def capture(graph: Recorder, stream: Stream) -> Iterator[None]:
+        assert stream in warm  # where torch already keeps a workspace
         caches.append(torch.is_autocast_cache_enabled())
         with graph:
             yield
 
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", current)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorder)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     return caches

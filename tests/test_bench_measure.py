@@ -20,6 +20,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import device, engines, nvml, table
+from bench import measure as measuring
 from bench import model as models
 from bench import text as texts
 from bench.embedded import corpus
@@ -27,6 +28,7 @@ from bench.engines import Forward
 from bench.measure import Request, classify, failed, measure
 from bench.meters import ceiling, energy, kernels, quality
 from bench.records import (
+    CPU,
     Cell,
     Measurement,
     Outcome,
@@ -405,6 +407,13 @@ def test_a_gpu_that_torch_cannot_use_is_unsupported_with_the_build_to_install(
     rows = rows_of(request_(cell=Cell("P100", "fp32")))
     assert [row.outcome for row in rows] == [Outcome.UNSUPPORTED] * 2
     assert all("whl/cu126" in (row.reason or "") for row in rows)
+
+
+def test_the_energy_of_the_cpu_is_not_that_of_a_gpu_which_nvml_does_not_see() -> None:
+    here = device.acquire(Cell(CPU, "fp32"), nvml.Driver(reason="none"))
+    found = measuring._meter(replace(here, type="cuda"))
+    assert isinstance(found, energy.NoMeter)
+    assert "NVML does not see this GPU" in found.reason
 
 
 @pytest.mark.parametrize(

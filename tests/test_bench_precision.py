@@ -40,6 +40,7 @@ class Switches(NamedTuple):
 
     matmul: str
     cudnn_tf32: bool
+    sums: dict[str, bool]
     autocast: bool
     autocast_type: torch.dtype
 
@@ -48,21 +49,26 @@ def switches() -> Switches:
     return Switches(
         matmul=torch.get_float32_matmul_precision(),
         cudnn_tf32=torch.backends.cudnn.allow_tf32,
+        sums={name: getattr(torch.backends.cuda.matmul, name) for name in precision._SUMS},
         autocast=torch.is_autocast_enabled("cpu"),
         autocast_type=torch.get_autocast_dtype("cpu"),
     )
 
 
-@pytest.fixture(params=[("highest", False), ("high", True), ("medium", True)])
+@pytest.fixture(params=[("highest", False, True), ("high", True, False), ("medium", True, False)])
 def before(request: pytest.FixtureRequest) -> Iterator[Switches]:
     """Switches as another program may have left them."""
     at_first = switches()
-    matmul, cudnn_tf32 = request.param
+    matmul, cudnn_tf32, sums = request.param
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32 = cudnn_tf32
+    for name in precision._SUMS:
+        setattr(torch.backends.cuda.matmul, name, sums)
     yield switches()
     torch.set_float32_matmul_precision(at_first.matmul)
     torch.backends.cudnn.allow_tf32 = at_first.cudnn_tf32
+    for name, allowed in at_first.sums.items():
+        setattr(torch.backends.cuda.matmul, name, allowed)
 
 
 # ------------------------------------------------------------------------------- switches
@@ -74,6 +80,12 @@ def test_tf32_is_on_at_tf32_and_off_otherwise(name: str, before: Switches) -> No
         inside = switches()
     assert inside.matmul == ("high" if name == "tf32" else "highest")
     assert inside.cudnn_tf32 == (name == "tf32")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_sums_of_16_bits_are_torch_s_own(name: str, before: Switches) -> None:
+    with precision.applied(name, "cpu"):
+        assert switches().sums == precision._SUMS
 
 
 @pytest.mark.parametrize("name", PRECISIONS)

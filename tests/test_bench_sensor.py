@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import fakenvml
@@ -9,6 +10,7 @@ import pytest
 
 from bench import nvml
 from bench.meters import sensor
+from bench.meters.polling import Reading
 from bench.records import Sensor
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
@@ -123,3 +125,35 @@ def test_a_gpu_without_readings_cannot_be_probed(open_gpu: OpenGpu) -> None:
 def test_a_gpu_lost_while_it_is_probed_is_lost(open_gpu: OpenGpu) -> None:
     with pytest.raises(nvml.GpuLostError):
         probe(open_gpu, "gpu = v100", "fault = nvmlDevice*:-1:15:5")
+
+
+def published(period_s: float, window_s: float, lag_s: float) -> tuple[list[Reading], list[float]]:
+    """Readings of a load in irregular turns, through a lag, simulated in steps of 0.1 ms."""
+    chance = random.Random(0)
+    edges_s = [0.0]
+    while edges_s[-1] < 1.5 + 160 * period_s:
+        edges_s.append(edges_s[-1] + chance.uniform(0.15, 1.6) * period_s)
+    step_s, shown, on, passed = 1e-4, 0.0, True, 0
+    summed = [0.0]
+    while len(summed) * step_s < edges_s[-1]:
+        if len(summed) * step_s >= edges_s[passed + 1]:
+            passed, on = passed + 1, not on
+        shown += (on - shown) * (step_s / lag_s if lag_s else 1)
+        summed.append(summed[-1] + shown * step_s)
+    width, seen = round(window_s / step_s), []
+    for at in range(width, len(summed), round(period_s / step_s)):
+        share = (summed[at] - summed[at - width]) / window_s
+        seen.append(Reading(at * step_s, 50 + 200 * share + chance.gauss(0, 0.5)))
+    return seen, edges_s
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.04])
+@pytest.mark.parametrize(
+    ("period_s", "window_s"), [(0.02, 0.01), (0.1, 0.025), (0.1, 0.1), (0.02, 0.02)]
+)
+def test_a_lag_is_not_taken_for_a_window(period_s: float, window_s: float, lag_s: float) -> None:
+    fit = sensor.boxcar(*published(period_s, window_s, lag_s))
+    assert fit is not None
+    assert fit.explained > 0.99
+    assert fit.lag_s == pytest.approx(lag_s, rel=0.1)
+    assert fit.window_s == pytest.approx(window_s, rel=0.25)

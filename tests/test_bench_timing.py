@@ -39,6 +39,7 @@ class VirtualDevice:
         self._launch_ns = round(launch_ms * MS)
         self._has_clock = clock
         self._now_ns = self._free_ns = 0
+        self.reading_ms = 0.0  # how long its own clock takes to tell
         self.enqueued = self.synchronised = 0
         self.collecting: set[bool] = set()
 
@@ -59,11 +60,15 @@ class VirtualDevice:
         self.synchronised += 1
         self._now_ns = max(self._now_ns, self._free_ns)
 
-    def timed(self) -> float | None:
-        before_ns = self._now_ns
+    def timed(self) -> None:
+        self._begun_ns = self._now_ns
         self.enqueue()
         self.synchronise()
-        return (self._now_ns - before_ns - self._launch_ns) / MS if self._has_clock else None
+
+    def device_ms(self) -> float | None:
+        found_ms = (self._now_ns - self._begun_ns - self._launch_ns) / MS
+        self._now_ns += round(self.reading_ms * MS)
+        return found_ms if self._has_clock else None
 
 
 def latencies(host_ms: tuple[float, ...], device_ms: tuple[float, ...] | None = None) -> Latencies:
@@ -162,6 +167,7 @@ def test_latency_holds_the_launch_and_the_forward() -> None:
 
 def test_the_time_of_device_events_stands_beside_the_host_clock() -> None:
     device = VirtualDevice(constant(10), launch_ms=2, clock=True)
+    device.reading_ms = 1  # in no sample
     found = sample(device, min_samples=12, latency_min_s=0)
     assert found.device_ms == (10.0,) * 12
     assert found.host_ms == (12.0,) * 12

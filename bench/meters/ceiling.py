@@ -31,6 +31,8 @@ _LEAST_COPY_BYTES = 256 * 2**20
 _CACHES_PER_COPY = 4
 _TRIES = 5
 _TRIES_S = 0.5  # for all tries of one peak, where a try takes long
+_CALLS = 10  # of which the launches take some 0.1 ms, and the kernels of an H100 less
+_AHEAD_CYCLES = 2_000_000  # 1 ms at 2 GHz
 _LAUNCHES = 1000  # about as many as a queue of CUDA holds
 _CPU_CACHES = Path("/sys/devices/system/cpu")
 
@@ -152,9 +154,14 @@ def model_tflops(found: Work, precision_name: str, device_type: str) -> float:
     return sum(product.flops for product in found.products) / seconds / 1e12
 
 
-def ceiling(found: Work, peak: Peaks, model_rate: float) -> Ceiling:
+def ceiling(found: Work, peak: Peaks, model_rate: float, precision_name: str) -> Ceiling:
     """The floors that follow from work, peaks and the rate of the model's products in TFLOP/s."""
-    compute_ms = found.least_flops / max(peak.matmul_tflops, model_rate) / 1e9
+    flops = found.least_flops
+    if precision_name == "fp32":
+        # From compute capability 8.0 on fused attention multiplies float32 on Tensor Cores, three
+        # TF32 products for one (CUTLASS, OpMultiplyAddFastF32), whatever the switch of TF32 says.
+        flops -= found.least_attention_flops
+    compute_ms = flops / max(peak.matmul_tflops, model_rate) / 1e9
     memory_ms = reason = None
     if peak.cache_bytes is None:
         reason = "no floor of memory: the size of the last-level cache is unknown"
@@ -216,25 +223,35 @@ def _seconds(product: Product, dtype: torch.dtype, device_type: str) -> float:
 
 
 def _best_s(run: Callable[[], object], device_type: str) -> float:
-    """The least time of one call; on CUDA of a call in a short queue, without its launch."""
-    import torch
-
-    calls = 10 if device_type == "cuda" else 1
+    """The least time of one call; on CUDA of a call in a full queue, by the device's own clock."""
+    once_s = _queued_s if device_type == "cuda" else _called_s
     run()
     best_s, end_s = float("inf"), time.perf_counter() + _TRIES_S
     for _ in range(_TRIES):
-        if device_type == "cuda":
-            torch.cuda.synchronize()
-        start_s = time.perf_counter()
-        for _ in range(calls):
-            run()
-        if device_type == "cuda":
-            torch.cuda.synchronize()
-        now_s = time.perf_counter()
-        best_s = min(best_s, (now_s - start_s) / calls)
-        if now_s > end_s:
+        best_s = min(best_s, once_s(run))
+        if time.perf_counter() > end_s:
             break
     return best_s
+
+
+def _called_s(run: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    run()
+    return time.perf_counter() - start_s
+
+
+def _queued_s(run: Callable[[], object]) -> float:
+    import torch
+
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    torch.cuda._sleep(_AHEAD_CYCLES)  # what follows is launched meanwhile
+    start.record()
+    for _ in range(_CALLS):
+        run()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / 1e3 / _CALLS
 
 
 def _launch_us() -> float:
@@ -244,5 +261,7 @@ def _launch_us() -> float:
     def launch() -> None:
         for _ in range(_LAUNCHES):
             torch.cuda._sleep(1)  # one cycle
+        torch.cuda.synchronize()
 
-    return _best_s(launch, "cuda") / _LAUNCHES * 1e6
+    launch()
+    return min(_called_s(launch) for _ in range(_TRIES)) / _LAUNCHES * 1e6

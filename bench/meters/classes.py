@@ -40,9 +40,12 @@ _KERNELS = [
     )
 ]
 _TENSOR_CORES = re.compile(
-    r"[hsic]884|[hsic]1688|i8816|16816|16832|hmma|gmma|tensorop|xmma_(implicit_)?gemm|nvjet_[htqo]",
+    r"[hsic]884|[hsic]1688|i8816|16816|16832|hmma|gmma|tensorop|xmma_(implicit_)?gemm"
+    r"|nvjet_(sm\d+[a-z]?_)?([htqo]|[a-z]+_tf32)",  # cuBLAS of CUDA 13 names the architecture
     re.IGNORECASE,
 )
+# What a product of several kernels adds or finishes: no product by itself.
+_AFTER_PRODUCT = re.compile(r"splitKreduce|epilogue::impl")
 _NO_TENSOR_CORES = re.compile(r"_ffma_|simt|[sd]gemm|_hgemm|gemv|gemmSN|gemmk1|dot_kernel", re.I)
 
 _OPS = {
@@ -98,8 +101,14 @@ def uses_tensor_cores(names: Iterable[str]) -> str:
 
     >>> uses_tensor_cores(["sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize64x64x8_ffma_aligna4"])
     'no'
+    >>> uses_tensor_cores(["nvjet_sm90_hsh_64x32_64x16_4x1_v_splitK_TNN", "gemvNSP_kernel<__half>"])
+    'yes'
+    >>> uses_tensor_cores(["volta_sgemm_128x64_nn", "cublasLt::epilogue::impl::globalKernel<8>"])
+    'no'
     """
-    products = [n for n in names if kernel_class(n) == "matmul" and "splitK" not in n]
+    products = [
+        name for name in names if kernel_class(name) == "matmul" and not _AFTER_PRODUCT.search(name)
+    ]
     plain = [name for name in products if _NO_TENSOR_CORES.search(name)]
     if any(_TENSOR_CORES.search(name) for name in products if name not in plain):
         return "yes"

@@ -10,9 +10,11 @@ by up to its whole swing. So the probe, once for a GPU and a driver:
     steady  SETTLE_S + HOLD_S, busy and again idle: do counter and readings agree
 
 The window is the one whose running mean of the load (0 or 1) explains the readings best, by least
-squares over windows and delays. The steps of the counter are treated as readings too: a counter
-that integrates has a window as long as its period, one that adds up part-time readings has theirs.
-The turns are irregular, so that no ratio of periods can mislead.
+squares over windows, delays and lags. A lag, as that of a filter before the sensor, is not taken
+for a window: readings of a V100 rise over three or four of their ticks (SC'24). The steps of the
+counter are treated as readings too: a counter that integrates has a window as long as its period,
+one that adds up part-time readings has theirs. The turns are irregular, so that no ratio of periods
+can mislead.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,8 @@ AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor re
 # From 1 ms, below any sensor known, to a register of 1 s.
 _WINDOWS_S = np.geomspace(0.001, 1.5, 80)
 _DELAYS_S = np.linspace(0, 0.05, 11)
+_LAGS_S = np.geomspace(0.005, 0.16, 6)
+_LAGS = 0.5  # it lags if a lag leaves less than this share of what is not explained
 _EXPLAINED = 0.8  # least share of the variance for a window to be believed
 _WHOLE = 0.8  # a window of at least this share of the period sees all of it
 
@@ -57,6 +61,7 @@ class Fit:
     window_s: float
     delay_s: float
     explained: float
+    lag_s: float = 0.0
 
 
 @dataclass
@@ -127,7 +132,7 @@ def matrix_products(device: str) -> Callable[[float], None]:
 
 
 def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
-    """The window and delay whose running mean of the load explains the values best.
+    """The window, delay and lag whose running mean of the load explains the values best.
 
     Args:
         seen: Values, each at the time when it was published.
@@ -139,28 +144,55 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     if len(values) < 20 or not values.std():
         return None
     times_s = np.array([reading.time_s for reading in inside])
-    # How long the load had been on until each edge.
-    turns = [(after - before) * (i % 2 == 0) for i, (before, after) in enumerate(pairwise(edges_s))]
-    edges, on_s = np.array(edges_s), np.array(list(accumulate(turns, initial=0.0)))
 
-    def fit(windows_s: Floats, delays_s: Floats) -> Fit:
+    def fit(windows_s: Floats, delays_s: Floats, lags_s: Sequence[float] | Floats) -> Fit:
         best = Fit(0, 0, -1)
-        for window_s in windows_s:
+        for lag_s in lags_s:
+            busy_s = _busy_s(edges_s, lag_s)
             for delay_s in delays_s:
-                until = np.interp(times_s - delay_s, edges, on_s)
-                share = (until - np.interp(times_s - delay_s - window_s, edges, on_s)) / window_s
-                if share.std():
-                    explained = float(np.corrcoef(share, values)[0, 1]) ** 2
-                    if explained > best.explained:
-                        best = Fit(float(window_s), float(delay_s), explained)
+                until = busy_s(times_s - delay_s)
+                for window_s in windows_s:
+                    share = (until - busy_s(times_s - delay_s - window_s)) / window_s
+                    if share.std():
+                        explained = float(np.corrcoef(share, values)[0, 1]) ** 2
+                        if explained > best.explained:
+                            best = Fit(float(window_s), float(delay_s), explained, float(lag_s))
         return best
 
-    coarse = fit(_WINDOWS_S, _DELAYS_S)
+    def near(coarse: Fit) -> Fit:
+        windows_s = np.geomspace(coarse.window_s / step, coarse.window_s * step, 15)
+        delays_s = np.linspace(max(0.0, coarse.delay_s - 0.005), coarse.delay_s + 0.005, 11)
+        lags_s = coarse.lag_s * np.geomspace(0.7, 1.4, 9) if coarse.lag_s else [0.0]
+        return fit(windows_s, delays_s, lags_s)
+
     step = _WINDOWS_S[1] / _WINDOWS_S[0]
-    return fit(
-        np.geomspace(coarse.window_s / step, coarse.window_s * step, 15),
-        np.linspace(max(0.0, coarse.delay_s - 0.005), coarse.delay_s + 0.005, 11),
-    )
+    at_once = near(fit(_WINDOWS_S, _DELAYS_S, [0.0]))
+    lagging = near(near(fit(_WINDOWS_S, _DELAYS_S, _LAGS_S)))
+    return lagging if 1 - lagging.explained < _LAGS * (1 - at_once.explained) else at_once
+
+
+def _busy_s(edges_s: Sequence[float], lag_s: float) -> Callable[[Floats], Floats]:
+    """How long the load had been on until a time, seen through a lag of the first order."""
+    edges = np.array(edges_s)
+    turns_s = np.diff(edges)
+    on = np.arange(len(turns_s)) % 2 == 0
+    on_s = np.concatenate([[0.0], np.cumsum(turns_s * on)])
+    if not lag_s:
+        return lambda times_s: np.interp(times_s, edges, on_s)
+    behind = [0.0]  # what the lag shows at each edge
+    for turn_s, target in zip(turns_s, on, strict=True):
+        behind.append(target + (behind[-1] - target) * np.exp(-turn_s / lag_s))
+    shown = np.array(behind)
+
+    def busy_s(times_s: Floats) -> Floats:
+        at = np.clip(np.searchsorted(edges, times_s, "right") - 1, 0, len(on) - 1)
+        since_s = np.clip(times_s, edges[0], edges[-1]) - edges[at]
+        now = on[at] + (shown[at] - on[at]) * np.exp(-since_s / lag_s)
+        # What went in, less what the lag still holds back.
+        through: Floats = on_s[at] + on[at] * since_s - lag_s * now
+        return through
+
+    return busy_s
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,11 @@ class Queue(Protocol):
     def synchronise(self) -> None:
         """Return when all is done."""
 
-    def timed(self) -> float | None:
-        """Enqueue and synchronise; the device's own time for it in ms, None if it has no clock."""
+    def timed(self) -> None:
+        """Enqueue and synchronise; the device's own clock runs along, if it has one."""
+
+    def device_ms(self) -> float | None:
+        """What the device's own clock says of the last `timed`."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,9 @@ def sample_latency(
         start = clock()
         while True:
             before = clock()
-            on_device = queue.timed()
+            queue.timed()
             after = clock()
+            on_device = queue.device_ms()
             host_ms.append((after - before) / 1e6)
             if on_device is not None:
                 device_ms.append(on_device)

@@ -191,7 +191,8 @@ class _Replay:
                     self._run(*self._inputs)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # On the same stream: torch keeps a workspace of cuBLAS for each.
+            # On its own stream: torch keeps a workspace of cuBLAS for each, and the end of a graph
+            # frees that of every graph that was captured on the same (pytorch#193402).
             with torch.cuda.graph(graph, stream=side):
                 self._output = self._run(*self._inputs)
         self._graph = graph

@@ -24,6 +24,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import math
 import tomllib
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -126,7 +127,8 @@ def parse(text: str, source: str, name: str) -> Matrix:
     sampling = reader.record(Sampling, reader.table(document, "sampling"), "sampling")
     longest_s = protocol.longest_s(sampling)
     if sampling.timeout_s < longest_s:
-        allowed = f'must be at least {longest_s:g}: so long can energy = "{sampling.energy}" take'
+        least = f"must be at least {math.ceil(longest_s)}"
+        allowed = f'{least}: so long can energy = "{sampling.energy}" take'
         raise reader.error("sampling.timeout_s", sampling.timeout_s, f"{allowed}; raise it")
     quality = reader.record(QualityPlan, reader.table(document, "quality"), "quality")
     placement = reader.record(PlacementPlan, reader.table(document, "placement"), "placement")

@@ -221,8 +221,10 @@ def _measure_workload(
     peak_memory_bytes = _peak_memory_bytes(found.type)  # before `first` has a cache of its own
     first_token = None
     if first is not None:
-        yield _stage(request, workload, "first token")
+        if workload.engine != "eager":
+            yield _stage(request, workload, "preparing")
         under(_once, first)
+        yield _stage(request, workload, "first token")
         first_token = under(timing.sample_latency, first, sampling)
     yield _stage(request, workload, "throughput")
     throughput = under(timing.run_throughput, queue, sampling, latencies.summary.p50)

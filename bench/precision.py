@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.records import Unsupported
 
@@ -64,13 +64,13 @@ def applied(precision: str, device_type: str) -> Iterator[None]:
 
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     cublas = torch.backends.cuda.matmul
-    sums = {name: getattr(cublas, name) for name in _SUMS}
+    sums = {name: _allowed(cublas, name) for name in _SUMS}
     cast_to = autocast_type(precision, device_type)
     try:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        for name, allowed in _SUMS.items():
-            setattr(cublas, name, allowed)
+        for name, wanted in _SUMS.items():
+            setattr(cublas, name, wanted)
         with torch.autocast(device_type, dtype=cast_to, enabled=cast_to is not None):
             yield
     finally:
@@ -78,6 +78,13 @@ def applied(precision: str, device_type: str) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn
         for name, allowed in sums.items():
             setattr(cublas, name, allowed)
+
+
+def _allowed(cublas: Any, name: str) -> bool | tuple[bool, bool]:
+    """A switch, as it can be set again: torch 2.10 and later keep another for split-K beside it."""
+    split_k = getattr(cublas, f"{name}_split_k", None)
+    allowed: bool = getattr(cublas, name)
+    return allowed if split_k is None else (allowed, split_k)
 
 
 def gpu_doubt(precision: str, capability: tuple[int, int]) -> str | None:

@@ -347,14 +347,20 @@ class Sensor:
     reading: str | None = column("readings probed: instant or usage", default=None)
     reading_period_s: float | None = column("a reading is published this often", "s", default=None)
     reading_window_s: float | None = column("a reading is the mean of this long", "s", default=None)
+    reading_lag_s: float | None = column(
+        "time constant with which a reading follows the load; 0: at once", "s", default=None
+    )
     reading_fit: float | None = column(
-        "share of the readings' variance that this window explains", default=None
+        "share of the readings' variance that this window and lag explain", default=None
     )
     counter_period_s: float | None = column("the counter moves this often", "s", default=None)
     counter_window_s: float | None = column(
         "a step of the counter tells of this long; part-time if less than its period",
         "s",
         default=None,
+    )
+    counter_lag_s: float | None = column(
+        "time constant with which the counter follows the load; 0: at once", "s", default=None
     )
     counter_ratio: float | None = column(
         "power by the counter / by the readings under steady load", default=None

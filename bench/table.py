@@ -32,6 +32,7 @@ from bench.records import Measurement, TensorgapError
 
 SCHEMA_VERSION = 3
 _READS = f"2 and {SCHEMA_VERSION}"
+_NEW = ("timing_throughput_output_tokens_per_s", "sensor_reading_lag_s", "sensor_counter_lag_s")
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
 _BARE = ("cell", "workload")  # their fields need no prefix
@@ -157,13 +158,14 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
 
 
 def _upgraded(table: pa.Table) -> pa.Table:
-    """A table of version 2 as one of version 3: with its new column, null in each row."""
+    """A table of version 2 as one of version 3: with its new columns, null in each row."""
     metadata = table.schema.metadata or {}
-    new = schema().field("timing_throughput_output_tokens_per_s")
-    if metadata.get(_VERSION_KEY) != b"2" or new.name in table.column_names:
+    if metadata.get(_VERSION_KEY) != b"2" or not set(_NEW).isdisjoint(table.column_names):
         return table
-    upgraded = table.append_column(new, pa.nulls(table.num_rows, new.type))
-    return upgraded.replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
+    for name in _NEW:
+        new = schema().field(name)
+        table = table.append_column(new, pa.nulls(table.num_rows, new.type))
+    return table.replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
 
 
 def merge(rows: Iterable[Measurement]) -> list[Measurement]:

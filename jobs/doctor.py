@@ -101,6 +101,8 @@ def _sensor(found: Sensor | str) -> str:
         counter += f", every {_ms(found.counter_period_s)}"
     readings = f"{found.reading} readings every {_ms(found.reading_period_s)}"
     readings += f", each the mean of {_ms(found.reading_window_s)}"
+    if found.reading_lag_s:
+        readings += f" behind a lag of {_ms(found.reading_lag_s)}"
     reason = f" ({found.reason})" if found.reason else ""
     return f"{counter}; {readings}{reason}"
 

@@ -23,6 +23,7 @@ SAMPLES, TOKENS = 4, 512
 CONSTANT = ((0.010, LOAD_W),)
 QUICK = Sampling(energy="quick", energy_s=6, idle_s=2)
 STANDARD = Sampling(energy="standard", energy_s=10, idle_s=2)
+LONG = Sampling(energy="standard", energy_s=30, idle_s=2)
 CERTIFIED = Sampling(energy="certified", energy_s=10, idle_s=2)
 
 
@@ -198,6 +199,24 @@ def test_what_a_window_tells(open_gpu: OpenGpu) -> None:
     assert used.per_sample_mj_low == pytest.approx(mean_mj - half_mj)
     assert used.protocol == "standard"
     assert used.ticks == pytest.approx(seconds / 0.020, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["energy_sampled = 0", "energy_sampled = 1", "energy = 0"])
+@pytest.mark.parametrize(("preset", "seconds"), [("v100", 0.010), ("a100", 0.040)])
+def test_what_a_lagging_meter_shows_of_a_pause_is_left_out(
+    open_gpu: OpenGpu, preset: str, seconds: float, kind: str
+) -> None:
+    used, true_mj = virtually(
+        open_gpu,
+        f"gpu = {preset}",
+        kind,
+        "lag_ms = 40",
+        pieces=((seconds, LOAD_W),),
+        sampling=LONG,
+        probed=True,
+    )
+    assert used.per_sample_mj == pytest.approx(true_mj, rel=0.002)
+    assert "in step" not in str(used.flags)
 
 
 def test_a_trace_is_kept_thinned(open_gpu: OpenGpu) -> None:

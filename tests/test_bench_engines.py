@@ -148,6 +148,22 @@ def test_the_mask_of_a_new_token_is_made_once(name: str) -> None:
     assert found[1]["aten::_to_copy"] == 2 * found[0]["aten::_to_copy"]
 
 
+def test_the_mask_of_a_new_token_has_aligned_rows() -> None:
+    mask = models._causal_mask(
+        batch_size=2,
+        q_length=1,
+        kv_length=17,
+        q_offset=11,
+        attention_mask=None,
+        allow_is_causal_skip=False,
+        dtype=torch.float32,
+        device="cpu",
+    )
+    assert mask.shape == (2, 1, 1, 17)
+    assert mask[0, 0, 0].tolist() == [0.0] * 12 + [float("-inf")] * 5
+    assert (mask.stride(-2) % 8, mask.stride(-1)) == (0, 1)
+
+
 def test_a_model_with_a_padding_token_does_not_look_for_it(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(models.TINY_FOLDER, tmp_path / "padded"))
     config = json.loads((folder / "config.json").read_text())

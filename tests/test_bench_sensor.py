@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
 import fakenvml
+import numpy as np
 import pytest
 
 from bench import nvml
@@ -127,33 +129,43 @@ def test_a_gpu_lost_while_it_is_probed_is_lost(open_gpu: OpenGpu) -> None:
         probe(open_gpu, "gpu = v100", "fault = nvmlDevice*:-1:15:5")
 
 
-def published(period_s: float, window_s: float, lag_s: float) -> tuple[list[Reading], list[float]]:
-    """Readings of a load in irregular turns, through a lag, simulated in steps of 0.1 ms."""
+@pytest.mark.parametrize(("preset", "period_s", "window_s", "counter"), CONFIGURATIONS[:7])
+def test_a_lag_is_not_taken_for_a_window(
+    open_gpu: OpenGpu, preset: str, period_s: float, window_s: float, counter: str
+) -> None:
+    found = probe(
+        open_gpu,
+        f"gpu = {preset}",
+        f"window_ms = {1000 * window_s}",
+        f"energy_sampled = {int(counter == 'part-time')}",
+        "lag_ms = 40",
+    )
+    assert found.counter == counter
+    assert found.reading_lag_s == pytest.approx(0.04, rel=0.1)
+    assert found.reading_window_s == pytest.approx(window_s, rel=0.25)
+    assert (found.reading_fit or 0) > 0.99
+    if counter != "absent":
+        assert found.counter_lag_s == pytest.approx(0.04, rel=0.1)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6])
+@pytest.mark.parametrize("period_s", [0.02, 0.1])
+def test_a_sensor_that_sees_all_and_smooths_its_readings_is_not_part_time(
+    period_s: float, kept: float
+) -> None:
     chance = random.Random(0)
     edges_s = [0.0]
     while edges_s[-1] < 1.5 + 160 * period_s:
         edges_s.append(edges_s[-1] + chance.uniform(0.15, 1.6) * period_s)
-    step_s, shown, on, passed = 1e-4, 0.0, True, 0
-    summed = [0.0]
-    while len(summed) * step_s < edges_s[-1]:
-        if len(summed) * step_s >= edges_s[passed + 1]:
-            passed, on = passed + 1, not on
-        shown += (on - shown) * (step_s / lag_s if lag_s else 1)
-        summed.append(summed[-1] + shown * step_s)
-    width, seen = round(window_s / step_s), []
-    for at in range(width, len(summed), round(period_s / step_s)):
-        share = (summed[at] - summed[at - width]) / window_s
-        seen.append(Reading(at * step_s, 50 + 200 * share + chance.gauss(0, 0.5)))
-    return seen, edges_s
-
-
-@pytest.mark.parametrize("lag_s", [0.0, 0.04])
-@pytest.mark.parametrize(
-    ("period_s", "window_s"), [(0.02, 0.01), (0.1, 0.025), (0.1, 0.1), (0.02, 0.02)]
-)
-def test_a_lag_is_not_taken_for_a_window(period_s: float, window_s: float, lag_s: float) -> None:
-    fit = sensor.boxcar(*published(period_s, window_s, lag_s))
+    busy_s = sensor._busy_s(edges_s, 0.0)
+    times_s = np.arange(period_s, edges_s[-1], period_s)
+    share = np.diff(busy_s(times_s), prepend=0.0) / period_s
+    shown = itertools.accumulate(share, lambda last, new: kept * last + (1 - kept) * new)
+    seen = [
+        Reading(time_s, 50 + 200 * value + chance.gauss(0, 0.5))
+        for time_s, value in zip(times_s, shown, strict=True)
+    ]
+    fit = sensor.boxcar(seen, edges_s)
     assert fit is not None
-    assert fit.explained > 0.99
-    assert fit.lag_s == pytest.approx(lag_s, rel=0.1)
-    assert fit.window_s == pytest.approx(window_s, rel=0.25)
+    assert fit.window_s >= sensor._WHOLE * period_s
+    assert fit.lag_s == pytest.approx(-period_s / np.log(kept), rel=0.2)

@@ -16,7 +16,16 @@ import pytest
 from hypothesis import given, settings
 
 from bench import table
-from bench.records import Cell, Energy, Measurement, Outcome, TensorgapError, Timing, Workload
+from bench.records import (
+    Cell,
+    Energy,
+    Measurement,
+    Outcome,
+    Sensor,
+    TensorgapError,
+    Timing,
+    Workload,
+)
 from bench.table import Source
 
 SOURCE = Source(
@@ -223,14 +232,17 @@ def test_another_schema_version_is_refused_with_the_remedy(version: bytes, remed
     assert message.endswith(f"this tensorgap reads 2 and {table.SCHEMA_VERSION}: {remedy}")
 
 
+SENSOR = Sensor("part-time", reading_window_s=0.01, reading_lag_s=0.04, counter_lag_s=0.0)
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_version_2_is_read_without_what_came_later(count: int) -> None:
-    rows = [examples.measurement(replicate=number) for number in range(count)]
-    new = "timing_throughput_output_tokens_per_s"
-    old = table.to_table(rows, [SOURCE]).drop_columns([new])
+    rows = [examples.measurement(replicate=number, sensor=SENSOR) for number in range(count)]
+    old = table.to_table(rows, [SOURCE]).drop_columns(list(table._NEW))
     old = old.replace_schema_metadata({**old.schema.metadata, VERSION: b"2"})
     timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
-    expected = [dataclasses.replace(row, timing=timing) for row in rows]
+    known = dataclasses.replace(SENSOR, reading_lag_s=None, counter_lag_s=None)
+    expected = [dataclasses.replace(row, timing=timing, sensor=known) for row in rows]
     assert table.from_table(old, "x.parquet") == (expected, (SOURCE,))
 
 

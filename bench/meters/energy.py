@@ -92,6 +92,7 @@ SILVER = 2**0.5 - 1
 # A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
 # shall have so many phases, and a phase so many ticks.
 PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
+LAGS = 4  # after so many of its lags, a meter shows 2 % of a change
 RECENT_S = 2.0  # whose ticks tell the time of the next one
 # The shortest window of a reading known, for a sensor that was not probed (P100, V100).
 SHORTEST_READING_S = 0.01
@@ -424,7 +425,7 @@ class _Session:
         """One window, at a phase of the meter that is left to chance."""
         self.clock.sleep(self.random.uniform(0, self.period_s))
         averaged = self.meter.sensor is not None and self.meter.sensor.reading == "usage"
-        self._load(AVERAGED_RESTART_S if averaged else RESTART_S)
+        self._load(max(AVERAGED_RESTART_S if averaged else RESTART_S, self._trail_s()))
         with self._recorded() as recording:
             self.kept.append(recording)  # What there is of it stays if the GPU is lost.
             self._load(self._window_s(), recording, self._rephases())
@@ -448,7 +449,7 @@ class _Session:
     def _pause_every_s(self) -> float:
         """When the next pause is due: also the ticks' places among the pauses are spread evenly."""
         seldom_s = min(PAUSE_EVERY_PERIODS * self._modulus_s(), self._window_s() / PHASES)
-        least_s = max(seldom_s, PAUSE_EVERY_TICKS * self.period_s)
+        least_s = max(seldom_s, PAUSE_EVERY_TICKS * self.period_s) + self._trail_s()
         return least_s + (self.pauses * SILVER % 1 - 0.5) * self.period_s
 
     def _pause(self, recording: Recording) -> None:
@@ -534,7 +535,16 @@ class _Session:
         window_s = sensor and (
             sensor.counter_window_s if self.method == COUNTER else sensor.reading_window_s
         )
-        return window_s or self.period_s
+        return (window_s or self.period_s) + self._trail_s()
+
+    def _trail_s(self) -> float:
+        """For how long a meter that lags still shows what was before."""
+        sensor = self.meter.sensor
+        if sensor is None:
+            return 0.0
+        lag_s = sensor.counter_lag_s if self.method == COUNTER else None
+        # Both are behind the same filter; that of the readings is better known.
+        return LAGS * ((sensor.reading_lag_s if lag_s is None else lag_s) or 0.0)
 
     def _weaknesses(self, recording: Recording, window: Window) -> Iterator[str]:
         """What in the meter weakens a window."""

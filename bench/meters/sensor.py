@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,10 @@ AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor re
 # From 1 ms, below any sensor known, to a register of 1 s.
 _WINDOWS_S = np.geomspace(0.001, 1.5, 80)
 _DELAYS_S = np.linspace(0, 0.05, 11)
+_KEPT = np.linspace(0.1, 0.9, 17)  # of the reading before, where readings are smoothed
+_REMEMBERED = 20  # ticks that such a reading may still show
 _LAGS_S = np.geomspace(0.005, 0.16, 6)
-_LAGS = 0.5  # it lags if a lag leaves less than this share of what is not explained
+_LEFT = 0.5  # a fit with more to it must leave less than this share of what is not explained
 _EXPLAINED = 0.8  # least share of the variance for a window to be believed
 _WHOLE = 0.8  # a window of at least this share of the period sees all of it
 
@@ -168,7 +170,31 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     step = _WINDOWS_S[1] / _WINDOWS_S[0]
     at_once = near(fit(_WINDOWS_S, _DELAYS_S, [0.0]))
     lagging = near(near(fit(_WINDOWS_S, _DELAYS_S, _LAGS_S)))
-    return lagging if 1 - lagging.explained < _LAGS * (1 - at_once.explained) else at_once
+    if not _explains_more(lagging, at_once):
+        return at_once
+    smoothed = _smoothed(times_s, values, edges_s)
+    return lagging if _explains_more(lagging, smoothed) else smoothed
+
+
+def _explains_more(one: Fit, other: Fit) -> bool:
+    return 1 - one.explained < _LEFT * (1 - other.explained)
+
+
+def _smoothed(times_s: Floats, values: Floats, edges_s: Sequence[float]) -> Fit:
+    """The fit of a sensor that sees all, and smooths what it publishes from tick to tick."""
+    period_s = float(np.median(np.diff(times_s)))
+    busy_s = _busy_s(edges_s, 0.0)
+    before_s = times_s[0] - period_s * np.arange(_REMEMBERED, 0, -1)
+    every_s = np.concatenate([before_s, times_s])
+    best = Fit(period_s, 0, -1)
+    for delay_s in np.linspace(0, _DELAYS_S[-1], 51):
+        share = (busy_s(every_s - delay_s) - busy_s(every_s - delay_s - period_s)) / period_s
+        for kept in _KEPT:
+            shown = list(accumulate(share, lambda last, new: kept * last + (1 - kept) * new))  # noqa: B023
+            explained = float(np.corrcoef(shown[_REMEMBERED:], values)[0, 1]) ** 2
+            if explained > best.explained:
+                best = Fit(period_s, float(delay_s), explained, float(-period_s / np.log(kept)))
+    return best
 
 
 def _busy_s(edges_s: Sequence[float], lag_s: float) -> Callable[[Floats], Floats]:
@@ -221,6 +247,7 @@ class _Probe:
             UNKNOWN,
             reading_period_s=period_s(seen),
             reading_window_s=fit.window_s if fit and known else None,
+            reading_lag_s=fit.lag_s if fit and known else None,
             reading_fit=fit.explained if fit else None,
             reason=None if known else "the readings do not follow the load",
         )
@@ -244,10 +271,12 @@ class _Probe:
             "while idle": self._both_w(self.clock.sleep),
         }
         ratios = {when: both and both[0] / both[1] for when, both in watts.items()}
+        known = fit is not None and fit.explained >= _EXPLAINED
         found = replace(
             found,
             counter_period_s=period,
-            counter_window_s=fit.window_s if fit and fit.explained >= _EXPLAINED else None,
+            counter_window_s=fit.window_s if fit and known else None,
+            counter_lag_s=fit.lag_s if fit and known else None,
             counter_ratio=ratios["under load"],
             counter_ratio_idle=ratios["while idle"],
         )

@@ -67,6 +67,7 @@ typedef struct {
   int cc_major, cc_minor, arch; /* arch: 4 Pascal, 5 Volta, 6 Turing, 7 Ampere, 8 Ada, 9 Hopper */
   /* Instant power: the mean of window_ms, published every update_ms. */
   double update_ms, window_ms, phase_ms, jitter_ms;
+  double lag_ms; /* of a filter of the first order before the sensor; the counter has it, too */
   /* Average power: the same over avg_window_ms; avg_update_ms 0: the GPU has none. */
   double avg_update_ms, avg_window_ms;
   int instant_field; /* field 186 is offered */
@@ -116,7 +117,7 @@ static const struct {
 };
 
 typedef struct { char function[64]; int gpu, code; double from_s, to_s, every; } fault_t;
-typedef struct { double time_s, watts, joules_before; } step_t;
+typedef struct { double time_s, watts, joules_before, shown_before; } step_t;
 typedef struct { /* shared between processes if FAKENVML_SHM says so */
   int is_virtual;
   double start_s;
@@ -175,23 +176,43 @@ static double alive(int d, double time_s) {
              : time_s;
 }
 
-static double true_joules(int d, double time_s) {
+/* The step of the trace that a time lies in; NULL before the first. */
+static step_t *step_at(int d, double time_s) {
   unsigned count = atomic_load_explicit(&shared->step_count[d], memory_order_acquire);
   step_t *steps = shared->steps[d];
-  if (!count) return gpus[d].idle_w * (time_s - shared->start_s);
-  if (time_s < steps[0].time_s)
-    return steps[0].joules_before - gpus[d].idle_w * (steps[0].time_s - time_s);
+  if (!count || time_s < steps[0].time_s) return NULL;
   unsigned low = 0, high = count;
   while (high - low > 1) {
     unsigned middle = (low + high) / 2;
     if (steps[middle].time_s <= time_s) low = middle; else high = middle;
   }
-  return steps[low].joules_before + steps[low].watts * (time_s - steps[low].time_s);
+  return &steps[low];
+}
+
+static double true_joules(int d, double time_s) {
+  step_t *step = step_at(d, time_s);
+  if (!step) return gpus[d].idle_w * (time_s - shared->start_s);
+  return step->joules_before + step->watts * (time_s - step->time_s);
+}
+
+/* The power behind the lag. */
+static double shown_watts(int d, double time_s) {
+  step_t *step = step_at(d, time_s);
+  if (!step) return gpus[d].idle_w;
+  double part = exp((step->time_s - time_s) / (gpus[d].lag_ms * 1e-3));
+  return step->watts + (step->shown_before - step->watts) * part;
+}
+
+/* What has come through the lag: all but what it holds back. */
+static double seen_joules(int d, double time_s) {
+  double lag_s = gpus[d].lag_ms * 1e-3;
+  double held_j = lag_s > 0 ? lag_s * (shown_watts(d, time_s) - gpus[d].idle_w) : 0;
+  return true_joules(d, time_s) - held_j;
 }
 
 static double mean_watts(int d, double time_s, double window_ms) {
   double window_s = window_ms * 1e-3;
-  return (true_joules(d, time_s) - true_joules(d, time_s - window_s)) / window_s;
+  return (seen_joules(d, time_s) - seen_joules(d, time_s - window_s)) / window_s;
 }
 
 typedef struct { double period_ms, phase_ms, jitter_ms; } ticking;
@@ -256,13 +277,13 @@ static unsigned long long counter_mj(int d, double time_s) {
   if (g->energy_sampled) {
     joules = sampled_joules(d, t, k);
   } else {
-    joules = g->gain * (true_joules(d, tick_s) - true_joules(d, shared->start_s)) +
+    joules = g->gain * (seen_joules(d, tick_s) - seen_joules(d, shared->start_s)) +
              (g->offset_w + g->module_w) * (tick_s - shared->start_s);
   }
   joules *= g->energy_scale;
   double mj = joules * 1e3 + 5e8; /* as if the driver had been loaded long ago */
   if (g->reset_s && tick_s >= reset_s)
-    mj = fmax(0, (true_joules(d, tick_s) - true_joules(d, reset_s)) * 1e3);
+    mj = fmax(0, (seen_joules(d, tick_s) - seen_joules(d, reset_s)) * 1e3);
   return (unsigned long long)(floor(mj / g->energy_resolution_mj) * g->energy_resolution_mj);
 }
 
@@ -318,7 +339,7 @@ static result set_key(int d, const char *key, const char *value) {
 #define NUMBER(field) if (!strcmp(key, #field)) { g->field = atof(value); return OK; }
 #define TEXT(field) \
   if (!strcmp(key, #field)) { snprintf(g->field, sizeof g->field, "%s", value); return OK; }
-  NUMBER(update_ms) NUMBER(window_ms) NUMBER(phase_ms) NUMBER(jitter_ms)
+  NUMBER(update_ms) NUMBER(window_ms) NUMBER(phase_ms) NUMBER(jitter_ms) NUMBER(lag_ms)
   NUMBER(avg_update_ms) NUMBER(avg_window_ms) NUMBER(instant_field) NUMBER(usage_is_avg)
   NUMBER(energy) NUMBER(energy_sampled) NUMBER(energy_update_ms) NUMBER(energy_phase_ms)
   NUMBER(energy_resolution_mj) NUMBER(gain) NUMBER(offset_w) NUMBER(noise_w) NUMBER(idle_w)
@@ -440,8 +461,8 @@ API int fakenvml_set_power(int d, double watts) {
   if (!has_gpu(d)) return INVALID_ARGUMENT;
   unsigned count = shared->step_count[d];
   if (count >= MAX_STEPS) return INSUFFICIENT_SIZE;
-  double time_s = now(), joules = true_joules(d, time_s);
-  shared->steps[d][count] = (step_t){time_s, watts, joules};
+  double time_s = now(), joules = true_joules(d, time_s), shown = shown_watts(d, time_s);
+  shared->steps[d][count] = (step_t){time_s, watts, joules, shown};
   atomic_store_explicit(&shared->step_count[d], count + 1, memory_order_release);
   return OK;
 }

@@ -81,7 +81,10 @@ def applied(precision: str, device_type: str) -> Iterator[None]:
 
 
 def _allowed(cublas: Any, name: str) -> bool | tuple[bool, bool]:
-    """A switch, as it can be set again: torch 2.10 and later keep another for split-K beside it."""
+    """A switch, as it can be set again: newer releases keep one for split-K beside it.
+
+    They set both where one is given (pytorch/pytorch#164766).
+    """
     split_k = getattr(cublas, f"{name}_split_k", None)
     allowed: bool = getattr(cublas, name)
     return allowed if split_k is None else (allowed, split_k)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,10 @@ class Operations(TorchDispatchMode):  # type: ignore[misc]
         return function(*args, **(kwargs or {}))
 
 
-def profiled(run: Callable[[], object]) -> Counter[str]:
+def profiled(run: engines.Forward, ids: torch.Tensor) -> Counter[str]:
     """How often each operation runs, those within another among them."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        run()
+        run(ids)
     return Counter({event.key: event.count for event in seen.key_averages()})
 
 
@@ -141,7 +141,7 @@ def test_the_mask_of_a_new_token_is_made_once(name: str) -> None:
         for new in (1, 2):
             run = engines.generation("eager", held.module, new)
             run(ids)
-            found.append(profiled(lambda: run(ids)))  # noqa: B023 - called at once
+            found.append(profiled(run, ids))
     assert found[1]["aten::where"] == 0
     assert found[1]["aten::masked_fill_"] == 1
     # A new token casts what a prompt does, the mask not among it.
@@ -171,7 +171,7 @@ def test_a_model_with_a_padding_token_does_not_look_for_it(tmp_path: Path) -> No
     held = models.load(str(folder), "fp32", "cpu")
     run = engines.forward("eager", held.module)
     with torch.inference_mode():
-        assert profiled(lambda: run(prompts(held, 2, 16)))["aten::_local_scalar_dense"] == 0
+        assert profiled(run, prompts(held, 2, 16))["aten::_local_scalar_dense"] == 0
 
 
 # ------------------------------------------------------------------------------- graphs

@@ -203,13 +203,13 @@ def test_a_probe_that_fails_is_a_doubt_and_the_energy_is_re_phased(
     monkeypatch.setattr(sensor, "probe", fail)
     monkeypatch.setattr(energy, "RESTART_S", 0.1)
     fake_nvml("gpu = v100")
-    (row,) = rows(sampling=dataclasses.replace(SAMPLING, energy="standard", energy_s=1.0))
+    (row,) = rows(sampling=dataclasses.replace(SAMPLING, energy="standard", energy_s=5))
     assert row.outcome is Outcome.OK
     reason = "the probe failed: RuntimeError: CUDA error: out of luck"
     assert row.sensor == Sensor("unknown", reason=reason)
     assert f"power sensor unknown: {reason}" in row.doubts
     assert row.energy is not None
-    assert row.energy.method in ("counter", "power")  # what a busy machine missed no tick of
+    assert row.energy.method == "counter"
     # Whether the counter sees all is not known, so that the load was kept out of step with it.
     assert row.energy.discrepancy is not None
 

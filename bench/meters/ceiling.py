@@ -224,7 +224,11 @@ def _seconds(product: Product, dtype: torch.dtype, device_type: str) -> float:
 
 def _best_s(run: Callable[[], object], device_type: str) -> float:
     """The least time of one call; on CUDA of a call in a full queue, by the device's own clock."""
-    once_s = _queued_s if device_type == "cuda" else _called_s
+    return _least_s(run, _queued_s if device_type == "cuda" else _called_s)
+
+
+def _least_s(run: Callable[[], object], once_s: Callable[[Callable[[], object]], float]) -> float:
+    """The least of some tries, after one that warms up."""
     run()
     best_s, end_s = float("inf"), time.perf_counter() + _TRIES_S
     for _ in range(_TRIES):
@@ -263,5 +267,4 @@ def _launch_us() -> float:
             torch.cuda._sleep(1)  # one cycle
         torch.cuda.synchronize()
 
-    launch()
-    return min(_called_s(launch) for _ in range(_TRIES)) / _LAUNCHES * 1e6
+    return _least_s(launch, _called_s) / _LAUNCHES * 1e6

@@ -18,7 +18,8 @@ CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
 def longest_s(sampling: Sampling) -> float:
     """How long the energy of one row takes at most, with every window measured again.
 
-    Forwards longer than DRAIN_EVERY_S may add one to each stage.
+    Forwards longer than DRAIN_EVERY_S may add one to each stage, and a sensor that lags by more
+    than a quarter of AVERAGED_RESTART_S some seconds.
     """
     quick, certified = (sampling.energy == name for name in ("quick", "certified"))
     idle_s = SETTLE_S + sampling.idle_s if sampling.idle_s else 0.0

@@ -24,12 +24,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.meters.polling import Clock, Reading, SystemClock, period_s, ticks
+from bench.meters.protocol import SETTLE_S
 from bench.nvml import Gpu
 from bench.records import Sensor
 
@@ -41,7 +43,6 @@ INCONSISTENT, UNKNOWN, ABSENT = "inconsistent", "unknown", "absent"
 POLL_S = 0.001
 LOOK_S = 3.0
 TICKS = 160
-SETTLE_S = 1.5  # Hopper's register of the average power covers 1 s.
 HOLD_S = 2.0
 AGREEMENT = 0.05  # counter against readings: the gain error of many boards' sensors
 AGREEMENT_W = 1.0  # where 5 % of an idle GPU's power is less than the sensor resolves
@@ -176,6 +177,10 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     return lagging if _explains_more(lagging, smoothed) else smoothed
 
 
+def _believed(fit: Fit | None) -> Fit | None:
+    return fit if fit and fit.explained >= _EXPLAINED else None
+
+
 def _explains_more(one: Fit, other: Fit) -> bool:
     return 1 - one.explained < _LEFT * (1 - other.explained)
 
@@ -190,11 +195,15 @@ def _smoothed(times_s: Floats, values: Floats, edges_s: Sequence[float]) -> Fit:
     for delay_s in np.linspace(0, _DELAYS_S[-1], 51):
         share = (busy_s(every_s - delay_s) - busy_s(every_s - delay_s - period_s)) / period_s
         for kept in _KEPT:
-            shown = list(accumulate(share, lambda last, new: kept * last + (1 - kept) * new))  # noqa: B023
+            shown = list(accumulate(share, partial(_mixed, kept)))
             explained = float(np.corrcoef(shown[_REMEMBERED:], values)[0, 1]) ** 2
             if explained > best.explained:
                 best = Fit(period_s, float(delay_s), explained, float(-period_s / np.log(kept)))
     return best
+
+
+def _mixed(kept: float, last: float, new: float) -> float:
+    return kept * last + (1 - kept) * new
 
 
 def _busy_s(edges_s: Sequence[float], lag_s: float) -> Callable[[Floats], Floats]:
@@ -242,12 +251,12 @@ class _Probe:
         watch = self._watch(seconds, lambda: turns.uniform(0.15, 1.6) * slowest_s)
         seen = ticks(watch.watts)
         fit = boxcar([Reading(tick.time_s, tick.value) for tick in seen], watch.edges_s)
-        known = fit is not None and fit.explained >= _EXPLAINED
+        known = _believed(fit)
         found = Sensor(
             UNKNOWN,
             reading_period_s=period_s(seen),
-            reading_window_s=fit.window_s if fit and known else None,
-            reading_lag_s=fit.lag_s if fit and known else None,
+            reading_window_s=known.window_s if known else None,
+            reading_lag_s=known.lag_s if known else None,
             reading_fit=fit.explained if fit else None,
             reason=None if known else "the readings do not follow the load",
         )
@@ -265,18 +274,17 @@ class _Probe:
             Reading(after.time_s, (after.value - before.value) / (after.time_s - before.time_s))
             for before, after in pairwise(seen)
         ]
-        fit = boxcar(steps, watch.edges_s)
+        known = _believed(boxcar(steps, watch.edges_s))
         watts = {
             "under load": self._both_w(self.busy),
             "while idle": self._both_w(self.clock.sleep),
         }
         ratios = {when: both and both[0] / both[1] for when, both in watts.items()}
-        known = fit is not None and fit.explained >= _EXPLAINED
         found = replace(
             found,
             counter_period_s=period,
-            counter_window_s=fit.window_s if fit and known else None,
-            counter_lag_s=fit.lag_s if fit and known else None,
+            counter_window_s=known.window_s if known else None,
+            counter_lag_s=known.lag_s if known else None,
             counter_ratio=ratios["under load"],
             counter_ratio_idle=ratios["while idle"],
         )

@@ -525,6 +525,20 @@ def test_a_graph_is_not_told_of_launches() -> None:
         assert not any("launch" in text or "engine = graph" in text for text in texts)
 
 
+def test_on_a_cpu_what_no_operation_takes_is_named() -> None:
+    mixed = [
+        dataclasses.replace(
+            m,
+            cell=dataclasses.replace(m.cell, gpu_type="CPU"),
+            energy=None,
+            kernels=m.kernels and dataclasses.replace(m.kernels, level="op"),
+        )
+        for m in real(rows("P100-PCIE", ("fp32", "mixed")))
+    ]
+    (finding,) = found(mixed, Code.MIXED_SLOWER)
+    assert any(line.startswith("time between the ops: ") for line in finding.evidence)
+
+
 def test_each_share_of_what_mixed_costs_is_told_and_they_add_up() -> None:
     measured = real(rows("P100-PCIE", ("fp32", "fp16", "mixed")))
     (finding,) = found(measured, Code.MIXED_SLOWER)

@@ -273,7 +273,7 @@ def _shares(base: Kernels, mixed: Kernels, slower_ms: float, group: Group) -> di
     if group.workload.engine == "graph":
         rest = "gaps between kernels"
     if group.gpu_type == CPU:
-        rest = "the rest"
+        rest = "time between the ops"
     shares[rest] = slower_ms - sum(shares.values())
     return shares
 

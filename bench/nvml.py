@@ -6,12 +6,14 @@ its driver does not offer is None, and the driver's own words stand in `Gpu.reas
 without a driver is normal too: it has no GPUs, and `Driver.reason` says why.
 
 Drivers from 470 on are asked in the newest words that they know: a call that NVIDIA has deprecated
-is made only where the newer one does not answer.
+is made only where the newer one does not answer. A call for which nvidia-ml-py itself is too old is
+one that does not answer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -38,8 +40,11 @@ _ABSENT = {
         "the NVIDIA library and kernel module differ in version, as after an update; reboot"
     ),
 }
+# Of nvml.h; without a name in nvidia-ml-py 11.
+_NOT_READY = 27
+_MODULE_SCOPE = 1
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
-_TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, pynvml.NVML_ERROR_NOT_READY}
+_TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, _NOT_READY}
 _SHAKEN = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN}
 _SUCCESS = pynvml.NVML_SUCCESS
 _TRIES = 3
@@ -67,6 +72,9 @@ _VIOLATIONS = {
 _MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 # A function of the stand-in for the driver's library that the tests build.
 _SIMULATION = "fakenvml_configure"
+
+# The modules of a CPU and a GPU: GH200, GB200, GB300, GB10.
+_WITH_CPU = re.compile(r"\bG[HB]\d")
 
 # One word before the model ("Tesla", "NVIDIA"), then the words in capitals ("RTX", "PRO") up to
 # the first that has a digit; what follows a hyphen ("-SXM2-16GB") is not part of the model.
@@ -253,10 +261,15 @@ class Gpu:
 
     @property
     def module(self) -> bool:
-        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too."""
+        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too.
+
+        Only of a GPU that has its name from one: a board may answer the question without being one.
+        """
+        if not _WITH_CPU.search(self.name):
+            return False
         watts = self._ask(
             "module",
-            lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_POWER_SCOPE_MODULE),
+            lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT, _MODULE_SCOPE),
         )
         return bool(watts)  # 0 W is no module's.
 
@@ -476,11 +489,23 @@ class Gpu:
                 if error.value == pynvml.NVML_ERROR_UNKNOWN and name in self._answered:
                     raise GpuLostError(f"the driver failed, {name}: {error}") from error
                 self.reasons[name] = str(error)
+            except AttributeError as error:
+                if error.obj is not pynvml:
+                    raise
+                self.reasons[name] = f"{_binding()} lacks {error.name}"
             else:
                 self.reasons.pop(name, None)
                 self._answered.add(name)
                 return answer
         return None
+
+
+def _binding() -> str:
+    """Which nvidia-ml-py this is; a module of the same name may come from elsewhere."""
+    try:
+        return f"nvidia-ml-py {importlib.metadata.version('nvidia-ml-py')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "pynvml"
 
 
 def _value(field: Any) -> Any:

@@ -55,7 +55,7 @@ def session(address: str | None = None) -> Iterator[None]:
             on this machine alone, where ray.init would join any cluster that it finds.
 
     Raises:
-        TensorgapError: there is no cluster at the address, or Ray does not start.
+        TensorgapError: there is no Ray, no cluster at the address, or Ray does not start.
     """
     if address is not None and "://" in address:
         raise TensorgapError(
@@ -69,7 +69,15 @@ def session(address: str | None = None) -> Iterator[None]:
     quiet = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
     settings = quiet | _local_settings() if local else quiet
     with _environment(settings), contextlib.redirect_stdout(sys.stderr):
-        import ray
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise TensorgapError(
+                "Ray is not installed, and runs each cell, also on one machine:"
+                " pip install 'ray>=2.60'"
+            ) from None
 
         options: dict[str, Any] = {
             "address": LOCAL if local else address,

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from ray._private.accelerators import nvidia_gpu
 
 from bench import nvml
+from bench.meters import energy
 from bench.records import TensorgapError
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
@@ -401,6 +403,56 @@ def test_a_module_that_draws_0_w_is_none(fake_nvml: FakeNvml) -> None:
     with nvml.driver() as driver:
         gpu = driver.gpus()[0]
         assert (gpu.module, gpu.reasons.get("module")) == (False, None)
+
+
+@pytest.mark.parametrize("preset", ["t4", "a100", "h100"])
+def test_a_board_is_no_module_because_it_answers_as_one(fake_nvml: FakeNvml, preset: str) -> None:
+    fake_nvml(f"gpu = {preset}", "module_w = 100")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert gpu.module is False
+        found = energy.find_meter(gpu)
+        assert isinstance(found, energy.Meter)
+        assert (found.method, found.reason) == ("counter", None)
+
+
+# What nvidia-ml-py 11.525 lacks; 12.560 has all but the last.
+OLD = (
+    "NVML_ERROR_NOT_READY",
+    "NVML_POWER_SCOPE_MODULE",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetTemperatureV",
+)
+
+
+def test_an_old_nvidia_ml_py_is_asked_what_it_knows(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml("gpu = gh200")
+    for name in (*OLD, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetSerial"):
+        monkeypatch.delattr(pynvml, name)
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        assert gpu.temperature_c() is not None
+        assert gpu.clocks_event_reasons() is not None
+        assert gpu.foreign_processes(()) is not None
+        assert (gpu.serial, gpu.module) == (None, True)
+        version = metadata.version("nvidia-ml-py")
+        assert gpu.reasons["serial"] == f"nvidia-ml-py {version} lacks nvmlDeviceGetSerial"
+
+
+def test_an_old_nvidia_ml_py_is_imported() -> None:
+    code = f"import pynvml\nfor name in {OLD}: delattr(pynvml, name)\nimport bench.nvml"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_mistake_of_ours_is_none_of_nvidia_ml_py(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = t4")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        with pytest.raises(AttributeError):
+            gpu._ask("x", lambda: None.x)  # type: ignore[attr-defined]
 
 
 def test_an_unknown_performance_state_is_none(fake_nvml: FakeNvml) -> None:

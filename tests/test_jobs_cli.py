@@ -56,6 +56,20 @@ def test_the_report_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", ["sweep {} --output {}", "plan {} --address auto"])
+def test_without_ray_a_message_says_what_to_install(tmp_path: Path, arguments: str) -> None:
+    matrix = tmp_path / "m.toml"
+    matrix.write_text('[[workloads]]\nmodel = "tiny"\n')
+    given = arguments.format(matrix, tmp_path).split()
+    # Importing it then fails as it does where it is not installed.
+    code = f"import sys; sys.modules['ray'] = None; from jobs.cli import main; main({given!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("tensorgap: Ray is not installed")
+    assert last.endswith("pip install 'ray>=2.60'")
+
+
 def test_version() -> None:
     assert run("--version").stdout == f"tensorgap, version {__version__}\n"
 

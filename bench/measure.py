@@ -5,7 +5,8 @@
 A generator, so that every row leaves as soon as it exists and a driver sees which stage runs. What
 goes wrong becomes a row with its outcome and reason, and the next workload is measured.
 
-A profiler slows its process for good, so the evidence is gathered when the last workload is timed.
+A profiler slows its process for good, so the evidence is gathered when the last workload is timed,
+also where that one broke, as long as the device still computes.
 Each row that it belongs to then comes once more, with it: whoever keeps rows keeps the later one.
 A profiler that takes the whole process with it so costs the evidence and no number.
 """
@@ -67,8 +68,8 @@ class Request:
 def measure(request: Request) -> Iterator[Stage | Measurement]:
     """Measure each workload of a request; yields each Stage as it begins and each row when done.
 
-    It ends early after a row in which something broke: such a process is not trusted with another
-    measurement, and the caller starts a fresh one for the rest.
+    The timing ends early after a row in which something broke: such a process is not trusted with
+    another one, and the caller starts a fresh one for the rest.
     """
     with nvml.driver() as driver:
         yield _stage(request, request.workloads[0], "device")
@@ -91,22 +92,20 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             return
         shelf = _Shelf(request.cell.precision, found.type)
         rows: list[Measurement] = []
-        for model_name, group in itertools.groupby(request.workloads, lambda w: w.model):
-            for event in _measure_model(request, model_name, tuple(group), found, shelf):
-                if isinstance(event, Stage):
-                    yield event
-                    continue
-                row = replace(
-                    event.row, device=found.device, software=versions, sensor=found.sensor
-                )
-                yield row
-                if event.broken:
-                    return
-                rows.append(row)
+        broken = False
+        for event in _measure_all(request, found, shelf):
+            if isinstance(event, Stage):
+                yield event
+                continue
+            row = replace(event.row, device=found.device, software=versions, sensor=found.sensor)
+            yield row
+            rows.append(row)
+            broken = event.broken
         if request.sampling.evidence:
             # The model that was measured last is still loaded.
             measured = [row for row in reversed(rows) if row.outcome == Outcome.OK]
-            yield from _explain(request, measured, found, shelf)
+            why = _why_unusable(found) if broken else None
+            yield from _explain(request, measured, found, shelf, why)
 
 
 def _probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
@@ -146,6 +145,17 @@ class _Shelf:
             self._held = None
             self._held = name, models.load(name, self._precision_name, self._device_type)
         return self._held[1]
+
+
+def _measure_all(
+    request: Request, found: device.Found, shelf: _Shelf
+) -> Iterator[Stage | _Done]:
+    """Each workload, up to one in which something broke."""
+    for name, group in itertools.groupby(request.workloads, lambda workload: workload.model):
+        for event in _measure_model(request, name, tuple(group), found, shelf):
+            yield event
+            if isinstance(event, _Done) and event.broken:
+                return
 
 
 def _measure_model(
@@ -267,14 +277,29 @@ def _measure_workload(
 
 
 def _explain(
-    request: Request, rows: list[Measurement], found: device.Found, shelf: _Shelf
+    request: Request,
+    rows: list[Measurement],
+    found: device.Found,
+    shelf: _Shelf,
+    unusable: str | None,
 ) -> Iterator[Stage | Measurement]:
-    """Each row again, with its evidence or with the reason why there is none."""
+    """Each row again, with its evidence or with the reason why there is none.
+
+    Args:
+        request: what was asked.
+        rows: that are OK.
+        found: the device.
+        shelf: its models.
+        unusable: why the device computes no longer.
+    """
     for row in rows:
+        if unusable:
+            reason = f"the device broke before the evidence was gathered: {unusable}"
+            yield replace(_without_evidence(row, reason), finished_at=_now())
+            continue
         yield _stage(request, row.workload, EVIDENCE)
         name = request.cell.precision
         latency_ms = row.timing.latency_ms_p50 if row.timing else None
-        broken = False
         try:
             model = shelf.get(row.workload.model)
             with precision.applied(name, found.type), _inference():
@@ -284,11 +309,33 @@ def _explain(
             cause = _cause(error, found.gpu)
             _forget(error, found.type)
             _, reason = classify(cause)
-            row = replace(row, kernels=replace(evidence.AWAITED, reason=reason))
-            broken = _is_broken(cause)
+            row = _without_evidence(row, reason)
+            unusable = _why_unusable(found) if _is_broken(cause) else None
         yield replace(row, finished_at=_now())
-        if broken:
-            return
+
+
+def _without_evidence(row: Measurement, reason: str) -> Measurement:
+    return replace(row, kernels=replace(evidence.AWAITED, reason=reason))
+
+
+def _why_unusable(found: device.Found) -> str | None:
+    """Why a device computes no longer after something broke; None where it does.
+
+    Some errors of CUDA are left by nothing but the end of the process: each later call gives them
+    again. Others, as of a compiler that is not there, never reached the device.
+    """
+    if found.type != "cuda":
+        return None
+    import torch
+
+    try:
+        if found.gpu:
+            found.gpu.check()
+        torch.cuda.synchronize()
+        torch.ones(1, device="cuda").sum().item()
+    except Exception as error:
+        return classify(error)[1]
+    return None
 
 
 def _quality(model: models.Model, request: Request, device_type: str) -> Quality:

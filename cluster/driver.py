@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import dataclass, field, replace
 
 from bench import matrix as matrices
-from bench.measure import PERPLEXITY, Request, failed
+from bench.measure import EVIDENCE, PERPLEXITY, Request, failed
 from bench.records import (
     CPU,
     TRIED_AGAIN,
@@ -409,7 +409,9 @@ class _Sweep:
     def _end(self, block: _AtWork, attempt: Attempt, end: End) -> Iterator[Event]:
         """What an end before its time costs: an attempt, the row in work, or the perplexity."""
         attempt.ended = True
-        if not attempt.left:  # the evidence was in work: its rows are there already
+        # The evidence was in work, whose rows are there already; what is left after a row in which
+        # something broke had not begun.
+        if not attempt.left or attempt.stage == EVIDENCE:
             if end.of_the_cluster:
                 self._move(block, attempt)
             return

@@ -664,6 +664,56 @@ def test_a_failure_among_the_evidence_is_its_reason_and_costs_no_row(
 
 
 @pytest.mark.usefixtures("small_peaks")
+def test_a_row_that_breaks_costs_no_other_its_evidence(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_forward(monkeypatch, RuntimeError("the compiler is false"), only_batch=3)
+    three, four = (Workload("tiny", batch_size=size) for size in (3, 4))
+    request = request_(ONE, TWO, three, four, sampling=WITH_EVIDENCE)
+    rows = rows_of(request)
+    assert [row.workload for row in rows] == [ONE, TWO, three, TWO, ONE]
+    assert [row.outcome for row in rows[:3]] == [Outcome.OK, Outcome.OK, Outcome.FAILED]
+    for row in rows[3:]:
+        assert row.outcome == Outcome.OK and row.kernels and row.ceiling
+        assert (row.kernels.level, row.kernels.reason) == ("op", None)
+
+
+def test_a_device_that_broke_gives_the_rows_before_it_the_reason(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "_why_unusable", lambda found: "CUDA error: device assert")
+    break_forward(monkeypatch, RuntimeError("CUDA error: device assert"), only_batch=2)
+    rows = rows_of(request_(ONE, TWO, sampling=WITH_EVIDENCE))
+    assert [row.workload for row in rows] == [ONE, TWO, ONE]
+    last = rows[-1]
+    assert (last.outcome, bool(last.timing), last.ceiling) == (Outcome.OK, True, None)
+    assert last.kernels and last.kernels.reason == (
+        "the device broke before the evidence was gathered: CUDA error: device assert"
+    )
+
+
+@pytest.mark.usefixtures("small_peaks")
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_fault_among_the_evidence_of_one_row_costs_another_its_own_only_if_the_device_broke(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, usable: bool
+) -> None:
+    real = kernels.trace
+    calls = itertools.count()
+
+    def broken_once(*arguments: Any, **named: Any) -> Any:
+        if not next(calls):
+            raise RuntimeError("boom")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(kernels, "trace", broken_once)
+    monkeypatch.setattr(measuring, "_why_unusable", lambda found: None if usable else "it broke")
+    *_, two, one = rows_of(request_(sampling=WITH_EVIDENCE))
+    assert (two.workload, one.workload) == (TWO, ONE)
+    assert two.kernels and two.kernels.reason == "RuntimeError: boom"
+    assert one.kernels and one.kernels.level == ("op" if usable else "none")
+
+
+@pytest.mark.usefixtures("small_peaks")
 def test_peaks_below_what_the_model_reached_are_measured_again(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:

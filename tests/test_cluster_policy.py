@@ -16,7 +16,7 @@ from ray.experimental import internal_kv
 from test_cluster_driver import TINY, a_matrix
 from test_cluster_placement import node
 
-from bench.measure import Request
+from bench.measure import EVIDENCE, Request
 from bench.records import (
     CPU,
     TRIED_AGAIN,
@@ -28,7 +28,7 @@ from bench.records import (
     Stage,
 )
 from cluster import driver, seats
-from cluster.attempts import Attempt
+from cluster.attempts import Attempt, End
 from cluster.placement import Offer
 from cluster.seats import Autoscaler, Seat
 from cluster.session import HeadLostError
@@ -213,3 +213,28 @@ def test_a_lost_gpu_is_given_back_once_its_node_is_gone(sweep: Any) -> None:
     assert [m.outcome for m in rows(iter(told))] == [Outcome.OK] * 2
     assert lost not in cluster.seats
     assert any(isinstance(e, Stage) and "LOST" in e.host for e in told)
+
+
+@pytest.mark.parametrize("of_the_cluster", [True, False])
+def test_a_process_that_ends_in_the_evidence_after_a_broken_row_costs_no_row(
+    sweep: Any, of_the_cluster: bool
+) -> None:
+    class Broken(Cluster):
+        """Its first process breaks in its second row, gathers evidence, and ends."""
+
+        first: Attempt | None = None
+
+        def next_event(self, attempt: Attempt, now: float) -> Any:
+            self.first = self.first or attempt
+            if attempt is not self.first or len(attempt.left) > 1:
+                return super().next_event(attempt, now)
+            attempt.since, attempt.stage = now, EVIDENCE
+            attempt.ended = True
+            return End(Outcome.FAILED, "the process died", of_the_cluster)
+
+    cluster = Broken(node("a", gpus=1, label="T4"), row_s=5)
+    more = (replace(TINY, batch_size=2), replace(TINY, batch_size=3))
+    matrix = replace(a_matrix(TINY), gpu_types=("T4",), workloads=(TINY, *more))
+    found = rows(sweep(cluster, matrix))
+    assert [(m.workload, m.outcome) for m in found] == [(w, Outcome.OK) for w in (TINY, *more)]
+    assert {m.placement.attempt for m in found if m.placement} == {1}

@@ -46,6 +46,7 @@ T = TypeVar("T")
 # The stages whose end by force costs no row.
 PERPLEXITY = "perplexity"
 EVIDENCE = "evidence"
+_NO_PROBE = ("quick", ENERGY_NOT_MEASURED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
             metered = isinstance(_meter(found), energy.Meter)
-            if found.gpu and metered and request.sampling.energy != "quick":
+            if found.gpu and metered and request.sampling.energy not in _NO_PROBE:
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
                     yield _stage(request, request.workloads[0], "sensor")
@@ -353,6 +354,8 @@ def _energy(
     queue: timing.Queue, workload: Workload, sampling: Sampling, found: device.Found
 ) -> tuple[Energy, tuple[Outcome, str] | None]:
     """The energy, and what ended it early, if anything did."""
+    if sampling.energy == ENERGY_NOT_MEASURED:
+        return Energy(ENERGY_NOT_MEASURED, reason="no energy was asked for"), None
     try:
         used = energy.measure_energy(
             queue.enqueue,

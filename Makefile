@@ -1,6 +1,7 @@
 # make sweep   measure this machine           make test    run the tests
 # make check   style, types, import contracts make format  mend the style
 # make test-hosts   the commands and faults of a cluster, over hosts out of namespaces (root)
+# make test-cuda    the CUDA path, on modelled GPUs below a CUDA build of torch (3 GB to load)
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -9,12 +10,17 @@ MATRIX ?= jobs/matrices/local.toml
 #   small build without CUDA:  TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   P100, P40, V100:           TORCH_INDEX=https://download.pytorch.org/whl/cu126
 TORCH_INDEX ?=
+# Its own environment, with the torch that the modelled GPU is built and tested against.
+VENV_CUDA ?= .venv-cuda
+TORCH_CUDA ?= torch==2.11.0
 PYPI = https://pypi.org/simple
 
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP_INSTALL = -m pip --disable-pip-version-check install --quiet --constraint
+PIP = $(BIN)/python $(PIP_INSTALL) constraints.txt
+PIP_CUDA = $(VENV_CUDA)/bin/python $(PIP_INSTALL) $(VENV_CUDA)/constraints.txt
 
-.PHONY: sweep test test-hosts check format clean
+.PHONY: sweep test test-hosts test-cuda check format clean
 
 sweep: $(VENV)/.ready
 	$(BIN)/tensorgap sweep $(MATRIX)
@@ -24,6 +30,9 @@ test: $(VENV)/.ready-test
 
 test-hosts: $(VENV)/.ready-hosts
 	$(BIN)/python -m pytest -rs tests/hosts
+
+test-cuda: $(VENV_CUDA)/.ready
+	$(VENV_CUDA)/bin/python -m pytest -rs tests/cuda
 
 check: $(VENV)/.ready-check
 	$(BIN)/ruff format --check .
@@ -37,7 +46,7 @@ format: $(VENV)/.ready-check
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV_CUDA)
 
 # Torch first and by itself: another package's looser wish would bring another build of it.
 $(VENV)/.ready: setup.cfg constraints.txt
@@ -58,4 +67,12 @@ $(VENV)/.ready-hosts: $(VENV)/.ready
 
 $(VENV)/.ready-check: $(VENV)/.ready
 	$(PIP) --editable '.[check]'
+	@touch $@
+
+$(VENV_CUDA)/.ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV_CUDA)
+	@echo "installing a CUDA build of torch into $(VENV_CUDA): 3 GB, some minutes the first time"
+	grep -v '^torch==' constraints.txt > $(VENV_CUDA)/constraints.txt
+	$(PIP_CUDA) '$(TORCH_CUDA)'
+	$(PIP_CUDA) --editable '.[test]'
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import re
@@ -23,6 +24,8 @@ _NO_KERNEL = ("no kernel image", "invalid device function", "not implemented for
 _NO_DRIVER = ("driver on your system is too old", "Found no NVIDIA driver")
 # What cuBLAS says, of whatever torch build: bfloat16 on Pascal (pytorch/pytorch#57773).
 _NO_PRODUCT = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_ARCH_MISMATCH")
+# A function of the stand-in for CUDA's libraries that the tests build.
+_MODELLED_CUDA = "fakecuda_launches"
 REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
 _SLOWDOWNS = {
@@ -78,7 +81,8 @@ def acquire(
         cell: what is to be measured.
         driver: NVML.
         threads: CPUs that torch may compute with; None leaves its own choice.
-        simulated: a GPU cell computes on the CPU, as the GPU of a stand-in for the driver.
+        simulated: a GPU cell may run on a stand-in: on the modelled GPU where torch finds that, or
+            else on the CPU, as the GPU that the stand-in for the driver tells of.
 
     Raises:
         Unsupported: this device or this torch build cannot run the cell.
@@ -93,7 +97,8 @@ def acquire(
     if cell.gpu_type == CPU:
         found = _cpu(cell, driver)
     else:
-        found = _simulated(cell, driver) if simulated else _cuda(cell, driver)
+        on_cpu = simulated and not _models_cuda()
+        found = _simulated(cell, driver) if on_cpu else _cuda(cell, driver)
     _run_one_kernel(cell.precision, found)
     return found
 
@@ -241,6 +246,11 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
     return Found("cpu", device, gpu, tuple(doubt for doubt in doubts if doubt))
 
 
+def _models_cuda() -> bool:
+    """Whether torch's CUDA is a stand-in, whose kernels take their time and compute nothing."""
+    return hasattr(ctypes.CDLL(None), _MODELLED_CUDA)
+
+
 def _given(driver: nvml.Driver) -> nvml.Gpu:
     """The GPU that this process was given: by this variable Ray tells it, by index."""
     name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
@@ -316,6 +326,9 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         doubts.append("a MIG slice: its neighbours share the memory system and the power")
     if gpu and gpu.vgpu:
         doubts.append("a virtual GPU: other machines share its board")
+    modelled = _models_cuda()
+    if modelled:
+        doubts.insert(0, f"simulated: a model of a {properties.name}, whose kernels only take time")
     device = Device(
         name=properties.name,
         gpu_type=gpu_type,
@@ -327,7 +340,7 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         compute_capability=f"{capability[0]}.{capability[1]}",
         multiprocessors=properties.multi_processor_count,
         l2_bytes=getattr(properties, "L2_cache_size", None),
-        simulated=driver.simulated,
+        simulated=modelled or driver.simulated,
     )
     return Found("cuda", device, gpu, tuple(doubt for doubt in doubts if doubt))
 

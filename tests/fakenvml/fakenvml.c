@@ -25,7 +25,7 @@
 
 #define API __attribute__((visibility("default")))
 #define MAX_GPUS 8
-#define MAX_STEPS (1u << 18) /* steps of a power trace, per GPU */
+#define MAX_STEPS (1u << 19) /* steps of a power trace, per GPU */
 #define MAX_FAULTS 64
 #define EPOCH_S 1000.0 /* where the virtual clock starts */
 
@@ -68,6 +68,7 @@ typedef struct {
   /* Instant power: the mean of window_ms, published every update_ms. */
   double update_ms, window_ms, phase_ms, jitter_ms;
   double lag_ms; /* of a filter of the first order before the sensor; the counter has it, too */
+  double publish_ms; /* readings and counter can be read so long after their tick */
   /* Average power: the same over avg_window_ms; avg_update_ms 0: the GPU has none. */
   double avg_update_ms, avg_window_ms;
   int instant_field; /* field 186 is offered */
@@ -167,8 +168,9 @@ static double scatter(uint64_t key) {
 
 /* ------------------------------------------------------------------- from truth to readings */
 
-/* When a sensor was last alive. */
+/* When a sensor was last alive, of what can be read by now. */
 static double alive(int d, double time_s) {
+  time_s -= gpus[d].publish_ms * 1e-3;
   double elapsed_s = time_s - shared->start_s;
   gpu_t *g = &gpus[d];
   return elapsed_s >= g->stuck_from_s && elapsed_s < g->stuck_to_s
@@ -342,7 +344,7 @@ static result set_key(int d, const char *key, const char *value) {
   NUMBER(update_ms) NUMBER(window_ms) NUMBER(phase_ms) NUMBER(jitter_ms) NUMBER(lag_ms)
   NUMBER(avg_update_ms) NUMBER(avg_window_ms) NUMBER(instant_field) NUMBER(usage_is_avg)
   NUMBER(energy) NUMBER(energy_sampled) NUMBER(energy_update_ms) NUMBER(energy_phase_ms)
-  NUMBER(energy_resolution_mj) NUMBER(gain) NUMBER(offset_w) NUMBER(noise_w) NUMBER(idle_w)
+  NUMBER(energy_resolution_mj) NUMBER(publish_ms) NUMBER(gain) NUMBER(offset_w) NUMBER(noise_w) NUMBER(idle_w)
   NUMBER(limit_w) NUMBER(temp_c) NUMBER(mem_gib) NUMBER(mig) NUMBER(sm_mhz) NUMBER(mem_mhz)
   NUMBER(extra_kind) NUMBER(module_w) NUMBER(pstate)
   NUMBER(extra_pid) NUMBER(extra_pid_from_s) NUMBER(cc_major) NUMBER(cc_minor) NUMBER(arch)
@@ -456,15 +458,22 @@ API int fakenvml_configure(const char *text) {
   return start() ? INVALID_ARGUMENT : configure(text, 1);
 }
 
-/* From now on the GPU draws this many watts. */
-API int fakenvml_set_power(int d, double watts) {
+/* From a time on the GPU draws this many watts, whatever was said of later times before. */
+API int fakenvml_set_power_at(int d, double time_s, double watts) {
   if (!has_gpu(d)) return INVALID_ARGUMENT;
   unsigned count = shared->step_count[d];
+  while (count && shared->steps[d][count - 1].time_s >= time_s) count--;
   if (count >= MAX_STEPS) return INSUFFICIENT_SIZE;
-  double time_s = now(), joules = true_joules(d, time_s), shown = shown_watts(d, time_s);
+  atomic_store_explicit(&shared->step_count[d], count, memory_order_release);
+  double joules = true_joules(d, time_s), shown = shown_watts(d, time_s);
   shared->steps[d][count] = (step_t){time_s, watts, joules, shown};
   atomic_store_explicit(&shared->step_count[d], count + 1, memory_order_release);
   return OK;
+}
+
+/* From now on the GPU draws this many watts. */
+API int fakenvml_set_power(int d, double watts) {
+  return has_gpu(d) ? fakenvml_set_power_at(d, now(), watts) : INVALID_ARGUMENT;
 }
 
 /* The exact energy from the start to a time, in J. */
@@ -874,6 +883,25 @@ static result processes(int d, int kind, unsigned *count, process_t *out) {
   if (own) out[0] = (process_t){getpid(), 1 << 28, ~0u, ~0u};
   if (foreign) out[own] = (process_t){g->extra_pid, 1 << 27, ~0u, ~0u};
   return OK;
+}
+/* As torch asks, whose process is the only one that it shall see. */
+API result nvmlDeviceGetComputeRunningProcesses(void *handle, unsigned *count, void *out) {
+  DEVICE(handle)
+  typedef struct { unsigned pid; unsigned long long memory; } process_v1_t;
+  int enough = out && *count >= 1;
+  *count = 1;
+  if (enough) *(process_v1_t *)out = (process_v1_t){getpid(), 1 << 28};
+  return enough ? OK : INSUFFICIENT_SIZE;
+}
+API result nvmlDeviceGetNvLinkRemoteDeviceType(void *handle, unsigned link, int *type) {
+  BOARD(handle)
+  (void)link, (void)type;
+  return NOT_SUPPORTED;
+}
+API result nvmlDeviceGetNvLinkRemotePciInfo_v2(void *handle, unsigned link, pci_t *out) {
+  BOARD(handle)
+  (void)link, (void)out;
+  return NOT_SUPPORTED;
 }
 #define PROCESSES(name, kind) \
   API result nvmlDeviceGet##name##RunningProcesses_v2(void *handle, unsigned *count, \

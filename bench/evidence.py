@@ -17,7 +17,7 @@ _TRACED_FORWARDS = 3
 _MORE_TRIES = 2
 _OF_A_GRAPH = (
     "traced in eager mode, which launches the same kernels: traces of replayed graphs can be wrong"
-    " (pytorch/kineto#1165)"
+    " (pytorch/kineto#1165), and no busy share follows for kernels that run back to back"
 )
 
 
@@ -82,7 +82,12 @@ def _trace(
         queue.synchronise,
         found.type,
         requests=1 if workload.new_tokens else _TRACED_FORWARDS,
-        latency_ms=latency_ms,
+        # Kernels that a host launches one by one, over the latency of others in one launch, would
+        # be the share of nothing.
+        latency_ms=None if as_graph else latency_ms,
         fused=workload.engine == "compile",
     )
-    return replace(traced, reason=traced.reason or _OF_A_GRAPH) if as_graph else traced
+    if not as_graph:
+        return traced
+    reason = "; ".join(filter(None, (traced.reason, _OF_A_GRAPH)))
+    return replace(traced, reason=reason if traced.traced_ms else traced.reason)

@@ -34,6 +34,7 @@ from typing import Any
 from bench.gpus import COMPUTE_CAPABILITY
 from bench.meters import protocol
 from bench.records import (
+    ATTENTIONS,
     AUTO,
     CPU,
     ENERGY_PROTOCOLS,
@@ -61,6 +62,7 @@ _RESERVED = (*POSITIONS, "embedded")  # never a folder or file of that name
 _CHOICES = {
     "precision": PRECISIONS,
     "engine": ENGINES,
+    "attention": (AUTO, *ATTENTIONS),
     "energy": ENERGY_PROTOCOLS,
     "exclusive": EXCLUSIVE,
     "split": ("train", "validation", "test"),

@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from bench import device, engines, evidence, nvml, precision, queues, software
+from bench import attention, device, engines, evidence, nvml, precision, queues, software
 from bench import model as models
 from bench.meters import energy, quality, sensor, timing
 from bench.records import (
+    AUTO,
     ENERGY_NOT_MEASURED,
     Cell,
     Energy,
@@ -148,9 +149,7 @@ class _Shelf:
         return self._held[1]
 
 
-def _measure_all(
-    request: Request, found: device.Found, shelf: _Shelf
-) -> Iterator[Stage | _Done]:
+def _measure_all(request: Request, found: device.Found, shelf: _Shelf) -> Iterator[Stage | _Done]:
     """Each workload, up to one in which something broke."""
     for name, group in itertools.groupby(request.workloads, lambda workload: workload.model):
         for event in _measure_model(request, name, tuple(group), found, shelf):
@@ -179,7 +178,7 @@ def _measure_model(
     known = request.known_quality.get(name)
     if known is None and request.quality.enabled:
         yield _stage(request, workloads[0], PERPLEXITY)
-        known = _quality(model, request, found.type)
+        known = _quality(model, request, found)
     for workload in workloads:
         try:
             for event in _measure_workload(request, workload, found, model, known):
@@ -205,18 +204,26 @@ def _measure_workload(
     sampling = request.sampling
     started_at = _now()
 
-    # The switches of a precision are global, so they are on only while something is measured, not
-    # while this generator waits in the hands of its caller.
+    # The switches are global, so they are on only while something is measured, not while this
+    # generator waits in the hands of its caller.
     def under(action: Callable[..., T], *arguments: object) -> T:
-        with precision.applied(request.cell.precision, found.type), _inference():
+        with _as_asked(request, workload, found):
             return action(*arguments)
 
     engines.check(workload.engine, found.type, _capability(found), request.cell.precision)
+    if workload.attention != AUTO:
+        yield _stage(request, workload, "preparing")
+        # In eager mode, where torch says why; a new token's attention is one with a mask.
+        tried = replace(workload, engine="eager", new_tokens=min(workload.new_tokens, 1))
+        trial = queues.forward_queue(found.type, model, tried)
+        under(attention.check, workload.attention, found.type, lambda: _once(trial))
+        del trial
     queue = queues.forward_queue(found.type, model, workload)
     first = None
     if workload.new_tokens:
         # The same request with one new token, so that no clock stands within a request.
         first = queues.forward_queue(found.type, model, replace(workload, new_tokens=1))
+    _clear_workspaces(found.type)
     _reset_peak_memory(found.type)
     if workload.engine != "eager":
         yield _stage(request, workload, "preparing")
@@ -303,9 +310,11 @@ def _explain(
         latency_ms = row.timing.latency_ms_p50 if row.timing else None
         try:
             model = shelf.get(row.workload.model)
-            with precision.applied(name, found.type), _inference():
+            with _as_asked(request, row.workload, found):
                 seen, limits = evidence.gather(row.workload, name, model, found, latency_ms)
             row = replace(row, kernels=seen, ceiling=limits)
+            if doubt := attention.doubt(row.workload.attention, seen.attention):
+                row = replace(row, doubts=(*row.doubts, doubt))
         except Exception as error:
             cause = _cause(error, found.gpu)
             _forget(error, found.type)
@@ -339,13 +348,15 @@ def _why_unusable(found: device.Found) -> str | None:
     return None
 
 
-def _quality(model: models.Model, request: Request, device_type: str) -> Quality:
+def _quality(model: models.Model, request: Request, found: device.Found) -> Quality:
     """The quality, or the reason why there is none: what fails here does not stop the timing."""
+    if found.type == "cuda" and found.device.simulated:
+        return Quality(text=request.quality.text, reason="a modelled GPU computes nothing")
     try:
-        with precision.applied(request.cell.precision, device_type):
+        with precision.applied(request.cell.precision, found.type):
             return quality.measure_quality(model, request.quality)
     except Exception as error:
-        _forget(error, device_type)
+        _forget(error, found.type)
         _, reason = classify(error)
         return Quality(text=request.quality.text, reason=reason)
 
@@ -475,11 +486,36 @@ def _forget(error: Exception, device_type: str) -> None:
             torch.cuda.empty_cache()
 
 
+@contextlib.contextmanager
+def _as_asked(request: Request, workload: Workload, found: device.Found) -> Iterator[None]:
+    """Everything inside runs the model at the precision and with the attention asked for."""
+    with (
+        precision.applied(request.cell.precision, found.type),
+        attention.applied(workload.attention),
+        _inference(),
+    ):
+        yield
+
+
 def _inference() -> contextlib.AbstractContextManager[None]:
     import torch
 
     context: contextlib.AbstractContextManager[None] = torch.inference_mode()
     return context
+
+
+def _clear_workspaces(device_type: str) -> None:
+    """Free what torch keeps for cuBLAS, one for each stream that ever multiplied on it.
+
+    A graph is captured on a stream of its own. Else a row of one would hold that stream's and the
+    usual one's, of the products before it (32 MiB each on an H100), and each row the graphs'
+    before it. No graph that was captured before is replayed after.
+    """
+    if device_type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 def _reset_peak_memory(device_type: str) -> None:

@@ -18,6 +18,7 @@ AUTO = "auto"
 CPU = "CPU"
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
 ENGINES = ("eager", "graph", "compile")
+ATTENTIONS = ("flash", "efficient", "cudnn", "math")  # of torch's scaled_dot_product_attention
 KERNEL_CLASSES = (
     "matmul",
     "attention",
@@ -95,10 +96,17 @@ class Workload:
         "tokens",
         default=0,
     )
+    attention: str = column(
+        "what runs the attention: auto (torch chooses, by GPU, precision and mask), flash,"
+        " efficient, cudnn or math",
+        default=AUTO,
+    )
 
     def __str__(self) -> str:
         text = f"{self.model} {self.engine} batch {self.batch_size} x {self.prompt_tokens} tokens"
-        return f"{text} + {self.new_tokens} new" if self.new_tokens else text
+        if self.new_tokens:
+            text += f" + {self.new_tokens} new"
+        return text if self.attention == AUTO else f"{text}, {self.attention} attention"
 
 
 @dataclass(frozen=True)
@@ -331,7 +339,11 @@ class Timing:
     throughput_iterations: int | None = column("requests in the full-queue run", default=None)
     throughput_s: float | None = column("length of the full-queue run", "s", default=None)
     peak_memory_bytes: int | None = column(
-        "peak of torch's device memory up to the latency; None on a CPU", "B", default=None
+        "peak of torch's device memory up to the latency, with one workspace of cuBLAS; as a graph,"
+        " new tokens have three: the prompt's graph, the new tokens' and the forwards before them;"
+        " None on a CPU",
+        "B",
+        default=None,
     )
 
 
@@ -524,17 +536,24 @@ class Kernels:
     other_ms: float | None = column("time in all else", "ms", default=None)
     other_count: float | None = column("all else", default=None)
     cast_bytes: int | None = column(
-        "bytes that changes of type read and write; None where a compiler fused them",
+        "bytes that changes of type read and write; None where a compiler fused them, or the"
+        " profiler tells no types",
         "B",
         default=None,
     )
     busy_share: float | None = column(
-        "time in which a kernel ran / median latency without the profiler; None on a CPU, which is"
-        " host and device in one",
+        "time in which a kernel ran / median latency without the profiler, at most 1; None on a"
+        " CPU, which is host and device in one, and for a graph, whose kernels are traced launched"
+        " one by one and run at another pace",
         default=None,
     )
     tensor_cores: str | None = column(
         "yes, no or unknown, by the names of the matrix products' kernels; None on a CPU",
+        default=None,
+    )
+    attention: str | None = column(
+        "what ran the attention, by the names of the kernels or ops: flash, efficient, cudnn, math,"
+        " or several of them (prompt and new tokens)",
         default=None,
     )
     names: tuple[str, ...] | None = column(

@@ -10,7 +10,9 @@ Schema versions:
     2  module, serial and vbios of the device; performance_state of the conditions;
        new_tokens, times per output token; kernels_... and ceiling_...; quality with its mode,
        windows, logits and batches; weights by their published name; placement
-    3  throughput_output_tokens_per_s of the timing; version 2 is still read, without it
+    3  throughput_output_tokens_per_s of the timing; lags of the sensor
+    4  attention, as asked and as it ran (kernels_attention); versions 2 and 3 are still read: what
+       they lack is null, and the attention asked for auto
 """
 
 from __future__ import annotations
@@ -28,11 +30,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.records import Measurement, TensorgapError
+from bench.records import AUTO, Measurement, TensorgapError
 
-SCHEMA_VERSION = 3
-_READS = f"2 and {SCHEMA_VERSION}"
-_NEW = ("timing_throughput_output_tokens_per_s", "sensor_reading_lag_s", "sensor_counter_lag_s")
+SCHEMA_VERSION = 4
+_READS = f"2 to {SCHEMA_VERSION}"
+_SINCE_3 = ("attention", "kernels_attention")
+_SINCE_2 = (
+    "timing_throughput_output_tokens_per_s",
+    "sensor_reading_lag_s",
+    "sensor_counter_lag_s",
+    *_SINCE_3,
+)
+_NEW = {b"2": _SINCE_2, b"3": _SINCE_3}  # by the version that lacks them
+_ASKED = {"attention": AUTO}  # what a workload was before it could ask for anything else
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
 _BARE = ("cell", "workload")  # their fields need no prefix
@@ -158,13 +168,15 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
 
 
 def _upgraded(table: pa.Table) -> pa.Table:
-    """A table of version 2 as one of version 3: with its new columns, null in each row."""
+    """A table of an earlier version as one of this: with the columns that it lacks."""
     metadata = table.schema.metadata or {}
-    if metadata.get(_VERSION_KEY) != b"2" or not set(_NEW).isdisjoint(table.column_names):
+    missing = _NEW.get(metadata.get(_VERSION_KEY, b""), ())
+    if not missing or not set(missing).isdisjoint(table.column_names):
         return table
-    for name in _NEW:
+    for name in missing:
         new = schema().field(name)
-        table = table.append_column(new, pa.nulls(table.num_rows, new.type))
+        values = pa.array([_ASKED.get(name)] * table.num_rows, type=new.type)
+        table = table.append_column(new, values)
     return table.replace_schema_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
 
 

@@ -78,8 +78,8 @@ def command(
     RESULTS are Parquet files, NAME/UTC-TIMESTAMP folders, or a CSV that somebody else made; `-`
     reads a CSV from standard input. A CSV needs the columns precision and latency_ms or energy_mj;
     throughput, perplexity, size_mb, gpu_type, model, engine, batch_size, prompt_tokens,
-    new_tokens, energy_method, energy_window_s, idle_w, text, context, run, and the ends of
-    intervals (speedup_low, speedup_high, energy_ratio_low, energy_ratio_high) say more.
+    new_tokens, attention, energy_method, energy_window_s, idle_w, text, context, run, and the ends
+    of intervals (speedup_low, speedup_high, energy_ratio_low, energy_ratio_high) say more.
     docs/findings.md lists the findings.
 
     \b

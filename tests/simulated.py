@@ -160,7 +160,7 @@ def row(
             cast_bytes=int(cast_bytes),
             activation_ms=light_ms,
             activation_count=LIGHT,
-            busy_share=busy,
+            busy_share=None if engine == "graph" else busy,
             tensor_cores="yes" if arithmetic == "tensor cores" else "no",
             names=("a_simulated_kernel",),
         ),

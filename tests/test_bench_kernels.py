@@ -152,7 +152,7 @@ def test_classes_sum_to_the_traced_time_and_count(model: GPT2LMHeadModel, name: 
 def test_a_forward_has_the_products_and_attentions_of_its_layers(model: GPT2LMHeadModel) -> None:
     found = traced(model, "fp32")
     assert found.matmul_count == 12 * 4 + 1
-    assert found.attention_count == 12
+    assert (found.attention_count, found.attention) == (12, "flash")
     assert found.normalisation_count == 12 * 2 + 1
     assert found.embedding_count == 2
 
@@ -191,6 +191,38 @@ def test_a_profiler_that_cannot_run_is_a_reason(
     assert traced(model, "fp32") == Kernels(
         "none", reason="the profiler cannot run: CUPTI_ERROR_NOT_INITIALIZED"
     )
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()])
+@pytest.mark.parametrize("where", ["__enter__", "__exit__", "events"])
+def test_whatever_the_profiler_raises_costs_the_profile_alone(
+    model: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch.profiler.profile, where, broken)
+    found = traced(model, "fp32")
+    assert found.level == "none"
+    assert str(found.reason).startswith(f"the profiler cannot run: {type(error).__name__}")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_lack_of_memory_is_not_the_profilers_also_where_its_end_fails(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    calls = itertools.count()
+
+    def run() -> None:
+        if next(calls):
+            raise error
+
+    def failing(self: Any, *_: object) -> None:
+        raise KeyError("a stream that it never saw")
+
+    monkeypatch.setattr(torch.profiler.profile, "__exit__", failing)
+    with pytest.raises(type(error)):
+        kernels.trace(run, lambda: None, "cpu", requests=1, latency_ms=1.0)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
@@ -235,13 +267,23 @@ def mark(start: float) -> Any:
 
 
 def copy_op(types: list[str], shape: list[int], start: float = 0) -> Any:
+    """An event of the host; `recorded` is what Kineto keeps of it."""
     return SimpleNamespace(
         name="aten::copy_",
         device_type=DeviceType.CPU,
         is_user_annotation=False,
         time_range=SimpleNamespace(start=start, end=start + 1),
-        input_dtypes=types,
-        input_shapes=[shape, shape],
+        types=types,
+        shapes=[shape, shape],
+    )
+
+
+def recorded(event: Any) -> Any:
+    return SimpleNamespace(
+        name=lambda: event.name,
+        start_ns=lambda: int(event.time_range.start * 1e3),
+        dtypes=lambda: event.types,
+        shapes=lambda: event.shapes,
     )
 
 
@@ -265,6 +307,11 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Any:
 
             def events(self) -> list[Any]:
                 return list(events)
+
+            @property
+            def profiler(self) -> Any:
+                found = [recorded(event) for event in events]
+                return SimpleNamespace(kineto_results=SimpleNamespace(events=lambda: found))
 
         marked = any(event.name == mark(0).name for event in events)
         events = events if marked else (mark(0), *events)
@@ -317,7 +364,39 @@ def test_a_gpu_whose_kernels_nobody_may_see_is_a_reason(see: Any) -> None:
 
 def test_bytes_of_unknown_types_are_not_guessed(see: Any) -> None:
     found = see(copy_op(["c10::Float4", "float"], [8]), cuda_event(VOLTA, 0, 1))
-    assert found.cast_bytes is None
+    assert (found.level, found.cast_bytes) == ("kernel", None)
+    assert found.reason == kernels._NO_TYPES
+
+
+def test_kernels_that_take_longer_than_the_latency_give_no_busy_share(see: Any) -> None:
+    assert see(cuda_event(VOLTA, 0, 21)).busy_share == 1.0
+    found = see(cuda_event(VOLTA, 0, 28))
+    assert (found.busy_share, found.matmul_ms) == (None, pytest.approx(0.014))
+    assert "1.40 times the latency" in str(found.reason)
+
+
+EFFICIENT, FLASH, CUDNN = itertools.islice(OTHERS, 3)
+SOFTMAX = "void (anonymous namespace)::softmax_warp_forward<float, float, float, 7, false>"
+
+
+@pytest.mark.parametrize(
+    ("names", "backend"),
+    [
+        ([EFFICIENT], "efficient"),
+        ([FLASH], "flash"),
+        (["void pytorch_flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<64>>"], "flash"),
+        ([CUDNN], "cudnn"),
+        ([SOFTMAX], "math"),
+        (["triton_per_fused__safe_softmax_3"], "math"),
+        ([CUDNN, EFFICIENT], "efficient + cudnn"),  # a prompt, and new tokens with a mask
+        ([], None),
+    ],
+)
+def test_the_attention_that_ran_is_told_by_its_kernels(
+    see: Any, names: list[str], backend: str | None
+) -> None:
+    ran = [cuda_event(name, i, i + 1) for i, name in enumerate([VOLTA, *names])]
+    assert see(*ran).attention == backend
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=8))

@@ -239,6 +239,12 @@ MALFORMED = {
         "57",
         "must be at most 56 beside prompt_tokens = 200",
     ),
+    "an unknown attention": Malformed(
+        with_workload('attention = "flesh"'),
+        "workloads[0].attention",
+        '"flesh"',
+        "did you mean flash?",
+    ),
     "an unknown engine": Malformed(
         with_workload('engine = "eagre"'), "workloads[0].engine", '"eagre"', "did you mean eager?"
     ),
@@ -462,6 +468,15 @@ def test_lists_multiply_out_in_the_order_of_the_keys() -> None:
         for model in ("gpt2", "tiny")
         for batch_size in (1, 8)
         for tokens in (64, 32)
+    )
+
+
+def test_attentions_multiply_out_like_the_others() -> None:
+    text = '[[workloads]]\nmodel = "tiny"\nattention = ["auto", "math"]\nbatch_size = [1, 8]'
+    assert parse(text).workloads == tuple(
+        Workload("tiny", batch_size=size, attention=name)
+        for name in ("auto", "math")
+        for size in (1, 8)
     )
 
 

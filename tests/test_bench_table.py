@@ -19,6 +19,7 @@ from bench import table
 from bench.records import (
     Cell,
     Energy,
+    Kernels,
     Measurement,
     Outcome,
     Sensor,
@@ -180,7 +181,7 @@ def test_every_field_of_every_record_is_one_column() -> None:
 
 
 def test_what_was_asked_is_never_null() -> None:
-    asked = ["gpu_type", "precision", "model", "engine", "batch_size", "prompt_tokens", "run"]
+    asked = ["gpu_type", "precision", "model", "engine", "attention", "batch_size", "run"]
     for name in (*asked, "replicate", "outcome"):
         assert not table.schema().field(name).nullable
 
@@ -229,21 +230,29 @@ OLDER = "measure again, or read it with the tensorgap that wrote it"
 )
 def test_another_schema_version_is_refused_with_the_remedy(version: bytes, remedy: str) -> None:
     message = refusal(with_metadata({VERSION: version}))
-    assert message.endswith(f"this tensorgap reads 2 and {table.SCHEMA_VERSION}: {remedy}")
+    assert message.endswith(f"this tensorgap reads 2 to {table.SCHEMA_VERSION}: {remedy}")
 
 
 SENSOR = Sensor("part-time", reading_window_s=0.01, reading_lag_s=0.04, counter_lag_s=0.0)
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_version_2_is_read_without_what_came_later(count: int) -> None:
-    rows = [examples.measurement(replicate=number, sensor=SENSOR) for number in range(count)]
-    old = table.to_table(rows, [SOURCE]).drop_columns(list(table._NEW))
-    old = old.replace_schema_metadata({**old.schema.metadata, VERSION: b"2"})
-    timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
-    known = dataclasses.replace(SENSOR, reading_lag_s=None, counter_lag_s=None)
-    expected = [dataclasses.replace(row, timing=timing, sensor=known) for row in rows]
+@pytest.mark.parametrize("version", [b"2", b"3"])
+def test_an_earlier_version_is_read_without_what_came_later(version: bytes, count: int) -> None:
+    traced = Kernels("kernel", attention="flash")
+    rows = [
+        examples.measurement(replicate=number, sensor=SENSOR, kernels=traced)
+        for number in range(count)
+    ]
+    old = table.to_table(rows, [SOURCE]).drop_columns(list(table._NEW[version]))
+    old = old.replace_schema_metadata({**old.schema.metadata, VERSION: version})
+    expected = [dataclasses.replace(row, kernels=Kernels("kernel")) for row in rows]
+    if version == b"2":
+        timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
+        known = dataclasses.replace(SENSOR, reading_lag_s=None, counter_lag_s=None)
+        expected = [dataclasses.replace(row, timing=timing, sensor=known) for row in expected]
     assert table.from_table(old, "x.parquet") == (expected, (SOURCE,))
+    assert all(row.workload.attention == "auto" for row in expected)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,19 @@ NOISY = [
     for m, factor in zip(EQUAL, factors, strict=True)
 ]
 
+# As torch chooses on an H100; the same in both; and nothing known of one.
+ATTENTIONS = [
+    changed(m, "kernels", attention="efficient" if m.cell.precision == "fp32" else "cudnn")
+    for m in T4
+]
+EFFICIENT = [
+    dataclasses.replace(
+        changed(m, "kernels", attention="efficient"),
+        workload=dataclasses.replace(m.workload, attention="efficient"),
+    )
+    for m in T4
+]
+
 # code: (rows on which it fires, rows on which it must not).
 ROWS: dict[Code, tuple[Rows, Rows]] = {
     Code.LATENCY_BELOW_FLOOR: (edit(T4, lambda m: slower(m, 0.1)), T4),
@@ -89,6 +102,7 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
     Code.GPU_SHARED: (edit(T4, lambda m: changed(m, "conditions", other_processes=1)), T4),
     Code.GPU_CAPPED: ([changed(m, "device", power_limit_w=50.0) for m in T4], T4),
     Code.CONFOUNDED: (edit(T4, lambda m: changed(m, "software", torch="2.9.0")), T4),
+    Code.ATTENTION_DIFFERS: (ATTENTIONS, [*EFFICIENT, *T4]),
     Code.WARM_UP_UNSTEADY: (
         edit(T4, lambda m: doubting(m, "warm-up not steady after 3.0 s")),
         edit(T4, lambda m: doubting(m, "others took 7% of the host's CPU time")),
@@ -224,6 +238,7 @@ def test_an_expectation_of_what_was_not_measured_names_it() -> None:
         ("engine", "graph", False),
         ("prompt_tokens", "64", False),
         ("new_tokens", "8", False),
+        ("attention", "math", False),
     ],
 )
 def test_what_is_published_is_shown_beside_the_same_workload_alone(
@@ -689,6 +704,33 @@ def test_the_next_matrix_keeps_the_engine(board: str, engine: str, wanted: set[s
     proposed = proposal.next_matrix(groups, [open_])
     assert proposed is not None
     assert {w.engine for w in matrix.parse(proposed, "next.toml", "next").workloads} == wanted
+
+
+def test_two_attentions_are_told_in_the_report_and_take_no_effect_away() -> None:
+    measured = real(ATTENTIONS)
+    (finding,) = found(measured, Code.ATTENTION_DIFFERS)
+    assert finding.precisions == ("fp16",)
+    assert finding.evidence == ("fp32: efficient", "fp16: cudnn")
+    assert [f.verdict for f in found(measured, Code.EFFECT)] == [Verdict.ACCEPT]
+    assert not found(measured, Code.CONFOUNDED)
+    (group,) = cases.of_rows(measured)
+    told = "compared with fp32: kernels_attention should agree: cudnn, efficient"
+    assert group.cases[1].line.doubts == (told,)
+    text = proposal.next_matrix([group], [finding])
+    assert text is not None
+    asked = {w.attention for w in matrix.parse(text, "next.toml", "next").workloads}
+    assert asked == {"auto", "efficient"}
+
+
+def test_a_pinned_attention_is_another_workload_and_the_next_matrix_keeps_it() -> None:
+    several = cases.of_rows([*T4, *EFFICIENT])
+    assert [group.title.endswith(", efficient attention") for group in several] == [False, True]
+    assert all(not group.others for group in several)
+    open_ = Finding(Code.EFFECT, Verdict.CANNOT_TELL, "a GPU", ("fp32",), "Open.")
+    text = proposal.next_matrix(several[1:], [open_])
+    assert text is not None
+    parsed = matrix.parse(text, "next.toml", "next")
+    assert {w.attention for w in parsed.workloads} == {"efficient"}
 
 
 def test_the_same_finding_of_two_groups_is_told_once() -> None:

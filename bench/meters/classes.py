@@ -20,6 +20,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from bench.records import ATTENTIONS
+
 # The first that matches decides. Triton's kernels carry the names of what was fused into them.
 _KERNELS = [
     (re.compile(pattern, re.IGNORECASE), kind)
@@ -70,6 +72,20 @@ _BOOKKEEPING = (
 )
 _HOST_ONLY = frozenset(_BOOKKEEPING.split())
 
+# What runs scaled_dot_product_attention, by its kernels or on a CPU by its operations. The first
+# that matches decides: cuDNN's kernels have flash in their names as well. From torch's
+# aten/src/ATen/native/transformers: cudnn/MHA.cpp, cuda/mem_eff_attention, cuda/flash_attn, and
+# attention.cpp for the softmax between two products. GPT-2 has no other softmax.
+_ATTENTION = [
+    (re.compile(pattern, re.IGNORECASE), backend)
+    for pattern, backend in (
+        (r"cudnn.*(sdpa|flash|fmha)|_cudnn_attention", "cudnn"),
+        (r"fmha_cutlass|mem_?eff|_efficient_attention", "efficient"),
+        (r"flash_?(fwd|attn)|flash::|_flash_attention", "flash"),
+        (r"soft_?max|_attention_math", "math"),
+    )
+]
+
 
 def kernel_class(name: str) -> str:
     """The class of a CUDA kernel, by its name.
@@ -94,6 +110,23 @@ def op_class(name: str) -> str | None:
     if bare.startswith(_FUSED_ATTENTION):
         return "attention"
     return None if bare in _HOST_ONLY else _OPS.get(bare, "other")
+
+
+def attention(names: Iterable[str]) -> str | None:
+    """Which of torch's attentions these kernels or operations are; None where there is none.
+
+    Several stand together, as of a prompt and of the tokens after it.
+
+    >>> attention(["fmha_cutlassF_f32_aligned_64x64_rf_sm80(...)", "nvjet_sm90_hsh_64x32"])
+    'efficient'
+    >>> attention(["void pytorch_flash::flash_fwd_kernel<...>", "void softmax_warp_forward<...>"])
+    'flash + math'
+    """
+    found = {
+        next((backend for pattern, backend in _ATTENTION if pattern.search(name)), None)
+        for name in names
+    }
+    return " + ".join(name for name in ATTENTIONS if name in found) or None
 
 
 def uses_tensor_cores(names: Iterable[str]) -> str:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bench.meters.classes import kernel_class, op_class, uses_tensor_cores
+from bench.meters.classes import attention, kernel_class, op_class, uses_tensor_cores
+from bench.model import is_out_of_memory
 from bench.records import KERNEL_CLASSES, Kernels
 
 NOT_TRACED = "none"
 _NAMES = 8
 _TRACED = "tensorgap: traced requests"
+# As C++ names its types (c10::demangle), alike in torch 2.9 to 2.14 on Linux.
 _TYPE_BYTES = {
     "double": 8,
     "float": 4,
@@ -25,8 +27,14 @@ _TYPE_BYTES = {
     "c10::BFloat16": 2,
     "long int": 8,
     "int": 4,
+    "short int": 2,
+    "signed char": 1,
+    "unsigned char": 1,
     "bool": 1,
 }
+_NO_TYPES = "the bytes of the casts are unknown: the profiler does not tell their types"
+# A trace and the latency are two measurements; beyond so much more than all of it, they contradict.
+_ALL_BUSY = 1.1
 _LONGEST_NAME = 200  # letters: a template of C++ has no end
 
 
@@ -37,7 +45,25 @@ class Op(Protocol):
     self_cpu_time_total: float  # us
     cpu_parent: Op | None
     cpu_children: list[Op]
-    input_shapes: list[list[int]]
+
+
+class Recorded(Protocol):
+    """What of a profiler's Kineto event is needed to count the bytes of a cast.
+
+    A FunctionEvent tells the types of its inputs in some releases only; 2.11 is none of them.
+    """
+
+    def name(self) -> str:
+        """As aten::copy_."""
+
+    def start_ns(self) -> int:
+        """Wall clock."""
+
+    def dtypes(self) -> list[str]:
+        """Of each input; empty where it is no tensor."""
+
+    def shapes(self) -> list[list[int]]:
+        """Of each input."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +109,20 @@ def _descendants(event: Op) -> Iterable[Op]:
         yield from _descendants(child)
 
 
-def cast_bytes(events: Iterable[Op]) -> int | None:
-    """Bytes that copies between two types read and write; None where the trace tells no types."""
+def cast_bytes(events: Iterable[Recorded]) -> int | None:
+    """Bytes that copies between two types read and write; None where a type is unknown."""
     total = 0
     for event in events:
-        types = getattr(event, "input_dtypes", None)  # not in every torch from 2.9 on
-        if types is None:
+        if event.name() != "aten::copy_":
+            continue
+        types, shapes = event.dtypes()[:2], event.shapes()[:2]
+        if len({*types}) == 1:
+            continue
+        if not {*types} <= {*_TYPE_BYTES}:
             return None
-        if event.name == "aten::copy_" and types[0] != types[1]:
-            for kind, shape in zip(types[:2], event.input_shapes[:2], strict=True):
-                if kind not in _TYPE_BYTES:
-                    return None
-                total += math.prod(shape) * _TYPE_BYTES[kind]
+        total += sum(
+            math.prod(shape) * _TYPE_BYTES[kind] for kind, shape in zip(types, shapes, strict=True)
+        )
     return total
 
 
@@ -149,8 +177,6 @@ def trace(
         latency_ms: median latency without the profiler.
         fused: a compiler made casts a part of other kernels, so that nobody can count their bytes.
     """
-    import torch
-    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile, record_function
 
     on_cuda = device_type == "cuda"
@@ -168,25 +194,42 @@ def trace(
                 for _ in range(requests):
                     run()
                 synchronise()
-        events = profiler.events() or []
-        starts = [e.time_range.start for e in events if e.name == _TRACED]
-        if not starts:
-            raise RuntimeError("it saw no requests")
-        # Without annotations, which stand on both devices and do nothing.
-        start = min(starts)
-        events = [e for e in events if e.time_range.start >= start and not e.is_user_annotation]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if on_cuda and "CUDA error" in str(error):
-            raise  # The GPU's fault, after which no more can be measured.
+        return _kernels(profiler, device_type, requests, latency_ms, fused)
+    except Exception as error:
+        # The model's fault and not the profiler's, whatever the profiler made of it at its end.
+        for cause in (error, error.__context__):
+            if cause and (is_out_of_memory(cause) or (on_cuda and "CUDA error" in str(cause))):
+                raise cause from None
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Kernels(NOT_TRACED, reason=f"the profiler cannot run: {first}")
-    ops = [event for event in events if event.device_type == DeviceType.CPU]
-    moved = None if fused else cast_bytes(ops)
+        named = first if isinstance(error, RuntimeError) else f"{type(error).__name__}: {first}"
+        return Kernels(NOT_TRACED, reason=f"the profiler cannot run: {named}")
+
+
+def _kernels(
+    profiler: Any, device_type: str, requests: int, latency_ms: float | None, fused: bool
+) -> Kernels:
+    """What a profiler has seen of the marked requests."""
+    from torch.autograd import DeviceType
+
+    events = profiler.events() or []
+    starts = [e.time_range.start for e in events if e.name == _TRACED]
+    if not starts:
+        raise RuntimeError("it saw no requests")
+    # Without annotations, which stand on both devices and do nothing.
+    start = min(starts)
+    events = [e for e in events if e.time_range.start >= start and not e.is_user_annotation]
+    moved = None if fused else _cast_bytes(profiler)
     per_request = None if moved is None else round(moved / requests)
-    if not on_cuda:
-        return Kernels("op", **summarise(op_items(ops), requests), cast_bytes=per_request)
+    reason = None if fused or moved is not None else _NO_TYPES
+    if device_type == "cpu":
+        ops = [event for event in events if event.device_type == DeviceType.CPU]
+        return Kernels(
+            "op",
+            reason,
+            **summarise(op_items(ops), requests),
+            cast_bytes=per_request,
+            attention=attention(event.name for event in ops),
+        )
     ran = [event for event in events if event.device_type == DeviceType.CUDA]
     if not ran:
         return Kernels(
@@ -199,10 +242,26 @@ def trace(
         for e in ran
     ]
     busy_ms = union((e.time_range.start, e.time_range.end) for e in ran) / 1e3 / requests
+    share = busy_ms / latency_ms if latency_ms else None
+    if share is not None and share > _ALL_BUSY:
+        told = f"no busy share: the traced kernels take {share:.2f} times the latency without it"
+        reason, share = "; ".join(filter(None, (reason, told))), None
     return Kernels(
         "kernel",
+        reason,
         **summarise(items, requests),
         cast_bytes=per_request,
-        busy_share=busy_ms / latency_ms if latency_ms else None,
+        busy_share=None if share is None else min(1.0, share),
         tensor_cores=uses_tensor_cores(item.name for item in items),
+        attention=attention(item.name for item in items),
     )
+
+
+def _cast_bytes(profiler: Any) -> int | None:
+    """Of the marked requests; None also where this torch keeps its events in another way."""
+    try:
+        recorded: list[Recorded] = list(profiler.profiler.kineto_results.events())
+        start_ns = min(event.start_ns() for event in recorded if event.name() == _TRACED)
+        return cast_bytes(event for event in recorded if event.start_ns() >= start_ns)
+    except (AttributeError, TypeError, ValueError):
+        return None

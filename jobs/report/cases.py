@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import gpus
 from bench.gpus import Capability, Gpu
@@ -222,11 +222,7 @@ def grouped(cases: Sequence[Case], with_run: bool = False) -> list[Group]:
 
 
 def _neighbours(group: Group, other: Group) -> bool:
-    """The same GPU, model and lengths; another engine or batch size."""
+    """The same GPU, model, lengths and attention; another engine or batch size."""
     mine, theirs = group.workload, other.workload
-    return (group.gpu_type, mine.model, mine.prompt_tokens, mine.new_tokens) == (
-        other.gpu_type,
-        theirs.model,
-        theirs.prompt_tokens,
-        theirs.new_tokens,
-    )
+    alike = replace(theirs, engine=mine.engine, batch_size=mine.batch_size)
+    return (group.gpu_type, mine) == (other.gpu_type, alike)

@@ -30,7 +30,7 @@ _NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %,
 NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
-_METHOD = "energy_method"
+_METHOD, _ATTENTION = "energy_method", "kernels_attention"
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
 # itself. Where they differ, the ratio carries the doubt.
 MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
@@ -50,9 +50,11 @@ MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
     _METHOD: lambda m: m.energy and m.energy.method,
 }
 # Not forbidden, because two GPUs of a type are alike, but they are not the same.
+# Nor are two kernels of attention, which torch chooses by precision and GPU.
 SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
     "device_uuid": lambda m: m.device and m.device.uuid,
     "device_hostname": lambda m: m.device and m.device.hostname,
+    _ATTENTION: lambda m: m.kernels and m.kernels.attention,
 }
 # What two GPU types differ in by being two types.
 _BY_TYPE = ("device_name", "device_power_limit_w", "device_uuid", "device_hostname")
@@ -227,13 +229,23 @@ def must_agree(rows: Sequence[Measurement], others: Sequence[Measurement]) -> li
     ]
 
 
+def attentions(rows: Iterable[Measurement]) -> list[str]:
+    """What ran the attention of rows, as far as it was traced."""
+    return sorted(_values(_ATTENTION, SHOULD_AGREE[_ATTENTION], rows))
+
+
 def _values(
     name: str, value: Callable[[Measurement], object], rows: Iterable[Measurement]
 ) -> set[str]:
-    """What stands in a column. A row without energy confounds no speed: it has no method."""
+    """What stands in a column. A row without energy confounds no speed: it has no method.
+
+    Nor does one that was not traced: which attention ran there is not known.
+    """
     found = {value(m) for m in rows}
     if name == _METHOD:
         found -= {None, ENERGY_NOT_MEASURED}
+    if name == _ATTENTION:
+        found -= {None}
     return {*map(str, found)}
 
 

@@ -32,6 +32,7 @@ class Code(enum.StrEnum):
     GPU_SHARED = "gpu-shared"
     GPU_CAPPED = "gpu-capped"
     CONFOUNDED = "confounded"
+    ATTENTION_DIFFERS = "attention-differs"
     WARM_UP_UNSTEADY = "warm-up-unsteady"
     LATENCY_NOT_CONVERGED = "latency-not-converged"
     TENSOR_CORES_UNUSED = "tensor-cores-unused"

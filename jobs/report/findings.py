@@ -38,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     conditions.gpu_shared,
     conditions.gpu_capped,
     conditions.confounded,
+    conditions.attention_differs,
     conditions.warm_up_unsteady,
     conditions.latency_not_converged,
     conditions.noise_hides_effect,

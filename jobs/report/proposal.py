@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from bench import published
-from bench.records import AUTO, CPU, ENGINES, PRECISIONS
+from bench.records import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
 
@@ -51,6 +51,14 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         if engines - {"eager"}:
             told = " # the same kernels with and without launches" if launched else ""
             lines.append(f"engine = {_toml([e for e in ENGINES if e in engines])}{told}")
+        attentions = {group.workload.attention for group in members}
+        told = ""
+        if launched and Code.ATTENTION_DIFFERS in open_codes:
+            attentions |= {AUTO, "efficient"}
+            told = " # the same kernel in each precision"
+        if attentions - {AUTO}:
+            kept = [a for a in (AUTO, *ATTENTIONS) if a in attentions]
+            lines.append(f"attention = {_toml(kept)}{told}")
         lines.append(f"batch_size = {_toml(sorted(set(batches)))}")
         lines.append(f"prompt_tokens = {prompt_tokens}")
         if new_tokens:

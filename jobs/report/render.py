@@ -328,6 +328,7 @@ def _flat_names() -> list[str]:
         "batch_size",
         "prompt_tokens",
         "new_tokens",
+        "attention",
         "precision",
         "outcome",
         "replicates",

@@ -41,6 +41,7 @@ WORDS = {
     "gpu_type": ("gpu_type", "gpu"),
     "model": ("model",),
     "engine": ("engine",),
+    "attention": ("attention",),
     "energy_method": ("energy_method",),
     "text": ("text", "quality_text"),
     "run": ("run",),
@@ -200,6 +201,7 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
         whole("batch_size", default.batch_size, _LARGEST_BATCH),
         prompt_tokens,
         whole("new_tokens", default.new_tokens, positions - prompt_tokens),
+        written("attention") or default.attention,
     )
     gpu_type = written("gpu_type")
     line = Line(

@@ -188,6 +188,31 @@ def confounded(group: Group) -> Iterator[Finding]:
         )
 
 
+def attention_differs(group: Group) -> Iterator[Finding]:
+    """Two precisions whose attention two libraries computed: torch chooses by precision."""
+    ran = {case.precision: comparison.attentions(case.rows) for case in group.cases}
+    mixed = [
+        case.precision
+        for case, base in group.pairs()
+        if len(comparison.attentions((*case.rows, *base.rows))) > 1
+    ]
+    if mixed:
+        yield Finding(
+            Code.ATTENTION_DIFFERS,
+            Verdict.FIX,
+            group.title,
+            tuple(mixed),
+            f"{listed(mixed)} and fp32 ran other kernels of attention: their ratio is that of the"
+            " precision and of these together, as torch gives both to whoever changes the"
+            " precision.",
+            evidence=tuple(f"{precision}: {listed(names)}" for precision, names in ran.items()),
+            actions=(
+                'Set attention = "efficient" in the matrix to compare precisions alone: it runs in'
+                " each of them, with a mask as well.",
+            ),
+        )
+
+
 def warm_up_unsteady(group: Group) -> Iterator[Finding]:
     """A device that still warms up gives the median of that moment; no interval knows a drift."""
     told = {}

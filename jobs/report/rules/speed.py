@@ -363,7 +363,7 @@ def gain_below_hardware(group: Group) -> Iterator[Finding]:
         reasons = ["the host's launches set the latency"] if found.bound else []
         if case.kernels and base.kernels and not found.bound:
             evidence.extend(_products_and_rest(case.kernels, base.kernels))
-            if found.against or _kernels_set_it(group, case.kernels):
+            if found.against or _kernels_set_it(case):
                 reasons = _no_faster(case)
         launched = group.workload.engine == "eager" and not found.against
         traced = case.kernels is not None and not launched
@@ -399,9 +399,14 @@ def _products_and_rest(ours: Kernels, base: Kernels) -> list[str]:
     ]
 
 
-def _kernels_set_it(group: Group, kernels: Kernels) -> bool:
-    """Whether nothing but the kernels can set the latency of what is not launched one by one."""
-    return group.workload.engine != "eager" and (kernels.busy_share or 0.0) > launch.BUSY
+def _kernels_set_it(case: Case) -> bool:
+    """Whether nothing but the kernels can set the latency of what is not launched one by one.
+
+    By their sum: a graph's are traced outside of it, and so have no busy share.
+    """
+    if case.workload.engine == "eager" or not case.kernels or not case.latency_ms:
+        return False
+    return (case.kernels.traced_ms or 0.0) > launch.BUSY * case.latency_ms
 
 
 def _no_faster(case: Case) -> list[str]:

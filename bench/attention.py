@@ -1,0 +1,89 @@
+"""What runs the attention: torch's own choice, or the one that a workload asks for.
+
+    auto        torch chooses, by GPU, precision, mask and cuDNN
+    flash       FlashAttention: fp16 and bf16 from compute capability 8.0 on, no mask; and a CPU's
+    efficient   the memory-efficient kernel: each precision, with a mask as well
+    cudnn       cuDNN's: fp16 and bf16 from compute capability 8.0 on
+    math        two products with a softmax between them, anywhere
+
+On an H100 with cuDNN 9.15 torch runs cuDNN's in fp16 and the memory-efficient one in fp32, so that
+two precisions differ in their attention as well, unless both ask for the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+
+from bench.records import AUTO, Unsupported
+
+# torch.nn.attention.SDPBackend, and what torch calls it where it says why it does not run.
+_BACKENDS = {
+    "flash": ("FLASH_ATTENTION", "Flash attention kernel not used"),
+    "efficient": ("EFFICIENT_ATTENTION", "Memory efficient kernel not used"),
+    "cudnn": ("CUDNN_ATTENTION", "cuDNN attention kernel not used"),
+    "math": ("MATH", ""),
+}
+# What torch says where it may run no other: on CUDA, on a CPU, and within cuDNN.
+_NONE = ("No available kernel", "No viable backend", "No valid execution plans", "No valid engine")
+
+
+@contextlib.contextmanager
+def applied(name: str) -> Iterator[None]:
+    """Everything inside runs this attention and no other; `auto` leaves torch its choice."""
+    if name == AUTO:
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(getattr(SDPBackend, _BACKENDS[name][0])):
+        yield
+
+
+def check(name: str, device_type: str, run: Callable[[], object]) -> None:
+    """Raise Unsupported where a request cannot run this attention, found out by running it.
+
+    Args:
+        name: one of `bench.records.ATTENTIONS`, which the caller has `applied`.
+        device_type: `cuda` or `cpu`.
+        run: one request, to its end.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            run()
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            if not any(sign in first for sign in _NONE):
+                raise
+            why = _why(name, [str(warning.message) for warning in told]) or first
+            where = "a CPU" if device_type == "cpu" else "this GPU at this precision and length"
+            raise Unsupported(f"attention {name} does not run on {where}: {why}") from error
+
+
+def doubt(asked: str, ran: str | None) -> str | None:
+    """What weakens a row in which another attention ran than was asked for.
+
+    >>> doubt("math", "math"), doubt("auto", "flash"), doubt("flash", None)
+    (None, None, None)
+    >>> doubt("math", "flash")
+    'attention math was asked for, and flash ran'
+    """
+    if asked == AUTO or ran in (asked, None):
+        return None
+    return f"attention {asked} was asked for, and {ran} ran"
+
+
+def _why(name: str, told: list[str]) -> str:
+    """What torch says of this attention; it says of each other one that it is switched off."""
+    heading = _BACKENDS[name][1]
+    texts = [text.split(" (Triggered internally", 1)[0].strip() for text in told]
+    reasons = []
+    about = False
+    for text in texts:
+        if "not used because" in text:
+            about = bool(heading) and text.startswith(heading)
+        elif about:
+            reasons.append(text.rstrip("."))
+    return "; ".join(dict.fromkeys(reasons))

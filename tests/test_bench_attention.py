@@ -1,0 +1,146 @@
+"""bench.attention: which attention runs, where it does not, and that a row measures what it asks."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from bench import attention
+from bench.measure import Request, measure
+from bench.meters import energy
+from bench.records import (
+    ATTENTIONS,
+    Cell,
+    Measurement,
+    Outcome,
+    QualityPlan,
+    Sampling,
+    Unsupported,
+    Workload,
+)
+
+TINY = Workload("tiny", prompt_tokens=16)
+QUICK = Sampling(
+    warmup_min_s=0,
+    warmup_max_s=0.02,
+    latency_min_s=0,
+    min_samples=5,
+    median_within=0.5,
+    throughput_s=0.02,
+    energy_s=0.02,
+    idle_s=0,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, small_peaks: None, one_thread: None) -> Iterator[None]:
+    """A real energy meter need not settle here."""
+    monkeypatch.setattr(energy, "SETTLE_S", 0.01)
+    gc.collect()
+    yield
+
+
+def rows(*workloads: Workload, precision: str = "fp32") -> list[Measurement]:
+    """The last row of each workload."""
+    request = Request(
+        run="r",
+        cell=Cell("CPU", precision),
+        replicate=0,
+        workloads=workloads,
+        sampling=QUICK,
+        quality=QualityPlan(enabled=False),
+    )
+    found = {e.workload: e for e in measure(request) if isinstance(e, Measurement)}
+    return [found[workload] for workload in workloads]
+
+
+def flags() -> tuple[bool, ...]:
+    cuda = torch.backends.cuda
+    return (
+        cuda.flash_sdp_enabled(),
+        cuda.mem_efficient_sdp_enabled(),
+        cuda.cudnn_sdp_enabled(),
+        cuda.math_sdp_enabled(),
+    )
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_one_attention_is_switched_on_alone_and_all_are_put_back(name: str) -> None:
+    before = flags()
+    with attention.applied(name):
+        assert flags() == tuple(other == name for other in ATTENTIONS)
+    assert flags() == before
+    with attention.applied("auto"):
+        assert flags() == before
+
+
+@pytest.mark.parametrize("new_tokens", [0, 3])
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+def test_a_row_runs_the_attention_that_it_asks_for(precision: str, new_tokens: int) -> None:
+    asked = replace(TINY, new_tokens=new_tokens)
+    workloads = [replace(asked, attention=name) for name in ("auto", "flash", "math")]
+    found = rows(*workloads, precision=precision)
+    assert [row.outcome for row in found] == [Outcome.OK] * 3
+    ran = [row.kernels.attention if row.kernels else None for row in found]
+    assert ran == ["flash", "flash", "math"]
+    assert not any("attention" in doubt for row in found for doubt in row.doubts)
+    assert flags() == (True,) * 4
+
+
+def test_an_attention_that_a_device_lacks_costs_its_rows_alone() -> None:
+    lacked = [replace(TINY, attention=name) for name in ("efficient", "cudnn")]
+    *unsupported, row = rows(*lacked, TINY)
+    for name, found in zip(("efficient", "cudnn"), unsupported, strict=True):
+        assert (found.outcome, found.timing) == (Outcome.UNSUPPORTED, None)
+        assert str(found.reason).startswith(f"attention {name} does not run on a CPU: No viable")
+    assert row.outcome == Outcome.OK
+
+
+# As torch 2.11 warns on an H100, from here on with the place in its source.
+_SEEN = (
+    "Memory efficient kernel not used because:",
+    "Memory Efficient attention has been runtime disabled.",
+    "Flash attention kernel not used because:",
+    "Flash Attention does not support non-null attn_mask.",
+    "cuDNN attention kernel not used because:",
+    "cuDNN attention has been runtime disabled.",
+)
+
+
+def refusing(error: Exception) -> Callable[[], None]:
+    def run() -> None:
+        for text in _SEEN:
+            warnings.warn(f"{text} (Triggered internally at sdp_utils.cpp:9.)", stacklevel=1)
+        raise error
+
+    return run
+
+
+def test_what_torch_says_of_an_attention_is_the_reason() -> None:
+    run = refusing(RuntimeError("No available kernel. Aborting execution."))
+    with pytest.raises(Unsupported) as caught:
+        attention.check("flash", "cuda", run)
+    assert str(caught.value) == (
+        "attention flash does not run on this GPU at this precision and length: Flash Attention"
+        " does not support non-null attn_mask"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: device-side assert"), torch.OutOfMemoryError("no memory")]
+)
+def test_any_other_error_is_what_it_is(error: Any) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        attention.check("flash", "cuda", refusing(error))
+
+
+def test_a_label_names_the_attention_only_where_one_is_asked_for() -> None:
+    assert str(TINY) == "tiny eager batch 1 x 16 tokens"
+    pinned = replace(TINY, new_tokens=2, attention="math")
+    assert str(pinned) == "tiny eager batch 1 x 16 tokens + 2 new, math attention"

@@ -40,6 +40,7 @@ from pathlib import Path
 import pynvml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fakenvml
 

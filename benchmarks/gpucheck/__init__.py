@@ -1,0 +1,1 @@
+"""What `gpu_check.py` is made of: steps, each a process of its own, and predictions."""

@@ -27,17 +27,21 @@ _BACKENDS = {
 }
 # What torch says where it may run no other: on CUDA, on a CPU, and within cuDNN.
 _NONE = ("No available kernel", "No viable backend", "No valid execution plans", "No valid engine")
+_NO_CACHE = {"enable_autograd_cache": False}
 
 
 @contextlib.contextmanager
 def applied(name: str) -> Iterator[None]:
     """Everything inside runs this attention and no other; `auto` leaves torch its choice."""
-    if name == AUTO:
-        yield
-        return
+    from torch._functorch import config
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with sdpa_kernel(getattr(SDPBackend, _BACKENDS[name][0])):
+    with contextlib.ExitStack() as stack:
+        # Its cache knows what is compiled by what that was before an attention was chosen: one that
+        # was compiled with another, ever on this disk, would run (seen in torch 2.11).
+        stack.enter_context(config.patch(_NO_CACHE))
+        if name != AUTO:
+            stack.enter_context(sdpa_kernel(getattr(SDPBackend, _BACKENDS[name][0])))
         yield
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import attention
+from bench import attention, engines, model
 from bench.measure import Request, measure
-from bench.meters import energy
+from bench.meters import energy, kernels
 from bench.records import (
     ATTENTIONS,
     Cell,
@@ -144,3 +148,25 @@ def test_a_label_names_the_attention_only_where_one_is_asked_for() -> None:
     assert str(TINY) == "tiny eager batch 1 x 16 tokens"
     pinned = replace(TINY, new_tokens=2, attention="math")
     assert str(pinned) == "tiny eager batch 1 x 16 tokens + 2 new, math attention"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # within inductor
+def test_what_was_compiled_with_another_attention_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model.load("tiny", "fp32", "cpu")  # registers the attention
+    config = GPT2Config(
+        n_layer=1, n_embd=16, n_head=2, vocab_size=50, attn_implementation="tensorgap_sdpa"
+    )
+    small = GPT2LMHeadModel(config).eval()
+    ids = torch.zeros(1, 9, dtype=torch.long)
+    ran = []
+    for name in ("flash", "math"):
+        with attention.applied(name), torch.inference_mode():
+            run = engines.forward("compile", small)
+            found = kernels.trace(partial(run, ids), lambda: None, "cpu", 1, None, fused=True)
+        ran.append(found.attention)
+    # A softmax that inductor fused leaves no operation to be seen.
+    assert ran == ["flash", None]

@@ -364,7 +364,7 @@ TOPICS = (
             ),
             Prediction(
                 "energy of each row that has one",
-                f"known within {DOUBTFUL_UNCERTAINTY:.0%}",
+                f"known within {DOUBTFUL_UNCERTAINTY * 100:g} %",
                 _each_row(_energy_known),
                 PRECISIONS,
                 on_card=True,
@@ -375,9 +375,10 @@ TOPICS = (
         "Kernels",
         "Counted under a stand-in for the CUDA libraries below torch 2.11 (its dispatcher decides"
         " what is launched, not the GPU): a forward of GPT-2 at batch 1 x 128 tokens launches 211"
-        " kernels, at any precision that stores its weights in its own type. Autocast adds 146"
-        " casts, of each weight, bias and layer norm's output, which read and write 813 MB. cuBLAS"
-        " may add kernels of its own (a reduction after a product that is split) on a real GPU."
+        " kernels where the weights are stored in the type that is computed with. Autocast adds"
+        " 146 casts, of 97 weights and biases, 25 outputs of layer norms and 24 values around the"
+        " activation, which read and write 813 MB. cuBLAS may add kernels of its own on a real GPU"
+        " (a reduction after a product that is split)."
         f" Compiled, {COMPILED_AT} launches 98.",
         (
             *_each(
@@ -405,8 +406,8 @@ TOPICS = (
     ),
     Topic(
         "Tensor Cores",
-        "fp32 is measured with TF32 switched off, and no Tensor Core multiplies float32. Each"
-        " other precision gives them what they take: TF32, float16 or bfloat16.",
+        "fp32 is measured with TF32 switched off, and Tensor Cores multiply no float32 as it is."
+        " Each other precision gives them what they take: TF32, float16 or bfloat16.",
         _each(
             "Tensor Cores in matrix products",
             lambda p: "no" if p == "fp32" else "yes",

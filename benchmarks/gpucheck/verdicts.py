@@ -80,4 +80,4 @@ def document(topics: Iterable[Topic]) -> str:
         parts += ["| prediction | expected | outcome |", "| --- | --- | --- |"]
         parts += [f"| {p.name} | {p.expected} | {p.outcome} |" for p in topic.predictions]
         parts += [""]
-    return "\n".join(parts)
+    return "\n".join(parts).rstrip()

@@ -1,4 +1,4 @@
-"""bench.attention: which attention runs, where it does not, and that a row measures what it asks."""
+"""bench.attention: which attention runs, where it does not, and that a row runs what it asks."""
 
 from __future__ import annotations
 

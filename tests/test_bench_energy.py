@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import fakenvml
 import pytest
@@ -269,6 +271,49 @@ def test_no_row_takes_longer_than_is_told(open_gpu: OpenGpu, sampling: Sampling)
     begun_s = clock.now()
     measure(meter, load.step, sampling, clock)
     assert clock.now() - begun_s <= energy.longest_s(sampling)
+
+
+# In no ratio of small numbers to any period of a sensor; the second draws less for a third of it.
+UNEVEN = ((0.00737, LOAD_W),)
+PARTS = ((0.00491, LOAD_W), (0.00246, 120.0))
+DISAGREE = "times the power of the readings"
+
+
+@pytest.mark.parametrize("pieces", [UNEVEN, PARTS], ids=["even", "parts"])
+@pytest.mark.parametrize("sampling", [QUICK, STANDARD], ids=lambda s: s.energy)
+@pytest.mark.parametrize(
+    "gpu", ["gpu = v100", "gpu = t4", "gpu = a100", "gpu = h100", "gpu = h100; instant_field = 0"]
+)
+def test_a_counter_is_held_against_the_readings_under_load(
+    open_gpu: OpenGpu, gpu: str, sampling: Sampling, pieces: tuple[tuple[float, float], ...]
+) -> None:
+    for scale in (0.7, 0.9, 1.0, 1.1, 1.3):
+        used, _ = virtually(
+            open_gpu,
+            *gpu.split("; "),
+            f"energy_scale = {scale}",
+            pieces=pieces,
+            sampling=replace(sampling, idle_s=0.0),
+        )
+        told = [flag for flag in used.flags or () if DISAGREE in flag]
+        assert used.method == "counter"
+        if scale == 1.0:
+            assert not told
+        else:
+            assert told == [f"the counter gave {scale:.2f} {DISAGREE}"]
+            assert f"energy: {told[0]}" in energy.doubts(used)
+
+
+@pytest.mark.parametrize("sampling", [QUICK, STANDARD], ids=lambda s: s.energy)
+@pytest.mark.parametrize("gpu", ["v100", "a100", "h100"])
+@pytest.mark.parametrize("seconds", [0.010, 0.0113, 0.083, 0.31])
+def test_readings_that_see_a_part_of_a_forward_hold_nothing_against_a_counter(
+    open_gpu: OpenGpu, gpu: str, sampling: Sampling, seconds: float
+) -> None:
+    pieces = ((seconds, LOAD_W), (0.02 * math.ceil(seconds / 0.02) - seconds, 60.0))
+    used, true_mj = virtually(open_gpu, f"gpu = {gpu}", pieces=pieces, sampling=sampling)
+    assert DISAGREE not in str(used.flags)
+    assert used.per_sample_mj == pytest.approx(true_mj, rel=0.05)
 
 
 # ----------------------------------------------------------------- the whole protocol, real time

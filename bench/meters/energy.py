@@ -36,6 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import stdev
 from typing import NamedTuple
 
 from bench import gpus, stats
@@ -101,6 +102,10 @@ DOUBTFUL_UNCERTAINTY = 0.03
 FEWEST_TICKS = 10
 CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
+# Over the root of their number: so uneven are random phases in 1 of 100 cases (Kolmogorov).
+RANDOM_PHASES = 1.63
+IN_STEP_ERROR = 0.2  # beyond it, readings in step check nothing
+SURE = 3.0  # standard errors of the readings' mean
 
 
 class LostError(GpuLostError):
@@ -294,6 +299,8 @@ class _Session:
                 # What came again will come again: no third time, nor in the windows to come.
                 hopeless.update(map(_kind, found))
             self.flags += [f"window {number}: {flag}" for flag in found]
+        if self.method == COUNTER:
+            self.flags += self._disagreement()
         if not quick:
             self._idle()
 
@@ -569,26 +576,79 @@ class _Session:
             )
             if unseen_s > MISSED_SHARE * length_s:
                 yield f"{unseen_s / length_s:.0%} of the meter's ticks were missed"
-        # So many random phases are uneven by this much in 1 of 100 cases (Kolmogorov, Smirnov).
         # With pauses there are some 16 phases, of many ticks each.
-        random_phases = max(EVEN_PHASES, 1.63 / window.ticks**0.5)
+        random_phases = max(EVEN_PHASES, RANDOM_PHASES / window.ticks**0.5)
         uneven = EVEN_PAUSED_PHASES if window.pause_s else random_phases
         if self._lockable(self.method) and window.discrepancy > uneven:
             yield f"sensor and load were in step (discrepancy {window.discrepancy:.2f})"
-        if self.method == COUNTER and recording.watts:
-            yield from self._disagreement(recording)
 
-    def _disagreement(self, recording: Recording) -> Iterator[str]:
-        """Whether counter and readings differ, where these saw all phases of the load alike."""
-        if self._lockable(POWER):
-            every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
-            seen = regular(ticks(recording.watts), every_s)
-            phases = Course(recording.marks).phases(tick.time_s for tick in seen)
-            if not phases or star_discrepancy(phases) > sensors.AGREEMENT:
-                return
-        counted_w, read_w = _mean_w(counted_ticks(recording.joules)), _mean(recording.watts)
-        if read_w and not sensors.agree(counted_w, read_w):
+    def _disagreement(self) -> Iterator[str]:
+        """Whether counter and readings differ by more than they may by chance.
+
+        Both tell of the same times, without what the first readings show of the time before. The
+        readings differ by what the parts of a forward draw, and windows by the phases that they
+        saw. Readings in step with long forwards tell of a part of each, and so nothing here.
+        """
+        pairs, values, in_step = [], [], 0.0
+        for recording in self.kept:
+            start_s = recording.marks[0].time_s + self._readings_reach_s()
+            watts = [reading for reading in recording.watts if reading.time_s >= start_s]
+            joules = [reading for reading in recording.joules if reading.time_s >= start_s]
+            if len(ticks(joules)) < 2 or not watts:
+                continue
+            if not self._saw_all(recording):
+                if self._in_step_error() > IN_STEP_ERROR:
+                    continue
+                in_step = self._in_step_error()
+            values += [tick.value for tick in ticks(watts)]
+            pairs.append((_mean_w(counted_ticks(joules)), _mean(watts) or 0.0))
+        if len(values) < FEWEST_TICKS:
+            return
+        counted_w, read_w = (sum(each) / len(pairs) for each in zip(*pairs, strict=True))
+        chance_w = SURE * stdev(values) / len(values) ** 0.5
+        if len(pairs) > 1:
+            apart_w = [counted - read for counted, read in pairs]
+            chance_w = max(chance_w, stats.student_interval(apart_w))
+        if read_w and not sensors.agree(counted_w, read_w, chance_w + in_step * read_w):
             yield f"the counter gave {counted_w / read_w:.2f} times the power of the readings"
+
+    def _in_step_error(self) -> float:
+        """How far, relative, readings in step may be from the mean of a forward.
+
+        Of a reading's window only what is left beside whole forwards can mislead: at most half of a
+        forward, if half of it drew twice the mean and half of it nothing.
+        """
+        sensor = self.meter.sensor
+        window_s = sensor.reading_window_s if sensor else None
+        # Of the sensors known, none sees less than a quarter of its period, nor 10 ms.
+        return self.iteration_s / 2 / (window_s or max(SHORTEST_READING_S, self.period_s / 4))
+
+    def _saw_all(self, recording: Recording) -> bool:
+        """Whether the ticks of counter and readings fell on all parts of a forward alike.
+
+        Readings that come more often than they are polled have their times from the counter, which
+        is of the same sensor.
+        """
+        if not self._lockable(POWER):
+            return True
+        course = Course(recording.marks)
+        every_s = self.meter.sensor.reading_period_s if self.meter.sensor else None
+        for seen in (
+            counted_ticks(recording.joules, self._tick_s()),
+            regular(ticks(recording.watts), every_s),
+        ):
+            phases = course.phases(tick.time_s for tick in seen)
+            random_phases = RANDOM_PHASES / max(1, len(phases)) ** 0.5
+            if not phases or star_discrepancy(phases) > min(EVEN_PAUSED_PHASES, random_phases):
+                return False
+        return True
+
+    def _readings_reach_s(self) -> float:
+        """How far back a reading of power shows; as far as any known does, if it was not probed."""
+        sensor = self.meter.sensor
+        if sensor is None or sensor.reading_window_s is None:
+            return AVERAGED_RESTART_S
+        return sensor.reading_window_s + LAGS * (sensor.reading_lag_s or 0.0)
 
     def _lockable(self, method: str) -> bool:
         """Whether a method could fall in step with the load."""

@@ -85,9 +85,9 @@ def power_reader(gpu: Gpu) -> tuple[str, Callable[[], float | None]] | None:
     return None
 
 
-def agree(counter_w: float, readings_w: float) -> bool:
-    """Whether the counter and the readings tell of the same power."""
-    return abs(counter_w - readings_w) <= max(AGREEMENT_W, AGREEMENT * readings_w)
+def agree(counter_w: float, readings_w: float, chance_w: float = 0.0) -> bool:
+    """Whether the counter and the readings tell of the same power, but for what chance may do."""
+    return abs(counter_w - readings_w) <= max(AGREEMENT_W, AGREEMENT * readings_w) + chance_w
 
 
 def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None) -> Sensor:

@@ -36,6 +36,7 @@ class Raylets:
         *gpus: str,
         num_cpus: int = 0,
         environment: Mapping[str, str] | None = None,
+        modelled: int = 0,
     ) -> Any:
         """Start a node with GPUs of a type.
 
@@ -44,6 +45,7 @@ class Raylets:
             *gpus: the configuration of each in the fake driver; its UUID follows from the node.
             num_cpus: CPUs of the node; by default one for each GPU.
             environment: variables of the node and its processes.
+            modelled: GPUs that its environment models, in the place of `gpus`.
         """
         number = len(self._nodes)
         lines = [
@@ -51,14 +53,17 @@ class Raylets:
             for index, gpu in enumerate(gpus)
         ]
         fake = fakenvml.environment(self._library, *lines) if gpus else {}
-        node = self._cluster.add_node(
-            num_cpus=num_cpus or len(gpus),
-            num_gpus=len(gpus),
-            labels={"ray.io/accelerator-type": gpu_type} if gpus else {},
-            env_vars=fake | dict(environment or {}),
-            object_store_memory=80 * 2**20,
-            include_dashboard=False,
-        )
+        given = fake | dict(environment or {})
+        # Ray looks for LD_PRELOAD in its own environment, and sets one where there is none.
+        with _environment(given):
+            node = self._cluster.add_node(
+                num_cpus=num_cpus or len(gpus) or modelled,
+                num_gpus=len(gpus) or modelled,
+                labels={"ray.io/accelerator-type": gpu_type} if gpus or modelled else {},
+                env_vars=given,
+                object_store_memory=80 * 2**20,
+                include_dashboard=False,
+            )
         self._nodes.append(node)
         return node
 

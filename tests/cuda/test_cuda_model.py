@@ -275,3 +275,33 @@ for number in range(3):
 def test_a_gpu_without_kernels_in_this_torch(on_gpu: Any) -> None:
     done = on_gpu("P100", "import torch; torch.zeros(2, device='cuda')", ["no_image"], check=False)
     assert "no kernel image is available for execution on the device" in done.stderr
+
+
+ATTENTION = """
+import ctypes, os, torch
+library = ctypes.CDLL(os.environ["LD_PRELOAD"])
+library.fakecuda_launch.restype = ctypes.c_char_p
+for dtype in (torch.float32, torch.float16):
+    q = torch.zeros(1, 12, 128, 64, device="cuda", dtype=dtype)
+    library.fakecuda_clear()
+    torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+    print(library.fakecuda_launch(library.fakecuda_launches() - 1).decode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "single", "half"),
+    [
+        ("P100", "fmha_cutlassF_f32_aligned_64x64_rf_sm50", "fmha_cutlassF_f16_aligned_64x64_rf_sm50"),
+        ("V100", "fmha_cutlassF_f32_aligned_64x64_rf_sm70", "fmha_cutlassF_f16_aligned_64x64_rf_sm70"),
+        ("T4", "fmha_cutlassF_f32_aligned_64x64_rf_sm75", "fmha_cutlassF_f16_aligned_64x64_rf_sm75"),
+        ("A100", "fmha_cutlassF_f32_aligned_64x64_rf_sm80", "flash_fwd"),
+        ("H100", "fmha_cutlassF_f32_aligned_64x64_rf_sm80", "native_sdpa_sm90_flash_fprop"),
+    ],
+)  # fmt: skip
+def test_torch_chooses_attention_by_board_and_type(
+    on_gpu: Any, gpu_type: str, single: str, half: str
+) -> None:
+    first, second = on_gpu(gpu_type, ATTENTION).stdout.splitlines()
+    assert single in first
+    assert half in second

@@ -15,7 +15,8 @@ from bench import gpus
 
 _HERE = Path(__file__).parent
 LIBRARY = "libfakecuda.so"
-_SOURCES = ("device.c", "runtime.c", "kernels.c", "blas.c", "cupti.c", "driver.c")
+_FOR_TRITON = "triton"
+_SOURCES = ("device.c", "runtime.c", "kernels.c", "blas.c", "cudnn.c", "cupti.c", "driver.c")
 # What torch looks up by name at run time, so that no library leaves it undefined.
 _BY_NAME = {"cudaEventRecordWithFlags", "cudaHostGetDevicePointer", "cudaMallocHost"}
 _RUNTIME = re.compile(
@@ -97,15 +98,15 @@ def build(site_packages: Path, folder: Path) -> Path:
     stubs = folder / "stubs.c"
     stubs.write_text(_stubs(site_packages, include))
     library = folder / LIBRARY
-    command = f"{fakenvml.compiler()} -O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra"
+    # By its soname the loader takes it for the driver's library, too, and only where it is loaded.
+    flags = "-O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra -Wl,-soname,libcuda.so.1"
     includes = [f"-I{_HERE}", f"-I{_HERE / 'crt'}", "-isystem", str(include)]
-    sources = [str(_HERE / name) for name in _SOURCES]
-    subprocess.run(
-        [*command.split(), *includes, "-o", str(library), *sources, str(stubs), "-ldl", "-lm"],
-        check=True,
-    )
-    for name in ("libcuda.so.1", "libcuda.so"):
-        (folder / name).symlink_to(LIBRARY)
+    sources = [*(str(_HERE / name) for name in _SOURCES), str(stubs)]
+    command = [str(fakenvml.compiler()), *flags.split(), *includes, "-o", str(library)]
+    subprocess.run([*command, *sources, "-ldl", "-lm"], check=True)
+    # Triton links its launcher against what lies here.
+    (folder / _FOR_TRITON).mkdir()
+    (folder / _FOR_TRITON / "libcuda.so.1").symlink_to(library)
     return library
 
 
@@ -132,9 +133,9 @@ def _stubs(site_packages: Path, include: Path) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine whose GPUs are modelled: what a process there needs in its environment."""
+    """A machine whose GPUs are modelled: `folder` has both libraries."""
 
-    folder: Path  # with libfakecuda.so and libnvidia-ml.so.1
+    folder: Path
 
     def environment(
         self, boards: Iterable[str | Board], faults: Iterable[str] = (), nvml: Iterable[str] = ()
@@ -157,10 +158,9 @@ class Machine:
         config.write_text("\n".join(cuda) + "\n")
         return fakenvml.environment(self.folder / "libnvidia-ml.so.1", *lines, *nvml) | {
             "LD_PRELOAD": str(self.folder / LIBRARY),
+            "RAY_LD_PRELOAD_ON_WORKERS": "1",  # Ray takes it from its workers otherwise
             "FAKECUDA_CONFIG": str(config),
-            "TRITON_LIBCUDA_PATH": str(self.folder),
-            # cuDNN is not modelled; without this, torch takes its attention on Hopper.
-            "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
+            "TRITON_LIBCUDA_PATH": str(self.folder / _FOR_TRITON),
         }
 
 

@@ -175,7 +175,8 @@ def _sensor(name: str, low: float, high: float, unit: str, scale: float) -> Call
         sensor: dict[str, Any] = seen.fact("sensor", "sensor")
         value = sensor[name]
         if value is None:
-            raise NotTested(sensor["reason"] or "the probe did not tell")
+            fit = "" if sensor["reading_fit"] is None else f" (fit {sensor['reading_fit']:.2f})"
+            raise NotTested(f"{sensor['reason'] or 'the probe did not tell'}{fit}")
         return _within(value, low, high, f"{value * scale:.4g} {unit}".rstrip())
 
     return check

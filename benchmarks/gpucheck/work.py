@@ -117,4 +117,4 @@ def _same_output(precision_name: str) -> dict[str, float]:
 def _compare_with_plain_loop(folder: Folder) -> None:
     import fidelity
 
-    folder.fact("fidelity", dataclasses.asdict(fidelity.compare()))
+    folder.fact("fidelity", dataclasses.asdict(fidelity.compare(seconds=plan.FIDELITY_S)))

@@ -1,0 +1,170 @@
+"""Rows of modelled GPUs: their evidence, the attention that ran and was asked for, their memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROWS = """
+import dataclasses, json, sys
+from bench.measure import Request, measure
+from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
+
+asked = json.loads({!r})
+sampling = Sampling(
+    warmup_min_s=0, warmup_max_s=0.01, latency_min_s=0, latency_max_s=1, min_samples=5,
+    median_within=0.5, throughput_s=0.01, energy="none", evidence=asked.pop("evidence"),
+)
+for precision in asked["precisions"]:
+    request = Request(
+        run="r", cell=Cell(asked["gpu_type"], precision), replicate=0,
+        workloads=tuple(Workload("gpt2:random", **workload) for workload in asked["workloads"]),
+        sampling=sampling, quality=QualityPlan(enabled=False), simulated=True,
+    )
+    last = {{}}
+    for event in measure(request):
+        if isinstance(event, Measurement):
+            last[event.workload] = event
+    for row in last.values():
+        print("ROW", json.dumps(dataclasses.asdict(row), default=str))
+"""
+Rows = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def rows(on_gpu: Any) -> Rows:
+    """A function that measures workloads of GPT-2 on a board; each row as its last came."""
+
+    def measured(
+        gpu_type: str,
+        precisions: str,
+        *workloads: dict[str, Any],
+        evidence: bool = True,
+        faults: Iterable[str] = (),
+        **variables: str,
+    ) -> list[dict[str, Any]]:
+        asked = {
+            "gpu_type": gpu_type,
+            "precisions": precisions.split(),
+            "workloads": [{"prompt_tokens": 32} | workload for workload in workloads or [{}]],
+            "evidence": evidence,
+        }
+        done = on_gpu(gpu_type, ROWS.format(json.dumps(asked)), faults, **variables)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("ROW ")]
+        return [json.loads(line.removeprefix("ROW ")) for line in lines]
+
+    return measured
+
+
+def ran(row: dict[str, Any]) -> str:
+    """The attention of a row that is OK, else why it is not."""
+    return str(row["kernels"]["attention"] if row["outcome"] == "OK" else row["reason"])
+
+
+# ------------------------------------------------------------------------------- evidence
+
+
+def test_an_engine_that_breaks_costs_the_others_no_evidence(rows: Rows, tmp_path: Path) -> None:
+    engines = [{"engine": engine} for engine in ("eager", "graph", "compile")]
+    # Nothing that was compiled before may help it.
+    caches = {name: str(tmp_path) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
+    eager, graph, broken = rows("H100", "fp16", *engines, CC="/bin/false", **caches)
+    assert (broken["outcome"], broken["kernels"]) == ("FAILED", None)
+    for row in (eager, graph):
+        assert (row["outcome"], row["kernels"]["level"]) == ("OK", "kernel")
+        assert row["ceiling"]["floor_ms"]
+
+
+def test_a_context_that_broke_gives_the_rows_before_the_reason(rows: Rows) -> None:
+    # Within the second workload: a forward has some 210 kernels, one of its requests 50 forwards.
+    found = rows("H100", "fp16", {}, {"new_tokens": 50}, faults=["illegal_address:14000"])
+    assert [row["outcome"] for row in found] == ["OK", "FAILED"]
+    first, other = found
+    assert first["timing"]["latency_ms_p50"] and first["ceiling"] is None
+    assert first["kernels"]["reason"].startswith("the device broke before the evidence")
+    assert "illegal memory access" in first["kernels"]["reason"]
+    assert "illegal memory access" in other["reason"]
+
+
+def test_the_bytes_of_casts_are_counted_on_this_torch(rows: Rows) -> None:
+    (row,) = rows("H100", "mixed", {"prompt_tokens": 128})
+    assert row["kernels"]["cast_count"] == 146
+    assert row["kernels"]["cast_bytes"] == pytest.approx(813.06e6, rel=1e-4)
+
+
+def test_a_graph_has_no_busy_share_and_no_row_more_than_all(rows: Rows) -> None:
+    workload = {"batch_size": 64, "prompt_tokens": 128}
+    eager, graph = rows("T4", "fp32", workload, workload | {"engine": "graph"})
+    assert 0.9 < eager["kernels"]["busy_share"] <= 1
+    assert graph["kernels"]["busy_share"] is None
+    assert "no busy share" in graph["kernels"]["reason"]
+
+
+# ------------------------------------------------------------------------------- attention
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "precisions", "expected"),
+    [
+        ("H100", "fp32 fp16 bf16 mixed", ["efficient", "cudnn", "cudnn", "cudnn"]),
+        ("A100", "fp32 fp16 mixed", ["efficient", "flash", "flash"]),
+        ("V100", "fp32 fp16", ["efficient", "efficient"]),
+        ("P100", "fp32 fp16", ["efficient", "efficient"]),
+    ],
+)
+def test_the_attention_that_torch_chose_is_told(
+    rows: Rows, gpu_type: str, precisions: str, expected: list[str]
+) -> None:
+    assert [ran(row) for row in rows(gpu_type, precisions)] == expected
+
+
+def test_an_attention_asked_for_is_the_one_that_runs_in_each_engine(rows: Rows) -> None:
+    asked = [
+        {"engine": engine, "attention": attention}
+        for engine in ("eager", "graph", "compile")
+        for attention in ("flash", "efficient", "math")
+    ]
+    found = rows("H100", "fp16", *asked)
+    assert [ran(row) for row in found] == [workload["attention"] for workload in asked]
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "precision", "workload", "why"),
+    [
+        ("H100", "fp32", {"attention": "flash"}, "of dtype: {Half, BFloat16}"),
+        ("H100", "fp32", {"attention": "cudnn"}, "of dtype: {Half, BFloat16}"),
+        ("H100", "fp16", {"attention": "flash", "new_tokens": 3}, "non-null attn_mask"),
+        ("V100", "fp16", {"attention": "flash"}, "gpu architectures"),
+    ],
+)
+def test_an_attention_that_a_gpu_lacks_is_a_row_with_what_torch_says(
+    rows: Rows, gpu_type: str, precision: str, workload: dict[str, Any], why: str
+) -> None:
+    lacked, other = rows(gpu_type, precision, workload, {}, evidence=False)
+    assert (lacked["outcome"], other["outcome"]) == ("UNSUPPORTED", "OK")
+    assert why in lacked["reason"]
+
+
+def test_new_tokens_have_an_attention_with_a_mask(rows: Rows) -> None:
+    auto, pinned = rows("A100", "fp16", {"new_tokens": 2}, {"new_tokens": 2, "attention": "math"})
+    assert (ran(auto), ran(pinned)) == ("flash + efficient", "math")
+
+
+# ------------------------------------------------------------------------------- memory
+
+
+def test_a_graph_needs_no_second_workspace_of_cublas(rows: Rows) -> None:
+    different = [
+        {"engine": engine, "batch_size": size} for size in (4, 5) for engine in ("eager", "graph")
+    ]
+    peaks = [
+        row["timing"]["peak_memory_bytes"]
+        for row in rows("H100", "fp16", *different, evidence=False)
+    ]
+    # Two MB of inputs and of a graph's own copies of them; a workspace has 32 MiB.
+    assert abs(peaks[1] - peaks[0]) < 2e6
+    assert abs(peaks[3] - peaks[2]) < 2e6

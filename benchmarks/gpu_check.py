@@ -156,7 +156,7 @@ def _judged(folder: Folder, steps: Sequence[Step], ended: dict[str, Ended]) -> l
     """The predictions that the steps asked for can tell."""
     seen = Seen(folder.rows(), folder.facts(), ended)
     asked = {step.name for step in steps}
-    return [judge(one, seen) for one in PREDICTIONS if asked.issuperset(one.steps[:1])]
+    return [judge(one, seen) for one in PREDICTIONS if asked.intersection(one.steps)]
 
 
 def _is_due(prediction: Prediction, ended: dict[str, Ended], told: set[str]) -> bool:
@@ -188,11 +188,15 @@ def _child(asked: argparse.Namespace) -> int:
     # Whoever kills the parent cannot tell this process, whose session is its own.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     faulthandler.enable()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # no step needs a hub, and none waits for one
     folder = Folder.open(asked.output)
     try:
         work.do(folder, asked.step, plan.REHEARSAL if asked.rehearse else plan.QUICK)
     except Refused as why:
         folder.fact(REFUSED, str(why))
+        print(why)
+        return 1
+    except work.Incomplete as why:
         print(why)
         return 1
     return 0

@@ -417,8 +417,9 @@ TOPICS = (
     ),
     Topic(
         "Times",
-        "At batch 1 an H100 needs about 0.5 ms in fp32 and 0.1 ms in fp16 (32 GFLOP, 250 to 500 MB"
-        " of weights), and the host about 5 us for each of 211 launches: eager mode is"
+        "At batch 1 the host needs some 15 to 25 us of Python and torch for each of 211 launches,"
+        " 3 to 5 ms in all, and an H100 less than 1 ms of work in fp32 and about 0.4 ms in fp16 (32"
+        " GFLOP, 500 or 250 MB of weights, kernels too small to fill it). So eager mode is"
         " launch-bound, and a graph, which is one launch, shows the GPU's own time. For the same"
         " reason the casts of mixed cost the host more than they save. At batch 64 the GPU is"
         " busy: fp32 runs at 67 TFLOP/s at most, fp16 at up to 989, of which the small products"

@@ -113,7 +113,7 @@ def run(command: Sequence[str], tell: Tell, limit_s: float) -> str | None:
         process.send_signal(signal.SIGABRT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STACK_S)
-        return f"ended at its limit of {limit_s:.0f} s"
+        return f"not done after {limit_s:.0f} s"
     finally:
         _kill(process)
         reader.join(_DRAIN_S)

@@ -226,8 +226,9 @@ class _Sweep:
                     yield from self._unplaced(gpu_type, vain)
         for block in self._startable(self.queues, present):
             offer = present.get(block.gpu_type) or placement.to_be_started(block.gpu_type)
-            occupied = self._uses() if self.alone_on_host else []
-            nodes = offer.finer.union(*(use.nodes for use in occupied if use.placed))
+            occupied = [use for use in self._uses() if use.placed] if self.alone_on_host else []
+            hosts = frozenset().union(*(use.hosts for use in occupied))
+            nodes = offer.finer | {node for node, host in self.hosts.items() if host in hosts}
             self.queues[block.gpu_type].remove(block)
             self.at_work.append(_AtWork(deque(block.tasks), seats.ask(offer, nodes, self.clock())))
 
@@ -251,7 +252,7 @@ class _Sweep:
         offer = block.seat.offer
         gpu_type = offer.gpu_type
         if any(
-            u.placed and (u.gpu_type == gpu_type or u.nodes & offer.nodes) for u in self._uses()
+            u.placed and (u.gpu_type == gpu_type or u.hosts & offer.hosts) for u in self._uses()
         ):
             self.freed[gpu_type] = self.clock()  # what it waits for may be our own cell's
         # Counted from when our own cells last freed a device.
@@ -325,7 +326,7 @@ class _Sweep:
         import ray
 
         nodes = ray.nodes()
-        self.hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+        self.hosts = {node["NodeID"]: placement.host_of(node) for node in nodes}
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
         for seat in [seat for seat in self.lost if seat.node not in alive]:
             self.lost.remove(seat)  # Ray would look for another GPU for it
@@ -344,14 +345,16 @@ class _Sweep:
         return [
             Use(
                 seat.offer.gpu_type,
-                frozenset({seat.node}) if seat.node else seat.offer.nodes,
+                frozenset({self._host_of(seat.node)}) if seat.node else seat.offer.hosts,
                 placed=seat.node is not None,
             )
             for seat in (*held, *(seat for seat, _ in self.left))
         ]
 
     def _host(self, block: _AtWork) -> str:
-        node = str(block.seat.node)
+        return self._host_of(str(block.seat.node))
+
+    def _host_of(self, node: str) -> str:
         if node not in self.hosts:
             self._offers()
         return self.hosts.get(node, node)

@@ -24,6 +24,7 @@ class Offer:
     label_selector: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
     nodes: frozenset[str] = frozenset()  # Ray's ids of the nodes that have such devices
+    hosts: frozenset[str] = frozenset()  # names of the machines that these nodes run on
     finer: frozenset[str] = frozenset()  # nodes with this label that are a type of their own
 
 
@@ -49,6 +50,7 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
             label_selector={TYPE_LABEL: gpu_type} if by_label else {},
             resources={} if by_label else {f"{_TYPE_RESOURCE}{gpu_type}": 0.001},
             nodes=(known.nodes if known else frozenset()) | {node["NodeID"]},
+            hosts=(known.hosts if known else frozenset()) | {host_of(node)},
         )
     for name, offer in found.items():
         of_finer = (o.nodes for other, o in found.items() if other.startswith(f"{name}-"))
@@ -63,8 +65,14 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
             num_gpus=0,
             label_selector={NODE_LABEL: host["NodeID"]},
             nodes=frozenset({host["NodeID"]}),
+            hosts=frozenset({host_of(host)}),
         )
     return found
+
+
+def host_of(node: Mapping[str, Any]) -> str:
+    """The name of the machine that a node of `ray.nodes()` runs on."""
+    return str(node.get("NodeManagerHostname", node["NodeID"]))
 
 
 def to_be_started(gpu_type: str) -> Offer:

@@ -42,7 +42,7 @@ class Use:
     """One GPU that a block has or has asked for."""
 
     gpu_type: str
-    nodes: frozenset[str]  # where it is, or may come to be
+    hosts: frozenset[str]  # where it is, or may come to be
     placed: bool
 
 
@@ -76,15 +76,15 @@ def startable(
     """The blocks, in the order of their queues, for which to ask for a GPU now.
 
     No type gets more blocks than it has GPUs; one that has none yet, which an autoscaler may start,
-    gets one. With `alone_on_host`, no two blocks can come onto one node: what is not placed yet
-    keeps others away from wherever it may come to be.
+    gets one. With `alone_on_host`, no two blocks can come onto one host, which may have several
+    nodes: what is not placed yet keeps others away from wherever it may come to be.
     """
     taken = list(uses)
     chosen: list[Block] = []
     for gpu_type, queue in queues.items():
         offer = offers.get(gpu_type)
         for block in queue:
-            use = Use(gpu_type, free_nodes(offer, taken, alone_on_host), placed=False)
+            use = Use(gpu_type, free_hosts(offer, taken, alone_on_host), placed=False)
             if not _fits(use, offer, taken, alone_on_host):
                 break
             taken.append(use)
@@ -92,12 +92,12 @@ def startable(
     return chosen
 
 
-def free_nodes(offer: Offer | None, uses: Iterable[Use], alone_on_host: bool) -> frozenset[str]:
-    """The nodes on which one more block of this type may come to be."""
-    nodes = offer.nodes if offer else frozenset()
+def free_hosts(offer: Offer | None, uses: Iterable[Use], alone_on_host: bool) -> frozenset[str]:
+    """The hosts on which one more block of this type may come to be."""
+    hosts = offer.hosts if offer else frozenset()
     if not alone_on_host:
-        return nodes
-    return nodes.difference(*(use.nodes for use in uses if use.placed))
+        return hosts
+    return hosts.difference(*(use.hosts for use in uses if use.placed))
 
 
 def _fits(use: Use, offer: Offer | None, taken: Sequence[Use], alone_on_host: bool) -> bool:
@@ -107,8 +107,8 @@ def _fits(use: Use, offer: Offer | None, taken: Sequence[Use], alone_on_host: bo
     if not alone_on_host:
         return True
     waiting = [other for other in taken if not other.placed]
-    return (not offer or bool(use.nodes)) and not any(
-        other.nodes & use.nodes or other.gpu_type == use.gpu_type for other in waiting
+    return (not offer or bool(use.hosts)) and not any(
+        other.hosts & use.hosts or other.gpu_type == use.gpu_type for other in waiting
     )
 
 

@@ -56,7 +56,7 @@ def test_workloads_of_one_model_stand_together_so_that_it_is_loaded_once() -> No
 
 def offer(gpu_type: str, **gpus: int) -> Offer:
     """What nodes with so many GPUs each offer."""
-    return Offer(gpu_type, sum(gpus.values()), 1, 1, nodes=frozenset(gpus))
+    return Offer(gpu_type, sum(gpus.values()), 1, 1, nodes=frozenset(gpus), hosts=frozenset(gpus))
 
 
 def queue(gpu_type: str, count: int) -> deque[Block]:
@@ -87,6 +87,19 @@ def test_alone_on_a_host_one_waits_for_a_place_before_the_next_is_asked_for() ->
     assert schedule.startable(queues, [Use("T4", frozenset("ab"), False)], offers, True) == []
 
 
+def test_alone_on_a_host_counts_all_nodes_of_it() -> None:
+    """Two Ray nodes on one machine, each with GPUs of another type."""
+    queues = {"T4": queue("T4", 1), "A100": queue("A100", 1)}
+    one_host = {
+        kind: replace(offer(kind, **{node: 1}), hosts=frozenset({"host"}))
+        for kind, node in (("T4", "a"), ("A100", "b"))
+    }
+    assert schedule.startable(queues, [], one_host, True) == [queues["T4"][0]]
+    on_it = [Use("T4", frozenset({"host"}), True)]
+    assert schedule.startable({"A100": queues["A100"]}, on_it, one_host, True) == []
+    assert len(schedule.startable(queues, [], one_host, False)) == 2
+
+
 @given(st.data())
 def test_whatever_runs_no_gpu_and_no_host_is_shared_and_something_always_starts(
     data: st.DataObject,
@@ -107,8 +120,8 @@ def test_whatever_runs_no_gpu_and_no_host_is_shared_and_something_always_starts(
         started = schedule.startable(queues, uses, offers, alone)
         for block in started:
             queues[block.gpu_type].remove(block)
-            nodes = schedule.free_nodes(offers[block.gpu_type], uses, alone)
-            uses.append(Use(block.gpu_type, nodes, False))
+            hosts = schedule.free_hosts(offers[block.gpu_type], uses, alone)
+            uses.append(Use(block.gpu_type, hosts, False))
         if not uses:
             break
         change = data.draw(st.integers(0, len(uses) - 1))
@@ -116,13 +129,13 @@ def test_whatever_runs_no_gpu_and_no_host_is_shared_and_something_always_starts(
             del uses[change]
         else:  # Ray takes any node that the request allows and that has a GPU left
             kind = uses[change].gpu_type
-            taken = Counter(min(u.nodes) for u in uses if u.placed and u.gpu_type == kind)
-            room = [n for n in sorted(uses[change].nodes) if kind == CPU or taken[n] < gpus[n]]
+            taken = Counter(min(u.hosts) for u in uses if u.placed and u.gpu_type == kind)
+            room = [n for n in sorted(uses[change].hosts) if kind == CPU or taken[n] < gpus[n]]
             assert room
             node = data.draw(st.sampled_from(room))
             uses[change] = Use(kind, frozenset(node), True)
         assert all(sum(u.gpu_type == k for u in uses) <= offers[k].devices for k in offers)
         if alone:
-            nodes_of_placed = [min(u.nodes) for u in uses if u.placed]
-            assert len(set(nodes_of_placed)) == len(nodes_of_placed)
+            hosts_of_placed = [min(u.hosts) for u in uses if u.placed]
+            assert len(set(hosts_of_placed)) == len(hosts_of_placed)
     assert not any(queues.values())

@@ -63,8 +63,8 @@ _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them no
 @click.option(
     "--simulated",
     is_flag=True,
-    help="To try a cluster without GPUs: GPU cells compute on the CPU of a node with a stand-in"
-    " for the driver, and each row says so. Refused where a GPU is real.",
+    help="To try a cluster without GPUs: GPU cells run on modelled GPUs, or compute on the CPU of a"
+    " node with a stand-in for the driver, and each row says so. Refused where a GPU is real.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the table and the path.")
 def command(

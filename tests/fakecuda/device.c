@@ -133,6 +133,8 @@ static void start(void) {
     if (nvml) {
       power_at = (int (*)(int, double, double))dlsym(nvml, "fakenvml_set_power_at");
       nvml_fault = (int (*)(const char *))dlsym(nvml, "fakenvml_fault");
+      void (*follow)(void *) = (void (*)(void *))dlsym(nvml, "fakenvml_follow");
+      if (follow) follow(&fakecuda_lock);
     }
     __atomic_store_n(&started, 1, __ATOMIC_RELEASE);
   }

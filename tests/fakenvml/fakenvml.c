@@ -150,6 +150,19 @@ static double now(void) {
   return shared->is_virtual ? shared->virtual_ns * 1e-9 : real_clock();
 }
 
+/* Whoever sets the power from a time on holds this lock from when it looks at the clock. */
+static pthread_mutex_t *writer;
+
+/* A time up to which the power is settled. */
+static double settled(void) {
+  double time_s = now();
+  if (writer) {
+    pthread_mutex_lock(writer);
+    pthread_mutex_unlock(writer);
+  }
+  return time_s;
+}
+
 static long long epoch_us(double time_s) {
   struct timespec t;
   clock_gettime(CLOCK_REALTIME, &t);
@@ -471,6 +484,9 @@ API int fakenvml_set_power_at(int d, double time_s, double watts) {
   return OK;
 }
 
+/* Readings wait for this lock, so that none misses power that is being set. */
+API void fakenvml_follow(void *lock) { writer = lock; }
+
 /* From now on the GPU draws this many watts. */
 API int fakenvml_set_power(int d, double watts) {
   return has_gpu(d) ? fakenvml_set_power_at(d, now(), watts) : INVALID_ARGUMENT;
@@ -754,14 +770,15 @@ API result nvmlDeviceGetPowerUsage(void *handle, unsigned *mw) {
   BOARD(handle)
   /* Ada's usage was instant in driver 530 only (Yang, Adamek, Armour, SC'24). */
   int average = g->usage_is_avg && (g->arch != 8 || driver_major != 530);
-  double watts = average ? average_watts(d, now()) : instant_watts(d, now());
+  double time_s = settled();
+  double watts = average ? average_watts(d, time_s) : instant_watts(d, time_s);
   *mw = lround(watts * 1e3);
   return OK;
 }
 API result nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *mj) {
   BOARD(handle)
   if (!g->energy) return NOT_SUPPORTED;
-  *mj = counter_mj(d, now());
+  *mj = counter_mj(d, settled());
   return OK;
 }
 static unsigned long long held_down_ns(int d, unsigned long long reasons) {
@@ -790,7 +807,7 @@ API result nvmlDeviceGetViolationStatus(void *handle, int policy, violation_t *o
 }
 API result nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
   BOARD(handle)
-  double time_s = now();
+  double time_s = settled();
   for (field_t *f = fields; f < fields + count; f++) {
     f->timestamp_us = epoch_us(time_s);
     f->latency_us = 5;

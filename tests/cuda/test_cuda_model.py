@@ -230,7 +230,7 @@ for _ in range(12):
 print(tried(torch.cuda.synchronize))
 print(tried(lambda: x + 1))
 """
-    lines = on_gpu("H100", code, ["illegal_address:520"]).stdout.splitlines()
+    lines = on_gpu("H100", code, ["illegal_address_in_graph:520"]).stdout.splitlines()
     assert lines[:10] == ["no error"] * 10
     for line in lines[11:]:
         assert "an illegal memory access was encountered" in line

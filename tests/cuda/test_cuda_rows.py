@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import fakecuda
 import pytest
 
 ROWS = """
@@ -45,6 +46,7 @@ def rows(on_gpu: Any) -> Rows:
         *workloads: dict[str, Any],
         evidence: bool = True,
         faults: Iterable[str] = (),
+        board: fakecuda.Board | None = None,
         **variables: str,
     ) -> list[dict[str, Any]]:
         asked = {
@@ -53,7 +55,7 @@ def rows(on_gpu: Any) -> Rows:
             "workloads": [{"prompt_tokens": 32} | workload for workload in workloads or [{}]],
             "evidence": evidence,
         }
-        done = on_gpu(gpu_type, ROWS.format(json.dumps(asked)), faults, **variables)
+        done = on_gpu(board or gpu_type, ROWS.format(json.dumps(asked)), faults, **variables)
         lines = [line for line in done.stdout.splitlines() if line.startswith("ROW ")]
         return [json.loads(line.removeprefix("ROW ")) for line in lines]
 
@@ -168,3 +170,52 @@ def test_a_graph_needs_no_second_workspace_of_cublas(rows: Rows) -> None:
     # Two MB of inputs and of a graph's own copies of them; a workspace has 32 MiB.
     assert abs(peaks[1] - peaks[0]) < 2e6
     assert abs(peaks[3] - peaks[2]) < 2e6
+
+
+# --------------------------------------------------------------------------------- faults
+
+
+def test_memory_that_runs_out_costs_one_row(rows: Rows) -> None:
+    small = fakecuda.with_memory("T4", 2)
+    workloads = [{"batch_size": size, "prompt_tokens": 128} for size in (1, 256, 2)]
+    found = rows("T4", "fp16", *workloads, board=small, evidence=False)
+    assert [row["outcome"] for row in found] == ["OK", "OUT_OF_MEMORY", "OK"]
+    assert found[1]["reason"].startswith("CUDA out of memory. Tried to allocate")
+
+
+def test_a_gpu_that_falls_off_the_bus_is_lost(rows: Rows) -> None:
+    engines = ({"engine": "eager"}, {"engine": "graph"})
+    first, second = rows("H100", "fp16", *engines, faults=["lost_in_graph:500"])
+    assert (first["outcome"], second["outcome"]) == ("OK", "LOST")
+    assert "GPU is lost" in second["reason"]
+    assert first["timing"]["latency_ms_p50"]
+
+
+def test_without_permission_to_profile_only_the_profile_is_missing(rows: Rows) -> None:
+    (row,) = rows("H100", "fp16", faults=["cupti"])
+    assert row["outcome"] == "OK"
+    assert row["kernels"]["level"] == "none"
+    assert "CUPTI is not permitted here" in row["kernels"]["reason"]
+    assert row["ceiling"]["matmul_tflops"]
+
+
+def test_a_torch_without_kernels_for_the_gpu_names_the_one_that_has_them(rows: Rows) -> None:
+    (row,) = rows("P100", "fp32", faults=["no_image"])
+    assert row["outcome"] == "UNSUPPORTED"
+    assert "has no kernels for Tesla P100-PCIE-16GB (sm_60" in row["reason"]
+    assert "pip install 'torch<2.15' --index-url" in row["reason"]
+
+
+def test_a_row_without_perplexity_says_that_a_model_computes_nothing(on_gpu: Any) -> None:
+    code = """
+from bench.measure import Request, measure
+from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
+sampling = Sampling(warmup_min_s=0, warmup_max_s=0.05, latency_min_s=0, latency_max_s=0.1,
+                    min_samples=5, throughput_s=0.05, energy="none", evidence=False)
+request = Request("r", Cell("H100", "fp16"), 0, (Workload("tiny", prompt_tokens=32),), sampling,
+                  QualityPlan(), simulated=True)
+for event in measure(request):
+    if isinstance(event, Measurement):
+        print(event.quality.reason, event.quality.perplexity)
+"""
+    assert on_gpu("H100", code).stdout == "a modelled GPU computes nothing None\n"

@@ -208,9 +208,10 @@ int strikes(const char *fault) {
 }
 
 /* A fault that stays: what a kernel did (Xid 31), or a device that fell off the bus (Xid 79). */
-static void break_device(void) {
-  if (strikes("illegal_address")) broken_code = ILLEGAL_ADDRESS;
-  if (strikes("lost")) {
+static void break_device(int in_graph) {
+  if (strikes("illegal_address") | (in_graph && strikes("illegal_address_in_graph")))
+    broken_code = ILLEGAL_ADDRESS;
+  if (strikes("lost") | (in_graph && strikes("lost_in_graph"))) {
     broken_code = LAUNCH_FAILURE;
     if (nvml_fault) nvml_fault("nvmlDevice*:-1:15:0"); /* NVML_ERROR_GPU_IS_LOST */
   }
@@ -289,7 +290,7 @@ int submit(stream_t *stream, work_t work) {
     if (!code) record(stream->graph, work);
   } else {
     run(stream, &work, 1);
-    break_device();
+    break_device(0);
   }
   pthread_mutex_unlock(&fakecuda_lock);
   return fail(code);
@@ -300,7 +301,7 @@ int submit_graph(stream_t *stream, const graph_t *graph) {
   pthread_mutex_lock(&fakecuda_lock);
   run(stream, graph->works, graph->count);
   /* A fault in the middle of it, counted over its kernels. */
-  for (size_t i = 0; i < graph->count && !broken_code; i++) break_device();
+  for (size_t i = 0; i < graph->count && !broken_code; i++) break_device(1);
   pthread_mutex_unlock(&fakecuda_lock);
   return SUCCESS;
 }

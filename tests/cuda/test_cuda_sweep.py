@@ -1,0 +1,155 @@
+"""One sweep through Ray over modelled P100, T4, V100 and A100: what is built in must be found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakecuda
+import pytest
+import raylets
+
+from bench import results
+from bench.records import Measurement, Outcome
+
+EXAMPLE = Path(__file__).parents[2] / "jobs/examples/modelled/matrix.toml"
+# Side by side and shorter than in the example: the host is shared, which rows say.
+QUICKER = {
+    "warmup_min_s = 1": "warmup_min_s = 0.5",
+    "warmup_max_s = 6": "warmup_max_s = 2",
+    "latency_min_s = 2": "latency_min_s = 0.5",
+    "latency_max_s = 6": "latency_max_s = 2",
+    "throughput_s = 1": "throughput_s = 0.5",
+    'energy = "standard"': 'energy = "quick"',
+    "energy_s = 10": "energy_s = 4",
+    "idle_s = 1": "idle_s = 0.5",
+    'exclusive = "host"': 'exclusive = "gpu"',
+}
+TYPES = ("P100", "T4", "V100", "A100")
+BATCHES = (1, 32)
+COPY_MS = 0.0015  # a graph's copy of its input, which is no part of the eager trace
+
+Rows = dict[tuple[str, str, str, int], Measurement]
+
+
+def tensorgap(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        **({"env": variables} if variables else {}),
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(machine: fakecuda.Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the sweep: a Ray node for each type, each with a GPU that is modelled."""
+    with raylets.started(machine.folder / "libnvidia-ml.so.1") as nodes:
+        for gpu_type in TYPES:
+            nodes.add(gpu_type, modelled=1, environment=machine.environment([gpu_type]))
+        place = tmp_path_factory.mktemp("modelled")
+        text = EXAMPLE.read_text()
+        for asked, quicker in QUICKER.items():
+            assert asked in text
+            text = text.replace(asked, quicker)
+        matrix = place / "modelled.toml"
+        matrix.write_text(text)
+        where = ["--simulated", "--address", nodes.address, "--output", str(place)]
+        done = tensorgap("sweep", str(matrix), *where, **nodes.environment)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        yield Path(done.stdout.splitlines()[-1]).parent
+
+
+@pytest.fixture(scope="module")
+def rows(swept: Path) -> Rows:
+    """Each row by GPU type, precision, engine and batch size."""
+    read, _ = results.read([str(swept)])
+    return {
+        (m.cell.gpu_type, m.cell.precision, m.workload.engine, m.workload.batch_size): m
+        for m in read
+    }
+
+
+@pytest.fixture(scope="module")
+def findings(swept: Path) -> list[dict[str, object]]:
+    """What `explain` says of it."""
+    done = tensorgap("explain", str(swept), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, object]] = json.loads(done.stdout)["findings"]
+    return found
+
+
+def test_each_row_is_there_and_says_that_it_is_simulated(rows: Rows) -> None:
+    assert len(rows) == len(TYPES) * 3 * 2 * len(BATCHES)
+    for row in rows.values():
+        assert row.outcome is Outcome.OK, row.reason
+        assert row.device
+        assert row.device.simulated
+        assert row.doubts[0].startswith("simulated: a model of a ")
+        assert row.quality is None
+
+
+def test_energy_is_that_of_the_model(rows: Rows) -> None:
+    for (gpu_type, _, engine, _), row in rows.items():
+        board = fakecuda.BOARDS[gpu_type]
+        used, traced = row.energy, row.kernels
+        assert used, row
+        assert traced
+        assert used.method == ("counter" if board.facts.energy_counter else "power")
+        assert used.per_sample_mj
+        assert used.window_s
+        assert used.iterations
+        assert traced.traced_ms
+        busy_ms = traced.traced_ms + (COPY_MS if engine == "graph" else 0)
+        request_ms = used.window_s / used.iterations * 1e3
+        expected = board.idle_w * request_ms + (board.busy_w - board.idle_w) * busy_ms
+        found = used.per_sample_mj * row.workload.batch_size
+        # A P100's readings see half of the time; the row says how much that leaves open.
+        unseen = 0 if board.facts.energy_counter else used.uncertainty or 0
+        assert found == pytest.approx(expected, rel=0.005 + unseen), (row.cell, row.workload)
+
+
+def test_peaks_and_lower_bounds_are_those_of_the_model(rows: Rows) -> None:
+    for (gpu_type, precision, _, _), row in rows.items():
+        board = fakecuda.BOARDS[gpu_type]
+        limits, timing = row.ceiling, row.timing
+        assert limits
+        assert timing
+        assert limits.matmul_tflops == pytest.approx(board.product_tflops(precision), rel=0.02)
+        assert limits.copy_gb_per_s == pytest.approx(board.bandwidth_gb_per_s, rel=0.03)
+        assert limits.floor_ms
+        assert timing.latency_ms_min >= limits.floor_ms
+        assert timing.device_ms_p50
+        assert timing.device_ms_p50 >= limits.floor_ms
+
+
+def test_kernels_are_those_of_the_architecture(rows: Rows) -> None:
+    for (gpu_type, precision, _, batch), row in rows.items():
+        assert row.kernels
+        assert row.weights
+        mixed = precision == "mixed"
+        assert row.kernels.cast_count == (146 if mixed else 0), (row.cell, batch)
+        half = precision != "fp32" and gpu_type != "P100"
+        assert row.kernels.tensor_cores == ("yes" if half else "no"), row.cell
+        flash = gpu_type == "A100" and precision != "fp32"
+        assert row.kernels.attention == ("flash" if flash else "efficient")
+
+
+def test_what_is_built_in_shows_in_the_times(rows: Rows) -> None:
+    def speedup(gpu_type: str, precision: str, engine: str, batch: int) -> float:
+        fp32, other = (rows[gpu_type, p, engine, batch].timing for p in ("fp32", precision))
+        assert fp32
+        assert other
+        return fp32.latency_ms_min / other.latency_ms_min
+
+    for gpu_type in TYPES:
+        gain = speedup(gpu_type, "fp16", "graph", 32)
+        assert gain < 1.2 if gpu_type == "P100" else gain > 2, (gpu_type, gain)
+    # Casts of 813 MB, at a P100's 622 GB/s, and nothing that they gain.
+    assert speedup("P100", "mixed", "graph", 1) < 0.85
+    # Where Tensor Cores gain less than the launches of 146 casts cost.
+    assert speedup("A100", "mixed", "eager", 1) < 1

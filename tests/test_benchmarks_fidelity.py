@@ -37,11 +37,10 @@ def test_no_garbage_is_collected_within_the_plain_loop_and_before_it_is() -> Non
     assert gc.isenabled()
 
 
-def test_a_slow_forward_has_fewer_of_a_round_and_five_rounds_at_least() -> None:
-    assert fidelity.afford(5, 45) == (100, 45)
-    assert fidelity.afford(20, 45) == (100, 11)
-    assert fidelity.afford(300, 45) == (15, 5)
-    assert fidelity.afford(3000, 45) == (10, 5)
+def test_a_slow_forward_has_fewer_of_a_round() -> None:
+    assert fidelity.afford(5, 45) == 100
+    assert fidelity.afford(300, 45) == 15
+    assert fidelity.afford(3000, 45) == 10
 
 
 @pytest.mark.parametrize(
@@ -62,9 +61,10 @@ def test_the_table_comes_before_the_figure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fidelity, "WORKLOAD", Workload("tiny", "eager", 1, 128))
-    monkeypatch.setattr(sys, "argv", ["fidelity.py", "--rounds", "2", "--seconds", "1"])
+    monkeypatch.setattr(sys, "argv", ["fidelity.py", "--rounds", "3", "--seconds", "1"])
     code = fidelity.main()
     lines = capsys.readouterr().out.splitlines()
     assert code in (0, 1)
     assert lines[2].split() == ["round", "tensorgap", "ms", "by", "hand", "ms", "ratio"]
+    assert sum(line.lstrip()[:1].isdigit() for line in lines[3:-3]) == 3
     assert lines[-1].startswith("latency of tensorgap / by hand: ")

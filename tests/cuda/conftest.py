@@ -1,4 +1,4 @@
-"""The modelled GPU, built once against the CUDA torch of this Python, and processes that have it."""
+"""The modelled GPU, built once against the CUDA torch of this Python; processes that have it."""
 
 from __future__ import annotations
 

@@ -292,13 +292,13 @@ for dtype in (torch.float32, torch.float16):
 @pytest.mark.parametrize(
     ("gpu_type", "single", "half"),
     [
-        ("P100", "fmha_cutlassF_f32_aligned_64x64_rf_sm50", "fmha_cutlassF_f16_aligned_64x64_rf_sm50"),
-        ("V100", "fmha_cutlassF_f32_aligned_64x64_rf_sm70", "fmha_cutlassF_f16_aligned_64x64_rf_sm70"),
-        ("T4", "fmha_cutlassF_f32_aligned_64x64_rf_sm75", "fmha_cutlassF_f16_aligned_64x64_rf_sm75"),
+        ("P100", "fmha_cutlassF_f32", "fmha_cutlassF_f16_aligned_64x64_rf_sm50"),
+        ("V100", "fmha_cutlassF_f32", "fmha_cutlassF_f16_aligned_64x64_rf_sm70"),
+        ("T4", "fmha_cutlassF_f32", "fmha_cutlassF_f16_aligned_64x64_rf_sm75"),
         ("A100", "fmha_cutlassF_f32_aligned_64x64_rf_sm80", "flash_fwd"),
         ("H100", "fmha_cutlassF_f32_aligned_64x64_rf_sm80", "native_sdpa_sm90_flash_fprop"),
     ],
-)  # fmt: skip
+)
 def test_torch_chooses_attention_by_board_and_type(
     on_gpu: Any, gpu_type: str, single: str, half: str
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import re
 import subprocess
 from collections.abc import Iterable
@@ -224,5 +223,3 @@ def site_packages() -> Path | None:
     folder = Path(torch.__file__).parent.parent
     headers = next(folder.glob("nvidia/cu[0-9]*/include/cuda.h"), None)
     return folder if torch.version.cuda and headers else None
-
-

@@ -126,7 +126,8 @@ class Sampling:
     throughput_s: float = column("length of the full-queue run", "s", default=10.0)
     energy: str = column(
         "quick: one window; standard: five that share energy_s, idle before and after; certified:"
-        " five of at least 10 s and 50 ticks of the probed sensor, on a GPU warmed until steady",
+        " five of at least 10 s and 50 ticks of the probed sensor, on a GPU warmed until steady;"
+        " none, of a script and not of a matrix: no energy",
         default="standard",
     )
     energy_s: float = column("length of all energy windows together", "s", default=30.0)

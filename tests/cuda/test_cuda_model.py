@@ -37,6 +37,12 @@ for name, dtype, high in [
     found[name + " with a bias"] = (
         2 * 8192**3 / seconds(lambda: torch.addmm(square[0], square, square)) / 1e12
     )
+attention = torch.nn.functional.scaled_dot_product_attention
+for name, dtype in [("fp16", torch.float16), ("bf16", torch.bfloat16)]:
+    if name == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+        continue  # torch has no fused attention of it there
+    q = torch.zeros(4, 12, 4096, 64, device="cuda", dtype=dtype)
+    found[name + " attention"] = 4 * 48 * 4096**2 * 64 / seconds(lambda: attention(q, q, q)) / 1e12
 source = torch.zeros(2**27, device="cuda")
 target = torch.empty_like(source)
 found["copy"] = 8 * 2**27 / seconds(lambda: target.copy_(source)) / 1e9
@@ -79,6 +85,23 @@ print(torch.zeros(2, device=f"cuda:{torch.cuda.device_count() - 1}").device)
     assert on_gpu(boards, code, CUDA_VISIBLE_DEVICES=uuid).stdout.startswith("Tesla T4")
     code = "import torch; print(torch.cuda.is_available())"
     assert on_gpu(boards, code, CUDA_VISIBLE_DEVICES="").stdout == "False\n"
+    assert on_gpu(boards, code, CUDA_VISIBLE_DEVICES="NoDevFiles").stdout == "False\n"
+
+
+def test_a_board_waits_for_an_event_of_another(on_gpu: Any) -> None:
+    code = """
+import torch
+x = torch.zeros(8, device="cuda:1")
+torch.cuda._sleep(200_000_000)
+event = torch.cuda.Event(); event.record()
+stream = torch.cuda.current_stream(1)
+stream.wait_event(event)
+with torch.cuda.device(1):
+    x + 1
+stream.synchronize()
+print(event.query())
+"""
+    assert on_gpu(["T4", "T4"], code).stdout == "True\n"
 
 
 def test_waiting_takes_the_time_of_the_work(on_gpu: Any) -> None:
@@ -163,6 +186,47 @@ with torch.cuda.graph(graph):
     assert "operation not permitted when stream is capturing" in done.stderr
 
 
+TRIED = """
+import torch
+def tried(call):
+    try:
+        call()
+        return "no error"
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+"""
+
+
+def test_a_capture_keeps_its_events_and_leaves_a_stream_that_works(on_gpu: Any) -> None:
+    code = """
+x = torch.zeros(8, device="cuda")
+side, other = torch.cuda.Stream(), torch.cuda.Stream()
+before, within, end = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+before.record()
+def capture(call):
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=side):
+        x + 1
+        within.record()
+        call()
+for call in (before.query, lambda: side.wait_event(before), lambda: other.wait_event(within)):
+    print(tried(lambda: capture(call)))
+    with torch.cuda.stream(side):
+        print(tried(lambda: x + 1), torch.cuda.is_current_stream_capturing())
+print(tried(lambda: capture(lambda: None)))
+end.record()
+torch.cuda.synchronize()
+print(tried(within.synchronize))
+print(tried(lambda: within.elapsed_time(end)))
+"""
+    *failed, captured, waited, timed = on_gpu("H100", TRIED + code).stdout.splitlines()
+    assert failed[1::2] == ["no error False"] * 3
+    for line in failed[::2]:
+        assert "operation failed due to a previous error during capture" in line
+    assert captured == "no error"
+    for line in (waited, timed):
+        assert "operation not permitted on an event last recorded in a capturing stream" in line
+
+
 def test_memory_is_as_much_as_the_board_has(on_gpu: Any) -> None:
     code = """
 import torch
@@ -213,24 +277,17 @@ with nvml.driver() as driver:
 
 def test_a_sticky_error_strikes_in_the_middle_of_a_graph_and_stays(on_gpu: Any) -> None:
     code = """
-import torch
 x = torch.zeros(64, 64, device="cuda")
 graph = torch.cuda.CUDAGraph()
 with torch.cuda.graph(graph):
     for _ in range(50):
         y = x + 1
-def tried(call):
-    try:
-        call()
-        return "no error"
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
 for _ in range(12):
     print(tried(graph.replay))
 print(tried(torch.cuda.synchronize))
 print(tried(lambda: x + 1))
 """
-    lines = on_gpu("H100", code, ["illegal_address_in_graph:520"]).stdout.splitlines()
+    lines = on_gpu("H100", TRIED + code, ["illegal_address_in_graph:520"]).stdout.splitlines()
     assert lines[:10] == ["no error"] * 10
     for line in lines[11:]:
         assert "an illegal memory access was encountered" in line

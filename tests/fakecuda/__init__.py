@@ -98,7 +98,7 @@ def build(site_packages: Path, folder: Path) -> Path:
     stubs.write_text(_stubs(site_packages, include))
     library = folder / LIBRARY
     # By its soname the loader takes it for the driver's library, too, and only where it is loaded.
-    flags = "-O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra -Wl,-soname,libcuda.so.1"
+    flags = "-O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra -Werror -Wl,-soname,libcuda.so.1"
     includes = [f"-I{_HERE}", f"-I{_HERE / 'crt'}", "-isystem", str(include)]
     sources = [*(str(_HERE / name) for name in _SOURCES), str(stubs)]
     command = [str(fakenvml.compiler()), *flags.split(), *includes, "-o", str(library)]

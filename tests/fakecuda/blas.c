@@ -52,7 +52,7 @@ static int multiply(void *stream, int type, int tf32, double m, double n, double
 }
 
 static int is_tf32(const handle_t *handle, int compute) {
-  return compute == FAST_TF32 || handle->math & TF32_MATH;
+  return compute == FAST_TF32 || (handle->math & 15) == TF32_MATH; /* above them: flags */
 }
 
 API int cublasCreate_v2(void **out) {

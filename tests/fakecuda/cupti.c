@@ -18,10 +18,21 @@ static pthread_mutex_t buffer_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local uint64_t external[16][64];
 static _Thread_local int depth[16];
 
+/* Both clocks at one moment: again, if this thread had to wait between the two. */
+static ns_t both(CUpti_TimestampCallbackFunc other, uint64_t *ticks) {
+  ns_t before, after;
+  int tries = 0;
+  do before = now(), *ticks = other(), after = now();
+  while (after - before > 2000 && ++tries < 10);
+  return before;
+}
+
 /* A time of our clock on Kineto's, which counts cycles of the CPU. */
 static uint64_t on_kineto(ns_t time) {
+  uint64_t ticks;
   if (!clock_of_kineto) return time;
-  return clock_of_kineto() + (int64_t)((time - now()) * ticks_per_ns);
+  ns_t moment = both(clock_of_kineto, &ticks);
+  return ticks + (int64_t)((time - moment) * ticks_per_ns);
 }
 
 static void *append(size_t size) {
@@ -39,6 +50,7 @@ static void *append(size_t size) {
   return memset(record, 0, size);
 }
 
+/* A record of each kind comes before that of the work. */
 static void correlate(uint32_t id) {
   for (int kind = 15; kind >= 0; kind--) {
     if (depth[kind] <= 0 || depth[kind] > 64) continue;
@@ -47,21 +59,21 @@ static void correlate(uint32_t id) {
     record->externalKind = kind;
     record->externalId = external[kind][depth[kind] - 1];
     record->correlationId = id;
-    return;
   }
 }
 
-void trace(const work_t *work, const board_t *board, const stream_t *stream, ns_t start, ns_t end) {
+void trace(const work_t *work, const stream_t *stream, ns_t start, ns_t end) {
   if (!request || !enabled[CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL]) return;
   pthread_mutex_lock(&buffer_lock);
   uint32_t id = ++correlation, stream_id = 7 + ((uintptr_t)stream >> 4) % 1000;
   uint64_t from = on_kineto(start), to = from + (uint64_t)((end - start) * ticks_per_ns);
-  (void)board;
+  uint32_t device = 0;
+  while (board_at(device) != stream->board) device++;
   correlate(id);
 #define COMMON(type, activity) \
   type *r = append(sizeof *r); \
   r->kind = activity, r->start = from, r->end = to, r->contextId = 1; \
-  r->correlationId = id, r->streamId = stream_id;
+  r->deviceId = device, r->correlationId = id, r->streamId = stream_id;
   if (work->kind == COPY) {
     COMMON(CUpti_ActivityMemcpy6, CUPTI_ACTIVITY_KIND_MEMCPY)
     r->copyKind = work->direction;
@@ -94,10 +106,11 @@ API CUptiResult cuptiActivityRegisterCallbacks(CUpti_BuffersCallbackRequestFunc 
   return 0;
 }
 API CUptiResult cuptiActivityRegisterTimestampCallback(CUpti_TimestampCallbackFunc given) {
-  uint64_t ticks = given();
-  ns_t start = now();
+  uint64_t first, last;
+  ns_t start = both(given, &first);
   nanosleep(&(struct timespec){0, 10000000}, NULL);
-  ticks_per_ns = (double)(given() - ticks) / (now() - start);
+  ns_t end = both(given, &last);
+  ticks_per_ns = (double)(last - first) / (end - start);
   clock_of_kineto = given;
   return 0;
 }

@@ -1,5 +1,6 @@
 /* The device: its clock, its queue, its power, its memory's size, and its faults. */
 #include "fakecuda.h"
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
@@ -116,7 +117,7 @@ static void configure(void) {
       set_uuid(&asked, word + 4);
       for (int i = 0; i < count; i++)
         if (!memcmp(asked.uuid, boards[i].uuid, 16)) found = &boards[i];
-    } else if (atoi(word) >= 0 && atoi(word) < count) found = &boards[atoi(word)];
+    } else if (isdigit(*word) && atoi(word) < count) found = &boards[atoi(word)];
     if (!found) break; /* CUDA ignores what follows a wrong name, too */
     visible[visible_count++] = found;
   }
@@ -186,11 +187,14 @@ API const char *cudaGetErrorString(int code) {
     case NO_DEVICE: return "no CUDA-capable device is detected";
     case INVALID_DEVICE: return "invalid device ordinal";
     case NO_IMAGE: return "no kernel image is available for execution on the device";
+    case INVALID_HANDLE: return "invalid resource handle";
     case NOT_READY: return "device not ready";
     case ILLEGAL_ADDRESS: return "an illegal memory access was encountered";
     case LAUNCH_FAILURE: return "unspecified launch failure";
     case CAPTURE_UNSUPPORTED: return "operation not permitted when stream is capturing";
     case CAPTURE_INVALIDATED: return "operation failed due to a previous error during capture";
+    case CAPTURED_EVENT:
+      return "operation not permitted on an event last recorded in a capturing stream";
     default: return "unknown error";
   }
 }
@@ -203,7 +207,9 @@ API const char *cudaGetErrorName(int code) {
 int strikes(const char *fault) {
   int struck = 0;
   for (int i = 0; i < fault_count; i++)
-    if (!strcmp(faults[i].name, fault) && ++faults[i].calls == faults[i].nth) struck = 1;
+    if (!strcmp(faults[i].name, fault) &&
+        __atomic_add_fetch(&faults[i].calls, 1, __ATOMIC_RELAXED) == faults[i].nth)
+      struck = 1;
   return struck;
 }
 
@@ -222,7 +228,7 @@ int any_capture(void) { return captured != NULL; }
 int forbidden(const char *call) {
   pthread_mutex_lock(&fakecuda_lock);
   if (violation_count < 64) snprintf(violations[violation_count++], sizeof *violations, "%s", call);
-  if (captured) captured->invalid = 1;
+  if (captured) captured->capturing = INVALID_CAPTURE;
   pthread_mutex_unlock(&fakecuda_lock);
   return fail(CAPTURE_UNSUPPORTED);
 }
@@ -247,8 +253,11 @@ static void draw(board_t *board, ns_t from, ns_t to) {
     board->slice_busy += stop - from;
     double share = (double)board->slice_busy / SLICE;
     double watts = board->idle_w + share * (board->busy_w - board->idle_w);
-    power_at(board->index, slice * SLICE * 1e-9, watts);
-    power_at(board->index, end * 1e-9, board->idle_w);
+    int refused = power_at(board->index, slice * SLICE * 1e-9, watts);
+    refused |= power_at(board->index, end * 1e-9, board->idle_w);
+    static int told;
+    if (refused && !told)
+      told = fprintf(stderr, "fakecuda: the fake NVML takes no more power: its trace is full\n");
     from = stop;
   }
 }
@@ -261,6 +270,11 @@ static void record(graph_t *graph, work_t work) {
   graph->works[graph->count++] = work;
 }
 
+void free_graph(graph_t *graph) {
+  if (graph) free(graph->works);
+  free(graph);
+}
+
 /* Run work one piece after the other from when the device is free; one launch. */
 static void run(stream_t *stream, const work_t *works, size_t count) {
   board_t *board = stream->board;
@@ -271,11 +285,12 @@ static void run(stream_t *stream, const work_t *works, size_t count) {
   pthread_mutex_lock(&fakecuda_lock);
   ns_t time = now() + ARRIVAL;
   if (time < board->free_at) time = board->free_at;
+  if (time < stream->end) time = stream->end; /* an event of another board */
   ns_t begin = time;
   for (const work_t *work = works; work < works + count; work++) {
     ns_t end = time + LEAST + work->length;
     if (name_count < MAX_LOG) names[name_count++] = work->name;
-    trace(work, board, stream, time, end);
+    trace(work, stream, time, end);
     time = end;
   }
   draw(board, begin, time);
@@ -285,10 +300,10 @@ static void run(stream_t *stream, const work_t *works, size_t count) {
 int submit(stream_t *stream, work_t work) {
   if (broken_code) return fail(broken_code);
   pthread_mutex_lock(&fakecuda_lock);
-  int code = stream->invalid ? CAPTURE_INVALIDATED : SUCCESS;
-  if (stream->capturing) {
-    if (!code) record(stream->graph, work);
-  } else {
+  int code = stream->capturing == INVALID_CAPTURE ? CAPTURE_INVALIDATED : SUCCESS;
+  if (stream->capturing == CAPTURE) {
+    record(stream->graph, work);
+  } else if (!code) {
     run(stream, &work, 1);
     break_device(0);
   }
@@ -316,8 +331,7 @@ API int cudaStreamBeginCapture(void *handle, int mode) {
   stream_t *stream = stream_of(handle);
   if ((uintptr_t)handle <= 2) return fail(CAPTURE_UNSUPPORTED);
   pthread_mutex_lock(&fakecuda_lock);
-  stream->capturing = 1;
-  stream->invalid = 0;
+  stream->capturing = CAPTURE;
   stream->capture_id = ++ids;
   stream->graph = calloc(1, sizeof *stream->graph);
   captured = stream;
@@ -329,11 +343,13 @@ API int cudaStreamEndCapture(void *handle, void **graph) {
   stream_t *stream = stream_of(handle);
   if (!stream->capturing) return fail(INVALID_VALUE);
   pthread_mutex_lock(&fakecuda_lock);
-  stream->capturing = 0;
+  int invalid = stream->capturing == INVALID_CAPTURE;
+  if (invalid) free_graph(stream->graph);
+  *graph = invalid ? NULL : stream->graph;
+  stream->capturing = NO_CAPTURE;
   captured = NULL;
-  *graph = stream->invalid ? NULL : stream->graph;
   pthread_mutex_unlock(&fakecuda_lock);
-  return fail(stream->invalid ? CAPTURE_INVALIDATED : SUCCESS);
+  return fail(invalid ? CAPTURE_INVALIDATED : SUCCESS);
 }
 
 /* ------------------------------------------------------------- what the tests ask for */

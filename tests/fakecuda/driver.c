@@ -84,18 +84,17 @@ API int cuStreamIsCapturing(void *stream, int *status) {
   *status = stream_of(stream)->capturing;
   return SUCCESS;
 }
-/* The arguments of a compiler's kernel have no layout that is known here. */
 API int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                        unsigned by, unsigned bz, unsigned shared, void *stream, void **arguments,
                        void **extra) {
   (void)shared, (void)arguments, (void)extra;
-  return kernel_launch(stream, function, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz}, NULL);
+  return kernel_launch(stream, function, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz});
 }
 typedef struct { unsigned grid[3], block[3], shared; void *stream; } driver_config_t;
 API int cuLaunchKernelEx(const driver_config_t *config, void *function, void **arguments,
                          void **extra) {
   (void)arguments, (void)extra;
-  return kernel_launch(config->stream, function, config->grid, config->block, NULL);
+  return kernel_launch(config->stream, function, config->grid, config->block);
 }
 
 API int cuGetProcAddress_v2(const char *name, void **out, int version, uint64_t flags, int *found) {

@@ -12,11 +12,12 @@ typedef int64_t ns_t; /* of CLOCK_MONOTONIC, which is the clock of the fake NVML
 /* Numbers of cudaError_t, which CUresult shares where it has them. */
 enum {
   SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101,
-  NO_IMAGE = 209, NOT_READY = 600, ILLEGAL_ADDRESS = 700, LAUNCH_FAILURE = 719,
-  CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, NOT_FOUND = 500
+  NO_IMAGE = 209, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700,
+  LAUNCH_FAILURE = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURED_EVENT = 907
 };
 
 enum { KERNEL, COPY, FILL };
+enum { NO_CAPTURE, CAPTURE, INVALID_CAPTURE }; /* cudaStreamCaptureStatus */
 enum { TO_DEVICE = 1, TO_HOST = 2, ON_DEVICE = 8 }; /* CUpti_ActivityMemcpyKind */
 
 /* One piece of work on a device: a kernel, a copy or a fill. */
@@ -47,7 +48,7 @@ typedef struct {
 typedef struct {
   board_t *board;
   ns_t end; /* when what was launched on it will be done */
-  int capturing, invalid;
+  int capturing; /* a status of a capture */
   unsigned long long capture_id;
   graph_t *graph;
 } stream_t;
@@ -75,17 +76,16 @@ int submit(stream_t *stream, work_t work);
 /* The same for a whole recorded graph, which is one launch. */
 int submit_graph(stream_t *stream, const graph_t *graph);
 void wait_for(stream_t *stream);
+void free_graph(graph_t *graph);
 
 /* How long a kernel takes for bytes and operations. */
 ns_t moving(const board_t *board, double bytes);
 ns_t computing(double flops, double tflops, ns_t moving);
-work_t kernel_work(const board_t *board, const char *name, const unsigned grid[3],
-                   const unsigned block[3], void **arguments);
-int kernel_launch(void *stream, const char *name, const unsigned grid[3], const unsigned block[3],
-                  void **arguments);
+/* Launch a kernel whose arguments have no layout that is known here. */
+int kernel_launch(void *stream, const char *name, const unsigned grid[3], const unsigned block[3]);
 
 /* Tell CUPTI of a piece of work. */
-void trace(const work_t *work, const board_t *board, const stream_t *stream, ns_t start, ns_t end);
+void trace(const work_t *work, const stream_t *stream, ns_t start, ns_t end);
 
 /* Whether this is the call on which a configured fault strikes. */
 int strikes(const char *fault);

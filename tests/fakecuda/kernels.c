@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { UNKNOWN, ELEMENTS, REDUCTION, NORM, SOFTMAX, ATTENTION, SPIN, BY_GRID } rule_t;
+typedef enum {
+  UNKNOWN, ELEMENTS, REDUCTION, NORM, SOFTMAX, ATTENTION, FLASH, SPIN, BY_GRID
+} rule_t;
 typedef struct { const void *function; const char *name; rule_t rule; int bytes; } kernel_t;
 
 static kernel_t *kernels;
@@ -18,11 +20,13 @@ API void __cudaRegisterFunction(void **handle, const char *function, char *devic
                                 const char *name, int limit, void *a, void *b, void *c, void *d,
                                 int *e) {
   (void)handle, (void)device_function, (void)limit, (void)a, (void)b, (void)c, (void)d, (void)e;
+  pthread_mutex_lock(&fakecuda_lock);
   if (kernel_count == kernel_room) {
     kernel_room = kernel_room ? 2 * kernel_room : 1 << 16;
     kernels = realloc(kernels, kernel_room * sizeof *kernels);
   }
   kernels[kernel_count++] = (kernel_t){function, name, UNKNOWN, 0};
+  pthread_mutex_unlock(&fakecuda_lock);
 }
 API void **__cudaRegisterFatBinary(void *image) { static void *none; (void)image; return &none; }
 API void __cudaRegisterFatBinaryEnd(void **handle) { (void)handle; }
@@ -37,23 +41,12 @@ static int by_function(const void *left, const void *right) {
   return (a->function > b->function) - (a->function < b->function);
 }
 
-static kernel_t *kernel_of(const void *function) {
-  pthread_mutex_lock(&fakecuda_lock);
-  if (sorted_count != kernel_count) {
-    qsort(kernels, kernel_count, sizeof *kernels, by_function);
-    sorted_count = kernel_count;
-  }
-  kernel_t key = {.function = function};
-  kernel_t *found = bsearch(&key, kernels, kernel_count, sizeof key, by_function);
-  pthread_mutex_unlock(&fakecuda_lock);
-  return found;
-}
-
 static int has(const char *name, const char *part) { return strstr(name, part) != NULL; }
 
 /* Bytes of one element in all its operands. */
 static int bytes_of_element(const char *name) {
-  int size = has(name, "Half") || has(name, "BFloat16") || has(name, "half_t") ? 2
+  int size = has(name, "Half") || has(name, "BFloat16") || has(name, "half_t") ||
+                     has(name, "cutlass10bfloat16_t") || has(name, "cutlassF_bf16") ? 2
              : has(name, "EEUllE") || has(name, "FunctorIl") ? 8 : 4;
   const char *operands = strstr(name, "St5arrayIPcLm"); /* std::array<char *, N> */
   int count = operands ? atoi(operands + strlen("St5arrayIPcLm")) : 2;
@@ -68,8 +61,28 @@ static rule_t rule_of(const char *name) {
   if (has(name, "13reduce_kernel")) return REDUCTION;
   if (has(name, "vectorized_layer_norm_kernel")) return NORM;
   if (has(name, "softmax_warp_forward")) return SOFTMAX;
-  if (has(name, "fmha_cutlass") || has(name, "flash_fwd")) return ATTENTION;
+  if (has(name, "fmha_cutlass")) return ATTENTION;
+  if (has(name, "flash_fwd")) return FLASH;
   return BY_GRID;
+}
+
+/* What is known of a kernel; looked up in its name once, since names are long. */
+static kernel_t kernel_of(const void *function) {
+  kernel_t key = {.function = function}, *found;
+  pthread_mutex_lock(&fakecuda_lock);
+  if (sorted_count != kernel_count) {
+    qsort(kernels, kernel_count, sizeof *kernels, by_function);
+    sorted_count = kernel_count;
+  }
+  if ((found = bsearch(&key, kernels, kernel_count, sizeof key, by_function))) {
+    if (found->rule == UNKNOWN) {
+      found->bytes = bytes_of_element(found->name);
+      found->rule = rule_of(found->name);
+    }
+    key = *found;
+  }
+  pthread_mutex_unlock(&fakecuda_lock);
+  return key;
 }
 
 /* A ReduceOp holds its function and its start value, then the bytes of an element, inputs and
@@ -83,72 +96,65 @@ static double reduced_bytes(const int *operation) {
   return 0;
 }
 
-static ns_t length(const board_t *board, const char *name, rule_t rule, int bytes,
-                   const unsigned grid[3], const unsigned block[3], void **arguments) {
+static ns_t length(const board_t *board, const kernel_t *kernel, const unsigned grid[3],
+                   const unsigned block[3], void **arguments) {
   double blocks = (double)grid[0] * grid[1] * grid[2];
   double threads = blocks * block[0] * block[1] * block[2];
-  switch (arguments ? rule : BY_GRID) {
+  int bytes = kernel->bytes;
+  switch (arguments ? kernel->rule : BY_GRID) {
     case SPIN: return *(int64_t *)arguments[0] * 1000 / board->clock_mhz;
     case ELEMENTS: return moving(board, (double)*(int *)arguments[0] * bytes);
     case REDUCTION: return moving(board, reduced_bytes(arguments[0]));
     case NORM: return moving(board, (double)*(int *)arguments[0] * grid[0] * bytes);
     case SOFTMAX:
       return moving(board, (double)*(int *)arguments[2] * *(int *)arguments[4] * bytes);
-    case ATTENTION: { /* blocks of 64 queries, each by all keys, at 64 numbers a head */
-      double flops = blocks * 64 * (grid[0] * 64) * 64 * 4;
+    case ATTENTION:
+    case FLASH: { /* blocks of queries, each by all keys, at 64 numbers a head */
+      double queries = kernel->rule == FLASH ? 128 : 64;
+      double flops = blocks * queries * (grid[0] * queries) * 64 * 4;
       double tflops = bytes == 4 ? board->fp16_tflops : board->fp32_tflops;
-      return computing(flops, tflops, moving(board, blocks * 64 * 64 * 4 * bytes / 2));
+      return computing(flops, tflops, moving(board, blocks * queries * 64 * 4 * bytes / 2));
     }
     default: return moving(board, threads * 4 * bytes);
   }
-  (void)name;
 }
 
-work_t kernel_work(const board_t *board, const char *name, const unsigned grid[3],
-                   const unsigned block[3], void **arguments) {
-  ns_t ns = length(board, name, rule_of(name), bytes_of_element(name), grid, block, arguments);
-  return (work_t){.name = name, .length = ns, .kind = KERNEL};
-}
-
-static int launch_work(void *stream, work_t work) {
+static int launch(void *stream, const kernel_t *kernel, const unsigned grid[3],
+                  const unsigned block[3], void **arguments) {
   if (strikes("no_image")) return fail(NO_IMAGE);
-  return submit(stream_of(stream), work);
+  stream_t *on = stream_of(stream);
+  ns_t ns = length(on->board, kernel, grid, block, arguments);
+  return submit(on, (work_t){.name = kernel->name, .length = ns, .kind = KERNEL});
 }
 
-int kernel_launch(void *stream, const char *name, const unsigned grid[3], const unsigned block[3],
-                  void **arguments) {
-  return launch_work(stream, kernel_work(current_board(), name, grid, block, arguments));
+int kernel_launch(void *stream, const char *name, const unsigned grid[3], const unsigned block[3]) {
+  kernel_t kernel = {.name = name, .rule = BY_GRID, .bytes = bytes_of_element(name)};
+  return launch(stream, &kernel, grid, block, NULL);
 }
 
 typedef struct { unsigned x, y, z; } dim3_t;
 
-static int launch(const void *function, dim3_t grid, dim3_t block, void **arguments, void *stream) {
-  kernel_t *kernel = kernel_of(function);
-  if (!kernel) return fail(INVALID_VALUE);
-  if (kernel->rule == UNKNOWN) { /* once for each kernel: names are long */
-    kernel->bytes = bytes_of_element(kernel->name);
-    kernel->rule = rule_of(kernel->name);
-  }
-  const board_t *board = stream_of(stream)->board;
-  ns_t ns = length(board, kernel->name, kernel->rule, kernel->bytes,
-                   (unsigned[]){grid.x, grid.y, grid.z}, (unsigned[]){block.x, block.y, block.z},
-                   arguments);
-  return launch_work(stream, (work_t){.name = kernel->name, .length = ns, .kind = KERNEL});
+static int runtime_launch(const void *function, dim3_t grid, dim3_t block, void **arguments,
+                          void *stream) {
+  kernel_t kernel = kernel_of(function);
+  if (!kernel.name) return fail(INVALID_VALUE);
+  return launch(stream, &kernel, (unsigned[]){grid.x, grid.y, grid.z},
+                (unsigned[]){block.x, block.y, block.z}, arguments);
 }
 
 API int cudaLaunchKernel(const void *function, dim3_t grid, dim3_t block, void **arguments,
                          size_t shared, void *stream) {
   (void)shared;
-  return launch(function, grid, block, arguments, stream);
+  return runtime_launch(function, grid, block, arguments, stream);
 }
 API int __cudaLaunchKernel(void *function, dim3_t grid, dim3_t block, void **arguments,
                            size_t shared, void *stream) {
   (void)shared;
-  return launch(function, grid, block, arguments, stream);
+  return runtime_launch(function, grid, block, arguments, stream);
 }
 typedef struct { dim3_t grid, block; size_t shared; void *stream; } launch_config_t;
 API int cudaLaunchKernelExC(const launch_config_t *c, const void *function, void **arguments) {
-  return launch(function, c->grid, c->block, arguments, c->stream);
+  return runtime_launch(function, c->grid, c->block, arguments, c->stream);
 }
 
 /* What stands between <<< and >>>, kept for the launch that follows it. */

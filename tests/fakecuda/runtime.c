@@ -140,14 +140,14 @@ API int cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
   return SUCCESS;
 }
 API int cudaStreamIsCapturing(void *stream, int *status) {
-  *status = stream_of(stream)->invalid ? 2 : stream_of(stream)->capturing;
+  *status = stream_of(stream)->capturing;
   return SUCCESS;
 }
 API int cudaStreamGetCaptureInfo(void *handle, int *status, unsigned long long *id, void **graph,
                                  const void **dependencies, const void **edges, size_t *count) {
   stream_t *stream = stream_of(handle);
   *status = stream->capturing;
-  if (!stream->capturing) return SUCCESS;
+  if (stream->capturing != CAPTURE) return SUCCESS;
   if (id) *id = stream->capture_id;
   if (graph) *graph = stream->graph;
   if (dependencies) *dependencies = NULL;
@@ -174,6 +174,18 @@ API int cudaStreamQuery(void *handle) {
   return stream_of(handle)->end > now() ? NOT_READY : SUCCESS;
 }
 
+static _Thread_local int capture_mode; /* cudaStreamCaptureModeGlobal */
+API int cudaThreadExchangeStreamCaptureMode(int *mode) {
+  int before = capture_mode;
+  capture_mode = *mode;
+  *mode = before;
+  return SUCCESS;
+}
+/* Whether a capture forbids what is not safe beside it; PyTorch goes round that in places. */
+static int restricted(void) {
+  return any_capture() && capture_mode != cudaStreamCaptureModeRelaxed;
+}
+
 typedef struct { ns_t time; int captured; } event_t;
 
 API int cudaEventCreateWithFlags(void **event, unsigned flags) {
@@ -189,56 +201,60 @@ API int cudaEventRecordWithFlags(void *handle, void *stream, unsigned flags) {
   WORKING
   event_t *event = handle;
   ns_t end = stream_of(stream)->end, time = now();
-  event->captured = stream_of(stream)->capturing;
+  event->captured = stream_of(stream)->capturing != NO_CAPTURE;
   event->time = end > time ? end : time;
   return SUCCESS;
 }
 API int cudaEventRecord(void *event, void *stream) {
   return cudaEventRecordWithFlags(event, stream, 0);
 }
-API int cudaEventQuery(void *event) {
+API int cudaEventQuery(const event_t *event) {
   WORKING
-  if (((event_t *)event)->captured && any_capture()) return forbidden("cudaEventQuery");
-  return ((event_t *)event)->time > now() ? NOT_READY : SUCCESS;
+  if (restricted()) return forbidden("cudaEventQuery");
+  if (event->captured) return fail(CAPTURED_EVENT);
+  return event->time > now() ? NOT_READY : SUCCESS;
 }
-API int cudaEventSynchronize(void *event) {
+API int cudaEventSynchronize(const event_t *event) {
   WORKING
-  if (((event_t *)event)->captured && any_capture()) return forbidden("cudaEventSynchronize");
-  wait_until(((event_t *)event)->time);
+  if (restricted()) return forbidden("cudaEventSynchronize");
+  if (event->captured) return fail(CAPTURED_EVENT);
+  wait_until(event->time);
   return broken();
 }
-API int cudaEventElapsedTime(float *ms, void *from, void *to) {
+API int cudaEventElapsedTime(float *ms, const event_t *from, const event_t *to) {
   WORKING
-  ns_t start = ((event_t *)from)->time, end = ((event_t *)to)->time;
-  if (!start || !end) return fail(INVALID_VALUE);
-  if (end > now()) return NOT_READY;
-  *ms = (end - start) * 1e-6;
+  if (!from->time || !to->time) return fail(INVALID_HANDLE);
+  if (from->captured || to->captured) return fail(CAPTURED_EVENT);
+  if (from->time > now() || to->time > now()) return NOT_READY;
+  *ms = (to->time - from->time) * 1e-6;
   return SUCCESS;
 }
-API int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) {
+API int cudaStreamWaitEvent(void *handle, const event_t *event, unsigned flags) {
   (void)flags;
   WORKING
-  if (stream_of(stream)->end < ((event_t *)event)->time)
-    stream_of(stream)->end = ((event_t *)event)->time;
+  stream_t *stream = stream_of(handle);
+  /* CUDA refuses to wait in a capture for what is not in it; the fork of a capture onto another
+   * stream, which CUDA allows, is not modelled. */
+  if (event->time && event->captured != (stream->capturing != NO_CAPTURE))
+    return forbidden("cudaStreamWaitEvent");
+  if (!event->captured && stream->end < event->time) stream->end = event->time;
   return SUCCESS;
 }
 
 /* -------------------------------------------------------------------------------- graphs */
 
-static _Thread_local int capture_mode; /* cudaStreamCaptureModeGlobal */
-API int cudaThreadExchangeStreamCaptureMode(int *mode) {
-  int before = capture_mode;
-  capture_mode = *mode;
-  *mode = before;
-  return SUCCESS;
-}
-API int cudaGraphInstantiateWithFlags(void **out, void *graph, unsigned long long flags) {
+API int cudaGraphInstantiateWithFlags(void **out, const graph_t *graph, unsigned long long flags) {
   (void)flags;
   WORKING
-  *out = graph;
+  size_t size = graph->count * sizeof *graph->works;
+  graph_t *copy = malloc(sizeof *copy);
+  *copy = (graph_t){memcpy(malloc(size + 1), graph->works, size), graph->count, graph->count};
+  *out = copy;
   return SUCCESS;
 }
-API int cudaGraphInstantiate(void **out, void *graph, unsigned long long flags) {
+API int cudaGraphDestroy(void *graph) { free_graph(graph); return SUCCESS; }
+API int cudaGraphExecDestroy(void *graph) { free_graph(graph); return SUCCESS; }
+API int cudaGraphInstantiate(void **out, const graph_t *graph, unsigned long long flags) {
   return cudaGraphInstantiateWithFlags(out, graph, flags);
 }
 API int cudaGraphLaunch(void *graph, void *stream) { return submit_graph(stream_of(stream), graph); }
@@ -268,7 +284,7 @@ static block_t *block_of(const void *address) {
 
 static int allocate(void **out, size_t size, board_t *board) {
   WORKING
-  size = (size + 4095) / 4096 * 4096;
+  size = (size + !size + 4095) / 4096 * 4096;
   pthread_mutex_lock(&fakecuda_lock);
   int full = board && (board->held_bytes + size > board->memory_bytes || strikes("memory"));
   if (!full && block_count == block_room) {
@@ -276,9 +292,9 @@ static int allocate(void **out, size_t size, board_t *board) {
     blocks = realloc(blocks, block_room * sizeof *blocks);
   }
   if (!full) {
-    *out = mmap(NULL, size ? size : 4096, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    blocks[block_count++] = (block_t){*out, size ? size : 4096, board};
+    *out = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                -1, 0);
+    blocks[block_count++] = (block_t){*out, size, board};
     if (board) board->held_bytes += size;
   }
   pthread_mutex_unlock(&fakecuda_lock);
@@ -299,13 +315,13 @@ static int release(void *address) {
 
 API int cudaMalloc(void **out, size_t size) {
   DEVICE
-  if (any_capture() && capture_mode != 2) return forbidden("cudaMalloc");
+  if (restricted()) return forbidden("cudaMalloc");
   return allocate(out, size, current_board());
 }
 API int cudaFree(void *address) {
   if (!address) return SUCCESS;
   WORKING
-  if (any_capture() && capture_mode != 2) return forbidden("cudaFree");
+  if (restricted()) return forbidden("cudaFree");
   wait_for(NULL); /* it waits for all that may still use it */
   return release(address);
 }
@@ -348,12 +364,12 @@ static int on_device(const void *address) {
 /* Copies to or from pageable memory of the host wait until they are done, but for small ones to
  * the device (CUDA driver API, API synchronization behavior). */
 API int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *handle) {
+  (void)kind;
   WORKING
   stream_t *stream = stream_of(handle);
   int target = on_device(to), source = on_device(from);
   if (stream->capturing && ((target != 1 && target != 2) || (source != 1 && source != 2)))
     return forbidden("cudaMemcpyAsync");
-  (void)kind;
   int direction = target == 1 ? source == 1 ? ON_DEVICE : TO_DEVICE : TO_HOST;
   const char *name = direction == ON_DEVICE ? "Memcpy DtoD (Device -> Device)"
                      : direction == TO_DEVICE ? "Memcpy HtoD (Pageable -> Device)"

@@ -32,7 +32,7 @@ test-hosts: $(VENV)/.ready-hosts
 	$(BIN)/python -m pytest -rs tests/hosts
 
 test-cuda: $(VENV_CUDA)/.ready
-	$(VENV_CUDA)/bin/python -m pytest -rs tests/cuda
+	$(VENV_CUDA)/bin/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/cuda
 
 check: $(VENV)/.ready-check
 	$(BIN)/ruff format --check .

@@ -172,6 +172,29 @@ def test_a_graph_needs_no_second_workspace_of_cublas(rows: Rows) -> None:
     assert abs(peaks[3] - peaks[2]) < 2e6
 
 
+# --------------------------------------------------------------------------------- energy
+
+
+@pytest.mark.parametrize(("scale", "contradicts"), [("1.3", True), ("1.0", False)])
+def test_a_wrong_counter_contradicts_the_readings_without_a_probe(
+    on_gpu: Any, scale: str, contradicts: bool
+) -> None:
+    code = """
+from bench.measure import Request, measure
+from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
+sampling = Sampling(warmup_min_s=0.2, warmup_max_s=0.5, latency_min_s=0.1, latency_max_s=0.2,
+                    min_samples=5, throughput_s=0.1, energy="quick", energy_s=4, idle_s=0.5,
+                    evidence=False)
+request = Request("r", Cell("V100", "fp16"), 0, (Workload("gpt2:random", "graph"),), sampling,
+                  QualityPlan(enabled=False), simulated=True)
+for event in measure(request):
+    if isinstance(event, Measurement):
+        print(*event.doubts, sep="\\n")
+"""
+    doubts = on_gpu("V100", code, nvml=[f"energy_scale = {scale}"]).stdout.splitlines()
+    assert any("times the power of the readings" in d for d in doubts) == contradicts, doubts
+
+
 # --------------------------------------------------------------------------------- faults
 
 

@@ -476,8 +476,9 @@ API int fakenvml_set_power_at(int d, double time_s, double watts) {
   if (!has_gpu(d)) return INVALID_ARGUMENT;
   unsigned count = shared->step_count[d];
   while (count && shared->steps[d][count - 1].time_s >= time_s) count--;
-  if (count >= MAX_STEPS) return INSUFFICIENT_SIZE;
   atomic_store_explicit(&shared->step_count[d], count, memory_order_release);
+  if (count && shared->steps[d][count - 1].watts == watts) return OK;
+  if (count >= MAX_STEPS) return INSUFFICIENT_SIZE;
   double joules = true_joules(d, time_s), shown = shown_watts(d, time_s);
   shared->steps[d][count] = (step_t){time_s, watts, joules, shown};
   atomic_store_explicit(&shared->step_count[d], count + 1, memory_order_release);

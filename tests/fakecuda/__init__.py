@@ -219,8 +219,8 @@ def _of_nvml(board: Board, uuid: str) -> list[str]:
         f"idle_w = {board.idle_w}",
         f"limit_w = {facts.tdp_w}",
         f"sm_mhz = {board.clock_mhz}",
-        # The model settles the power of a moment up to a slice of 2 ms later.
-        "publish_ms = 4",
+        # The model settles the power of a moment at the end of its slice.
+        "publish_ms = 0.5",
         "heat_c_per_w = 0.02",
     ]
 

@@ -18,7 +18,7 @@
  * microseconds on every GPU. */
 static const ns_t ARRIVAL = 2000, LEAST = 1500;
 /* The power of the fake NVML is constant for so long: its sensors look at 10 ms and more. */
-static const ns_t SLICE = 2000000;
+static const ns_t SLICE = 500000;
 
 pthread_mutex_t fakecuda_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;

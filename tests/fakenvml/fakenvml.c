@@ -25,7 +25,7 @@
 
 #define API __attribute__((visibility("default")))
 #define MAX_GPUS 8
-#define MAX_STEPS (1u << 19) /* steps of a power trace, per GPU */
+#define MAX_STEPS (1u << 20) /* steps of a power trace, per GPU */
 #define MAX_FAULTS 64
 #define EPOCH_S 1000.0 /* where the virtual clock starts */
 

@@ -132,8 +132,12 @@ def test_what_is_built_in_shows_in_the_times(rows: Rows) -> None:
         assert gain < 1.2 if gpu_type == "P100" else gain > 2, (gpu_type, gain)
     # Casts of 813 MB, at a P100's 622 GB/s, and nothing that they gain.
     assert speedup("P100", "mixed", "graph", 1) < 0.85
-    # Where Tensor Cores gain less than the launches of 146 casts cost.
-    assert speedup("A100", "mixed", "eager", 1) < 1
+    # One prompt in fp16 leaves these GPUs waiting for the host.
+    for gpu_type in ("V100", "A100"):
+        traced = rows[gpu_type, "fp16", "eager", 1].kernels
+        assert traced
+        assert traced.busy_share
+        assert traced.busy_share < 0.8
 
 
 def test_explain_says_what_was_measured(swept: Path) -> None:

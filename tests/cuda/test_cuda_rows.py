@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,12 @@ from bench.measure import Request, measure
 from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
 
 asked = json.loads({!r})
-sampling = Sampling(
-    warmup_min_s=0, warmup_max_s=0.01, latency_min_s=0, latency_max_s=1, min_samples=5,
-    median_within=0.5, throughput_s=0.01, energy="none", evidence=asked.pop("evidence"),
-)
+sampling = Sampling(**asked["sampling"])
 for precision in asked["precisions"]:
     request = Request(
         run="r", cell=Cell(asked["gpu_type"], precision), replicate=0,
-        workloads=tuple(Workload("gpt2:random", **workload) for workload in asked["workloads"]),
-        sampling=sampling, quality=QualityPlan(enabled=False), simulated=True,
+        workloads=tuple(Workload(**workload) for workload in asked["workloads"]),
+        sampling=sampling, quality=QualityPlan(enabled=asked["quality"]), simulated=True,
     )
     last = {{}}
     for event in measure(request):
@@ -33,6 +30,17 @@ for precision in asked["precisions"]:
     for row in last.values():
         print("ROW", json.dumps(dataclasses.asdict(row), default=str))
 """
+SAMPLING = {
+    "warmup_min_s": 0,
+    "warmup_max_s": 0.01,
+    "latency_min_s": 0,
+    "latency_max_s": 1,
+    "min_samples": 5,
+    "median_within": 0.5,
+    "throughput_s": 0.01,
+    "energy": "none",
+}
+WORKLOAD = {"model": "gpt2:random", "prompt_tokens": 32}
 Rows = Callable[..., list[dict[str, Any]]]
 
 
@@ -46,16 +54,22 @@ def rows(on_gpu: Any) -> Rows:
         *workloads: dict[str, Any],
         evidence: bool = True,
         faults: Iterable[str] = (),
+        nvml: Iterable[str] = (),
         board: fakecuda.Board | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        quality: bool = False,
         **variables: str,
     ) -> list[dict[str, Any]]:
         asked = {
             "gpu_type": gpu_type,
             "precisions": precisions.split(),
-            "workloads": [{"prompt_tokens": 32} | workload for workload in workloads or [{}]],
-            "evidence": evidence,
+            "workloads": [WORKLOAD | workload for workload in workloads or [{}]],
+            "sampling": SAMPLING | {"evidence": evidence} | dict(sampling or {}),
+            "quality": quality,
         }
-        done = on_gpu(board or gpu_type, ROWS.format(json.dumps(asked)), faults, **variables)
+        done = on_gpu(
+            board or gpu_type, ROWS.format(json.dumps(asked)), faults, nvml=nvml, **variables
+        )
         lines = [line for line in done.stdout.splitlines() if line.startswith("ROW ")]
         return [json.loads(line.removeprefix("ROW ")) for line in lines]
 
@@ -177,21 +191,17 @@ def test_a_graph_needs_no_second_workspace_of_cublas(rows: Rows) -> None:
 
 @pytest.mark.parametrize(("scale", "contradicts"), [("1.3", True), ("1.0", False)])
 def test_a_wrong_counter_contradicts_the_readings_without_a_probe(
-    on_gpu: Any, scale: str, contradicts: bool
+    rows: Rows, scale: str, contradicts: bool
 ) -> None:
-    code = """
-from bench.measure import Request, measure
-from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
-sampling = Sampling(warmup_min_s=0.2, warmup_max_s=0.5, latency_min_s=0.1, latency_max_s=0.2,
-                    min_samples=5, throughput_s=0.1, energy="quick", energy_s=4, idle_s=0.5,
-                    evidence=False)
-request = Request("r", Cell("V100", "fp16"), 0, (Workload("gpt2:random", "graph"),), sampling,
-                  QualityPlan(enabled=False), simulated=True)
-for event in measure(request):
-    if isinstance(event, Measurement):
-        print(*event.doubts, sep="\\n")
-"""
-    doubts = on_gpu("V100", code, nvml=[f"energy_scale = {scale}"]).stdout.splitlines()
+    (row,) = rows(
+        "V100",
+        "fp16",
+        {"engine": "graph", "prompt_tokens": 128},
+        evidence=False,
+        nvml=[f"energy_scale = {scale}"],
+        sampling={"energy": "quick", "energy_s": 4, "idle_s": 0.5},
+    )
+    doubts = row["doubts"]
     assert any("times the power of the readings" in d for d in doubts) == contradicts, doubts
 
 
@@ -229,16 +239,7 @@ def test_a_torch_without_kernels_for_the_gpu_names_the_one_that_has_them(rows: R
     assert "pip install 'torch<2.15' --index-url" in row["reason"]
 
 
-def test_a_row_without_perplexity_says_that_a_model_computes_nothing(on_gpu: Any) -> None:
-    code = """
-from bench.measure import Request, measure
-from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
-sampling = Sampling(warmup_min_s=0, warmup_max_s=0.05, latency_min_s=0, latency_max_s=0.1,
-                    min_samples=5, throughput_s=0.05, energy="none", evidence=False)
-request = Request("r", Cell("H100", "fp16"), 0, (Workload("tiny", prompt_tokens=32),), sampling,
-                  QualityPlan(), simulated=True)
-for event in measure(request):
-    if isinstance(event, Measurement):
-        print(event.quality.reason, event.quality.perplexity)
-"""
-    assert on_gpu("H100", code).stdout == "a modelled GPU computes nothing None\n"
+def test_a_row_without_perplexity_says_that_a_model_computes_nothing(rows: Rows) -> None:
+    (row,) = rows("H100", "fp16", {"model": "tiny"}, evidence=False, quality=True)
+    assert row["quality"]["reason"] == "a modelled GPU computes nothing"
+    assert row["quality"]["perplexity"] is None

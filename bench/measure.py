@@ -369,8 +369,7 @@ def _energy(
         return Energy(ENERGY_NOT_MEASURED, reason="no energy was asked for"), None
     try:
         used = energy.measure_energy(
-            queue.enqueue,
-            queue.synchronise,
+            queue,
             samples_per_step=workload.batch_size,
             tokens_per_step=workload.batch_size * workload.prompt_tokens,
             sampling=sampling,

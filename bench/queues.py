@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,23 +18,30 @@ if TYPE_CHECKING:
 _PROMPTS = 8  # different inputs, used in turn
 
 
-class _CpuQueue:
-    """On a CPU a forward is done when it returns."""
+class CpuQueue:
+    """On a CPU a forward is done when it returns; the methods are those of `timing.Queue`."""
 
     def __init__(self, run: Callable[[], object]) -> None:
         self._run = run
 
     def enqueue(self) -> None:
+        """Run one forward."""
         self._run()
 
     def synchronise(self) -> None:
-        pass
+        """All is done."""
 
     def timed(self) -> None:
+        """Run one forward."""
         self._run()
 
     def device_ms(self) -> None:
-        return None
+        """A CPU has no clock beside the host's."""
+
+    def stretch(self) -> Callable[[], float]:
+        """A function that tells how long all took that was enqueued from now on, in s."""
+        start_s = time.perf_counter()
+        return lambda: time.perf_counter() - start_s
 
 
 class _CudaQueue:
@@ -62,6 +70,17 @@ class _CudaQueue:
     def device_ms(self) -> float:
         return float(self._start.elapsed_time(self._end))
 
+    def stretch(self) -> Callable[[], float]:
+        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+
+        def took_s() -> float:
+            end.record()
+            self._torch.cuda.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+        return took_s
+
 
 def forward_queue(device_type: str, model: models.Model, workload: Workload) -> timing.Queue:
     """A queue of requests over prompts of real tokens, which lie on the device already."""
@@ -80,7 +99,7 @@ def forward_queue(device_type: str, model: models.Model, workload: Workload) -> 
     def run() -> None:
         forward(next(prompts))
 
-    return _CudaQueue(run) if device_type == "cuda" else _CpuQueue(run)
+    return _CudaQueue(run) if device_type == "cuda" else CpuQueue(run)
 
 
 def _prompts(model: models.Model, workload: Workload) -> torch.Tensor:

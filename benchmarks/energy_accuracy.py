@@ -88,7 +88,7 @@ class World:
         """Keep it busy; how many forwards."""
         end_s, count = self.clock.now() + seconds, 0
         while self.clock.now() < end_s:
-            self.load.step()
+            self.load.enqueue()
             count += 1
         return count
 
@@ -125,8 +125,7 @@ def world(
 def ours(here: World, protocol: str, found: Sensor | None) -> tuple[float, float]:
     """J of one forward, and the relative uncertainty."""
     used = energy.measure_energy(
-        here.load.step,
-        lambda: None,
+        here.load,
         samples_per_step=1,
         tokens_per_step=1,
         sampling=Sampling(energy=protocol),

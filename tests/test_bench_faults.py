@@ -295,8 +295,7 @@ def test_a_fault_has_the_right_outcome(open_gpu: OpenGpu, fault: Fault) -> None:
     lost = None
     try:
         used = energy.measure_energy(
-            load.step,
-            lambda: None,
+            load,
             samples_per_step=1,
             tokens_per_step=128,
             sampling=fault.sampling,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import queues
 from bench.meters import energy, rapl
 from bench.meters.energy import NoMeter
 from bench.records import Sampling
@@ -110,8 +111,7 @@ def test_the_protocol_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         written.replace(counter)
 
     found_energy = energy.measure_energy(
-        step,
-        lambda: None,
+        queues.CpuQueue(step),
         samples_per_step=4,
         tokens_per_step=512,
         sampling=Sampling(energy="quick", energy_s=0.6, idle_s=0.2),

@@ -16,7 +16,9 @@ seen, and the forwards between them are counted with their fractions.
 A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can fall in step
 with the load and see the same part of each forward: errors of 30 % in simulation. Where that can
 be, short pauses move the phase of the load by the golden ratio of a period, which covers all phases
-evenly. Ticks that saw one do not count, and `discrepancy` tells how even the phases became.
+evenly. Ticks that saw one do not count, and `discrepancy` tells how even the phases became. After a
+pause the device waits for the host, 0.2 ms for a graph and 1 to 1.5 ms in eager mode, so that the
+first forward belongs to the pause.
 
 Energy is gross (all that the device drew) and net (less idle power for as long). The interval is
 Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
@@ -64,6 +66,7 @@ from bench.meters.protocol import (
     WINDOWS,
 )
 from bench.meters.protocol import longest_s as longest_s
+from bench.meters.timing import Queue
 from bench.meters.windows import (
     GOLDEN,
     Course,
@@ -213,8 +216,7 @@ def find_meter(
 
 
 def measure_energy(
-    step: Callable[[], object],
-    drain: Callable[[], object],
+    queue: Queue,
     *,
     samples_per_step: int,
     tokens_per_step: int,
@@ -222,14 +224,22 @@ def measure_energy(
     meter: Meter | NoMeter,
     clock: Clock | None = None,
 ) -> Energy:
-    """Measure the energy of `step`, which enqueues one forward; `drain` waits for the device.
+    """Measure the energy of a forward.
+
+    Args:
+        queue: What runs.
+        samples_per_step: Samples in one forward.
+        tokens_per_step: Tokens in one forward.
+        sampling: How long.
+        meter: What is read meanwhile.
+        clock: The system's, if not told otherwise.
 
     Raises:
         LostError: The GPU was lost meanwhile.
     """
     if isinstance(meter, NoMeter):
         return Energy(ENERGY_NOT_MEASURED, reason=meter.reason)
-    session = _Session(step, drain, meter, sampling, clock or SystemClock())
+    session = _Session(queue, meter, sampling, clock or SystemClock())
     try:
         session.run()
     except Exception as error:
@@ -260,8 +270,7 @@ def doubts(found: Energy) -> list[str]:
 class _Session:
     """One measurement while it goes on: what it has found stays if the GPU is lost."""
 
-    step: Callable[[], object]
-    drain: Callable[[], object]
+    queue: Queue
     meter: Meter
     sampling: Sampling
     clock: Clock
@@ -284,7 +293,7 @@ class _Session:
             instead = ": readings of power are used instead" if self.method == POWER else ""
             self.flags.append(self.meter.reason + instead)
         quick, certified = (self.sampling.energy == name for name in ("quick", "certified"))
-        self.drain()
+        self.queue.synchronise()
         self._idle()
         self._pace()
         self._warm_up(certified)
@@ -384,8 +393,10 @@ class _Session:
 
     def _pace(self) -> None:
         """How long a forward takes, and how often to wait for the device."""
-        marks = self._load(DRAIN_EVERY_S)
-        self.iteration_s = (marks[-1].time_s - marks[0].time_s) / marks[-1].iterations
+        marks = self._busy(DRAIN_EVERY_S)
+        # Each of these began late, since the device was waited for before it.
+        count = marks[-1].iterations
+        self.iteration_s = self._stretch(count) / count
         self.per_drain = max(1, int(DRAIN_EVERY_S / self.iteration_s))
 
     @property
@@ -408,13 +419,13 @@ class _Session:
         return self.ticks_s.get(self.method)
 
     def _warm_up(self, thoroughly: bool) -> None:
-        self._load(SETTLE_S)
+        self._busy(SETTLE_S)
         if not (thoroughly and self.meter.look):
             return
         looks = [(self.clock.now(), self.meter.look())]
         start_s = looks[0][0]
         while True:
-            self._load(1.0)
+            self._busy(1.0)
             now_s = self.clock.now()
             looks.append((now_s, self.meter.look()))
             recent = [state for time_s, state in looks if time_s >= now_s - STEADY_S]
@@ -432,10 +443,11 @@ class _Session:
         """One window, at a phase of the meter that is left to chance."""
         self.clock.sleep(self.random.uniform(0, self.period_s))
         averaged = self.meter.sensor is not None and self.meter.sensor.reading == "usage"
-        self._load(max(AVERAGED_RESTART_S if averaged else RESTART_S, self._trail_s()))
+        self._busy(max(AVERAGED_RESTART_S if averaged else RESTART_S, self._trail_s()))
         with self._recorded() as recording:
             self.kept.append(recording)  # What there is of it stays if the GPU is lost.
-            self._load(self._window_s(), recording, self._rephases())
+            load = self._busy_with_pauses if self._rephases() else self._busy
+            load(self._window_s(), recording)
         return recording
 
     def _window_s(self) -> float:
@@ -453,15 +465,19 @@ class _Session:
     def _modulus_s(self) -> float:
         return min(self.period_s, self.iteration_s)
 
-    def _pause_every_s(self) -> float:
-        """When the next pause is due: also the ticks' places among the pauses are spread evenly."""
+    def _until_pause(self, left_s: float) -> int:
+        """How many forwards come before the next pause, in a window of which so much is left.
+
+        Also the ticks' places among the pauses are spread evenly.
+        """
         seldom_s = min(PAUSE_EVERY_PERIODS * self._modulus_s(), self._window_s() / PHASES)
         least_s = max(seldom_s, PAUSE_EVERY_TICKS * self.period_s) + self._trail_s()
-        return least_s + (self.pauses * SILVER % 1 - 0.5) * self.period_s
+        due_s = least_s + (self.pauses * SILVER % 1 - 0.5) * self.period_s
+        # Two, so that each part of a forward is seen by a tick that does not see the pause.
+        return max(2, round(min(due_s, left_s) / self.iteration_s))
 
-    def _pause(self, recording: Recording) -> None:
+    def _pause(self, readings: Sequence[Reading]) -> None:
         """Let the load begin again at a phase of the meter's ticks that it had not yet."""
-        readings = recording.joules if self.method == COUNTER else recording.watts
         now_s, modulus_s = self.clock.now(), self._modulus_s()
         recent = ticks(readings[-math.ceil(RECENT_S / poll_every_s(self._tick_s())) :])
         last_s = latest_s(recent, self.period_s) if recent else now_s
@@ -472,28 +488,41 @@ class _Session:
             self.pauses += 1
             self.aimed_s = tick_s
         self.clock.sleep(golden_pause_s(now_s, tick_s, self.pauses, modulus_s))
-        recording.marks.append(Mark(self.clock.now(), recording.marks[-1].iterations))
 
-    def _load(
-        self, seconds: float, recording: Recording | None = None, rephase: bool = False
-    ) -> list[Mark]:
+    def _busy(self, seconds: float, recording: Recording | None = None) -> list[Mark]:
         """Keep the device busy for some time; mark where it stands whenever it is drained."""
         marks = recording.marks if recording else []
         marks.append(Mark(self.clock.now(), 0))
-        pause_due_s = marks[0].time_s if rephase else math.inf
         while marks[-1].time_s < marks[0].time_s + seconds:
             if recording and recording.lost:
                 raise recording.lost
-            if recording and marks[-1].time_s >= pause_due_s:
-                self._pause(recording)
-                pause_due_s = marks[-1].time_s + self._pause_every_s()
-            left = (pause_due_s - marks[-1].time_s) / self.iteration_s if rephase else math.inf
-            count = self.per_drain if left >= self.per_drain else max(1, round(left))
-            for _ in range(count):
-                self.step()
-            self.drain()
-            marks.append(Mark(self.clock.now(), marks[-1].iterations + count))
+            for _ in range(self.per_drain):
+                self.queue.enqueue()
+            self.queue.synchronise()
+            marks.append(Mark(self.clock.now(), marks[-1].iterations + self.per_drain))
         return marks
+
+    def _busy_with_pauses(self, seconds: float, recording: Recording) -> None:
+        """Keep the device busy for some time, with pauses; mark where each begins and ends."""
+        marks = recording.marks
+        marks.append(Mark(self.clock.now(), 0))
+        end_s = marks[0].time_s + seconds
+        while marks[-1].time_s < end_s:
+            if recording.lost:
+                raise recording.lost
+            self._pause(recording.joules if self.method == COUNTER else recording.watts)
+            count = self._until_pause(end_s - self.clock.now())
+            took_s = self._stretch(count)
+            now_s, done = self.clock.now(), marks[-1].iterations
+            marks += [Mark(now_s - took_s, done), Mark(now_s, done + count)]
+
+    def _stretch(self, count: int) -> float:
+        """Run so many forwards after another one; how long they took, in s."""
+        self.queue.enqueue()
+        took_s = self.queue.stretch()
+        for _ in range(count):
+            self.queue.enqueue()
+        return took_s()
 
     @contextmanager
     def _recorded(self) -> Iterator[Recording]:

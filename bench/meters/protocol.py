@@ -18,12 +18,12 @@ CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
 def longest_s(sampling: Sampling) -> float:
     """How long the energy of one row takes at most, with every window measured again.
 
-    Forwards longer than DRAIN_EVERY_S may add one to each stage, and a sensor that lags by more
+    Forwards longer than DRAIN_EVERY_S may add some to each stage, and a sensor that lags by more
     than a quarter of AVERAGED_RESTART_S some seconds.
     """
     quick, certified = (sampling.energy == name for name in ("quick", "certified"))
     idle_s = SETTLE_S + sampling.idle_s if sampling.idle_s else 0.0
-    warm_s = 4 * DRAIN_EVERY_S + SETTLE_S + (WARM_MAX_S + 1.0 if certified else 0.0)
+    warm_s = 6 * DRAIN_EVERY_S + SETTLE_S + (WARM_MAX_S + 1.0 if certified else 0.0)
     if quick:
         return idle_s + warm_s + _window_s(sampling.energy_s, RESTART_S)
     each_s = CERTIFIED_MAX_S if certified else sampling.energy_s / WINDOWS
@@ -31,5 +31,5 @@ def longest_s(sampling: Sampling) -> float:
 
 
 def _window_s(window_s: float, restart_s: float) -> float:
-    """At most, with the wait for a phase before it, and the two times in which load ends."""
-    return SLOWEST_TICK_S + restart_s + window_s + 2 * DRAIN_EVERY_S
+    """At most, with the wait for a phase before it, a last pause and three forwards after it."""
+    return 2 * SLOWEST_TICK_S + restart_s + window_s + 4 * DRAIN_EVERY_S

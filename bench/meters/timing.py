@@ -51,6 +51,13 @@ class Queue(Protocol):
     def device_ms(self) -> float | None:
         """What the device's own clock says of the last `timed`."""
 
+    def stretch(self) -> Callable[[], float]:
+        """A function that waits for all that is enqueued from now on.
+
+        It tells how long that took, in s, by the device's own clock if it has one, from the end of
+        what was enqueued before.
+        """
+
 
 @dataclass(frozen=True)
 class WarmUp:

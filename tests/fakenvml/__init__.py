@@ -139,6 +139,7 @@ class Load:
         clock: VirtualClock,
         *pieces: tuple[float, float],
         idle_w: float = 50.0,
+        restart_s: float = 0.0,
     ) -> None:
         """Prepare a forward.
 
@@ -147,9 +148,12 @@ class Load:
             clock: Its virtual clock.
             *pieces: Seconds and watts of each part of one forward.
             idle_w: What is drawn between forwards.
+            restart_s: How long the GPU idles before a forward that was not enqueued in time: the
+                first, and each after it was waited for.
         """
         self.driver, self.clock, self.pieces = driver, clock, pieces
-        self.idle_w = idle_w
+        self.idle_w, self.restart_s = idle_w, restart_s
+        self._waited = True
 
     @property
     def joules(self) -> float:
@@ -161,12 +165,29 @@ class Load:
         """Length of one forward."""
         return sum(seconds for seconds, _ in self.pieces)
 
-    def step(self) -> None:
+    def enqueue(self) -> None:
         """One forward; the GPU idles after it until the next begins."""
+        if self._waited:
+            self.clock.sleep(self.restart_s)
+            self._waited = False
         for seconds, watts in self.pieces:
             self.driver.set_power(watts)
             self.clock.sleep(seconds)
         self.driver.set_power(self.idle_w)
+
+    def synchronise(self) -> None:
+        """The forwards are done; the next will come too late to follow them."""
+        self._waited = True
+
+    def stretch(self) -> Callable[[], float]:
+        """How long what is enqueued from now on takes; it is waited for."""
+        start_s = self.clock.now()
+
+        def took_s() -> float:
+            self.synchronise()
+            return self.clock.now() - start_s
+
+        return took_s
 
     def busy(self, seconds: float) -> None:
         """Full power for so long."""

@@ -389,7 +389,9 @@ class Energy:
     method: str = column("counter (NVML), power (NVML, integrated), rapl (CPU package) or none")
     reason: str | None = column("why there is no energy, or no idle power", default=None)
     protocol: str | None = column("quick, standard or certified", default=None)
-    per_sample_mj: float | None = column("gross energy per prompt", "mJ", default=None)
+    per_sample_mj: float | None = column(
+        "gross energy per prompt, of all windows", "mJ", default=None
+    )
     per_sample_mj_low: float | None = column(
         "lower end of its 95 % interval, without the sensor's systematic error", "mJ", default=None
     )
@@ -425,8 +427,8 @@ class Energy:
         "relative: the sensor's own error, the same in each window", default=None
     )
     pause_share: float | None = column(
-        "share of the windows in pauses that keep sensor and load out of step; not part of the"
-        " energy",
+        "share of the windows in pauses that keep sensor and load out of step, with the first"
+        " request after each; not part of the energy",
         default=None,
     )
     discrepancy: float | None = column(

@@ -72,9 +72,7 @@ def test_energies_are_those_of_the_model(rows: list[Measurement]) -> None:
         assert row.energy.per_sample_mj
         found = row.energy.per_sample_mj * row.workload.batch_size
         expected = fakecuda.expected_energy_mj(row)
-        # A P100 has no counter; what its readings do not see: docs/energy.md.
-        within = 0.005 if row.energy.method == "counter" else 0.02
-        assert found == pytest.approx(expected, rel=within), (row.cell, row.workload)
+        assert found == pytest.approx(expected, rel=0.005), (row.cell, row.workload)
 
 
 def test_each_type_is_rejected_as_a_measurement_of_a_real_gpu(

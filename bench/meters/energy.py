@@ -20,7 +20,8 @@ evenly. Ticks that saw one do not count, and `discrepancy` tells how even the ph
 pause the device waits for the host, 0.2 ms for a graph and 1 to 1.5 ms in eager mode, so that the
 first forward belongs to the pause.
 
-Energy is gross (all that the device drew) and net (less idle power for as long). The interval is
+Energy is gross (all that the device drew) and net (less idle power for as long), of all windows over
+all their forwards: each forward weighs alike, also where the host slowed some. The interval is
 Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
 about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every window and stands apart
 in `systematic`. What weakens a window is a flag; such a window is measured once more, then kept
@@ -333,7 +334,7 @@ class _Session:
         iterations = sum(w.iterations for w in windows)
         samples, tokens = iterations * samples_per_step, iterations * tokens_per_step
         each_mj = [1000 * w.joules / (w.iterations * samples_per_step) for w in windows]
-        mean_mj = sum(each_mj) / len(each_mj)
+        mean_mj = 1000 * joules / samples
         resolution_s = max(w.resolution_s for w in windows)
         if len(windows) == 1:
             # Nothing tells how windows scatter; a tick at either edge is the most that it can be.

@@ -73,6 +73,7 @@ def test_energies_are_those_of_the_model(rows: list[Measurement]) -> None:
         found = row.energy.per_sample_mj * row.workload.batch_size
         expected = fakecuda.expected_energy_mj(row)
         assert found == pytest.approx(expected, rel=0.005), (row.cell, row.workload)
+        assert found == pytest.approx(expected, rel=row.energy.uncertainty)
 
 
 def test_each_type_is_rejected_as_a_measurement_of_a_real_gpu(

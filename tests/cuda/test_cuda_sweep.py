@@ -88,10 +88,8 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
         assert row.energy.method == ("counter" if counts else "power")
         assert row.energy.per_sample_mj
         expected = fakecuda.expected_energy_mj(row)
-        # What a P100's readings do not see (docs/energy.md) is more on a host that is shared.
-        within = 0.005 if counts else 0.05
         found = row.energy.per_sample_mj * batch
-        assert found == pytest.approx(expected, rel=within), (row.cell, row.workload)
+        assert found == pytest.approx(expected, rel=0.005), (row.cell, row.workload)
 
 
 def test_peaks_and_lower_bounds_are_those_of_the_model(rows: Rows) -> None:

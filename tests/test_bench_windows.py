@@ -114,6 +114,11 @@ def test_a_pause_is_in_neither_energy_nor_time() -> None:
     assert window.joules / window.iterations == pytest.approx(busy_w * 0.01)
 
 
+def test_what_is_seen_in_a_pause_has_no_phase() -> None:
+    course = marks(4, 1.0, pause_after=2, pause_s=0.5)
+    assert course.phases([-1, 0.25, 1.5, 2.1, 2.4, 2.75, 4.5, 5]) == [0.25, 0.5, 0.25, 0.0]
+
+
 def test_a_phase_that_is_seen_more_often_weighs_no_more() -> None:
     # Forwards of 1 s, half at 200 W and half at 100 W, with a pause after the third. The ticks see
     # the first half ten times as often as the second, and one sees nothing but the pause.

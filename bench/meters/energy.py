@@ -20,8 +20,8 @@ evenly. Ticks that saw one do not count, and `discrepancy` tells how even the ph
 pause the device waits for the host, 0.2 ms for a graph and 1 to 1.5 ms in eager mode, so that the
 first forward belongs to the pause.
 
-Energy is gross (all that the device drew) and net (less idle power for as long), of all windows over
-all their forwards: each forward weighs alike, also where the host slowed some. The interval is
+Energy is gross (all that the device drew) and net (less idle power for as long), of all windows
+over all their forwards: each weighs alike, also where the host slowed some. The interval is
 Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
 about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every window and stands apart
 in `systematic`. What weakens a window is a flag; such a window is measured once more, then kept

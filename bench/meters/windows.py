@@ -119,12 +119,23 @@ class Course:
         return self._at(self._paused_s, end_s) - self._at(self._paused_s, start_s)
 
     def phases(self, times_s: Iterable[float]) -> list[float]:
-        """The part of an iteration that was done at each time between the marks."""
-        return [self.done(t) % 1 for t in times_s if self.start_s <= t <= self.end_s]
+        """The part of an iteration that was done at each time between the marks, not in a pause."""
+        return [
+            self.done(t) % 1
+            for t in times_s
+            if self.start_s <= t <= self.end_s and not self._pauses(t)
+        ]
+
+    def _pauses(self, time_s: float) -> bool:
+        i = self._next(time_s)
+        return self._iterations[i] == self._iterations[i - 1]
+
+    def _next(self, time_s: float) -> int:
+        """The mark after a time; the first or last two hold for what is before or after all."""
+        return min(max(bisect.bisect_right(self._times_s, time_s), 1), len(self._times_s) - 1)
 
     def _at(self, values: Sequence[float], time_s: float) -> float:
-        times_s = self._times_s
-        i = min(max(bisect.bisect_right(times_s, time_s), 1), len(times_s) - 1)
+        times_s, i = self._times_s, self._next(time_s)
         share = (time_s - times_s[i - 1]) / (times_s[i] - times_s[i - 1])
         return values[i - 1] + min(max(share, 0.0), 1.0) * (values[i] - values[i - 1])
 

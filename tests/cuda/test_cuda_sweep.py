@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,17 +83,19 @@ def test_each_row_is_there_and_says_that_it_is_simulated(rows: Rows) -> None:
 
 
 def test_energy_is_that_of_the_model(rows: Rows) -> None:
+    off = []
     for (gpu_type, _, _, batch), row in rows.items():
         counts = fakecuda.BOARDS[gpu_type].facts.energy_counter
         assert row.energy
         assert row.energy.method == ("counter" if counts else "power")
         assert row.energy.per_sample_mj
+        assert row.energy.uncertainty
         expected = fakecuda.expected_energy_mj(row)
-        # A P100's readings see half of the time: how much of it a shared host lets the GPU wait is
-        # left to chance. On a quiet host, as in the example, they are within 0.5 %, too.
-        within = 0.005 if counts else 0.03
-        found = row.energy.per_sample_mj * batch
-        assert found == pytest.approx(expected, rel=within), (row.cell, row.workload)
+        off.append(abs(row.energy.per_sample_mj * batch / expected - 1))
+        # A shared host lets polls come late and GPUs wait, which an interval must hold. On a quiet
+        # one, as in the example, each is within 0.5 %.
+        assert off[-1] < row.energy.uncertainty, (row.cell, row.workload)
+    assert statistics.median(off) < 0.002
 
 
 def test_peaks_and_lower_bounds_are_those_of_the_model(rows: Rows) -> None:

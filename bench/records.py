@@ -421,7 +421,9 @@ class Energy:
     )
     ticks: int | None = column("changes of the meter in the windows", default=None)
     uncertainty: float | None = column(
-        "relative: half the 95 % interval; of one window, a tick at either edge", default=None
+        "relative: half the 95 % interval; of one window, a tick at either edge and how those that"
+        " count scatter",
+        default=None,
     )
     systematic: float | None = column(
         "relative: the sensor's own error, the same in each window", default=None

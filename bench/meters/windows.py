@@ -10,6 +10,7 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 from bench.meters.polling import Reading, Tick, period_s, regular, ticks
@@ -45,6 +46,7 @@ class Window:
     resolution_s: float
     pause_s: float
     discrepancy: float  # of the phases in which the ticks that count found a forward
+    chance: float  # relative standard error of their mean, where they saw only a part
     flags: tuple[str, ...] = ()
 
 
@@ -172,7 +174,7 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
     iterations = course.done(end.time_s) - begun
     joules, seconds = end.value - start.value, end.time_s - start.time_s
     pause_s = course.paused_s(start.time_s, end.time_s)
-    phases = course.phases(tick.time_s for tick in within[1:])
+    phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
     if pause_s:
         seen = [
             (course.done(after.time_s) % 1, (after.value - before.value) / gap_s)
@@ -185,6 +187,7 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
         seconds -= pause_s
         joules = seconds * _mean_over_phases(seen)
         phases = [phase for phase, _ in seen]
+        chance = _relative_error([value for _, value in seen])
     if iterations <= 0 or not joules:
         raise UnusableError("the meter's ticks enclose nothing but a pause")
     return Window(
@@ -196,7 +199,15 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
         resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
         pause_s=pause_s,
         discrepancy=star_discrepancy(phases),
+        chance=chance,
     )
+
+
+def _relative_error(values: Sequence[float]) -> float:
+    """Standard error of the mean, relative to it; 0 of one value, which tells of none."""
+    if len(values) < 2:
+        return 0.0
+    return float(stdev(values) / len(values) ** 0.5 / fmean(values))
 
 
 def _mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:

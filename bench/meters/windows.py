@@ -10,9 +10,10 @@ import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
+from bench import stats
 from bench.meters.polling import Reading, Tick, period_s, regular, ticks
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -46,7 +47,7 @@ class Window:
     resolution_s: float
     pause_s: float
     discrepancy: float  # of the phases in which the ticks that count found a forward
-    chance: float  # relative standard error of their mean, where they saw only a part
+    chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
     flags: tuple[str, ...] = ()
 
 
@@ -174,8 +175,9 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
     iterations = course.done(end.time_s) - begun
     joules, seconds = end.value - start.value, end.time_s - start.time_s
     pause_s = course.paused_s(start.time_s, end.time_s)
-    phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
-    if pause_s:
+    if not pause_s:
+        phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
+    else:
         seen = [
             (course.done(after.time_s) % 1, (after.value - before.value) / gap_s)
             for before, after in pairwise(within)
@@ -187,7 +189,8 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
         seconds -= pause_s
         joules = seconds * _mean_over_phases(seen)
         phases = [phase for phase, _ in seen]
-        chance = _relative_error([value for _, value in seen])
+        values = [value for _, value in seen]
+        chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
     if iterations <= 0 or not joules:
         raise UnusableError("the meter's ticks enclose nothing but a pause")
     return Window(
@@ -201,13 +204,6 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
         discrepancy=star_discrepancy(phases),
         chance=chance,
     )
-
-
-def _relative_error(values: Sequence[float]) -> float:
-    """Standard error of the mean, relative to it; 0 of one value, which tells of none."""
-    if len(values) < 2:
-        return 0.0
-    return float(stdev(values) / len(values) ** 0.5 / fmean(values))
 
 
 def _mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:

@@ -23,7 +23,7 @@ QUICKER = {
     "latency_min_s = 1.5": "latency_min_s = 0.5",
     "latency_max_s = 4": "latency_max_s = 2",
     'energy = "standard"': 'energy = "quick"',
-    "energy_s = 8": "energy_s = 4",
+    "energy_s = 8": "energy_s = 6",
     "idle_s = 1": "idle_s = 0.5",
     'exclusive = "host"': 'exclusive = "gpu"',
 }
@@ -84,7 +84,7 @@ def test_each_row_is_there_and_says_that_it_is_simulated(rows: Rows) -> None:
 
 def test_energy_is_that_of_the_model(rows: Rows) -> None:
     off = []
-    for (gpu_type, _, _, batch), row in rows.items():
+    for (gpu_type, _, engine, batch), row in rows.items():
         counts = fakecuda.BOARDS[gpu_type].facts.energy_counter
         assert row.energy
         assert row.energy.method == ("counter" if counts else "power")
@@ -92,10 +92,13 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
         assert row.energy.uncertainty
         expected = fakecuda.expected_energy_mj(row)
         off.append(abs(row.energy.per_sample_mj * batch / expected - 1))
-        # A shared host lets polls come late and GPUs wait, of which an interval must tell (one in
-        # twenty may miss, none by twice as much). On a quiet one, as in the example, each row is
-        # within 0.5 %.
+        # Where a shared host lets the GPU wait, readings miss some of that, and where it lets polls
+        # come late, a flag says so. An interval must tell of both: one in twenty may miss, none by
+        # twice as much. On a quiet host, as in the example, each row is within 0.5 %.
         assert off[-1] < 2 * row.energy.uncertainty, (row.cell, row.workload)
+        waits = not counts and engine == "eager"
+        within = 0.05 if waits or row.energy.flags else 0.005
+        assert off[-1] < within, (row.cell, row.workload, row.doubts)
     assert statistics.median(off) < 0.002
 
 

@@ -118,7 +118,7 @@ def build(site_packages: Path, folder: Path) -> Path:
 
 
 def _stubs(site_packages: Path, include: Path) -> str:
-    """A function for each call that torch names and the model has not, which does nothing.
+    """A function for each call that torch names and the model has not: it tells only of faults.
 
     The runtime's calls are those that torch's libraries leave undefined, the driver's those of
     NVIDIA's header.

@@ -1,0 +1,47 @@
+"""Whether a folder is this user's alone: whoever can write it has us believe or run what he likes.
+
+Temporary folders have names that others can guess, and create or link first. So nothing below one
+is read or written before the folder was looked at. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+def why_shared(folder: Path) -> str | None:
+    """Why a folder is not this user's alone; None if nobody else enters it, or can replace it.
+
+    It must be a real folder (no link), of this user, with mode 0700, and no folder above it may
+    let others rename what is in it. Whoever owns the root of the file system (in a container not
+    always user 0) can do so anyhow.
+    """
+    trusted = {0, os.getuid(), os.stat("/").st_uid}
+    try:
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{folder} is no folder of its own"
+        if found.st_uid != os.getuid():
+            return f"{folder} belongs to another user"
+        if found.st_mode & 0o077:
+            return f"others can enter {folder} (mode {stat.S_IMODE(found.st_mode):04o})"
+        for above in Path(os.path.realpath(folder)).parents:
+            found = os.stat(above)
+            if found.st_uid not in trusted:
+                return f"{above} belongs to another user"
+            if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+                return f"others can write {above} (mode {stat.S_IMODE(found.st_mode):04o})"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def is_sheltered(path: Path) -> bool:
+    """Whether a place, or a folder above it, is this user's alone, so that nobody else gets there.
+
+    What Ray makes below its temporary folder is open to all (mode 0777).
+    """
+    real = Path(os.path.realpath(path))
+    return any(why_shared(folder) is None for folder in (real, *real.parents))

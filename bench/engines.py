@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from bench import private
 from bench.gpus import Capability
 from bench.precision import FIRST_BF16_AND_TF32
 from bench.records import Unsupported
@@ -68,6 +69,16 @@ def check(
         raise Unsupported(
             f"engine compile needs a compiler: install {names[0]} or name one in {variable}"
         )
+
+
+def keep_compiled() -> None:
+    """Say where torch keeps what it compiles, and runs when it finds it there.
+
+    Its own place, torchinductor_USER of the temporary folder, is one that others can make first;
+    the import of transformers' GPT-2 makes it. Raises OSError where there is no room.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private.folder() / "inductor")
 
 
 def forward(engine: str, model: GPT2LMHeadModel) -> Forward:

@@ -76,6 +76,7 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
     with nvml.driver() as driver:
         yield _stage(request, request.workloads[0], "device")
         try:
+            engines.keep_compiled()
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )

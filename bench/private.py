@@ -6,8 +6,10 @@ is read or written before the folder was looked at. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 
@@ -45,3 +47,21 @@ def is_sheltered(path: Path) -> bool:
     """
     real = Path(os.path.realpath(path))
     return any(why_shared(folder) is None for folder in (real, *real.parents))
+
+
+def usual() -> Path:
+    """Where this user keeps what outlasts a process, unless another user has taken the place."""
+    return Path(tempfile.gettempdir()) / f"tensorgap-{os.getuid()}"
+
+
+def folder() -> Path:
+    """A folder of this user alone for what outlasts a process: the usual one, or a new one.
+
+    Raises OSError where there is no room for one.
+    """
+    own = usual()
+    with contextlib.suppress(FileExistsError):
+        own.mkdir(mode=0o700)
+    if why_shared(own) is None:
+        return own
+    return Path(tempfile.mkdtemp(prefix=f"{own.name}-", dir=own.parent))

@@ -116,7 +116,7 @@ def overdue(attempt: Attempt, now: float) -> End | None:
             return None
         reason = (
             f"the process did not start within {_START_LIMIT_S:g} s; raylet.err and the"
-            " runtime_env logs in /tmp/ray/session_latest/logs of its node say why"
+            " runtime_env logs in session_latest/logs of Ray's --temp-dir on its node say why"
         )
         return End(Outcome.TIMED_OUT, reason, of_the_cluster=True)
     quality = attempt.stage == PERPLEXITY

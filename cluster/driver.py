@@ -142,8 +142,8 @@ def _watched(sweep: _Sweep, abandon: Callable[[HeadLostError], None]) -> Iterato
 
 def _head_lost() -> HeadLostError:
     return HeadLostError(
-        f"the head of the cluster has not answered for {_HEAD_LIMIT_S:g} s; when the cluster is"
-        " back, resume"
+        f"Ray's head has not answered for {_HEAD_LIMIT_S:g} s: it crashed, was ended, or cannot be"
+        " reached"
     )
 
 

@@ -7,17 +7,21 @@ import functools
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import inventory
 from bench.records import TensorgapError
+from cluster import folders
 from cluster.placement import TYPE_LABEL
 
 LOCAL = "local"
+AUTO = "auto"
 # Ray's agent on each node polls NVML every 5 s and so disturbs what is measured; once an hour is
 # as good as never (ray-project/ray#65808: it cannot be switched off).
 _AGENT_INTERVAL_MS = "3600000"
@@ -47,15 +51,18 @@ def head_answers() -> bool:
 
 
 @contextlib.contextmanager
-def session(address: str | None = None) -> Iterator[None]:
+def session(address: str | None = None, trust_local_users: bool = False) -> Iterator[None]:
     """Connect to Ray for as long as the block lasts, and ship `bench` and `cluster` to its nodes.
 
     Args:
         address: of a cluster that this machine is a node of (`auto`, `HOST:PORT`); None starts Ray
             on this machine alone, where ray.init would join any cluster that it finds.
+        trust_local_users: also use a cluster whose nodes keep Ray's files where other users of
+            their hosts can change them.
 
     Raises:
-        TensorgapError: there is no Ray, no cluster at the address, or Ray does not start.
+        TensorgapError: there is no Ray, no cluster at the address, Ray does not start, or others
+            can change what it runs.
     """
     if address is not None and "://" in address:
         raise TensorgapError(
@@ -68,46 +75,85 @@ def session(address: str | None = None) -> Iterator[None]:
     # the cell says the same in fewer words.
     quiet = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
     settings = quiet | _local_settings() if local else quiet
-    with _environment(settings), contextlib.redirect_stdout(sys.stderr):
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            if error.name != "ray":
-                raise
-            raise TensorgapError(
-                "Ray is not installed, and runs each cell, also on one machine:"
-                " pip install 'ray>=2.60'"
-            ) from None
-
-        options: dict[str, Any] = {
-            "address": LOCAL if local else address,
-            "runtime_env": {"py_modules": [_package("bench"), _package("cluster")]},
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-        }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(settings))
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        ray = _ray()
         if local:
-            options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-            options |= {"labels": _local_labels()}
-        try:
+            where = "on this machine"
+            options = {
+                "address": LOCAL,
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+                "labels": _local_labels(),
+                "_temp_dir": stack.enter_context(folders.own()),
+            }
+        else:
+            where = f"at {address}"
+            head = folders.current_address() if address == AUTO else str(address)
+            options = {"address": head}
+        with _explained(where):
             if not local:
-                _reach(str(address))
-            with _driver_explained():
-                ray.init(**options)
-        except (RuntimeError, ValueError, OSError) as error:
-            text = str(error).strip() or type(error).__name__
-            first = text.splitlines()[0]
-            if "ersion mismatch" in first:  # the versions stand in the lines below
-                first = " ".join(text.split())
-            where = "on this machine" if local else f"at {address}"
-            raise TensorgapError(
-                f"no Ray {where}: {first} (a cluster is given by --address auto on its head, or"
-                " --address HOST:6379; its token stands in RAY_AUTH_TOKEN or ~/.ray/auth_token)"
-            ) from error
-        try:
-            yield
-        finally:
-            if head_answers():
-                ray.shutdown()  # which would wait for the head
+                _reach(head)
+                if not trust_local_users:
+                    # A connection of its own, because Ray brings the code to the nodes at once.
+                    with _connected(ray, options):
+                        folders.refuse_shared()
+            code = {"py_modules": [_package("bench"), _package("cluster")]}
+            stack.enter_context(_connected(ray, options | {"runtime_env": code}))
+        yield
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise TensorgapError(
+            "Ray is not installed, and runs each cell, also on one machine: pip install 'ray>=2.60'"
+        ) from None
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    with _driver_explained(), _own_sigterm():
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        if head_answers():
+            ray.shutdown()  # which would wait for the head
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the handler that there is: Ray's own, from when it starts, is sys.exit(15)."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Say in one line why there is no connection."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        text = str(error).strip() or type(error).__name__
+        first = text.splitlines()[0]
+        if "ersion mismatch" in first:  # the versions stand in the lines below
+            first = " ".join(text.split())
+        raise TensorgapError(
+            f"no Ray {where}: {first} (a cluster is given by --address auto on its head, or"
+            " --address HOST:6379; its token stands in RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+        ) from error
 
 
 def _local_labels() -> dict[str, str]:
@@ -157,6 +203,12 @@ def _local_settings() -> dict[str, str]:
     """
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # What Ray does by itself where it knows no clusters: each port on loopback only.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Nobody reads Ray's own metrics, whose ports ask nobody for a token; -1 cannot be opened.
+        "RAY_enable_metrics_collection": "0",
+        "AUTOSCALER_METRIC_PORT": "-1",
+        "DASHBOARD_METRIC_PORT": "-1",
         "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS,
         "RAY_worker_niceness": _NICENESS,
         # Ray counts GPUs in NVML's order, which is not CUDA's own.

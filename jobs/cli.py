@@ -6,11 +6,13 @@ tensorgap; 130 interrupted, and resumable.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code: Any
     try:
         # Not cli.main: it would make exit code 1 of a closed pipe.
-        with cli.make_context("tensorgap", given) as context:
+        with _terminable(), cli.make_context("tensorgap", given) as context:
             code = cli.invoke(context)
     except click.exceptions.Exit as done:
         code = done.exit_code
@@ -102,6 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
         _fail(f"{type(error).__name__}: {first}{hint}", 3, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """End at SIGTERM as at Ctrl-C: orderly, with the same word and code."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

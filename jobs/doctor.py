@@ -21,12 +21,13 @@ _HUB_TIMEOUT_S = 3.0
 
 @click.command("doctor")
 @options.address
+@options.trust_local_users
 @click.option(
     "--probe",
     is_flag=True,
     help="Also find out how the power sensor of each GPU here works: half a minute each.",
 )
-def command(address: str | None, probe: bool) -> None:
+def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
     """Show devices, their types and precisions, energy meters, versions, and the model hub.
 
     Without --address it looks at this machine and starts nothing; with it, each node of the
@@ -42,13 +43,15 @@ def command(address: str | None, probe: bool) -> None:
             "--probe looks at this machine only: leave out --address (or unset RAY_ADDRESS)"
         )
     click.echo(f"tensorgap {__version__}")
-    for found in _inventories(address, probe):
+    for found in _inventories(address, trust_local_users, probe):
         click.echo("")
         click.echo(found if isinstance(found, str) else "\n".join(_describe(found)))
     click.echo(f"\nmodel hub  {_hub()}")
 
 
-def _inventories(address: str | None, probe: bool) -> Iterable[Inventory | str]:
+def _inventories(
+    address: str | None, trust_local_users: bool, probe: bool
+) -> Iterable[Inventory | str]:
     if address is None:
         from bench import inventory
 
@@ -56,7 +59,7 @@ def _inventories(address: str | None, probe: bool) -> Iterable[Inventory | str]:
     from cluster import nodes
     from cluster.session import session
 
-    with session(address):
+    with session(address, trust_local_users):
         return nodes.inventories()
 
 

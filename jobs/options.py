@@ -40,6 +40,16 @@ def address(command: Command) -> Command:
     )(command)
 
 
+def trust_local_users(command: Command) -> Command:
+    """--trust-local-users: whether a cluster may keep Ray's files where others can write."""
+    return click.option(
+        "--trust-local-users",
+        is_flag=True,
+        help="Also use a cluster on whose hosts other users can change the code that Ray runs: for"
+        " where you trust all of them, as in a container.",
+    )(command)
+
+
 def narrowing(command: Command) -> Command:
     """--gpu-type, --precision, --model: a part of the matrix."""
     for name, what in (

@@ -32,10 +32,12 @@ class _Place:
 @click.command("plan")
 @options.matrix()
 @options.address
+@options.trust_local_users
 @options.narrowing
 def command(
     matrix: Path,
     address: str | None,
+    trust_local_users: bool,
     gpu_types: tuple[str, ...],
     precisions: tuple[str, ...],
     models: tuple[str, ...],
@@ -52,7 +54,7 @@ def command(
     Exit codes: 0 every cell has a place; 1 some have none, or lack the precision; 2 bad input.
     """
     asked = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
-    place = _place(address)
+    place = _place(address, trust_local_users)
     cells = matrices.cells(asked, place.devices)
     rows = len(asked.workloads) * asked.sampling.replicates
     has = ", ".join(f"{count} {name}" for name, count in sorted(place.devices.items()))
@@ -83,7 +85,7 @@ def command(
     return 0 if len(able) == len(cells) else 1
 
 
-def _place(address: str | None) -> _Place:
+def _place(address: str | None, trust_local_users: bool) -> _Place:
     if address is None:
         found: dict[str, int] = {}
         for processor in inventory.take().processors:
@@ -92,7 +94,7 @@ def _place(address: str | None) -> _Place:
     from cluster import driver, seats
     from cluster.session import session
 
-    with session(address):
+    with session(address, trust_local_users):
         offers = driver.offers()
         return _Place(
             {name: offer.devices for name, offer in offers.items()},

@@ -8,10 +8,9 @@ import functools
 import importlib.util
 import itertools
 import os
-import signal
 import sys
+import threading
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one file
@@ -28,11 +27,13 @@ from bench import matrix as matrices
 from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
 from jobs import options, progress, reading, terminal
 from jobs.cli import INTERRUPTED
+from jobs.interrupts import Interrupts
 
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
 _PATIENCE_S = 120.0  # for an output that fails, at the end of a sweep
-_FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them now\n"
+_STOPPED = "stopped; what is measured is kept"
+_ending = threading.Lock()  # held by the thread that ends the process
 
 
 @click.command("sweep")
@@ -51,6 +52,7 @@ _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them no
     " UNSUPPORTED (as after an installation).",
 )
 @options.address
+@options.trust_local_users
 @options.narrowing
 @click.option(
     "--placement-timeout",
@@ -73,6 +75,7 @@ def command(
     resume: str | None,
     retry_failed: bool,
     address: str | None,
+    trust_local_users: bool,
     gpu_types: tuple[str, ...],
     precisions: tuple[str, ...],
     models: tuple[str, ...],
@@ -112,6 +115,7 @@ def command(
 
     try:
         with contextlib.ExitStack() as stack:
+            interrupts = stack.enter_context(Interrupts(_end_at_once))
             if matrix is not None:
                 narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
                 asked = matrices.localise(narrowed)
@@ -121,9 +125,7 @@ def command(
                 folder = results.Results.open(str(resume))
                 asked = folder.matrix()
                 stack.enter_context(folder.locked())
-            _connect(stack, address, quiet)
-            # Only now: Ray sets handlers of its own when it connects.
-            interrupts = stack.enter_context(_Interrupts())
+            _connect(stack, address, trust_local_users, quiet)
             if matrix is not None:
                 # Only now: a cluster that cannot be reached leaves no empty folder behind.
                 folder = results.Results.create(
@@ -132,32 +134,51 @@ def command(
                 stack.enter_context(folder.locked())
             finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
     except HeadLostError as error:
-        _abandon(folder, error)
+        _abandon(folder, str(error))
     return _conclude(folder, finished)
 
 
-def _abandon(folder: results.Results, error: Exception) -> NoReturn:
-    """Conclude without Ray: what is left of it in this process would wait for the lost head."""
+def _end_at_once() -> NoReturn:
+    """End while Ray starts, where a call of Ray holds up the main thread."""
+    from cluster import folders
+
+    progress.say("interrupted")
+    folders.give_up()
+    os._exit(INTERRUPTED)
+
+
+def _abandon(folder: results.Results, why: str) -> NoReturn:
+    """Conclude without Ray, whose calls would wait for what is lost, or is being ended too.
+
+    A cluster ends by itself what a driver has left behind.
+    """
+    from cluster import folders
+
+    if not _ending.acquire(blocking=False):
+        threading.Event().wait()  # the thread that came first ends the process
     code = INTERRUPTED
     try:
         # A session keeps standard output from Ray, and the main thread may be within one.
         with contextlib.redirect_stdout(sys.__stdout__):
-            progress.say(str(error))
+            progress.say(why)
             code = _conclude(folder, finished=False)
             sys.stdout.flush()
     except TensorgapError as failure:
         progress.say(str(failure))
     finally:
+        folders.give_up()
         os._exit(code)
 
 
-def _connect(stack: contextlib.ExitStack, address: str | None, quiet: bool) -> None:
+def _connect(
+    stack: contextlib.ExitStack, address: str | None, trust_local_users: bool, quiet: bool
+) -> None:
     from cluster.session import session
 
     if not quiet:
         where = "starting Ray" if address is None else f"connecting to {address}"
         progress.say(f"{where} ...")
-    stack.enter_context(session(address))
+    stack.enter_context(session(address, trust_local_users))
 
 
 def _measure(
@@ -166,12 +187,13 @@ def _measure(
     retry_failed: bool,
     placement_timeout_s: float,
     quiet: bool,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
     from cluster import driver
     from cluster.session import HeadLostError
 
+    interrupts.measuring(functools.partial(_abandon, folder, _STOPPED))
     rows = _rows(folder)
     done = [row for row in rows if not _is_due(row, retry_failed)]
     # What an attempt found says more than that there is no place for another.
@@ -187,26 +209,24 @@ def _measure(
         placement_timeout_s=placement_timeout_s,
         simulated=folder.source.simulated,
         stopping=interrupts.asked,
-        abandon=functools.partial(_abandon, folder),
+        abandon=lambda error: _abandon(folder, str(error)),
     )
     try:
         # Closed before Ray is: it ends the actors that still run.
-        with (
-            contextlib.closing(sweep) as events,
-            progress.display(asked, types, done, quiet) as show,
-        ):
-            for event in events:
-                if isinstance(event, Measurement) and not (
-                    event.outcome == Outcome.UNPLACED and event.key in told
-                ):
-                    before = folder.trouble
-                    folder.write(event)
-                    if folder.trouble and not before:
-                        progress.say(folder.trouble)
-                show(event)
-    except KeyboardInterrupt:
-        progress.say("stopped; what is measured is kept")
-        return False
+        with contextlib.closing(sweep) as events:
+            try:
+                with progress.display(asked, types, done, quiet) as show:
+                    for event in events:
+                        if isinstance(event, Measurement) and not (
+                            event.outcome == Outcome.UNPLACED and event.key in told
+                        ):
+                            before = folder.trouble
+                            folder.write(event)
+                            if folder.trouble and not before:
+                                progress.say(folder.trouble)
+                        show(event)
+            except KeyboardInterrupt:
+                _abandon(folder, _STOPPED)
     except HeadLostError:
         raise
     except Exception:
@@ -264,36 +284,6 @@ def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
     if rows:
         lines = comparison.compare(rows)
         click.echo(render.table(lines, terminal.width(), sys.stdout.isatty()))
-
-
-class _Interrupts:
-    """Ctrl-C once: finish what runs; twice, or the SIGTERM that schedulers send: stop now."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def asked(self) -> bool:
-        """Whether the sweep is to end after what runs."""
-        return self._asked
-
-    def __enter__(self) -> _Interrupts:
-        self._before = {
-            signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt),
-            signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            signal.default_int_handler(number, frame)
-        self._asked = True
-        # Not print: the signal may have come in the middle of one.
-        with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), _FINISHING.encode())
 
 
 def _now() -> datetime.datetime:

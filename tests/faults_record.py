@@ -32,6 +32,7 @@ FAULTS = {
     "driver killed": "SIGKILL to `tensorgap sweep`, then `--resume`",
     "Ctrl-C": "once: the running cells are finished",
     "Ctrl-C twice": "what runs is stopped at once",
+    "SIGTERM to all": "to each process of a sweep, Ray's too, as Slurm ends a job",
     "head lost": "the head's GCS process is killed",
     "disk full": "no row can be written",
     "bucket fails": "the object store answers with errors for a while",

@@ -13,6 +13,7 @@ from typing import Any
 
 import fakenvml
 
+from cluster import folders
 from cluster.session import _environment, _local_settings
 
 
@@ -99,10 +100,10 @@ class Raylets:
 @contextlib.contextmanager
 def started(library: Path, **head: Any) -> Iterator[Raylets]:
     """A head without CPUs; nodes are added to it."""
-    with _environment(_local_settings()):
+    with folders.own() as temporary, _environment(_local_settings()):
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, **head}
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": temporary, **head}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield Raylets(cluster, library)

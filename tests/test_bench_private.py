@@ -56,6 +56,27 @@ def test_another_user_s_folder_is_not(tmp_path):
     assert private.why_shared(own) == f"{theirs} belongs to another user"
 
 
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_what_outlasts_a_process_has_a_folder_of_this_user_alone(temporary):
+    own = private.folder()
+    assert own == private.folder() == private.usual() == temporary / f"tensorgap-{os.getuid()}"
+    assert private.why_shared(own) is None
+
+
+def test_where_another_has_taken_that_place_it_is_a_new_one(temporary):
+    (temporary / "theirs").mkdir(mode=0o700)
+    private.usual().symlink_to(temporary / "theirs")
+    own = private.folder()
+    assert own.name.startswith(f"tensorgap-{os.getuid()}-")
+    assert private.why_shared(own) is None
+    assert list((temporary / "theirs").iterdir()) == []
+
+
 def test_what_is_open_to_all_is_sheltered_by_a_private_folder_above():
     with tempfile.TemporaryDirectory() as made:  # pytest's own folders are below a private one
         shelter, below = Path(made), Path(made) / "session"

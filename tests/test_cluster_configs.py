@@ -52,7 +52,10 @@ def test_whoever_has_no_token_is_kept_out(name: str) -> None:
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert ENVIRONMENT["RAY_AUTH_MODE"] == "token"
     (head,) = [c for c in config["head_start_ray_commands"] if "ray start" in c]
+    (worker,) = [c for c in config["worker_start_ray_commands"] if "ray start" in c]
     assert "--dashboard-host=127.0.0.1" in head
+    for command in (head, worker):
+        assert '--temp-dir="$RAY_TMPDIR/ray"' in command
     assert "--num-cpus=0" in head
 
 
@@ -115,7 +118,10 @@ def test_kuberay_has_the_settings_of_the_other_configurations() -> None:
 
 def test_a_node_has_the_settings_that_a_sweep_gives_to_its_own_ray() -> None:
     own = session._local_settings.__wrapped__()  # not through its cache, which a session shares
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+    # Options of `ray start` say the one, and the other is for a machine alone.
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        own.pop(name)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         own.pop(name, None)
     assert own.items() <= ENVIRONMENT.items()
 
@@ -285,3 +291,29 @@ def test_the_images_of_kuberay_can_be_built() -> None:
     builds = {g["template"]["spec"]["containers"][0]["image"].rpartition(":")[2] for g in groups}
     (built,) = [line for line in lines if "for build in" in line]
     assert builds == set(built.partition("in ")[2].rstrip("; do").split())
+
+
+def test_ray_s_files_on_a_node_lie_below_a_folder_that_nobody_else_enters(tmp_path: Path) -> None:
+    text = (CONFIGS / "environment.sh").read_text()
+    moved = tmp_path / "environment.sh"
+    moved.write_text(text.replace("/tmp/", f"{tmp_path}/"))
+    folder = tmp_path / f"tensorgap-ray-{os.getuid()}"
+
+    def shell() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euc", f'. {moved}; echo "$RAY_TMPDIR"'], capture_output=True, text=True
+        )
+
+    for _ in range(2):  # each shell on the node reads it
+        done = shell()
+        assert (done.stdout, done.stderr) == (f"{folder}\n", "")
+        assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    done = shell()
+    assert done.stdout == "/dev/null\n"
+    assert f"{folder} is not a folder of" in done.stderr
+    # As somebody else may make it first.
+    folder.rmdir()
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "theirs")
+    assert shell().stdout == "/dev/null\n"

@@ -150,7 +150,7 @@ def test_a_head_that_is_lost_ends_the_sweep_with_what_it_has(
     output, errors = sweep.communicate(timeout=400)
     noticed_s = time.monotonic() - broke
     assert sweep.returncode == 130, errors
-    assert "the head of the cluster has not answered for 2 s" in errors
+    assert "Ray's head has not answered for 2 s" in errors
     assert f"go on with: tensorgap sweep --resume {folder}" in errors
     assert "Traceback" not in errors
     assert len(rows_in(folder / "results.parquet")) == 1

@@ -31,7 +31,7 @@ def main() -> None:
     if missing:
         print(
             f"after {_LONGEST_S:g} s without {', '.join(sorted(missing))};"
-            " /tmp/ray/session_latest/logs/monitor.* on the head tells why"
+            " $RAY_TMPDIR/ray/session_latest/logs/monitor.* on the head tells why"
         )
 
 

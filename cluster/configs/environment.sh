@@ -28,3 +28,19 @@ export CUDA_DEVICE_ORDER=PCI_BUS_ID
 # node starts, or, where that is off, when the first driver of a node connects.
 export RAY_enable_worker_prestart=0
 export RAY_prestart_worker_first_driver=0
+
+# Ray's own metrics, whose ports ask nobody for a token: not collected, and two ports of the head
+# that cannot be opened, which Ray writes into its logs and otherwise does without.
+export RAY_enable_metrics_collection=0
+export AUTOSCALER_METRIC_PORT=-1
+export DASHBOARD_METRIC_PORT=-1
+
+# Ray opens all its files to every user of the host, the code that it runs included. So they lie
+# below a folder that nobody else enters; on the host's own disk, because hosts may share homes.
+RAY_TMPDIR="/tmp/tensorgap-ray-$(id -u)"
+mkdir -m 700 "$RAY_TMPDIR" 2> /dev/null || true
+if [ -L "$RAY_TMPDIR" ] || [ ! -O "$RAY_TMPDIR" ] || [ "$(stat -c %a "$RAY_TMPDIR")" != 700 ]; then
+  echo "tensorgap: $RAY_TMPDIR is not a folder of $(id -un) with mode 700; Ray does not start" >&2
+  RAY_TMPDIR=/dev/null
+fi
+export RAY_TMPDIR

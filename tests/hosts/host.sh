@@ -13,8 +13,6 @@ for folder in root tmp; do
     -o "lowerdir=/$folder,upperdir=$disk/$folder/upper,workdir=$disk/$folder/work"
 done
 chmod 1777 /tmp
-mkdir -p /tmp/ray
-mount -t tmpfs tmpfs /tmp/ray
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/sshd
 mount -t tmpfs -o size=1g tmpfs /dev/shm

@@ -7,12 +7,14 @@ commands.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fleet import CHECKOUT, CONFIG, Fleet
-from network import until
+from network import Host, until
 
 import bench
 from bench.records import Outcome
@@ -93,6 +95,60 @@ def test_without_the_token_nobody_is_let_in(cluster: Fleet) -> None:
     # Not even with it from outside: the dashboard listens on loopback.
     outside = cluster.client.run(*asked, f"http://{cluster.head.address}:{jobs}")
     assert outside.returncode == 7  # connection refused
+
+
+def listening(host: Host) -> list[str]:
+    """The ports of a host at which somebody from outside could knock."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{host.pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, _, port = local.rpartition(":")
+            # As Linux writes 127.0.0.1, and the same within IPv6, on little-endian machines.
+            if state == "0A" and not address.endswith("0100007F"):
+                found.add(int(port, 16))
+    return [str(port) for port in sorted(found)]
+
+
+@pytest.mark.parametrize("name", ["head", "T4"])
+def test_a_stranger_on_another_host_gets_nothing_from_any_port(cluster: Fleet, name: str) -> None:
+    host = cluster.head if name == "head" else cluster.workers[name]
+    ports = listening(host)
+    assert "22" in ports
+    assert len(ports) > 4  # Ray's, each of which asks for the token
+    knock = Path(__file__).with_name("knock.py").read_text()
+    # As a script on standard input: this host has nothing of the tests.
+    done = cluster.client.run("python", "-c", knock, host.address, *ports, timeout_s=600)
+    assert done.returncode == 0, done.stderr
+    answers = {port: answer for port, answer in json.loads(done.stdout).items() if answer}
+    for port, found in answers.items():
+        for answer in found:
+            what, _, said = answer.rpartition(" ")
+            refused = ("401", "403", "404", "UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE")
+            # A node says that it lives.
+            assert said in refused or what == "/api/healthz", (port, answer)
+    assert any("UNAUTHENTICATED" in answer for found in answers.values() for answer in found)
+
+
+def test_a_host_without_the_token_does_not_join(cluster: Fleet) -> None:
+    head = f"{cluster.head.address}:6379"
+    joining = ("ray", "start", "--address", head, "--temp-dir", "/root/stranger")
+    done = cluster.client.run(*joining, RAY_AUTH_MODE="disabled", RAY_NUM_REDIS_GET_RETRIES="2")
+    assert done.returncode != 0
+    assert "oken" in done.stdout + done.stderr
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    done = cluster.client.run(*joining, RAY_NUM_REDIS_GET_RETRIES="2", **wrong)
+    assert done.returncode != 0
+    assert "oken" in done.stdout + done.stderr
+
+
+def test_a_host_with_another_ray_does_not_join_and_says_why(cluster: Fleet) -> None:
+    head = f"{cluster.head.address}:6379"
+    code = "import ray; ray.__version__ = '2.59.0'; from ray.scripts.scripts import main; main()"
+    arguments = ("start", "--address", head, "--temp-dir", "/root/stranger")
+    done = cluster.client.run("python", "-c", code, *arguments, RAY_AUTH_MODE="token")
+    assert done.returncode != 0
+    assert "ersion mismatch" in done.stdout + done.stderr
 
 
 @pytest.fixture

@@ -1,0 +1,45 @@
+"""What Linux tells of the processes below one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from cluster.folders import _descendants
+
+
+def family(pid: int) -> list[int]:
+    """The process and all below it."""
+    return [pid, *_descendants(pid)]
+
+
+def lives(pid: int) -> bool:
+    """Whether it runs, and is not only a name that nobody has buried yet."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def opened(pid: int) -> set[str]:
+    """The files that it has open; a socket as `socket:[INODE]`."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(link))
+    return found
+
+
+def listening(pids: Collection[int]) -> set[tuple[str, int]]:
+    """Where processes listen: the address as Linux writes it, in hexadecimal, and the port."""
+    theirs = set().union(*map(opened, pids))
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == "0A" and f"socket:[{words[9]}]" in theirs:
+                    address, _, port = words[1].rpartition(":")
+                    found.add((address, int(port, 16)))
+    return found

@@ -1,0 +1,162 @@
+"""Signals at the wrong moment: while Ray starts, within a call of it, and to all processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import faults_record
+import processes
+import pytest
+from test_jobs_sweep import MATRIX, REPLICATES, ROWS, rows_in, wait_for_rows
+
+from jobs.interrupts import Interrupts
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A temporary folder, near enough to the root for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        yield Path(made)
+
+
+def start(matrix: Path, output: Path, temporary: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs", "sweep", str(matrix), "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+
+
+def ended(pids: list[int]) -> bool:
+    """Whether all these processes end; those of Ray notice its end within a second or two."""
+    deadline = time.monotonic() + 60
+    while any(map(processes.lives, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def of_ray(pid: int, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return name in Path(f"/proc/{pid}/cmdline").read_text()
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["log_monitor", "gcs_server", "raylet/raylet"])
+def test_while_ray_starts_it_ends_with_a_word_and_leaves_nothing(
+    tmp_path: Path, temporary: Path, number: signal.Signals, moment: str
+) -> None:
+    matrix = tmp_path / "short.toml"
+    matrix.write_text(MATRIX)
+    process = start(matrix, tmp_path / "out", temporary)
+    below: list[int] = []
+    while process.poll() is None:
+        below = processes.family(process.pid)
+        if any(of_ray(pid, moment) for pid in below):
+            break
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 130, errors
+    assert errors == "tensorgap: starting Ray ...\ntensorgap: interrupted\n"
+    assert output == ""
+    assert ended(below)
+    assert list(temporary.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_all_processes_terminated_at_once_it_merges_without_waiting_for_ray(
+    tmp_path: Path, temporary: Path
+) -> None:
+    """As Slurm ends a job: SIGTERM to each process of it."""
+    matrix = tmp_path / "short.toml"
+    text = MATRIX.replace("latency_min_s = 0.3", f"replicates = {REPLICATES}\nlatency_min_s = 2")
+    matrix.write_text(text.replace("latency_max_s = 0.5", "latency_max_s = 3"))
+    process = start(matrix, tmp_path / "out", temporary)
+    folder = wait_for_rows(tmp_path / "out", 1)
+    below = processes.family(process.pid)
+    broke = time.monotonic()
+    for pid in reversed(below):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=400)
+    took_s = time.monotonic() - broke
+    assert process.returncode == 130, errors
+    assert "tensorgap: stopped; what is measured is kept" in errors
+    assert f"go on with: tensorgap sweep --resume {folder}" in errors
+    assert "answer" not in errors  # nobody asked for the head, which is gone, too
+    assert "Traceback" not in errors
+    assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS * REPLICATES
+    assert output.splitlines()[-1] == str(folder / "results.parquet")
+    assert ended(below)
+    # What torch compiles is for the next time.
+    assert [made.name for made in temporary.iterdir()] == [f"tensorgap-{os.getuid()}"]
+    faults_record.note("SIGTERM to all", took_s, "what was measured before; exit code 130")
+
+
+# The main thread is in a call that does not return and, as those of Ray, handles no signal: it
+# locks a mutex twice.
+HELD_UP = """
+import ctypes, os, threading
+from jobs import interrupts
+interrupts._PATIENCE_S = 0.1
+def at_once():
+    print("ended", flush=True)
+    os._exit(7)
+def signals():
+    for number in {numbers}:
+        os.kill(os.getpid(), number)
+        # Two of a kind are one, until the first has been seen.
+        while "ShdPnd:\\t0000000000000000" not in open("/proc/self/status").read():
+            pass
+with interrupts.Interrupts(at_once) as held:
+    if {measuring}:
+        held.measuring(at_once)
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+    libc.pthread_mutex_lock(mutex)
+    threading.Timer(0.1, signals).start()
+    libc.pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.parametrize(
+    ("measuring", "numbers"),
+    [
+        (False, [signal.SIGTERM]),
+        (False, [signal.SIGINT]),
+        (True, [signal.SIGTERM]),
+        (True, [signal.SIGINT, signal.SIGTERM]),
+        (True, [signal.SIGINT, signal.SIGINT]),
+    ],
+)
+def test_a_call_that_does_not_return_holds_nobody_up(
+    measuring: bool, numbers: list[signal.Signals]
+) -> None:
+    code = HELD_UP.format(measuring=measuring, numbers=[int(number) for number in numbers])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (7, "ended\n"), done.stderr
+
+
+def test_the_first_ctrl_c_of_a_sweep_that_measures_only_asks(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with Interrupts(lambda: None) as interrupts:
+        interrupts.measuring(lambda: None)
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert "finishing the running cells" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

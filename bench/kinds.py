@@ -51,7 +51,7 @@ class Card:
 
     def __str__(self) -> str:
         """Name, type and memory in words."""
-        memory = f", {self.memory_bytes / 1e9:.0f} GB" if self.memory_bytes else ""
+        memory = f", {self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes else ""
         return f"{self.name} ({self.gpu_type}{memory})"
 
 

@@ -116,12 +116,9 @@ def sweep(
             sweep.close()
 
 
-def offers(asked: Collection[str] = ()) -> dict[str, placement.Offer]:
-    """What the connected cluster offers of each GPU type, and of those asked for by name."""
-    import ray
-
-    present = ray.nodes()
-    return placement.offers(present, nodes.told(present), asked)
+def offers() -> dict[str, placement.Offer]:
+    """What the connected cluster offers of each GPU type."""
+    return placement.offers(*nodes.present())
 
 
 @contextlib.contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bench import inventory
 from bench.inventory import Inventory
 from bench.kinds import Card
-from cluster import placement
-from cluster.placement import NODE_LABEL, Mislabelled, Told, gpus_of
+from cluster.placement import NODE_LABEL, Told, gpus_of
 
 T = TypeVar("T")
 Node = Mapping[str, Any]  # of `ray.nodes()`
@@ -39,12 +38,12 @@ def told(nodes: Iterable[Node]) -> Told:
     }
 
 
-def mislabelled() -> list[Mislabelled]:
-    """The nodes whose labels name other GPUs than their drivers have."""
+def present() -> tuple[Sequence[Node], Told]:
+    """The nodes of the cluster, and what their drivers tell."""
     import ray
 
     nodes = ray.nodes()
-    return placement.mislabelled(nodes, told(nodes))
+    return nodes, told(nodes)
 
 
 def _given_away(cards: tuple[Card, ...], count: int) -> tuple[Card, ...]:

@@ -184,9 +184,14 @@ def _believed(node: Mapping[str, Any], told: Told) -> tuple[str | None, int]:
     return (named[-1], count) if named and count else (None, 0)
 
 
+def _label(node: Mapping[str, Any]) -> str | None:
+    label = node.get("Labels", {}).get(TYPE_LABEL)
+    return str(label) if label else None
+
+
 def _named(node: Mapping[str, Any]) -> tuple[str, ...]:
     """What the label and the resources of a node call its GPUs, the finest name last."""
-    label = node.get("Labels", {}).get(TYPE_LABEL)
+    label = _label(node)
     resources = {
         name.removeprefix(_TYPE_RESOURCE)
         for name in node["Resources"]
@@ -194,13 +199,7 @@ def _named(node: Mapping[str, Any]) -> tuple[str, ...]:
     }
     if label is None:
         return tuple(sorted(resources))[:1]
-    return (str(label), *sorted(name for name in resources if name.startswith(f"{label}-")))
-
-
-def _label(node: Mapping[str, Any]) -> str | None:
-    """The type that a node's label tells, if no resource tells a finer one."""
-    named = _named(node)
-    return named[0] if TYPE_LABEL in node.get("Labels", {}) and len(named) == 1 else None
+    return (label, *sorted(name for name in resources if name.startswith(f"{label}-")))
 
 
 def _fits(card: Card, name: str) -> bool:

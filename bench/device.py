@@ -103,7 +103,9 @@ def acquire(
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         # Before torch, whose import takes seconds; what NVML does not see, torch may.
         with contextlib.suppress(TensorgapError):
-            _check_type(cell, _given(driver).card)
+            card = _given(driver).card
+            if card.memory_bytes:
+                _check_type(cell, card)
     if threads is not None:
         import torch
 

@@ -77,7 +77,10 @@ def real_gpu() -> bool:
 
 
 def visible_gpus() -> tuple[kinds.Card, ...]:
-    """This machine's GPUs that answer, without those that CUDA_VISIBLE_DEVICES leaves out."""
+    """This machine's GPUs that answer, without those that CUDA_VISIBLE_DEVICES leaves out.
+
+    Nor those that are cut into slices, of which a program is given one.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = None if chosen is None else [name.strip() for name in chosen.split(",")]
     with nvml.driver() as driver:
@@ -85,6 +88,7 @@ def visible_gpus() -> tuple[kinds.Card, ...]:
             gpu.card
             for index, gpu in driver.found()
             if isinstance(gpu, nvml.Gpu)
+            and not gpu.mig
             and (
                 names is None
                 or str(index) in names

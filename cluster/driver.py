@@ -56,7 +56,6 @@ class _AtWork:
     seat: Seat
     attempt: Attempt | None = None
     said: bool = False  # that it waits
-    astray_since: float | None = None  # when it first came onto a GPU of another type
 
 
 @dataclass
@@ -177,6 +176,7 @@ class _Sweep:
         self.lost: list[Seat] = []  # held, so that nobody gets a GPU that does not answer
         self.left: list[tuple[Seat, float]] = []  # held until then; see _move
         self.astray: list[tuple[Seat, float]] = []  # of another type than asked for; see _stray
+        self.strayed: dict[str, float] = {}  # since when a type has been given other GPUs
         self.freed: dict[str, float] = {}  # when this sweep last gave back a seat of the type
         self.earlier: dict[Key, list[Measurement]] = {}  # rows of attempts that are tried again
         self.hosts: dict[str, str] = {}  # names of the nodes
@@ -233,22 +233,21 @@ class _Sweep:
                     yield from self._unplaced(gpu_type, vain)
         for block in self._startable(self.queues, present):
             self.queues[block.gpu_type].remove(block)
-            seat = self._seat_of(block.gpu_type, present, self.clock())
+            seat = self._seat_of(block.gpu_type, present)
             self.at_work.append(_AtWork(deque(block.tasks), seat))
 
-    def _seat_of(self, gpu_type: str, present: Mapping[str, placement.Offer], since: float) -> Seat:
+    def _seat_of(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> Seat:
         """A seat of a type: one that is held already, or one that is asked for."""
-        held = self._held(gpu_type, present, since)
+        held = self._held(gpu_type, present)
         if held:
             return held
         offer = present.get(gpu_type) or placement.to_be_started(gpu_type)
         occupied = [use for use in self._uses() if use.placed] if self.alone_on_host else []
         hosts = frozenset().union(*(use.hosts for use in occupied))
-        return seats.ask(offer, {n for n, host in self.hosts.items() if host in hosts}, since)
+        nodes_there = {node for node, host in self.hosts.items() if host in hosts}
+        return seats.ask(offer, nodes_there, self.clock())
 
-    def _held(
-        self, gpu_type: str, present: Mapping[str, placement.Offer], since: float
-    ) -> Seat | None:
+    def _held(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> Seat | None:
         """A seat of this type that Ray gave to whoever asked for another."""
         offer = present.get(gpu_type)
         hosts = schedule.free_hosts(offer, self._uses(), self.alone_on_host)
@@ -261,15 +260,8 @@ class _Sweep:
             ):
                 self.astray.remove((seat, end))
                 seat.offer = replace(offer, num_cpus=seat.offer.num_cpus)
-                seat.since = since
                 return seat
         return None
-
-    def _ask_again(self, block: _AtWork, present: Mapping[str, placement.Offer]) -> None:
-        """Another seat for a block, which has waited since it asked for the first."""
-        self.at_work.remove(block)  # its old seat is in nobody's way
-        block.seat = self._seat_of(block.seat.offer.gpu_type, present, block.seat.since)
-        self.at_work.append(block)
 
     def _startable(
         self, queues: Mapping[str, Sequence[Block]], present: Mapping[str, placement.Offer]
@@ -291,7 +283,7 @@ class _Sweep:
 
     def _swap(self, block: _AtWork) -> None:
         """Give a seat that is held to a block that waits for one of its type."""
-        held = self._held(block.seat.offer.gpu_type, self._offers(), block.seat.since)
+        held = self._held(block.seat.offer.gpu_type, self._offers())
         if held:
             seats.release(block.seat)
             block.seat = held
@@ -317,11 +309,14 @@ class _Sweep:
             if block.seat.group.id.hex() in scaler.infeasible:
                 vain = f"{self._why_unplaced(gpu_type, present)}; no autoscaler starts one"
         elif offer.selector() != asked.selector():
-            # A node of its type has come or gone, or is not what its label says.
-            seats.release(block.seat)
-            self._ask_again(block, present)
+            # A node of its type has come or gone, or is not what its label says: it asks again.
+            self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
+            self._leave(block)
+            return
         if vain:
-            yield from self._give_up(block, vain)
+            self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
+            self._leave(block)
+            yield from self._unplaced(gpu_type, vain)
         elif not block.said:
             block.said = True
             task = block.tasks[0]
@@ -330,13 +325,6 @@ class _Sweep:
             else:
                 why = "others hold it" if gpu_type in present else "the autoscaler is asked"
             yield Stage(task.cell, task.workloads[0], task.replicate, WAITING, why)
-
-    def _give_up(self, block: _AtWork, vain: str) -> Iterator[Measurement]:
-        """A row for each measurement of a type that has no place."""
-        gpu_type = block.seat.offer.gpu_type
-        self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
-        self._leave(block)
-        yield from self._unplaced(gpu_type, vain)
 
     def _why_not_in_time(self, gpu_type: str) -> str:
         return (
@@ -394,6 +382,7 @@ class _Sweep:
             if self.clock() > end or seat.offer.gpu_type not in unsure:
                 self.astray.remove((seat, end))
                 seats.release(seat)
+        self.strayed = {name: since for name, since in self.strayed.items() if name in unsure}
 
     def _offers(self) -> dict[str, placement.Offer]:
         """What the cluster offers, without the GPUs that were lost."""
@@ -511,29 +500,29 @@ class _Sweep:
             yield from self._settle(block, attempts.row(attempt, end), end.of_the_cluster)
 
     def _stray(self, block: _AtWork, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
-        """Another seat for a block that Ray put onto a GPU of another type.
+        """Put a block whose GPU is of another type back into its queue: it measured nothing there.
 
-        That one is held meanwhile, so that Ray gives another, and kept for who waits for its type.
-        Nothing was measured there: it is no attempt.
+        The GPU is held until the next seat has proved right, so that Ray gives another, or until a
+        block of its type takes it.
         """
         attempts.stop(attempt)
-        block.attempt = None
-        astray, node = block.seat, str(block.seat.node)
+        self.at_work.remove(block)
+        seat, node = block.seat, str(block.seat.node)
         if given.uuid not in {card.uuid for card in self.told.get(node, ())}:
             self.told[node] = (given, *self.told.get(node, ()))
             task = attempt.request
             why = f"{reason}; the label of its node is wrong"
             yield Stage(task.cell, task.workloads[0], task.replicate, TRIED_AGAIN, why)
-        gpu_type, now = astray.offer.gpu_type, self.clock()
-        self._ask_again(block, self._offers())
-        astray.card = given
-        held = [seat for seat, _ in self.astray if seat.offer.gpu_type == gpu_type]
-        others = [aside for aside in self.astray if aside[0] not in held]
-        self.astray = [*others, *((seat, now + _HOLD_S) for seat in (*held, astray))]
-        if block.astray_since is None:
-            block.astray_since = now
-        elif now - block.astray_since > self.placement_timeout_s:
-            yield from self._give_up(block, f"{self._why_not_in_time(gpu_type)}; {reason}")
+        gpu_type, now = seat.offer.gpu_type, self.clock()
+        seat.card = given
+        self.astray = [
+            (held, now + _HOLD_S if held.offer.gpu_type == gpu_type else end)
+            for held, end in (*self.astray, (seat, now))
+        ]
+        self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
+        if now - self.strayed.setdefault(gpu_type, now) > self.placement_timeout_s:
+            vain = f"{self._why_not_in_time(gpu_type)}; {reason}"
+            yield from self._unplaced(gpu_type, vain)
 
     def _settle(self, block: _AtWork, row: Measurement, of_the_cluster: bool) -> Iterator[Event]:
         """Give a row away, or keep it as an earlier attempt of the one that is to come."""

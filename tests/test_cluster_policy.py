@@ -312,6 +312,18 @@ def test_on_hosts_of_several_types_each_comes_onto_its_own(
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["told", "only the label"])
+def test_alone_on_a_host_a_gpu_of_another_type_is_in_nobodys_way(sweep: Any, known: bool) -> None:
+    cluster = Mixed(x="vt", y="v", z="vt")
+    cluster.told = cluster.cards if known else {}
+    matrix = replace(a_matrix(TINY, replicates=3), gpu_types=("T4", "V100") if known else ("T4",))
+    matrix = replace(matrix, placement=replace(matrix.placement, exclusive="host"))
+    found = rows(sweep(cluster, matrix))
+    assert [m.outcome for m in found] == [Outcome.OK] * len(matrix.gpu_types) * 3
+    assert all(m.placement and not m.placement.neighbours for m in found)
+    assert cluster.seats == []
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["told", "only the label"])
 def test_replicates_of_a_type_are_ok_however_many_wrong_gpus_bear_its_label(
     sweep: Any, known: bool
 ) -> None:

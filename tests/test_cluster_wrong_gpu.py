@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import raylets
 from test_cluster_driver import TINY, a_matrix
 from test_cluster_faults import QUICK, VIRTUAL, assert_nothing_is_left, where
+from test_jobs_faults import MATRIX
 
 from bench.records import TRIED_AGAIN, Matrix, Measurement, Outcome, PlacementPlan, Stage
 from cluster import driver, nodes, placement
@@ -87,6 +90,31 @@ def test_what_stands_for_auto_is_what_the_drivers_have(cluster: raylets.Raylets)
         "T4, but its driver has Tesla T4, Tesla V100-SXM2-16GB: measured as T4, V100",
         f"T4, but its driver has Tesla V100-SXM2-16GB: measured as V100{mend}=V100",
     ]
+
+
+def shown(cluster: raylets.Raylets, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments, "--address", cluster.address],
+        capture_output=True,
+        text=True,
+        env=cluster.environment | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+def test_plan_and_doctor_tell_of_a_wrong_label_before_anything_starts(
+    cluster: raylets.Raylets, tmp_path: Path
+) -> None:
+    matrix = tmp_path / "m.toml"
+    matrix.write_text(MATRIX.replace('"P100"', '"T4", "A100-80G", "L4"'))
+    warning = f"warning: {socket.gethostname()} is labelled T4, but its driver has Tesla V100"
+    planned = shown(cluster, "plan", str(matrix))
+    assert "has 1 A100-40G, 1 A100-80G, 1 CPU, 1 P100, 2 T4, 3 V100\n" in planned
+    assert warning in planned
+    assert "at once: 2 T4, 1 A100-80G" in planned
+    assert "UNPLACED: no L4 here" in planned
+    assert warning in shown(cluster, "doctor")
 
 
 def test_a_wrong_gpu_that_only_its_process_could_find_costs_no_attempt_and_no_row(

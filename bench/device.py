@@ -6,14 +6,13 @@ import contextlib
 import ctypes
 import os
 import platform
-import re
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import gpus, nvml, precision
+from bench import gpus, kinds, nvml, precision
 from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError, Unsupported
 
 # Other processes that take more of the host's CPU time than this slow what is measured there.
@@ -26,6 +25,7 @@ _NO_DRIVER = ("driver on your system is too old", "Found no NVIDIA driver")
 _NO_PRODUCT = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_ARCH_MISMATCH")
 # A function of the stand-in for CUDA's libraries that the tests build.
 _MODELLED_CUDA = "fakecuda_launches"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
 _SLOWDOWNS = {
@@ -38,7 +38,15 @@ _SLOWDOWNS = {
 
 
 class WrongDevice(Exception):
-    """The device is of another type than the cell asks for."""
+    """The device is of another type than the cell asks for: nothing was measured."""
+
+    def __init__(self, asked: str, given: kinds.Card, host: str) -> None:
+        """Note what was asked for, and which GPU of which host it is."""
+        super().__init__(asked, given, host)
+        self.asked, self.given, self.host = asked, given, host
+
+    def __str__(self) -> str:
+        return f"asked for {self.asked}, found {self.given} on {self.host}: {self.given.uuid}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,14 @@ def acquire(
         TensorgapError: a simulation was asked for where there is a real GPU, or no stand-in.
         GpuLostError: the driver says that the GPU is lost.
     """
+    if cell.gpu_type != CPU and _VISIBLE in os.environ:
+        # Ray counts in NVML's order; CUDA, by default, the fastest first.
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        # Before torch, whose import takes seconds; what NVML does not see, torch may.
+        with contextlib.suppress(TensorgapError):
+            card = _given(driver).card
+            if card.memory_bytes:
+                _check_type(cell, card)
     if threads is not None:
         import torch
 
@@ -229,7 +245,7 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
         raise TensorgapError(
             f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
         ) from None
-    _check_type(cell, gpu.name, gpu.memory_bytes)
+    _check_type(cell, gpu.card)
     doubt = f"simulated: the CPU computed in the place of a {gpu.name}; no number is a GPU's"
     doubts = (doubt, precision.cpu_doubt(cell.precision, cpu_flags()))
     device = Device(
@@ -253,25 +269,13 @@ def _models_cuda() -> bool:
 
 def _given(driver: nvml.Driver) -> nvml.Gpu:
     """The GPU that this process was given: by this variable Ray tells it, by index."""
-    name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    name = os.environ.get(_VISIBLE, "0").split(",")[0]
     return driver.gpu_at(int(name)) if name.isdecimal() else driver.gpu(name)
 
 
-def _check_type(cell: Cell, name: str, memory_bytes: int | None) -> str:
-    """The type of the device with this name, which must be the cell's.
-
-    Ray's A100-40G and A100-80G are the type and the memory in GB; of an 80 GB A100, from 79 to 86e9
-    bytes are usable.
-    """
-    found = nvml.gpu_type(name)
-    finer = re.fullmatch(rf"{re.escape(found)}-(\d+)G", cell.gpu_type)
-    is_finer = finer and memory_bytes and 0.9 < memory_bytes / (int(finer[1]) * 1e9) < 1.1
-    if found != cell.gpu_type and not is_finer:
-        raise WrongDevice(
-            f"asked for {cell.gpu_type}, found {name} ({found}, {(memory_bytes or 0) / 1e9:.0f} GB)"
-            ": the node's label ray.io/accelerator-type is wrong"
-        )
-    return found
+def _check_type(cell: Cell, card: kinds.Card) -> None:
+    if not card.is_a(cell.gpu_type):
+        raise WrongDevice(cell.gpu_type, card, socket.gethostname())
 
 
 def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
@@ -296,7 +300,7 @@ def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
 def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
     import torch
 
-    capability = gpus.COMPUTE_CAPABILITY.get(cell.gpu_type, (9, 0))
+    capability = gpus.capability_of(cell.gpu_type) or (9, 0)
     if torch.version.cuda is None:
         raise Unsupported(
             f"torch {torch.__version__} has no CUDA; try: {gpus.install_hint(capability)}"
@@ -314,7 +318,6 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
             _given(driver).check()
         raise
     properties = torch.cuda.get_device_properties(0)
-    gpu_type = _check_type(cell, properties.name, properties.total_memory)
     capability = (properties.major, properties.minor)
     doubts = [precision.gpu_doubt(cell.precision, capability)]
     try:
@@ -322,6 +325,10 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
     except TensorgapError as error:
         gpu = None
         doubts.append(f"no clocks, temperature or energy: {error}")
+    words = f"{capability[0]}.{capability[1]}"
+    uuid = gpu.uuid if gpu else str(properties.uuid)
+    card = kinds.Card(properties.name, uuid, properties.total_memory, words)
+    _check_type(cell, card)
     if gpu and gpu.mig:
         doubts.append("a MIG slice: its neighbours share the memory system and the power")
     if gpu and gpu.vgpu:
@@ -331,13 +338,13 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
         doubts.insert(0, f"simulated: a model of a {properties.name}, whose kernels only take time")
     device = Device(
         name=properties.name,
-        gpu_type=gpu_type,
+        gpu_type=card.gpu_type,
         hostname=socket.gethostname(),
         cpu=cpu_name(),
         threads=torch.get_num_threads(),
         memory_bytes=properties.total_memory,
-        **({"uuid": str(properties.uuid)} | _of_the_driver(gpu)),
-        compute_capability=f"{capability[0]}.{capability[1]}",
+        **({"uuid": uuid} | _of_the_driver(gpu)),
+        compute_capability=words,
         multiprocessors=properties.multi_processor_count,
         l2_bytes=getattr(properties, "L2_cache_size", None),
         simulated=modelled or driver.simulated,

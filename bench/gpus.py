@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bench import kinds
 from bench.precision import FIRST_BF16_AND_TF32, FIRST_TENSOR_CORES
 
 Capability = tuple[int, int]
@@ -199,6 +200,15 @@ _FINER = ("A100-40G", "A100-80G")
 COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gpu in GPUS} | (
     dict.fromkeys(_FINER, (8, 0))
 )
+
+
+def capability_of(gpu_type: str) -> Capability | None:
+    """The compute capability of a type, which may be finer by its memory; None: a foreign type.
+
+    >>> capability_of("V100-32G"), capability_of("RTX-6000")
+    ((7, 0), None)
+    """
+    return COMPUTE_CAPABILITY.get(kinds.coarse(gpu_type))
 
 
 @dataclass(frozen=True)

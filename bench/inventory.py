@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bench import device, gpus, nvml, precision, software
+from bench import device, gpus, kinds, nvml, precision, software
 from bench.meters import energy, sensor
 from bench.records import CPU, PRECISIONS, Sensor, Unsupported
 
@@ -76,21 +76,25 @@ def real_gpu() -> bool:
         return not driver.simulated and bool(driver.gpus())
 
 
-def visible_gpu_types() -> list[str]:
-    """The types of this machine's GPUs, without those that CUDA_VISIBLE_DEVICES leaves out."""
+def visible_gpus() -> tuple[kinds.Card, ...]:
+    """This machine's GPUs that answer, without those that CUDA_VISIBLE_DEVICES leaves out.
+
+    Nor those that are cut into slices, of which a program is given one.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
     with nvml.driver() as driver:
-        found = driver.gpus()
-    if chosen is None:
-        return sorted({gpu.gpu_type for gpu in found})
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    return sorted(
-        {
-            gpu.gpu_type
-            for index, gpu in enumerate(found)
-            if str(index) in names or any(gpu.uuid.startswith(name) for name in names)
-        }
-    )
+        return tuple(
+            gpu.card
+            for index, gpu in driver.found()
+            if isinstance(gpu, nvml.Gpu)
+            and not gpu.mig
+            and (
+                names is None
+                or str(index) in names
+                or any(name and gpu.uuid.startswith(name) for name in names)
+            )
+        )
 
 
 def weakness(gpu_type: str, precision_name: str) -> str | None:
@@ -100,7 +104,7 @@ def weakness(gpu_type: str, precision_name: str) -> str | None:
     """
     if gpu_type == CPU:
         return precision.cpu_doubt(precision_name, device.cpu_flags())
-    capability = gpus.COMPUTE_CAPABILITY.get(gpu_type)
+    capability = gpus.capability_of(gpu_type)
     return _gpu_doubt(precision_name, capability) if capability else None
 
 

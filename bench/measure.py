@@ -44,6 +44,7 @@ from bench.records import (
 
 T = TypeVar("T")
 
+DEVICE = "device"  # the stage in which a GPU of another type is found out
 # The stages whose end by force costs no row.
 PERPLEXITY = "perplexity"
 EVIDENCE = "evidence"
@@ -72,9 +73,12 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
 
     The timing ends early after a row in which something broke: such a process is not trusted with
     another one, and the caller starts a fresh one for the rest.
+
+    Raises device.WrongDevice, before it has measured anything, where the GPU is not of the cell's
+    type: whoever placed it there has to find another.
     """
     with nvml.driver() as driver:
-        yield _stage(request, request.workloads[0], "device")
+        yield _stage(request, request.workloads[0], DEVICE)
         try:
             engines.keep_compiled()
             found = device.acquire(
@@ -89,6 +93,8 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
                 else:
                     found = replace(found, sensor=known)
             versions = software.describe(driver.version, driver.nvml_version)
+        except device.WrongDevice:
+            raise
         except Exception as error:
             for workload in request.workloads:
                 yield _failure(request, workload, error)
@@ -434,7 +440,9 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
     first = text.splitlines()[0] if text else ""
     if isinstance(error, Unsupported):
         return Outcome.UNSUPPORTED, text
-    if isinstance(error, TensorgapError | device.WrongDevice):
+    if isinstance(error, device.WrongDevice):
+        return Outcome.UNPLACED, text
+    if isinstance(error, TensorgapError):
         return Outcome.FAILED, text
     if isinstance(error, nvml.GpuLostError):
         return Outcome.LOST, text

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from bench import kinds
 from bench.records import TensorgapError
 
 T = TypeVar("T")
@@ -76,28 +77,9 @@ _SIMULATION = "fakenvml_configure"
 # The modules of a CPU and a GPU: GH200, GB200, GB300, GB10.
 _WITH_CPU = re.compile(r"\bG[HB]\d")
 
-# One word before the model ("Tesla", "NVIDIA"), then the words in capitals ("RTX", "PRO") up to
-# the first that has a digit; what follows a hyphen ("-SXM2-16GB") is not part of the model.
-_MODEL = re.compile(r"\w+\s+(?P<model>(?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")
-
 
 class GpuLostError(Exception):
     """The GPU fell off the bus, must be reset, or its driver broke: no more can be measured."""
-
-
-def gpu_type(name: str) -> str:
-    """Name a GPU's type as Ray does, so that `accelerator_type=` finds it.
-
-    Ray (`ray._private.accelerators.nvidia_gpu`) takes the model out of NVML's name and, where there
-    is none in capitals, as in consumer GPUs, joins the whole name with hyphens.
-
-    >>> gpu_type("Tesla V100-SXM2-16GB"), gpu_type("NVIDIA GeForce RTX 4090")
-    ('V100', 'GeForce-RTX-4090')
-    """
-    found = _MODEL.match(name)
-    if found and len(found["model"]) > 1:
-        return found["model"].replace(" ", "-")
-    return re.sub(r"^NVIDIA\s+", "", name).strip().replace(" ", "-")
 
 
 @contextmanager
@@ -211,8 +193,15 @@ class Gpu:
 
     @property
     def gpu_type(self) -> str:
-        """The type as Ray names it; 40 GB and 80 GB A100 and their MIG slices are all A100."""
-        return gpu_type(self.name)
+        """The type; 40 GB and 80 GB A100 and their MIG slices are all A100."""
+        return kinds.gpu_type(self.name)
+
+    @property
+    def card(self) -> kinds.Card:
+        """What tells which GPU it is; of one that is cut into slices, each has less memory."""
+        shared = self.mig and not self._slice
+        memory_bytes = None if shared else self.memory_bytes
+        return kinds.Card(self.name, self.uuid, memory_bytes, self.compute_capability)
 
     @property
     def mig(self) -> bool | None:

@@ -111,14 +111,18 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
 
 
 def ratio_of_medians(
-    numerator: Sequence[Sequence[float]], denominator: Sequence[Sequence[float]]
+    numerator: Sequence[Sequence[float]],
+    denominator: Sequence[Sequence[float]],
+    paired: bool = False,
 ) -> Ratio:
     """Median of one set of replicates over the median of another, with its 95 % interval.
 
     Each argument holds one sequence of samples per replicate (a fresh process). With several on
     both sides it is that of their geometric means, and the interval Welch's over the logarithms of
     the medians, because processes differ from each other by more than the samples within one do
-    (Kalibera and Jones 2013, ISMM).
+    (Kalibera and Jones 2013, ISMM). `paired`, the replicates of both sides belong together in their
+    order, as on one GPU of several: what a pair shares cancels, and the interval is Student's over
+    the differences of the logarithms.
     With one it is the bootstrap's, and holds for that process only.
 
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
@@ -129,7 +133,10 @@ def ratio_of_medians(
     if len(above) > 1 and len(below) > 1:
         logs_above, logs_below = np.log(above), np.log(below)
         value = math.exp(float(logs_above.mean() - logs_below.mean()))
-        half, freedom = _welch(logs_above, logs_below)
+        if paired:
+            half, freedom = _student(logs_above - logs_below)
+        else:
+            half, freedom = _welch(logs_above, logs_below)
         factor = math.exp(half)
         return Ratio(value, value / factor, value * factor, freedom)
     value = float(np.mean(above) / np.mean(below))
@@ -236,6 +243,13 @@ def _take_window(
         if total >= window_s * (1 - 1e-9):
             return durations_s[index:], durations_s[:index]
     return (), ()
+
+
+def _student(differences: Floats) -> tuple[float, float | None]:
+    """Half the 95 % interval of a mean, and its degrees of freedom; none where nothing varies."""
+    freedom = len(differences) - 1
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    return (t_quantile(freedom) * error, freedom) if error else (0.0, None)
 
 
 def _welch(a: Floats, b: Floats) -> tuple[float, float | None]:

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench import engines, nvml, precision, queues, stats
+from bench import engines, kinds, nvml, precision, queues, stats
 from bench import model as models
 from bench.device import acquire
 from bench.meters import timing
@@ -74,7 +74,7 @@ def compare(rounds: int = ROUNDS, seconds: float = SECONDS) -> Figure:
     with nvml.driver() as driver:
         gpu_type = CPU
         if torch.cuda.is_available():
-            gpu_type = nvml.gpu_type(torch.cuda.get_device_name(0))
+            gpu_type = kinds.gpu_type(torch.cuda.get_device_name(0))
         found = acquire(Cell(gpu_type, "fp32"), driver)
     model = models.load(WORKLOAD.model, "fp32", found.type)
     queue = queues.forward_queue(found.type, model, WORKLOAD)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.device import WrongDevice
+from bench.kinds import Card
 from bench.measure import PERPLEXITY, Request, classify, failed
 from bench.records import Measurement, Outcome, Placement, Stage, Workload
 from cluster.actor import CellActor
@@ -26,12 +28,13 @@ class End:
     """How an attempt ended before its time.
 
     The cluster's faults (a dead process, node or GPU) are worth another attempt; what the
-    measurement itself did is not.
+    measurement itself did is not. A GPU of another type than was asked for is no attempt at all.
     """
 
     outcome: Outcome
     reason: str
     of_the_cluster: bool = False
+    given: Card | None = None  # the GPU of another type
 
 
 @dataclass
@@ -140,6 +143,8 @@ def explain(error: Exception, stage: str) -> End:
     errors = ray.exceptions
     if isinstance(error, errors.RayTaskError):
         outcome, reason = classify(error.cause)
+        if isinstance(error.cause, WrongDevice):
+            return End(outcome, reason, of_the_cluster=True, given=error.cause.given)
         return End(outcome, f"{reason} (in stage {stage})", outcome == Outcome.LOST)
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0]

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import dataclass, field, replace
 
 from bench import matrix as matrices
-from bench.measure import EVIDENCE, PERPLEXITY, Request, failed
+from bench.kinds import Card
+from bench.measure import DEVICE, EVIDENCE, PERPLEXITY, Request, failed
 from bench.records import (
     CPU,
     TRIED_AGAIN,
@@ -29,7 +30,7 @@ from bench.records import (
     Sensor,
     Stage,
 )
-from cluster import attempts, placement, schedule, seats
+from cluster import attempts, nodes, placement, schedule, seats
 from cluster.attempts import Attempt, End
 from cluster.schedule import Block, Key, Task, Use
 from cluster.seats import Seat
@@ -41,6 +42,9 @@ _SOON_S = 0.05  # between two looks while a seat is awaited, which takes millise
 _SAY_AFTER_S = 3.0  # of waiting for a seat
 _HEAD_LIMIT_S = 20.0  # Ray itself ends the process, without a word to us, after 60 s
 _TURN_S = 5.0  # longer than the loop of a sweep takes to look at the head again
+# How long a GPU of the wrong type is held at the most: each of two sweeps may hold what the other
+# waits for.
+_HOLD_S = 120.0
 _MOVE_S = 30.0  # how long a GPU is kept so that its next attempt comes onto another one
 
 
@@ -113,9 +117,7 @@ def sweep(
 
 def offers() -> dict[str, placement.Offer]:
     """What the connected cluster offers of each GPU type."""
-    import ray
-
-    return placement.offers(ray.nodes())
+    return placement.offers(*nodes.present())
 
 
 @contextlib.contextmanager
@@ -173,9 +175,13 @@ class _Sweep:
         self.at_work: list[_AtWork] = []
         self.lost: list[Seat] = []  # held, so that nobody gets a GPU that does not answer
         self.left: list[tuple[Seat, float]] = []  # held until then; see _move
+        self.astray: list[tuple[Seat, float]] = []  # of another type than asked for; see _stray
+        self.strayed: dict[str, float] = {}  # since when a type has been given other GPUs
         self.freed: dict[str, float] = {}  # when this sweep last gave back a seat of the type
         self.earlier: dict[Key, list[Measurement]] = {}  # rows of attempts that are tried again
         self.hosts: dict[str, str] = {}  # names of the nodes
+        self.told: dict[str, tuple[Card, ...]] = {}  # GPUs of the nodes, as far as known
+        self.wrong: list[placement.Mislabelled] = []
         self.heard = clock()  # when the head last answered
         self.silent_since: float | None = None  # when it first did not, since then
 
@@ -198,7 +204,8 @@ class _Sweep:
         for block in self.at_work:
             if block.attempt:
                 attempts.stop(block.attempt)
-        for seat in (*(b.seat for b in self.at_work), *(s for s, _ in self.left), *self.lost):
+        aside = [seat for seat, _ in (*self.left, *self.astray)]
+        for seat in (*(b.seat for b in self.at_work), *aside, *self.lost):
             seats.release(seat)
 
     def _head_answers(self) -> bool:
@@ -225,12 +232,36 @@ class _Sweep:
                 if vain:
                     yield from self._unplaced(gpu_type, vain)
         for block in self._startable(self.queues, present):
-            offer = present.get(block.gpu_type) or placement.to_be_started(block.gpu_type)
-            occupied = [use for use in self._uses() if use.placed] if self.alone_on_host else []
-            hosts = frozenset().union(*(use.hosts for use in occupied))
-            nodes = offer.finer | {node for node, host in self.hosts.items() if host in hosts}
             self.queues[block.gpu_type].remove(block)
-            self.at_work.append(_AtWork(deque(block.tasks), seats.ask(offer, nodes, self.clock())))
+            seat = self._seat_of(block.gpu_type, present)
+            self.at_work.append(_AtWork(deque(block.tasks), seat))
+
+    def _seat_of(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> Seat:
+        """A seat of a type: one that is held already, or one that is asked for."""
+        held = self._held(gpu_type, present)
+        if held:
+            return held
+        offer = present.get(gpu_type) or placement.to_be_started(gpu_type)
+        occupied = [use for use in self._uses() if use.placed] if self.alone_on_host else []
+        hosts = frozenset().union(*(use.hosts for use in occupied))
+        nodes_there = {node for node, host in self.hosts.items() if host in hosts}
+        return seats.ask(offer, nodes_there, self.clock())
+
+    def _held(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> Seat | None:
+        """A seat of this type that Ray gave to whoever asked for another."""
+        offer = present.get(gpu_type)
+        hosts = schedule.free_hosts(offer, self._uses(), self.alone_on_host)
+        for seat, end in self.astray:
+            if (
+                offer
+                and seat.card
+                and seat.card.is_a(gpu_type)
+                and self._host_of(str(seat.node)) in hosts
+            ):
+                self.astray.remove((seat, end))
+                seat.offer = replace(offer, num_cpus=seat.offer.num_cpus)
+                return seat
+        return None
 
     def _startable(
         self, queues: Mapping[str, Sequence[Block]], present: Mapping[str, placement.Offer]
@@ -241,6 +272,8 @@ class _Sweep:
         """Start the first process of each block whose seat is there; give up what waits in vain."""
         for block in [b for b in self.at_work if b.attempt is None]:
             seats.look(block.seat)
+            if block.seat.node is None and self.astray:
+                self._swap(block)
             if self.stopping():
                 self._leave(block)
             elif block.seat.node is not None:
@@ -248,11 +281,18 @@ class _Sweep:
             else:
                 yield from self._wait_on(block)
 
+    def _swap(self, block: _AtWork) -> None:
+        """Give a seat that is held to a block that waits for one of its type."""
+        held = self._held(block.seat.offer.gpu_type, self._offers())
+        if held:
+            seats.release(block.seat)
+            block.seat = held
+
     def _wait_on(self, block: _AtWork) -> Iterator[Event]:
-        offer = block.seat.offer
-        gpu_type = offer.gpu_type
+        asked = block.seat.offer
+        gpu_type = asked.gpu_type
         if any(
-            u.placed and (u.gpu_type == gpu_type or u.hosts & offer.hosts) for u in self._uses()
+            u.placed and (u.gpu_type == gpu_type or u.hosts & asked.hosts) for u in self._uses()
         ):
             self.freed[gpu_type] = self.clock()  # what it waits for may be our own cell's
         # Counted from when our own cells last freed a device.
@@ -260,16 +300,19 @@ class _Sweep:
         if waited_s <= min(_SAY_AFTER_S, self.placement_timeout_s):
             return
         present, scaler = self._offers(), seats.autoscaler()
+        offer = present.get(gpu_type)
         vain = None
         if waited_s > self.placement_timeout_s:
-            vain = (
-                f"no {gpu_type} became free within --placement-timeout"
-                f" {self.placement_timeout_s:g}; resume later, or raise it"
-            )
-        elif gpu_type not in present:
+            vain = self._why_not_in_time(gpu_type)
+        elif offer is None:
             vain = self._why_absent(gpu_type, present)
             if block.seat.group.id.hex() in scaler.infeasible:
-                vain = f"{placement.why_unplaced(gpu_type, present)}; no autoscaler starts one"
+                vain = f"{self._why_unplaced(gpu_type, present)}; no autoscaler starts one"
+        elif offer.selector() != asked.selector():
+            # A node of its type has come or gone, or is not what its label says: it asks again.
+            self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
+            self._leave(block)
+            return
         if vain:
             self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
             self._leave(block)
@@ -283,13 +326,23 @@ class _Sweep:
                 why = "others hold it" if gpu_type in present else "the autoscaler is asked"
             yield Stage(task.cell, task.workloads[0], task.replicate, WAITING, why)
 
+    def _why_not_in_time(self, gpu_type: str) -> str:
+        return (
+            f"no {gpu_type} became free within --placement-timeout"
+            f" {self.placement_timeout_s:g}; resume later, or raise it"
+            f"{placement.false_labels(gpu_type, self.wrong)}"
+        )
+
+    def _why_unplaced(self, gpu_type: str, present: Collection[str]) -> str:
+        return placement.why_unplaced(gpu_type, present, self.wrong)
+
     def _why_absent(self, gpu_type: str, present: Mapping[str, placement.Offer]) -> str | None:
         """Why a type without a node has no place; None where an autoscaler may start one."""
         if any(seat.offer.gpu_type == gpu_type for seat in self.lost):
             return f"the last {gpu_type} of the cluster was lost"
         if gpu_type != CPU and seats.autoscaler().present:
             return None
-        return placement.why_unplaced(gpu_type, present)
+        return self._why_unplaced(gpu_type, present)
 
     def _unplaced(self, gpu_type: str, reason: str) -> Iterator[Measurement]:
         """Empty a queue: a row for each measurement that has no place."""
@@ -320,18 +373,34 @@ class _Sweep:
             if self.clock() > end or gpu_type == seat.offer.gpu_type:
                 self.left.remove((seat, end))
                 self._give_back(seat)
+        unsure = {
+            block.seat.offer.gpu_type
+            for block in self.at_work
+            if block.attempt is None or block.attempt.stage in (attempts.STARTING, DEVICE)
+        }
+        for seat, end in list(self.astray):
+            if self.clock() > end or seat.offer.gpu_type not in unsure:
+                self.astray.remove((seat, end))
+                seats.release(seat)
+        self.strayed = {name: since for name, since in self.strayed.items() if name in unsure}
 
     def _offers(self) -> dict[str, placement.Offer]:
         """What the cluster offers, without the GPUs that were lost."""
         import ray
 
-        nodes = ray.nodes()
-        self.hosts = {node["NodeID"]: placement.host_of(node) for node in nodes}
-        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        found = ray.nodes()
+        self.told.update(nodes.told(n for n in found if n["NodeID"] not in self.told))
+        self.hosts = {node["NodeID"]: placement.host_of(node) for node in found}
+        self.wrong = placement.mislabelled(found, self.told)
+        alive = {node["NodeID"] for node in found if node["Alive"]}
+        # Ray would look for another GPU for what is held on a node that is gone.
         for seat in [seat for seat in self.lost if seat.node not in alive]:
-            self.lost.remove(seat)  # Ray would look for another GPU for it
+            self.lost.remove(seat)
             seats.release(seat)
-        present = placement.offers(nodes)
+        for seat, end in [aside for aside in self.astray if aside[0].node not in alive]:
+            self.astray.remove((seat, end))
+            seats.release(seat)
+        present = placement.offers(found, self.told, self.queues)
         lost = Counter(seat.offer.gpu_type for seat in self.lost)
         kept = {name: replace(o, devices=o.devices - lost[name]) for name, o in present.items()}
         return {name: offer for name, offer in kept.items() if offer.devices > 0}
@@ -412,6 +481,9 @@ class _Sweep:
     def _end(self, block: _AtWork, attempt: Attempt, end: End) -> Iterator[Event]:
         """What an end before its time costs: an attempt, the row in work, or the perplexity."""
         attempt.ended = True
+        if end.given:
+            yield from self._stray(block, attempt, end.given, end.reason)
+            return
         # The evidence was in work, whose rows are there already; what is left after a row in which
         # something broke had not begun.
         if not attempt.left or attempt.stage == EVIDENCE:
@@ -426,6 +498,31 @@ class _Sweep:
             self.known.qualities[attempt.request.cell, model] = Quality(text, reason=reason)
         else:
             yield from self._settle(block, attempts.row(attempt, end), end.of_the_cluster)
+
+    def _stray(self, block: _AtWork, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
+        """Put a block whose GPU is of another type back into its queue: it measured nothing there.
+
+        The GPU is held until the next seat has proved right, so that Ray gives another, or until a
+        block of its type takes it.
+        """
+        attempts.stop(attempt)
+        self.at_work.remove(block)
+        seat, node = block.seat, str(block.seat.node)
+        if given.uuid not in {card.uuid for card in self.told.get(node, ())}:
+            self.told[node] = (given, *self.told.get(node, ()))
+            task = attempt.request
+            why = f"{reason}; the label of its node is wrong"
+            yield Stage(task.cell, task.workloads[0], task.replicate, TRIED_AGAIN, why)
+        gpu_type, now = seat.offer.gpu_type, self.clock()
+        seat.card = given
+        self.astray = [
+            (held, now + _HOLD_S if held.offer.gpu_type == gpu_type else end)
+            for held, end in (*self.astray, (seat, now))
+        ]
+        self.queues[gpu_type].appendleft(Block(gpu_type, tuple(block.tasks)))
+        if now - self.strayed.setdefault(gpu_type, now) > self.placement_timeout_s:
+            vain = f"{self._why_not_in_time(gpu_type)}; {reason}"
+            yield from self._unplaced(gpu_type, vain)
 
     def _settle(self, block: _AtWork, row: Measurement, of_the_cluster: bool) -> Iterator[Event]:
         """Give a row away, or keep it as an earlier attempt of the one that is to come."""

@@ -1,60 +1,107 @@
-"""Which GPU types a cluster has, and what each cell runs on: pure functions over its nodes."""
+"""Which GPU types a cluster has, and what each cell runs on: pure functions over its nodes.
+
+What a node's driver tells of its GPUs counts (`cluster.nodes` asks it). The label, which Ray makes
+of the first GPU and anybody may set, is believed only of GPUs that no driver told of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
+from bench.kinds import Card, coarse, rays_label, told_apart
 from bench.records import CPU
 
 TYPE_LABEL = "ray.io/accelerator-type"
 NODE_LABEL = "ray.io/node-id"
 _TYPE_RESOURCE = "accelerator_type:"
+Told = Mapping[str, tuple[Card, ...]]  # the GPUs that the drivers of nodes told of, by node
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What the cluster offers of one type, and the demand that gets one cell alone onto it."""
+    """What the cluster offers of one type, and what gets one cell alone onto it."""
 
     gpu_type: str
     devices: int
     num_cpus: int
     num_gpus: int
-    label_selector: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, float] = field(default_factory=dict)
+    label: str | None = None  # by which its nodes are found; None: by their names
     nodes: frozenset[str] = frozenset()  # Ray's ids of the nodes that have such devices
     hosts: frozenset[str] = frozenset()  # names of the machines that these nodes run on
-    finer: frozenset[str] = frozenset()  # nodes with this label that are a type of their own
+
+    def selector(self, occupied: Collection[str] = ()) -> dict[str, str]:
+        """The labels of a node on which a cell may come to be, away from the occupied ones.
+
+        >>> Offer("T4", 1, 1, 1, nodes=frozenset("ab")).selector("b")
+        {'ray.io/node-id': 'in(a)'}
+        """
+        if self.label is None:
+            return {NODE_LABEL: f"in({','.join(sorted(self.nodes.difference(occupied)))})"}
+        away = {NODE_LABEL: f"!in({','.join(sorted(occupied))})"} if occupied else {}
+        return {TYPE_LABEL: self.label, **away}
 
 
-def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
+@dataclass(frozen=True)
+class Mislabelled:
+    """A node whose label or resources name other GPUs than its driver has."""
+
+    host: str
+    named: tuple[str, ...]
+    cards: tuple[Card, ...]
+
+    def __str__(self) -> str:
+        """What is wrong, what comes of it, and how to mend it."""
+        types = sorted(told_apart(self.cards))
+        has = ", ".join(sorted({card.name for card in self.cards}))
+        words = (
+            f"{self.host} is labelled {', '.join(self.named)}, but its driver has {has}: measured"
+            f" as {', '.join(types)}"
+        )
+        if len(types) > 1:
+            return words
+        return f"{words}; to mend it: ray start --labels {TYPE_LABEL}={types[0]}"
+
+
+def offers(
+    nodes: Iterable[Mapping[str, Any]], told: Told, asked: Collection[str] = ()
+) -> dict[str, Offer]:
     """What the nodes, as `ray.nodes()` tells of them, offer of each type.
 
     A GPU cell takes one GPU of its type. A CPU cell takes every CPU of one node, so that nothing
     else of Ray runs beside it: of the node with the most, one without GPUs if there is any.
+
+    Args:
+        nodes: of the cluster.
+        told: what their drivers told.
+        asked: types that are wanted beside those that `auto` stands for, as one that is finer.
     """
     alive = [node for node in nodes if node["Alive"]]
+    every = told_apart(card for node in alive for card in _told_of(node, told))
+    mixed = {coarse(name) for name in every} - every
+    every.update(name for node in alive if (name := _believed(node, told)[0]) and name not in mixed)
     found: dict[str, Offer] = {}
-    for node in alive:
-        gpus = int(node["Resources"].get("GPU", 0))
-        gpu_type, by_label = _gpu_type(node)
-        if not gpus or gpu_type is None:
+    for name in sorted(every.union(asked) - {CPU}):
+        counts = {node["NodeID"]: _count(node, name, told) for node in alive}
+        having = [node for node in alive if counts[node["NodeID"]]]
+        alike = [c for n in having for c in _told_of(n, told) if c.is_a(name)]
+        if not having or len({card.compute_capability for card in alike} - {None}) > 1:
             continue
-        known = found.get(gpu_type)
-        found[gpu_type] = Offer(
-            gpu_type,
-            devices=gpus + (known.devices if known else 0),
-            num_cpus=min(1, int(node["Resources"].get("CPU", 0))),
-            num_gpus=1,
-            label_selector={TYPE_LABEL: gpu_type} if by_label else {},
-            resources={} if by_label else {f"{_TYPE_RESOURCE}{gpu_type}": 0.001},
-            nodes=(known.nodes if known else frozenset()) | {node["NodeID"]},
-            hosts=(known.hosts if known else frozenset()) | {host_of(node)},
+        labelled = [node for node in alive if _label(node) == name and gpus_of(node)]
+        by_label = labelled == having and all(
+            counts[node["NodeID"]] == gpus_of(node) for node in having
         )
-    for name, offer in found.items():
-        of_finer = (o.nodes for other, o in found.items() if other.startswith(f"{name}-"))
-        found[name] = replace(offer, finer=frozenset().union(*of_finer))
+        found[name] = Offer(
+            name,
+            devices=sum(counts.values()),
+            num_cpus=min(1, *(int(node["Resources"].get("CPU", 0)) for node in having)),
+            num_gpus=1,
+            # A label that tells the truth can be met by a node that an autoscaler starts, too.
+            label=name if by_label else None,
+            nodes=frozenset(node["NodeID"] for node in having),
+            hosts=frozenset(map(host_of, having)),
+        )
     hosts = [node for node in alive if node["Resources"].get("CPU", 0) >= 1]
     if hosts:
         host = max(hosts, key=lambda n: (not n["Resources"].get("GPU"), n["Resources"]["CPU"]))
@@ -63,10 +110,25 @@ def offers(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Offer]:
             devices=1,
             num_cpus=int(host["Resources"]["CPU"]),
             num_gpus=0,
-            label_selector={NODE_LABEL: host["NodeID"]},
             nodes=frozenset({host["NodeID"]}),
             hosts=frozenset({host_of(host)}),
         )
+    return found
+
+
+def mislabelled(nodes: Iterable[Mapping[str, Any]], told: Told) -> list[Mislabelled]:
+    """The living nodes whose labels or resources name other GPUs than their drivers have.
+
+    Ray's own label is right where a type is finer than Ray can tell.
+    """
+    found = []
+    for node in nodes:
+        cards, named = _told_of(node, told), _named(node)
+        if not node["Alive"] or not cards or not named:
+            continue
+        fits = [[_fits(card, name) for name in named] for card in cards]
+        if not all(map(any, fits)) or not all(map(any, zip(*fits, strict=True))):
+            found.append(Mislabelled(host_of(node), named, cards))
     return found
 
 
@@ -77,31 +139,68 @@ def host_of(node: Mapping[str, Any]) -> str:
 
 def to_be_started(gpu_type: str) -> Offer:
     """The demand for a type of which an autoscaler may start the first node."""
-    return Offer(gpu_type, 1, num_cpus=1, num_gpus=1, label_selector={TYPE_LABEL: gpu_type})
+    return Offer(gpu_type, 1, num_cpus=1, num_gpus=1, label=gpu_type)
 
 
-def why_unplaced(gpu_type: str, present: Collection[str]) -> str:
+def why_unplaced(gpu_type: str, present: Collection[str], wrong: Iterable[Mislabelled] = ()) -> str:
     """Why a cell of this type has no place on a machine or cluster that has these types."""
     have = f"only {', '.join(sorted(present))}" if present else "nothing at all"
     return (
         f"no {gpu_type} here ({have}): join a cluster that has one (--address), add a node,"
-        " or leave it out (--gpu-type)"
+        f" or leave it out (--gpu-type){false_labels(gpu_type, wrong)}"
     )
 
 
-def _gpu_type(node: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The type of a node's GPUs, and whether a label says so; else a resource does.
+def false_labels(gpu_type: str, wrong: Iterable[Mislabelled]) -> str:
+    """What stands behind a reason where nodes bear this type without having it."""
+    return "".join(f"; {node}" for node in wrong if gpu_type in node.named)
+
+
+def gpus_of(node: Mapping[str, Any]) -> int:
+    """How many GPUs Ray gives away on a node of `ray.nodes()`."""
+    return int(node["Resources"].get("GPU", 0))
+
+
+def _told_of(node: Mapping[str, Any], told: Told) -> tuple[Card, ...]:
+    """The GPUs that a driver told of, as far as Ray gives them away."""
+    return told.get(node["NodeID"], ())[: gpus_of(node)]
+
+
+def _count(node: Mapping[str, Any], name: str, told: Told) -> int:
+    """How many GPUs of a type a node has."""
+    believed, count = _believed(node, told)
+    known = sum(card.is_a(name) for card in _told_of(node, told))
+    return known + (count if believed == name else 0)
+
+
+def _believed(node: Mapping[str, Any], told: Told) -> tuple[str | None, int]:
+    """The type of the GPUs that no driver told of, by what the node is called, and how many.
 
     Ray cannot tell an A100 of 80 GB from one of 40 GB. Whoever starts the node says so with the
     resource `accelerator_type:A100-80G`, Ray's own word; it counts more than the label.
     """
+    count = gpus_of(node) - len(_told_of(node, told))
+    named = _named(node)
+    return (named[-1], count) if named and count else (None, 0)
+
+
+def _label(node: Mapping[str, Any]) -> str | None:
     label = node.get("Labels", {}).get(TYPE_LABEL)
-    named = [
+    return str(label) if label else None
+
+
+def _named(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the label and the resources of a node call its GPUs, the finest name last."""
+    label = _label(node)
+    resources = {
         name.removeprefix(_TYPE_RESOURCE)
         for name in node["Resources"]
         if name.startswith(_TYPE_RESOURCE)
-    ]
-    finer = [name for name in named if label is None or name.startswith(f"{label}-")]
-    if finer:
-        return finer[0], False
-    return (str(label), True) if label else (None, False)
+    }
+    if label is None:
+        return tuple(sorted(resources))[:1]
+    return (label, *sorted(name for name in resources if name.startswith(f"{label}-")))
+
+
+def _fits(card: Card, name: str) -> bool:
+    return card.is_a(name) or rays_label(card.name) == name

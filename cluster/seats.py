@@ -12,7 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.placement import NODE_LABEL, Offer
+from bench.kinds import Card
+from cluster.placement import Offer
 
 _GCS_TIMEOUT_S = 10
 
@@ -25,6 +26,7 @@ class Seat:
     group: Any
     since: float  # when it was asked for
     node: str | None = None
+    card: Card | None = None  # which GPU it is, if it was not what was asked for
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,10 @@ def ask(offer: Offer, occupied: Collection[str], now: float) -> Seat:
     """Ask for a seat, away from the occupied nodes."""
     from ray.util import placement_group
 
-    selector = dict(offer.label_selector)
-    if occupied and NODE_LABEL not in selector:
-        selector[NODE_LABEL] = f"!in({','.join(sorted(occupied))})"
-    bundle = {"CPU": offer.num_cpus, "GPU": offer.num_gpus, **offer.resources}
+    bundle = {"CPU": offer.num_cpus, "GPU": offer.num_gpus}
     group = placement_group(
         [{name: amount for name, amount in bundle.items() if amount}],
-        bundle_label_selector=[selector],
+        bundle_label_selector=[offer.selector(occupied)],
     )
     return Seat(offer, group, now)
 

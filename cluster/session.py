@@ -157,14 +157,12 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def _local_labels() -> dict[str, str]:
-    """The type of this machine's GPUs: Ray itself would name all that there are after the first."""
-    types = inventory.visible_gpu_types()
-    if len(types) > 1:
-        raise TensorgapError(
-            f"this machine has GPUs of several types ({', '.join(types)}), and Ray takes all GPUs"
-            " of a machine for alike; choose those of one type, such as CUDA_VISIBLE_DEVICES=0"
-        )
-    return dict.fromkeys([TYPE_LABEL], types[0]) if types else {}
+    """The type of this machine's GPUs, if they are of one: Ray itself would name the first.
+
+    It does so also where CUDA_VISIBLE_DEVICES leaves the first out.
+    """
+    types = {card.gpu_type for card in inventory.visible_gpus()}
+    return {TYPE_LABEL: types.pop()} if len(types) == 1 else {}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import itertools
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -31,7 +31,7 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
     """Show devices, their types and precisions, energy meters, versions, and the model hub.
 
     Without --address it looks at this machine and starts nothing; with it, each node of the
-    cluster answers for itself.
+    cluster answers for itself, and a label that names other GPUs than the node has is told.
 
     \b
     tensorgap doctor
@@ -43,24 +43,29 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
             "--probe looks at this machine only: leave out --address (or unset RAY_ADDRESS)"
         )
     click.echo(f"tensorgap {__version__}")
-    for found in _inventories(address, trust_local_users, probe):
+    inventories, wrong = _inventories(address, trust_local_users, probe)
+    for found in inventories:
         click.echo("")
         click.echo(found if isinstance(found, str) else "\n".join(_describe(found)))
+    for node in wrong:
+        click.echo(f"\nwarning: {node}")
     click.echo(f"\nmodel hub  {_hub()}")
 
 
 def _inventories(
     address: str | None, trust_local_users: bool, probe: bool
-) -> Iterable[Inventory | str]:
+) -> tuple[Sequence[Inventory | str], Sequence[str]]:
+    """Of each node, and the nodes whose labels name other GPUs than they have."""
     if address is None:
         from bench import inventory
 
-        return [inventory.take(probe)]
-    from cluster import nodes
+        return [inventory.take(probe)], []
+    from cluster import nodes, placement
     from cluster.session import session
 
     with session(address, trust_local_users):
-        return nodes.inventories()
+        wrong = placement.mislabelled(*nodes.present())
+        return nodes.inventories(), list(map(str, wrong))
 
 
 def _describe(found: Inventory) -> Iterable[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +15,19 @@ from bench import matrix as matrices
 from bench.records import CPU, Cell, Matrix, Outcome, Unsupported
 from jobs import options, progress
 
+if TYPE_CHECKING:
+    from cluster.placement import Told
+
 
 @dataclass(frozen=True)
 class _Place:
     """This machine or a cluster: what it has of each type, and whether it can get more."""
 
-    devices: Mapping[str, int]
+    types: Sequence[str]  # that `auto` stands for
+    devices: Mapping[str, int]  # of these types and of those asked for by name
     nodes: Mapping[str, int]  # that have the devices of a type
     autoscaler: bool = False
+    wrong: Sequence[str] = ()  # nodes whose labels name other GPUs than they have
 
     def lanes(self, gpu_type: str, matrix: Matrix) -> int:
         """How many blocks of a type are measured at once; 1 of what is not there yet."""
@@ -54,11 +60,13 @@ def command(
     Exit codes: 0 every cell has a place; 1 some have none, or lack the precision; 2 bad input.
     """
     asked = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
-    place = _place(address, trust_local_users)
-    cells = matrices.cells(asked, place.devices)
+    place = _place(address, trust_local_users, asked)
+    cells = matrices.cells(asked, place.types)
     rows = len(asked.workloads) * asked.sampling.replicates
-    has = ", ".join(f"{count} {name}" for name, count in sorted(place.devices.items()))
+    has = ", ".join(f"{place.devices[name]} {name}" for name in sorted(place.types))
     click.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}\n")
+    for node in place.wrong:
+        click.echo(f"warning: {node}\n")
     able = []
     alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
@@ -85,22 +93,32 @@ def command(
     return 0 if len(able) == len(cells) else 1
 
 
-def _place(address: str | None, trust_local_users: bool) -> _Place:
-    if address is None:
-        found: dict[str, int] = {}
-        for processor in inventory.take().processors:
-            found[processor.gpu_type] = found.get(processor.gpu_type, 0) + 1
-        return _Place(found, dict.fromkeys(found, 1))
-    from cluster import driver, seats
+def _place(address: str | None, trust_local_users: bool, asked: Matrix) -> _Place:
+    from cluster import nodes, placement, seats
     from cluster.session import session
 
+    if address is None:
+        cards = inventory.visible_gpus()
+        here = {"NodeID": "", "Alive": True, "Resources": {"CPU": 1, "GPU": len(cards)}}
+        return _place_of(asked, [here], {"": cards})
     with session(address, trust_local_users):
-        offers = driver.offers()
-        return _Place(
-            {name: offer.devices for name, offer in offers.items()},
-            {name: len(offer.nodes) for name, offer in offers.items()},
-            seats.autoscaler().present,
-        )
+        present, told = nodes.present()
+        wrong = tuple(map(str, placement.mislabelled(present, told)))
+        scaled = seats.autoscaler().present
+    return replace(_place_of(asked, present, told), autoscaler=scaled, wrong=wrong)
+
+
+def _place_of(asked: Matrix, nodes: Sequence[Mapping[str, Any]], told: Told) -> _Place:
+    from cluster import placement
+
+    types = placement.offers(nodes, told)
+    named = {cell.gpu_type for cell in matrices.cells(asked, types)}
+    offers = placement.offers(nodes, told, named)
+    return _Place(
+        tuple(types),
+        {name: offer.devices for name, offer in offers.items()},
+        {name: len(offer.nodes) for name, offer in offers.items()},
+    )
 
 
 def _verdict(cell: Cell, place: _Place, here: bool) -> tuple[str, bool]:

@@ -38,6 +38,8 @@ class Raylets:
         num_cpus: int = 0,
         environment: Mapping[str, str] | None = None,
         modelled: int = 0,
+        label: str = "",
+        num_gpus: int = 0,
     ) -> Any:
         """Start a node with GPUs of a type.
 
@@ -47,6 +49,8 @@ class Raylets:
             num_cpus: CPUs of the node; by default one for each GPU.
             environment: variables of the node and its processes.
             modelled: GPUs that its environment models, in the place of `gpus`.
+            label: what it is labelled; by default its type.
+            num_gpus: GPUs that Ray gives away; by default all.
         """
         number = len(self._nodes)
         lines = [
@@ -59,8 +63,8 @@ class Raylets:
         with _environment(given):
             node = self._cluster.add_node(
                 num_cpus=num_cpus or len(gpus) or modelled,
-                num_gpus=len(gpus) or modelled,
-                labels={"ray.io/accelerator-type": gpu_type} if gpus or modelled else {},
+                num_gpus=num_gpus or len(gpus) or modelled,
+                labels={"ray.io/accelerator-type": label or gpu_type} if gpus or modelled else {},
                 env_vars=given,
                 object_store_memory=80 * 2**20,
                 include_dashboard=False,

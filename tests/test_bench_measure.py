@@ -25,6 +25,7 @@ from bench import model as models
 from bench import text as texts
 from bench.embedded import corpus
 from bench.engines import Forward
+from bench.kinds import Card
 from bench.measure import Request, classify, failed, measure
 from bench.meters import ceiling, energy, kernels, quality
 from bench.records import (
@@ -564,17 +565,20 @@ def test_what_a_failed_forward_held_is_free_before_its_row_comes(
             assert [reference() for reference in held] == [None]
 
 
-def test_a_device_of_another_type_is_a_row_of_each_workload(
+def test_a_device_of_another_type_measures_nothing_and_says_which_it_is(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    given = Card("Tesla P4", "GPU-1")
+
     def wrong(*_: object, **__: object) -> None:
-        raise device.WrongDevice("asked for T4, found Tesla P4")
+        raise device.WrongDevice("T4", given, "host")
 
     monkeypatch.setattr(device, "acquire", wrong)
-    rows = rows_of(request_())
-    assert [(row.outcome, row.reason) for row in rows] == [
-        (Outcome.FAILED, "asked for T4, found Tesla P4")
-    ] * 2
+    with pytest.raises(device.WrongDevice) as caught:
+        rows_of(request_())
+    copy = pickle.loads(pickle.dumps(caught.value))  # as Ray brings it home
+    assert copy.given == given
+    assert str(copy) == "asked for T4, found Tesla P4 (P4) on host: GPU-1"
 
 
 # ------------------------------------------------------------------------------- classify
@@ -585,7 +589,11 @@ def test_a_device_of_another_type_is_a_row_of_each_workload(
     [
         (Unsupported("tf32 needs\n8.0"), Outcome.UNSUPPORTED, "tf32 needs\n8.0"),
         (TensorgapError("no such folder"), Outcome.FAILED, "no such folder"),
-        (device.WrongDevice("found P4"), Outcome.FAILED, "found P4"),
+        (
+            device.WrongDevice("T4", Card("Tesla P4", "GPU-1"), "h"),
+            Outcome.UNPLACED,
+            "asked for T4",
+        ),
         (nvml.GpuLostError("GPU is lost"), Outcome.LOST, "GPU is lost"),
         (MemoryError(), Outcome.OUT_OF_MEMORY, "out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory.\nx"), Outcome.OUT_OF_MEMORY, "CUDA out of"),

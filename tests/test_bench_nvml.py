@@ -18,7 +18,7 @@ import pynvml
 import pytest
 from ray._private.accelerators import nvidia_gpu
 
-from bench import nvml
+from bench import kinds, nvml
 from bench.meters import energy
 from bench.records import TensorgapError
 
@@ -81,7 +81,8 @@ def rays_type(name: str) -> str | None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_type_is_what_ray_calls_it(name: str) -> None:
-    assert nvml.gpu_type(name) == rays_type(name)
+    assert kinds.rays_label(name) == rays_type(name)
+    assert kinds.gpu_type(name) == f"{rays_type(name)}{'-Ada' if 'Ada' in name else ''}"
 
 
 @hypothesis.given(
@@ -93,7 +94,8 @@ def test_a_gpu_type_is_what_ray_calls_it(name: str) -> None:
 )
 def test_every_gpu_type_is_what_ray_calls_it(name: str) -> None:
     # Ray gives None to a name with nothing in it, which no driver reports.
-    assert (nvml.gpu_type(name) or None) == rays_type(name)
+    assert (kinds.rays_label(name) or None) == rays_type(name)
+    assert kinds.gpu_type(name) == kinds.rays_label(name)  # but for Ada
 
 
 # ----------------------------------------------------------------------------------- driver

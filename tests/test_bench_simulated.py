@@ -290,9 +290,19 @@ def test_a_simulation_needs_a_gpu_of_its_type_in_the_driver(fake_nvml: FakeNvml)
     assert row.outcome is Outcome.FAILED
     assert "nothing to be simulated by: no NVIDIA driver" in str(row.reason)
     fake_nvml("gpu = v100")
-    (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
-    assert row.outcome is Outcome.FAILED
-    assert "asked for A100, found Tesla V100" in str(row.reason)
+    with pytest.raises(device.WrongDevice, match="asked for A100, found Tesla V100"):
+        rows(cell=Cell("A100", "fp32"), simulated=True)
+
+
+def test_a_gpu_of_another_type_is_found_out_without_torch(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml("gpu = t4", "gpu = v100", "uuid = GPU-second")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # as Ray tells a process its GPU
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(device.WrongDevice) as caught:
+        rows(cell=Cell("T4", "fp32"))
+    assert (caught.value.given.uuid, caught.value.given.gpu_type) == ("GPU-second", "V100")
 
 
 def test_a_simulation_is_refused_where_a_gpu_is_real(
@@ -307,12 +317,12 @@ def test_a_simulation_is_refused_where_a_gpu_is_real(
     assert row.reason == device.REAL_GPU
 
 
-@pytest.mark.parametrize(("mem_gib", "outcome"), [(80, Outcome.OK), (40, Outcome.FAILED)])
-def test_a_type_with_its_memory_is_checked_on_the_gpu(
-    fake_nvml: FakeNvml, mem_gib: int, outcome: Outcome
-) -> None:
-    fake_nvml("gpu = a100", f"mem_gib = {mem_gib}", "virtualization = 2")
+def test_a_type_with_its_memory_is_checked_on_the_gpu(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = a100", "mem_gib = 80", "virtualization = 2")
     (row,) = rows(cell=Cell("A100-80G", "fp32"), simulated=True)
-    assert row.outcome == outcome
-    assert row.device is None or row.device.gpu_type == "A100"
-    assert row.reason is None or "asked for A100-80G, found NVIDIA A100" in row.reason
+    assert row.outcome is Outcome.OK
+    assert row.device is not None
+    assert row.device.gpu_type == "A100"
+    fake_nvml("gpu = a100", "mem_gib = 40")
+    with pytest.raises(device.WrongDevice, match=r"asked for A100-80G, found .* \(A100, 40 GiB\)"):
+        rows(cell=Cell("A100-80G", "fp32"), simulated=True)

@@ -215,6 +215,23 @@ def test_the_interval_over_processes_is_welchs_over_logarithms() -> None:
     assert ratio.low == pytest.approx(math.e / factor)
 
 
+def test_what_the_processes_of_a_pair_share_is_not_in_their_ratio() -> None:
+    rng = np.random.default_rng(3)
+    covered, wider = 0, 0
+    for _ in range(400):
+        gpus = 10 * np.exp(0.3 * rng.normal(size=4))
+        numerator, denominator = (
+            [[gpu * math.exp(0.01 * rng.normal())] for gpu in gpus] for _ in "ab"
+        )
+        paired = stats.ratio_of_medians(numerator, denominator, paired=True)
+        covered += paired.low <= 1 <= paired.high
+        welch = stats.ratio_of_medians(numerator, denominator)
+        wider += welch.high / welch.low > paired.high / paired.low
+        assert paired.value == pytest.approx(welch.value)
+    assert 0.92 <= covered / 400 <= 0.98
+    assert wider == 400
+
+
 def test_the_quantiles_of_student_are_those_of_its_distribution() -> None:
     """Checked by simulation: 5 % of all t lie beyond, at small and at great freedom."""
     rng = np.random.default_rng(9)

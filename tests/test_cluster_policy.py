@@ -16,7 +16,8 @@ from ray.experimental import internal_kv
 from test_cluster_driver import TINY, a_matrix
 from test_cluster_placement import node
 
-from bench.measure import EVIDENCE, Request
+from bench.kinds import Card
+from bench.measure import DEVICE, EVIDENCE, Request
 from bench.records import (
     CPU,
     TRIED_AGAIN,
@@ -46,6 +47,7 @@ class Cluster:
         self.seats: list[Seat] = []
         self.due: dict[int, float] = {}  # when the next event of an attempt is there
         self.fate: dict[str, Outcome] = {}  # of rows measured on a node
+        self.told: dict[str, tuple[Card, ...]] = {}
 
     def ask(self, offer: Offer, occupied: Sequence[str], now: float) -> Seat:
         seat = Seat(offer, types.SimpleNamespace(id=types.SimpleNamespace(hex=str)), now)
@@ -107,6 +109,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(driver, "head_answers", lambda: cluster.head_answers)
         monkeypatch.setattr(driver.time, "sleep", cluster.sleep)
         monkeypatch.setattr(ray, "nodes", lambda: cluster.nodes)
+        monkeypatch.setattr(driver.nodes, "told", lambda nodes: cluster.told)
         return driver.sweep("run", matrix, (), clock=lambda: cluster.now, **options)
 
     return run
@@ -238,3 +241,119 @@ def test_a_process_that_ends_in_the_evidence_after_a_broken_row_costs_no_row(
     found = rows(sweep(cluster, matrix))
     assert [(m.workload, m.outcome) for m in found] == [(w, Outcome.OK) for w in (TINY, *more)]
     assert {m.placement.attempt for m in found if m.placement} == {1}
+
+
+class Mixed(Cluster):
+    """Its hosts have GPUs of several types, of which Ray gives any, the first that is free."""
+
+    def __init__(self, **gpus: str) -> None:
+        """Make nodes of a letter for each GPU: t is a T4, v a V100, a an A100."""
+        names = {"t": "Tesla T4", "v": "Tesla V100", "a": "NVIDIA A100"}
+        cards = {
+            host: tuple(Card(names[kind], f"{host}{i}") for i, kind in enumerate(kinds))
+            for host, kinds in gpus.items()
+        }
+        nodes = (node(host, gpus=len(found), label="T4") for host, found in cards.items())
+        super().__init__(*nodes, row_s=5)
+        self.cards = cards
+        self.allowed: dict[int, set[str]] = {}  # hosts of a group
+        self.of: dict[int, Card] = {}  # the GPU of a group
+        self.starts = 0
+
+    def ask(self, offer: Offer, occupied: Sequence[str], now: float) -> Seat:
+        seat = super().ask(offer, occupied, now)
+        self.allowed[id(seat.group)] = set(offer.nodes.difference(occupied) or self.cards)
+        return seat
+
+    def look(self, seat: Seat) -> None:
+        held = {self.of[id(s.group)].uuid for s in self.seats if id(s.group) in self.of}
+        for host in sorted(self.allowed[id(seat.group)]) if seat.node is None else ():
+            for card in self.cards[host]:
+                if seat.node is None and card.uuid not in held:
+                    seat.node, self.of[id(seat.group)] = host, card
+
+    def start(self, request: Request, seat: Seat, now: float) -> Attempt:
+        self.starts += 1
+        attempt = super().start(request, seat, now)
+        attempt.stage = DEVICE
+        return attempt
+
+    def next_event(self, attempt: Attempt, now: float) -> Any:
+        card = self.of[id(attempt.actor.group)]
+        if card.is_a(attempt.request.cell.gpu_type):
+            return super().next_event(attempt, now)
+        attempt.since, attempt.ended = now, True
+        return End(Outcome.UNPLACED, f"found {card.name}", of_the_cluster=True, given=card)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["told", "only the label"])
+@pytest.mark.parametrize(
+    ("hosts", "types", "most"),
+    [
+        ({"x": "vt"}, ("T4",), 2),
+        ({"x": "avt"}, ("T4",), 3),
+        ({"x": "avt", "y": "v"}, ("T4", "V100", "A100"), 12),
+        ({"x": "vtvt"}, ("T4", "V100"), 12),
+        ({"x": "v", "y": "vv", "z": "t"}, ("T4",), 4),
+    ],
+)
+def test_on_hosts_of_several_types_each_comes_onto_its_own(
+    sweep: Any, hosts: dict[str, str], types: tuple[str, ...], most: int, known: bool
+) -> None:
+    cluster = Mixed(**hosts)
+    cluster.told = cluster.cards if known else {}
+    # By the labels alone, there are only T4.
+    matrix = replace(a_matrix(TINY), gpu_types=types if known else ("T4",))
+    found = rows(sweep(cluster, matrix))
+    assert {m.outcome for m in found} == {Outcome.OK}
+    assert cluster.starts <= most
+    assert cluster.seats == []
+    assert all(m.placement and m.placement.attempt == 1 for m in found)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["told", "only the label"])
+def test_alone_on_a_host_a_gpu_of_another_type_is_in_nobodys_way(sweep: Any, known: bool) -> None:
+    cluster = Mixed(x="vt", y="v", z="vt")
+    cluster.told = cluster.cards if known else {}
+    matrix = replace(a_matrix(TINY, replicates=3), gpu_types=("T4", "V100") if known else ("T4",))
+    matrix = replace(matrix, placement=replace(matrix.placement, exclusive="host"))
+    found = rows(sweep(cluster, matrix))
+    assert [m.outcome for m in found] == [Outcome.OK] * len(matrix.gpu_types) * 3
+    assert all(m.placement and not m.placement.neighbours for m in found)
+    assert cluster.seats == []
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["told", "only the label"])
+def test_replicates_of_a_type_are_ok_however_many_wrong_gpus_bear_its_label(
+    sweep: Any, known: bool
+) -> None:
+    cluster = Mixed(a="v", b="vv", c="tt", d="v")
+    cluster.told = cluster.cards if known else {}
+    matrix = replace(a_matrix(TINY, replicates=6), gpu_types=("T4",))
+    found = rows(sweep(cluster, matrix))
+    assert [m.outcome for m in found] == [Outcome.OK] * 6
+    assert cluster.starts <= 6 + (0 if known else 4)
+    assert cluster.seats == []
+
+
+def test_a_type_that_no_gpu_is_of_is_unplaced_and_says_what_bears_its_label(sweep: Any) -> None:
+    cluster = Mixed(a="v", b="vv")
+    matrix = replace(a_matrix(TINY, replicates=2), gpu_types=("T4",))
+    found = rows(sweep(cluster, matrix))
+    assert [m.outcome for m in found] == [Outcome.UNPLACED] * 2
+    assert "a is labelled T4, but its driver has Tesla V100" in str(found[0].reason)
+    assert cluster.starts == 3
+    assert cluster.seats == []
+
+
+def test_a_gpu_that_is_never_what_its_driver_says_is_given_up_in_time(sweep: Any) -> None:
+    # What torch finds is the last word, and contradicts the driver each time.
+    cluster = Mixed(a="tv")
+    cluster.told = cluster.cards
+    cluster.cards = {"a": (Card("Tesla V100", "a0"), Card("Tesla V100", "a1"))}
+    matrix = replace(a_matrix(TINY), gpu_types=("T4",))
+    (row,) = rows(sweep(cluster, matrix, placement_timeout_s=600))
+    assert row.outcome == Outcome.UNPLACED
+    assert "--placement-timeout 600" in str(row.reason)
+    assert cluster.now < 2000
+    assert cluster.seats == []

@@ -109,14 +109,13 @@ SEEN = (
 )
 
 
-def test_of_a_machine_with_gpus_of_two_types_one_is_chosen(
+def test_a_machine_with_gpus_of_two_types_offers_both(
     fakenvml_library: Path, tmp_path: Path
 ) -> None:
-    # Ray itself takes all GPUs of a node for what the first one is.
+    # Ray itself takes all GPUs of a node for what the first one is, also where that is left out.
     two = fakenvml.environment(fakenvml_library, "gpu = t4", "gpu = l4")
     done = run(SEEN, tmp_path, **two)
-    assert "GPUs of several types (L4, T4)" in done.stderr
-    assert "CUDA_VISIBLE_DEVICES=0" in done.stderr
+    assert "'L4': 1, 'T4': 1" in done.stderr
     done = run(SEEN, tmp_path, CUDA_VISIBLE_DEVICES="1", **two)
     assert "'L4': 1" in done.stderr
     assert "T4" not in done.stderr

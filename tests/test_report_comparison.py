@@ -126,3 +126,48 @@ def test_the_times_of_tokens_stand_below_the_table() -> None:
     assert "first token, then each further one: fp32 12.0 ms, 5.00 ms" in render.table(lines)
     (record,) = json.loads(render.to_json(lines))
     assert (record["first_token_ms"], record["per_output_token_ms"]) == (12.0, 5.0)
+
+
+def on_gpus(
+    uuids: dict[int, str], precision: str = "fp32", factor: float = 1.0
+) -> list[Measurement]:
+    """A replicate on each of these GPUs, of which one is a tenth slower than the one before."""
+    return [
+        changed(
+            slower(row("T4", precision, replicate=replicate), factor * (1 + 0.1 * replicate)),
+            "device",
+            uuid=uuid,
+            hostname=f"host of {uuid}",
+        )
+        for replicate, uuid in uuids.items()
+    ]
+
+
+def test_replicates_on_several_gpus_are_compared_each_on_its_own() -> None:
+    two = {0: "GPU-a", 1: "GPU-b", 2: "GPU-c"}
+    rows = [*on_gpus(two), *on_gpus(two, "fp16", 0.5)]
+    line = comparison.compare(rows)[1]
+    assert not [doubt for doubt in line.doubts if doubt.startswith("compared with fp32")]
+    assert any(doubt.startswith("replicates: device_uuid should agree") for doubt in line.doubts)
+    # A tenth from GPU to GPU, which both precisions share, is not in the interval.
+    alone = comparison.compare([rows[0], rows[3]])[1].speedup
+    assert line.speedup and alone
+    assert line.speedup.value == pytest.approx(alone.value)
+    assert line.speedup.high / line.speedup.low < 1.001
+    assert line.speedup.freedom in (2, None)
+
+
+def test_a_replicate_on_another_gpu_than_its_baseline_is_told() -> None:
+    crossed = [*on_gpus({0: "GPU-a", 1: "GPU-b"}), *on_gpus({0: "GPU-b", 1: "GPU-a"}, "fp16")]
+    line = comparison.compare(crossed)[1]
+    told = [doubt for doubt in line.doubts if doubt.startswith("compared with fp32: device_uuid")]
+    assert len(told) == 1
+    missing = [*on_gpus({0: "GPU-a"}), *on_gpus({0: "GPU-a", 1: "GPU-b"}, "fp16")]
+    line = comparison.compare(missing)[1]
+    assert any(doubt.startswith("compared with fp32: device_uuid") for doubt in line.doubts)
+
+
+def test_one_type_of_two_compute_capabilities_is_told() -> None:
+    turing, ada = row("T4", "fp32"), changed(row("T4", "fp16"), "device", compute_capability="8.9")
+    line = comparison.compare([turing, ada])[1]
+    assert "compared with fp32: device_compute_capability must agree: 7.5, 8.9" in line.doubts

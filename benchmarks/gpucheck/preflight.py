@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench import engines, nvml, precision
+from bench import engines, kinds, nvml, precision
 from bench.meters.polling import Reading, period_s, ticks
 from bench.records import PRECISIONS, TensorgapError, Unsupported
 from gpucheck.folder import Folder
@@ -36,7 +36,7 @@ def preflight(folder: Folder) -> None:
         remedy = "install a CUDA build" if torch.version.cuda is None else "ask `nvidia-smi -L`"
         raise Refused(f"{build} {why}; {remedy}, and run this where there is an NVIDIA GPU")
     properties = torch.cuda.get_device_properties(0)
-    folder.fact("gpu_type", nvml.gpu_type(properties.name))
+    folder.fact("gpu_type", kinds.gpu_type(properties.name))
     folder.fact("capability", [properties.major, properties.minor])
     folder.fact("cudnn", torch.backends.cudnn.version() or 0)
     folder.fact("cudnn_off", os.environ.get("TORCH_CUDNN_SDPA_DEPRIORITIZED") == "1")

@@ -31,10 +31,12 @@ NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
 _METHOD, _ATTENTION = "energy_method", "kernels_attention"
+_CAPABILITY = "device_compute_capability"
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
 # itself. Where they differ, the ratio carries the doubt.
 MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
     "device_name": lambda m: m.device and m.device.name,
+    _CAPABILITY: lambda m: m.device and m.device.compute_capability,
     "device_cpu": lambda m: m.device and m.device.cpu,
     "device_threads": lambda m: m.device and m.device.threads,
     "device_power_limit_w": lambda m: m.device and m.device.power_limit_w,
@@ -57,7 +59,7 @@ SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
     _ATTENTION: lambda m: m.kernels and m.kernels.attention,
 }
 # What two GPU types differ in by being two types.
-_BY_TYPE = ("device_name", "device_power_limit_w", "device_uuid", "device_hostname")
+_BY_TYPE = ("device_name", _CAPABILITY, "device_power_limit_w", "device_uuid", "device_hostname")
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,9 @@ def _line(
         doubts.append(f"{len(failed)} of {len(replicates)} replicates failed: {'; '.join(reasons)}")
     doubts.extend(_differences("replicates", measured, measured))
     if baseline and precision != BASELINE:
-        doubts.extend(_differences(f"compared with {BASELINE}", measured, baseline))
+        for ours, theirs in _pairs(measured, baseline):
+            doubts.extend(_differences(f"compared with {BASELINE}", ours, theirs))
+        doubts = list(dict.fromkeys(doubts))
     energy_mj = _mean(m.energy.per_sample_mj for m in measured if m.energy)
     quality = next((m.quality for m in measured if m.quality), None)
     return Line(
@@ -307,13 +311,36 @@ def _line(
     )
 
 
+def _pairs(
+    measured: Sequence[Measurement], baseline: Sequence[Measurement]
+) -> list[tuple[Sequence[Measurement], Sequence[Measurement]]]:
+    """Each replicate beside the same one of the baseline; all together where one lacks its other.
+
+    What differs from pair to pair cancels in the ratio, as the GPU does where there are several.
+    """
+    ours, theirs = ({m.replicate: m for m in rows} for rows in (measured, baseline))
+    if ours.keys() != theirs.keys():
+        return [(measured, baseline)]
+    return [([ours[replicate]], [theirs[replicate]]) for replicate in sorted(ours)]
+
+
 def _speedup(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -> Ratio | None:
     """Latency of the baseline over this one: above 1 is faster."""
     if measured == baseline:
         return ITSELF
     ours = [m.timing.latency_ms_samples for m in measured if m.timing]
     theirs = [m.timing.latency_ms_samples for m in baseline if m.timing]
-    return stats.ratio_of_medians(theirs, ours) if ours and theirs else None
+    if not ours or not theirs:
+        return None
+    paired = len(ours) == len(theirs) and _is_paired(measured, baseline)
+    return stats.ratio_of_medians(theirs, ours, paired=paired)
+
+
+def _is_paired(measured: Sequence[Measurement], baseline: Sequence[Measurement]) -> bool:
+    """Whether each replicate was measured beside its other on one of several GPUs."""
+    pairs = _pairs(measured, baseline)
+    gpus = [{m.device and m.device.uuid for m in (*ours, *theirs)} for ours, theirs in pairs]
+    return all(len(of_pair) == 1 for of_pair in gpus) and len(set.union(*gpus)) > 1
 
 
 def _energy_ratio(

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import gpus, kinds, nvml, precision
-from bench.records import CPU, Cell, Conditions, Device, Sensor, TensorgapError, Unsupported
+from bench.records import (
+    CPU,
+    Cell,
+    Conditions,
+    Device,
+    Sensor,
+    TensorgapError,
+    Unplaced,
+    Unsupported,
+)
 
 # Other processes that take more of the host's CPU time than this slow what is measured there.
 _QUIET_SHARE = 0.05
@@ -37,7 +46,7 @@ _SLOWDOWNS = {
 }
 
 
-class WrongDevice(Exception):
+class WrongDevice(Unplaced):
     """The device is of another type than the cell asks for: nothing was measured."""
 
     def __init__(self, asked: str, given: kinds.Card, host: str) -> None:

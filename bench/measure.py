@@ -38,6 +38,7 @@ from bench.records import (
     Sensor,
     Stage,
     TensorgapError,
+    Unplaced,
     Unsupported,
     Workload,
 )
@@ -440,7 +441,7 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
     first = text.splitlines()[0] if text else ""
     if isinstance(error, Unsupported):
         return Outcome.UNSUPPORTED, text
-    if isinstance(error, device.WrongDevice):
+    if isinstance(error, Unplaced):
         return Outcome.UNPLACED, text
     if isinstance(error, TensorgapError):
         return Outcome.FAILED, text

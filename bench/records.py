@@ -42,6 +42,10 @@ class TensorgapError(Exception):
     """A mistake that the user can mend; its text says what is wrong and what to do."""
 
 
+class Unplaced(Exception):
+    """Nothing may be measured in this place; in another one it may."""
+
+
 class Unsupported(Exception):
     """This device or this torch build cannot run what was asked; the text says what would."""
 

@@ -6,15 +6,26 @@ row is the same whether a cluster or one desk made it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from bench import private
 from bench.measure import Request, measure
-from bench.records import Measurement, Stage
+from bench.records import Measurement, Stage, Unplaced
+from cluster import folders
 
 
 class CellActor:
     """Measures one Request in a fresh process."""
 
     def run(self, request: Request) -> Iterator[Stage | Measurement]:
-        """Yield each stage and each row as it comes."""
+        """Yield each stage and each row as it comes.
+
+        Raises Unplaced where other users of this host could have changed what runs here: on a node
+        that joined later than `folders.refuse_shared` asked.
+        """
+        code = Path(__file__).parent
+        if folders.TRUSTING not in os.environ and not private.is_sheltered(code):
+            raise Unplaced(f"other users of this host can write {code}, the code that runs there")
         yield from measure(request)

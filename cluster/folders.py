@@ -21,6 +21,8 @@ from bench import private
 from bench.records import TensorgapError
 from cluster.placement import NODE_LABEL, host_of
 
+# In the environment of what runs on a cluster whose local users are trusted.
+TRUSTING = "TENSORGAP_TRUSTS_LOCAL_USERS"
 _LONGEST = 107  # characters of a socket's path (unix(7))
 _BELOW = len(
     "/tensorgap-abcdefgh/ray/session_2026-11-28_14-35-49_030699_4194304/sockets/plasma_store"

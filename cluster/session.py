@@ -99,7 +99,10 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
                     # A connection of its own, because Ray brings the code to the nodes at once.
                     with _connected(ray, options):
                         folders.refuse_shared()
-            code = {"py_modules": [_package("bench"), _package("cluster")]}
+            code = {
+                "py_modules": [_package("bench"), _package("cluster")],
+                "env_vars": {folders.TRUSTING: "1"} if trust_local_users else {},
+            }
             stack.enter_context(_connected(ray, options | {"runtime_env": code}))
         yield
 

@@ -93,6 +93,36 @@ def test_auto_is_no_cluster_of_another_user(current: Path) -> None:
         folders.current_address()
 
 
+LOOKS = """
+import os, sys
+from pathlib import Path
+from bench.measure import classify
+from cluster import actor
+actor.__file__ = sys.argv[1]
+try:
+    next(actor.CellActor().run(None))
+except Exception as error:
+    print(*classify(error))
+"""
+
+
+def test_what_others_can_change_does_not_measure() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        code = Path(made) / "cluster"
+        code.mkdir()
+        looks = [sys.executable, "-c", LOOKS, str(code / "actor.py")]
+        sheltered = subprocess.run(looks, capture_output=True, text=True)
+        Path(made).chmod(0o755)
+        shared = subprocess.run(looks, capture_output=True, text=True)
+        trusting = os.environ | {folders.TRUSTING: "1"}
+        trusted = subprocess.run(looks, capture_output=True, text=True, env=trusting)
+    said = f"UNPLACED other users of this host can write {code}, the code that runs there\n"
+    assert shared.stdout == said, shared.stderr
+    # They go on to the request, which is none.
+    for done in (sheltered, trusted):
+        assert "AttributeError" in done.stdout, done.stderr
+
+
 GIVES_UP = """
 import os, subprocess, sys, time
 from cluster import folders

@@ -17,10 +17,8 @@ def why_shared(folder: Path) -> str | None:
     """Why a folder is not this user's alone; None if nobody else enters it, or can replace it.
 
     It must be a real folder (no link), of this user, with mode 0700, and no folder above it may
-    let others rename what is in it. Whoever owns the root of the file system (in a container not
-    always user 0) can do so anyhow.
+    let others rename what is in it.
     """
-    trusted = {0, os.getuid(), os.stat("/").st_uid}
     try:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode):
@@ -29,14 +27,35 @@ def why_shared(folder: Path) -> str | None:
             return f"{folder} belongs to another user"
         if found.st_mode & 0o077:
             return f"others can enter {folder} (mode {stat.S_IMODE(found.st_mode):04o})"
-        for above in Path(os.path.realpath(folder)).parents:
-            found = os.stat(above)
-            if found.st_uid not in trusted:
-                return f"{above} belongs to another user"
-            if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-                return f"others can write {above} (mode {stat.S_IMODE(found.st_mode):04o})"
+        return _why_replaceable(Path(os.path.realpath(folder)))
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
+
+
+def why_writable(path: Path) -> str | None:
+    """How others could change what is at a place; None if they can neither write nor replace it."""
+    try:
+        real = Path(os.path.realpath(path))
+        return _why_open(real, os.stat(real), 0) or _why_replaceable(real)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+
+
+def _why_replaceable(path: Path) -> str | None:
+    """Which folder above lets others rename it; a sticky one, as /tmp, lets each his own alone."""
+    found = (_why_open(above, os.stat(above), stat.S_ISVTX) for above in path.parents)
+    return next(filter(None, found), None)
+
+
+def _why_open(path: Path, found: os.stat_result, enough: int) -> str | None:
+    """Whether others may write, unless it has the mode that is enough.
+
+    Whoever owns the root of the file system (in a container not always user 0) can do so anyhow.
+    """
+    if found.st_uid not in {0, os.getuid(), os.stat("/").st_uid}:
+        return f"{path} belongs to another user"
+    if found.st_mode & 0o022 and not found.st_mode & enough:
+        return f"others can write {path} (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
 
 

@@ -27,5 +27,7 @@ class CellActor:
         """
         code = Path(__file__).parent
         if folders.TRUSTING not in os.environ and not private.is_sheltered(code):
-            raise Unplaced(f"other users of this host can write {code}, the code that runs there")
+            why = private.why_writable(code)
+            if why:
+                raise Unplaced(f"other users of this host can change the code that runs: {why}")
         yield from measure(request)

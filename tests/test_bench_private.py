@@ -56,6 +56,19 @@ def test_another_user_s_folder_is_not(tmp_path):
     assert private.why_shared(own) == f"{theirs} belongs to another user"
 
 
+def test_what_others_may_only_read_they_cannot_change():
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        code = Path(made) / "code"
+        code.mkdir()
+        assert private.why_writable(code) is None
+        code.chmod(0o1777)
+        assert private.why_writable(code) == f"others can write {code} (mode 1777)"
+        code.chmod(0o755)
+        Path(made).chmod(0o777)
+        assert private.why_writable(code) == f"others can write {made} (mode 0777)"
+
+
 @pytest.fixture
 def temporary(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -108,18 +108,21 @@ except Exception as error:
 
 def test_what_others_can_change_does_not_measure() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as made:
-        code = Path(made) / "cluster"
-        code.mkdir()
+        code = Path(made) / "packages" / "cluster"
+        code.mkdir(parents=True)
+        code.parent.chmod(0o777)  # as Ray does
         looks = [sys.executable, "-c", LOOKS, str(code / "actor.py")]
         sheltered = subprocess.run(looks, capture_output=True, text=True)
         Path(made).chmod(0o755)
         shared = subprocess.run(looks, capture_output=True, text=True)
         trusting = os.environ | {folders.TRUSTING: "1"}
         trusted = subprocess.run(looks, capture_output=True, text=True, env=trusting)
-    said = f"UNPLACED other users of this host can write {code}, the code that runs there\n"
-    assert shared.stdout == said, shared.stderr
+        code.parent.chmod(0o755)  # as in a checkout that others may read
+        readable = subprocess.run(looks, capture_output=True, text=True)
+    said = "UNPLACED other users of this host can change the code that runs: others can write"
+    assert shared.stdout == f"{said} {code.parent} (mode 0777)\n", shared.stderr
     # They go on to the request, which is none.
-    for done in (sheltered, trusted):
+    for done in (sheltered, trusted, readable):
         assert "AttributeError" in done.stdout, done.stderr
 
 

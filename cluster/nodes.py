@@ -57,10 +57,7 @@ def _ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T
 
     task = ray.remote(question)
     asked = [
-        (
-            node,
-            task.options(num_cpus=0, label_selector={NODE_LABEL: node["NodeID"]}).remote(),
-        )
+        (node, task.options(num_cpus=0, label_selector={NODE_LABEL: node["NodeID"]}).remote())
         for node in nodes
         if node["Alive"]
     ]
@@ -74,5 +71,5 @@ def _ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T
         except ray.exceptions.RayError as error:
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             found.append((node, f"no answer: {last}"))
-            ray.cancel(reference, force=True)
+            ray.cancel(reference, force=True)  # it would answer beside a measurement
     return found

@@ -20,6 +20,7 @@ from test_jobs_faults import MATRIX
 from test_jobs_sweep import rows_in
 
 from bench.records import Outcome
+from cluster import folders
 from cluster.placement import TYPE_LABEL
 
 HEAD = "ray.head.default"  # as the provider calls it
@@ -88,16 +89,15 @@ def cluster(
     head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=0"]
     head += ["--num-gpus=0", f"--port={address.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
     head += ["--include-dashboard=false", "--dashboard-agent-listen-port=0"]
-    try:
-        subprocess.run(
-            [*head, f"--autoscaling-config={path}", f"--object-store-memory={80 * 2**20}"],
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        yield address, environment
-    finally:
-        _kill_all(f"RAY_AUTH_TOKEN={token}".encode())
+    head += [f"--autoscaling-config={path}", f"--object-store-memory={80 * 2**20}"]
+    with folders.own() as temporary:
+        try:
+            subprocess.run(
+                [*head, f"--temp-dir={temporary}"], env=environment, check=True, capture_output=True
+            )
+            yield address, environment
+        finally:
+            _kill_all(f"RAY_AUTH_TOKEN={token}".encode())
 
 
 def _kill_all(mark: bytes) -> None:

@@ -6,6 +6,7 @@ A Parquet file of 131 KB can unpack to gigabytes, and a CSV be of any length. St
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from bench.records import TensorgapError
 
@@ -14,6 +15,10 @@ SMALL_BYTES = 10**6  # of a file that a person writes, such as a matrix; nobody 
 OPTION = "--max-input"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]?B)?", re.IGNORECASE | re.ASCII)
+
+
+class TooLargeError(TensorgapError):
+    """There is more to read than may be, or than the memory holds; nothing is wrong with it."""
 
 
 class Allowance:
@@ -28,17 +33,34 @@ class Allowance:
         """Set bytes aside before they are read; `origin` names the file in messages.
 
         Raises:
-            TensorgapError: they are more than is left.
+            TooLargeError: they are more than is left.
         """
-        if size_bytes > self.left_bytes:
-            taken = self.most_bytes - self.left_bytes
-            together = f", and {shown(taken)} were read before" if taken else ""
-            raise TensorgapError(
-                f"{origin}: {shown(size_bytes)} to read{together}; at most"
-                f" {shown(self.most_bytes)} are read; raise it with {OPTION}, such as"
-                f" {OPTION} {_enough(taken + size_bytes)}, if you trust where it comes from"
-            )
+        self.hold(size_bytes, origin)
         self.left_bytes -= size_bytes
+
+    def hold(self, size_bytes: int, origin: str) -> None:
+        """Raise TooLargeError where more bytes are needed for a while than are left."""
+        if size_bytes <= self.left_bytes:
+            return
+        taken = self.most_bytes - self.left_bytes
+        together = f", and {shown(taken)} were read before" if taken else ""
+        raise TooLargeError(
+            f"{origin}: {shown(size_bytes)} to read{together}; at most {shown(self.most_bytes)}"
+            f" are read; raise it with {OPTION}, such as {OPTION} {_enough(taken + size_bytes)}, if"
+            " you trust where it comes from"
+        )
+
+
+def small(origin: str) -> Callable[[int], None]:
+    """A check of the size of a file that a person writes; `origin` names it in messages."""
+
+    def check(size_bytes: int) -> None:
+        if size_bytes > SMALL_BYTES:
+            raise TooLargeError(
+                f"{origin}: {shown(size_bytes)}; must be at most {shown(SMALL_BYTES)}"
+            )
+
+    return check
 
 
 def parse(text: str) -> int | None:

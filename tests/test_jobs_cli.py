@@ -124,7 +124,7 @@ def test_a_sweep_and_a_plan_name_a_matrix_alike() -> None:
 def test_an_unforeseen_error_shows_its_traceback_only_with_debug(tmp_path: Path) -> None:
     code = (
         "import sys, jobs.merge, jobs.cli\n"
-        "def broken(place): raise RuntimeError('a fault')\n"
+        "def broken(*_): raise RuntimeError('a fault')\n"
         "jobs.merge.results.read = broken\n"
         "jobs.cli.main(sys.argv[1:])"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import click
 
 from bench import __version__
+from bench.location import redacted
 from bench.records import TensorgapError
 
 BAD_INPUT = 2
@@ -89,12 +91,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except TensorgapError as error:
-        _fail(str(error), BAD_INPUT, debug)
+        _fail(str(error), BAD_INPUT, debug, given)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(file=told)
+        click.echo(redacted(told.getvalue(), given), err=True, nl=False)
         sys.exit(BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", INTERRUPTED, debug)
+        _fail("interrupted", INTERRUPTED, debug, given)
+    except MemoryError:
+        _fail(
+            "there is not enough memory; read less at once, and see --max-input",
+            BAD_INPUT,
+            debug,
+            given,
+        )
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
         hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
-        _fail(f"{type(error).__name__}: {first}{hint}", 3, debug)
+        _fail(f"{type(error).__name__}: {first}{hint}", 3, debug, given)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -116,8 +127,8 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _fail(message: str, code: int, debug: bool, given: Sequence[str]) -> None:
     if debug:
-        traceback.print_exc()
-    click.echo(f"tensorgap: {message}", err=True)
+        click.echo(redacted(traceback.format_exc().rstrip(), given), err=True)
+    click.echo(f"tensorgap: {redacted(message, given)}", err=True)
     sys.exit(code)

@@ -13,14 +13,14 @@ from click.core import ParameterSource
 
 from bench import gpus
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
-from jobs import progress, terminal
+from jobs import options, progress, terminal
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
 
 _STDIN = "-"
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
-_OF_RESULTS = ("gpu_types", "expected", "form")
+_OF_RESULTS = ("gpu_types", "expected", "form", "most_bytes")
 _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_rows")
 
 
@@ -60,6 +60,7 @@ _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_ro
     type=click.IntRange(min=1),
     help="Only the first rows of the text: a quick look.",
 )
+@options.max_input
 def command(
     places: tuple[str, ...],
     gpu_types: tuple[str, ...],
@@ -72,6 +73,7 @@ def command(
     configuration: str,
     column: str,
     first_rows: int | None,
+    most_bytes: int,
 ) -> None:
     """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
 
@@ -121,7 +123,7 @@ def command(
     if not places:
         raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
     _refuse(_OF_PERPLEXITY, "RESULTS")
-    _explain_results(places, gpu_types, expected, form)
+    _explain_results(places, gpu_types, expected, form, most_bytes)
 
 
 def _refuse(names: Sequence[str], partner: str) -> None:
@@ -134,7 +136,11 @@ def _refuse(names: Sequence[str], partner: str) -> None:
 
 
 def _explain_results(
-    places: Sequence[str], gpu_types: tuple[str, ...], expected: str | None, form: str
+    places: Sequence[str],
+    gpu_types: tuple[str, ...],
+    expected: str | None,
+    form: str,
+    most_bytes: int,
 ) -> None:
     for name in gpu_types:
         if not _known(name):
@@ -144,7 +150,7 @@ def _explain_results(
     places = list(dict.fromkeys(places))
     tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
     entries = [entry for place in tables for entry in _read_csv(place, len(tables) > 1)]
-    rows = _read_rows([place for place in places if place not in tables])
+    rows = _read_rows([place for place in places if place not in tables], most_bytes)
     unnamed = [entry for entry in entries if entry.gpu_type is None]
     if gpu_types and not unnamed and (entries or rows):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
@@ -206,13 +212,13 @@ def _explain_perplexity(
     click.echo(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
 
 
-def _read_rows(places: Sequence[str]) -> list[Measurement]:
+def _read_rows(places: Sequence[str], most_bytes: int) -> list[Measurement]:
     if not places:
         return []
     from bench import table  # needs pyarrow, which a CSV does not
     from jobs import reading
 
-    rows, _ = reading.read(places)
+    rows, _ = reading.read(places, most_bytes)
     return table.merge(rows)
 
 

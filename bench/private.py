@@ -73,14 +73,18 @@ def usual() -> Path:
     return Path(tempfile.gettempdir()) / f"tensorgap-{os.getuid()}"
 
 
+def kept() -> list[Path]:
+    """The folders of this user alone in which something may be kept, the usual one first."""
+    others = sorted(usual().parent.glob(f"{usual().name}-*"))
+    return [folder for folder in (usual(), *others) if why_shared(folder) is None]
+
+
 def folder() -> Path:
-    """A folder of this user alone for what outlasts a process: the usual one, or a new one.
+    """A folder of this user alone for what outlasts a process, made if there is none.
 
     Raises OSError where there is no room for one.
     """
-    own = usual()
     with contextlib.suppress(FileExistsError):
-        own.mkdir(mode=0o700)
-    if why_shared(own) is None:
-        return own
-    return Path(tempfile.mkdtemp(prefix=f"{own.name}-", dir=own.parent))
+        usual().mkdir(mode=0o700)
+    name = usual().name
+    return next(iter(kept()), None) or Path(tempfile.mkdtemp(prefix=f"{name}-", dir=usual().parent))

@@ -9,12 +9,10 @@ folder that is this user's alone is read or written, and where that one is not, 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +39,7 @@ class Spool:
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: run: the run's name, which no other run has; clock: monotonic seconds."""
         self._run = run
-        self._usual = Path(tempfile.gettempdir()) / f"tensorgap-{os.getuid()}"
+        self._usual = private.usual()
         exists = os.path.lexists(self._usual)
         self.ignored = private.why_shared(self._usual) if exists else None  # the usual place
         self._own = self._found()
@@ -73,9 +71,7 @@ class Spool:
 
     def _found(self) -> Path | None:
         """The folder in which rows of this run wait, or would."""
-        others = sorted(self._usual.parent.glob(f"{self._usual.name}-*"))
-        own = [folder for folder in (self._usual, *others) if not private.why_shared(folder)]
-        holding = [folder for folder in own if self._is_real(folder)]
+        holding = [folder for folder in private.kept() if self._is_real(folder)]
         return next(iter(holding), None if self.ignored else self._usual)
 
     def _is_real(self, own: Path) -> bool:
@@ -144,14 +140,9 @@ class Spool:
             ) from error
 
     def _make_own(self) -> Path:
-        """The folder of this user alone, a new one if the usual one is not."""
-        if self._own is not None:
-            with contextlib.suppress(FileExistsError):
-                self._own.mkdir(mode=0o700)
-            if private.why_shared(self._own) is None:
-                return self._own
-        made = tempfile.mkdtemp(prefix=f"{self._usual.name}-", dir=self._usual.parent)
-        self._own = Path(made)
+        """The folder of this user alone, another one if the usual one is not."""
+        if self._own is None or private.why_shared(self._own):
+            self._own = private.folder()
         return self._own
 
 

@@ -231,6 +231,27 @@ def test_a_torn_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(
     assert [key[1].batch_size for key in changed] == [2]  # type: ignore[index]
 
 
+def test_blanks_and_letters_of_any_language_in_paths_and_a_folder_that_was_moved(
+    tmp_path: Path,
+) -> None:
+    matrix = tmp_path / "für alle 漢字" / "mine.toml"
+    matrix.parent.mkdir()
+    matrix.write_text(MATRIX)
+    done = run("sweep", matrix, "--output", tmp_path / "out put ✓", "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[-1])
+    assert path == next(tmp_path.glob("out put ✓/mine/*/results.parquet"))
+    whole = rows_in(path)
+    copy = Path(shutil.copytree(path.parent, tmp_path / "another place" / "copy"))
+    shutil.rmtree(path.parent)
+    next((copy / "parts").glob("*-b2-*.parquet")).unlink()
+    resumed = run("sweep", "--resume", copy)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines()[-1] == str(copy / "results.parquet")
+    assert rows_in(copy).keys() == whole.keys()
+    assert not path.parent.exists()
+
+
 def test_an_absent_gpu_type_is_unplaced_within_seconds(matrix: Path, tmp_path: Path) -> None:
     matrix.write_text(MATRIX.replace('"CPU"', '"A100"'))
     start_s = time.monotonic()

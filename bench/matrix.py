@@ -265,10 +265,10 @@ def localise(matrix: Matrix) -> Matrix:
 
 def dump(matrix: Matrix) -> str:
     """A matrix as TOML that `parse` reads back as an equal one."""
-    lines = [f"name = {_toml_value(matrix.name)}", "", "[cells]"]
+    lines = [f"name = {toml_value(matrix.name)}", "", "[cells]"]
     for key in ("gpu_types", "precisions", "include", "exclude"):
         values = [
-            _toml_value(dataclasses.asdict(v) if isinstance(v, Cell) else v)
+            toml_value(dataclasses.asdict(v) if isinstance(v, Cell) else v)
             for v in getattr(matrix, key)
         ]
         lines.append(f"{key} = [{', '.join(values)}]")
@@ -277,7 +277,7 @@ def dump(matrix: Matrix) -> str:
     for header, record in tables:
         lines += ["", header]
         table = dataclasses.asdict(record)
-        lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -460,17 +460,21 @@ def _nearest(word: object, known: Iterable[str]) -> str | None:
     return next((k for k in known if close and k.lower() == close[0]), None)
 
 
-def _toml_value(value: object) -> str:
-    """A value as TOML; JSON's strings, numbers and booleans are TOML's too."""
+def toml_value(value: object) -> str:
+    """A value as TOML; JSON's lists, strings, numbers and booleans are TOML's too.
+
+    What does not print is escaped, so that a terminal, too, can be shown the text.
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return "{" + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + "}"
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _shown(value: object) -> str:
     """A value for a message, cut to a readable length."""
     try:
-        text = _toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
+        text = toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
     except ValueError:  # an integer of thousands of digits
         text = hex(value) if isinstance(value, int) else "?"
     return text if len(text) <= 60 else text[:57] + "..."

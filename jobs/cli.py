@@ -7,9 +7,11 @@ tensorgap; 130 interrupted, and resumable.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ import click
 
 from bench import __version__
 from bench.records import TensorgapError
+from jobs import terminal
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -79,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     # --debug may stand anywhere, as it is an afterthought when a command has failed.
     given = [argument for argument in given if argument != "--debug"]
+    # A warning may quote what was read, too.
+    warnings.showwarning = terminal.warn
     code: Any
     try:
         # Not cli.main: it would make exit code 1 of a closed pipe.
@@ -89,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TensorgapError as error:
         _fail(str(error), BAD_INPUT, debug)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(file=told)
+        terminal.complain(*told.getvalue().rstrip("\n").split("\n"))
         sys.exit(BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED, debug)
@@ -106,6 +113,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    click.echo(f"tensorgap: {message}", err=True)
+        terminal.complain(*traceback.format_exc().splitlines())
+    terminal.say(message)
     sys.exit(code)

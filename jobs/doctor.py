@@ -13,7 +13,7 @@ import click
 from bench import __version__
 from bench.inventory import Inventory, Processor
 from bench.records import Sensor
-from jobs import options
+from jobs import options, terminal
 
 _HUB = "https://huggingface.co"
 _HUB_TIMEOUT_S = 3.0
@@ -41,11 +41,11 @@ def command(address: str | None, probe: bool) -> None:
         raise click.UsageError(
             "--probe looks at this machine only: leave out --address (or unset RAY_ADDRESS)"
         )
-    click.echo(f"tensorgap {__version__}")
+    terminal.echo(f"tensorgap {__version__}")
     for found in _inventories(address, probe):
-        click.echo("")
-        click.echo(found if isinstance(found, str) else "\n".join(_describe(found)))
-    click.echo(f"\nmodel hub  {_hub()}")
+        terminal.echo("")
+        terminal.echo(*([found] if isinstance(found, str) else _describe(found)))
+    terminal.echo("", f"model hub  {_hub()}")
 
 
 def _inventories(address: str | None, probe: bool) -> Iterable[Inventory | str]:

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from bench import gpus
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
-from jobs import progress, terminal
+from jobs import terminal
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
@@ -153,18 +153,18 @@ def _explain_results(
     if not groups:
         raise TensorgapError(_nothing(rows))
     if not any(group.baseline for group in groups):
-        click.echo("tensorgap: there is no fp32 to compare with", err=True)
+        terminal.say("there is no fp32 to compare with")
     wished = _read_csv(expected) if expected else []
     _warn_of_unknown([*entries, *wished])
     shown = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, shown)
     assumed = [f"where the table does not say: {_ASSUMED}"] if entries else []
     if form == "json":
-        click.echo(render.findings_json(shown, matrix, assumed))
+        terminal.show(render.findings_json(shown, matrix, assumed))
         return
     for text in assumed:
-        click.echo(f"Assumed {text}.")
-    click.echo(render.findings(shown, matrix, terminal.width(), sys.stdout.isatty()))
+        terminal.echo(f"Assumed {text}.")
+    terminal.show(render.findings(shown, matrix, terminal.width(), terminal.coloured()))
 
 
 def _nothing(rows: Sequence[Measurement]) -> str:
@@ -179,10 +179,9 @@ def _warn_of_unknown(entries: Sequence[Entry]) -> None:
     """A foreign GPU is compared, but nothing can be expected of it; it may be a slip."""
     foreign = {e.gpu_type: None for e in entries if e.gpu_type and not _known(e.gpu_type)}
     if foreign:
-        click.echo(
-            f"tensorgap: nothing is known of the GPU {', '.join(foreign)}; known:"
-            f" {', '.join(gpus.COMPUTE_CAPABILITY)}",
-            err=True,
+        terminal.say(
+            f"nothing is known of the GPU {', '.join(foreign)}; known:"
+            f" {', '.join(gpus.COMPUTE_CAPABILITY)}"
         )
 
 
@@ -194,16 +193,16 @@ def _explain_perplexity(
     observed: float, model: str | None, plan: QualityPlan, first_rows: int | None
 ) -> None:
     if model is None:
-        click.echo(perplexity.from_published(observed))
+        terminal.show(perplexity.from_published(observed))
         return
     from bench.meters import mistakes  # needs torch
 
     variants = []
     for variant in mistakes.compute(model, plan, first_rows):
         if variant.perplexity is not None:
-            progress.say(f"{variant.perplexity:12.5g}  {variant.what}")
+            terminal.say(f"{variant.perplexity:12.5g}  {variant.what}")
         variants.append(variant)
-    click.echo(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
+    terminal.show(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
 
 
 def _read_rows(places: Sequence[str]) -> list[Measurement]:
@@ -239,5 +238,5 @@ def _read_csv(place: str, several: bool = False) -> list[Entry]:
             replace(e, line=replace(e.line, run=f"{name} {e.line.run}".rstrip())) for e in entries
         ]
     if ignored:
-        click.echo(f"tensorgap: {name}: nobody reads the columns {', '.join(ignored)}", err=True)
+        terminal.say(f"{name}: nobody reads the columns {', '.join(ignored)}")
     return entries

@@ -6,7 +6,7 @@ import click
 
 from bench import results, table
 from bench.records import TensorgapError
-from jobs import reading
+from jobs import reading, terminal
 
 
 @click.command("merge")
@@ -38,4 +38,4 @@ def command(places: tuple[str, ...], output: str, force: bool) -> None:
     doubled = len(rows) - len(merged)
     once = f", {doubled} of them double and kept once" if doubled else ""
     sweeps = f"{len(sources)} sweep{'' if len(sources) == 1 else 's'}"
-    click.echo(f"{output}: {len(merged)} rows from {sweeps}{once}")
+    terminal.echo(f"{output}: {len(merged)} rows from {sweeps}{once}")

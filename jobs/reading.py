@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import click
-
 from bench import results
 from bench.records import Measurement, TensorgapError
 from bench.table import Source
+from jobs import terminal
 
 
 def read(places: Iterable[str]) -> tuple[list[Measurement], list[Source]]:
@@ -30,4 +29,4 @@ def read(places: Iterable[str]) -> tuple[list[Measurement], list[Source]]:
 def tell_torn(torn: Iterable[results.Torn], consequence: str) -> None:
     """Name each torn part, the fault and what follows from it, on standard error."""
     for part in torn:
-        click.echo(f"tensorgap: torn part {part.path}: {part.reason}; {consequence}", err=True)
+        terminal.say(f"torn part {part.path}: {part.reason}; {consequence}")

@@ -142,11 +142,11 @@ def _abandon(folder: results.Results, error: Exception) -> NoReturn:
     try:
         # A session keeps standard output from Ray, and the main thread may be within one.
         with contextlib.redirect_stdout(sys.__stdout__):
-            progress.say(str(error))
+            terminal.say(str(error))
             code = _conclude(folder, finished=False)
             sys.stdout.flush()
     except TensorgapError as failure:
-        progress.say(str(failure))
+        terminal.say(str(failure))
     finally:
         os._exit(code)
 
@@ -156,7 +156,7 @@ def _connect(stack: contextlib.ExitStack, address: str | None, quiet: bool) -> N
 
     if not quiet:
         where = "starting Ray" if address is None else f"connecting to {address}"
-        progress.say(f"{where} ...")
+        terminal.say(f"{where} ...")
     stack.enter_context(session(address))
 
 
@@ -177,7 +177,7 @@ def _measure(
     # What an attempt found says more than that there is no place for another.
     told = {row.key for row in rows if row.outcome != Outcome.UNPLACED}
     if done and not quiet:
-        progress.say(f"{len(done)} rows are measured already")
+        terminal.say(f"{len(done)} rows are measured already")
     types = folder.source.gpu_types
     sweep = driver.sweep(
         folder.source.run,
@@ -202,15 +202,15 @@ def _measure(
                     before = folder.trouble
                     folder.write(event)
                     if folder.trouble and not before:
-                        progress.say(folder.trouble)
+                        terminal.say(folder.trouble)
                 show(event)
     except KeyboardInterrupt:
-        progress.say("stopped; what is measured is kept")
+        terminal.say("stopped; what is measured is kept")
         return False
     except HeadLostError:
         raise
     except Exception:
-        progress.say(_how_to_go_on(folder))
+        terminal.say(_how_to_go_on(folder))
         raise
     return not interrupts.asked()
 
@@ -222,13 +222,13 @@ def _conclude(folder: results.Results, finished: bool) -> int:
     path = folder.finish() if rows else None
     _show(rows, torn)
     if path:
-        click.echo(f"\n{path}")
+        terminal.echo("", path)
     missing = _asked_keys(folder) - {row.key for row in rows}
     if missing and not finished:
-        progress.say(_how_to_go_on(folder))
+        terminal.say(_how_to_go_on(folder))
         return INTERRUPTED
     if missing:
-        progress.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
+        terminal.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
 
 
@@ -263,7 +263,7 @@ def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
     reading.tell_torn(torn, "its row is missing")
     if rows:
         lines = comparison.compare(rows)
-        click.echo(render.table(lines, terminal.width(), sys.stdout.isatty()))
+        terminal.show(render.table(lines, terminal.width(), terminal.coloured()))
 
 
 class _Interrupts:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bench import limits
 from bench.records import PRECISIONS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -21,6 +22,14 @@ class _MatrixFile(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
         return path if path.is_file() else ours.get(str(path), path)
+
+
+def _size(context: click.Context, option: click.Parameter, text: str) -> int:
+    """The bytes of a size such as 4GB."""
+    size_bytes = limits.parse(text)
+    if size_bytes is None:
+        raise click.BadParameter(f"{text!r} is no size; give one such as 500MB or 4GB")
+    return size_bytes
 
 
 def matrix(required: bool = True) -> Callable[[Command], Command]:
@@ -55,3 +64,17 @@ def narrowing(command: Command) -> Command:
             help=f"Only {what} of the matrix; repeatable.",
         )(command)
     return command
+
+
+def max_input(command: Command) -> Command:
+    """--max-input: how many bytes of results are read."""
+    return click.option(
+        limits.OPTION,
+        "most_bytes",
+        callback=_size,
+        default=limits.shown(limits.DEFAULT_BYTES),
+        show_default=True,
+        metavar="SIZE",
+        help="Read at most so much of results, of all files together and unpacked: a small file"
+        " can unpack to more than the memory holds.",
+    )(command)

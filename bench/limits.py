@@ -5,7 +5,11 @@ A Parquet file of 131 KB can unpack to gigabytes, and a CSV be of any length. St
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
+from pathlib import Path
 
 from bench.records import TensorgapError
 
@@ -39,6 +43,23 @@ class Allowance:
                 f" {OPTION} {_enough(taken + size_bytes)}, if you trust where it comes from"
             )
         self.left_bytes -= size_bytes
+
+
+def read_file(path: Path, most_bytes: int = SMALL_BYTES) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: It cannot be read, is larger, or is a pipe or a device, which may never end.
+    """
+    # Without waiting: a pipe into which nobody writes would never be opened.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+        content = file.read(min(found.st_size, most_bytes) + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {shown(most_bytes)}, the most that is read")
+    return content
 
 
 def parse(text: str) -> int | None:

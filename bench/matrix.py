@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import limits
 from bench.gpus import COMPUTE_CAPABILITY
 from bench.meters import protocol
 from bench.records import (
@@ -89,6 +90,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "stride": (1, 1024),
     "retries": (0, 10),
 }
+_MOST_ENTRIES = 1000  # of a list of cells: more than there are types of GPU
+_MOST_DOTS = 100  # of a line
+_MOST_WORKLOADS = 10_000  # years of measuring
 _ORDERED = (
     ("warmup_min_s", "warmup_max_s"),
     ("latency_min_s", "latency_max_s"),
@@ -105,7 +109,7 @@ _ORDERED = (
 def load(path: Path) -> Matrix:
     """Read a matrix from a TOML file; TensorgapError names what is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = limits.read_file(path).decode("utf-8")
     except FileNotFoundError:
         raise TensorgapError(f"{path}: there is no such file; give the path of a matrix") from None
     except IsADirectoryError:
@@ -119,6 +123,10 @@ def load(path: Path) -> Matrix:
 
 def parse(text: str, source: str, name: str) -> Matrix:
     """Make a matrix from TOML text; `source` stands in messages, `name` is the default name."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        # tomllib takes the square of the length of a dotted key: minutes for a.a.a... of 1 MB.
+        if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
+            raise TensorgapError(f"{source}: line {number}: more than {_MOST_DOTS} dots")
     try:
         document = tomllib.loads(text)
     # TOMLDecodeError, a whole number of more digits than Python reads, tables within tables.
@@ -311,7 +319,7 @@ class _Reader:
             if key not in known:
                 near = _nearest(key, known)
                 hint = f"did you mean {near}? " if near else ""
-                path = f"{where}.{key}" if where else key
+                path = _cut(f"{where}.{key}" if where else key)
                 raise TensorgapError(
                     f"{self.source}: {path}: unknown key; {hint}allowed: {', '.join(known)}"
                 )
@@ -338,17 +346,26 @@ class _Reader:
         path = f"cells.{key}"
         if not isinstance(values, list):
             raise self.error(path, values, 'must be a list of strings, such as ["auto"]')
+        self.few(values, path)
         for index, value in enumerate(values):
             self.value(value, "gpu_type", f"{path}[{index}]")
             if value in values[:index]:
                 raise self.error(f"{path}[{index}]", value, "stands in the list twice")
         return tuple(values)
 
+    def few(self, values: Sequence[object], path: str) -> None:
+        """Refuse a list so long that comparing its entries with one another takes minutes."""
+        if len(values) > _MOST_ENTRIES:
+            raise TensorgapError(
+                f"{self.source}: {path}: {len(values):,} entries; allowed: {_MOST_ENTRIES:,}"
+            )
+
     def cells(self, table: Mapping[str, Any], key: str) -> tuple[Cell, ...]:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             allowed = 'must be a list such as [{gpu_type = "CPU", precision = "fp16"}]'
             raise self.error(f"cells.{key}", value, allowed)
+        self.few(value, f"cells.{key}")
         found = []
         for index, entry in enumerate(value):
             where = f"cells.{key}[{index}]"
@@ -367,12 +384,20 @@ class _Reader:
             allowed = '[[workloads]] must name at least a model, such as model = "gpt2"'
             raise TensorgapError(f"{self.source}: workloads: nothing to measure; {allowed}")
         found: dict[Workload, str] = {}
+        count = 0
         for index, table in enumerate(tables):
             where = f"workloads[{index}]"
             for key, value in table.items():
                 if value == []:
                     raise self.error(f"{where}.{key}", value, "must not be an empty list")
             axes = [v if isinstance(v, list) else [v] for v in table.values()]
+            # Before they are multiplied out, which would take all memory.
+            count += math.prod(map(len, axes))
+            if count > _MOST_WORKLOADS:
+                raise TensorgapError(
+                    f"{self.source}: {where}: {count:,} workloads; allowed: {_MOST_WORKLOADS:,} in"
+                    " all; shorten its lists"
+                )
             for combination in itertools.product(*axes):
                 workload = self.record(Workload, dict(zip(table, combination, strict=True)), where)
                 self.fits_positions(workload, where)
@@ -477,4 +502,8 @@ def _shown(value: object) -> str:
         text = toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
     except ValueError:  # an integer of thousands of digits
         text = hex(value) if isinstance(value, int) else "?"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

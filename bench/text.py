@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import published
+from bench import limits, published
 from bench.embedded import corpus
 from bench.records import QualityPlan, TensorgapError
 
@@ -231,7 +231,7 @@ def _folder(folder: Path, plan: QualityPlan) -> Text:
 def _read(path: Path) -> str:
     try:
         # Not read_text, which would change line ends: they are part of the text and of its hash.
-        return path.read_bytes().decode("utf-8")
+        return limits.read_file(path, limits.DEFAULT_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"quality.text = {path}: not UTF-8 text ({error.reason})") from None
     except OSError as error:
@@ -267,7 +267,7 @@ def _json_rows(path: Path, plan: QualityPlan) -> Iterator[str]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TensorgapError(
                 f"quality.text = {path}: line {number} is no JSON: {error}; JSON lines are one"
                 " object a line"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,16 +13,18 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from bench import gpus
+from bench import gpus, limits
+from bench.limits import Allowance
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
-from jobs import terminal
+from jobs import options, terminal
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
 
 _STDIN = "-"
+_AS_ROWS = 10  # bytes of memory for each byte of a CSV: its text, decoded, and its rows
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
-_OF_RESULTS = ("gpu_types", "expected", "form")
+_OF_RESULTS = ("gpu_types", "expected", "form", "most_bytes")
 _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_rows")
 
 
@@ -42,6 +46,7 @@ _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_ro
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
+@options.max_input
 @click.option(
     "--observed-perplexity",
     "observed",
@@ -72,6 +77,7 @@ def command(
     configuration: str,
     column: str,
     first_rows: int | None,
+    most_bytes: int,
 ) -> None:
     """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
 
@@ -121,7 +127,7 @@ def command(
     if not places:
         raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
     _refuse(_OF_PERPLEXITY, "RESULTS")
-    _explain_results(places, gpu_types, expected, form)
+    _explain_results(places, gpu_types, expected, form, most_bytes)
 
 
 def _refuse(names: Sequence[str], partner: str) -> None:
@@ -134,7 +140,11 @@ def _refuse(names: Sequence[str], partner: str) -> None:
 
 
 def _explain_results(
-    places: Sequence[str], gpu_types: tuple[str, ...], expected: str | None, form: str
+    places: Sequence[str],
+    gpu_types: tuple[str, ...],
+    expected: str | None,
+    form: str,
+    most_bytes: int,
 ) -> None:
     for name in gpu_types:
         if not _known(name):
@@ -142,8 +152,9 @@ def _explain_results(
             raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
     gpu_types = tuple(dict.fromkeys(gpu_types))
     places = list(dict.fromkeys(places))
+    allowance = Allowance(most_bytes)
     tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
-    entries = [entry for place in tables for entry in _read_csv(place, len(tables) > 1)]
+    entries = [entry for place in tables for entry in _read_csv(place, allowance, len(tables) > 1)]
     rows = _read_rows([place for place in places if place not in tables])
     unnamed = [entry for entry in entries if entry.gpu_type is None]
     if gpu_types and not unnamed and (entries or rows):
@@ -154,7 +165,7 @@ def _explain_results(
         raise TensorgapError(_nothing(rows))
     if not any(group.baseline for group in groups):
         terminal.say("there is no fp32 to compare with")
-    wished = _read_csv(expected) if expected else []
+    wished = _read_csv(expected, allowance) if expected else []
     _warn_of_unknown([*entries, *wished])
     shown = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, shown)
@@ -223,11 +234,12 @@ def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]
     return study.groups(named) + [g for name in gpu_types for g in study.groups(unnamed, name)]
 
 
-def _read_csv(place: str, several: bool = False) -> list[Entry]:
+def _read_csv(place: str, allowance: Allowance, several: bool = False) -> list[Entry]:
     """The entries of a table; of `several`, each table is a run of its own."""
     name = "standard input" if place == _STDIN else place
     try:
-        text = sys.stdin.read() if place == _STDIN else Path(place).read_text(encoding="utf-8-sig")
+        content = _standard_input(allowance) if place == _STDIN else _file(place, allowance)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
@@ -240,3 +252,22 @@ def _read_csv(place: str, several: bool = False) -> list[Entry]:
     if ignored:
         terminal.say(f"{name}: nobody reads the columns {', '.join(ignored)}")
     return entries
+
+
+def _file(place: str, allowance: Allowance) -> bytes:
+    size_bytes = os.stat(place).st_size
+    _take(size_bytes, place, allowance)
+    return limits.read_file(Path(place), size_bytes)
+
+
+def _standard_input(allowance: Allowance) -> bytes:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    content = sys.stdin.buffer.read(allowance.left_bytes // _AS_ROWS + 1)
+    _take(len(content), "standard input", allowance)
+    return content
+
+
+def _take(size_bytes: int, name: str, allowance: Allowance) -> None:
+    told = f"{name} ({limits.shown(size_bytes)}, and {_AS_ROWS} times that as rows)"
+    allowance.take(_AS_ROWS * size_bytes, told)

@@ -23,6 +23,7 @@ from typing import Any, TextIO, TypeVar
 Value = TypeVar("Value")
 
 ENDLESS = 1000
+_LONGEST = 4000  # letters of a message, which may quote a value of a megabyte
 _COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 _RULE = "\u2500"  # of tables; the one sign that we draw and ASCII lacks
 
@@ -78,7 +79,9 @@ def show(text: str) -> None:
 
 def say(text: str) -> None:
     """Print one line on standard error; the work goes on when nobody listens any longer."""
-    complain(f"tensorgap: {text}")
+    half = _LONGEST // 2
+    shown = text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+    complain(f"tensorgap: {shown}")
 
 
 def complain(*lines: str) -> None:

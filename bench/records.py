@@ -672,8 +672,16 @@ class Measurement:
     outcome: Outcome = column("OK, or what kept the cell from being measured")
     reason: str | None = column("why the outcome is not OK, and what to do", default=None)
     doubts: tuple[str, ...] = column("what weakens this row", default=())
-    started_at: datetime.datetime | None = column("start of the measurement, UTC", default=None)
-    finished_at: datetime.datetime | None = column("end of the measurement, UTC", default=None)
+    started_at: datetime.datetime | None = column(
+        "start of the measurement, by the clock of its host, UTC", default=None
+    )
+    finished_at: datetime.datetime | None = column(
+        "end of the measurement, by the clock of its host, UTC", default=None
+    )
+    received_at: datetime.datetime | None = column(
+        "when the driver took the row, by its own clock, UTC: what decides which row is newer",
+        default=None,
+    )
     device: Device | None = None
     software: Software | None = None
     weights: Weights | None = None

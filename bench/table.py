@@ -11,8 +11,9 @@ Schema versions:
        new_tokens, times per output token; kernels_... and ceiling_...; quality with its mode,
        windows, logits and batches; weights by their published name; placement
     3  throughput_output_tokens_per_s of the timing; lags of the sensor
-    4  attention, as asked and as it ran (kernels_attention); versions 2 and 3 are still read: what
-       they lack is null, and the attention asked for auto
+    4  attention, as asked and as it ran (kernels_attention)
+    5  received_at, by the driver's clock; versions 2 to 4 are still read: what they lack is null,
+       and the attention asked for auto
 """
 
 from __future__ import annotations
@@ -24,24 +25,26 @@ import functools
 import json
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from bench.records import AUTO, Measurement, TensorgapError
+from bench.records import AUTO, Measurement, Outcome, TensorgapError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _READS = f"2 to {SCHEMA_VERSION}"
-_SINCE_3 = ("attention", "kernels_attention")
+_SINCE_4 = ("received_at",)
+_SINCE_3 = ("attention", "kernels_attention", *_SINCE_4)
 _SINCE_2 = (
     "timing_throughput_output_tokens_per_s",
     "sensor_reading_lag_s",
     "sensor_counter_lag_s",
     *_SINCE_3,
 )
-_NEW = {b"2": _SINCE_2, b"3": _SINCE_3}  # by the version that lacks them
+_NEW = {b"2": _SINCE_2, b"3": _SINCE_3, b"4": _SINCE_4}  # by the version that lacks them
 _ASKED = {"attention": AUTO}  # what a workload was before it could ask for anything else
 _VERSION_KEY = b"tensorgap.schema_version"
 _SOURCES_KEY = b"tensorgap.sources"
@@ -75,8 +78,24 @@ class Source:
 
     @classmethod
     def from_json(cls, record: Any) -> Source:
-        """A source as `dataclasses.asdict` and JSON left it; TypeError where it is none."""
-        return cls(**{**record, "gpu_types": tuple(record.get("gpu_types", ()))})
+        """A source as `dataclasses.asdict` and JSON left it.
+
+        Raises:
+            TypeError, UnicodeEncodeError: it is none.
+        """
+        if not isinstance(record, dict) or not isinstance(record.get("gpu_types", []), list):
+            raise TypeError("not a source")
+        source = cls(**{**record, "gpu_types": tuple(record.get("gpu_types", []))})
+        texts: list[Any] = [source.run, source.matrix, source.version, *source.gpu_types]
+        if source.git_revision is not None:
+            texts.append(source.git_revision)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(
+            source.simulated, bool
+        ):
+            raise TypeError("a field of a source has another type")
+        for text in texts:
+            text.encode()  # JSON can hold half of a character
+        return source
 
 
 @dataclass(frozen=True)
@@ -149,9 +168,11 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
     table = _upgraded(table)
     sources = _sources(table, origin)
     wanted = schema()
+    counts = Counter(table.column_names)
     for name in wanted.names:
-        if name not in table.column_names:
-            raise TensorgapError(f"{origin}: column {name} is missing; the file was changed")
+        if counts[name] != 1:
+            fault = "stands there twice" if counts[name] else "is missing"
+            raise TensorgapError(f"{origin}: column {name} {fault}; the file was changed")
         if table.schema.field(name).type != wanted.field(name).type:
             found = table.schema.field(name).type
             raise TensorgapError(
@@ -162,7 +183,7 @@ def from_table(table: pa.Table, origin: str) -> tuple[list[Measurement], tuple[S
             raise TensorgapError(f"{origin}: column {name} lacks values; the file was changed")
     try:
         rows = [_measurement(row) for row in table.select(wanted.names).to_pylist()]
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:  # OverflowError: a time before year 1
         raise TensorgapError(f"{origin}: a row cannot be read: {error}") from None
     return rows, sources
 
@@ -181,17 +202,25 @@ def _upgraded(table: pa.Table) -> pa.Table:
 
 
 def merge(rows: Iterable[Measurement]) -> list[Measurement]:
-    """Rows in a fixed order, each identity once: of several, the one that finished last."""
-    newest: dict[Any, Measurement] = {}
+    """Rows in a fixed order, each identity once: of several, the one that says most.
+
+    What was measured (OK) goes before what was not, whatever came later: only what is not OK is
+    measured again. What an attempt found goes before UNPLACED. Of equals it is the one that the
+    driver received last, since the clocks of hosts differ; in schema versions before 5 the one that
+    finished last.
+    """
+    best: dict[Any, Measurement] = {}
     for row in rows:
         identity = (row.run, row.key)
-        if identity not in newest or _finished(row) > _finished(newest[identity]):
-            newest[identity] = row
-    return sorted(newest.values(), key=lambda row: (row.run, row.key))
+        if identity not in best or _worth(row) > _worth(best[identity]):
+            best[identity] = row
+    return sorted(best.values(), key=lambda row: (row.run, row.key))
 
 
-def _finished(row: Measurement) -> datetime.datetime:
-    return row.finished_at or datetime.datetime.min.replace(tzinfo=datetime.UTC)
+def _worth(row: Measurement) -> tuple[bool, bool, datetime.datetime]:
+    """What decides between rows of one identity."""
+    at = row.received_at or row.finished_at or datetime.datetime.min.replace(tzinfo=datetime.UTC)
+    return row.outcome == Outcome.OK, row.outcome != Outcome.UNPLACED, at
 
 
 def _column(
@@ -271,5 +300,5 @@ def _sources(table: pa.Table, origin: str) -> tuple[Source, ...]:
         )
     try:
         return tuple(map(Source.from_json, json.loads(metadata[_SOURCES_KEY])))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         raise TensorgapError(f"{origin}: its metadata {_SOURCES_KEY.decode()} is damaged") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -237,16 +238,20 @@ SENSOR = Sensor("part-time", reading_window_s=0.01, reading_lag_s=0.04, counter_
 
 
 @pytest.mark.parametrize("count", [0, 2])
-@pytest.mark.parametrize("version", [b"2", b"3"])
+@pytest.mark.parametrize("version", [b"2", b"3", b"4"])
 def test_an_earlier_version_is_read_without_what_came_later(version: bytes, count: int) -> None:
     traced = Kernels("kernel", attention="flash")
     rows = [
-        examples.measurement(replicate=number, sensor=SENSOR, kernels=traced)
+        examples.measurement(
+            replicate=number, sensor=SENSOR, kernels=traced, received_at=examples.NOON
+        )
         for number in range(count)
     ]
     old = table.to_table(rows, [SOURCE]).drop_columns(list(table._NEW[version]))
     old = old.replace_schema_metadata({**old.schema.metadata, VERSION: version})
-    expected = [dataclasses.replace(row, kernels=Kernels("kernel")) for row in rows]
+    expected = [dataclasses.replace(row, received_at=None) for row in rows]
+    if version != b"4":
+        expected = [dataclasses.replace(row, kernels=Kernels("kernel")) for row in expected]
     if version == b"2":
         timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
         known = dataclasses.replace(SENSOR, reading_lag_s=None, counter_lag_s=None)
@@ -257,7 +262,21 @@ def test_an_earlier_version_is_read_without_what_came_later(version: bytes, coun
 
 @pytest.mark.parametrize(
     "damaged",
-    [None, b"", b"{", b"\xff\xfe", b"7", b"null", b'{"run": "x"}', b'["x"]', b'[{"run": "x"}]'],
+    [
+        *(
+            None,
+            b"",
+            b"{",
+            b"\xff\xfe",
+            b"7",
+            b"null",
+            b'{"run": "x"}',
+            b'["x"]',
+            b'[{"run": "x"}]',
+        ),
+        b"[" * 100_000,
+    ],
+    ids=lambda damaged: str(damaged)[:20],
 )
 def test_damaged_sources_are_refused(damaged: bytes | None) -> None:
     assert "tensorgap.sources is damaged" in refusal(with_metadata({SOURCES: damaged}))
@@ -275,6 +294,20 @@ def test_a_column_of_another_type_is_named_with_both_types() -> None:
     at = content.column_names.index("batch_size")
     content = content.set_column(at, "batch_size", pa.array(["one"]))
     assert "column batch_size is string, must be int64" in refusal(content)
+
+
+def test_a_column_that_stands_there_twice_is_named() -> None:
+    content = good_table()
+    assert "column run stands there twice" in refusal(content.append_column("run", content["run"]))
+
+
+def test_a_time_that_no_calendar_has_is_one_message() -> None:
+    content = good_table()
+    at = content.column_names.index("started_at")
+    field = content.schema.field("started_at")
+    for far in (2**62, -(2**62)):
+        times = pa.array([far], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+        assert "a row cannot be read" in refusal(content.set_column(at, field, times))
 
 
 def test_an_unknown_outcome_is_refused() -> None:
@@ -310,6 +343,54 @@ def test_the_order_of_the_columns_does_not_matter() -> None:
 def later(row: Measurement, seconds: float, **changes: Any) -> Measurement:
     finished = examples.NOON + datetime.timedelta(seconds=seconds)
     return dataclasses.replace(row, finished_at=finished, **changes)
+
+
+OF_A_WORKER = [o for o in Outcome if o not in (Outcome.OK, Outcome.UNPLACED)]
+
+
+def row_of(outcome: Outcome, finished_s: float, received_s: float | None) -> Measurement:
+    """A row by two clocks: of its host, and of the driver (None: before version 5)."""
+    received = received_s and examples.NOON + datetime.timedelta(seconds=received_s)
+    return later(examples.measurement(outcome=outcome), finished_s, received_at=received)
+
+
+def merged(*rows: Measurement) -> Measurement:
+    """The one that is kept, in whichever order they come."""
+    kept = {one for order in itertools.permutations(rows) for one in table.merge(order)}
+    assert len(kept) == 1
+    return kept.pop()
+
+
+@pytest.mark.parametrize("received", [True, False], ids=["version 5", "before"])
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o != Outcome.OK])
+def test_merge_keeps_a_measured_row_whose_host_has_a_slow_clock(
+    outcome: Outcome, received: bool
+) -> None:
+    """Its end is by the clock of its host, that of a LOST row by the driver's."""
+    before = row_of(outcome, 100, 100 if received else None)
+    measured = row_of(Outcome.OK, -5000, 200 if received else None)
+    assert merged(before, measured) == measured
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o != Outcome.OK])
+def test_merge_keeps_a_measured_row_whatever_came_later(outcome: Outcome) -> None:
+    measured = row_of(Outcome.OK, 0, 100)
+    assert merged(measured, row_of(outcome, 50, 200)) == measured
+
+
+@pytest.mark.parametrize("outcome", OF_A_WORKER)
+def test_merge_keeps_what_an_attempt_found_rather_than_that_there_is_no_place(
+    outcome: Outcome,
+) -> None:
+    found = row_of(outcome, 0, 100)
+    assert merged(found, row_of(Outcome.UNPLACED, 50, 200)) == found
+
+
+def test_merge_orders_equals_by_the_clock_of_the_driver() -> None:
+    first, second = row_of(Outcome.FAILED, 500, 100), row_of(Outcome.LOST, -500, 200)
+    assert merged(first, second) == second
+    bare, with_evidence = row_of(Outcome.OK, 0, 100), row_of(Outcome.OK, 0, 101)
+    assert merged(bare, with_evidence) == with_evidence
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
@@ -369,3 +450,40 @@ def test_the_metadata_is_plain_json() -> None:
             "simulated": False,
         }
     ]
+
+
+# ------------------------------------------------------------------------------- sources
+
+
+RECORD = dataclasses.asdict(SOURCE) | {"gpu_types": ["A100"]}
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(sorted(RECORD)), ANYTHING)
+def test_a_source_has_its_types_or_is_refused(name: str, value: Any) -> None:
+    try:
+        source = Source.from_json(json.loads(json.dumps({**RECORD, name: value})))
+    except (TypeError, ValueError):
+        return
+    again = json.loads(json.dumps(dataclasses.asdict(source)))
+    assert Source.from_json(again) == source
+    assert all(isinstance(text, str) for text in (source.run, source.matrix, *source.gpu_types))
+    hash(source)
+    json.dumps(dataclasses.asdict(source), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("record", [None, [], "x", 7, {}, {"run": "x"}, {**RECORD, "more": 1}])
+def test_what_is_no_source_is_refused(record: object) -> None:
+    with pytest.raises(TypeError):
+        Source.from_json(record)
+
+
+@pytest.mark.parametrize("name", sorted(RECORD))
+def test_a_field_of_another_type_is_refused(name: str) -> None:
+    for value in (7, [7], {"a": "b"}):
+        with pytest.raises(TypeError):
+            Source.from_json({**RECORD, name: value})

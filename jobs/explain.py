@@ -154,7 +154,7 @@ def _explain_results(
     places = list(dict.fromkeys(places))
     allowance = Allowance(most_bytes)
     tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
-    entries = [entry for place in tables for entry in _read_csv(place, allowance, len(tables) > 1)]
+    entries = [entry for place in tables for entry in read_csv(place, allowance, len(tables) > 1)]
     rows = _read_rows([place for place in places if place not in tables])
     unnamed = [entry for entry in entries if entry.gpu_type is None]
     if gpu_types and not unnamed and (entries or rows):
@@ -165,7 +165,7 @@ def _explain_results(
         raise TensorgapError(_nothing(rows))
     if not any(group.baseline for group in groups):
         terminal.say("there is no fp32 to compare with")
-    wished = _read_csv(expected, allowance) if expected else []
+    wished = read_csv(expected, allowance) if expected else []
     _warn_of_unknown([*entries, *wished])
     shown = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, shown)
@@ -234,7 +234,7 @@ def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]
     return study.groups(named) + [g for name in gpu_types for g in study.groups(unnamed, name)]
 
 
-def _read_csv(place: str, allowance: Allowance, several: bool = False) -> list[Entry]:
+def read_csv(place: str, allowance: Allowance, several: bool = False) -> list[Entry]:
     """The entries of a table; of `several`, each table is a run of its own."""
     name = "standard input" if place == _STDIN else place
     try:

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.records import TensorgapError
@@ -18,6 +19,10 @@ SMALL_BYTES = 10**6  # of a file that a person writes, such as a matrix; nobody 
 OPTION = "--max-input"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]?B)?", re.IGNORECASE | re.ASCII)
+
+
+class TooLargeError(TensorgapError):
+    """There is more to read than may be, or than the memory holds; nothing is wrong with it."""
 
 
 class Allowance:
@@ -32,34 +37,60 @@ class Allowance:
         """Set bytes aside before they are read; `origin` names the file in messages.
 
         Raises:
-            TensorgapError: they are more than is left.
+            TooLargeError: they are more than is left.
         """
-        if size_bytes > self.left_bytes:
-            taken = self.most_bytes - self.left_bytes
-            together = f", and {shown(taken)} were read before" if taken else ""
-            raise TensorgapError(
-                f"{origin}: {shown(size_bytes)} to read{together}; at most"
-                f" {shown(self.most_bytes)} are read; raise it with {OPTION}, such as"
-                f" {OPTION} {_enough(taken + size_bytes)}, if you trust where it comes from"
-            )
+        self.hold(size_bytes, origin)
         self.left_bytes -= size_bytes
 
+    def hold(self, size_bytes: int, origin: str) -> None:
+        """Raise TooLargeError where more bytes are needed for a while than are left."""
+        if size_bytes <= self.left_bytes:
+            return
+        taken = self.most_bytes - self.left_bytes
+        together = f", and {shown(taken)} were read before" if taken else ""
+        raise TooLargeError(
+            f"{origin}: {shown(size_bytes)} to read{together}; at most {shown(self.most_bytes)}"
+            f" are read; raise it with {OPTION}, such as {OPTION} {_enough(taken + size_bytes)}, if"
+            " you trust where it comes from"
+        )
 
-def read_file(path: Path, most_bytes: int = SMALL_BYTES) -> bytes:
-    """The content of a file.
+
+def small(origin: str) -> Callable[[int], None]:
+    """A check of the size of a file that a person writes; `origin` names it in messages."""
+    return at_most(SMALL_BYTES, origin)
+
+
+def at_most(most_bytes: int, origin: str) -> Callable[[int], None]:
+    """A check of a size that no option raises."""
+
+    def check(size_bytes: int) -> None:
+        if size_bytes > most_bytes:
+            raise TooLargeError(
+                f"{origin}: {shown(size_bytes)}; must be at most {shown(most_bytes)}"
+            )
+
+    return check
+
+
+def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> bytes:
+    """The content of a file, whose size `check` may refuse before it is read.
+
+    Args:
+        path: of a local file.
+        check: is given the size.
+        flags: of `os.open`, such as O_NOFOLLOW.
 
     Raises:
-        OSError: It cannot be read, is larger, or is a pipe or a device, which may never end.
+        OSError: it cannot be read, or is a pipe or a device, which may never end.
     """
-    # Without waiting: a pipe into which nobody writes would never be opened.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        found = os.fstat(file.fileno())
+    # O_NONBLOCK: a pipe that nobody writes to would never open.
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    with os.fdopen(number, "rb") as file:
+        found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
-        content = file.read(min(found.st_size, most_bytes) + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {shown(most_bytes)}, the most that is read")
-    return content
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        check(found.st_size)
+        return file.read(found.st_size)
 
 
 def parse(text: str) -> int | None:

@@ -25,6 +25,7 @@ import difflib
 import itertools
 import json
 import math
+import os
 import tomllib
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,7 +110,7 @@ _ORDERED = (
 def load(path: Path) -> Matrix:
     """Read a matrix from a TOML file; TensorgapError names what is wrong with it."""
     try:
-        text = limits.read_file(path).decode("utf-8")
+        text = limits.read_file(path, limits.small(str(path))).decode("utf-8")
     except FileNotFoundError:
         raise TensorgapError(f"{path}: there is no such file; give the path of a matrix") from None
     except IsADirectoryError:
@@ -253,22 +254,46 @@ def localise(matrix: Matrix) -> Matrix:
     A worker has another current directory; what does not exist here is left for it to find.
     """
 
-    def absolute(name: str, is_there: Callable[[Path], bool]) -> str:
-        path = Path(name).expanduser()
-        return str(path.absolute()) if is_there(path) and name not in _RESERVED else name
+    def absolute(name: str, is_there: Callable[[str], bool]) -> str:
+        path = os.path.expanduser(name)
+        return str(Path(path).absolute()) if is_there(path) and name not in _RESERVED else name
 
     localised = dataclasses.replace(
         matrix,
         workloads=tuple(
-            dataclasses.replace(w, model=absolute(w.model, Path.is_dir)) for w in matrix.workloads
+            dataclasses.replace(w, model=absolute(w.model, os.path.isdir)) for w in matrix.workloads
         ),
         quality=dataclasses.replace(
-            matrix.quality, text=absolute(matrix.quality.text, Path.exists)
+            matrix.quality, text=absolute(matrix.quality.text, os.path.exists)
         ),
     )
     if localised == matrix:
         return matrix
     return dataclasses.replace(localised, text=dump(localised))
+
+
+def check_paths(matrix: Matrix) -> None:
+    """Refuse a model or a text that is a path of this machine to nothing.
+
+    Raises:
+        TensorgapError: it names the key, the value and what is allowed.
+    """
+    for index, workload in enumerate(matrix.workloads):
+        if _is_path(workload.model) and not os.path.isdir(os.path.expanduser(workload.model)):
+            raise TensorgapError(
+                f"{matrix.name}: workload {index + 1}: model = {_shown(workload.model)}: there is"
+                " no such folder; give one that holds config.json and model.safetensors"
+            )
+    text = matrix.quality.text
+    if matrix.quality.enabled and _is_path(text) and not os.path.exists(os.path.expanduser(text)):
+        raise TensorgapError(
+            f"{matrix.name}: quality.text = {_shown(text)}: there is no such file or folder"
+        )
+
+
+def _is_path(name: str) -> bool:
+    """Whether a model or a text can only be a place on a disk, and not a name of the hub."""
+    return name.startswith((".", "/", "~"))
 
 
 def dump(matrix: Matrix) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def load(name: str, precision_name: str, device_type: str) -> Model:
     tokenizer = sha256 = None
     if name == RANDOM:
         module = _random()
-    elif name == TINY or Path(name).expanduser().is_dir():
-        folder = TINY_FOLDER if name == TINY else Path(name).expanduser()
+    elif name == TINY or os.path.isdir(os.path.expanduser(name)):
+        folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
         _check_folder(folder)
         weights = folder / "model.safetensors"
         module, tokenizer = _pretrained(str(folder), name, weights)
@@ -156,8 +157,9 @@ def _causal_mask(**given: Any) -> Any:
 
 def _check_folder(folder: Path) -> None:
     """Refuse what could run code or is no GPT-2, before transformers opens it."""
+    check = limits.small(f"model {folder}: config.json")
     try:
-        config = json.loads(limits.read_file(folder / "config.json").decode("utf-8"))
+        config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
     except FileNotFoundError:
         raise TensorgapError(f"model {folder}: it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -194,12 +196,8 @@ def _check_size(folder: Path, path: Path) -> None:
     except OSError:
         return  # a link to nothing is as good as no file
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise TensorgapError(f"model {folder}: {path.name} is a pipe or a device, not a file")
-    if found.st_size > _LARGEST_FILE_BYTES:
-        raise TensorgapError(
-            f"model {folder}: {path.name} has {limits.shown(found.st_size)}; at most"
-            f" {limits.shown(_LARGEST_FILE_BYTES)} are read"
-        )
+        raise TensorgapError(f"model {folder}: {path.name}: not a regular file")
+    limits.at_most(_LARGEST_FILE_BYTES, f"model {folder}: {path.name}")(found.st_size)
 
 
 def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
@@ -243,6 +241,8 @@ def _pretrained(
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        # A wrong value in its configuration shows only when it is used.
+        tokenizer("a", add_special_tokens=False, verbose=False)
     # transformers would fill the gaps with random weights, and make a tokenizer without words.
     mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
     extra = {key for key in loading["unexpected_keys"] if not key.endswith(_OLD_BUFFERS)}

@@ -1,48 +1,38 @@
 """Parts on their way: kept on the local disk while their place fails, and brought there later.
 
 A bucket that answers with errors for a while, or a full disk, must cost no row. The spool of a run
-has a fixed place, so that a sweep that was killed meanwhile finds it again when it is resumed.
+has a place that a sweep which was killed meanwhile finds again when it is resumed: below
+`tensorgap-UID` of the temporary folder. Everybody knows that name and can take it first; so only a
+folder that is this user's alone is read or written, and where that one is not, rows wait below
+`tensorgap-UID-` and random letters, which is looked for as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
+import stat
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
+from bench import private
+from bench.files import write_atomically
 from bench.records import TensorgapError
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
+# The name of a part: see `bench.results.part_name`.
+PART = re.compile(r"(?!\.)[A-Za-z0-9.-]*-b-?[0-9]+-r-?[0-9]+-[0-9a-f]{12}\.parquet")
+
 Write = Callable[[str, bytes], None]  # puts a part with this name into its place
-
-
-def write_atomically(filesystem: fs.FileSystem, path: str, content: Any) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it."""
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(content)
-        return
-    # The process id keeps two writers apart; the suffix keeps a leftover from being read.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        # On a full disk the half of a file is in the way of the next try.
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class Spool:
@@ -50,8 +40,11 @@ class Spool:
 
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: run: the run's name, which no other run has; clock: monotonic seconds."""
-        self._own = Path(tempfile.gettempdir()) / f"tensorgap-{os.getuid()}"
-        self._folder = self._own / run
+        self._run = run
+        self._usual = Path(tempfile.gettempdir()) / f"tensorgap-{os.getuid()}"
+        exists = os.path.lexists(self._usual)
+        self.ignored = private.why_shared(self._usual) if exists else None  # the usual place
+        self._own = self._found()
         self._clock = clock
         self._pause_s = _FIRST_PAUSE_S
         self._next = 0.0  # when the place is tried again
@@ -60,11 +53,38 @@ class Spool:
     @property
     def location(self) -> str:
         """Where parts wait."""
-        return str(self._folder)
+        return str((self._own or self._usual) / self._run)
+
+    @property
+    def usual(self) -> str:
+        """Where parts wait if nobody else has taken that place."""
+        return str(self._usual)
 
     def waiting(self) -> list[Path]:
-        """The parts that wait."""
-        return sorted(self._folder.glob("*.parquet"))
+        """The parts that wait: files of this user that have the name of a part."""
+        if self._own is None or not self._is_real(self._own):
+            return []
+        entries = os.scandir(self._own / self._run)
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if PART.fullmatch(entry.name) and _is_own(Path(entry.path), stat.S_ISREG)
+        )
+
+    def _found(self) -> Path | None:
+        """The folder in which rows of this run wait, or would."""
+        others = sorted(self._usual.parent.glob(f"{self._usual.name}-*"))
+        own = [folder for folder in (self._usual, *others) if not private.why_shared(folder)]
+        holding = [folder for folder in own if self._is_real(folder)]
+        return next(iter(holding), None if self.ignored else self._usual)
+
+    def _is_real(self, own: Path) -> bool:
+        """Whether the run has a folder below this one, and no link leads to another."""
+        levels = (own / self._run).relative_to(own).parts
+        return private.why_shared(own) is None and all(
+            _is_own(own.joinpath(*levels[: depth + 1]), stat.S_ISDIR)
+            for depth in range(len(levels))
+        )
 
     def put(self, name: str, content: bytes, write: Write) -> None:
         """Put a part into its place, with all that waits; or keep it here if that fails."""
@@ -78,7 +98,9 @@ class Spool:
             self._keep(name, content)
         else:
             # A row comes again with its evidence: what waits under its name is older.
-            (self._folder / name).unlink(missing_ok=True)
+            for path in self.waiting():
+                if path.name == name:
+                    path.unlink()
             self.bring(write)
 
     def bring(self, write: Write) -> int:
@@ -110,12 +132,33 @@ class Spool:
 
     def _keep(self, name: str, content: bytes) -> None:
         try:
-            self._own.mkdir(mode=0o700, exist_ok=True)
-            if self._own.stat().st_uid != os.getuid():
-                raise PermissionError(errno.EPERM, "it is another user's")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(fs.LocalFileSystem(), str(self._folder / name), content)
+            own = self._make_own()
+            folder = own / self._run
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self._is_real(own):
+                raise PermissionError(errno.EPERM, private.why_shared(own) or "there is a link")
+            write_atomically(fs.LocalFileSystem(), str(folder / name), content)
         except OSError as error:
             raise TensorgapError(
-                f"{self.trouble}; and the row cannot wait in {self._folder}: {error.strerror}"
+                f"{self.trouble}; and the row cannot wait in {self.location}: {error.strerror}"
             ) from error
+
+    def _make_own(self) -> Path:
+        """The folder of this user alone, a new one if the usual one is not."""
+        if self._own is not None:
+            with contextlib.suppress(FileExistsError):
+                self._own.mkdir(mode=0o700)
+            if private.why_shared(self._own) is None:
+                return self._own
+        made = tempfile.mkdtemp(prefix=f"{self._usual.name}-", dir=self._usual.parent)
+        self._own = Path(made)
+        return self._own
+
+
+def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether this is a folder or a file of this user, and no link to one."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return is_kind(found.st_mode) and found.st_uid == os.getuid()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,10 +101,10 @@ def load(plan: QualityPlan) -> Text:
             )
         generated = corpus.split("train" if plan.split == "train" else "test")
         return _text(f"embedded {plan.split}", [generated.text], "", generated.nats)
-    path = Path(plan.text).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(plan.text))
+    if os.path.isfile(path):
         text = _file(path, plan)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         text = _folder(path, plan)
     elif plan.text.startswith((".", "/", "~")):
         raise TensorgapError(f"quality.text = {plan.text}: there is no such file or folder")
@@ -169,7 +170,7 @@ def _refuse_pretender(text: Text, plan: QualityPlan, path: Path) -> None:
     (wikitext2,) = published.TEXTS
     if text.known is not None:
         return
-    local = path.exists()
+    local = os.path.exists(path)
     called = f"{path.name if local else plan.text} {plan.configuration}".lower()
     claims = (
         _CLAIMS_WIKITEXT2.search(called) is not None
@@ -231,7 +232,8 @@ def _folder(folder: Path, plan: QualityPlan) -> Text:
 def _read(path: Path) -> str:
     try:
         # Not read_text, which would change line ends: they are part of the text and of its hash.
-        return limits.read_file(path, limits.DEFAULT_BYTES).decode("utf-8")
+        check = limits.at_most(limits.DEFAULT_BYTES, f"quality.text = {path}")
+        return limits.read_file(path, check).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"quality.text = {path}: not UTF-8 text ({error.reason})") from None
     except OSError as error:

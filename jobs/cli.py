@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from bench import __version__
+from bench.location import redacted
 from bench.records import TensorgapError
 from jobs import terminal
 
@@ -92,14 +93,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except TensorgapError as error:
-        _fail(str(error), BAD_INPUT, debug)
+        _fail(str(error), BAD_INPUT, debug, given)
     except click.ClickException as error:
         told = io.StringIO()
         error.show(file=told)
-        terminal.complain(*told.getvalue().rstrip("\n").split("\n"))
+        lines = told.getvalue().rstrip("\n").split("\n")
+        terminal.complain(*(redacted(line, given) for line in lines))
         sys.exit(BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", INTERRUPTED, debug)
+        _fail("interrupted", INTERRUPTED, debug, given)
+    except MemoryError:
+        _fail(
+            "there is not enough memory; read less at once, and see --max-input",
+            BAD_INPUT,
+            debug,
+            given,
+        )
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,12 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
         hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
-        _fail(f"{type(error).__name__}: {first}{hint}", 3, debug)
+        _fail(f"{type(error).__name__}: {first}{hint}", 3, debug, given)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _fail(message: str, code: int, debug: bool, given: Sequence[str]) -> None:
     if debug:
-        terminal.complain(*traceback.format_exc().splitlines())
-    terminal.say(message)
+        lines = traceback.format_exc().splitlines()
+        terminal.complain(*(redacted(line, given) for line in lines))
+    terminal.say(redacted(message, given))
     sys.exit(code)

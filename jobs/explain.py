@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import click
 from click.core import ParameterSource
@@ -46,7 +44,6 @@ _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_ro
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-@options.max_input
 @click.option(
     "--observed-perplexity",
     "observed",
@@ -65,6 +62,7 @@ _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_ro
     type=click.IntRange(min=1),
     help="Only the first rows of the text: a quick look.",
 )
+@options.max_input
 def command(
     places: tuple[str, ...],
     gpu_types: tuple[str, ...],
@@ -155,7 +153,7 @@ def _explain_results(
     allowance = Allowance(most_bytes)
     tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
     entries = [entry for place in tables for entry in read_csv(place, allowance, len(tables) > 1)]
-    rows = _read_rows([place for place in places if place not in tables])
+    rows = _read_rows([place for place in places if place not in tables], allowance.left_bytes)
     unnamed = [entry for entry in entries if entry.gpu_type is None]
     if gpu_types and not unnamed and (entries or rows):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
@@ -216,13 +214,13 @@ def _explain_perplexity(
     terminal.show(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
 
 
-def _read_rows(places: Sequence[str]) -> list[Measurement]:
+def _read_rows(places: Sequence[str], most_bytes: int) -> list[Measurement]:
     if not places:
         return []
     from bench import table  # needs pyarrow, which a CSV does not
     from jobs import reading
 
-    rows, _ = reading.read(places)
+    rows, _ = reading.read(places, most_bytes)
     return table.merge(rows)
 
 
@@ -238,7 +236,10 @@ def read_csv(place: str, allowance: Allowance, several: bool = False) -> list[En
     """The entries of a table; of `several`, each table is a run of its own."""
     name = "standard input" if place == _STDIN else place
     try:
-        content = _standard_input(allowance) if place == _STDIN else _file(place, allowance)
+        if place == _STDIN:
+            content = _standard_input(allowance)
+        else:
+            content = limits.read_file(place, lambda size: _take(size, place, allowance))
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
@@ -252,12 +253,6 @@ def read_csv(place: str, allowance: Allowance, several: bool = False) -> list[En
     if ignored:
         terminal.say(f"{name}: nobody reads the columns {', '.join(ignored)}")
     return entries
-
-
-def _file(place: str, allowance: Allowance) -> bytes:
-    size_bytes = os.stat(place).st_size
-    _take(size_bytes, place, allowance)
-    return limits.read_file(Path(place), size_bytes)
 
 
 def _standard_input(allowance: Allowance) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from bench import results, table
+from bench.location import shown
 from bench.records import TensorgapError
-from jobs import reading, terminal
+from jobs import options, reading, terminal
 
 
 @click.command("merge")
@@ -19,23 +20,24 @@ from jobs import reading, terminal
     help="Parquet file to write; a path or a URI.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-def command(places: tuple[str, ...], output: str, force: bool) -> None:
+@options.max_input
+def command(places: tuple[str, ...], output: str, force: bool, most_bytes: int) -> None:
     """Make one Parquet file of RESULTS: files and NAME/UTC-TIMESTAMP folders.
 
-    A row that stands in several of them is kept once: the one that finished last. Where the rows
-    came from, with each matrix, is in the metadata of the file.
+    A row that stands in several of them is kept once: the one that is OK, else the one that the
+    sweep received last. Where the rows came from, with each matrix, is in the metadata of the file.
 
     \b
     tensorgap merge results/study/20261124T120000Z gcp.parquet -o all.parquet
     """
     if not output.endswith(".parquet"):
-        raise TensorgapError(f"--output {output}: must end in .parquet")
+        raise TensorgapError(f"--output {shown(output)}: must end in .parquet")
     if not force and results.exists(output):
-        raise TensorgapError(f"--output {output}: exists; add --force to replace it")
-    rows, sources = reading.read(places)
+        raise TensorgapError(f"--output {shown(output)}: exists; add --force to replace it")
+    rows, sources = reading.read(places, most_bytes)
     merged = table.merge(rows)
     results.write_merged(output, merged, sources)
     doubled = len(rows) - len(merged)
     once = f", {doubled} of them double and kept once" if doubled else ""
     sweeps = f"{len(sources)} sweep{'' if len(sources) == 1 else 's'}"
-    terminal.echo(f"{output}: {len(merged)} rows from {sweeps}{once}")
+    terminal.echo(f"{shown(output)}: {len(merged)} rows from {sweeps}{once}")

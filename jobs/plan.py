@@ -52,6 +52,8 @@ def command(
     Exit codes: 0 every cell has a place; 1 some have none, or lack the precision; 2 bad input.
     """
     asked = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+    if address is None:  # the nodes of a cluster may have what is not here
+        matrices.check_paths(asked)
     place = _place(address)
     cells = matrices.cells(asked, place.devices)
     rows = len(asked.workloads) * asked.sampling.replicates

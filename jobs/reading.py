@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from bench import results
+from bench.limits import Allowance
+from bench.location import shown
 from bench.records import Measurement, TensorgapError
 from bench.table import Source
 from jobs import terminal
 
 
-def read(places: Iterable[str]) -> tuple[list[Measurement], list[Source]]:
-    """The rows of files and folders, double ones too, and each sweep that they come from."""
+def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], list[Source]]:
+    """The rows of files and folders, double ones too, and each sweep that they come from.
+
+    Args:
+        places: files, folders or URIs.
+        most_bytes: how much may be read of all of them together.
+    """
+    allowance = Allowance(most_bytes)
     rows: list[Measurement] = []
     sources: dict[Source, None] = {}
     for place in places:
         if place.lower().endswith(".csv"):
             raise TensorgapError(
-                f"{place}: a CSV; `tensorgap explain {place}` reads tables of others"
+                f"{shown(place)}: a CSV; `tensorgap explain {shown(place)}` reads tables of others"
             )
-        found, origins, torn = results.read(place)
+        found, origins, torn = results.read(place, allowance)
         tell_torn(torn, "its row is missing")
         rows.extend(found)
         sources.update(dict.fromkeys(origins))
@@ -29,4 +38,13 @@ def read(places: Iterable[str]) -> tuple[list[Measurement], list[Source]]:
 def tell_torn(torn: Iterable[results.Torn], consequence: str) -> None:
     """Name each torn part, the fault and what follows from it, on standard error."""
     for part in torn:
-        terminal.say(f"torn part {part.path}: {part.reason}; {consequence}")
+        if part.consequence:
+            _say_once(f"{part.path} {part.reason}; {part.consequence}")
+        else:
+            terminal.say(f"torn part {part.path}: {part.reason}; {consequence}")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """The same place is found again for each folder, and at the start and at the end of a sweep."""
+    terminal.say(line)

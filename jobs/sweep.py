@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -23,7 +24,7 @@ if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one fi
 
 import click
 
-from bench import device, inventory, results
+from bench import device, inventory, location, results
 from bench import matrix as matrices
 from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
 from jobs import options, progress, reading, terminal
@@ -66,6 +67,7 @@ _FINISHING = "tensorgap: finishing the running cells; Ctrl-C again stops them no
     help="To try a cluster without GPUs: GPU cells run on modelled GPUs, or compute on the CPU of a"
     " node with a stand-in for the driver, and each row says so. Refused where a GPU is real.",
 )
+@options.max_input
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the table and the path.")
 def command(
     matrix: Path | None,
@@ -78,6 +80,7 @@ def command(
     models: tuple[str, ...],
     placement_timeout: float,
     simulated: bool,
+    most_bytes: int,
     quiet: bool,
 ) -> int:
     """Measure MATRIX, a TOML file, and collect one Parquet file.
@@ -110,17 +113,22 @@ def command(
     from cluster import driver
     from cluster.session import HeadLostError
 
+    # The lock outlives Ray: until the rows are merged.
+    held = click.get_current_context().with_resource
     try:
         with contextlib.ExitStack() as stack:
             if matrix is not None:
                 narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
+                if address is None:  # the nodes of a cluster may have what is not here
+                    matrices.check_paths(narrowed)
                 asked = matrices.localise(narrowed)
                 place = "results" if output is None else output
                 results.prepare(place)
             else:
-                folder = results.Results.open(str(resume))
+                folder = results.Results.open(str(resume), most_bytes)
                 asked = folder.matrix()
-                stack.enter_context(folder.locked())
+                folder.check_resumable()
+                held(folder.locked())
             _connect(stack, address, quiet)
             # Only now: Ray sets handlers of its own when it connects.
             interrupts = stack.enter_context(_Interrupts())
@@ -129,7 +137,7 @@ def command(
                 folder = results.Results.create(
                     place, asked.name, asked.text, _now(), driver.offers(), simulated
                 )
-                stack.enter_context(folder.locked())
+                held(folder.locked())
             finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
     except HeadLostError as error:
         _abandon(folder, error)
@@ -200,7 +208,7 @@ def _measure(
                     event.outcome == Outcome.UNPLACED and event.key in told
                 ):
                     before = folder.trouble
-                    folder.write(event)
+                    folder.write(replace(event, received_at=_now()))
                     if folder.trouble and not before:
                         terminal.say(folder.trouble)
                 show(event)
@@ -217,12 +225,18 @@ def _measure(
 
 def _conclude(folder: results.Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
-    folder.settle(_PATIENCE_S if finished else 0.0)
+    failure = None
+    try:
+        folder.settle(_PATIENCE_S if finished else 0.0)
+    except TensorgapError as error:
+        failure = error
     rows, torn = folder.read()
-    path = folder.finish() if rows else None
+    # Before it is merged: a full disk must not hide what was measured.
     _show(rows, torn)
-    if path:
-        terminal.echo("", path)
+    if failure:
+        raise failure
+    if rows:
+        terminal.echo("", _merged(folder))
     missing = _asked_keys(folder) - {row.key for row in rows}
     if missing and not finished:
         terminal.say(_how_to_go_on(folder))
@@ -232,8 +246,24 @@ def _conclude(folder: results.Results, finished: bool) -> int:
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
 
 
+def _merged(folder: results.Results) -> str:
+    """Where the Parquet file is, which is made of the parts."""
+    try:
+        return location.shown(folder.finish())
+    except TensorgapError as error:
+        raise TensorgapError(
+            f"{error}; the rows are kept in {results.PARTS}/; make room, then:"
+            f" tensorgap sweep --resume {folder.shown}{_hint(folder)}"
+        ) from error
+
+
 def _how_to_go_on(folder: results.Results) -> str:
-    return f"go on with: tensorgap sweep --resume {folder.location}"
+    return f"go on with: tensorgap sweep --resume {folder.shown}{_hint(folder)}"
+
+
+def _hint(folder: results.Results) -> str:
+    hidden = folder.shown != folder.location
+    return f" (with your credentials for {location.HIDDEN})" if hidden else ""
 
 
 def _asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:

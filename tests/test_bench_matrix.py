@@ -826,6 +826,39 @@ def test_what_is_not_here_is_left_for_a_worker_to_find(
     assert matrices.localise(matrix) is matrix
 
 
+@pytest.mark.parametrize(
+    "name", ["~no-such-user/model", "x" * 5000, "/" * 5000, "\0", "./\0"], ids=lambda name: name[:9]
+)
+def test_a_name_that_no_disk_has_is_left_as_it_is(name: str) -> None:
+    matrix = parse('[[workloads]]\nmodel = "tiny"\n')
+    asked = dataclasses.replace(matrix, workloads=(Workload(name),))
+    assert matrices.localise(asked).workloads in ((Workload(name),), (Workload("/"),))
+
+
+@pytest.mark.parametrize(
+    "name", ["../nowhere", "./nowhere", "/nowhere/gpt2", "~/nowhere-gpt2", "."]
+)
+def test_a_path_to_nothing_is_refused_where_the_nodes_are_this_machine(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tables = (f'model = "{name}"\n', f'model = "tiny"\n[quality]\ntext = "{name}"\n')
+    for key, table in zip(("model", "quality.text"), tables, strict=True):
+        matrix = parse(f"[[workloads]]\n{table}")
+        if name == ".":
+            matrices.check_paths(matrix)
+        else:
+            with pytest.raises(TensorgapError, match=f'{key} = "{name}": there is no such'):
+                matrices.check_paths(matrix)
+
+
+def test_names_of_the_hub_are_no_paths() -> None:
+    models = '["gpt2", "tiny", "openai-community/gpt2", "mine"]'
+    matrices.check_paths(parse(f'[[workloads]]\nmodel = {models}\n[quality]\ntext = "a/b"\n'))
+    off = '[[workloads]]\nmodel = "tiny"\n[quality]\nenabled = false\ntext = "./nowhere"\n'
+    matrices.check_paths(parse(off))
+
+
 def test_a_folder_of_the_name_of_a_known_model_is_not_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -888,7 +921,7 @@ TOO_MUCH = {
     "workloads[0]: 2,000,000,000 workloads; allowed: 10,000": (
         f"{TINY}batch_size = {list(range(50_000))}\nprompt_tokens = {list(range(40_000))}\n"
     ),
-    "m.toml: cannot be read: it is larger than 1 MB": f"#{'x' * 1_000_000}\n",
+    "m.toml: 1.5 MB; must be at most 1 MB": f"#{'x' * 1_499_998}\n",
     f"workloads[0].{'k' * 44}...: unknown key": f"{TINY}{'k' * 900_000} = 1\n",
 }
 
@@ -909,7 +942,7 @@ def test_a_matrix_that_is_no_file_is_one_message_at_once(
 ) -> None:
     place = tmp_path / "m.toml"
     place.symlink_to(device) if device else os.mkfifo(place)
-    with pytest.raises(TensorgapError, match=r"m\.toml: cannot be read: it is a pipe or a device"):
+    with pytest.raises(TensorgapError, match=r"m\.toml: cannot be read: not a regular file"):
         matrices.load(place)
 
 

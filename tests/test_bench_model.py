@@ -259,13 +259,20 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a config of megabytes": (
         lambda f: configure(f, note="x" * 1_000_000),
-        "config.json cannot be read: it is larger than 1 MB",
+        "config.json: 1.001 MB; must be at most 1 MB",
     ),
-    "a config that is a pipe": (piped("config.json"), "it is a pipe or a device"),
-    "a tokenizer that is a pipe": (piped("tokenizer.json"), "tokenizer.json is a pipe or a"),
+    "a config that is a pipe": (
+        piped("config.json"),
+        "config.json cannot be read: not a regular file",
+    ),
+    "a tokenizer that is a pipe": (piped("tokenizer.json"), "tokenizer.json: not a regular file"),
     "a tokenizer of gigabytes": (
         lambda f: os.truncate(f / "tokenizer.json", 3_000_000_000),
-        "tokenizer.json has 3 GB; at most 50 MB are read",
+        "tokenizer.json: 3 GB; must be at most 50 MB",
+    ),
+    "a length of a tokenizer that is none": (
+        lambda f: configure(f, "tokenizer_config.json", model_max_length={}),
+        "cannot be loaded",
     ),
     # transformers would make a name for each.
     "a number of labels": (lambda f: configure(f, num_labels=10**9), "num_labels = 1,000,000,000:"),
@@ -352,7 +359,9 @@ def test_a_folder_may_be_below_the_home(folder: Path, monkeypatch: pytest.Monkey
     assert models.load(f"~/{folder.name}", "fp32", "cpu").weights == load(folder).weights
 
 
-@pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~/nowhere"])
+@pytest.mark.parametrize(
+    "name", ["/nowhere/at/all", "./nowhere", "~/nowhere", "~nobody/at-all", f"/{'x' * 5000}"]
+)
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(TensorgapError, match=f"model {name}: there is no such folder"):
         models.load(name, "fp32", "cpu")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import fcntl
+import http.server
 import importlib.util
 import json
 import os
@@ -13,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -31,7 +35,7 @@ from hypothesis import given
 from pyarrow import fs
 
 import bench
-from bench import results, spool, table
+from bench import limits, results, table
 from bench.records import PRECISIONS, Cell, Measurement, Outcome, Stage, TensorgapError, Workload
 from bench.results import Results
 
@@ -332,21 +336,6 @@ def test_what_an_interrupted_write_left_is_ignored(folder: Results) -> None:
     assert folder.read() == ([row()], [])
 
 
-def test_a_write_that_breaks_off_leaves_the_old_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        results.write_atomically(fs.LocalFileSystem(), str(path), b"new and longer")
-    assert path.read_bytes() == b"old"
-
-
 def test_a_full_disk_is_one_message_with_the_place(
     folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,23 +397,6 @@ def test_a_row_whose_evidence_waits_is_one_row_and_the_later_one(
     assert again.trouble is not None
     assert again.read() == ([later], [])
     assert results.read(again.finish())[0] == [later]
-
-
-def test_what_waits_does_not_replace_what_came_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    now_s, place = [0.0], {}
-    waiting = spool.Spool("local/run", clock=lambda: now_s[0])
-
-    def full(name: str, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    waiting.put("a.parquet", b"without evidence", full)
-    now_s[0] = 60  # time to try again
-    waiting.put("a.parquet", b"with evidence", place.__setitem__)
-    assert place == {"a.parquet": b"with evidence"}
-    assert waiting.waiting() == []
 
 
 def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:
@@ -516,6 +488,245 @@ def test_what_goes_wrong_under_the_lock_is_not_blamed_on_it(folder: Results) -> 
         raise FileNotFoundError("a mistake of the sweep")
 
 
+# ------------------------------------------------------------------------------- from a stranger
+
+
+def changed_source(folder: Results, **changes: Any) -> None:
+    path = Path(folder.location) / "source.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+HOSTILE = (
+    "/etc",
+    "/etc/20261124T123005Z-0a1b2c",
+    "..",
+    "../20261124T123005Z-0a1b2c",
+    "./20261124T123005Z-0a1b2c",
+    "local/..",
+    "local/../../20261124T123005Z-0a1b2c",
+    "local/20261124T123005Z-0a1b2c/..",
+    "local/20261124T123005Z-0a1b2c\n",
+    "lo\0cal/20261124T123005Z-0a1b2c",
+    "lo\ncal/20261124T123005Z-0a1b2c",
+    "lo\\cal/20261124T123005Z-0a1b2c",
+    "\x1b]52;c;AAAA\x07/20261124T123005Z-0a1b2c",
+    "x" * 5000 + "/20261124T123005Z-0a1b2c",
+    "\ud800/20261124T123005Z-0a1b2c",
+    "local/\u0662\u0660\u0662\u0666\u0661\u0661\u0662\u0664T123005Z-0a1b2c",
+    "local",
+    "",
+)
+
+
+@pytest.mark.parametrize("run", HOSTILE, ids=lambda run: repr(run)[:40])
+def test_a_run_that_leads_out_of_the_folder_is_refused(folder: Results, run: str) -> None:
+    changed_source(folder, run=run)
+    with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
+        Results.open(folder.location)
+
+
+@pytest.mark.parametrize("name", ["local", "my study", "Étude 研究", "a.b", "..."])
+def test_a_run_with_blanks_and_unicode_is_read(folder: Results, name: str) -> None:
+    changed_source(folder, run=f"{name}/20261124T123005Z-2-0a1b2c")
+    assert Results.open(folder.location).source.run.startswith(f"{name}/")
+
+
+@given(st.text(st.sampled_from("./\\~\0\n aé0TZ-") | st.characters(), max_size=40), st.booleans())
+def test_no_run_moves_reads_or_deletes_what_lies_elsewhere(run: str, well_formed: bool) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        there = Path(made)
+        folder = Results.create(str(there / "out"), "local", MATRIX, NOW)
+        victim = there / "victim" / results.part_name(row())
+        victim.parent.mkdir()
+        victim.write_bytes(results._parquet([row()], [folder.source]).to_pybytes())
+        tail = "/20261124T123005Z-0a1b2c" if well_formed else ""
+        changed_source(folder, run=run + tail)
+        before = sorted(there.rglob("*"))
+        with contextlib.suppress(TensorgapError):
+            opened = Results.open(folder.location)
+            assert opened.read() == ([], [])
+            opened.settle(0)
+            opened.finish()
+            inside = Path(opened._spool.location).resolve()
+            assert inside.is_relative_to(Path(opened._spool.usual).resolve())
+            assert inside != Path(opened._spool.usual).resolve()
+        after = sorted(there.rglob("*"))
+        assert [path for path in after if path.name != "results.parquet"] == before
+
+
+def test_an_absolute_run_does_not_take_foreign_files(folder: Results, tmp_path: Path) -> None:
+    """The attack as it was tried: parts of another folder were moved into this one."""
+    other = Results.create(str(tmp_path / "other"), "local", MATRIX, NOW)
+    other.write(row())
+    changed_source(folder, run=f"{other.location}/parts")
+    with pytest.raises(TensorgapError, match="damaged"):
+        Results.open(folder.location).settle(0)
+    assert len(parts(other)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gpu_types": "T4"}, {"gpu_types": [1]}, {"run": 7}, {"matrix": None}, {"simulated": "no"}],
+    ids=str,
+)
+def test_a_source_whose_field_has_another_type_is_one_message(
+    folder: Results, changes: dict[str, Any]
+) -> None:
+    changed_source(folder, **changes)
+    with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
+        Results.open(folder.location)
+
+
+def test_a_source_within_lists_within_lists_is_one_message(folder: Results) -> None:
+    (Path(folder.location) / "source.json").write_text("[" * 100_000)
+    with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
+        Results.open(folder.location)
+
+
+def test_a_source_of_many_bytes_is_one_message(folder: Results) -> None:
+    os.truncate(Path(folder.location) / "source.json", 2**40)
+    with pytest.raises(TensorgapError, match=r"source\.json: 1\.1 TB; must be at most 1 MB"):
+        Results.open(folder.location)
+
+
+def test_a_part_that_is_a_link_or_a_pipe_is_not_followed(folder: Results, tmp_path: Path) -> None:
+    other = Results.create(str(tmp_path / "other"), "local", MATRIX, NOW)
+    other.write(row())
+    place = Path(folder.location) / results.PARTS
+    (place / "a.parquet").symlink_to(parts(other)[0])
+    os.mkfifo(place / "b.parquet")
+    (place / "c.parquet").mkdir()
+    rows, torn = folder.read()
+    assert rows == []
+    assert [Path(one.path).name for one in torn] == ["a.parquet", "b.parquet", "c.parquet"]
+    assert "a link, which is not followed" in torn[0].reason
+
+
+@pytest.mark.parametrize("name", ["source.json", "parts"])
+def test_what_belongs_to_a_folder_is_no_link(folder: Results, tmp_path: Path, name: str) -> None:
+    other = Results.create(str(tmp_path / "other"), "local", MATRIX, NOW)
+    other.write(row())
+    mine, theirs = Path(folder.location) / name, Path(other.location) / name
+    shutil.rmtree(mine) if mine.is_dir() else mine.unlink()
+    mine.symlink_to(theirs)
+    with pytest.raises(TensorgapError, match="a link, which is not followed"):
+        results.read(folder.location)
+
+
+def test_a_merged_file_that_is_a_link_is_followed_only_where_the_user_names_it(
+    folder: Results, tmp_path: Path
+) -> None:
+    folder.write(row())
+    link = tmp_path / "link.parquet"
+    link.symlink_to(folder.finish())
+    assert results.read(str(link))[0] == [row()]
+    shutil.rmtree(Path(folder.location) / results.PARTS)
+    merged = Path(folder.location) / results.MERGED
+    merged.rename(tmp_path / "elsewhere.parquet")
+    merged.symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(TensorgapError, match="a link, which is not followed"):
+        results.read(folder.location)
+
+
+def test_a_lock_that_is_a_link_empties_no_foreign_file(folder: Results, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (Path(folder.location) / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(TensorgapError), folder.locked():
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_parts_are_read_up_to_a_limit_in_all(folder: Results) -> None:
+    for replicate in range(3):
+        folder.write(row(replicate, reason="x" * 10**7))
+    with pytest.raises(limits.TooLargeError, match="were read before; at most 50 MB are read"):
+        results.read(folder.location, limits.Allowance(50_000_000))
+    assert len(results.read(folder.location)[0]) == 3
+    assert len(folder.read()[0]) == 3  # what it has written itself has no limit
+
+
+def test_a_spool_that_is_not_ours_is_told_and_costs_no_row(
+    folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder.write(row())
+    usual = tmp_path / f"tensorgap-{os.getuid()}"
+    forged = usual / folder.source.run / results.part_name(row(1))
+    forged.parent.mkdir(parents=True)
+    forged.write_bytes(results._parquet([row(1)], [folder.source]).to_pybytes())
+    usual.chmod(0o777)
+    rows, _, (told,) = results.read(folder.location)
+    assert rows == [row()]
+    assert told.path == str(usual)
+    assert told.reason == f"is ignored: others can enter {usual} (mode 0777)"
+    assert told.consequence == "rows that wait there are not read"
+
+
+# ------------------------------------------------------------------------------- before a start
+
+
+def test_an_edited_matrix_is_not_ignored(folder: Results) -> None:
+    edited = Path(folder.location) / "matrix.toml"
+    folder.check_resumable()
+    edited.write_text(MATRIX + "# a remark\n")
+    folder.check_resumable()
+    for text in (MATRIX + "batch_size = 8\n", "[", "\udcff"):
+        edited.write_text(text, errors="surrogateescape")
+        with pytest.raises(
+            TensorgapError, match=r"was changed .*tensorgap sweep .*matrix\.toml; or"
+        ):
+            folder.check_resumable()
+    edited.unlink()
+    folder.check_resumable()
+
+
+def test_a_probe_leaves_nothing_behind(folder: Results, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    folder.check_resumable()
+    results.prepare(str(tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def another_user() -> Iterator[Path]:
+    """A folder of root's, for what a user does in it who may not write."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become another user")
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+        os.seteuid(0)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_starts(
+    another_user: Path,
+) -> None:
+    folder = Results.create(str(another_user), "local", MATRIX, NOW)
+    os.seteuid(4242)
+    opened = Results.open(folder.location)
+    with pytest.raises(TensorgapError) as caught:
+        opened.check_resumable()
+    assert str(caught.value) == (
+        f"{folder.location}: Permission denied; copy it to a place that can be written, and resume"
+        " there"
+    )
+    with pytest.raises(TensorgapError, match="choose another place with --output"):
+        results.prepare(str(another_user))
+
+
+def test_what_killed_sweeps_left_is_removed_by_the_next(folder: Results) -> None:
+    place = Path(folder.location)
+    part = results.part_name(row())
+    left = [f"results.parquet.{number}.tmp" for number in (1, 4242)]
+    left += [f"parts/{part}.77.tmp", "matrix.toml.5.tmp"]
+    kept = ["mine.parquet.1.tmp", "parts/mine.1.tmp", "results.parquet.tmp"]
+    for name in [*left, *kept]:
+        (place / name).touch()
+    with folder.locked():
+        assert not any((place / name).exists() for name in left)
+        assert all((place / name).exists() for name in kept)
+
+
 # ------------------------------------------------------------------------------- wrong places
 
 
@@ -595,18 +806,6 @@ def test_the_query_of_a_uri_stays_at_its_end() -> None:
     assert folder.finish() == f"mock://bucket/x/local/{STAMP}/results.parquet?region=eu"
 
 
-def test_an_object_store_is_written_without_temporary_files() -> None:
-    filesystem, _ = fs.FileSystem.from_uri("mock://")
-    filesystem.create_dir("bucket")
-    results.write_atomically(filesystem, "bucket/x", b"old")
-    results.write_atomically(filesystem, "bucket/x", b"new")
-    assert [info.path for info in filesystem.get_file_info(fs.FileSelector("bucket"))] == [
-        "bucket/x"
-    ]
-    with filesystem.open_input_stream("bucket/x") as stream:
-        assert stream.read() == b"new"
-
-
 # ------------------------------------------------------------------------------- a bucket
 
 # moto's server keeps its buckets in memory, so one process stops and starts to serve them.
@@ -669,6 +868,65 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     ) as process:
         yield Bucket(process)
         process.kill()
+
+
+def refusing(status: int, code: str) -> Iterator[str]:
+    """A server that refuses whatever S3 is asked, and its URI."""
+
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"bucket/results?scheme=http&endpoint_override=127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "AccessDenied"),
+        (403, "InvalidAccessKeyId"),
+        (403, "SignatureDoesNotMatch"),
+        (400, "ExpiredToken"),
+    ],
+)
+def test_wrong_credentials_are_named_and_not_shown(
+    status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    secrets = ("AKIAEXAMPLE", "wJalrXUtn%2FKEY", "wJalrXUtn/KEY")
+    with contextlib.contextmanager(refusing)(status, code) as tail:
+        place = f"s3://{secrets[0]}:{secrets[1]}@{tail}"
+        for act in (results.prepare, results.read, Results.open):
+            with pytest.raises(TensorgapError) as caught:
+                act(place)
+            told = "".join(traceback.format_exception(caught.value))
+            assert "AWS_ACCESS_KEY_ID" in str(caught.value)
+            assert "AWS_PROFILE" in str(caught.value)
+            assert "policy" in str(caught.value)
+            assert f"s3://***@{tail}" in str(caught.value)
+            assert not any(secret in told for secret in secrets)
+
+
+def test_a_bucket_is_written_to_before_a_long_start(bucket: Bucket) -> None:
+    results.prepare(bucket.uri)
+    with pytest.raises(TensorgapError, match="choose another place with --output"):
+        results.prepare(bucket.uri.replace("//bucket", "//no-such-bucket"))
 
 
 def test_a_bucket_that_fails_for_a_while_costs_no_row(bucket: Bucket) -> None:

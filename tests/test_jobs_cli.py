@@ -124,7 +124,7 @@ def test_a_sweep_and_a_plan_name_a_matrix_alike() -> None:
 def test_an_unforeseen_error_shows_its_traceback_only_with_debug(tmp_path: Path) -> None:
     code = (
         "import sys, jobs.merge, jobs.cli\n"
-        "def broken(place): raise RuntimeError('a fault')\n"
+        "def broken(*_): raise RuntimeError('a fault')\n"
         "jobs.merge.results.read = broken\n"
         "jobs.cli.main(sys.argv[1:])"
     )
@@ -147,6 +147,20 @@ def test_output_can_be_piped_into_a_reader_that_stops(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("Usage: tensorgap")
     assert done.stderr == ""
+
+
+def test_too_little_memory_is_one_message() -> None:
+    code = (
+        "import sys, jobs.merge, jobs.cli\n"
+        "def big(*_): raise MemoryError\n"
+        "jobs.merge.results.read = big\n"
+        "jobs.cli.main(['merge', 'x', '-o', '/nowhere/x.parquet'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "tensorgap: there is not enough memory; read less at once, and see --max-input\n"
+    )
 
 
 def test_json_of_nothing_is_an_empty_list(tmp_path: Path) -> None:

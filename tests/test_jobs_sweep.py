@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from examples import NOON, measurement
 
 from bench import matrix as matrices
 from bench import results
-from bench.records import Measurement, Outcome
+from bench.records import Measurement, Outcome, TensorgapError
 from bench.results import Results
 from jobs import sweep
 
@@ -110,7 +111,10 @@ def test_a_sweep_ends_with_its_table_and_the_path_of_its_parquet(
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1])
     assert path == next(tmp_path.glob("out/short/*/results.parquet"))
-    assert len(rows_in(path)) == ROWS
+    found = rows_in(path)
+    assert len(found) == ROWS
+    # Here both clocks are the same one.
+    assert all(row.finished_at <= row.received_at for row in found.values())  # type: ignore[operator]
     for word in ("latency", "speedup", "energy", "throughput", "perplexity", "size", "fp32"):
         assert word in done.stdout
     assert f"[{ROWS}/{ROWS}]" in done.stderr
@@ -296,6 +300,116 @@ def test_a_missing_row_is_not_a_complete_sweep(
     )
 
 
+def test_a_full_disk_at_the_merge_hides_no_table_and_says_that_the_rows_are_safe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Results.create(str(tmp_path), "short", MATRIX, NOON, ["CPU"])
+    folder.write(measurement(run=folder.source.run))
+    put = os.replace
+
+    def full(source: str, target: str) -> None:
+        if str(target).endswith("results.parquet"):
+            raise OSError(28, "No space left on device")
+        put(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(TensorgapError) as caught:
+        sweep._conclude(folder, finished=True)
+    assert str(caught.value) == (
+        f"{folder.location}: No space left on device; the rows are kept in parts/; make room,"
+        f" then: tensorgap sweep --resume {folder.location}"
+    )
+    assert "2.00 ms" in capsys.readouterr().out
+    assert not list(Path(folder.location).glob("*.tmp"))
+
+
+def test_a_place_that_fails_to_the_end_hides_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = Results.create(str(tmp_path), "short", MATRIX, NOON, ["CPU"])
+    shutil.rmtree(Path(folder.location) / "parts")
+    folder.write(measurement(run=folder.source.run))
+    with pytest.raises(TensorgapError, match=r"rows wait in .*, for --resume"):
+        sweep._conclude(folder, finished=False)
+    assert "2.00 ms" in capsys.readouterr().out
+
+
+def test_no_other_sweep_writes_before_the_rows_are_merged(narrowed: Path) -> None:
+    code = (
+        "import sys\n"
+        "from bench import results\n"
+        "from jobs import sweep\n"
+        "from jobs.cli import main\n"
+        "finish = results.Results.finish\n"
+        "def contested(folder):\n"
+        "    try:\n"
+        "        with results.Results.open(folder.location).locked(): print('free')\n"
+        "    except results.TensorgapError as error: print(error)\n"
+        "    return finish(folder)\n"
+        "results.Results.finish = contested\n"
+        "main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sweep", "--resume", str(narrowed)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{narrowed}: another sweep is writing here" in done.stdout
+    with Results.open(str(narrowed)).locked():
+        pass
+
+
+def test_an_edited_matrix_is_told_before_anything_starts(tmp_path: Path) -> None:
+    folder = Results.create(str(tmp_path), "short", MATRIX, NOON, ["CPU"])
+    edited = Path(folder.location) / "matrix.toml"
+    edited.write_text(MATRIX.replace("[1, 2]", "[1, 2, 4]"))
+    resumed = run("sweep", "--resume", folder.location)
+    assert resumed.returncode == 2
+    assert resumed.stderr == (
+        f"tensorgap: {edited}: was changed since the sweep began, and a sweep is resumed as it"
+        f" began; start a new one with it: tensorgap sweep {edited}; or remove it and resume\n"
+    )
+
+
+SECRETS = ("AKIAEXAMPLE", "wJalrXUtn%2FKEY", "wJalrXUtn/KEY")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "{matrix}", "--output", "{place}"],
+        ["sweep", "{matrix}", "--output={place}"],
+        ["sweep", "--resume", "{place}"],
+        ["report", "{place}"],
+        ["explain", "{place}"],
+        ["explain", "{place}.csv"],
+        ["report", "{place}.csv"],
+        ["merge", "{place}", "-o", "x.parquet"],
+        ["merge", "{matrix}", "-o", "{place}.parquet"],
+        ["plan", "{place}"],
+        ["plan", "{matrix}", "{place}"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("scheme", ["s3", "nonsense"])
+def test_no_secret_of_a_place_is_ever_shown(
+    matrix: Path, arguments: list[str], scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    tail = "bucket/x?scheme=http&endpoint_override=127.0.0.1:1&session_token=wJalrXUtn%2FKEY"
+    place = f"{scheme}://{SECRETS[0]}:{SECRETS[1]}@{tail}"
+    typed = [argument.format(matrix=matrix, place=place) for argument in arguments]
+    done = run("--debug", *typed)
+    assert done.returncode == 2, done.stderr
+    assert "tensorgap: " in done.stderr or "Usage:" in done.stderr
+    assert not any(secret in done.stdout + done.stderr for secret in SECRETS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -316,6 +430,9 @@ def test_a_missing_row_is_not_a_complete_sweep(
         (["sweep", "--resume", "x", "--output", "y"], "leave --output out"),
         (["sweep", "--resume", "x", "--simulated"], "leave --simulated"),
         (["plan", "{empty}"], "no cell is left to measure"),
+        (["plan", "{lost}"], 'model = "../nowhere/gpt2": there is no such folder'),
+        (["sweep", "{lost}"], 'model = "../nowhere/gpt2": there is no such folder'),
+        (["report", "{matrix}", "--max-input", "much"], "'much' is no size; give one such as"),
         (["report", "nowhere"], "there is no such file or folder"),
         (["report", "{matrix}"], "not a readable Parquet file"),
         (["merge", "nowhere", "-o", "x.parquet"], "there is no such file or folder"),
@@ -331,7 +448,10 @@ def test_bad_input_is_one_message_and_exit_code_2(
     exclude = '[{ gpu_type = "CPU", precision = "fp32" }]'
     text = MATRIX.replace(', "bf16"', "").replace("[[", f"exclude = {exclude}\n[[", 1)
     empty.write_text(text)
-    done = run(*(argument.format(matrix=matrix, empty=empty) for argument in arguments))
+    lost = matrix.with_name("lost.toml")
+    lost.write_text(MATRIX.replace('"tiny"', '["tiny", "../nowhere/gpt2"]'))
+    places = {"matrix": matrix, "empty": empty, "lost": lost}
+    done = run(*(argument.format(**places) for argument in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

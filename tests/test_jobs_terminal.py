@@ -299,10 +299,18 @@ def test_an_argument_that_is_repeated_in_a_message(capfd: pytest.CaptureFixture[
         assert "\\x1b]52" in told(capfd, *arguments, code=2)
 
 
+@pytest.mark.parametrize("command", ["plan", "sweep", "report", "explain", "merge -o x.parquet"])
+def test_an_argument_of_any_length_is_one_message_at_once(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown = told(capfd, *command.split(), "x" * 70_000, code=2)
+    assert len(shown) < 5000
+
+
 def test_a_traceback_that_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         warnings.warn(HOSTILE, stacklevel=1)
         raise RuntimeError(HOSTILE)
 

@@ -6,7 +6,7 @@ import click
 
 from bench import table
 from bench.records import TensorgapError
-from jobs import reading, terminal
+from jobs import options, reading, terminal
 from jobs.report import comparison, render
 
 
@@ -24,7 +24,8 @@ from jobs.report import comparison, render
     metavar="TYPE",
     help="Compare each GPU type with this one instead, at each precision: as text or JSON.",
 )
-def command(places: tuple[str, ...], form: str, against: str | None) -> None:
+@options.max_input
+def command(places: tuple[str, ...], form: str, against: str | None, most_bytes: int) -> None:
     """Show the table of RESULTS: a Parquet file or a NAME/UTC-TIMESTAMP folder, one or more.
 
     A folder is read part by part, so that a sweep in work can be looked at. Each precision is
@@ -37,7 +38,7 @@ def command(places: tuple[str, ...], form: str, against: str | None) -> None:
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --against T4
     """
-    rows, _ = reading.read(places)
+    rows, _ = reading.read(places, most_bytes)
     if against:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")

@@ -252,11 +252,24 @@ def localise(matrix: Matrix) -> Matrix:
     """Make absolute the folders and files that are named relative to where the user is.
 
     A worker has another current directory; what does not exist here is left for it to find.
+
+    Raises:
+        TensorgapError: a path has no place in a matrix, because it is not UTF-8.
     """
 
     def absolute(name: str, is_there: Callable[[str], bool]) -> str:
         path = os.path.expanduser(name)
-        return str(Path(path).absolute()) if is_there(path) and name not in _RESERVED else name
+        if not is_there(path) or name in _RESERVED:
+            return name
+        whole = str(Path(path).absolute())
+        try:
+            whole.encode()
+        except UnicodeEncodeError:  # TOML, and so a matrix, is UTF-8
+            remedy = "rename that folder or file"
+            raise TensorgapError(
+                f"{matrix.name}: {whole}: the path is not UTF-8; {remedy}"
+            ) from None
+        return whole
 
     localised = dataclasses.replace(
         matrix,

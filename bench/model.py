@@ -227,9 +227,7 @@ def _pretrained(
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
     with _explained(name), _quiet():
-        config = GPT2Config.from_pretrained(source)
-    _check_weights(name, weights, config)
-    with _explained(name), _quiet():
+        _check_weights(name, weights, GPT2Config.from_pretrained(source))
         module, loading = GPT2LMHeadModel.from_pretrained(
             source,
             use_safetensors=True,
@@ -273,6 +271,8 @@ def _cached_weights(name: str) -> Path:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
+    except TensorgapError:
+        raise
     # transformers raises whatever a wrong value in a file leads to, from KeyError to ImportError.
     except Exception as error:
         if is_out_of_memory(error):

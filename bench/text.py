@@ -249,15 +249,22 @@ def _rows(path: Path, plan: QualityPlan) -> list[str]:
 
 def _parquet_rows(path: Path, plan: QualityPlan) -> list[str]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    from bench import unpacking
+
+    origin = f"quality.text = {path}"
+    check = limits.at_most(limits.DEFAULT_BYTES, origin)
     try:
-        file = pq.ParquetFile(path)
+        content = limits.read_file(path, check)
+        file = unpacking.open_parquet(content, origin, limits.Allowance())
         names = file.schema_arrow.names
         if plan.column not in names:
             raise _no_column(path, plan, names)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        check(sum(group.total_byte_size for group in groups))
         values = file.read(columns=[plan.column])[plan.column].to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    # ValueError: pyarrow decodes the names of a damaged file.
+    except (OSError, ValueError, pa.ArrowException) as error:
         first = str(error).splitlines()[0]
         raise TensorgapError(f"quality.text = {path}: no Parquet file: {first}") from None
     return [_checked_row(path, plan, value) for value in values]

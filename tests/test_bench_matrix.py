@@ -951,3 +951,14 @@ def test_a_matrix_in_another_encoding_is_one_message(tmp_path: Path, content: by
     (tmp_path / "m.toml").write_bytes(content)
     with pytest.raises(TensorgapError, match=r"m\.toml: not UTF-8 text"):
         matrices.load(tmp_path / "m.toml")
+
+
+def test_a_path_that_is_not_utf8_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    (folder / "model").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    matrix = parse('[[workloads]]\nmodel = "model"\n')
+    with pytest.raises(TensorgapError, match="not UTF-8; rename that folder"):
+        matrices.localise(matrix)

@@ -85,7 +85,7 @@ class Results:
         self.location = location  # as a user would type it, which is not to be shown
         self.shown = shown(location)
         self.source = source
-        self._most_bytes = most_bytes
+        self._most_bytes = most_bytes  # by default all: what a sweep wrote itself it reads again
         self._spool = Spool(source.run)
 
     @classmethod
@@ -173,21 +173,19 @@ class Results:
         That is where nothing can be written, or where the matrix was changed: a sweep is resumed
         as it began.
         """
-        edited = f"{self._root}/{MATRIX}"
-        with _explained(
-            self.location, "; copy it to a place that can be written, and resume there"
-        ):
+        origin = f"{self.shown}/{MATRIX}"
+        with _explained(self.location):
             if self._has(MATRIX):
-                origin = f"{self.shown}/{MATRIX}"
-                text = files.read(self._fs, edited, limits.small(origin))
-                self._refuse_change(text.decode(errors="replace"))
+                path = f"{self._root}/{MATRIX}"
+                self._refuse_change(files.read(self._fs, path, limits.small(origin)), origin)
+        remedy = "; copy it to a place that can be written, and resume there"
+        with _explained(self.location, remedy):
             _probe(self._fs, self._root)
 
-    def _refuse_change(self, text: str) -> None:
-        origin = f"{self.shown}/{MATRIX}"
+    def _refuse_change(self, content: bytes, origin: str) -> None:
         asked = self.matrix()
         try:
-            found = matrices.parse(text, origin, asked.name)
+            found = matrices.parse(content.decode(errors="replace"), origin, asked.name)
         except TensorgapError:
             found = None
         if found is None or replace(found, text=asked.text) != asked:
@@ -250,7 +248,7 @@ class Results:
         try:
             self._spool.put(part_name(measurement), content, self._write_part)
         except TensorgapError as error:
-            raise TensorgapError(redacted(f"{self.shown}: {error}", [self.location])) from None
+            raise TensorgapError(redacted(f"{self.shown}: {error}", [self.location])) from error
 
     def read(self, allowance: Allowance | None = None) -> tuple[list[Measurement], list[Torn]]:
         """Every measurement, once, and every part that cannot be read.
@@ -481,11 +479,8 @@ def _explained(location: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        whole = str(error)
-        first = getattr(error, "strerror", None) or whole or type(error).__name__
+        first = getattr(error, "strerror", None) or str(error) or type(error).__name__
         text = redacted(first.splitlines()[0], [location])
         if location.startswith("s3:") and _NO_ACCESS.search(text):
             remedy = f"; {_CREDENTIALS}"
-        # A traceback would show the cause with what is hidden here.
-        cause = error if redacted(whole, [location]) == whole else None
-        raise TensorgapError(f"{shown(location)}: {text}{remedy}") from cause
+        raise TensorgapError(f"{shown(location)}: {text}{remedy}") from error

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.limits import Allowance
@@ -54,7 +53,7 @@ def open_parquet(content: bytes, origin: str, allowance: Allowance) -> pq.Parque
 def unpack(
     content: bytes, file: pq.ParquetFile, names: Collection[str], origin: str, allowance: Allowance
 ) -> pa.Table:
-    """The columns of these names, if their pages and their texts are not more than may be read.
+    """The columns of these names, if what their pages hold is not more than may be read.
 
     Their types must have been checked: values wider than 8 bytes are not counted as such.
 
@@ -71,51 +70,60 @@ def unpack(
     if min([metadata.num_rows, *(group.num_rows for group in groups)]) < 0:
         raise ValueError("a number of rows is negative")
     allowance.take(rows * _ROW_BYTES, origin)
-    texts = []
     for group in groups:
         if not group.num_rows:
             continue  # where its pages would be, the footer does not say
         for number in range(group.num_columns):
             column = group.column(number)
-            if column.path_in_schema.partition(".")[0] not in names:
-                continue
-            for page in _pages(content, column):
-                allowance.take(page.size_bytes + page.values * _VALUE_BYTES, origin)
-            if column.physical_type == "BYTE_ARRAY":
-                texts.append(column.path_in_schema)
-    # A text that stands in a dictionary is unpacked for each row that has it; so it stays there
-    # until it is known how long all of them are.
-    packed = pq.ParquetFile(
-        pa.BufferReader(content),
-        metadata=metadata,
-        page_checksum_verification=True,
-        read_dictionary=list(dict.fromkeys(texts)),
-    )
-    found = packed.read(columns=list(names))
-    for column in found.columns:
-        allowance.take(_text_bytes(column), origin)
-    fields = [file.schema_arrow.field(name) for name in found.column_names]
-    return found.cast(pa.schema(fields, metadata=file.schema_arrow.metadata))
+            if column.path_in_schema.partition(".")[0] in names:
+                _take(content, column, origin, allowance)
+    return file.read(columns=list(names))
 
 
-def _text_bytes(column: pa.ChunkedArray) -> int:
-    """How long the texts of a column are together; 0 where it has none."""
-    total = 0
-    nested = pa.types.is_list(column.type)
-    for chunk in column.chunks:
-        values = chunk.flatten() if nested else chunk
-        if pa.types.is_dictionary(values.type):
-            lengths = pc.binary_length(values.dictionary).take(values.indices)
-            total += pc.sum(lengths).as_py() or 0
-    return total
+def _take(
+    content: bytes, column: pq.ColumnChunkMetaData, origin: str, allowance: Allowance
+) -> None:
+    """Set aside what the pages of a column unpack to."""
+    values = longest_bytes = 0
+    for page in _pages(content, column):
+        allowance.take(page.size_bytes + page.values * _VALUE_BYTES, origin)
+        if page.kind != _DICTIONARY:
+            values += page.values
+        elif column.physical_type == "BYTE_ARRAY":
+            packed = content[page.begin : page.begin + page.packed_bytes]
+            longest_bytes = max(
+                longest_bytes, _longest(_unpacked(packed, column.compression, page.size_bytes))
+            )
+    # A text that stands once in a dictionary is unpacked for each row that has it.
+    allowance.take(values * longest_bytes, origin)
+
+
+def _unpacked(packed: bytes, compression: str, size_bytes: int) -> bytes:
+    if compression == "UNCOMPRESSED":
+        return packed
+    codec = pa.Codec("lz4_raw" if compression == "LZ4" else compression.lower())
+    return bytes(codec.decompress(packed, size_bytes, asbytes=True))
+
+
+def _longest(dictionary: bytes) -> int:
+    """The length of the longest text of a dictionary, each of which follows its length."""
+    at = longest_bytes = 0
+    while at < len(dictionary):
+        length = int.from_bytes(dictionary[at : at + 4], "little")
+        longest_bytes = max(longest_bytes, length)
+        at += 4 + length
+    return longest_bytes
 
 
 @dataclass(frozen=True)
 class _Page:
-    """What a page says of itself."""
+    """What a page's header says of it."""
 
+    kind: int
     size_bytes: int  # unpacked
+    packed_bytes: int
     values: int  # nulls too
+    begin: int  # where it lies in the file, behind its header
 
 
 def _pages(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
@@ -128,9 +136,8 @@ def _pages(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
         raise ValueError("a column lies outside the file")
     try:
         while at < end:
-            header = _Header(content, at)
-            page, packed_bytes = header.page()
-            at = header.at + packed_bytes
+            page = _Header(content, at).page()
+            at = page.begin + page.packed_bytes
             yield page
     except (IndexError, KeyError, TypeError):
         raise ValueError("a page's header is damaged") from None
@@ -146,18 +153,19 @@ class _Header:
     def __init__(self, content: bytes, at: int) -> None:
         self.content, self.at = content, at
 
-    def page(self) -> tuple[_Page, int]:
-        """The page, and how many bytes it takes in the file."""
+    def page(self) -> _Page:
+        """The page that follows the header."""
         fields = self._struct()
         kind, size_bytes, packed_bytes = (fields[number] for number in (1, 2, 3))
-        if kind == _INDEX:
-            return _Page(size_bytes, 0), packed_bytes
-        about = fields[_ABOUT[kind]]
-        if about[_ENCODING[kind]] not in _ENCODINGS:
-            raise ValueError("an encoding that tensorgap does not write")
-        if min(size_bytes, packed_bytes, about[1]) < 0:
+        values = 0
+        if kind != _INDEX:
+            about = fields[_ABOUT[kind]]
+            values = about[1]
+            if about[_ENCODING[kind]] not in _ENCODINGS:
+                raise ValueError("an encoding that tensorgap does not write")
+        if min(size_bytes, packed_bytes, values) < 0:
             raise ValueError("a size in a page's header is negative")
-        return _Page(size_bytes, about[1]), packed_bytes
+        return _Page(kind, size_bytes, packed_bytes, values, self.at)
 
     def _struct(self, depth: int = 0) -> dict[int, Any]:
         """The fields of a struct, by their numbers: whole numbers, and structs of such."""

@@ -184,6 +184,8 @@ def text_changed(rng: random.Random, text: str, token: re.Pattern[str]) -> bytes
 class Kind:
     """One kind of file: made valid once, changed for each input, and read as the program does."""
 
+    place: Path
+
     def __init__(self, folder: Path) -> None:
         """Args: folder: all that an input may touch."""
         self.folder = folder
@@ -468,7 +470,7 @@ class Commands(Kind):
     def read(self, rng: random.Random) -> None:
         from jobs.cli import main
 
-        place = str(self.chosen.place)  # type: ignore[attr-defined]
+        place = str(self.chosen.place)
         report = ["report", place, "--format", rng.choice(("table", "markdown", "csv", "json"))]
         explain = ["explain", place, "--format", rng.choice(("text", "json")), "--gpu", "T4"]
         if isinstance(self.chosen, MatrixToml):
@@ -717,7 +719,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--kind", nargs="*", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz-faults")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"))
     asked = parser.parse_args(arguments)
     print(f"{'kind':13} {'inputs':>7} {'refused':>8} {'faults':>7} {'slowest':>9} {'memory':>8}")
     every = []

@@ -6,16 +6,16 @@ overwrite, and nothing but a regular file is opened: a pipe would be waited for 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pyarrow import fs
+
+from bench import limits
 
 _TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write_atomically` names it
 
@@ -33,22 +33,9 @@ def read(filesystem: fs.FileSystem, path: str, check: Callable[[int], None]) -> 
         check(size_bytes)
         with filesystem.open_input_stream(path) as stream:
             return bytes(stream.read(size_bytes))
-    with _regular(path) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        check(size_bytes)
-        return file.read(size_bytes)
-
-
-@contextlib.contextmanager
-def _regular(path: str) -> Iterator[BinaryIO]:
     if os.path.islink(path):  # else the system speaks of too many levels of links
         raise OSError(errno.ELOOP, "a link, which is not followed", path)
-    # O_NONBLOCK: a pipe that nobody writes to would never open.
-    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(number, "rb") as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        yield file
+    return limits.read_file(path, check, os.O_NOFOLLOW)
 
 
 def write_atomically(filesystem: fs.FileSystem, path: str, content: Any) -> None:

@@ -5,8 +5,12 @@ A Parquet file of 131 KB can unpack to gigabytes, and a CSV be of any length. St
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 from bench.records import TensorgapError
 
@@ -53,14 +57,40 @@ class Allowance:
 
 def small(origin: str) -> Callable[[int], None]:
     """A check of the size of a file that a person writes; `origin` names it in messages."""
+    return at_most(SMALL_BYTES, origin)
+
+
+def at_most(most_bytes: int, origin: str) -> Callable[[int], None]:
+    """A check of a size that no option raises."""
 
     def check(size_bytes: int) -> None:
-        if size_bytes > SMALL_BYTES:
+        if size_bytes > most_bytes:
             raise TooLargeError(
-                f"{origin}: {shown(size_bytes)}; must be at most {shown(SMALL_BYTES)}"
+                f"{origin}: {shown(size_bytes)}; must be at most {shown(most_bytes)}"
             )
 
     return check
+
+
+def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> bytes:
+    """The content of a file, whose size `check` may refuse before it is read.
+
+    Args:
+        path: of a local file.
+        check: is given the size.
+        flags: of `os.open`, such as O_NOFOLLOW.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may never end.
+    """
+    # O_NONBLOCK: a pipe that nobody writes to would never open.
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    with os.fdopen(number, "rb") as file:
+        found = os.fstat(number)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        check(found.st_size)
+        return file.read(found.st_size)
 
 
 def parse(text: str) -> int | None:

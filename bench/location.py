@@ -13,7 +13,7 @@ from collections.abc import Iterable
 HIDDEN = "***"
 _SHORTEST = 4  # letters of a secret that is looked for in other texts
 # Of an argument such as --output=s3://..., too.
-_URI = re.compile(r"(.*?[A-Za-z][A-Za-z0-9+.-]*:/+)(.*)", re.DOTALL)
+_URI = re.compile(r"(.*?[A-Za-z0-9+.-]:/+)(.*)", re.DOTALL)
 _S3 = re.compile(r"s3:/+\Z", re.IGNORECASE)
 # What pyarrow's file systems read from a query and that is no secret; any other value is hidden.
 _OPEN = (

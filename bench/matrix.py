@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import limits
 from bench.gpus import COMPUTE_CAPABILITY
 from bench.meters import protocol
 from bench.records import (
@@ -90,6 +91,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "stride": (1, 1024),
     "retries": (0, 10),
 }
+_MOST_ENTRIES = 1000  # of a list of cells: more than there are types of GPU
+_MOST_DOTS = 100  # of a line
+_MOST_WORKLOADS = 10_000  # years of measuring
 _ORDERED = (
     ("warmup_min_s", "warmup_max_s"),
     ("latency_min_s", "latency_max_s"),
@@ -106,7 +110,7 @@ _ORDERED = (
 def load(path: Path) -> Matrix:
     """Read a matrix from a TOML file; TensorgapError names what is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = limits.read_file(path, limits.small(str(path))).decode("utf-8")
     except FileNotFoundError:
         raise TensorgapError(f"{path}: there is no such file; give the path of a matrix") from None
     except IsADirectoryError:
@@ -120,6 +124,10 @@ def load(path: Path) -> Matrix:
 
 def parse(text: str, source: str, name: str) -> Matrix:
     """Make a matrix from TOML text; `source` stands in messages, `name` is the default name."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        # tomllib takes the square of the length of a dotted key: minutes for a.a.a... of 1 MB.
+        if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
+            raise TensorgapError(f"{source}: line {number}: more than {_MOST_DOTS} dots")
     try:
         document = tomllib.loads(text)
     # TOMLDecodeError, a whole number of more digits than Python reads, tables within tables.
@@ -244,11 +252,24 @@ def localise(matrix: Matrix) -> Matrix:
     """Make absolute the folders and files that are named relative to where the user is.
 
     A worker has another current directory; what does not exist here is left for it to find.
+
+    Raises:
+        TensorgapError: a path has no place in a matrix, because it is not UTF-8.
     """
 
     def absolute(name: str, is_there: Callable[[str], bool]) -> str:
         path = os.path.expanduser(name)
-        return str(Path(path).absolute()) if is_there(path) and name not in _RESERVED else name
+        if not is_there(path) or name in _RESERVED:
+            return name
+        whole = str(Path(path).absolute())
+        try:
+            whole.encode()
+        except UnicodeEncodeError:  # TOML, and so a matrix, is UTF-8
+            remedy = "rename that folder or file"
+            raise TensorgapError(
+                f"{matrix.name}: {whole}: the path is not UTF-8; {remedy}"
+            ) from None
+        return whole
 
     localised = dataclasses.replace(
         matrix,
@@ -290,10 +311,10 @@ def _is_path(name: str) -> bool:
 
 def dump(matrix: Matrix) -> str:
     """A matrix as TOML that `parse` reads back as an equal one."""
-    lines = [f"name = {_toml_value(matrix.name)}", "", "[cells]"]
+    lines = [f"name = {toml_value(matrix.name)}", "", "[cells]"]
     for key in ("gpu_types", "precisions", "include", "exclude"):
         values = [
-            _toml_value(dataclasses.asdict(v) if isinstance(v, Cell) else v)
+            toml_value(dataclasses.asdict(v) if isinstance(v, Cell) else v)
             for v in getattr(matrix, key)
         ]
         lines.append(f"{key} = [{', '.join(values)}]")
@@ -302,7 +323,7 @@ def dump(matrix: Matrix) -> str:
     for header, record in tables:
         lines += ["", header]
         table = dataclasses.asdict(record)
-        lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -336,7 +357,7 @@ class _Reader:
             if key not in known:
                 near = _nearest(key, known)
                 hint = f"did you mean {near}? " if near else ""
-                path = f"{where}.{key}" if where else key
+                path = _cut(f"{where}.{key}" if where else key)
                 raise TensorgapError(
                     f"{self.source}: {path}: unknown key; {hint}allowed: {', '.join(known)}"
                 )
@@ -363,17 +384,26 @@ class _Reader:
         path = f"cells.{key}"
         if not isinstance(values, list):
             raise self.error(path, values, 'must be a list of strings, such as ["auto"]')
+        self.few(values, path)
         for index, value in enumerate(values):
             self.value(value, "gpu_type", f"{path}[{index}]")
             if value in values[:index]:
                 raise self.error(f"{path}[{index}]", value, "stands in the list twice")
         return tuple(values)
 
+    def few(self, values: Sequence[object], path: str) -> None:
+        """Refuse a list so long that comparing its entries with one another takes minutes."""
+        if len(values) > _MOST_ENTRIES:
+            raise TensorgapError(
+                f"{self.source}: {path}: {len(values):,} entries; allowed: {_MOST_ENTRIES:,}"
+            )
+
     def cells(self, table: Mapping[str, Any], key: str) -> tuple[Cell, ...]:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             allowed = 'must be a list such as [{gpu_type = "CPU", precision = "fp16"}]'
             raise self.error(f"cells.{key}", value, allowed)
+        self.few(value, f"cells.{key}")
         found = []
         for index, entry in enumerate(value):
             where = f"cells.{key}[{index}]"
@@ -392,12 +422,20 @@ class _Reader:
             allowed = '[[workloads]] must name at least a model, such as model = "gpt2"'
             raise TensorgapError(f"{self.source}: workloads: nothing to measure; {allowed}")
         found: dict[Workload, str] = {}
+        count = 0
         for index, table in enumerate(tables):
             where = f"workloads[{index}]"
             for key, value in table.items():
                 if value == []:
                     raise self.error(f"{where}.{key}", value, "must not be an empty list")
             axes = [v if isinstance(v, list) else [v] for v in table.values()]
+            # Before they are multiplied out, which would take all memory.
+            count += math.prod(map(len, axes))
+            if count > _MOST_WORKLOADS:
+                raise TensorgapError(
+                    f"{self.source}: {where}: {count:,} workloads; allowed: {_MOST_WORKLOADS:,} in"
+                    " all; shorten its lists"
+                )
             for combination in itertools.product(*axes):
                 workload = self.record(Workload, dict(zip(table, combination, strict=True)), where)
                 self.fits_positions(workload, where)
@@ -485,17 +523,25 @@ def _nearest(word: object, known: Iterable[str]) -> str | None:
     return next((k for k in known if close and k.lower() == close[0]), None)
 
 
-def _toml_value(value: object) -> str:
-    """A value as TOML; JSON's strings, numbers and booleans are TOML's too."""
+def toml_value(value: object) -> str:
+    """A value as TOML; JSON's lists, strings, numbers and booleans are TOML's too.
+
+    What does not print is escaped, so that a terminal, too, can be shown the text.
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return "{" + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + "}"
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _shown(value: object) -> str:
     """A value for a message, cut to a readable length."""
     try:
-        text = _toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
+        text = toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
     except ValueError:  # an integer of thousands of digits
         text = hex(value) if isinstance(value, int) else "?"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

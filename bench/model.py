@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import precision, published
+from bench import limits, precision, published
 from bench.embedded import corpus
 from bench.records import UNRECOGNISED, TensorgapError, Weights
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 TINY = "tiny"
 RANDOM = "gpt2:random"
@@ -29,6 +31,10 @@ _ATTENTION = "tensorgap_sdpa"
 # torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
+_LARGEST_NUMBER = 1_000_000  # of config.json: transformers makes so many labels, or positions
+_LARGEST_FILE_BYTES = 50 * 10**6  # GPT-2's tokenizer.json has 1.4 MB, one of 256,000 words 34 MB
+_LARGEST_HEADER_BYTES = 10 * 10**6  # GPT-2 XL's has 60 KB
+_READ_WHOLE = (".json", ".txt", ".jinja", ".model")
 _LONGEST_REASON = 300  # letters: transformers explains at length
 
 
@@ -60,16 +66,18 @@ def load(name: str, precision_name: str, device_type: str) -> Model:
     tokenizer = sha256 = None
     if name == RANDOM:
         module = _random()
-    elif name == TINY or Path(name).expanduser().is_dir():
-        folder = TINY_FOLDER if name == TINY else Path(name).expanduser()
+    elif name == TINY or os.path.isdir(os.path.expanduser(name)):
+        folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
         _check_folder(folder)
-        module, tokenizer = _pretrained(str(folder), name)
-        sha256 = _sha256(folder / "model.safetensors")
+        weights = folder / "model.safetensors"
+        module, tokenizer = _pretrained(str(folder), name, weights)
+        sha256 = _sha256(weights)
     elif name.startswith((".", "/", "~")):
         raise TensorgapError(f"model {name}: there is no such folder")
     else:
-        module, tokenizer = _pretrained(name, name)
-        sha256 = _sha256(_cached_weights(name))
+        weights = _cached_weights(name)
+        module, tokenizer = _pretrained(name, name, weights)
+        sha256 = _sha256(weights)
     # With one, each eager forward asks the device whether a prompt is padded; ours never is.
     module.config.pad_token_id = None
     dtype = precision.storage(precision_name)
@@ -149,12 +157,14 @@ def _causal_mask(**given: Any) -> Any:
 
 def _check_folder(folder: Path) -> None:
     """Refuse what could run code or is no GPT-2, before transformers opens it."""
+    check = limits.small(f"model {folder}: config.json")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
     except FileNotFoundError:
         raise TensorgapError(f"model {folder}: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise TensorgapError(f"model {folder}: config.json cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise TensorgapError(f"model {folder}: config.json cannot be read: {told}") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "gpt2":
         raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
@@ -163,6 +173,15 @@ def _check_folder(folder: Path) -> None:
             f"model {folder}: its weights are quantised (quantization_config); a precision of the"
             " matrix is that of the arithmetic, so give a folder with float32 weights"
         )
+    for key, value in config.items():
+        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+            raise TensorgapError(
+                f"model {folder}: config.json: {key} = {f'{value:,}'[:30]}: must be at most"
+                f" {_LARGEST_NUMBER:,}"
+            )
+    for path in folder.iterdir():
+        if path.suffix in _READ_WHOLE:
+            _check_size(folder, path)
     if not (folder / "model.safetensors").is_file():
         raise TensorgapError(
             f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
@@ -170,10 +189,45 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _pretrained(source: str, name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
-    from transformers import AutoTokenizer, GPT2LMHeadModel
+def _check_size(folder: Path, path: Path) -> None:
+    """Refuse what would be read whole and is no file, or larger than any tokenizer."""
+    try:
+        found = path.stat()
+    except OSError:
+        return  # a link to nothing is as good as no file
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise TensorgapError(f"model {folder}: {path.name}: not a regular file")
+    limits.at_most(_LARGEST_FILE_BYTES, f"model {folder}: {path.name}")(found.st_size)
+
+
+def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
+    """Refuse a header that would fill memory, and a model of more weights than its file holds."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        raise TensorgapError(
+            f"model {name}: model.safetensors: its header would have {header_bytes:,} bytes; at"
+            f" most {limits.shown(_LARGEST_HEADER_BYTES)} are read"
+        )
+    width, layers = abs(config.n_embd), abs(config.n_layer)
+    inner = 4 * width if config.n_inner is None else abs(config.n_inner)
+    weights = (abs(config.vocab_size) + abs(config.n_positions)) * width
+    weights += layers * (4 * width * width + 2 * width * inner)
+    if weights > size_bytes:  # each takes at least a byte
+        raise TensorgapError(
+            f"model {name}: config.json and model.safetensors do not belong together: {weights:,}"
+            f" weights do not fit into {size_bytes:,} bytes"
+        )
+
+
+def _pretrained(
+    source: str, name: str, weights: Path
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
     with _explained(name), _quiet():
+        _check_weights(name, weights, GPT2Config.from_pretrained(source))
         module, loading = GPT2LMHeadModel.from_pretrained(
             source,
             use_safetensors=True,
@@ -185,6 +239,8 @@ def _pretrained(source: str, name: str) -> tuple[GPT2LMHeadModel, PreTrainedToke
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        # A wrong value in its configuration shows only when it is used.
+        tokenizer("a", add_special_tokens=False, verbose=False)
     # transformers would fill the gaps with random weights, and make a tokenizer without words.
     mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
     extra = {key for key in loading["unexpected_keys"] if not key.endswith(_OLD_BUFFERS)}
@@ -215,6 +271,8 @@ def _cached_weights(name: str) -> Path:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
+    except TensorgapError:
+        raise
     # transformers raises whatever a wrong value in a file leads to, from KeyError to ImportError.
     except Exception as error:
         if is_out_of_memory(error):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import published
+from bench import limits, published
 from bench.embedded import corpus
 from bench.records import QualityPlan, TensorgapError
 
@@ -100,10 +101,10 @@ def load(plan: QualityPlan) -> Text:
             )
         generated = corpus.split("train" if plan.split == "train" else "test")
         return _text(f"embedded {plan.split}", [generated.text], "", generated.nats)
-    path = Path(plan.text).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(plan.text))
+    if os.path.isfile(path):
         text = _file(path, plan)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         text = _folder(path, plan)
     elif plan.text.startswith((".", "/", "~")):
         raise TensorgapError(f"quality.text = {plan.text}: there is no such file or folder")
@@ -169,7 +170,7 @@ def _refuse_pretender(text: Text, plan: QualityPlan, path: Path) -> None:
     (wikitext2,) = published.TEXTS
     if text.known is not None:
         return
-    local = path.exists()
+    local = os.path.exists(path)
     called = f"{path.name if local else plan.text} {plan.configuration}".lower()
     claims = (
         _CLAIMS_WIKITEXT2.search(called) is not None
@@ -231,7 +232,8 @@ def _folder(folder: Path, plan: QualityPlan) -> Text:
 def _read(path: Path) -> str:
     try:
         # Not read_text, which would change line ends: they are part of the text and of its hash.
-        return path.read_bytes().decode("utf-8")
+        check = limits.at_most(limits.DEFAULT_BYTES, f"quality.text = {path}")
+        return limits.read_file(path, check).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"quality.text = {path}: not UTF-8 text ({error.reason})") from None
     except OSError as error:
@@ -247,15 +249,22 @@ def _rows(path: Path, plan: QualityPlan) -> list[str]:
 
 def _parquet_rows(path: Path, plan: QualityPlan) -> list[str]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    from bench import unpacking
+
+    origin = f"quality.text = {path}"
+    check = limits.at_most(limits.DEFAULT_BYTES, origin)
     try:
-        file = pq.ParquetFile(path)
+        content = limits.read_file(path, check)
+        file = unpacking.open_parquet(content, origin, limits.Allowance())
         names = file.schema_arrow.names
         if plan.column not in names:
             raise _no_column(path, plan, names)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        check(sum(group.total_byte_size for group in groups))
         values = file.read(columns=[plan.column])[plan.column].to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    # ValueError: pyarrow decodes the names of a damaged file.
+    except (OSError, ValueError, pa.ArrowException) as error:
         first = str(error).splitlines()[0]
         raise TensorgapError(f"quality.text = {path}: no Parquet file: {first}") from None
     return [_checked_row(path, plan, value) for value in values]
@@ -267,7 +276,7 @@ def _json_rows(path: Path, plan: QualityPlan) -> Iterator[str]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TensorgapError(
                 f"quality.text = {path}: line {number} is no JSON: {error}; JSON lines are one"
                 " object a line"

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ import click
 from bench import __version__
 from bench.location import redacted
 from bench.records import TensorgapError
+from jobs import terminal
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -83,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     # --debug may stand anywhere, as it is an afterthought when a command has failed.
     given = [argument for argument in given if argument != "--debug"]
+    # A warning may quote what was read, too.
+    warnings.showwarning = terminal.warn
     code: Any
     try:
         # Not cli.main: it would make exit code 1 of a closed pipe.
@@ -95,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         told = io.StringIO()
         error.show(file=told)
-        click.echo(redacted(told.getvalue(), given), err=True, nl=False)
+        lines = told.getvalue().rstrip("\n").split("\n")
+        terminal.complain(*(redacted(line, given) for line in lines))
         sys.exit(BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED, debug, given)
@@ -129,6 +134,7 @@ def _terminable() -> Iterator[None]:
 
 def _fail(message: str, code: int, debug: bool, given: Sequence[str]) -> None:
     if debug:
-        click.echo(redacted(traceback.format_exc().rstrip(), given), err=True)
-    click.echo(f"tensorgap: {redacted(message, given)}", err=True)
+        lines = traceback.format_exc().splitlines()
+        terminal.complain(*(redacted(line, given) for line in lines))
+    terminal.say(redacted(message, given))
     sys.exit(code)

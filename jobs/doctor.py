@@ -13,7 +13,7 @@ import click
 from bench import __version__
 from bench.inventory import Inventory, Processor
 from bench.records import Sensor
-from jobs import options
+from jobs import options, terminal
 
 _HUB = "https://huggingface.co"
 _HUB_TIMEOUT_S = 3.0
@@ -42,14 +42,14 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
         raise click.UsageError(
             "--probe looks at this machine only: leave out --address (or unset RAY_ADDRESS)"
         )
-    click.echo(f"tensorgap {__version__}")
+    terminal.echo(f"tensorgap {__version__}")
     inventories, wrong = _inventories(address, trust_local_users, probe)
     for found in inventories:
-        click.echo("")
-        click.echo(found if isinstance(found, str) else "\n".join(_describe(found)))
+        terminal.echo("")
+        terminal.echo(*([found] if isinstance(found, str) else _describe(found)))
     for node in wrong:
-        click.echo(f"\nwarning: {node}")
-    click.echo(f"\nmodel hub  {_hub()}")
+        terminal.echo("", f"warning: {node}")
+    terminal.echo("", f"model hub  {_hub()}")
 
 
 def _inventories(

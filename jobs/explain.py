@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from bench import gpus
+from bench import gpus, limits
+from bench.limits import Allowance
 from bench.records import CPU, Measurement, QualityPlan, TensorgapError
-from jobs import options, progress, terminal
+from jobs import options, terminal
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
 from jobs.report.study import Entry
 
 _STDIN = "-"
+_AS_ROWS = 10  # bytes of memory for each byte of a CSV: its text, decoded, and its rows
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
 _OF_RESULTS = ("gpu_types", "expected", "form", "most_bytes")
 _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_rows")
@@ -148,9 +150,10 @@ def _explain_results(
             raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
     gpu_types = tuple(dict.fromkeys(gpu_types))
     places = list(dict.fromkeys(places))
+    allowance = Allowance(most_bytes)
     tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
-    entries = [entry for place in tables for entry in _read_csv(place, len(tables) > 1)]
-    rows = _read_rows([place for place in places if place not in tables], most_bytes)
+    entries = [entry for place in tables for entry in read_csv(place, allowance, len(tables) > 1)]
+    rows = _read_rows([place for place in places if place not in tables], allowance.left_bytes)
     unnamed = [entry for entry in entries if entry.gpu_type is None]
     if gpu_types and not unnamed and (entries or rows):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
@@ -159,18 +162,18 @@ def _explain_results(
     if not groups:
         raise TensorgapError(_nothing(rows))
     if not any(group.baseline for group in groups):
-        click.echo("tensorgap: there is no fp32 to compare with", err=True)
-    wished = _read_csv(expected) if expected else []
+        terminal.say("there is no fp32 to compare with")
+    wished = read_csv(expected, allowance) if expected else []
     _warn_of_unknown([*entries, *wished])
     shown = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, shown)
     assumed = [f"where the table does not say: {_ASSUMED}"] if entries else []
     if form == "json":
-        click.echo(render.findings_json(shown, matrix, assumed))
+        terminal.show(render.findings_json(shown, matrix, assumed))
         return
     for text in assumed:
-        click.echo(f"Assumed {text}.")
-    click.echo(render.findings(shown, matrix, terminal.width(), sys.stdout.isatty()))
+        terminal.echo(f"Assumed {text}.")
+    terminal.show(render.findings(shown, matrix, terminal.width(), terminal.coloured()))
 
 
 def _nothing(rows: Sequence[Measurement]) -> str:
@@ -185,10 +188,9 @@ def _warn_of_unknown(entries: Sequence[Entry]) -> None:
     """A foreign GPU is compared, but nothing can be expected of it; it may be a slip."""
     foreign = {e.gpu_type: None for e in entries if e.gpu_type and not _known(e.gpu_type)}
     if foreign:
-        click.echo(
-            f"tensorgap: nothing is known of the GPU {', '.join(foreign)}; known:"
-            f" {', '.join(gpus.COMPUTE_CAPABILITY)}",
-            err=True,
+        terminal.say(
+            f"nothing is known of the GPU {', '.join(foreign)}; known:"
+            f" {', '.join(gpus.COMPUTE_CAPABILITY)}"
         )
 
 
@@ -200,16 +202,16 @@ def _explain_perplexity(
     observed: float, model: str | None, plan: QualityPlan, first_rows: int | None
 ) -> None:
     if model is None:
-        click.echo(perplexity.from_published(observed))
+        terminal.show(perplexity.from_published(observed))
         return
     from bench.meters import mistakes  # needs torch
 
     variants = []
     for variant in mistakes.compute(model, plan, first_rows):
         if variant.perplexity is not None:
-            progress.say(f"{variant.perplexity:12.5g}  {variant.what}")
+            terminal.say(f"{variant.perplexity:12.5g}  {variant.what}")
         variants.append(variant)
-    click.echo(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
+    terminal.show(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
 
 
 def _read_rows(places: Sequence[str], most_bytes: int) -> list[Measurement]:
@@ -230,11 +232,15 @@ def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]
     return study.groups(named) + [g for name in gpu_types for g in study.groups(unnamed, name)]
 
 
-def _read_csv(place: str, several: bool = False) -> list[Entry]:
+def read_csv(place: str, allowance: Allowance, several: bool = False) -> list[Entry]:
     """The entries of a table; of `several`, each table is a run of its own."""
     name = "standard input" if place == _STDIN else place
     try:
-        text = sys.stdin.read() if place == _STDIN else Path(place).read_text(encoding="utf-8-sig")
+        if place == _STDIN:
+            content = _standard_input(allowance)
+        else:
+            content = limits.read_file(place, lambda size: _take(size, place, allowance))
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
@@ -245,5 +251,18 @@ def _read_csv(place: str, several: bool = False) -> list[Entry]:
             replace(e, line=replace(e.line, run=f"{name} {e.line.run}".rstrip())) for e in entries
         ]
     if ignored:
-        click.echo(f"tensorgap: {name}: nobody reads the columns {', '.join(ignored)}", err=True)
+        terminal.say(f"{name}: nobody reads the columns {', '.join(ignored)}")
     return entries
+
+
+def _standard_input(allowance: Allowance) -> bytes:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    content = sys.stdin.buffer.read(allowance.left_bytes // _AS_ROWS + 1)
+    _take(len(content), "standard input", allowance)
+    return content
+
+
+def _take(size_bytes: int, name: str, allowance: Allowance) -> None:
+    told = f"{name} ({limits.shown(size_bytes)}, and {_AS_ROWS} times that as rows)"
+    allowance.take(_AS_ROWS * size_bytes, told)

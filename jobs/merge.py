@@ -7,7 +7,7 @@ import click
 from bench import results, table
 from bench.location import shown
 from bench.records import TensorgapError
-from jobs import options, reading
+from jobs import options, reading, terminal
 
 
 @click.command("merge")
@@ -40,4 +40,4 @@ def command(places: tuple[str, ...], output: str, force: bool, most_bytes: int) 
     doubled = len(rows) - len(merged)
     once = f", {doubled} of them double and kept once" if doubled else ""
     sweeps = f"{len(sources)} sweep{'' if len(sources) == 1 else 's'}"
-    click.echo(f"{shown(output)}: {len(merged)} rows from {sweeps}{once}")
+    terminal.echo(f"{shown(output)}: {len(merged)} rows from {sweeps}{once}")

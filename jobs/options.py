@@ -21,7 +21,7 @@ class _MatrixFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
-        return path if path.is_file() else ours.get(str(path), path)
+        return path if os.path.isfile(path) else ours.get(str(path), path)
 
 
 def _size(context: click.Context, option: click.Parameter, text: str) -> int:

@@ -13,7 +13,7 @@ import click
 from bench import inventory
 from bench import matrix as matrices
 from bench.records import CPU, Cell, Matrix, Outcome, Unsupported
-from jobs import options, progress
+from jobs import options, progress, terminal
 
 if TYPE_CHECKING:
     from cluster.placement import Told
@@ -66,9 +66,11 @@ def command(
     cells = matrices.cells(asked, place.types)
     rows = len(asked.workloads) * asked.sampling.replicates
     has = ", ".join(f"{place.devices[name]} {name}" for name in sorted(place.types))
-    click.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}\n")
+    terminal.echo(
+        f"{asked.name}: {len(cells)} cells x {rows} rows; {_where(address)} has {has}", ""
+    )
     for node in place.wrong:
-        click.echo(f"warning: {node}\n")
+        terminal.echo(f"warning: {node}", "")
     able = []
     alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
@@ -79,19 +81,19 @@ def command(
     names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
     width = max(map(len, names))
     for name, (_, verdict) in zip(names, alike, strict=True):
-        click.echo(f"  {name:{width}}  {verdict}")
-    click.echo("")
+        terminal.echo(f"  {name:{width}}  {verdict}")
+    terminal.echo("")
     for workload in asked.workloads:
-        click.echo(f"  {workload}")
-    click.echo("")
+        terminal.echo(f"  {workload}")
+    terminal.echo("")
     for line in _rules(asked, cells, place):
-        click.echo(f"  {line}")
+        terminal.echo(f"  {line}")
     if able:
         longest = progress.duration(_longest_s(asked, able, place))
         beside = "loading, compiling and evidence" + _beside(asked)
-        click.echo(f"\nabout {longest} at the longest, beside {beside}")
+        terminal.echo("", f"about {longest} at the longest, beside {beside}")
     else:
-        click.echo("\nnothing of it can be measured here")
+        terminal.echo("", "nothing of it can be measured here")
     return 0 if len(able) == len(cells) else 1
 
 

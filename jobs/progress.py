@@ -20,6 +20,7 @@ from bench.records import (
     Stage,
     Workload,
 )
+from jobs import terminal
 
 _START_S = 10.0  # a process, its imports and a model
 Show = Callable[[Stage | Measurement], None]
@@ -127,9 +128,9 @@ def _lines(progress: Progress) -> Show:
         new = progress.take(event)
         if isinstance(event, Stage):
             if event.name in (WAITING, TRIED_AGAIN):
-                say(_unusual(event))
+                terminal.say(_unusual(event))
         elif new:
-            say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
+            terminal.say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
 
     return show
 
@@ -154,14 +155,15 @@ def _live(progress: Progress) -> Iterator[Show]:
 
         def show(event: Stage | Measurement) -> None:
             if progress.take(event) and isinstance(event, Measurement):
-                console.print(_row(event), markup=False)
+                console.print(terminal.clean(_row(event)), markup=False)
             elif isinstance(event, Stage) and event.name == TRIED_AGAIN:
-                console.print(_unusual(event), markup=False)
+                console.print(terminal.clean(_unusual(event)), markup=False)
             for key, stage in progress.working.items():
                 cell, _ = key
-                note = f"{stage.name} on {stage.host}: {stage.workload}"
+                note = terminal.clean(f"{stage.name} on {stage.host}: {stage.workload}")
                 if key not in lines:
-                    lines[key] = bars.add_task(str(cell), total=progress.asked[cell], note=note)
+                    name, rows = terminal.clean(str(cell)), progress.asked[cell]
+                    lines[key] = bars.add_task(name, total=rows, note=note)
                 bars.update(lines[key], completed=progress.done[cell], note=note)
             for key in [k for k in lines if k not in progress.working]:
                 bars.remove_task(lines.pop(key))
@@ -195,9 +197,3 @@ def _row(row: Measurement) -> str:
         return f"{text}  {row.outcome}: {row.reason}"
     timing = row.timing
     return f"{text}  {timing.latency_ms_p50:.3g} ms" if timing else text
-
-
-def say(text: str) -> None:
-    """Print one line of progress, at once; a sweep goes on when nobody listens any longer."""
-    with contextlib.suppress(OSError):
-        print(f"tensorgap: {text}", file=sys.stderr, flush=True)

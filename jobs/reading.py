@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-import click
-
 from bench import results
 from bench.limits import Allowance
 from bench.location import shown
 from bench.records import Measurement, TensorgapError
 from bench.table import Source
+from jobs import terminal
 
 
 def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], list[Source]]:
@@ -40,12 +39,12 @@ def tell_torn(torn: Iterable[results.Torn], consequence: str) -> None:
     """Name each torn part, the fault and what follows from it, on standard error."""
     for part in torn:
         if part.consequence:
-            _tell_once(f"tensorgap: {part.path} {part.reason}; {part.consequence}")
+            _say_once(f"{part.path} {part.reason}; {part.consequence}")
         else:
-            click.echo(f"tensorgap: torn part {part.path}: {part.reason}; {consequence}", err=True)
+            terminal.say(f"torn part {part.path}: {part.reason}; {consequence}")
 
 
 @functools.cache
-def _tell_once(line: str) -> None:
+def _say_once(line: str) -> None:
     """The same place is found again for each folder, and at the start and at the end of a sweep."""
-    click.echo(line, err=True)
+    terminal.say(line)

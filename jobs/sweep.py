@@ -150,7 +150,7 @@ def _end_at_once() -> NoReturn:
     """End while Ray starts, where a call of Ray holds up the main thread."""
     from cluster import folders
 
-    progress.say("interrupted")
+    terminal.say("interrupted")
     folders.give_up()
     os._exit(INTERRUPTED)
 
@@ -168,11 +168,11 @@ def _abandon(folder: results.Results, why: str) -> NoReturn:
     try:
         # A session keeps standard output from Ray, and the main thread may be within one.
         with contextlib.redirect_stdout(sys.__stdout__):
-            progress.say(why)
+            terminal.say(why)
             code = _conclude(folder, finished=False)
             sys.stdout.flush()
     except TensorgapError as failure:
-        progress.say(str(failure))
+        terminal.say(str(failure))
     finally:
         folders.give_up()
         os._exit(code)
@@ -185,7 +185,7 @@ def _connect(
 
     if not quiet:
         where = "starting Ray" if address is None else f"connecting to {address}"
-        progress.say(f"{where} ...")
+        terminal.say(f"{where} ...")
     stack.enter_context(session(address, trust_local_users))
 
 
@@ -207,7 +207,7 @@ def _measure(
     # What an attempt found says more than that there is no place for another.
     told = {row.key for row in rows if row.outcome != Outcome.UNPLACED}
     if done and not quiet:
-        progress.say(f"{len(done)} rows are measured already")
+        terminal.say(f"{len(done)} rows are measured already")
     types = folder.source.gpu_types
     sweep = driver.sweep(
         folder.source.run,
@@ -235,7 +235,7 @@ def _measure(
     except HeadLostError:
         raise
     except Exception:
-        progress.say(_how_to_go_on(folder))
+        terminal.say(_how_to_go_on(folder))
         raise
     return not interrupts.asked()
 
@@ -245,7 +245,7 @@ def _keep(folder: results.Results, row: Measurement) -> None:
     before = folder.trouble
     folder.write(replace(row, received_at=_now()))
     if folder.trouble and not before:
-        progress.say(folder.trouble)
+        terminal.say(folder.trouble)
 
 
 def _conclude(folder: results.Results, finished: bool) -> int:
@@ -261,13 +261,13 @@ def _conclude(folder: results.Results, finished: bool) -> int:
     if failure:
         raise failure
     if rows:
-        click.echo(f"\n{_merged(folder)}")
+        terminal.echo("", _merged(folder))
     missing = _asked_keys(folder) - {row.key for row in rows}
     if missing and not finished:
-        progress.say(_how_to_go_on(folder))
+        terminal.say(_how_to_go_on(folder))
         return INTERRUPTED
     if missing:
-        progress.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
+        terminal.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
 
 
@@ -318,7 +318,7 @@ def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
     reading.tell_torn(torn, "its row is missing")
     if rows:
         lines = comparison.compare(rows)
-        click.echo(render.table(lines, terminal.width(), sys.stdout.isatty()))
+        terminal.show(render.table(lines, terminal.width(), terminal.coloured()))
 
 
 def _now() -> datetime.datetime:

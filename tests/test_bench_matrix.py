@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import re
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -905,3 +907,58 @@ def test_the_example_in_the_docstring_is_a_matrix() -> None:
     example = (matrices.__doc__ or "").partition("\n\n")[2].partition("\n\nThe allowed")[0]
     assert tomllib.loads(example)["cells"]["gpu_types"] == ["auto"]
     assert len(parse(example).workloads) == 2
+
+
+TOO_MUCH = {
+    "more than 100 dots": f"a{'.a' * 400_000} = 1\n",
+    "line 2: more than 100 dots": f"\n[{'a.' * 400_000}a]\n",
+    "cells.gpu_types: 90,000 entries; allowed: 1,000": (
+        f"[cells]\ngpu_types = {[f'T{n}' for n in range(90_000)]}\n{TINY}"
+    ),
+    "cells.exclude: 2,000 entries; allowed: 1,000": (
+        "[cells]\nexclude = [{}]\n".format('{gpu_type = "T4", precision = "fp32"},' * 2000) + TINY
+    ),
+    "workloads[0]: 2,000,000,000 workloads; allowed: 10,000": (
+        f"{TINY}batch_size = {list(range(50_000))}\nprompt_tokens = {list(range(40_000))}\n"
+    ),
+    "m.toml: 1.5 MB; must be at most 1 MB": f"#{'x' * 1_499_998}\n",
+    f"workloads[0].{'k' * 44}...: unknown key": f"{TINY}{'k' * 900_000} = 1\n",
+}
+
+
+@pytest.mark.parametrize(("words", "text"), TOO_MUCH.items(), ids=range(len(TOO_MUCH)))
+def test_a_matrix_that_would_take_minutes_or_all_memory_is_one_message(
+    tmp_path: Path, words: str, text: str
+) -> None:
+    (tmp_path / "m.toml").write_text(text)
+    with pytest.raises(TensorgapError, match=re.escape(words)) as caught:
+        matrices.load(tmp_path / "m.toml")
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", None])
+def test_a_matrix_that_is_no_file_is_one_message_at_once(
+    tmp_path: Path, device: str | None
+) -> None:
+    place = tmp_path / "m.toml"
+    place.symlink_to(device) if device else os.mkfifo(place)
+    with pytest.raises(TensorgapError, match=r"m\.toml: cannot be read: not a regular file"):
+        matrices.load(place)
+
+
+@pytest.mark.parametrize("content", ["name = 'x'".encode("utf-16"), b"\xff", b"name = '\xe4'"])
+def test_a_matrix_in_another_encoding_is_one_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.toml").write_bytes(content)
+    with pytest.raises(TensorgapError, match=r"m\.toml: not UTF-8 text"):
+        matrices.load(tmp_path / "m.toml")
+
+
+def test_a_path_that_is_not_utf8_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    (folder / "model").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    matrix = parse('[[workloads]]\nmodel = "model"\n')
+    with pytest.raises(TensorgapError, match="not UTF-8; rename that folder"):
+        matrices.localise(matrix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -155,6 +156,32 @@ def truncated(length: Callable[[int], int]) -> Change:
     return change
 
 
+def rewritten(folder: Path, start: bytes) -> None:
+    """Put other bytes at the start of the weights."""
+    path = folder / "model.safetensors"
+    path.write_bytes(start + path.read_bytes()[len(start) :])
+
+
+def piped(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def configured_by(name: str, value: int) -> Change:
+    """Set what n_layer sets, by the name that transformers knows it by as well."""
+
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        del config["n_layer"]
+        path.write_text(json.dumps({**config, name: value}), encoding="utf-8")
+
+    return change
+
+
 def without_a_layer(folder: Path) -> None:
     reweigh(folder, lambda weights: [weights.pop(n) for n in list(weights) if ".h.1." in n])
 
@@ -198,8 +225,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda f: [(f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()],
         "it has no model.safetensors",
     ),
-    "empty weights": (truncated(lambda _: 0), "cannot be loaded"),
-    "weights cut in the header": (truncated(lambda _: 100), "cannot be loaded"),
+    "empty weights": (truncated(lambda _: 0), "do not fit into 0 bytes"),
+    "weights cut in the header": (truncated(lambda _: 100), "do not fit into 100 bytes"),
     "weights cut in the middle": (truncated(lambda n: n // 2), "cannot be loaded"),
     "weights cut by a byte": (truncated(lambda n: n - 1), "cannot be loaded"),
     "weights without a layer": (
@@ -225,6 +252,44 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "quantised weights": (
         lambda f: configure(f, quantization_config={"quant_method": "fp8"}),
         "its weights are quantised",
+    ),
+    "a config within lists": (
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        "config.json cannot be read: maximum recursion depth",
+    ),
+    "a config of megabytes": (
+        lambda f: configure(f, note="x" * 1_000_000),
+        "config.json: 1.001 MB; must be at most 1 MB",
+    ),
+    "a config that is a pipe": (
+        piped("config.json"),
+        "config.json cannot be read: not a regular file",
+    ),
+    "a tokenizer that is a pipe": (piped("tokenizer.json"), "tokenizer.json: not a regular file"),
+    "a tokenizer of gigabytes": (
+        lambda f: os.truncate(f / "tokenizer.json", 3_000_000_000),
+        "tokenizer.json: 3 GB; must be at most 50 MB",
+    ),
+    "a length of a tokenizer that is none": (
+        lambda f: configure(f, "tokenizer_config.json", model_max_length={}),
+        "cannot be loaded",
+    ),
+    # transformers would make a name for each.
+    "a number of labels": (lambda f: configure(f, num_labels=10**9), "num_labels = 1,000,000,000:"),
+    "a number of digits": (lambda f: configure(f, n_layer=10**4000), "n_layer = 10,000,000,000,"),
+    "many layers": (lambda f: configure(f, n_layer=10**6), "do not fit into"),
+    "layers by another name": (configured_by("num_hidden_layers", 10**6), "do not fit into"),
+    "a great width": (lambda f: configure(f, n_embd=10**6), "do not fit into"),
+    "a great width inside": (lambda f: configure(f, n_inner=10**6), "do not fit into"),
+    "a great vocabulary": (lambda f: configure(f, vocab_size=10**6), "do not fit into"),
+    "many positions": (lambda f: configure(f, n_positions=10**6), "do not fit into"),
+    "layers less than none": (
+        lambda f: configure(f, n_layer=-(10**6), vocab_size=10**6, n_embd=10**6),
+        "do not fit into",
+    ),
+    "a header of petabytes": (
+        lambda f: rewritten(f, (2**50).to_bytes(8, "little")),
+        "its header would have 1,125,899,906,842,624 bytes; at most 10 MB are read",
     ),
 }
 
@@ -294,7 +359,9 @@ def test_a_folder_may_be_below_the_home(folder: Path, monkeypatch: pytest.Monkey
     assert models.load(f"~/{folder.name}", "fp32", "cpu").weights == load(folder).weights
 
 
-@pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "~/nowhere"])
+@pytest.mark.parametrize(
+    "name", ["/nowhere/at/all", "./nowhere", "~/nowhere", "~nobody/at-all", f"/{'x' * 5000}"]
+)
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(TensorgapError, match=f"model {name}: there is no such folder"):
         models.load(name, "fp32", "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,6 +87,22 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, me
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(TensorgapError, match=message):
+        texts.load(plan(path))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_a_text_of_gigabytes_is_refused_before_it_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, 3_000_000_000)
+    with pytest.raises(TensorgapError, match=r"quality\.text = .*: 3 GB; must be at most 1 GB"):
+        texts.load(plan(path))
+
+
+def test_a_nest_of_json_that_no_parser_follows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("[" * 100_000)
+    with pytest.raises(TensorgapError, match="line 1 is no JSON: maximum recursion depth"):
         texts.load(plan(path))
 
 

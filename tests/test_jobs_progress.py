@@ -8,7 +8,7 @@ import pytest
 
 from bench.meters import energy
 from bench.records import CPU, WAITING, Cell, Measurement, Outcome, Sampling, Stage, Workload
-from jobs import progress
+from jobs import progress, terminal
 from jobs.progress import Progress
 
 WORKLOAD = Workload("tiny", "eager", 1, 128)
@@ -112,4 +112,4 @@ def test_a_terminal_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
             raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("sys.stderr", Gone())
-    progress.say("a row")
+    terminal.say("a row")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from unittest import mock
 import pytest
 import simulated
 
-from bench import matrix, results, table
-from bench.records import Outcome
+from bench import limits, matrix, results, table
+from bench.records import Outcome, TensorgapError
+from jobs import explain as explaining
 from jobs.cli import main
 from jobs.report.finding import Code
 
@@ -117,7 +119,7 @@ def explain(*arguments: str, stdin: str = "") -> Shown:
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()))),
         pytest.raises(SystemExit) as left,
     ):
         main(["explain", *arguments])
@@ -313,3 +315,80 @@ def test_output_can_be_piped_into_a_reader_that_stops() -> None:
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("Assumed")
     assert done.stderr == ""
+
+
+def test_a_csv_of_half_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "large.csv"
+    table.write_text("precision,latency_ms\nfp32,1\n")
+    os.truncate(table, 500_000_000)
+    for arguments in ([str(table)], [STUDY, "--expected", str(table)]):
+        shown = explain(*arguments)
+        assert shown.returncode == 2
+        assert "large.csv (500 MB, and 10 times that as rows): 5 GB to read" in shown.stderr
+        assert "--max-input 6GB" in shown.stderr
+
+
+def test_the_limit_of_a_csv_is_an_option(tmp_path: Path) -> None:
+    assert explain(STUDY, "--max-input", "1KB").returncode == 2
+    assert explain(STUDY, "--max-input", "10KB").returncode == 0
+    read = (ROOT / STUDY).read_text()
+    assert explain("-", "--max-input", "1KB", stdin=read).returncode == 2
+    assert explain("-", "--max-input", "10KB", stdin=read).returncode == 0
+
+
+def test_of_standard_input_no_more_is_read_than_allowed() -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            self.given += len(buffer)
+            buffer[:] = b"\n" * len(buffer)
+            return len(buffer)
+
+    endless = Endless()
+    with (
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless))),
+        pytest.raises(TensorgapError, match=r"standard input .*: 1.* MB to read; at most 1 MB"),
+    ):
+        explaining.read_csv("-", limits.Allowance(1_000_000))
+    assert endless.given < 200_000
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder", "a link to itself"])
+def test_what_is_no_file_is_one_message_at_once(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "table.csv"
+    if kind == "a pipe":
+        os.mkfifo(place)
+    elif kind == "a folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero" if kind == "a device" else place)
+    shown = explain(str(place))
+    assert shown.returncode == 2
+    assert shown.stderr.startswith(f"tensorgap: {place}: cannot be read: ")
+    assert shown.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("precision,latency_ms\nfp32,1\n".encode("utf-16"), "not UTF-8 text"),
+        (b"precision,latency_ms\nfp32,\xff\n", "not UTF-8 text"),
+        (b"precision,latency_ms\nfp32,\0\n", "latency_ms = \\x00: must be a number"),
+        (b"\0" * 1000, "column precision is missing"),
+        (b"precision,latency_ms\nfp32,1e999999999\n", "must be a number"),
+    ],
+)
+def test_bytes_that_are_no_table_are_one_message(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    place = tmp_path / "table.csv"
+    place.write_bytes(content)
+    shown = explain(str(place))
+    assert shown.returncode == 2
+    assert words in shown.stderr
+    place.write_bytes("\ufeffprecision,latency_ms\nfp32,1\n".encode())
+    assert explain(str(place)).returncode == 0

@@ -100,9 +100,30 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "from 1 to 256"),
         ("precision,latency_ms\nfp32,1e-300\n", "must be a number greater than 0"),
         ("precision,latency_ms\nfp32,1\n\nfp32,2\n", "line 4: fp32 stands in t.csv, line 2"),
+        ("precision,latency_ms," + "x" * 200_000, "not a readable CSV: field larger than"),
+        ("precision,latency_ms\nfp32," + "1" * 200_000, "not a readable CSV: field larger than"),
+        (f"precision,latency_ms,batch\nfp32,1,{'1' * 5000}\n", "must be a whole number from 1"),
+        ("precision,latency_ms" + ",x" * 1000, "1,002 columns; at most 1000 are read"),
+        (
+            "precision,latency_ms,run\n" + "".join(f"fp32,1,{n}\n" for n in range(1001)),
+            "more than 1000 rows",
+        ),
     ],
 )
 def test_a_mistake_names_the_line_the_column_and_the_remedy(text: str, words: str) -> None:
     with pytest.raises(TensorgapError, match=r"t\.csv") as caught:
         study.read(text, "t.csv")
     assert words in str(caught.value)
+
+
+def test_a_number_is_as_exact_as_it_is_written_however_that_is() -> None:
+    zeros = "0" * 5000
+    for written in ("29.94", f"2994e-{zeros}2", f"0.{zeros}2994e5002"):
+        (entry,), _ = study.read(f"precision,latency_ms,perplexity\nfp32,1,{written}\n", "t.csv")
+        assert entry.stated.perplexity_step == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x0c", "\x1c", "\x85"])
+def test_a_text_is_not_cut_where_no_line_of_a_csv_ends(end: str) -> None:
+    (entry,), _ = study.read(f"precision,latency_ms,gpu\nfp32,1,T4{end}T4\n", "t.csv")
+    assert entry.gpu_type == f"T4{end}T4"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from bench import table
@@ -46,15 +44,15 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
         found_types = comparison.against(table.merge(rows), against)
         one = render.against_json if form == "json" else render.against
-        click.echo(one(found_types))
+        terminal.show(one(found_types))
         return
     lines = comparison.compare(table.merge(rows))
     if not lines:
-        click.echo("tensorgap: there are no rows yet", err=True)
+        terminal.say("there are no rows yet")
     show = {
-        "table": lambda: render.table(lines, terminal.width(), sys.stdout.isatty()),
+        "table": lambda: render.table(lines, terminal.width(), terminal.coloured()),
         "markdown": lambda: render.markdown(lines),
         "csv": lambda: render.to_csv(lines),
         "json": lambda: render.to_json(lines),
     }
-    click.echo(show[form]())
+    terminal.show(show[form]())

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from bench import published
 from jobs.report.comparison import BASELINE, Line
+from jobs.terminal import clean
 
 NEAR = 0.02  # a variant within this share of the observed number gives it
 _LISTED = 12
@@ -49,6 +50,7 @@ def compared(lines: Sequence[Line]) -> Iterator[str]:
 
 def ranking(observed: float, where: str, variants: Sequence[Variant]) -> str:
     """The variants nearest to an observed perplexity, and whether one gives it."""
+    where, variants = clean(where), clean(variants)
     distances = sorted(
         ((math.log(v.perplexity / observed), v) for v in variants if v.perplexity),
         key=lambda pair: abs(pair[0]),

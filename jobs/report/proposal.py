@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from bench import published
+from bench.matrix import toml_value
 from bench.records import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
@@ -31,8 +31,8 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     lines = [
         "# What the findings leave open. Save as next.toml, then: tensorgap sweep next.toml",
         "[cells]",
-        f"gpu_types = {_toml(types)}{why_auto}",
-        f"precisions = {_toml(precisions)}",
+        f"gpu_types = {toml_value(types)}{why_auto}",
+        f"precisions = {toml_value(precisions)}",
     ]
     by_model: dict[tuple[str, int, int], list[Group]] = {}
     for group in groups:
@@ -44,13 +44,13 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         launched = any(group.gpu_type != CPU for group in members)
         if launched and batches[-1] < 2 * batches[0]:
             batches.append(min(_LARGER * batches[0], _MOST))
-        lines += ["", "[[workloads]]", f"model = {_toml(model)}"]
+        lines += ["", "[[workloads]]", f"model = {toml_value(model)}"]
         engines = {group.workload.engine for group in members} & {*ENGINES}
         if launched:
             engines |= {"eager", "graph"}
         if engines - {"eager"}:
             told = " # the same kernels with and without launches" if launched else ""
-            lines.append(f"engine = {_toml([e for e in ENGINES if e in engines])}{told}")
+            lines.append(f"engine = {toml_value([e for e in ENGINES if e in engines])}{told}")
         attentions = {group.workload.attention for group in members}
         told = ""
         if launched and Code.ATTENTION_DIFFERS in open_codes:
@@ -58,8 +58,8 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
             told = " # the same kernel in each precision"
         if attentions - {AUTO}:
             kept = [a for a in (AUTO, *ATTENTIONS) if a in attentions]
-            lines.append(f"attention = {_toml(kept)}{told}")
-        lines.append(f"batch_size = {_toml(sorted(set(batches)))}")
+            lines.append(f"attention = {toml_value(kept)}{told}")
+        lines.append(f"batch_size = {toml_value(sorted(set(batches)))}")
         lines.append(f"prompt_tokens = {prompt_tokens}")
         if new_tokens:
             lines.append(f"new_tokens = {new_tokens}")
@@ -81,8 +81,3 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
             "stride = 128 # 59.69 is published for fp32 with these windows",
         ]
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    """A list or a string as TOML: JSON's are, but for one control character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from jobs.report.comparison import Against, Line, intervals
 from jobs.report.finding import Finding, Verdict
 from jobs.report.words import NOTHING, listed
 from jobs.report.words import number as _number
+from jobs.terminal import clean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +30,8 @@ _VERDICT_STYLES = {
     Verdict.CANNOT_TELL: "cyan",
     Verdict.ACCEPT: "green",
 }
+_MARKUP = re.compile(r"[\\`*~<&|]|\](?=[(\[])|^[\[#>]")
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the last four are the wide ones
 _WORTH_A_REFERENCE = 2  # texts that stand above already
 _READABLE, _NARROWEST = 100, 60  # columns of text
 HEADINGS = (
@@ -51,6 +55,7 @@ def table(lines: Sequence[Line], width: int = _READABLE, color: bool = False) ->
     from rich.padding import Padding
     from rich.text import Text
 
+    lines = clean(lines)
     stream = io.StringIO()
     console = Console(file=stream, width=_text(width), force_terminal=color, highlight=False)
     # A number is never cut, not even where the table is wider than the text.
@@ -79,7 +84,9 @@ def _drawn(title: str, group: Sequence[Line], columns: Iterable[int]) -> Table:
     from rich.text import Text
 
     shown = list(columns)
-    drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    # A title that is no Text would be read as markup, whose links a terminal follows.
+    heading = Text(title, style="bold")
+    drawn = Table(box=SIMPLE_HEAD, title=heading, title_justify="left", title_style="")
     for index in shown:
         justify: Literal["left", "right"] = "left" if index == 0 else "right"
         drawn.add_column(HEADINGS[index], justify=justify, no_wrap=True)
@@ -97,6 +104,7 @@ def _filled(group: Sequence[Line]) -> list[int]:
 
 def markdown(lines: Sequence[Line]) -> str:
     """The same as Markdown."""
+    lines = clean(lines)
     parts = []
     for title, group in _groups(lines):
         rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *map(_cells, group)]
@@ -111,18 +119,19 @@ def markdown(lines: Sequence[Line]) -> str:
 
 def to_csv(lines: Sequence[Line]) -> str:
     """One row per line; numbers in full."""
-    records = [_flat(line) for line in lines]
+    records = [_flat(line) for line in clean(lines)]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=_flat_names(), lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow({k: "; ".join(v) if isinstance(v, tuple) else v for k, v in record.items()})
+        joined = {k: "; ".join(v) if isinstance(v, tuple) else v for k, v in record.items()}
+        writer.writerow({k: _no_formula(v) if isinstance(v, str) else v for k, v in joined.items()})
     return stream.getvalue().rstrip("\n")
 
 
 def to_json(lines: Sequence[Line]) -> str:
     """A list of objects; numbers in full."""
-    return json.dumps([_finite(_flat(line)) for line in lines], indent=2)
+    return _json([_finite(_flat(line)) for line in lines])
 
 
 def findings(
@@ -133,6 +142,7 @@ def findings(
     from rich.padding import Padding
     from rich.text import Text
 
+    found = clean(found)
     stream = io.StringIO()
     width = _text(width)
     console = Console(file=stream, width=width, force_terminal=color, highlight=False)
@@ -142,7 +152,8 @@ def findings(
     told: dict[tuple[str, str], int] = {}
     for number, finding in enumerate(found, start=1):
         style = _VERDICT_STYLES[finding.verdict]
-        heading = Text(f"\n{number}. {finding.verdict.upper()}  ", style=f"bold {style}")
+        console.print()
+        heading = Text(f"{number}. {finding.verdict.upper()}  ", style=f"bold {style}")
         heading.append(f"{finding.code}  ({', '.join(finding.precisions)})", style="bold")
         console.print(heading)
         console.print(Padding(Text(finding.subject, style="dim"), (0, 0, 0, 3)))
@@ -181,13 +192,12 @@ def _not_told(
 def findings_json(found: Sequence[Finding], matrix: str | None, assumed: Sequence[str]) -> str:
     """An object with the findings, the matrix as TOML (or null), and what was assumed."""
     records = [dataclasses.asdict(finding) for finding in found]
-    return json.dumps(
-        {"findings": records, "next_matrix": matrix, "assumed": list(assumed)}, indent=2
-    )
+    return _json({"findings": records, "next_matrix": matrix, "assumed": list(assumed)})
 
 
 def against(found: Sequence[Against]) -> str:
     """GPU types against a chosen one, as lines of text."""
+    found = clean(found)
     texts = []
     runs = {one.run for one in found}
     for one in found:
@@ -206,7 +216,12 @@ def against(found: Sequence[Against]) -> str:
 
 def against_json(found: Sequence[Against]) -> str:
     """The same as a list of objects; a ratio has value, low, high and freedom."""
-    return json.dumps([dataclasses.asdict(one) for one in found], indent=2)
+    return _json([dataclasses.asdict(one) for one in found])
+
+
+def _json(value: object) -> str:
+    """JSON in ASCII without a control character: texts are whole in it, and escaped."""
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 
 def _several(count: int) -> str:
@@ -315,8 +330,22 @@ def _perplexity(line: Line) -> str:
     return _number(line.perplexity, digits=5)
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
+def _escaped(text: str) -> str:
+    r"""Text within Markdown that makes no cell, HTML, code, emphasis or link of its own.
+
+    >>> _escaped("1.13x [1.12, 1.14]"), _escaped("a|b"), _escaped("[a](b)")
+    ('1.13x [1.12, 1.14]', 'a\\|b', '\\[a\\](b)')
+    """
+    return _MARKUP.sub(r"\\\g<0>", text.strip())
+
+
+def _no_formula(text: str) -> str:
+    """A text as a cell of a spreadsheet, which would compute what begins so, and run some of it.
+
+    >>> _no_formula("=1+1"), _no_formula("gpt2")
+    ("'=1+1", 'gpt2')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _flat_names() -> list[str]:

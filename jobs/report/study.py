@@ -7,6 +7,8 @@ table too. A mistake is one TensorgapError that names the file, the line, the co
 from __future__ import annotations
 
 import csv
+import decimal
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +67,7 @@ _SAME_PRECISION = {
 # Beyond these a number is a slip, and a ratio of two of them none.
 _LEAST, _MOST = 1e-6, 1e12
 _LARGEST_BATCH = 65_536
+_MOST_COLUMNS, _MOST_ROWS = 1000, 1000
 _EMPTY = ("", "-", "n/a", "nan", "none", "null")
 
 
@@ -84,8 +87,17 @@ def read(text: str, source: str) -> tuple[list[Entry], list[str]]:
     Raises:
         TensorgapError: it is no such table.
     """
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    names = [name.strip() for name in reader.fieldnames or []]
+    # Its own line ends only: others, such as U+2028, are part of a text.
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise TensorgapError(f"{source}: not a readable CSV: {error}") from None
+    if len(names) > _MOST_COLUMNS:
+        raise TensorgapError(
+            f"{source}: {len(names):,} columns; at most {_MOST_COLUMNS} are read; keep those that"
+            " `tensorgap explain --help` names"
+        )
     reader.fieldnames = names
     columns = {
         field: next((name for name in aliases if name in names), None)
@@ -110,6 +122,11 @@ def read(text: str, source: str) -> tuple[list[Entry], list[str]]:
                 entry = _entry(row, columns, place)
                 if entry.line.outcome == Outcome.OK:
                     entries.append(entry)
+                if len(entries) > _MOST_ROWS:
+                    raise TensorgapError(
+                        f"{source}: more than {_MOST_ROWS} rows, which would take minutes; split"
+                        " the table"
+                    )
     except csv.Error as error:
         raise TensorgapError(f"{source}: not a readable CSV: {error}") from None
     _check_once(entries)
@@ -162,7 +179,8 @@ def _entry(row: Mapping[str, str | None], columns: Mapping[str, str | None], pla
         value = written(field)
         if value is None:
             return default
-        if not (value.isascii() and value.isdigit() and min(1, default) <= int(value) <= most):
+        digits = value.isascii() and value.isdigit() and len(value) <= len(str(most))
+        if not (digits and min(1, default) <= int(value) <= most):
             raise TensorgapError(
                 f"{place}: {columns[field]} = {value}: must be a whole number from"
                 f" {min(1, default)} to {most}"
@@ -238,9 +256,8 @@ def _step(written: str | None) -> float | None:
     """
     if written is None:
         return None
-    mantissa, _, exponent = written.lower().partition("e")
-    _, _, decimals = mantissa.partition(".")
-    return float(10.0 ** (int(exponent or 0) - len(decimals)))
+    exponent = decimal.Decimal(written).as_tuple().exponent
+    return 10.0**exponent if isinstance(exponent, int) else None
 
 
 def _check_once(entries: Iterable[Entry]) -> None:

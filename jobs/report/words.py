@@ -63,13 +63,13 @@ def alike(texts: Iterable[str]) -> list[str]:
     >>> alike(["steady after 3.7 s", "torch 2.13.0", "steady after 12 s", "torch 2.12.1"])
     ['steady after 3.7 to 12 s', 'torch 2.13.0', 'torch 2.12.1']
     """
-    numbers: dict[str, list[list[str]]] = {}
+    numbers: dict[tuple[str, ...], list[list[str]]] = {}
     for text in dict.fromkeys(texts):
-        numbers.setdefault(_NUMBER.sub("\0", text), []).append(_NUMBER.findall(text))
+        numbers.setdefault(tuple(_NUMBER.split(text)), []).append(_NUMBER.findall(text))
     joined = []
-    for shape, found in numbers.items():
+    for between, found in numbers.items():
         ranges = [_range(slot) for slot in zip(*found, strict=True)]
-        parts = itertools.zip_longest(shape.split("\0"), ranges, fillvalue="")
+        parts = itertools.zip_longest(between, ranges, fillvalue="")
         joined.append("".join(itertools.chain.from_iterable(parts)))
     return joined
 

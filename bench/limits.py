@@ -84,7 +84,10 @@ def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) ->
         OSError: it cannot be read, or is a pipe or a device, which may never end.
     """
     # O_NONBLOCK: a pipe that nobody writes to would never open.
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    except ValueError:
+        raise OSError(errno.EINVAL, "a path has no character 0", str(path)) from None
     with os.fdopen(number, "rb") as file:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):

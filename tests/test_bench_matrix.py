@@ -962,3 +962,8 @@ def test_a_path_that_is_not_utf8_is_one_message(
     matrix = parse('[[workloads]]\nmodel = "model"\n')
     with pytest.raises(TensorgapError, match="not UTF-8; rename that folder"):
         matrices.localise(matrix)
+
+
+def test_a_path_that_none_can_be_is_one_message() -> None:
+    with pytest.raises(TensorgapError, match="cannot be read: a path has no character 0"):
+        matrices.load(Path("\0.toml"))

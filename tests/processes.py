@@ -10,6 +10,11 @@ from pathlib import Path
 from cluster.folders import _descendants
 
 
+def without_cache() -> dict[str, str]:
+    """The environment of a new process, without the cache that torch has named for this one."""
+    return {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"}
+
+
 def family(pid: int) -> list[int]:
     """The process and all below it."""
     return [pid, *_descendants(pid)]

@@ -181,7 +181,8 @@ def test_whatever_pyarrow_writes_of_rows_is_unpacked_equal(
         "use_dictionary": data.draw(st.booleans()),
         "write_page_checksum": data.draw(st.booleans()),
         "row_group_size": data.draw(st.integers(1, 4)),
-        "data_page_size": data.draw(st.sampled_from([1, 2**20])),
+        # pyarrow 26 cannot read what it writes of empty lists with pages of 1 byte.
+        "data_page_size": data.draw(st.sampled_from([8, 2**20])),
         "write_statistics": data.draw(st.booleans()),
     }
     assert unpacked(packed(table.to_table(rows, [SOURCE]), **options)) == rows

@@ -256,21 +256,20 @@ class Mixed(Cluster):
         nodes = (node(host, gpus=len(found), label="T4") for host, found in cards.items())
         super().__init__(*nodes, row_s=5)
         self.cards = cards
-        self.allowed: dict[int, set[str]] = {}  # hosts of a group
-        self.of: dict[int, Card] = {}  # the GPU of a group
         self.starts = 0
 
     def ask(self, offer: Offer, occupied: Sequence[str], now: float) -> Seat:
         seat = super().ask(offer, occupied, now)
-        self.allowed[id(seat.group)] = set(offer.nodes.difference(occupied) or self.cards)
+        seat.group.hosts = set(offer.nodes.difference(occupied) or self.cards)
+        seat.group.card = None
         return seat
 
     def look(self, seat: Seat) -> None:
-        held = {self.of[id(s.group)].uuid for s in self.seats if id(s.group) in self.of}
-        for host in sorted(self.allowed[id(seat.group)]) if seat.node is None else ():
+        held = {s.group.card.uuid for s in self.seats if s.group.card}
+        for host in sorted(seat.group.hosts) if seat.node is None else ():
             for card in self.cards[host]:
                 if seat.node is None and card.uuid not in held:
-                    seat.node, self.of[id(seat.group)] = host, card
+                    seat.node, seat.group.card = host, card
 
     def start(self, request: Request, seat: Seat, now: float) -> Attempt:
         self.starts += 1
@@ -279,7 +278,7 @@ class Mixed(Cluster):
         return attempt
 
     def next_event(self, attempt: Attempt, now: float) -> Any:
-        card = self.of[id(attempt.actor.group)]
+        card = attempt.actor.group.card
         if card.is_a(attempt.request.cell.gpu_type):
             return super().next_event(attempt, now)
         attempt.since, attempt.ended = now, True

@@ -109,7 +109,7 @@ def test_he_gains_nothing_while_a_sweep_runs(home: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"TMPDIR": "/tmp"},
+        env=processes.without_cache() | {"TMPDIR": "/tmp"},
     )
     neighbour = Neighbour()
     with contextlib.ExitStack() as stack:

@@ -31,7 +31,8 @@ _ATTENTION = "tensorgap_sdpa"
 # torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
-_LARGEST_NUMBER = 1_000_000  # of config.json: transformers makes so many labels, or positions
+_LARGEST_NUMBER = 1_000_000  # of config.json
+_MOST_LABELS = 10_000  # for each of which transformers makes a name, again and again
 _LARGEST_FILE_BYTES = 50 * 10**6  # GPT-2's tokenizer.json has 1.4 MB, one of 256,000 words 34 MB
 _LARGEST_HEADER_BYTES = 10 * 10**6  # GPT-2 XL's has 60 KB
 _READ_WHOLE = (".json", ".txt", ".jinja", ".model")
@@ -174,10 +175,11 @@ def _check_folder(folder: Path) -> None:
             " matrix is that of the arithmetic, so give a folder with float32 weights"
         )
     for key, value in config.items():
-        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        most = _MOST_LABELS if key == "num_labels" else _LARGEST_NUMBER
+        if isinstance(value, int) and abs(value) > most:
             raise TensorgapError(
                 f"model {folder}: config.json: {key} = {f'{value:,}'[:30]}: must be at most"
-                f" {_LARGEST_NUMBER:,}"
+                f" {most:,}"
             )
     for path in folder.iterdir():
         if path.suffix in _READ_WHOLE:

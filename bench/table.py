@@ -273,8 +273,16 @@ def _measurement(row: Mapping[str, Any]) -> Measurement:
     hints = typing.get_type_hints(Measurement)
     for name, values in nested.items():
         kind, _ = _without_none(hints[name])
-        top[name] = None if all(v is None for v in values.values()) else kind(**values)
+        top[name] = None if all(v is None for v in values.values()) else _record(kind, values)
     return Measurement(**top)
+
+
+def _record(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A record of these values; ValueError where one that each such record has is null."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if values[name] is None and not _without_none(hint)[1]:
+            raise ValueError(f"{name} of {kind.__name__} lacks a value")
+    return kind(**values)
 
 
 def _class_of(column: Column) -> type:

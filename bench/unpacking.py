@@ -7,6 +7,8 @@ unpacks just as many bytes as that header says, or fails.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ _VALUE_BYTES = 8
 _FOOTER_GROWS = 300
 _WRITER = "parquet-cpp-arrow"
 _MAGIC = b"PAR1"
+_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4_raw")
 # Of a page's header, in Thrift's compact protocol: the kinds of a page, the field that tells more
 # of one, and the fields of that which hold its encoding.
 _DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
@@ -91,27 +94,53 @@ def _take(
             values += page.values
         elif column.physical_type == "BYTE_ARRAY":
             packed = content[page.begin : page.begin + page.packed_bytes]
-            longest_bytes = max(
-                longest_bytes, _longest(_unpacked(packed, column.compression, page.size_bytes))
-            )
+            lengths = [_longest(d, page.values) for d in _unpacked(packed, page.size_bytes)]
+            fitting = [length for length in lengths if length is not None]
+            if not fitting:
+                raise ValueError("a dictionary is damaged")
+            longest_bytes = max(longest_bytes, *fitting)
     # A text that stands once in a dictionary is unpacked for each row that has it.
     allowance.take(values * longest_bytes, origin)
 
 
-def _unpacked(packed: bytes, compression: str, size_bytes: int) -> bytes:
-    if compression == "UNCOMPRESSED":
-        return packed
-    codec = pa.Codec("lz4_raw" if compression == "LZ4" else compression.lower())
-    return bytes(codec.decompress(packed, size_bytes, asbytes=True))
+def _unpacked(packed: bytes, size_bytes: int) -> Iterator[bytes]:
+    """Whatever a dictionary may unpack to.
+
+    The footer names the codec, but pyarrow ends the process when it is asked for one that it does
+    not know.
+    """
+    yield packed
+    for name in filter(pa.Codec.is_available, _CODECS):
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+            yield bytes(pa.Codec(name).decompress(packed, size_bytes, asbytes=True))
+    with contextlib.suppress(OSError, ValueError, struct.error, pa.ArrowException):
+        yield b"".join(_unframed(packed, size_bytes))
 
 
-def _longest(dictionary: bytes) -> int:
-    """The length of the longest text of a dictionary, each of which follows its length."""
+def _unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
+    """LZ4 as Hadoop wrote it, which the reader still reads: blocks, each behind its two sizes."""
+    at, codec = 0, pa.Codec("lz4_raw")
+    while at < len(packed) and size_bytes >= 0:
+        unpacked_bytes, packed_bytes = struct.unpack_from(">II", packed, at)
+        size_bytes -= unpacked_bytes
+        block = packed[at + 8 : at + 8 + packed_bytes]
+        if size_bytes >= 0:
+            yield bytes(codec.decompress(block, unpacked_bytes, asbytes=True))
+        at += 8 + packed_bytes
+
+
+def _longest(dictionary: bytes, count: int) -> int | None:
+    """The length of the longest text of a dictionary, each of which follows its length.
+
+    None where so many texts do not fit into it.
+    """
     at = longest_bytes = 0
-    while at < len(dictionary):
+    for _ in range(count):
         length = int.from_bytes(dictionary[at : at + 4], "little")
         longest_bytes = max(longest_bytes, length)
         at += 4 + length
+        if at > len(dictionary):
+            return None
     return longest_bytes
 
 

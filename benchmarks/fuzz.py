@@ -481,7 +481,8 @@ class Commands(Kind):
             merge = ["merge", place, "-o", str(self.folder / "all.parquet"), "--force"]
             arguments = rng.choice((report, explain[:-2], merge))
         if rng.random() < 0.2:
-            arguments.insert(rng.randrange(len(arguments) + 1), rng.choice(TEXTS))
+            # The system ends an argument at a NUL.
+            arguments.insert(rng.randrange(len(arguments) + 1), rng.choice(TEXTS).rstrip("\0"))
         try:
             main(arguments)
         except SystemExit as ended:

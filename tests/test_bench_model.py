@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "cannot be loaded",
     ),
     # transformers would make a name for each.
-    "a number of labels": (lambda f: configure(f, num_labels=10**9), "num_labels = 1,000,000,000:"),
+    "a number of labels": (lambda f: configure(f, num_labels=10**6), "num_labels = 1,000,000:"),
     "a number of digits": (lambda f: configure(f, n_layer=10**4000), "n_layer = 10,000,000,000,"),
     "many layers": (lambda f: configure(f, n_layer=10**6), "do not fit into"),
     "layers by another name": (configured_by("num_hidden_layers", 10**6), "do not fit into"),

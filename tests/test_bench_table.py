@@ -317,6 +317,13 @@ def test_an_unknown_outcome_is_refused() -> None:
     assert "SPLENDID" in refusal(content)
 
 
+def test_a_record_that_lacks_what_each_has_is_refused() -> None:
+    content = table.to_table([examples.measurement()], [])
+    at = content.column_names.index("timing_latency_ms_p50")
+    content = content.set_column(at, content.schema.field(at), pa.nulls(1, pa.float64()))
+    assert "latency_ms_p50 of Timing lacks a value" in refusal(content)
+
+
 @pytest.mark.parametrize("name", ["gpu_type", "run", "replicate", "outcome", "doubts"])
 def test_a_null_where_none_may_be_is_refused(name: str) -> None:
     content = good_table()

@@ -237,3 +237,37 @@ def read_or_refuse(content: bytes) -> None:
             results.read(file.name)
         except TensorgapError as error:
             assert str(error).startswith(f"{file.name}: ")
+
+
+def test_a_codec_that_there_is_not_is_one_message(tmp_path: Path) -> None:
+    """Asked for it, pyarrow ends the process; so it is read in another one."""
+    content = packed(table.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
+    zstd, none = b"\x15\x0c\x16", b"\x15\x4c\x16"  # codecs 6 and 38, then the next field's kind
+    assert zstd in content
+    path = tmp_path / "a.parquet"
+    path.write_bytes(content.replace(zstd, none))
+    read = f"from bench import results\nresults.read({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True)
+    assert "a.parquet: not a readable Parquet file: Unsupported compression" in done.stderr
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
+def test_texts_are_counted_in_every_codec(codec: str) -> None:
+    rows = with_column("reason", pa.array(["x" * 2**16]).take([0] * 1000))
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression=codec)
+    content = bytes(sink.getvalue().to_pybytes())
+    allowance = limits.Allowance(10**12)
+    file = unpacking.open_parquet(content, "x", allowance)
+    unpacking.unpack(content, file, ["reason"], "x", allowance)
+    taken = allowance.most_bytes - allowance.left_bytes - 1000 * unpacking._ROW_BYTES
+    assert 1000 * 2**16 < taken < 1.1 * 1000 * 2**16
+
+
+def test_the_frames_of_hadoop_are_unpacked_too() -> None:
+    text = (2**16).to_bytes(4, "little") + b"x" * 2**16
+    block = bytes(pa.Codec("lz4_raw").compress(text, asbytes=True))
+    framed = len(text).to_bytes(4, "big") + len(block).to_bytes(4, "big") + block
+    assert text in list(unpacking._unpacked(framed, len(text)))
+    assert list(unpacking._unpacked(framed[:-1], len(text))) == [framed[:-1]]
+    assert list(unpacking._unpacked(framed, 1)) == [framed, b""]  # no more than the page says

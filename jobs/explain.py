@@ -244,7 +244,8 @@ def read_csv(place: str, allowance: Allowance, several: bool = False) -> list[En
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
-        raise TensorgapError(f"{name}: cannot be read: {error.strerror}") from None
+        remedy = "; a pipe is read from standard input: -" if error.errno == errno.EINVAL else ""
+        raise TensorgapError(f"{name}: cannot be read: {error.strerror}{remedy}") from None
     entries, ignored = study.read(text, name)
     if several:
         entries = [

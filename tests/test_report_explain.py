@@ -369,6 +369,9 @@ def test_what_is_no_file_is_one_message_at_once(tmp_path: Path, kind: str) -> No
     shown = explain(str(place))
     assert shown.returncode == 2
     assert shown.stderr.startswith(f"tensorgap: {place}: cannot be read: ")
+    assert ("a pipe is read from standard input: -" in shown.stderr) == (
+        kind in ("a pipe", "a device")
+    )
     assert shown.stderr.count("\n") == 1
 
 

@@ -168,7 +168,7 @@ def test_a_local_cluster_listens_on_loopback_only(tmp_path: Path) -> None:
         "    import ray\n"
         "    ray.get(ray.remote(lambda: 1).remote())\n"
         # Ray's agents open their ports when it is up already.
-        "    found, end = set(), time.monotonic() + 10\n"
+        "    found, end = set(), time.monotonic() + 5\n"
         "    while time.monotonic() < end:\n"
         "        found |= processes.listening(processes.family(os.getpid()))\n"
         "        time.sleep(0.5)\n"

@@ -53,8 +53,10 @@ def of_ray(pid: int, name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", ["log_monitor", "gcs_server", "raylet/raylet"])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGTERM, "gcs_server"), (signal.SIGINT, "raylet/raylet")],
+)
 def test_while_ray_starts_it_ends_with_a_word_and_leaves_nothing(
     tmp_path: Path, temporary: Path, number: signal.Signals, moment: str
 ) -> None:

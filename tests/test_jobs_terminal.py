@@ -149,17 +149,14 @@ def test_every_text_leaves_through_one_module() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
-@pytest.mark.parametrize("locale", ["C", "POSIX"])
-def test_an_encoding_that_lacks_a_sign_is_no_crash(
-    tmp_path: Path, encoding: str, locale: str
-) -> None:
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_an_encoding_that_lacks_a_sign_is_no_crash(tmp_path: Path, encoding: str) -> None:
     place = tmp_path / "\u540d.parquet"
     results.write_merged(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
     environment = os.environ | {
         "PYTHONIOENCODING": encoding,
-        "LC_ALL": locale,
-        "LANG": locale,
+        "LC_ALL": "C",
+        "LANG": "C",
         "PYTHONUTF8": "1",
     }
     for form in ("table", "markdown", "csv", "json"):

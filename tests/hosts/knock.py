@@ -28,7 +28,7 @@ _METHODS = (
     "ReporterService/GetTraceback",
     "LogService/ListLogs",
 )
-_WAIT_S = 5
+_WAIT_S = 3
 
 
 def main() -> None:
@@ -46,9 +46,11 @@ def _http(address: str, port: str) -> list[str]:
         ):
             connection.settimeout(_WAIT_S)
             connection.sendall(f"GET {page} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
-            first = connection.recv(1000).decode(errors="replace").splitlines()[:1]
-            if first and first[0].startswith("HTTP/"):
-                found.append(f"{page} {first[0].split()[1]}")
+            first = connection.recv(1000).decode(errors="replace").partition("\r\n")[0]
+            if first.startswith("HTTP/"):
+                found.append(f"{page} {first.split()[1]}")
+        if not found:
+            break  # it speaks something else
     return found
 
 

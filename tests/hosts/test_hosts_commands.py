@@ -116,6 +116,7 @@ def test_a_stranger_on_another_host_gets_nothing_from_any_port(cluster: Fleet, n
     ports = listening(host)
     assert "22" in ports
     assert len(ports) > 4  # Ray's, each of which asks for the token
+    assert not {"44217", "44227"} & set(ports)  # the metrics of a head, which ask nobody
     knock = Path(__file__).with_name("knock.py").read_text()
     # As a script on standard input: this host has nothing of the tests.
     done = cluster.client.run("python", "-c", knock, host.address, *ports, timeout_s=600)

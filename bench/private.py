@@ -33,7 +33,12 @@ def why_shared(folder: Path) -> str | None:
 
 
 def why_writable(path: Path) -> str | None:
-    """How others could change what is at a place; None if they can neither write nor replace it."""
+    """How others could change what is at a place; None if they cannot.
+
+    They cannot get there, or they can neither write nor replace it.
+    """
+    if is_sheltered(path):
+        return None
     try:
         real = Path(os.path.realpath(path))
         return _why_open(real, os.stat(real), 0) or _why_replaceable(real)

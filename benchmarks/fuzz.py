@@ -16,6 +16,7 @@ fault; what it was found with lies in --keep then.
 
 from __future__ import annotations
 
+import abc
 import argparse
 import contextlib
 import io
@@ -181,7 +182,7 @@ def text_changed(rng: random.Random, text: str, token: re.Pattern[str]) -> bytes
 # ------------------------------------------------------------------------------- the kinds
 
 
-class Kind:
+class Kind(abc.ABC):
     """One kind of file: made valid once, changed for each input, and read as the program does."""
 
     place: Path
@@ -190,13 +191,29 @@ class Kind:
         """Args: folder: all that an input may touch."""
         self.folder = folder
 
+    @abc.abstractmethod
     def make(self, rng: random.Random) -> None:
         """Write the input."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, rng: random.Random) -> None:
         """Read it with the real reader."""
-        raise NotImplementedError
+
+
+class TextKind(Kind):
+    """Text whose bytes are changed, or its tokens."""
+
+    TOKEN: re.Pattern[str]
+    BYTES_SHARE: float
+    valid: list[str]
+
+    def make(self, rng: random.Random) -> None:
+        text = rng.choice(self.valid)
+        if rng.random() < self.BYTES_SHARE:
+            content = bytes_changed(rng, text.encode())
+        else:
+            content = text_changed(rng, text, self.TOKEN)
+        self.place.write_bytes(content)
 
 
 class SourceJson(Kind):
@@ -232,10 +249,11 @@ class SourceJson(Kind):
         results.read(str(self.place))
 
 
-class MatrixToml(Kind):
+class MatrixToml(TextKind):
     """A matrix."""
 
     TOKEN = re.compile(r'("[^"\n]*"|\w+|[\[\]{}=,.#\n])')
+    BYTES_SHARE = 0.3
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -247,14 +265,6 @@ class MatrixToml(Kind):
         self.place = folder / "m.toml"
         self.place.write_text(self.valid[0])
 
-    def make(self, rng: random.Random) -> None:
-        text = rng.choice(self.valid)
-        if rng.random() < 0.3:
-            content = bytes_changed(rng, text.encode())
-        else:
-            content = text_changed(rng, text, self.TOKEN)
-        self.place.write_bytes(content)
-
     def read(self, rng: random.Random) -> None:
         from bench import matrix
 
@@ -264,10 +274,11 @@ class MatrixToml(Kind):
         assert again.workloads == matrix.localise(read).workloads
 
 
-class TableCsv(Kind):
+class TableCsv(TextKind):
     """A table that somebody else made."""
 
     TOKEN = re.compile(r"([,\n])")
+    BYTES_SHARE = 0.2
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -281,14 +292,6 @@ class TableCsv(Kind):
             "fp16,10.4,370,T4,gpt2,1,128,a,29.95,1.1,1.2,10,4,1024,wikitext-2 test,counter,OK\n"
         ]
         self.place.write_text(self.valid[0])
-
-    def make(self, rng: random.Random) -> None:
-        text = rng.choice(self.valid)
-        if rng.random() < 0.2:
-            content = bytes_changed(rng, text.encode())
-        else:
-            content = text_changed(rng, text, self.TOKEN)
-        self.place.write_bytes(content)
 
     def read(self, rng: random.Random) -> None:
         from bench.limits import Allowance

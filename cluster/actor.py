@@ -25,9 +25,7 @@ class CellActor:
         Raises Unplaced where other users of this host could have changed what runs here: on a node
         that joined later than `folders.refuse_shared` asked.
         """
-        code = Path(__file__).parent
-        if folders.TRUSTING not in os.environ and not private.is_sheltered(code):
-            why = private.why_writable(code)
-            if why:
-                raise Unplaced(f"other users of this host can change the code that runs: {why}")
+        why = private.why_writable(Path(__file__).parent)
+        if why and folders.TRUSTING not in os.environ:
+            raise Unplaced(f"other users of this host can change the code that runs: {why}")
         yield from measure(request)

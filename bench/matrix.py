@@ -32,10 +32,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import limits
-from bench.gpus import COMPUTE_CAPABILITY
-from bench.meters import protocol
-from bench.records import (
+from bench.asked import (
     ATTENTIONS,
     AUTO,
     CPU,
@@ -49,9 +46,12 @@ from bench.records import (
     PlacementPlan,
     QualityPlan,
     Sampling,
-    TensorgapError,
     Workload,
 )
+from bench.device.gpus import COMPUTE_CAPABILITY
+from bench.energy import protocol
+from bench.errors import TensorgapError
+from bench.files import limits
 
 Record = typing.TypeVar("Record")
 

@@ -14,59 +14,41 @@ A profiler that takes the whole process with it so costs the evidence and no num
 from __future__ import annotations
 
 import contextlib
-import datetime
 import itertools
 import socket
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from bench import attention, device, engines, evidence, nvml, precision, queues, software
-from bench import model as models
-from bench.meters import energy, quality, sensor, timing
-from bench.records import (
-    AUTO,
-    ENERGY_NOT_MEASURED,
-    Cell,
-    Energy,
-    Measurement,
-    Outcome,
-    Quality,
-    QualityPlan,
-    Sampling,
-    Sensor,
-    Stage,
-    TensorgapError,
-    Unplaced,
-    Unsupported,
-    Workload,
+from bench import timing
+from bench.asked import AUTO, ENERGY_NOT_MEASURED, Sampling, Workload
+from bench.device import acquire as device
+from bench.device import conditions, nvml, precision, software
+from bench.energy import probe as sensor
+from bench.energy import session as energy
+from bench.errors import GpuLostError, TensorgapError, Unsupported, WrongDevice
+from bench.measured import Energy, Measurement, Outcome, Quality, Sensor, Stage
+from bench.model import attention, engines
+from bench.model import load as models
+from bench.model import requests as queues
+from bench.outcomes import (
+    DEVICE,
+    EVIDENCE,
+    PERPLEXITY,
+    Request,
+    classify,
+    failed,
+    hidden_by_capture,
+    now,
 )
+from bench.perplexity import evaluate as quality
+from bench.profile import gather as evidence
+from bench.warnings import RowWarning
 
 T = TypeVar("T")
 
-DEVICE = "device"  # the stage in which a GPU of another type is found out
-# The stages whose end by force costs no row.
-PERPLEXITY = "perplexity"
-EVIDENCE = "evidence"
 _NO_PROBE = ("quick", ENERGY_NOT_MEASURED)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one process measures: workloads on one cell, in the order of their models."""
-
-    run: str
-    cell: Cell
-    replicate: int
-    workloads: tuple[Workload, ...]
-    sampling: Sampling
-    quality: QualityPlan
-    known_quality: Mapping[str, Quality] = field(default_factory=dict)  # by model, measured before
-    # By UUID and driver, probed before.
-    known_sensors: Mapping[tuple[str, str | None], Sensor] = field(default_factory=dict)
-    threads: int | None = None  # CPUs to compute with; None: torch's own choice
-    simulated: bool = False  # a GPU cell may compute on the CPU below a stand-in for the driver
 
 
 def measure(request: Request) -> Iterator[Stage | Measurement]:
@@ -75,7 +57,7 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
     The timing ends early after a row in which something broke: such a process is not trusted with
     another one, and the caller starts a fresh one for the rest.
 
-    Raises device.WrongDevice, before it has measured anything, where the GPU is not of the cell's
+    Raises WrongDevice, before it has measured anything, where the GPU is not of the cell's
     type: whoever placed it there has to find another.
     """
     with nvml.driver() as driver:
@@ -94,7 +76,7 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
                 else:
                     found = replace(found, sensor=known)
             versions = software.describe(driver.version, driver.nvml_version)
-        except device.WrongDevice:
+        except WrongDevice:
             raise
         except Exception as error:
             for workload in request.workloads:
@@ -119,18 +101,20 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
 
 
 def _probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
-    """The device with its power sensor; a probe that fails leaves it unknown, which is a doubt."""
+    """The device with its power sensor; a probe that fails leaves it unknown, a warning."""
     try:
         known = sensor.probe(gpu, sensor.matrix_products(found.type))
     except Exception as error:
         cause = _cause(error, gpu)
-        if isinstance(cause, nvml.GpuLostError):
+        if isinstance(cause, GpuLostError):
             raise cause from error
         _forget(error, found.type)
         _, reason = classify(error)
         known = Sensor(sensor.UNKNOWN, reason=f"the probe failed: {reason}")
         return replace(
-            found, sensor=known, doubts=(*found.doubts, f"power sensor unknown: {known.reason}")
+            found,
+            sensor=known,
+            warnings=(*found.warnings, RowWarning("sensor-unknown", {"reason": known.reason})),
         )
     return replace(found, sensor=known)
 
@@ -210,7 +194,7 @@ def _measure_workload(
 ) -> Iterator[Stage | Measurement]:
     """Time, then energy: the recipe of one row."""
     sampling = request.sampling
-    started_at = _now()
+    started_at = now()
 
     # The switches are global, so they are on only while something is measured, not while this
     # generator waits in the hands of its caller.
@@ -241,7 +225,7 @@ def _measure_workload(
         _reset_peak_memory(found.type)
     yield _stage(request, workload, "warm-up")
     warm = under(timing.warm_up, queue, sampling)
-    before = device.observe(found.gpu)
+    before = conditions.observe(found.gpu)
     yield _stage(request, workload, "latency")
     latencies = under(timing.sample_latency, queue, sampling)
     peak_memory_bytes = _peak_memory_bytes(found.type)  # before `first` has a cache of its own
@@ -254,16 +238,16 @@ def _measure_workload(
         first_token = under(timing.sample_latency, first, sampling)
     yield _stage(request, workload, "throughput")
     throughput = under(timing.run_throughput, queue, sampling, latencies.summary.p50)
-    surroundings = device.conditions(before, device.observe(found.gpu))
+    surroundings = conditions.between(before, conditions.observe(found.gpu))
     yield _stage(request, workload, "energy")
     used, end = under(_energy, queue, workload, sampling, found)
     outcome, reason = end or (Outcome.OK, None)
-    doubts = [
-        *found.doubts,
-        *timing.doubts(warm, latencies, sampling, first_token),
-        *device.doubts(surroundings),
-        *energy.doubts(used),
-        *quality.doubts(known, model.weights, workload.model, request.cell.precision),
+    told = [
+        *found.warnings,
+        *timing.warnings(warm, latencies, sampling, first_token),
+        *conditions.warnings(surroundings),
+        *energy.warnings(used),
+        *quality.warnings(known, model.weights, workload.model, request.cell.precision),
     ]
     yield Measurement(
         run=request.run,
@@ -273,9 +257,9 @@ def _measure_workload(
         # What ends the energy leaves the times that were measured before.
         outcome=outcome,
         reason=reason,
-        doubts=tuple(doubts),
+        warnings=tuple(told),
         started_at=started_at,
-        finished_at=_now(),
+        finished_at=now(),
         weights=model.weights,
         timing=timing.timing(
             warm,
@@ -311,7 +295,7 @@ def _explain(
     for row in rows:
         if unusable:
             reason = f"the device broke before the evidence was gathered: {unusable}"
-            yield replace(_without_evidence(row, reason), finished_at=_now())
+            yield replace(_without_evidence(row, reason), finished_at=now())
             continue
         yield _stage(request, row.workload, EVIDENCE)
         name = request.cell.precision
@@ -321,15 +305,15 @@ def _explain(
             with _as_asked(request, row.workload, found):
                 seen, limits = evidence.gather(row.workload, name, model, found, latency_ms)
             row = replace(row, kernels=seen, ceiling=limits)
-            if doubt := attention.doubt(row.workload.attention, seen.attention):
-                row = replace(row, doubts=(*row.doubts, doubt))
+            if told := attention.warning(row.workload.attention, seen.attention):
+                row = replace(row, warnings=(*row.warnings, told))
         except Exception as error:
             cause = _cause(error, found.gpu)
             _forget(error, found.type)
             _, reason = classify(cause)
             row = _without_evidence(row, reason)
             unusable = _why_unusable(found) if _is_broken(cause) else None
-        yield replace(row, finished_at=_now())
+        yield replace(row, finished_at=now())
 
 
 def _without_evidence(row: Measurement, reason: str) -> Measurement:
@@ -397,7 +381,7 @@ def _energy(
 def _meter(found: device.Found) -> energy.Meter | energy.NoMeter:
     """Of the device; a GPU that NVML does not see has none, for the CPU's is not its."""
     if found.type == "cuda" and found.gpu is None:
-        return energy.NoMeter("NVML does not see this GPU; a doubt of the row says why")
+        return energy.NoMeter("NVML does not see this GPU; a warning of the row says why")
     return energy.find_meter(found.gpu, sensor=found.sensor)
 
 
@@ -422,44 +406,12 @@ def _failure(request: Request, workload: Workload, error: Exception) -> Measurem
     return failed(request, workload, outcome, reason)
 
 
-def failed(request: Request, workload: Workload, outcome: Outcome, reason: str) -> Measurement:
-    """The row of a workload that could not be measured."""
-    return Measurement(
-        run=request.run,
-        cell=request.cell,
-        workload=workload,
-        replicate=request.replicate,
-        outcome=outcome,
-        reason=reason,
-        finished_at=_now(),
-    )
-
-
-def classify(error: BaseException) -> tuple[Outcome, str]:
-    """What an exception means for the row, and the reason in words."""
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else ""
-    if isinstance(error, Unsupported):
-        return Outcome.UNSUPPORTED, text
-    if isinstance(error, Unplaced):
-        return Outcome.UNPLACED, text
-    if isinstance(error, TensorgapError):
-        return Outcome.FAILED, text
-    if isinstance(error, nvml.GpuLostError):
-        return Outcome.LOST, text
-    if models.is_out_of_memory(error):
-        return Outcome.OUT_OF_MEMORY, first or "out of memory"
-    if (hidden := _hidden_by_capture(error)) is not None:
-        return classify(hidden)
-    return Outcome.FAILED, f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
 def _cause(error: Exception, gpu: nvml.Gpu | None) -> Exception:
     """The loss of the GPU, where the driver tells of one: torch words it as any other error."""
     if gpu and not isinstance(error, TensorgapError | Unsupported):
         try:
             gpu.check()
-        except nvml.GpuLostError as lost:
+        except GpuLostError as lost:
             return lost
     return error
 
@@ -471,18 +423,8 @@ def _is_broken(error: Exception) -> bool:
         outcome == Outcome.LOST
         or (outcome == Outcome.FAILED and not isinstance(error, TensorgapError))
         # The memory of such a capture is never given back (pytorch/pytorch#190308).
-        or _hidden_by_capture(error) is not None
+        or hidden_by_capture(error) is not None
     )
-
-
-def _hidden_by_capture(error: BaseException) -> BaseException | None:
-    """The lack of memory that ended the capture of a graph.
-
-    torch/cuda/graphs.py ends the capture in __exit__, which then fails as well and in other words.
-    """
-    hidden = error.__context__
-    capturing = isinstance(error, RuntimeError) and "captur" in str(error)
-    return hidden if capturing and hidden and models.is_out_of_memory(hidden) else None
 
 
 def _forget(error: Exception, device_type: str) -> None:
@@ -540,7 +482,3 @@ def _peak_memory_bytes(device_type: str) -> int | None:
     import torch
 
     return int(torch.cuda.max_memory_allocated())
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

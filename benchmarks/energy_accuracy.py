@@ -44,9 +44,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fakenvml
 
-from bench import nvml
-from bench.meters import energy, sensor
-from bench.records import Sampling, Sensor
+from bench.asked import Sampling
+from bench.device import nvml
+from bench.energy import probe as sensor
+from bench.energy import session as energy
+from bench.measured import Sensor
 
 EXACT, TYPICAL, WORST, COVERAGE = 0.001, 0.005, 0.03, 0.93
 BUSY_W, LOW_W = 250.0, 60.0

@@ -31,11 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench import engines, kinds, nvml, precision, queues, stats
-from bench import model as models
-from bench.device import acquire
-from bench.meters import timing
-from bench.records import CPU, Cell, Sampling, Workload
+from bench import stats, timing
+from bench.asked import CPU, Cell, Sampling, Workload
+from bench.device import kinds, nvml, precision
+from bench.device.acquire import acquire
+from bench.model import engines
+from bench.model import load as models
+from bench.model import requests as queues
 
 GOAL, TELLING = 0.01, 0.05
 FORWARDS, FEWEST_FORWARDS = 100, 10

@@ -225,7 +225,7 @@ class SourceJson(Kind):
 
         from examples import measurement
 
-        from bench.results import Results
+        from bench.results.store import Results
 
         text = '[[workloads]]\nmodel = "tiny"\n'
         now = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
@@ -242,7 +242,8 @@ class SourceJson(Kind):
         (self.place / "source.json").write_bytes(content)
 
     def read(self, rng: random.Random) -> None:
-        from bench import matrix, results
+        from bench import matrix
+        from bench.results import store as results
 
         opened = results.Results.open(str(self.place))
         matrix.cells(opened.matrix(), opened.source.gpu_types)
@@ -294,7 +295,7 @@ class TableCsv(TextKind):
         self.place.write_text(self.valid[0])
 
     def read(self, rng: random.Random) -> None:
-        from bench.limits import Allowance
+        from bench.files.limits import Allowance
         from jobs import explain
         from jobs.report import study
 
@@ -311,8 +312,8 @@ class RowsParquet(Kind):
         from examples import measurement
         from test_jobs_report import the_first_study
 
-        from bench import results
-        from bench.table import Source
+        from bench.results import store as results
+        from bench.results.columns import Source
 
         self.place = folder / "rows.parquet"
         source = Source("local/20261124T120000Z", "", "0.1.0", None, (), False)
@@ -372,7 +373,8 @@ class RowsParquet(Kind):
         return bytes(sink.getvalue())
 
     def read(self, rng: random.Random) -> None:
-        from bench import results, table
+        from bench.results import columns as table
+        from bench.results import store as results
         from jobs.report import comparison, render
 
         rows, _, _ = results.read(str(self.place))
@@ -389,7 +391,7 @@ class Model(Kind):
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        from bench import model
+        from bench.model import load as model
 
         torch.set_num_threads(1)
         self.place = folder / "model"
@@ -450,7 +452,7 @@ class Model(Kind):
         return config | {rng.choice(names): rng.choice(values)}
 
     def read(self, rng: random.Random) -> None:
-        from bench import model
+        from bench.model import load as model
 
         model.prompt_ids(model.load(str(self.place), "fp32", "cpu"))
 
@@ -504,7 +506,7 @@ KINDS: dict[str, type[Kind]] = dict(
 def child(name: str, seed: int, first: int, count: int, sandbox: Path, report: int) -> None:
     """Read so many inputs, and tell of each on the descriptor `report`."""
     folder = sandbox / "folder"
-    from bench.records import TensorgapError
+    from bench.errors import TensorgapError
 
     # Standard output and standard error of the readers, whoever writes there.
     screen = os.open(sandbox / "screen", os.O_RDWR | os.O_CREAT | os.O_TRUNC)

@@ -38,8 +38,8 @@ from gpucheck.runner import Ended, Step, Stopped, run_all, stoppable
 from gpucheck.seen import Seen
 from gpucheck.verdicts import Line, counted, judge
 
-from bench.records import TensorgapError
-from bench.results import MERGED
+from bench.errors import TensorgapError
+from bench.results.store import MERGED
 from jobs.report import comparison, render
 
 _PR_SET_PDEATHSIG = 1

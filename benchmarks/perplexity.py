@@ -41,10 +41,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from bench import model as bench_models
 from bench import stats
-from bench.meters import quality
-from bench.records import Weights
+from bench.measured import Weights
+from bench.model import load as bench_models
+from bench.perplexity import evaluate as quality
 
 VOCABULARY = 50_257
 SHAPES = {

@@ -3,7 +3,7 @@
     python benchmarks/polling_cost.py [--rounds N] [--gpu NAME ...]
 
 The fake driver library of the tests on the real clock, beside a torch load on the CPU: rounds of
-forwards with the poller of `bench.meters.energy` on and off, in turn and in alternating order, so
+forwards with the poller of `bench.energy.session` on and off, in turn and in alternating order, so
 that a drift of the machine meets both alike. One thread of torch, so that a core is left for the
 poller, as beside a GPU. A V100 has a counter, with readings of power beside it; a P100 has readings
 alone, which cost more. The goals: the poller takes under 1 % of one core, and the median latency
@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fakenvml
 
-from bench import nvml
-from bench.meters import energy
-from bench.meters.polling import SystemClock
+from bench.device import nvml
+from bench.energy import session as energy
+from bench.energy.ticks import SystemClock
 
 CPU_GOAL, LATENCY_GOAL = 0.01, 0.005
 ROUND_S = 1.0

@@ -39,10 +39,13 @@ import fakenvml
 import raylets
 
 from bench import matrix as matrices
-from bench import results, table
-from bench import text as texts
-from bench.records import Matrix, Measurement, Outcome, QualityPlan
-from cluster import attempts, driver
+from bench.asked import Matrix, QualityPlan
+from bench.measured import Measurement, Outcome
+from bench.results import columns as table
+from bench.results import store as results
+from bench.text import load as texts
+from cluster import driver
+from cluster import process as attempts
 from cluster.session import session
 
 MATRIX = """

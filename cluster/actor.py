@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import private
-from bench.measure import Request, measure
-from bench.records import Measurement, Stage, Unplaced
+from bench.errors import Unplaced
+from bench.files import private
+from bench.measure import measure
+from bench.measured import Measurement, Stage
+from bench.outcomes import Request
 from cluster import folders
 
 

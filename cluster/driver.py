@@ -15,14 +15,11 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import dataclass, field, replace
 
 from bench import matrix as matrices
-from bench.kinds import Card
-from bench.measure import DEVICE, EVIDENCE, PERPLEXITY, Request, failed
-from bench.records import (
-    CPU,
+from bench.asked import CPU, Cell, Matrix
+from bench.device.kinds import Card
+from bench.measured import (
     TRIED_AGAIN,
     WAITING,
-    Cell,
-    Matrix,
     Measurement,
     Outcome,
     Placement,
@@ -30,10 +27,13 @@ from bench.records import (
     Sensor,
     Stage,
 )
-from cluster import attempts, nodes, placement, schedule, seats
-from cluster.attempts import Attempt, End
+from bench.outcomes import DEVICE, EVIDENCE, PERPLEXITY, Request, failed
+from cluster import lease as seats
+from cluster import nodes, placement, schedule
+from cluster import process as attempts
+from cluster.lease import Seat
+from cluster.process import Attempt, End
 from cluster.schedule import Block, Key, Task, Use
-from cluster.seats import Seat
 from cluster.session import HeadLostError, head_answers
 
 Event = Stage | Measurement

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import private
-from bench.records import TensorgapError
+from bench.errors import TensorgapError
+from bench.files import private
 from cluster.placement import NODE_LABEL, host_of
 
 # In the environment of what runs on a cluster whose local users are trusted.

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.kinds import Card, coarse, rays_label, told_apart
-from bench.records import CPU
+from bench.asked import CPU
+from bench.device.kinds import Card, coarse, rays_label, told_apart
 
 TYPE_LABEL = "ray.io/accelerator-type"
 NODE_LABEL = "ray.io/node-id"

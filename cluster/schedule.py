@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.records import Cell, Matrix, Workload
+from bench.asked import Cell, Matrix, Workload
 from cluster.placement import Offer
 
 Key = tuple[Cell, Workload, int]

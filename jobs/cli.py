@@ -20,8 +20,8 @@ from typing import Any
 import click
 
 from bench import __version__
-from bench.location import redacted
-from bench.records import TensorgapError
+from bench.errors import TensorgapError
+from bench.files.location import redacted
 from jobs import terminal
 
 BAD_INPUT = 2

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import click
 
 from bench import __version__
-from bench.inventory import Inventory, Processor
-from bench.records import Sensor
+from bench.device.inventory import Inventory, Processor
+from bench.measured import Sensor
 from jobs import options, terminal
 
 _HUB = "https://huggingface.co"
@@ -57,7 +57,7 @@ def _inventories(
 ) -> tuple[Sequence[Inventory | str], Sequence[str]]:
     """Of each node, and the nodes whose labels name other GPUs than they have."""
     if address is None:
-        from bench import inventory
+        from bench.device import inventory
 
         return [inventory.take(probe)], []
     from cluster import nodes, placement

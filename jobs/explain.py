@@ -11,9 +11,12 @@ from dataclasses import replace
 import click
 from click.core import ParameterSource
 
-from bench import gpus, limits
-from bench.limits import Allowance
-from bench.records import CPU, Measurement, QualityPlan, TensorgapError
+from bench.asked import CPU, QualityPlan
+from bench.device import gpus
+from bench.errors import TensorgapError
+from bench.files import limits
+from bench.files.limits import Allowance
+from bench.measured import Measurement
 from jobs import options, terminal
 from jobs.report import cases, findings, perplexity, proposal, render, study
 from jobs.report.cases import Group
@@ -204,7 +207,7 @@ def _explain_perplexity(
     if model is None:
         terminal.show(perplexity.from_published(observed))
         return
-    from bench.meters import mistakes  # needs torch
+    from bench.perplexity import mistakes
 
     variants = []
     for variant in mistakes.compute(model, plan, first_rows):
@@ -217,7 +220,7 @@ def _explain_perplexity(
 def _read_rows(places: Sequence[str], most_bytes: int) -> list[Measurement]:
     if not places:
         return []
-    from bench import table  # needs pyarrow, which a CSV does not
+    from bench.results import columns as table
     from jobs import reading
 
     rows, _ = reading.read(places, most_bytes)

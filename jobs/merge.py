@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from bench import results, table
-from bench.location import shown
-from bench.records import TensorgapError
+from bench.errors import TensorgapError
+from bench.files.location import shown
+from bench.results import columns as table
+from bench.results import store as results
 from jobs import options, reading, terminal
 
 

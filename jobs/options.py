@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from bench import limits
-from bench.records import PRECISIONS
+from bench.asked import PRECISIONS
+from bench.files import limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

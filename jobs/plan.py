@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench import inventory
 from bench import matrix as matrices
-from bench.records import CPU, Cell, Matrix, Outcome, Unsupported
+from bench.asked import CPU, Cell, Matrix
+from bench.device import inventory
+from bench.errors import Unsupported
+from bench.measured import Outcome
 from jobs import options, progress, terminal
 
 if TYPE_CHECKING:
@@ -98,7 +100,8 @@ def command(
 
 
 def _place(address: str | None, trust_local_users: bool, asked: Matrix) -> _Place:
-    from cluster import nodes, placement, seats
+    from cluster import lease as seats
+    from cluster import nodes, placement
     from cluster.session import session
 
     if address is None:

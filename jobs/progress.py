@@ -8,18 +8,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from bench import matrix as matrices
-from bench.meters import energy
-from bench.records import (
-    TRIED_AGAIN,
-    WAITING,
-    Cell,
-    Matrix,
-    Measurement,
-    Outcome,
-    Sampling,
-    Stage,
-    Workload,
-)
+from bench.asked import Cell, Matrix, Sampling, Workload
+from bench.energy import protocol
+from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
 from jobs import terminal
 
 _START_S = 10.0  # a process, its imports and a model
@@ -33,7 +24,7 @@ def longest_s(sampling: Sampling, workload: Workload) -> float:
         # With new tokens the time to the first one is sampled, too.
         + (1 + bool(workload.new_tokens)) * sampling.latency_max_s
         + sampling.throughput_s
-        + energy.longest_s(sampling)
+        + protocol.longest_s(sampling)
     )
 
 

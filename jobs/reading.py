@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-from bench import results
-from bench.limits import Allowance
-from bench.location import shown
-from bench.records import Measurement, TensorgapError
-from bench.table import Source
+from bench.errors import TensorgapError
+from bench.files.limits import Allowance
+from bench.files.location import shown
+from bench.measured import Measurement
+from bench.results import store as results
+from bench.results.columns import Source
 from jobs import terminal
 
 

@@ -23,9 +23,13 @@ if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one fi
 
 import click
 
-from bench import device, inventory, location, results
 from bench import matrix as matrices
-from bench.records import Cell, Matrix, Measurement, Outcome, TensorgapError, Workload
+from bench.asked import Cell, Matrix, Workload
+from bench.device import inventory
+from bench.errors import REAL_GPU, TensorgapError
+from bench.files import location
+from bench.measured import Measurement, Outcome
+from bench.results import store as results
 from jobs import options, progress, reading, terminal
 from jobs.cli import INTERRUPTED
 from jobs.interrupts import Interrupts
@@ -112,7 +116,7 @@ def command(
             "a sweep is resumed as it began: leave --simulated and the narrowing options out"
         )
     if simulated and inventory.real_gpu():
-        raise TensorgapError(device.REAL_GPU)
+        raise TensorgapError(REAL_GPU)
     from cluster import driver
     from cluster.session import HeadLostError
 

@@ -11,7 +11,7 @@ import fakenvml
 import pynvml
 import pytest
 
-from bench import nvml
+from bench.device import nvml
 
 # Tests run side by side: threads of OpenMP that wait actively for one another, on cores that others
 # use, made a forward of 2 ms take 170.
@@ -87,7 +87,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Peaks of little work: as quick as they are wrong."""
-    from bench.meters import ceiling
+    from bench.profile import peaks as ceiling
 
     monkeypatch.setattr(ceiling, "_SIDES", {"cpu": (64,)})
     monkeypatch.setattr(ceiling, "_LEAST_COPY_BYTES", 2**16)

@@ -12,10 +12,10 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 
-from bench import records
-from bench.records import (
+from bench import asked as records
+from bench.asked import Cell, Workload
+from bench.measured import (
     Ceiling,
-    Cell,
     Conditions,
     Device,
     Energy,
@@ -28,7 +28,6 @@ from bench.records import (
     Software,
     Timing,
     Weights,
-    Workload,
 )
 
 # The same examples in every run: a test that fails does so for everyone, and a slow machine, on

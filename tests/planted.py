@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench.model import Model
-from bench.records import Weights
+from bench.measured import Weights
+from bench.model.load import Model
 
 
 def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:

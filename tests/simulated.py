@@ -12,10 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench import gpus
-from bench.records import (
+from bench.asked import Cell, Workload
+from bench.device import gpus
+from bench.measured import (
     Ceiling,
-    Cell,
     Conditions,
     Device,
     Energy,
@@ -26,9 +26,8 @@ from bench.records import (
     Software,
     Timing,
     Weights,
-    Workload,
 )
-from jobs.report import gpt2
+from bench.profile import work as gpt2
 
 SHAPE = gpt2.SHAPES["gpt2"]
 SOFTWARE = Software("3.11.7", "2.14.0+cu126", "5.24.0", "0.1.0", cuda="12.6", driver="580.1")
@@ -50,7 +49,7 @@ def row(
     """One healthy row.
 
     Args:
-        board: As `bench.gpus` names it.
+        board: As `bench.device.gpus` names it.
         precision: As asked.
         batch_size: Prompts of 128 tokens.
         engine: eager or graph.

@@ -1,4 +1,4 @@
-"""bench.attention: which attention runs, where it does not, and that a row runs what it asks."""
+"""bench.model.attention: which attention runs, where it does not, and that a row runs what it asks."""
 
 from __future__ import annotations
 
@@ -15,19 +15,15 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import attention, engines, model
-from bench.measure import Request, measure
-from bench.meters import energy, kernels
-from bench.records import (
-    ATTENTIONS,
-    Cell,
-    Measurement,
-    Outcome,
-    QualityPlan,
-    Sampling,
-    Unsupported,
-    Workload,
-)
+from bench.asked import ATTENTIONS, Cell, QualityPlan, Sampling, Workload
+from bench.energy import session as energy
+from bench.errors import Unsupported
+from bench.measure import measure
+from bench.measured import Measurement, Outcome
+from bench.model import attention, engines
+from bench.model import load as model
+from bench.outcomes import Request
+from bench.profile import trace as kernels
 
 TINY = Workload("tiny", prompt_tokens=16)
 QUICK = Sampling(

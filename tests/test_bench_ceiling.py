@@ -1,4 +1,4 @@
-"""bench.meters.ceiling: work by formula against torch's counter, floors by arithmetic."""
+"""bench.profile.peaks: work by formula against torch's counter, floors by arithmetic."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import engines
-from bench.meters import ceiling
-from bench.meters.ceiling import Peaks
-from bench.records import Kernels, Workload
+from bench.asked import Workload
+from bench.measured import Kernels
+from bench.model import engines
+from bench.profile import peaks as ceiling
+from bench.profile.peaks import Peaks
 
 GPT2 = GPT2Config()
 SMALL = GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=100, n_positions=64)

@@ -9,8 +9,12 @@ import fakenvml
 import pytest
 import torch
 
-from bench import device, nvml
-from bench.records import Cell, Conditions, Unsupported
+from bench import errors
+from bench.asked import Cell
+from bench.device import acquire as device
+from bench.device import nvml
+from bench.errors import Unsupported
+from bench.measured import Conditions
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
 
@@ -72,7 +76,7 @@ def test_a_lost_gpu_is_why_torch_has_none(
     else:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     cuda_says(BUSY)
-    with pytest.raises(nvml.GpuLostError):
+    with pytest.raises(errors.GpuLostError):
         acquire("P100")
 
 

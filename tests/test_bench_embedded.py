@@ -1,4 +1,4 @@
-"""bench.embedded: a text whose entropy is known, and a tiny GPT-2 that comes near it."""
+"""bench.text.embedded: a text whose entropy is known, and a tiny GPT-2 that comes near it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bench.embedded import corpus, grammar, train
-from bench.meters.quality import measure_quality
-from bench.model import TINY_FOLDER, load
-from bench.records import QualityPlan
+from bench.asked import QualityPlan
+from bench.model.load import TINY_FOLDER, load
+from bench.perplexity.evaluate import measure_quality
+from bench.text.embedded import corpus, grammar, train
 
 TEST_SHA256 = "5f14187a80f026cfacad1466a5f32b2a51de0d48a98f71e2126c9b8c0abf4d96"
 

@@ -1,4 +1,4 @@
-"""bench.meters.energy: the expected energy is a formula of the power that the fake GPU draws."""
+"""bench.energy.session: the expected energy is a formula of the power that the fake GPU draws."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from dataclasses import replace
 import fakenvml
 import pytest
 
-from bench import nvml
-from bench.meters import energy, sensor, timing
-from bench.meters.energy import Meter, NoMeter
-from bench.meters.polling import Clock
-from bench.queues import CpuQueue
-from bench.records import Energy, Sampling, Sensor
+from bench import timing
+from bench.asked import Sampling
+from bench.device import nvml
+from bench.energy import probe as sensor
+from bench.energy import session as energy
+from bench.energy.session import Meter, NoMeter
+from bench.energy.ticks import Clock
+from bench.measured import Energy, Sensor
+from bench.model.requests import CpuQueue
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
 

@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import engines, precision
-from bench import model as models
-from bench.records import Unsupported
+from bench.device import precision
+from bench.errors import Unsupported
+from bench.model import engines
+from bench.model import load as models
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import fakenvml
 import pytest
 
-from bench import nvml
-from bench.meters import energy
-from bench.records import Energy, Sampling
+from bench.asked import Sampling
+from bench.device import nvml
+from bench.energy import session as energy
+from bench.measured import Energy
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
 

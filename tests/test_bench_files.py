@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from bench import files
+from bench.files import atomic as files
 
 LOCAL = fs.LocalFileSystem()
 

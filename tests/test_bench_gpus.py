@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from bench import gpus
-from bench.gpus import GPUS, Gpu
+from bench.device import gpus
+from bench.device.gpus import GPUS, Gpu
 
 ABOUT = ("name", "gpu_type", "marks", "sources")
 DRIVER_NAMES = {

@@ -1,4 +1,4 @@
-"""bench.meters.kernels and classes: names that were seen, a real trace on this CPU, a seen CUDA."""
+"""bench.profile.trace and classes: names that were seen, a real trace on this CPU, a seen CUDA."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch.autograd import DeviceType
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import engines, precision
-from bench.meters import kernels
-from bench.meters.classes import kernel_class, op_class, uses_tensor_cores
-from bench.records import KERNEL_CLASSES, Kernels
+from bench.device import precision
+from bench.measured import KERNEL_CLASSES, Kernels
+from bench.model import engines
+from bench.profile import trace as kernels
+from bench.profile.classes import kernel_class, op_class, uses_tensor_cores
 
 # Names that profilers have shown, with Tensor Core use where it is a matrix product.
 VOLTA = "volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_tn"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from test_bench_gpus import DRIVER_NAMES
 
-from bench import gpus, kinds
-from bench.kinds import Card
+from bench.device import gpus, kinds
+from bench.device.kinds import Card
 
 # By the driver's name: NVIDIA's numbers come again in later generations.
 CAPABILITIES = {

@@ -1,4 +1,4 @@
-"""bench.limits: what others made is read up to a size, and the message says how to raise it."""
+"""bench.files.limits: what others made is read up to a size, and the message says how to raise it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from bench import limits
-from bench.records import TensorgapError
+from bench.errors import TensorgapError
+from bench.files import limits
 
 
 def test_what_is_within_the_limit_is_taken_together() -> None:

@@ -1,4 +1,4 @@
-"""bench.meters.quality beside lm-eval: its own code on the same models and texts."""
+"""bench.perplexity.evaluate beside lm-eval: its own code on the same models and texts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from bench import model as models
-from bench import text as texts
-from bench.detokenizer import detokenize
-from bench.embedded import corpus
-from bench.meters import quality
-from bench.model import Model
-from bench.records import QualityPlan
+from bench.asked import QualityPlan
+from bench.model import load as models
+from bench.model.load import Model
+from bench.perplexity import evaluate as quality
+from bench.text import load as texts
+from bench.text.detokenizer import detokenize
+from bench.text.embedded import corpus
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[test]'")
 pytestmark = pytest.mark.filterwarnings("ignore")

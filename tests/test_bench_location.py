@@ -1,4 +1,4 @@
-"""bench.location: what gives access to a place is never shown."""
+"""bench.files.location: what gives access to a place is never shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from bench import location
+from bench.files import location
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,7 @@ import pytest
 from hypothesis import given
 
 from bench import matrix as matrices
-from bench.gpus import COMPUTE_CAPABILITY
-from bench.meters import protocol
-from bench.records import (
+from bench.asked import (
     AUTO,
     CPU,
     ENERGY_PROTOCOLS,
@@ -28,9 +26,11 @@ from bench.records import (
     Matrix,
     QualityPlan,
     Sampling,
-    TensorgapError,
     Workload,
 )
+from bench.device.gpus import COMPUTE_CAPABILITY
+from bench.energy import protocol
+from bench.errors import TensorgapError
 from jobs import cli
 
 SHIPPED = sorted((Path(__file__).parent.parent / "jobs" / "matrices").glob("*.toml"))

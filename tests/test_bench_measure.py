@@ -19,28 +19,26 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench import device, engines, nvml, table
+from bench import errors
 from bench import measure as measuring
-from bench import model as models
-from bench import text as texts
-from bench.embedded import corpus
-from bench.engines import Forward
-from bench.kinds import Card
-from bench.measure import Request, classify, failed, measure
-from bench.meters import ceiling, energy, kernels, quality
-from bench.records import (
-    CPU,
-    Cell,
-    Measurement,
-    Outcome,
-    Quality,
-    QualityPlan,
-    Sampling,
-    Stage,
-    TensorgapError,
-    Unsupported,
-    Workload,
-)
+from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
+from bench.device import acquire as device
+from bench.device import nvml
+from bench.device.kinds import Card
+from bench.energy import session as energy
+from bench.errors import TensorgapError, Unsupported
+from bench.measure import measure
+from bench.measured import Measurement, Outcome, Quality, Stage
+from bench.model import engines
+from bench.model import load as models
+from bench.model.engines import Forward
+from bench.outcomes import Request, classify, failed
+from bench.perplexity import evaluate as quality
+from bench.profile import peaks as ceiling
+from bench.profile import trace as kernels
+from bench.results import columns as table
+from bench.text import load as texts
+from bench.text.embedded import corpus
 
 QUICK = Sampling(
     warmup_min_s=0,
@@ -494,7 +492,7 @@ def test_a_forward_that_fails_is_a_row_and_the_last_one(
 def test_a_lost_gpu_is_a_row_and_the_last_one(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_forward(monkeypatch, nvml.GpuLostError("GPU is lost"))
+    break_forward(monkeypatch, errors.GpuLostError("GPU is lost"))
     rows = rows_of(request_())
     assert [(row.outcome, row.reason) for row in rows] == [(Outcome.LOST, "GPU is lost")]
 
@@ -535,7 +533,7 @@ def test_a_gpu_lost_during_the_energy_leaves_the_times_and_ends_it(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: object, **__: object) -> None:
-        raise nvml.GpuLostError("GPU is lost")
+        raise errors.GpuLostError("GPU is lost")
 
     monkeypatch.setattr(energy, "measure_energy", lost)
     (one,) = rows_of(request_())
@@ -571,10 +569,10 @@ def test_a_device_of_another_type_measures_nothing_and_says_which_it_is(
     given = Card("Tesla P4", "GPU-1")
 
     def wrong(*_: object, **__: object) -> None:
-        raise device.WrongDevice("T4", given, "host")
+        raise errors.WrongDevice("T4", given, "host")
 
     monkeypatch.setattr(device, "acquire", wrong)
-    with pytest.raises(device.WrongDevice) as caught:
+    with pytest.raises(errors.WrongDevice) as caught:
         rows_of(request_())
     copy = pickle.loads(pickle.dumps(caught.value))  # as Ray brings it home
     assert copy.given == given
@@ -590,11 +588,11 @@ def test_a_device_of_another_type_measures_nothing_and_says_which_it_is(
         (Unsupported("tf32 needs\n8.0"), Outcome.UNSUPPORTED, "tf32 needs\n8.0"),
         (TensorgapError("no such folder"), Outcome.FAILED, "no such folder"),
         (
-            device.WrongDevice("T4", Card("Tesla P4", "GPU-1"), "h"),
+            errors.WrongDevice("T4", Card("Tesla P4", "GPU-1"), "h"),
             Outcome.UNPLACED,
             "asked for T4",
         ),
-        (nvml.GpuLostError("GPU is lost"), Outcome.LOST, "GPU is lost"),
+        (errors.GpuLostError("GPU is lost"), Outcome.LOST, "GPU is lost"),
         (MemoryError(), Outcome.OUT_OF_MEMORY, "out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory.\nx"), Outcome.OUT_OF_MEMORY, "CUDA out of"),
         (RuntimeError("CUDA error: out of memory"), Outcome.OUT_OF_MEMORY, "CUDA error"),

@@ -1,4 +1,4 @@
-"""bench.meters.mistakes: each variant against its formula, on a model whose predictions are known.
+"""bench.perplexity.mistakes: each variant against its formula, on a model whose predictions are known.
 
 The reference is written with lists and loops only; it shares no code with what it judges.
 """
@@ -20,9 +20,10 @@ import torch
 from planted import LetterTokenizer, as_model, planted, seeded
 from transformers import GPT2LMHeadModel
 
-from bench import text as texts
-from bench.meters import mistakes
-from bench.records import QualityPlan, TensorgapError
+from bench.asked import QualityPlan
+from bench.errors import TensorgapError
+from bench.perplexity import mistakes
+from bench.text import load as texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

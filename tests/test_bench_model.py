@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 
-from bench import engines
-from bench import model as models
-from bench.embedded import corpus
-from bench.model import Model
-from bench.records import PRECISIONS, TensorgapError
+from bench.asked import PRECISIONS
+from bench.errors import TensorgapError
+from bench.model import engines
+from bench.model import load as models
+from bench.model.load import Model
+from bench.text.embedded import corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,4 +1,4 @@
-"""bench.nvml through pynvml itself, over a fake driver library: tests/fakenvml/README.md."""
+"""bench.device.nvml through pynvml itself, over a fake driver library: tests/fakenvml/README.md."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import pynvml
 import pytest
 from ray._private.accelerators import nvidia_gpu
 
-from bench import kinds, nvml
-from bench.meters import energy
-from bench.records import TensorgapError
+from bench import errors
+from bench.device import kinds, nvml
+from bench.energy import session as energy
+from bench.errors import TensorgapError
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
 
@@ -102,7 +103,7 @@ def test_every_gpu_type_is_what_ray_calls_it(name: str) -> None:
 
 
 def test_importing_does_not_open_the_driver() -> None:
-    program = "import bench.nvml, pynvml; assert pynvml.nvmlLib is None"
+    program = "import bench.device.nvml, pynvml; assert pynvml.nvmlLib is None"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
 
@@ -155,7 +156,7 @@ def test_the_driver_is_closed_after_its_block(fake_nvml: FakeNvml) -> None:
 
 
 def test_a_new_process_finds_the_library_as_it_finds_the_real_one(fakenvml_library: Path) -> None:
-    program = "from bench.nvml import driver\nwith driver() as d: print([g.name for g in d.gpus()])"
+    program = "from bench.device.nvml import driver\nwith driver() as d: print([g.name for g in d.gpus()])"
     printed = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[1],
@@ -444,7 +445,7 @@ def test_an_old_nvidia_ml_py_is_asked_what_it_knows(
 
 
 def test_an_old_nvidia_ml_py_is_imported() -> None:
-    code = f"import pynvml\nfor name in {OLD}: delattr(pynvml, name)\nimport bench.nvml"
+    code = f"import pynvml\nfor name in {OLD}: delattr(pynvml, name)\nimport bench.device.nvml"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -483,7 +484,7 @@ def test_an_unknown_error_after_an_answer_is_a_lost_gpu(fake_nvml: FakeNvml) -> 
         fake.fault("nvmlDeviceGetPowerUsage:-1:999:0:1e9:2")  # every second call
         assert gpu.power_w() is not None
         fake.fault("nvmlDeviceGetPowerUsage:-1:999:0")
-        with pytest.raises(nvml.GpuLostError, match="the driver failed, power_w: Unknown Error"):
+        with pytest.raises(errors.GpuLostError, match="the driver failed, power_w: Unknown Error"):
             gpu.power_w()
 
 
@@ -517,9 +518,9 @@ def test_a_lost_gpu_is_an_error(fake_nvml: FakeNvml, code: int) -> None:
         (gpu,) = driver.gpus()
         fake.fault(f"nvmlDevice*:-1:{code}:0")
         for ask in (gpu.power_w, gpu.total_energy_j, gpu.temperature_c, driver.gpus):
-            with pytest.raises(nvml.GpuLostError):
+            with pytest.raises(errors.GpuLostError):
                 ask()
-        with pytest.raises(nvml.GpuLostError):
+        with pytest.raises(errors.GpuLostError):
             driver.gpu(UUID)
 
 

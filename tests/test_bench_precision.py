@@ -1,4 +1,4 @@
-"""bench.precision: switches set and put back, and which device really has which precision."""
+"""bench.device.precision: switches set and put back, and which device really has which precision."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from bench import gpus, precision
-from bench.records import PRECISIONS, Unsupported
+from bench.asked import PRECISIONS
+from bench.device import gpus, precision
+from bench.errors import Unsupported
 
 # Capabilities by the name under which people know the GPU: P100 and P40 have no Tensor Cores,
 # V100 and T4 have them for fp16 only, the rest for all.

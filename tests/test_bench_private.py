@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import private
+from bench.files import private
 
 
 def test_a_new_private_folder_below_tmp_is_this_user_s_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""bench.published: what a measured number is held against."""
+"""bench.text.published: what a measured number is held against."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from bench import published
+from bench.text import published
 
 
 def test_it_is_read_without_torch() -> None:
-    code = "import bench.published, sys; print('torch' in sys.modules)"
+    code = "import bench.text.published, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

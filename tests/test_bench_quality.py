@@ -1,4 +1,4 @@
-"""bench.meters.quality: windows by their invariants, sums against models of known perplexity."""
+"""bench.perplexity.evaluate: windows by their invariants, sums against models of known perplexity."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from hypothesis import given
 from planted import FixedTokenizer, as_model, planted, seeded
 from transformers import GPT2LMHeadModel
 
-from bench import model as models
-from bench import precision, published
-from bench.embedded import corpus
-from bench.meters import quality
-from bench.meters.quality import Window
-from bench.model import Model
-from bench.records import Quality, QualityPlan, TensorgapError, Weights
+from bench.asked import QualityPlan
+from bench.device import precision
+from bench.errors import TensorgapError
+from bench.measured import Quality, Weights
+from bench.model import load as models
+from bench.model.load import Model
+from bench.perplexity import evaluate as quality
+from bench.perplexity.evaluate import Window
+from bench.text import published
+from bench.text.embedded import corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,4 +1,4 @@
-"""bench.meters.rapl: over files like those of Linux's powercap."""
+"""bench.energy.rapl: over files like those of Linux's powercap."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import queues
-from bench.meters import energy, rapl
-from bench.meters.energy import NoMeter
-from bench.records import Sampling
+from bench.asked import Sampling
+from bench.energy import rapl
+from bench.energy import session as energy
+from bench.energy.session import NoMeter
+from bench.model import requests as queues
 
 ReadJ = Callable[[], float | None]
 

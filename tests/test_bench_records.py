@@ -9,7 +9,8 @@ import examples
 import pytest
 
 from bench import records
-from bench.records import Cell, Measurement, Outcome, Workload
+from bench.asked import Cell, Workload
+from bench.measured import Measurement, Outcome
 
 # What a name ends with, or begins with before a statistic, and the unit that it promises.
 UNIT_OF_SUFFIX = {

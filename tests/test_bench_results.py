@@ -35,9 +35,13 @@ from hypothesis import given
 from pyarrow import fs
 
 import bench
-from bench import limits, results, table
-from bench.records import PRECISIONS, Cell, Measurement, Outcome, Stage, TensorgapError, Workload
-from bench.results import Results
+from bench.asked import PRECISIONS, Cell, Workload
+from bench.errors import TensorgapError
+from bench.files import limits
+from bench.measured import Measurement, Outcome, Stage
+from bench.results import columns as table
+from bench.results import store as results
+from bench.results.store import Results
 
 MATRIX = '[[workloads]]\nmodel = "tiny"\n'
 NOW = datetime.datetime(
@@ -402,7 +406,7 @@ def test_a_row_whose_evidence_waits_is_one_row_and_the_later_one(
 def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:
     script = (
         "import os, sys, examples\n"
-        "from bench.results import Results\n"
+        "from bench.results.store import Results\n"
         "folder = Results.open(sys.argv[1])\n"
         "folder.write(examples.measurement(replicate=0))\n"
         "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
@@ -446,7 +450,7 @@ def test_a_folder_is_free_again_after_a_sweep(folder: Results) -> None:
 def test_a_killed_sweep_leaves_no_lock_behind(folder: Results) -> None:
     script = (
         "import sys, time\n"
-        "from bench.results import Results\n"
+        "from bench.results.store import Results\n"
         "with Results.open(sys.argv[1]).locked():\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"

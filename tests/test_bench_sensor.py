@@ -1,4 +1,4 @@
-"""bench.meters.sensor: what the probe finds is what the fake was told to be."""
+"""bench.energy.probe: what the probe finds is what the fake was told to be."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import fakenvml
 import numpy as np
 import pytest
 
-from bench import nvml
-from bench.meters import sensor
-from bench.meters.polling import Reading
-from bench.records import Sensor
+from bench import errors
+from bench.device import nvml
+from bench.energy import probe as sensor
+from bench.energy.ticks import Reading
+from bench.measured import Sensor
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
 
@@ -125,7 +126,7 @@ def test_a_gpu_without_readings_cannot_be_probed(open_gpu: OpenGpu) -> None:
 
 
 def test_a_gpu_lost_while_it_is_probed_is_lost(open_gpu: OpenGpu) -> None:
-    with pytest.raises(nvml.GpuLostError):
+    with pytest.raises(errors.GpuLostError):
         probe(open_gpu, "gpu = v100", "fault = nvmlDevice*:-1:15:5")
 
 

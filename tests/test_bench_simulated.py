@@ -12,20 +12,16 @@ from typing import Any
 import fakenvml
 import pytest
 
-from bench import device, engines, inventory, measure, nvml, table
-from bench import model as models
-from bench.meters import energy, sensor
-from bench.records import (
-    CPU,
-    Cell,
-    Measurement,
-    Outcome,
-    QualityPlan,
-    Sampling,
-    Sensor,
-    Stage,
-    Workload,
-)
+from bench import errors, measure, outcomes
+from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
+from bench.device import inventory, nvml
+from bench.energy import probe as sensor
+from bench.energy import session as energy
+from bench.errors import REAL_GPU
+from bench.measured import Measurement, Outcome, Sensor, Stage
+from bench.model import engines
+from bench.model import load as models
+from bench.results import columns as table
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
 
@@ -56,8 +52,8 @@ def request_of(
     cell: Cell = ON_CPU,
     simulated: bool = False,
     sensors: Mapping[tuple[str, str | None], Sensor] | None = None,
-) -> measure.Request:
-    return measure.Request(
+) -> outcomes.Request:
+    return outcomes.Request(
         run="test/20261124T120000Z",
         cell=cell,
         replicate=0,
@@ -290,7 +286,7 @@ def test_a_simulation_needs_a_gpu_of_its_type_in_the_driver(fake_nvml: FakeNvml)
     assert row.outcome is Outcome.FAILED
     assert "nothing to be simulated by: no NVIDIA driver" in str(row.reason)
     fake_nvml("gpu = v100")
-    with pytest.raises(device.WrongDevice, match="asked for A100, found Tesla V100"):
+    with pytest.raises(errors.WrongDevice, match="asked for A100, found Tesla V100"):
         rows(cell=Cell("A100", "fp32"), simulated=True)
 
 
@@ -300,7 +296,7 @@ def test_a_gpu_of_another_type_is_found_out_without_torch(
     fake_nvml("gpu = t4", "gpu = v100", "uuid = GPU-second")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # as Ray tells a process its GPU
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(device.WrongDevice) as caught:
+    with pytest.raises(errors.WrongDevice) as caught:
         rows(cell=Cell("T4", "fp32"))
     assert (caught.value.given.uuid, caught.value.given.gpu_type) == ("GPU-second", "V100")
 
@@ -314,7 +310,7 @@ def test_a_simulation_is_refused_where_a_gpu_is_real(
     assert inventory.real_gpu()
     (row,) = rows(cell=Cell("A100", "fp32"), simulated=True)
     assert row.outcome is Outcome.FAILED
-    assert row.reason == device.REAL_GPU
+    assert row.reason == REAL_GPU
 
 
 def test_a_type_with_its_memory_is_checked_on_the_gpu(fake_nvml: FakeNvml) -> None:
@@ -324,5 +320,5 @@ def test_a_type_with_its_memory_is_checked_on_the_gpu(fake_nvml: FakeNvml) -> No
     assert row.device is not None
     assert row.device.gpu_type == "A100"
     fake_nvml("gpu = a100", "mem_gib = 40")
-    with pytest.raises(device.WrongDevice, match=r"asked for A100-80G, found .* \(A100, 40 GiB\)"):
+    with pytest.raises(errors.WrongDevice, match=r"asked for A100-80G, found .* \(A100, 40 GiB\)"):
         rows(cell=Cell("A100-80G", "fp32"), simulated=True)

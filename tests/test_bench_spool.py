@@ -1,4 +1,4 @@
-"""bench.spool: rows wait in a folder of this user alone, and no other is read or written."""
+"""bench.results.spool: rows wait in a folder of this user alone, and no other is read or written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import spool
+from bench.results import spool
 
 RUN = "local/20261124T120000Z-0a1b2c"
 PART = "CPU-fp32-tiny-b1-r0-0123456789ab.parquet"

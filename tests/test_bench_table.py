@@ -1,4 +1,4 @@
-"""bench.table: what is written is what is read; a table of another program is refused."""
+"""bench.results.columns: what is written is what is read; a table of another program is refused."""
 
 from __future__ import annotations
 
@@ -16,19 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from bench import table
-from bench.records import (
-    Cell,
-    Energy,
-    Kernels,
-    Measurement,
-    Outcome,
-    Sensor,
-    TensorgapError,
-    Timing,
-    Workload,
-)
-from bench.table import Source
+from bench.asked import Cell, Workload
+from bench.errors import TensorgapError
+from bench.measured import Energy, Kernels, Measurement, Outcome, Sensor, Timing
+from bench.results import columns as table
+from bench.results.columns import Source
 
 SOURCE = Source(
     "local/20261124T120000Z", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None, ("A100", "T4")

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import published
-from bench import text as texts
-from bench.meters import quality
-from bench.model import Model
-from bench.records import QualityPlan, TensorgapError, Weights
+from bench.asked import QualityPlan
+from bench.errors import TensorgapError
+from bench.measured import Weights
+from bench.model.load import Model
+from bench.perplexity import evaluate as quality
+from bench.text import load as texts
+from bench.text import published
 
 ROWS = ["", " = Title = \n", "", " A first line . \n", " Grüße \n"]
 

@@ -1,4 +1,4 @@
-"""bench.meters.timing: the protocol on a virtual clock, so that every number is a formula."""
+"""bench.timing: the protocol on a virtual clock, so that every number is a formula."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bench import stats
-from bench.meters import timing
-from bench.meters.timing import Latencies, Throughput, WarmUp
-from bench.records import Sampling, Timing, Workload
+from bench import stats, timing
+from bench.asked import Sampling, Workload
+from bench.measured import Timing
+from bench.timing import Latencies, Throughput, WarmUp
 
 MS = 1_000_000  # ns
 

@@ -1,4 +1,4 @@
-"""bench.unpacking: what is small and unpacks to much is refused before it is unpacked."""
+"""bench.results.unpacking: what is small and unpacks to much is refused before it is unpacked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from bench import limits, results, table, unpacking
-from bench.limits import Allowance
-from bench.records import Measurement, TensorgapError
-from bench.table import Source
+from bench.errors import TensorgapError
+from bench.files import limits
+from bench.files.limits import Allowance
+from bench.measured import Measurement
+from bench.results import columns as table
+from bench.results import store as results
+from bench.results import unpacking
+from bench.results.columns import Source
 
 SOURCE = Source("local/20261124T120000Z-0a1b2c", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None)
 MANY = 2**24  # values of 8 bytes: 134 MB

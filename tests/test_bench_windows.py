@@ -1,4 +1,4 @@
-"""bench.meters.windows and .polling: what ticks, marks and phases say, as formulas."""
+"""bench.energy.windows and .polling: what ticks, marks and phases say, as formulas."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from bench.meters import windows
-from bench.meters.polling import Reading, Tick, period_s, regular, ticks
-from bench.meters.windows import Course, Mark
+from bench.energy import windows
+from bench.energy.ticks import Reading, Tick, period_s, regular, ticks
+from bench.energy.windows import Course, Mark
 
 
 def steady(seconds: float, watts: float, every_s: float = 0.1) -> list[Tick]:

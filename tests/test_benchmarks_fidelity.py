@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.records import Workload
+from bench.asked import Workload
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 

@@ -17,18 +17,11 @@ from typing import Any
 import pytest
 import simulated
 
-from bench import results
-from bench.measure import Request, measure
-from bench.records import (
-    ENERGY_NOT_MEASURED,
-    Cell,
-    Measurement,
-    Outcome,
-    QualityPlan,
-    Sensor,
-    Stage,
-    Workload,
-)
+from bench.asked import ENERGY_NOT_MEASURED, Cell, QualityPlan, Workload
+from bench.measure import measure
+from bench.measured import Measurement, Outcome, Sensor, Stage
+from bench.outcomes import Request
+from bench.results import store as results
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bench import gpus
+from bench.device import gpus
 from cluster import session
 
 ROOT = Path(__file__).resolve().parent.parent

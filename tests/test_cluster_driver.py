@@ -13,22 +13,8 @@ import faults_record
 import pytest
 from raylets import measuring_processes
 
-from bench.records import (
-    CPU,
-    Cell,
-    Device,
-    Matrix,
-    Measurement,
-    Outcome,
-    PlacementPlan,
-    Quality,
-    QualityPlan,
-    Sampling,
-    Sensor,
-    Software,
-    Stage,
-    Workload,
-)
+from bench.asked import CPU, Cell, Matrix, PlacementPlan, QualityPlan, Sampling, Workload
+from bench.measured import Device, Measurement, Outcome, Quality, Sensor, Software, Stage
 from cluster import driver
 from cluster.placement import Offer
 from cluster.session import session

@@ -15,7 +15,8 @@ import pytest
 import raylets
 from test_cluster_driver import SHORT, TINY, a_matrix
 
-from bench.records import CPU, Cell, Measurement, Outcome, Placement
+from bench.asked import CPU, Cell
+from bench.measured import Measurement, Outcome, Placement
 from cluster import driver
 from cluster.session import session
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import private
-from bench.records import TensorgapError
+from bench.errors import TensorgapError
+from bench.files import private
 from cluster import folders
 
 
@@ -96,7 +96,7 @@ def test_auto_is_no_cluster_of_another_user(current: Path) -> None:
 LOOKS = """
 import os, sys
 from pathlib import Path
-from bench.measure import classify
+from bench.outcomes import classify
 from cluster import actor
 actor.__file__ = sys.argv[1]
 try:

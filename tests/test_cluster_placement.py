@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from bench.kinds import Card
-from bench.records import CPU
+from bench.asked import CPU
+from bench.device.kinds import Card
 from cluster import placement
 from cluster.placement import Offer, Told
 

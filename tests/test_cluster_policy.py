@@ -16,22 +16,15 @@ from ray.experimental import internal_kv
 from test_cluster_driver import TINY, a_matrix
 from test_cluster_placement import node
 
-from bench.kinds import Card
-from bench.measure import DEVICE, EVIDENCE, Request
-from bench.records import (
-    CPU,
-    TRIED_AGAIN,
-    WAITING,
-    Matrix,
-    Measurement,
-    Outcome,
-    PlacementPlan,
-    Stage,
-)
-from cluster import driver, seats
-from cluster.attempts import Attempt, End
+from bench.asked import CPU, Matrix, PlacementPlan
+from bench.device.kinds import Card
+from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
+from bench.outcomes import DEVICE, EVIDENCE, Request
+from cluster import driver
+from cluster import lease as seats
+from cluster.lease import Autoscaler, Seat
 from cluster.placement import Offer
-from cluster.seats import Autoscaler, Seat
+from cluster.process import Attempt, End
 from cluster.session import HeadLostError
 
 

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 from test_cluster_driver import TINY, TINY_8, a_matrix
 
-from bench.records import CPU, Cell, Workload
+from bench.asked import CPU, Cell, Workload
 from cluster import schedule
 from cluster.placement import Offer
 from cluster.schedule import Block, Use

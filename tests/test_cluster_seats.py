@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster import seats
-from cluster.seats import Autoscaler
+from cluster import lease as seats
+from cluster.lease import Autoscaler
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, **state: object) -> Autoscaler:

@@ -79,7 +79,7 @@ def test_workers_run_the_code_that_was_submitted_and_have_no_jobs(tmp_path: Path
 def test_a_version_that_differs_is_one_message(tmp_path: Path) -> None:
     done = run(
         "import sys\n"
-        "from bench.records import TensorgapError\n"
+        "from bench.errors import TensorgapError\n"
         "with session():\n"
         "    import os, ray, subprocess\n"
         "    address = ray.get_runtime_context().gcs_address\n"
@@ -98,7 +98,7 @@ def test_a_version_that_differs_is_one_message(tmp_path: Path) -> None:
 
 
 SEEN = (
-    "from bench.records import TensorgapError\n"
+    "from bench.errors import TensorgapError\n"
     "from cluster import driver\n"
     "import sys\n"
     "try:\n"
@@ -127,7 +127,7 @@ def test_a_lost_gpu_under_a_local_cluster_is_one_message(
     # Ray counts the GPUs of a node that it starts, and lets the driver's errors out.
     fault = "fault = nvmlDeviceGetHandleByIndex*:0:15:0"
     done = run(
-        "from bench.records import TensorgapError\n"
+        "from bench.errors import TensorgapError\n"
         "import sys\n"
         "try:\n"
         "    with session(): pass\n"

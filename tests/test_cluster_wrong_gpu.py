@@ -15,7 +15,8 @@ from test_cluster_driver import TINY, a_matrix
 from test_cluster_faults import QUICK, VIRTUAL, assert_nothing_is_left, where
 from test_jobs_faults import MATRIX
 
-from bench.records import TRIED_AGAIN, Matrix, Measurement, Outcome, PlacementPlan, Stage
+from bench.asked import Matrix, PlacementPlan
+from bench.measured import TRIED_AGAIN, Measurement, Outcome, Stage
 from cluster import driver, nodes, placement
 from cluster.session import session
 

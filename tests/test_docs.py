@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import matrix as matrices
-from bench import table
+from bench.results import columns as table
 from jobs.cli import _COMMANDS, cli
 from jobs.report import study
 from jobs.report.finding import Code, Verdict

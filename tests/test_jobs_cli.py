@@ -164,7 +164,7 @@ def test_too_little_memory_is_one_message() -> None:
 
 
 def test_json_of_nothing_is_an_empty_list(tmp_path: Path) -> None:
-    from bench import results
+    from bench.results import store as results
 
     path = tmp_path / "empty.parquet"
     results.write_merged(str(path), [], [])
@@ -187,7 +187,7 @@ def test_a_table_of_somebody_else_is_shown_where_it_is_read(
 
 
 def test_gpu_types_are_compared_as_a_table_or_as_json_only(tmp_path: Path) -> None:
-    from bench import results
+    from bench.results import store as results
 
     path = str(tmp_path / "rows.parquet")
     results.write_merged(path, [], [])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bench import inventory, nvml
-from bench.meters import sensor
+from bench.device import inventory, nvml
+from bench.energy import probe as sensor
 from jobs import doctor
 
 FLEET = ("p100", "p40", "v100", "t4", "a100", "l4", "h100", "h200")

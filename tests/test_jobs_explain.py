@@ -14,9 +14,10 @@ import torch
 from click.testing import CliRunner
 from examples import measurement
 
-from bench import published
-from bench.meters.mistakes import Variant
-from bench.records import Cell, Measurement, Quality, Weights
+from bench.asked import Cell
+from bench.measured import Measurement, Quality, Weights
+from bench.perplexity.mistakes import Variant
+from bench.text import published
 from jobs import explain
 from jobs.report import comparison, perplexity, render
 

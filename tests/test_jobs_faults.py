@@ -14,7 +14,7 @@ import pytest
 import raylets
 from test_jobs_sweep import rows_in, wait_for_rows
 
-from bench.records import Measurement, Outcome
+from bench.measured import Measurement, Outcome
 
 MATRIX = """
 [cells]

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_jobs_report import a_row
 
-from bench import results
-from bench.results import Results
+from bench.results import store as results
+from bench.results.store import Results
 from jobs.cli import main
 
 NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)

@@ -6,8 +6,9 @@ import io
 
 import pytest
 
-from bench.meters import energy
-from bench.records import CPU, WAITING, Cell, Measurement, Outcome, Sampling, Stage, Workload
+from bench.asked import CPU, Cell, Sampling, Workload
+from bench.energy import session as energy
+from bench.measured import WAITING, Measurement, Outcome, Stage
 from jobs import progress, terminal
 from jobs.progress import Progress
 

@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from bench.records import (
-    Cell,
+from bench.asked import Cell, Workload
+from bench.errors import TensorgapError
+from bench.measured import (
     Device,
     Energy,
     Measurement,
     Outcome,
     Quality,
     Software,
-    TensorgapError,
     Timing,
     Weights,
-    Workload,
 )
 from jobs.report import comparison, render
 

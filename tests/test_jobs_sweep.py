@@ -18,9 +18,10 @@ import pytest
 from examples import NOON, measurement
 
 from bench import matrix as matrices
-from bench import results
-from bench.records import Measurement, Outcome, TensorgapError
-from bench.results import Results
+from bench.errors import TensorgapError
+from bench.measured import Measurement, Outcome
+from bench.results import store as results
+from bench.results.store import Results
 from jobs import sweep
 
 MATRIX = """

@@ -24,9 +24,10 @@ from hypothesis import example, given
 from test_jobs_report import a_row
 
 from bench import matrix as matrices
-from bench import results
-from bench.records import Cell, Measurement, Outcome, Stage, Workload
-from bench.table import Source
+from bench.asked import Cell, Workload
+from bench.measured import Measurement, Outcome, Stage
+from bench.results import store as results
+from bench.results.columns import Source
 from jobs import progress, terminal
 from jobs.cli import main
 from jobs.report import comparison, render, words

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import gpus
-from jobs.report import candidates, gpt2
+from bench.device import gpus
+from bench.profile import work as gpt2
+from jobs.report import candidates
 
 SHAPE = gpt2.SHAPES["gpt2"]
 STUDY_MS = {"fp32": 11.7, "fp16": 10.4, "mixed": 13.5}

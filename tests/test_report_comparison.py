@@ -11,7 +11,9 @@ import math
 import pytest
 from simulated import changed, row, slower
 
-from bench.records import Measurement, TensorgapError, Workload
+from bench.asked import Workload
+from bench.errors import TensorgapError
+from bench.measured import Measurement
 from bench.stats import Ratio
 from jobs.report import comparison, render
 

@@ -17,8 +17,12 @@ from unittest import mock
 import pytest
 import simulated
 
-from bench import limits, matrix, results, table
-from bench.records import Outcome, TensorgapError
+from bench import matrix
+from bench.errors import TensorgapError
+from bench.files import limits
+from bench.measured import Outcome
+from bench.results import columns as table
+from bench.results import store as results
 from jobs import explain as explaining
 from jobs.cli import main
 from jobs.report.finding import Code

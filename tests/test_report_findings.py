@@ -14,9 +14,11 @@ import simulated
 from hypothesis import given, settings
 from simulated import changed, row, rows, slower
 
-from bench import device, gpus, matrix
-from bench.meters import timing
-from bench.records import Energy, Measurement, Placement, Workload
+from bench import matrix, timing
+from bench.asked import Workload
+from bench.device import acquire as device
+from bench.device import gpus
+from bench.measured import Energy, Measurement, Placement
 from bench.stats import Difference, Ratio
 from jobs.report import cases, findings, proposal, render, study
 from jobs.report.finding import Code, Finding, Verdict

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from transformers import GPT2Config
 
-from bench.meters import ceiling
-from bench.records import Workload
-from jobs.report import gpt2
-from jobs.report.gpt2 import Shape
+from bench.asked import Workload
+from bench.profile import peaks as ceiling
+from bench.profile import work as gpt2
+from bench.profile.work import Shape
 
 CONFIGS = {
     "gpt2": GPT2Config(),

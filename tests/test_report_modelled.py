@@ -16,8 +16,8 @@ from typing import Any
 import fakecuda
 import pytest
 
-from bench import results
-from bench.records import Measurement, Outcome
+from bench.measured import Measurement, Outcome
+from bench.results import store as results
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "jobs/examples/modelled.parquet"

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import simulated
 
-from bench.records import Outcome, TensorgapError, Workload
+from bench.asked import Workload
+from bench.errors import TensorgapError
+from bench.measured import Outcome
 from jobs.report import comparison, findings, render, study
 from jobs.report.finding import Code
 

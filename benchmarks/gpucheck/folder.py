@@ -20,9 +20,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from bench import results, table
-from bench.records import Measurement
-from bench.spool import write_atomically
+from bench.measured import Measurement
+from bench.results import columns as table
+from bench.results import store as results
+from bench.results.spool import write_atomically
 
 NAME = "gpu-check"
 FACTS, LOG, TABLE = "facts.jsonl", "log.txt", "predictions.txt"

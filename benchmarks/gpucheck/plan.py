@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.measure import Request
-from bench.records import ENERGY_NOT_MEASURED, Cell, QualityPlan, Sampling, Workload
+from bench.asked import ENERGY_NOT_MEASURED, Cell, QualityPlan, Sampling, Workload
+from bench.outcomes import Request
 from gpucheck.predictions import BATCH, COMPILED_AT
 from gpucheck.runner import Step
 from gpucheck.seen import RANDOM, TINY, TOKENS

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import gpus
-from bench.meters.energy import DOUBTFUL_UNCERTAINTY
-from bench.records import KERNEL_CLASSES, PRECISIONS, Measurement, Outcome
+from bench.asked import PRECISIONS
+from bench.device import gpus
+from bench.energy.session import DOUBTFUL_UNCERTAINTY
+from bench.measured import KERNEL_CLASSES, Measurement, Outcome
 from gpucheck.seen import TINY, NotTested, Seen
 
 NOT_YET = "not yet measured on a real card"

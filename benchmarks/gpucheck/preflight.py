@@ -6,9 +6,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench import engines, kinds, nvml, precision
-from bench.meters.polling import Reading, period_s, ticks
-from bench.records import PRECISIONS, TensorgapError, Unsupported
+from bench.asked import PRECISIONS
+from bench.device import kinds, nvml, precision
+from bench.energy.ticks import Reading, period_s, ticks
+from bench.errors import TensorgapError, Unsupported
+from bench.model import engines
 from gpucheck.folder import Folder
 
 if TYPE_CHECKING:

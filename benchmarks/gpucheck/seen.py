@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.records import Kernels, Measurement, Outcome, Timing
+from bench.measured import Kernels, Measurement, Outcome, Timing
 from gpucheck.runner import Ended
 
 RANDOM, TINY = "gpt2:random", "tiny"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.measure import EVIDENCE, Request, measure
-from bench.records import Cell, Measurement, Outcome, Sampling, Workload
+from bench.asked import Cell, Sampling, Workload
+from bench.measure import measure
+from bench.measured import Measurement, Outcome
+from bench.outcomes import EVIDENCE, Request
 from gpucheck import plan
 from gpucheck.folder import Folder
 from gpucheck.preflight import preflight
@@ -37,9 +39,9 @@ def do(folder: Folder, step: str, sampling: Sampling) -> None:
 
 
 def _probe(folder: Folder, gpu_type: str) -> None:
-    from bench import nvml
-    from bench.device import acquire
-    from bench.meters import sensor
+    from bench.device import nvml
+    from bench.device.acquire import acquire
+    from bench.energy import probe as sensor
 
     with nvml.driver() as driver:
         found = acquire(Cell(gpu_type, "fp32"), driver)
@@ -93,8 +95,9 @@ def _compare_outputs(folder: Folder, precision_name: str) -> None:
 def _same_output(precision_name: str) -> dict[str, float]:
     import torch
 
-    from bench import engines, precision
-    from bench import model as models
+    from bench.device import precision
+    from bench.model import engines
+    from bench.model import load as models
 
     model = models.load(RANDOM, precision_name, "cuda")
     ids = torch.tensor(models.prompt_ids(model)[: _PROMPTS * TOKENS], device="cuda")

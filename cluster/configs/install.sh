@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 case $1 in
-  cu126) torch='torch<2.15' ;; # 2.14 is the last with kernels for Pascal and Volta (bench/gpus.py)
+  cu126) torch='torch<2.15' ;; # 2.14 is the last with kernels for Pascal and Volta (bench/device/gpus.py)
   *) torch=torch ;;
 esac
 install() { python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.gpus import GPUS, Gpu
-from jobs.report import gpt2
-from jobs.report.gpt2 import Shape
+from bench.device.gpus import GPUS, Gpu
+from bench.profile import work as gpt2
+from bench.profile.work import Shape
 
 Floats = NDArray[np.float64]
 

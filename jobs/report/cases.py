@@ -11,9 +11,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bench import gpus
-from bench.gpus import Capability, Gpu
-from bench.records import CPU, Ceiling, Kernels, Measurement, Outcome, Workload
+from bench.asked import CPU, Workload
+from bench.device import gpus
+from bench.device.gpus import Capability, Gpu
+from bench.measured import Ceiling, Kernels, Measurement, Outcome
 from bench.stats import Ratio
 from jobs.report import comparison
 from jobs.report.comparison import BASELINE, Line

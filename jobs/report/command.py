@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from bench import table
-from bench.records import TensorgapError
+from bench.errors import TensorgapError
+from bench.results import columns as table
 from jobs import options, reading, terminal
 from jobs.report import comparison, render
 

@@ -16,14 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench import stats
-from bench.records import (
-    ENERGY_NOT_MEASURED,
-    PRECISIONS,
-    Measurement,
-    Outcome,
-    TensorgapError,
-    Workload,
-)
+from bench.asked import ENERGY_NOT_MEASURED, PRECISIONS, Workload
+from bench.errors import TensorgapError
+from bench.measured import Measurement, Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
 
 _NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
@@ -261,7 +256,11 @@ def _line(
 ) -> Line:
     measured = _measured(replicates)
     failed = [m for m in replicates if m.outcome != Outcome.OK]
-    doubts = list(dict.fromkeys(itertools.chain.from_iterable(m.doubts for m in replicates)))
+    doubts = list(
+        dict.fromkeys(
+            itertools.chain.from_iterable([w.text for w in m.warnings] for m in replicates)
+        )
+    )
     reasons = list(dict.fromkeys(m.reason for m in failed if m.reason))
     if not measured:
         return Line(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from bench import published
+from bench.text import published
 from jobs.report.comparison import BASELINE, Line
 from jobs.terminal import clean
 
@@ -15,7 +15,7 @@ _LISTED = 12
 
 
 class Variant(Protocol):
-    """As `bench.meters.mistakes.Variant`, which a report does not import: it needs torch."""
+    """As `bench.perplexity.mistakes.Variant`, which a report does not import: it needs torch."""
 
     @property
     def what(self) -> str: ...  # noqa: D102

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench import published
+from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
 from bench.matrix import toml_value
-from bench.records import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
+from bench.text import published
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
 

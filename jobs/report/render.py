@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.records import Outcome
+from bench.measured import Outcome
 from bench.stats import Ratio
 from jobs.report import perplexity, words
 from jobs.report.comparison import Against, Line, intervals

@@ -13,9 +13,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench import gpus
 from bench import matrix as matrices
-from bench.records import CPU, PRECISIONS, Outcome, TensorgapError, Workload
+from bench.asked import CPU, PRECISIONS, Workload
+from bench.device import gpus
+from bench.errors import TensorgapError
+from bench.measured import Outcome
 from bench.stats import Ratio
 from jobs.report.cases import Case, Group, Stated, grouped
 from jobs.report.comparison import BASELINE, Line
@@ -139,7 +141,7 @@ def groups(entries: Sequence[Entry], gpu_type: str | None = None) -> list[Group]
 
     Args:
         entries: From `read`.
-        gpu_type: A type (P100) or board (P100-PCIE) that `bench.gpus` knows; None: unknown.
+        gpu_type: A type (P100) or board (P100-PCIE) that `bench.device.gpus` knows; None: unknown.
     """
     found = [_case(entry, gpu_type) for entry in entries]
     order = {precision: index for index, precision in enumerate(PRECISIONS)}

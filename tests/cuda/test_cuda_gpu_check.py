@@ -14,8 +14,9 @@ import fakecuda
 import pytest
 from conftest import ROOT, Run
 
-from bench import results
-from bench.records import PRECISIONS, Measurement
+from bench.asked import PRECISIONS
+from bench.measured import Measurement
+from bench.results import store as results
 
 SCRIPT = str(ROOT / "benchmarks/gpu_check.py")
 # On modelled GPUs a host of two cores is the slow part.

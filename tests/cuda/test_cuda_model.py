@@ -248,6 +248,7 @@ torch.empty(8 * 2**30, dtype=torch.uint8, device="cuda")
 def test_the_fake_nvml_sees_the_power_of_the_busy_share(on_gpu: Any) -> None:
     code = """
 import ctypes, os, time, torch
+from bench import errors
 from bench import nvml
 library = ctypes.CDLL(os.environ["LD_PRELOAD"])
 library.fakecuda_busy_s.restype = ctypes.c_double
@@ -307,7 +308,7 @@ with nvml.driver() as driver:
         print(str(error).splitlines()[0])
     try:
         gpu.check()
-    except nvml.GpuLostError as error:
+    except errors.GpuLostError as error:
         print("lost:", error)
 """
     first, second = on_gpu("H100", code, ["lost:50"]).stdout.splitlines()

@@ -12,7 +12,8 @@ import pytest
 
 ROWS = """
 import dataclasses, json, sys
-from bench.measure import Request, measure
+from bench.measure import measure
+from bench.outcomes import Request
 from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
 
 asked = json.loads({!r})

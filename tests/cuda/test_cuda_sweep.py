@@ -12,8 +12,8 @@ import fakecuda
 import pytest
 import raylets
 
-from bench import results
-from bench.records import Measurement, Outcome
+from bench.measured import Measurement, Outcome
+from bench.results import store as results
 
 EXAMPLE = Path(__file__).parents[2] / "jobs/examples/modelled.toml"
 # Side by side and shorter than in the example: the host is shared, which rows say.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from network import Host, Network
 
-from bench import results
-from bench.records import Measurement
+from bench.measured import Measurement
+from bench.results import store as results
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU_TYPES = ("P100", "T4", "V100", "A100")

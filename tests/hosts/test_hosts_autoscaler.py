@@ -19,7 +19,7 @@ from test_cluster_faults import VIRTUAL
 from test_jobs_faults import MATRIX
 from test_jobs_sweep import rows_in
 
-from bench.records import Outcome
+from bench.measured import Outcome
 from cluster import folders
 from cluster.placement import TYPE_LABEL
 

@@ -17,7 +17,7 @@ from fleet import CHECKOUT, CONFIG, Fleet
 from network import Host, until
 
 import bench
-from bench.records import Outcome
+from bench.measured import Outcome
 
 pytestmark = pytest.mark.timeout(1800)
 

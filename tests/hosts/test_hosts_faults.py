@@ -18,7 +18,7 @@ import pytest
 from fleet import CONFIG, GPU_TYPES, Fleet
 from network import Host, until
 
-from bench.records import Measurement, Outcome
+from bench.measured import Measurement, Outcome
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench import gpus
-from bench.gpus import Gpu
-from bench.records import CPU
+from bench.asked import CPU
+from bench.device import gpus
+from bench.device.gpus import Gpu
 from jobs.report.cases import Group
 from jobs.report.comparison import NO_MATTER
 from jobs.report.finding import Code, Finding, Verdict

@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
-from bench.meters import timing
-from bench.records import Measurement
+from bench.measured import Measurement
 from bench.stats import Ratio
 from jobs.report import comparison, words
 from jobs.report.cases import Case, Group
@@ -217,7 +216,7 @@ def warm_up_unsteady(group: Group) -> Iterator[Finding]:
     """A device that still warms up gives the median of that moment; no interval knows a drift."""
     told = {}
     for case in group.cases:
-        doubts = [d for m in case.rows for d in m.doubts if d.startswith(timing.NOT_STEADY)]
+        doubts = [w.text for m in case.rows for w in m.warnings if w.code == "warm-up-not-steady"]
         if doubts:
             drifts = [_drift(m.timing.latency_ms_samples) for m in case.rows if m.timing]
             told[case.precision] = (
@@ -248,7 +247,12 @@ def latency_not_converged(group: Group) -> Iterator[Finding]:
         case.precision: "; ".join(words.alike(doubts))
         for case in group.cases
         if (
-            doubts := [d for m in case.rows for d in m.doubts if d.startswith(timing.NOT_CONVERGED)]
+            doubts := [
+                w.text
+                for m in case.rows
+                for w in m.warnings
+                if w.code in ("latency-not-converged", "first-token-not-converged")
+            ]
         )
     }
     if told:

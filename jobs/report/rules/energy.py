@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.records import ENERGY_NOT_MEASURED, Energy
+from bench.asked import ENERGY_NOT_MEASURED
+from bench.measured import Energy
 from jobs.report.cases import Case, Group
 from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench import gpus
-from bench.gpus import Gpu
-from bench.records import Ceiling, Workload
-from jobs.report import gpt2
+from bench.asked import Workload
+from bench.device import gpus
+from bench.device.gpus import Gpu
+from bench.measured import Ceiling
+from bench.profile import work as gpt2
+from bench.profile.work import Shape
 from jobs.report.cases import Case
-from jobs.report.gpt2 import Shape
 
 
 def impossible_below_ms(case: Case) -> tuple[float, str] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.report import candidates, gpt2
+from bench.profile import work as gpt2
+from jobs.report import candidates
 from jobs.report.candidates import Fit
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bench.gpus import GPUS, Gpu
-from bench.records import CPU
+from bench.asked import CPU
+from bench.device.gpus import GPUS, Gpu
 from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bench import gpus
+from bench.device import gpus
 from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors

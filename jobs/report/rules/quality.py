@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bench import published
-from bench.records import CPU
+from bench.asked import CPU
+from bench.text import published
 from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.words import listed, number, span

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bench import gpus
-from bench.gpus import GPUS, Gpu
-from bench.records import CPU, KERNEL_CLASSES, Kernels, Workload
+from bench.asked import CPU, Workload
+from bench.device import gpus
+from bench.device.gpus import GPUS, Gpu
+from bench.measured import KERNEL_CLASSES, Kernels
+from bench.profile import work as gpt2
 from bench.stats import Ratio
-from jobs.report import comparison, gpt2
+from jobs.report import comparison
 from jobs.report.cases import Case, Group
 from jobs.report.comparison import BASELINE
 from jobs.report.finding import Code, Finding, Verdict
@@ -524,7 +526,10 @@ def precision_emulated(group: Group) -> Iterator[Finding]:
             found = gpus.arithmetic(case.precision, capability)
             text = f"{found.text} ({found.source})" if found.kind == "emulated" else None
         else:
-            text = next((d for m in case.rows for d in m.doubts if " is emulated" in d), None)
+            text = next(
+                (w.text for m in case.rows for w in m.warnings if w.code == "precision-emulated"),
+                None,
+            )
         if text:
             yield Finding(
                 Code.PRECISION_EMULATED,

@@ -1,0 +1,80 @@
+"""Which code measured: versions of tensorgap and of all that a result depends on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import bench
+from bench.measured import Software
+
+
+def version() -> str:
+    """The version of tensorgap."""
+    return bench.__version__
+
+
+@functools.cache
+def git_revision() -> str | None:
+    """The commit of the checkout that this code runs from, `-dirty` if changed; None without."""
+    here = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=here,
+            capture_output=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    # Installed below some other project's checkout, that project's commit says nothing of us.
+    return described.stdout.strip() if tracked.returncode == 0 else None
+
+
+def describe(driver: str | None, nvml: str | None) -> Software:
+    """The versions in this process; the driver's are given, because only NVML knows them."""
+    import torch
+
+    return Software(
+        python=platform.python_version(),
+        # A TorchVersion, which whoever unpickles a row would need torch for.
+        torch=str(torch.__version__),
+        transformers=installed("transformers") or "absent",
+        tensorgap=version(),
+        cuda=torch.version.cuda,
+        cudnn=_cudnn() if torch.version.cuda else None,
+        driver=driver,
+        nvml=nvml,
+        ray=installed("ray"),
+        os=f"{platform.system()} {platform.release()}",
+    )
+
+
+def _cudnn() -> str | None:
+    """The version of cuDNN; None where torch has none, or refuses it for a GPU (before 7.5)."""
+    import torch
+
+    try:
+        version = torch.backends.cudnn.version()
+    except RuntimeError:
+        return None
+    return None if version is None else str(version)
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed distribution; None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

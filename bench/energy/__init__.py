@@ -1,0 +1,1 @@
+"""Energy of a forward: meters, their ticks, windows aligned to them."""

@@ -1,0 +1,272 @@
+"""From what was polled to the energy of some forwards: pure functions on ticks, marks and phases.
+
+A window begins and ends at ticks of the meter that were seen, and the forwards between them are
+counted with their fractions. `bench.energy.session` says why.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from statistics import fmean
+from typing import NamedTuple
+
+from bench import stats
+from bench.energy.ticks import Reading, Tick, period_s, regular, ticks
+
+GOLDEN = (5**0.5 - 1) / 2
+TRACE_POINTS = 512
+NEAR = 16  # a phase speaks for a sixteenth of all on either side
+
+
+class UnusableError(Exception):
+    """What the meter gave is no measurement; the text says why."""
+
+
+class Mark(NamedTuple):
+    """How many iterations the device had finished at a time, in s.
+
+    Two marks with the same number enclose a pause.
+    """
+
+    time_s: float
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Energy of some iterations, from tick to tick, without the pauses between them."""
+
+    joules: float
+    seconds: float
+    iterations: float
+    ticks: int
+    edge_s: float  # how far its length may be wrong
+    resolution_s: float
+    pause_s: float
+    discrepancy: float  # of the phases in which the ticks that count found a forward
+    chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
+    flags: tuple[str, ...] = ()
+
+
+def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
+    """Ticks of a counter: the energy since some beginning, in J, at each.
+
+    Args:
+        readings: What was polled.
+        every_s: How often the counter ticks, if known.
+
+    Raises:
+        UnusableError: The counter went backwards, or ticked less than twice.
+    """
+    for before, after in pairwise(readings):
+        if after.value < before.value:
+            fall = f"from {before.value:.0f} J to {after.value:.0f} J"
+            raise UnusableError(f"the energy counter went backwards, {fall}")
+    seen = regular(ticks(readings), every_s)
+    if len(seen) < 2:
+        raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
+    return seen
+
+
+def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
+    """Ticks of readings of power, in W, made into energy, in J: each tells of the time before it.
+
+    Args:
+        readings: What was polled.
+        every_s: How often a reading is published, if known: where a gap is longer, the reading
+            before came again. A reading that never changes is added up poll by poll.
+
+    Raises:
+        UnusableError: The sensor gave fewer than two readings, or nothing but 0 W.
+    """
+    if len(readings) < 2:
+        raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")
+    if not any(reading.value for reading in readings):
+        raise UnusableError("the power sensor read 0 W all the time")
+    seen = ticks(readings)
+    if len(seen) < 2:
+        seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
+    every_s = every_s or period_s(seen)
+    seen = regular(seen, every_s)
+    joules, summed = 0.0, [seen[0]._replace(value=0.0)]
+    for before, after in pairwise(seen):
+        gap_s = after.time_s - before.time_s
+        last_s = gap_s / max(1, round(gap_s / every_s)) if every_s else gap_s
+        joules += before.value * (gap_s - last_s) + after.value * last_s
+        summed.append(after._replace(value=joules))
+    return summed
+
+
+class Course:
+    """How far the load had come, and how long it had paused, at any time between its marks."""
+
+    def __init__(self, marks: Sequence[Mark]) -> None:
+        self.start_s, self.end_s = marks[0].time_s, marks[-1].time_s
+        self._times_s = [mark.time_s for mark in marks]
+        self._iterations = [float(mark.iterations) for mark in marks]
+        pauses_s = (
+            after.time_s - before.time_s if after.iterations == before.iterations else 0.0
+            for before, after in pairwise(marks)
+        )
+        self._paused_s = list(accumulate(pauses_s, initial=0.0))
+
+    def done(self, time_s: float) -> float:
+        """Iterations finished, with a fraction."""
+        return self._at(self._iterations, time_s)
+
+    def paused_s(self, start_s: float, end_s: float) -> float:
+        """How much of a time lies in pauses."""
+        return self._at(self._paused_s, end_s) - self._at(self._paused_s, start_s)
+
+    def phases(self, times_s: Iterable[float]) -> list[float]:
+        """The part of an iteration that was done at each time between the marks, not in a pause."""
+        return [
+            self.done(t) % 1
+            for t in times_s
+            if self.start_s <= t <= self.end_s and not self._pauses(t)
+        ]
+
+    def _pauses(self, time_s: float) -> bool:
+        i = self._next(time_s)
+        return self._iterations[i] == self._iterations[i - 1]
+
+    def _next(self, time_s: float) -> int:
+        """The mark after a time; the first or last two hold for what is before or after all."""
+        return min(max(bisect.bisect_right(self._times_s, time_s), 1), len(self._times_s) - 1)
+
+    def _at(self, values: Sequence[float], time_s: float) -> float:
+        times_s, i = self._times_s, self._next(time_s)
+        share = (time_s - times_s[i - 1]) / (times_s[i] - times_s[i - 1])
+        return values[i - 1] + min(max(share, 0.0), 1.0) * (values[i] - values[i - 1])
+
+
+def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
+    """The window from the first tick within the course of the load to one near the last.
+
+    Of the ticks in its last tenth, it ends at the one where the forward is in the phase most like
+    that at the beginning, so that what a part of a forward draws hardly matters. Where it has
+    pauses, what the ticks saw of them is taken off both the energy and the time.
+
+    Args:
+        energy: Ticks of the meter, whose values are energy since some beginning, in J.
+        course: The load.
+        reach_s: How far back a tick sees.
+
+    Raises:
+        UnusableError: There are not two ticks within the course, or they saw nothing but pauses.
+    """
+    inside = [tick for tick in energy if course.start_s <= tick.time_s <= course.end_s]
+    if len(inside) < 2:
+        length_s = course.end_s - course.start_s
+        raise UnusableError(f"the meter ticked {len(inside)} times in a window of {length_s:.3g} s")
+    start = inside[0]
+    begun = course.done(start.time_s)
+    last_s = inside[-1].time_s - 0.1 * (inside[-1].time_s - start.time_s)
+
+    def unlike(tick: Tick) -> float:
+        iterations = course.done(tick.time_s) - begun
+        return round(abs(iterations - round(iterations)), 2)  # of those alike, the last
+
+    end = min((tick for tick in inside[:0:-1] if tick.time_s >= last_s), key=unlike)
+    within = inside[: inside.index(end) + 1]
+    iterations = course.done(end.time_s) - begun
+    joules, seconds = end.value - start.value, end.time_s - start.time_s
+    pause_s = course.paused_s(start.time_s, end.time_s)
+    if not pause_s:
+        phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
+    else:
+        seen = [
+            (course.done(after.time_s) % 1, (after.value - before.value) / gap_s)
+            for before, after in pairwise(within)
+            if (gap_s := after.time_s - before.time_s)
+            and not course.paused_s(after.time_s - reach_s, after.time_s)
+        ]
+        if not seen:
+            raise UnusableError("each tick of the meter saw a pause")
+        seconds -= pause_s
+        joules = seconds * _mean_over_phases(seen)
+        phases = [phase for phase, _ in seen]
+        values = [value for _, value in seen]
+        chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
+    if iterations <= 0 or not joules:
+        raise UnusableError("the meter's ticks enclose nothing but a pause")
+    return Window(
+        joules=joules,
+        seconds=seconds,
+        iterations=iterations,
+        ticks=len(within) - 1,
+        edge_s=(start.within_s + end.within_s) / 2,
+        resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
+        pause_s=pause_s,
+        discrepancy=star_discrepancy(phases),
+        chance=chance,
+    )
+
+
+def _mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
+    """The mean of what was seen at some phases in [0, 1), however often at each.
+
+    Pauses and the ticks that they meet are no strangers to each other, so that some phases are seen
+    more often: a plain mean was wrong by 0.6 % in simulation, in each window alike.
+    """
+    phases = sorted(seen)
+    count, near = len(phases), max(1, len(phases) // NEAR)
+    # The weight of each is how far its neighbours lie apart, on the circle.
+    around = [phase + turn for turn in (-1, 0, 1) for phase, _ in phases]
+    return sum(
+        value * (around[i + near] - around[i - near]) / (2 * near)
+        for i, (_, value) in enumerate(phases, start=count)
+    )
+
+
+def star_discrepancy(phases: Sequence[float]) -> float:
+    """How far phases in [0, 1) are from even: 1 / 2n for n even ones, near 1 if all are alike.
+
+    The greatest distance between their distribution and the uniform one (Niederreiter 1992, Random
+    Number Generation and Quasi-Monte Carlo Methods, theorem 2.6).
+
+    >>> star_discrepancy([0.125, 0.375, 0.625, 0.875]), star_discrepancy([0.25] * 4)
+    (0.125, 0.75)
+    """
+    count = len(phases)
+    return max(
+        1 / (2 * count) + abs(phase - (2 * i + 1) / (2 * count))
+        for i, phase in enumerate(sorted(phases))
+    )
+
+
+def golden_pause_s(now_s: float, tick_s: float, number: int, modulus_s: float) -> float:
+    """The pause after which a coming tick finds the load at the golden ratio's next phase.
+
+    Its multiples modulo 1 cover all phases evenly, however many there are (the sequence of least
+    discrepancy of its kind: Niederreiter 1992, section 3.1).
+
+    >>> round(golden_pause_s(now_s=0.31, tick_s=0.4, number=1, modulus_s=0.05), 4)
+    0.0091
+    >>> round((0.4 - 0.31 - 0.0091) / 0.05 % 1, 3)  # the phase at the tick: the golden ratio
+    0.618
+    """
+    return (tick_s - now_s - number * GOLDEN % 1 * modulus_s) % modulus_s
+
+
+def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Reading]:
+    """At most so many readings: the means of as many equal spans of time, of those that have any.
+
+    >>> thinned([Reading(0, 1.0), Reading(1, 3.0), Reading(2, 5.0), Reading(3, 7.0)], 2)
+    [Reading(time_s=0.5, value=2.0), Reading(time_s=2.5, value=6.0)]
+    """
+    if len(readings) <= points:
+        return list(readings)
+    start_s, span_s = readings[0].time_s, readings[-1].time_s - readings[0].time_s
+    bins: list[list[Reading]] = [[] for _ in range(points)]
+    for reading in readings:
+        at = int((reading.time_s - start_s) / span_s * points)
+        bins[min(at, points - 1)].append(reading)
+    return [
+        Reading(*(sum(values) / len(values) for values in zip(*held, strict=True)))
+        for held in bins
+        if held
+    ]

@@ -1,0 +1,39 @@
+"""What a caller may foresee: errors whose text says what is wrong and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.device.kinds import Card
+
+
+REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
+
+
+class TensorgapError(Exception):
+    """A mistake that the user can mend; its text says what is wrong and what to do."""
+
+
+class Unplaced(Exception):
+    """Nothing may be measured in this place; in another one it may."""
+
+
+class Unsupported(Exception):
+    """This device or this torch build cannot run what was asked; the text says what would."""
+
+
+class WrongDevice(Unplaced):
+    """The device is of another type than the cell asks for: nothing was measured."""
+
+    def __init__(self, asked: str, given: Card, host: str) -> None:
+        """Note what was asked for, and which GPU of which host it is."""
+        super().__init__(asked, given, host)
+        self.asked, self.given, self.host = asked, given, host
+
+    def __str__(self) -> str:
+        return f"asked for {self.asked}, found {self.given} on {self.host}: {self.given.uuid}"
+
+
+class GpuLostError(Exception):
+    """The GPU fell off the bus, must be reset, or its driver broke: no more can be measured."""

@@ -1,0 +1,1 @@
+"""Files and folders that others may have made or changed."""

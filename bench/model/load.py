@@ -1,0 +1,354 @@
+"""GPT-2 in its forms: from the hub or a folder, with random weights, and the embedded tiny one.
+
+Only safetensors are read, and no code that comes with a model is run: a model from a stranger can
+be wrong, but it cannot do anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.device import precision
+from bench.errors import TensorgapError
+from bench.files import limits
+from bench.measured import UNRECOGNISED, Weights
+from bench.outcomes import is_out_of_memory
+from bench.text import published
+from bench.text.embedded import corpus
+
+if TYPE_CHECKING:
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+TINY = "tiny"
+RANDOM = "gpt2:random"
+TINY_FOLDER = Path(__file__).parent / "embedded" / "tiny"
+_SEED = 0
+_ATTENTION = "tensorgap_sdpa"
+# torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
+_OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
+_LARGEST_NUMBER = 1_000_000  # of config.json
+_MOST_LABELS = 10_000  # for each of which transformers makes a name, again and again
+_LARGEST_FILE_BYTES = 50 * 10**6  # GPT-2's tokenizer.json has 1.4 MB, one of 256,000 words 34 MB
+_LARGEST_HEADER_BYTES = 10 * 10**6  # GPT-2 XL's has 60 KB
+_READ_WHOLE = (".json", ".txt", ".jinja", ".model")
+_LONGEST_REASON = 300  # letters: transformers explains at length
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on its device at its precision; `tokenizer` is None for random weights."""
+
+    module: GPT2LMHeadModel
+    tokenizer: PreTrainedTokenizerBase | None
+    weights: Weights
+    positions: int
+    vocabulary: int
+    bos: int
+
+
+def load(name: str, precision_name: str, device_type: str) -> Model:
+    """Load a model onto a device.
+
+    Args:
+        name: `tiny`, `gpt2:random`, a folder with config.json and model.safetensors, or a GPT-2
+            of the hub or its cache, such as `gpt2`.
+        precision_name: one of `bench.asked.PRECISIONS`.
+        device_type: `cuda` or `cpu`.
+
+    Raises:
+        TensorgapError: the folder or the name is not a GPT-2 in safetensors, or the hub cannot be
+            reached; the text says what to do.
+    """
+    tokenizer = sha256 = None
+    if name == RANDOM:
+        module = _random()
+    elif name == TINY or os.path.isdir(os.path.expanduser(name)):
+        folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
+        _check_folder(folder)
+        weights = folder / "model.safetensors"
+        module, tokenizer = _pretrained(str(folder), name, weights)
+        sha256 = _sha256(weights)
+    elif name.startswith((".", "/", "~")):
+        raise TensorgapError(f"model {name}: there is no such folder")
+    else:
+        weights = _cached_weights(name)
+        module, tokenizer = _pretrained(name, name, weights)
+        sha256 = _sha256(weights)
+    # With one, each eager forward asks the device whether a prompt is padded; ours never is.
+    module.config.pad_token_id = None
+    dtype = precision.storage(precision_name)
+    module = module.to(device=device_type, dtype=dtype).eval().requires_grad_(False)
+    tensors = [*module.parameters(), *module.buffers()]
+    return Model(
+        module=module,
+        tokenizer=tokenizer,
+        weights=Weights(
+            parameters=sum(p.numel() for p in module.parameters()),
+            size_bytes=sum(t.numel() * t.element_size() for t in tensors),
+            dtype=str(dtype).removeprefix("torch."),
+            sha256=sha256,
+            attention="sdpa",
+            published_as=_published_as(sha256),
+        ),
+        positions=module.config.n_positions,
+        vocabulary=module.config.vocab_size,
+        bos=module.config.bos_token_id,
+    )
+
+
+def _published_as(sha256: str | None) -> str | None:
+    if sha256 is None:
+        return None
+    known = published.weights_of(sha256)
+    return known.name if known else UNRECOGNISED
+
+
+def _random() -> GPT2LMHeadModel:
+    """The 124M architecture with seeded random weights: the same time, no knowledge."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return GPT2LMHeadModel(GPT2Config(attn_implementation=_attention()))
+
+
+def _attention() -> str:
+    """The name of torch's fused attention without a mask where a plain causal one would do.
+
+    transformers drops that mask as well, but in many releases not while a CUDA graph is captured or
+    torch.compile traces: those engines would run another kernel than eager does.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
+    AttentionMaskInterface.register(_ATTENTION, _causal_mask)
+    return _ATTENTION
+
+
+def _causal_mask(**given: Any) -> Any:
+    """The mask of transformers; None where each token attends to itself and to all before it.
+
+    That of a cache of fixed size is one to add, made once: of a boolean one, each layer makes such
+    a mask for itself, and another where a row's length is no multiple of 8 (aligned loads).
+    """
+    import torch
+    from transformers.masking_utils import sdpa_mask
+
+    # Older releases give the positions themselves.
+    queries = given["q_length"] if "q_length" in given else len(given["cache_position"])
+    if given["attention_mask"] is None and queries == given["kv_length"]:
+        return None
+    attended = sdpa_mask(**given)
+    if given["attention_mask"] is not None or attended is None:
+        return attended
+    device_type, length = attended.device.type, attended.shape[-1]
+    cast = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type) if cast else given["dtype"]
+    aligned = (*attended.shape[:-1], -(-length // 8) * 8)
+    added = torch.full(aligned, float("-inf"), dtype=dtype, device=attended.device)[..., :length]
+    return added.masked_fill_(attended, 0)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what could run code or is no GPT-2, before transformers opens it."""
+    check = limits.small(f"model {folder}: config.json")
+    try:
+        config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
+    except FileNotFoundError:
+        raise TensorgapError(f"model {folder}: it has no config.json") from None
+    except (OSError, ValueError, RecursionError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise TensorgapError(f"model {folder}: config.json cannot be read: {told}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "gpt2":
+        raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
+    if "quantization_config" in config:
+        raise TensorgapError(
+            f"model {folder}: its weights are quantised (quantization_config); a precision of the"
+            " matrix is that of the arithmetic, so give a folder with float32 weights"
+        )
+    for key, value in config.items():
+        most = _MOST_LABELS if key == "num_labels" else _LARGEST_NUMBER
+        if isinstance(value, int) and abs(value) > most:
+            raise TensorgapError(
+                f"model {folder}: config.json: {key} = {f'{value:,}'[:30]}: must be at most"
+                f" {most:,}"
+            )
+    for path in folder.iterdir():
+        if path.suffix in _READ_WHOLE:
+            _check_size(folder, path)
+    if not (folder / "model.safetensors").is_file():
+        raise TensorgapError(
+            f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
+            " because they can run code: save it with save_pretrained of transformers 5"
+        )
+
+
+def _check_size(folder: Path, path: Path) -> None:
+    """Refuse what would be read whole and is no file, or larger than any tokenizer."""
+    try:
+        found = path.stat()
+    except OSError:
+        return  # a link to nothing is as good as no file
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise TensorgapError(f"model {folder}: {path.name}: not a regular file")
+    limits.at_most(_LARGEST_FILE_BYTES, f"model {folder}: {path.name}")(found.st_size)
+
+
+def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
+    """Refuse a header that would fill memory, and a model of more weights than its file holds."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        raise TensorgapError(
+            f"model {name}: model.safetensors: its header would have {header_bytes:,} bytes; at"
+            f" most {limits.shown(_LARGEST_HEADER_BYTES)} are read"
+        )
+    width, layers = abs(config.n_embd), abs(config.n_layer)
+    inner = 4 * width if config.n_inner is None else abs(config.n_inner)
+    weights = (abs(config.vocab_size) + abs(config.n_positions)) * width
+    weights += layers * (4 * width * width + 2 * width * inner)
+    if weights > size_bytes:  # each takes at least a byte
+        raise TensorgapError(
+            f"model {name}: config.json and model.safetensors do not belong together: {weights:,}"
+            f" weights do not fit into {size_bytes:,} bytes"
+        )
+
+
+def _pretrained(
+    source: str, name: str, weights: Path
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    with _explained(name), _quiet():
+        _check_weights(name, weights, GPT2Config.from_pretrained(source))
+        module, loading = GPT2LMHeadModel.from_pretrained(
+            source,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype="float32",
+            # Named, so that a config.json cannot have kernels of its own fetched.
+            attn_implementation=_attention(),
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        # A wrong value in its configuration shows only when it is used.
+        tokenizer("a", add_special_tokens=False, verbose=False)
+    # transformers would fill the gaps with random weights, and make a tokenizer without words.
+    mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
+    extra = {key for key in loading["unexpected_keys"] if not key.endswith(_OLD_BUFFERS)}
+    wrong = sorted({*loading["missing_keys"], *mismatched, *extra})
+    if wrong:
+        raise TensorgapError(
+            f"model {name}: config.json and model.safetensors do not belong together: they differ"
+            f" in {len(wrong)} weights, such as {wrong[0]}"
+        )
+    if not tokenizer.vocab_size:
+        raise TensorgapError(f"model {name}: it has no tokenizer; save tokenizer.json with it")
+    if module.config.bos_token_id not in range(module.config.vocab_size):
+        raise TensorgapError(
+            f"model {name}: config.json: bos_token_id = {module.config.bos_token_id} is none of"
+            f" the {module.config.vocab_size} tokens"
+        )
+    return module, tokenizer
+
+
+def _cached_weights(name: str) -> Path:
+    from transformers.utils import cached_file
+
+    with _explained(name):
+        return Path(str(cached_file(name, "model.safetensors")))
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except TensorgapError:
+        raise
+    # transformers raises whatever a wrong value in a file leads to, from KeyError to ImportError.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        words = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise TensorgapError(
+            f"model {name}: cannot be loaded: {type(error).__name__}: {words} (give a folder"
+            " with config.json, model.safetensors and the tokenizer's files; or the name of a GPT-2"
+            " of the hub, with the hub or its cache within reach; or gpt2:random, which needs"
+            " neither)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or loading reports of transformers within our own display."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def token_ids(model: Model, text: str) -> list[int]:
+    """The text's token ids, without special tokens.
+
+    Raises TensorgapError where the vocabulary lacks a word: its perplexity would mean nothing.
+    """
+    ids = _ids(model, text)
+    unknown = model.tokenizer.unk_token_id if model.tokenizer else None
+    if unknown not in (None, model.bos) and unknown in ids:
+        raise TensorgapError(
+            "the model's vocabulary lacks words of the text"
+            f" ({ids.count(unknown)} of {len(ids)} tokens); choose the text it was trained for"
+        )
+    return ids
+
+
+def prompt_ids(model: Model) -> list[int]:
+    """Ids of the embedded text, to make prompts of.
+
+    A model without a tokenizer gets those of the embedded tokenizer: the time of a forward depends
+    on how many ids there are, not on which.
+    """
+    from tokenizers import Tokenizer
+
+    text = corpus.split("test").text
+    if model.tokenizer is None:
+        embedded = Tokenizer.from_file(str(TINY_FOLDER / "tokenizer.json"))
+        return list(embedded.encode(text, add_special_tokens=False).ids)
+    return _ids(model, text)
+
+
+def _ids(model: Model, text: str) -> list[int]:
+    tokenizer: Any = model.tokenizer
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    # On a GPU an id beyond the embedding would end the process.
+    if max(ids, default=0) >= model.vocabulary:
+        raise TensorgapError(
+            f"the tokenizer does not belong to the model: it made the token {max(ids)}, and the"
+            f" model's vocabulary has {model.vocabulary} tokens"
+        )
+    return ids

@@ -1,0 +1,88 @@
+"""What a process is asked to measure, and what its end means for the rows."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.asked import Cell, QualityPlan, Sampling, Workload
+from bench.errors import GpuLostError, TensorgapError, Unplaced, Unsupported
+from bench.measured import Measurement, Outcome, Quality, Sensor
+
+DEVICE = "device"  # the stage in which a GPU of another type is found out
+# The stages whose end by force costs no row.
+PERPLEXITY = "perplexity"
+EVIDENCE = "evidence"
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one process measures: workloads on one cell, in the order of their models."""
+
+    run: str
+    cell: Cell
+    replicate: int
+    workloads: tuple[Workload, ...]
+    sampling: Sampling
+    quality: QualityPlan
+    known_quality: Mapping[str, Quality] = field(default_factory=dict)  # by model, measured before
+    # By UUID and driver, probed before.
+    known_sensors: Mapping[tuple[str, str | None], Sensor] = field(default_factory=dict)
+    threads: int | None = None  # CPUs to compute with; None: torch's own choice
+    simulated: bool = False  # a GPU cell may compute on the CPU below a stand-in for the driver
+
+
+def failed(request: Request, workload: Workload, outcome: Outcome, reason: str) -> Measurement:
+    """The row of a workload that could not be measured."""
+    return Measurement(
+        run=request.run,
+        cell=request.cell,
+        workload=workload,
+        replicate=request.replicate,
+        outcome=outcome,
+        reason=reason,
+        finished_at=now(),
+    )
+
+
+def classify(error: BaseException) -> tuple[Outcome, str]:
+    """What an exception means for the row, and the reason in words."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    if isinstance(error, Unsupported):
+        return Outcome.UNSUPPORTED, text
+    if isinstance(error, Unplaced):
+        return Outcome.UNPLACED, text
+    if isinstance(error, TensorgapError):
+        return Outcome.FAILED, text
+    if isinstance(error, GpuLostError):
+        return Outcome.LOST, text
+    if is_out_of_memory(error):
+        return Outcome.OUT_OF_MEMORY, first or "out of memory"
+    if (hidden := hidden_by_capture(error)) is not None:
+        return classify(hidden)
+    return Outcome.FAILED, f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def hidden_by_capture(error: BaseException) -> BaseException | None:
+    """The lack of memory that ended the capture of a graph.
+
+    torch/cuda/graphs.py ends the capture in __exit__, which then fails as well and in other words.
+    """
+    hidden = error.__context__
+    capturing = isinstance(error, RuntimeError) and "captur" in str(error)
+    return hidden if capturing and hidden and is_out_of_memory(hidden) else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error).lower() for sign in _MEMORY_SIGNS
+    )
+
+
+def now() -> datetime.datetime:
+    """This moment, UTC."""
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,1 @@
+"""Perplexity: windows over a text, sums of nats, and the usual mistakes."""

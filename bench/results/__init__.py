@@ -1,0 +1,1 @@
+"""Rows as Parquet: columns, the results folder, rows that wait."""

@@ -1,0 +1,155 @@
+"""Parts on their way: kept on the local disk while their place fails, and brought there later.
+
+A bucket that answers with errors for a while, or a full disk, must cost no row. The spool of a run
+has a place that a sweep which was killed meanwhile finds again when it is resumed: below
+`tensorgap-UID` of the temporary folder. Everybody knows that name and can take it first; so only a
+folder that is this user's alone is read or written, and where that one is not, rows wait below
+`tensorgap-UID-` and random letters, which is looked for as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from bench.errors import TensorgapError
+from bench.files import private
+from bench.files.atomic import write_atomically
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+# The name of a part: see `bench.results.store.part_name`.
+PART = re.compile(r"(?!\.)[A-Za-z0-9.-]*-b-?[0-9]+-r-?[0-9]+-[0-9a-f]{12}\.parquet")
+
+Write = Callable[[str, bytes], None]  # puts a part with this name into its place
+
+
+class Spool:
+    """The parts of one run that have not reached their place."""
+
+    def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args: run: the run's name, which no other run has; clock: monotonic seconds."""
+        self._run = run
+        self._usual = private.usual()
+        exists = os.path.lexists(self._usual)
+        self.ignored = private.why_shared(self._usual) if exists else None  # the usual place
+        self._own = self._found()
+        self._clock = clock
+        self._pause_s = _FIRST_PAUSE_S
+        self._next = 0.0  # when the place is tried again
+        self.trouble: str | None = None  # what the place last said, while parts wait
+
+    @property
+    def location(self) -> str:
+        """Where parts wait."""
+        return str((self._own or self._usual) / self._run)
+
+    @property
+    def usual(self) -> str:
+        """Where parts wait if nobody else has taken that place."""
+        return str(self._usual)
+
+    def waiting(self) -> list[Path]:
+        """The parts that wait: files of this user that have the name of a part."""
+        if self._own is None or not self._is_real(self._own):
+            return []
+        entries = os.scandir(self._own / self._run)
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if PART.fullmatch(entry.name) and _is_own(Path(entry.path), stat.S_ISREG)
+        )
+
+    def _found(self) -> Path | None:
+        """The folder in which rows of this run wait, or would."""
+        holding = [folder for folder in private.kept() if self._is_real(folder)]
+        return next(iter(holding), None if self.ignored else self._usual)
+
+    def _is_real(self, own: Path) -> bool:
+        """Whether the run has a folder below this one, and no link leads to another."""
+        levels = (own / self._run).relative_to(own).parts
+        return private.why_shared(own) is None and all(
+            _is_own(own.joinpath(*levels[: depth + 1]), stat.S_ISDIR)
+            for depth in range(len(levels))
+        )
+
+    def put(self, name: str, content: bytes, write: Write) -> None:
+        """Put a part into its place, with all that waits; or keep it here if that fails."""
+        if self.waiting() and self._clock() < self._next:
+            self._keep(name, content)
+            return
+        try:
+            write(name, content)
+        except (OSError, pa.ArrowException) as error:
+            self._failed(error)
+            self._keep(name, content)
+        else:
+            # A row comes again with its evidence: what waits under its name is older.
+            for path in self.waiting():
+                if path.name == name:
+                    path.unlink()
+            self.bring(write)
+
+    def bring(self, write: Write) -> int:
+        """Bring what waits to its place; returns how many parts still wait."""
+        for path in self.waiting():
+            try:
+                write(path.name, path.read_bytes())
+            except (OSError, pa.ArrowException) as error:
+                self._failed(error)
+                break
+            path.unlink()
+        left = len(self.waiting())
+        if not left:
+            self.trouble, self._pause_s = None, _FIRST_PAUSE_S
+        return left
+
+    def settle(self, write: Write, limit_s: float) -> int:
+        """Bring what waits, again and again for so long; returns how many parts still wait."""
+        end = self._clock() + limit_s
+        while (left := self.bring(write)) and self._clock() < end:
+            time.sleep(min(self._pause_s, max(0.0, end - self._clock())))
+        return left
+
+    def _failed(self, error: Exception) -> None:
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.trouble = text.splitlines()[0]
+        self._next = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def _keep(self, name: str, content: bytes) -> None:
+        try:
+            own = self._make_own()
+            folder = own / self._run
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self._is_real(own):
+                raise PermissionError(errno.EPERM, private.why_shared(own) or "there is a link")
+            write_atomically(fs.LocalFileSystem(), str(folder / name), content)
+        except OSError as error:
+            raise TensorgapError(
+                f"{self.trouble}; and the row cannot wait in {self.location}: {error.strerror}"
+            ) from error
+
+    def _make_own(self) -> Path:
+        """The folder of this user alone, another one if the usual one is not."""
+        if self._own is None or private.why_shared(self._own):
+            self._own = private.folder()
+        return self._own
+
+
+def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether this is a folder or a file of this user, and no link to one."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return is_kind(found.st_mode) and found.st_uid == os.getuid()

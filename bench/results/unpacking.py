@@ -1,0 +1,240 @@
+"""What a Parquet file would unpack to, found out before it is unpacked.
+
+A page of a few bytes can say that it holds a value a billion times, and the footer, whose sizes
+the reader believes, can say that it does not. So each page's own header is read: the reader
+unpacks just as many bytes as that header says, or fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.files.limits import Allowance
+
+# A row costs this much memory beside its samples: it becomes a record of 200 Python objects.
+_ROW_BYTES = 16_384
+_VALUE_BYTES = 8
+# The footer becomes objects of up to so many times its size (seen of one of many tiny columns).
+_FOOTER_GROWS = 300
+_WRITER = "parquet-cpp-arrow"
+_MAGIC = b"PAR1"
+_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4_raw")
+# Of a page's header, in Thrift's compact protocol: the kinds of a page, the field that tells more
+# of one, and the fields of that which hold its encoding.
+_DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
+_ABOUT = {_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}
+_ENCODING = {_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}
+_ENCODINGS = (0, 2, 3, 8)  # PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY
+_BOOLEANS, _WHOLE, _BINARY, _STRUCT = (1, 2), (4, 5, 6), 8, 12
+_DEEPEST = 3  # structs within structs
+
+
+def open_parquet(content: bytes, origin: str, allowance: Allowance) -> pq.ParquetFile:
+    """A Parquet file whose footer is of a bearable size; nothing but that is unpacked.
+
+    Raises:
+        TensorgapError: it is more than may be read.
+        ValueError, pa.ArrowException, OSError: the file is damaged.
+    """
+    if len(content) >= 12 and content[-4:] == _MAGIC:
+        allowance.hold(int.from_bytes(content[-8:-4], "little") * _FOOTER_GROWS, origin)
+    return pq.ParquetFile(
+        pa.BufferReader(content),
+        page_checksum_verification=True,
+        thrift_string_size_limit=max(1, len(content)),
+        thrift_container_size_limit=max(1, len(content)),
+    )
+
+
+def unpack(
+    content: bytes, file: pq.ParquetFile, names: Collection[str], origin: str, allowance: Allowance
+) -> pa.Table:
+    """The columns of these names, if what their pages hold is not more than may be read.
+
+    Their types must have been checked: values wider than 8 bytes are not counted as such.
+
+    Raises:
+        TensorgapError: it is more than may be read.
+        ValueError, pa.ArrowException, OSError: the file is damaged.
+    """
+    metadata = file.metadata
+    # Of files by some others the reader reads more than the footer tells, for a fault of theirs.
+    if not str(metadata.created_by).startswith(_WRITER):
+        raise ValueError("not written by pyarrow")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
+    if min([metadata.num_rows, *(group.num_rows for group in groups)]) < 0:
+        raise ValueError("a number of rows is negative")
+    allowance.take(rows * _ROW_BYTES, origin)
+    for group in groups:
+        if not group.num_rows:
+            continue  # where its pages would be, the footer does not say
+        for number in range(group.num_columns):
+            column = group.column(number)
+            if column.path_in_schema.partition(".")[0] in names:
+                _take(content, column, origin, allowance)
+    return file.read(columns=list(names))
+
+
+def _take(
+    content: bytes, column: pq.ColumnChunkMetaData, origin: str, allowance: Allowance
+) -> None:
+    """Set aside what the pages of a column unpack to."""
+    values = longest_bytes = 0
+    for page in _pages(content, column):
+        allowance.take(page.size_bytes + page.values * _VALUE_BYTES, origin)
+        if page.kind != _DICTIONARY:
+            values += page.values
+        elif column.physical_type == "BYTE_ARRAY":
+            packed = content[page.begin : page.begin + page.packed_bytes]
+            lengths = [_longest(d, page.values) for d in _unpacked(packed, page.size_bytes)]
+            fitting = [length for length in lengths if length is not None]
+            if not fitting:
+                raise ValueError("a dictionary is damaged")
+            longest_bytes = max(longest_bytes, *fitting)
+    # A text that stands once in a dictionary is unpacked for each row that has it.
+    allowance.take(values * longest_bytes, origin)
+
+
+def _unpacked(packed: bytes, size_bytes: int) -> Iterator[bytes]:
+    """Whatever a dictionary may unpack to.
+
+    The footer names the codec, but pyarrow ends the process when it is asked for one that it does
+    not know.
+    """
+    yield packed
+    for name in filter(pa.Codec.is_available, _CODECS):
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+            yield bytes(pa.Codec(name).decompress(packed, size_bytes, asbytes=True))
+    with contextlib.suppress(OSError, ValueError, struct.error, pa.ArrowException):
+        yield b"".join(_unframed(packed, size_bytes))
+
+
+def _unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
+    """LZ4 as Hadoop wrote it, which the reader still reads: blocks, each behind its two sizes."""
+    at, codec = 0, pa.Codec("lz4_raw")
+    while at < len(packed) and size_bytes >= 0:
+        unpacked_bytes, packed_bytes = struct.unpack_from(">II", packed, at)
+        size_bytes -= unpacked_bytes
+        block = packed[at + 8 : at + 8 + packed_bytes]
+        if size_bytes >= 0:
+            yield bytes(codec.decompress(block, unpacked_bytes, asbytes=True))
+        at += 8 + packed_bytes
+
+
+def _longest(dictionary: bytes, count: int) -> int | None:
+    """The length of the longest text of a dictionary, each of which follows its length.
+
+    None where so many texts do not fit into it.
+    """
+    at = longest_bytes = 0
+    for _ in range(count):
+        length = int.from_bytes(dictionary[at : at + 4], "little")
+        longest_bytes = max(longest_bytes, length)
+        at += 4 + length
+        if at > len(dictionary):
+            return None
+    return longest_bytes
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What a page's header says of it."""
+
+    kind: int
+    size_bytes: int  # unpacked
+    packed_bytes: int
+    values: int  # nulls too
+    begin: int  # where it lies in the file, behind its header
+
+
+def _pages(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
+    """The pages of a column, from where the reader begins to where it ends."""
+    at = column.data_page_offset
+    if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < at:
+        at = column.dictionary_page_offset
+    end = at + column.total_compressed_size
+    if not 0 <= at <= end <= len(content):
+        raise ValueError("a column lies outside the file")
+    try:
+        while at < end:
+            page = _Header(content, at).page()
+            at = page.begin + page.packed_bytes
+            yield page
+    except (IndexError, KeyError, TypeError):
+        raise ValueError("a page's header is damaged") from None
+
+
+class _Header:
+    """A page's header: a struct in Thrift's compact protocol.
+
+    Every writer writes its fields once and in order. Whatever else there is, one reader may take
+    for this and another for that, so it is refused.
+    """
+
+    def __init__(self, content: bytes, at: int) -> None:
+        self.content, self.at = content, at
+
+    def page(self) -> _Page:
+        """The page that follows the header."""
+        fields = self._struct()
+        kind, size_bytes, packed_bytes = (fields[number] for number in (1, 2, 3))
+        values = 0
+        if kind != _INDEX:
+            about = fields[_ABOUT[kind]]
+            values = about[1]
+            if about[_ENCODING[kind]] not in _ENCODINGS:
+                raise ValueError("an encoding that tensorgap does not write")
+        if min(size_bytes, packed_bytes, values) < 0:
+            raise ValueError("a size in a page's header is negative")
+        return _Page(kind, size_bytes, packed_bytes, values, self.at)
+
+    def _struct(self, depth: int = 0) -> dict[int, Any]:
+        """The fields of a struct, by their numbers: whole numbers, and structs of such."""
+        if depth > _DEEPEST:
+            raise ValueError("structs within structs")
+        fields: dict[int, Any] = {}
+        number = 0
+        while begin := self._byte():
+            step, kind = begin >> 4, begin & 15
+            number += step
+            if not step:
+                raise ValueError("fields out of order")
+            if kind in _BOOLEANS:
+                fields[number] = kind
+            elif kind in _WHOLE:
+                fields[number] = self._whole()
+            elif kind == _BINARY:
+                length = self._varint()
+                self.at += length
+            elif kind == _STRUCT:
+                fields[number] = self._struct(depth + 1)
+            else:
+                raise ValueError("a field of a type that no page has")
+        return fields
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self.content[self.at - 1]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+            if shift > 63:
+                raise ValueError("a number is too long")
+
+    def _whole(self) -> int:
+        value = self._varint()  # zigzag: 0, -1, 1, -2, ...
+        return value >> 1 ^ -(value & 1)

@@ -1,0 +1,141 @@
+"""What weakens a row, as data: a code and its values. Words are made here, and read by nobody.
+
+A decision looks at the code and the values; the table keeps both, with the text for a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Value = str | float | int | bool | None
+
+
+@dataclass(frozen=True)
+class RowWarning:
+    """One thing that weakens a row, or one of its energy windows.
+
+    Attributes:
+        code: One of `CODES`.
+        values: What the code's words need; of an energy window also `window`, its number, and
+            `repeated`, if it was measured again for this reason.
+    """
+
+    code: str
+    values: Mapping[str, Value] = field(default_factory=dict, hash=False)
+
+    @property
+    def text(self) -> str:
+        """The warning in words.
+
+        >>> RowWarning("host-busy", {"share": 0.07}).text
+        'other processes used 7 % of the host CPU time'
+        >>> RowWarning("few-ticks", {"ticks": 3, "window": 2, "repeated": True}).text
+        'energy window 2 (measured again): only 3 ticks of the meter'
+        """
+        words = _WORDS[self.code]
+        text = words.format(**self.values) if isinstance(words, str) else words(self.values)
+        window = self.values.get("window")
+        if window is None:
+            return text
+        again = " (measured again)" if self.values.get("repeated") else ""
+        return f"energy window {window}{again}: {text}"
+
+    def __str__(self) -> str:
+        """As `text`."""
+        return self.text
+
+
+def having(warnings: Iterable[RowWarning], *codes: str) -> list[RowWarning]:
+    """Those of these codes."""
+    return [warning for warning in warnings if warning.code in codes]
+
+
+def _not_converged(what: str) -> Callable[[Mapping[str, Any]], str]:
+    def words(v: Mapping[str, Any]) -> str:
+        half = v["half_width"]
+        known = "too few for an interval" if half is None else f"median within ±{half:.1%}"
+        asked = f"{v['min_samples']}, ±{v['median_within']:.1%}"
+        return f"{what} not converged: {v['samples']} samples, {known} (asked: {asked})"
+
+    return words
+
+
+def _throttled(v: Mapping[str, Any]) -> str:
+    causes = f" ({v['causes']})" if v.get("causes") else ""
+    seconds = "" if v.get("seconds") is None else f" for {v['seconds']:.1f} s"
+    return f"clocks were throttled{causes}{seconds}"
+
+
+def _emulated(v: Mapping[str, Any]) -> str:
+    if v.get("compute_capability"):
+        why = f"compute capability {v['compute_capability']} has no {v['precision']} arithmetic"
+        return f"{v['precision']} is emulated: {why} (8.0 and newer do)"
+    return f"{v['precision']} is emulated: this CPU has none of {v['instructions']}"
+
+
+_WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
+    # device
+    "simulated-meter": ("simulated: energy, clocks and temperature of a {gpu} that does not exist"),
+    "simulated-gpu": "simulated: the CPU computed in place of a {gpu}; no number is a GPU's",
+    "modelled-gpu": "simulated: a model of a {gpu}, whose kernels only take time",
+    "gpu-unknown-to-driver": "no clocks, temperature or energy: {reason}",
+    "mig-slice": "a MIG slice: other slices share its memory system and power",
+    "virtual-gpu": "a virtual GPU: other machines share its board",
+    "precision-emulated": _emulated,
+    "no-tensor-cores": (
+        "{precision} without Tensor Cores: compute capability {compute_capability} multiplies"
+        " float16 in float32 arithmetic in PyTorch, so that only the bytes are halved"
+    ),
+    "host-busy": "other processes used {share:.0%} of the host CPU time",
+    "gpu-shared": "{processes} other processes used the same GPU",
+    "throttled": _throttled,
+    # timing
+    "warm-up-not-steady": "warm-up not steady after {seconds:.1f} s",
+    "latency-not-converged": _not_converged("latency"),
+    "first-token-not-converged": _not_converged("time to first token"),
+    "attention-differs": "attention {asked} was asked for, but {ran} ran",
+    # energy
+    "sensor-unknown": "power sensor unknown: {reason}",
+    "energy-meter": "{reason}",
+    "energy-uncertain": (
+        "energy within ±{uncertainty:.1%}: {window_s:.1f} s of windows for a meter that ticks every"
+        " {resolution_s:.2f} s (raise sampling.energy_s)"
+    ),
+    "no-idle-power": "no idle power: {reason}",
+    "meter-unusable": "{reason}",
+    "readings-instead": "{reason}: power readings are used instead",
+    "counter-disagrees-idle": (
+        "while idle the energy counter gave {counter_w:.1f} W, the power readings"
+        " {readings_w:.1f} W"
+    ),
+    "counter-disagrees": "the energy counter gave {ratio:.2f} times the power of the readings",
+    "not-steady": "clock and temperature not steady after {seconds:.0f} s",
+    "clock-moved": "the SM clock moved by {share:.0%}",
+    "temperature-moved": "the temperature moved by {celsius:.0f} C",
+    "meter-stuck": "the power reading never changed: the sensor may be stuck",
+    "few-ticks": "only {ticks} ticks of the meter",
+    "meter-stood-still": "the meter did not change for {seconds:.2f} s",
+    "readings-failed": "{count} readings failed",
+    "ticks-missed": "{share:.0%} of the meter's ticks were missed",
+    "aliasing": (
+        "aliasing: the sensor sampled in step with the load (discrepancy {discrepancy:.2f})"
+    ),
+    # perplexity
+    "perplexity-not-measured": "perplexity not measured: {reason}",
+    "weights-not-published": "the weights are called {model} but do not have its published hash",
+    "perplexity-depends-on-batch": (
+        "perplexity: a window differs by {nats:.2g} nats per token between alone and in a batch,"
+        " more than {allowed:g}"
+    ),
+    "perplexity-unlike-published": (
+        "perplexity {value:.5g} per {unit}, but {published:g} ±{within:.1%} is published for this"
+        " protocol ({source})"
+    ),
+    "perplexity-out-of-range": (
+        "perplexity {value:.5g} is outside {low:.1f} to {high:.1f}, the range that published"
+        " numbers give for gpt2 and a context of {context} tokens"
+    ),
+}
+CODES = frozenset(_WORDS)

@@ -92,7 +92,7 @@ class Sampling:
     )
     energy_s: float = column("length of all energy windows together", "s", default=30.0)
     idle_s: float = column("length of an idle baseline beside the energy windows", "s", default=5.0)
-    evidence: bool = column(
+    profile: bool = column(
         "after all timing, trace what each forward does and measure the device's ceilings",
         default=True,
     )

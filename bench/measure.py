@@ -34,8 +34,8 @@ from bench.model import load as models
 from bench.model import requests as queues
 from bench.outcomes import (
     DEVICE,
-    EVIDENCE,
     PERPLEXITY,
+    PROFILE,
     Request,
     classify,
     failed,
@@ -93,7 +93,7 @@ def measure(request: Request) -> Iterator[Stage | Measurement]:
             yield row
             rows.append(row)
             broken = event.broken
-        if request.sampling.evidence:
+        if request.sampling.profile:
             # The model that was measured last is still loaded.
             measured = [row for row in reversed(rows) if row.outcome == Outcome.OK]
             why = _why_unusable(found) if broken else None
@@ -272,7 +272,7 @@ def _measure_workload(
         energy=used,
         quality=known,
         conditions=surroundings,
-        kernels=evidence.AWAITED if sampling.evidence else None,
+        trace=evidence.AWAITED if sampling.profile else None,
     )
 
 
@@ -297,14 +297,14 @@ def _explain(
             reason = f"the device broke before the evidence was gathered: {unusable}"
             yield replace(_without_evidence(row, reason), finished_at=now())
             continue
-        yield _stage(request, row.workload, EVIDENCE)
+        yield _stage(request, row.workload, PROFILE)
         name = request.cell.precision
         latency_ms = row.timing.latency_ms_p50 if row.timing else None
         try:
             model = shelf.get(row.workload.model)
             with _as_asked(request, row.workload, found):
                 seen, limits = evidence.gather(row.workload, name, model, found, latency_ms)
-            row = replace(row, kernels=seen, ceiling=limits)
+            row = replace(row, trace=seen, roofline=limits)
             if told := attention.warning(row.workload.attention, seen.attention):
                 row = replace(row, warnings=(*row.warnings, told))
         except Exception as error:
@@ -317,7 +317,7 @@ def _explain(
 
 
 def _without_evidence(row: Measurement, reason: str) -> Measurement:
-    return replace(row, kernels=replace(evidence.AWAITED, reason=reason))
+    return replace(row, trace=replace(evidence.AWAITED, reason=reason))
 
 
 def _why_unusable(found: device.Found) -> str | None:

@@ -336,7 +336,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class Trace:
     """What one request makes the device do, traced after all timing; times and counts per request.
 
     The classes add up to `traced_ms` and `count`.
@@ -399,7 +399,7 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Ceiling:
+class Roofline:
     """What this device can reach at most, measured on it, and the least time a request can take.
 
     Peaks belong to (device, precision); each is the best of several tries.
@@ -428,20 +428,20 @@ class Ceiling:
     launch_us: float | None = column(
         "launch of an empty kernel in a full queue; None on a CPU", "us", default=None
     )
-    floor_compute_ms: float | None = column(
+    lower_bound_compute_ms: float | None = column(
         "flops without what a causal mask spares / the higher matrix-product peak",
         "ms",
         default=None,
     )
-    floor_memory_ms: float | None = column(
+    lower_bound_memory_ms: float | None = column(
         "bytes_moved beyond what the cache can keep / the higher of copy and read",
         "ms",
         default=None,
     )
-    floor_launch_ms: float | None = column(
+    lower_bound_launch_ms: float | None = column(
         "kernels x launch_us; None for a graph and on a CPU", "ms", default=None
     )
-    floor_ms: float | None = column(
+    lower_bound_ms: float | None = column(
         "the largest floor: no latency can be below it", "ms", default=None
     )
 
@@ -467,7 +467,7 @@ class Conditions:
     memory_temperature_c_after: float | None = column("memory's temperature", "C", default=None)
     pcie_generation: int | None = column("generation of the PCIe link after", default=None)
     pcie_width: int | None = column("lanes of the PCIe link after", default=None)
-    held_down_s: float | None = column(
+    throttled_s: float | None = column(
         "time that power, heat or the board held the clocks down, each cause counted",
         "s",
         default=None,
@@ -523,8 +523,8 @@ class Measurement:
     energy: Energy | None = None
     quality: Quality | None = None
     conditions: Conditions | None = None
-    kernels: Kernels | None = None
-    ceiling: Ceiling | None = None
+    trace: Trace | None = None
+    roofline: Roofline | None = None
     placement: Placement | None = None
 
     @property

@@ -13,7 +13,7 @@ from bench.measured import Measurement, Outcome, Quality, Sensor
 DEVICE = "device"  # the stage in which a GPU of another type is found out
 # The stages whose end by force costs no row.
 PERPLEXITY = "perplexity"
-EVIDENCE = "evidence"
+PROFILE = "profile"
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 

@@ -67,7 +67,7 @@ throughput_s = 0.05
 energy = "quick"
 energy_s = 0.05
 idle_s = 0
-evidence = {evidence}
+profile = {evidence}
 timeout_s = {timeout_s}
 [quality]
 text = "{text}"
@@ -148,7 +148,7 @@ class Soak:
             types=", ".join(f'"{kind}"' for kind in TYPES),
             precisions=precisions,
             replicates=1,
-            evidence=evidence,
+            profile=evidence,
             paired=paired,
             text=_text(self.folder),
             timeout_s=limit_s,
@@ -370,9 +370,9 @@ def _is_over(pid: int) -> bool:
 def _is_evidence(before: Measurement, now: Measurement) -> bool:
     """Whether a row that comes again is the same measurement with its evidence."""
     same = replace(
-        now, kernels=before.kernels, ceiling=before.ceiling, finished_at=before.finished_at
+        now, trace=before.trace, roofline=before.roofline, finished_at=before.finished_at
     )
-    return before.kernels != now.kernels and same == before
+    return before.trace != now.trace and same == before
 
 
 def _killed(process: subprocess.Popen[bytes], after_s: float) -> bool:

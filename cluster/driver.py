@@ -27,7 +27,7 @@ from bench.measured import (
     Sensor,
     Stage,
 )
-from bench.outcomes import DEVICE, EVIDENCE, PERPLEXITY, Request, failed
+from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request, failed
 from cluster import lease as seats
 from cluster import nodes, placement, schedule
 from cluster import process as attempts
@@ -486,7 +486,7 @@ class _Sweep:
             return
         # The evidence was in work, whose rows are there already; what is left after a row in which
         # something broke had not begun.
-        if not attempt.left or attempt.stage == EVIDENCE:
+        if not attempt.left or attempt.stage == PROFILE:
             if end.of_the_cluster:
                 self._move(block, attempt)
             return

@@ -15,20 +15,21 @@ import hypothesis.strategies as st
 from bench import asked as records
 from bench.asked import Cell, Workload
 from bench.measured import (
-    Ceiling,
     Conditions,
     Device,
     Energy,
-    Kernels,
     Measurement,
     Outcome,
     Placement,
     Quality,
+    Roofline,
     Sensor,
     Software,
     Timing,
+    Trace,
     Weights,
 )
+from bench.warnings import RowWarning
 
 # The same examples in every run: a test that fails does so for everyone, and a slow machine, on
 # which a first call takes long, fails none.
@@ -51,11 +52,17 @@ FOUND = (
     Energy,
     Quality,
     Conditions,
-    Kernels,
-    Ceiling,
+    Trace,
+    Roofline,
     Placement,
 )
 
+WARNINGS = (
+    RowWarning("host-busy", {"share": 0.07}),
+    RowWarning("few-ticks", {"ticks": 3, "window": 2, "repeated": True}),
+    RowWarning("throttled", {"causes": "", "seconds": None}),
+    RowWarning("mig-slice"),
+)
 NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 
 _LEAVES: dict[Any, st.SearchStrategy[Any]] = {
@@ -75,6 +82,8 @@ def any_value(hint: Any) -> st.SearchStrategy[Any]:
         return st.none() | any_value(kind)
     if typing.get_origin(hint) is tuple:
         return st.lists(any_value(typing.get_args(hint)[0]), max_size=4).map(tuple)
+    if hint is RowWarning:
+        return st.sampled_from(WARNINGS)
     if dataclasses.is_dataclass(hint):
         return any_record(typing.cast(type, hint))
     if isinstance(hint, type) and issubclass(hint, Outcome):

@@ -15,16 +15,16 @@ from typing import Any
 from bench.asked import Cell, Workload
 from bench.device import gpus
 from bench.measured import (
-    Ceiling,
     Conditions,
     Device,
     Energy,
-    Kernels,
     Measurement,
     Outcome,
     Quality,
+    Roofline,
     Software,
     Timing,
+    Trace,
     Weights,
 )
 from bench.profile import work as gpt2
@@ -143,11 +143,11 @@ def row(
             load_before=0.1,
             other_cpu_share=0.01,
             sm_mhz_after=1480.0,
-            held_down_s=0.0,
+            throttled_s=0.0,
             clocks_event_reasons=0,
             other_processes=0,
         ),
-        kernels=Kernels(
+        trace=Trace(
             level="kernel",
             requests=10,
             traced_ms=traced_ms,
@@ -163,7 +163,7 @@ def row(
             tensor_cores="yes" if arithmetic == "tensor cores" else "no",
             names=("a_simulated_kernel",),
         ),
-        ceiling=Ceiling(
+        roofline=Roofline(
             flops=int(flops),
             bytes_moved=int(weights),
             matmul_tflops=0.9 * peak,
@@ -171,8 +171,8 @@ def row(
             copy_gb_per_s=0.85 * gpu.bandwidth_gb_per_s,
             read_gb_per_s=0.85 * gpu.bandwidth_gb_per_s,
             launch_us=launch_us,
-            floor_compute_ms=flops / (0.9 * peak) / 1e9,
-            floor_memory_ms=weights / (0.85 * gpu.bandwidth_gb_per_s) / 1e6,
+            lower_bound_compute_ms=flops / (0.9 * peak) / 1e9,
+            lower_bound_memory_ms=weights / (0.85 * gpu.bandwidth_gb_per_s) / 1e6,
         ),
     )
 

@@ -87,7 +87,7 @@ def test_a_row_runs_the_attention_that_it_asks_for(precision: str, new_tokens: i
     workloads = [replace(asked, attention=name) for name in ("auto", "flash", "math")]
     found = rows(*workloads, precision=precision)
     assert [row.outcome for row in found] == [Outcome.OK] * 3
-    ran = [row.kernels.attention if row.kernels else None for row in found]
+    ran = [row.trace.attention if row.trace else None for row in found]
     assert ran == ["flash", "flash", "math"]
     assert not any("attention" in doubt for row in found for doubt in row.doubts)
     assert flags() == (True,) * 4

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.asked import Workload
-from bench.measured import Kernels
+from bench.measured import Trace
 from bench.model import engines
 from bench.profile import peaks as ceiling
 from bench.profile.peaks import Peaks
@@ -86,41 +86,41 @@ def test_floors_follow_from_work_and_peaks() -> None:
     found = ceiling.work(GPT2, Workload("gpt2"), 4, 4)
     limits = ceiling.ceiling(found, PEAKS, 20.0, "fp16")
     assert limits.flops == found.flops
-    assert limits.floor_compute_ms == pytest.approx(found.least_flops / 20e12 * 1e3)
-    assert limits.floor_memory_ms == pytest.approx((limits.bytes_moved - 4) / 500e9 * 1e3)
-    assert limits.floor_ms == limits.floor_compute_ms
-    assert (limits.floor_launch_ms, limits.reason) == (None, None)
+    assert limits.lower_bound_compute_ms == pytest.approx(found.least_flops / 20e12 * 1e3)
+    assert limits.lower_bound_memory_ms == pytest.approx((limits.bytes_moved - 4) / 500e9 * 1e3)
+    assert limits.lower_bound_ms == limits.lower_bound_compute_ms
+    assert (limits.lower_bound_launch_ms, limits.reason) == (None, None)
 
 
 def test_attention_of_fp32_may_run_on_tensor_cores() -> None:
     found = ceiling.work(GPT2, Workload("gpt2"), 4, 4)
     limits = ceiling.ceiling(found, PEAKS, 20.0, "fp32")
     products = sum(product.flops for product in found.products)
-    assert limits.floor_compute_ms == pytest.approx(products / 20e12 * 1e3)
+    assert limits.lower_bound_compute_ms == pytest.approx(products / 20e12 * 1e3)
 
 
 def test_what_a_cache_can_keep_costs_no_memory() -> None:
     found = ceiling.work(SMALL, Workload("small", "eager", 1, 8), 4, 4)
     large = dataclasses.replace(PEAKS, cache_bytes=2**20)
-    assert ceiling.ceiling(found, large, 1.0, "fp16").floor_memory_ms == 0
+    assert ceiling.ceiling(found, large, 1.0, "fp16").lower_bound_memory_ms == 0
 
 
 def test_a_cache_of_unknown_size_is_a_missing_floor_with_its_reason() -> None:
     found = ceiling.work(GPT2, Workload("gpt2"), 4, 4)
     limits = ceiling.ceiling(found, dataclasses.replace(PEAKS, cache_bytes=None), 1.0, "fp16")
-    assert limits.floor_memory_ms is None
+    assert limits.lower_bound_memory_ms is None
     assert "last-level cache is unknown" in str(limits.reason)
-    assert limits.floor_ms == limits.floor_compute_ms
+    assert limits.lower_bound_ms == limits.lower_bound_compute_ms
 
 
 def test_launches_are_a_floor_where_each_kernel_is_launched() -> None:
     found = ceiling.work(SMALL, Workload("small", "eager", 1, 8), 4, 4)
     limits = ceiling.ceiling(found, PEAKS, 1.0, "fp16")
-    seen = Kernels("kernel", count=300.0)
+    seen = Trace("kernel", count=300.0)
     eager = ceiling.with_launches(limits, "eager", seen)
-    assert eager.floor_launch_ms == eager.floor_ms == pytest.approx(1.5)
+    assert eager.lower_bound_launch_ms == eager.lower_bound_ms == pytest.approx(1.5)
     assert ceiling.with_launches(limits, "graph", seen) == limits
-    assert ceiling.with_launches(limits, "eager", Kernels("none")) == limits
+    assert ceiling.with_launches(limits, "eager", Trace("none")) == limits
 
 
 @pytest.mark.usefixtures("small_peaks")

@@ -86,7 +86,7 @@ def test_a_lost_gpu_is_why_torch_has_none(
 def test_clocks_that_were_held_down_for_a_moment_are_no_doubt(
     seconds: float | None, doubts: list[str]
 ) -> None:
-    assert device.doubts(Conditions(load_before=0.0, held_down_s=seconds)) == doubts
+    assert device.doubts(Conditions(load_before=0.0, throttled_s=seconds)) == doubts
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.autograd import DeviceType
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.device import precision
-from bench.measured import KERNEL_CLASSES, Kernels
+from bench.measured import KERNEL_CLASSES, Trace
 from bench.model import engines
 from bench.profile import trace as kernels
 from bench.profile.classes import kernel_class, op_class, uses_tensor_cores
@@ -124,7 +124,7 @@ def model() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config).eval().requires_grad_(False)
 
 
-def traced(model: GPT2LMHeadModel, name: str, requests: int = 2) -> Kernels:
+def traced(model: GPT2LMHeadModel, name: str, requests: int = 2) -> Trace:
     run = engines.forward("eager", model)
     ids = torch.zeros(1, 16, dtype=torch.long)
     with precision.applied(name, "cpu"), torch.inference_mode():
@@ -189,7 +189,7 @@ def test_a_profiler_that_cannot_run_is_a_reason(
         raise RuntimeError("CUPTI_ERROR_NOT_INITIALIZED\nsecond line")
 
     monkeypatch.setattr(torch.profiler, "profile", broken)
-    assert traced(model, "fp32") == Kernels(
+    assert traced(model, "fp32") == Trace(
         "none", reason="the profiler cannot run: CUPTI_ERROR_NOT_INITIALIZED"
     )
 
@@ -235,7 +235,7 @@ def test_a_fault_of_the_gpu_is_not_the_profilers(device_type: str) -> None:
         if next(calls):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    def trace() -> Kernels:
+    def trace() -> Trace:
         return kernels.trace(run, lambda: None, device_type, requests=1, latency_ms=1.0)
 
     if device_type == "cpu":
@@ -295,7 +295,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Any:
     def run() -> None:
         see.runs += 1  # type: ignore[attr-defined]
 
-    def see(*events: Any) -> Kernels:
+    def see(*events: Any) -> Trace:
         class Profile:
             def __init__(self, **_: Any) -> None:
                 pass

@@ -50,7 +50,7 @@ QUICK = Sampling(
     throughput_s=0.02,
     energy_s=0.02,
     idle_s=0,
-    evidence=False,
+    profile=False,
 )
 ONE, TWO = Workload("tiny", batch_size=1, prompt_tokens=16), Workload("tiny", batch_size=2)
 written_once = functools.cache(corpus.split)
@@ -627,17 +627,17 @@ def test_a_failed_row_holds_what_was_asked(request_: Callable[..., Request]) -> 
 # ------------------------------------------------------------------------------- evidence
 
 
-WITH_EVIDENCE = replace(QUICK, evidence=True)
+WITH_PROFILE = replace(QUICK, profile=True)
 
 
 @pytest.mark.usefixtures("small_peaks")
 def test_rows_come_again_with_their_evidence_after_all_timing(
     request_: Callable[..., Request],
 ) -> None:
-    request = request_(sampling=WITH_EVIDENCE, quality=QualityPlan(enabled=False))
+    request = request_(sampling=WITH_PROFILE, quality=QualityPlan(enabled=False))
     events = list(measure(request))
     names = [e.name if isinstance(e, Stage) else str(e.outcome) for e in events]
-    again = ["evidence", "OK", "evidence", "OK"]
+    again = ["profile", "OK", "profile", "OK"]
     assert names == ["device", "loading", *STEPS, "OK", *STEPS, "OK", *again]
     one, two, two_again, one_again = (e for e in events if isinstance(e, Measurement))
     for before, after in ((one, one_again), (two, two_again)):
@@ -645,14 +645,14 @@ def test_rows_come_again_with_their_evidence_after_all_timing(
         assert after == replace(
             before,
             finished_at=after.finished_at,
-            kernels=after.kernels,
-            ceiling=after.ceiling,
+            trace=after.trace,
+            roofline=after.roofline,
         )
         # What is kept if the process does not live to see its evidence.
-        assert before.kernels and before.kernels.level == "none" and before.kernels.reason
-        assert before.ceiling is None
-        assert after.kernels and after.kernels.level == "op" and after.kernels.count
-        assert after.ceiling and after.ceiling.flops and after.ceiling.floor_ms
+        assert before.trace and before.kernels.level == "none" and before.kernels.reason
+        assert before.roofline is None
+        assert after.trace and after.kernels.level == "op" and after.kernels.count
+        assert after.roofline and after.ceiling.flops and after.ceiling.lower_bound_ms
     assert table.merge([one, two, two_again, one_again]) == table.merge([one_again, two_again])
 
 
@@ -664,9 +664,9 @@ def test_a_failure_among_the_evidence_is_its_reason_and_costs_no_row(
         raise TensorgapError("nothing to see")
 
     monkeypatch.setattr(kernels, "trace", broken)
-    *_, last = rows_of(request_(ONE, sampling=WITH_EVIDENCE))
+    *_, last = rows_of(request_(ONE, sampling=WITH_PROFILE))
     assert (last.outcome, bool(last.timing)) == (Outcome.OK, True)
-    assert last.kernels and (last.kernels.level, last.kernels.reason) == ("none", "nothing to see")
+    assert last.trace and (last.trace.level, last.trace.reason) == ("none", "nothing to see")
 
 
 @pytest.mark.usefixtures("small_peaks")
@@ -675,13 +675,13 @@ def test_a_row_that_breaks_costs_no_other_its_evidence(
 ) -> None:
     break_forward(monkeypatch, RuntimeError("the compiler is false"), only_batch=3)
     three, four = (Workload("tiny", batch_size=size) for size in (3, 4))
-    request = request_(ONE, TWO, three, four, sampling=WITH_EVIDENCE)
+    request = request_(ONE, TWO, three, four, sampling=WITH_PROFILE)
     rows = rows_of(request)
     assert [row.workload for row in rows] == [ONE, TWO, three, TWO, ONE]
     assert [row.outcome for row in rows[:3]] == [Outcome.OK, Outcome.OK, Outcome.FAILED]
     for row in rows[3:]:
-        assert row.outcome == Outcome.OK and row.kernels and row.ceiling
-        assert (row.kernels.level, row.kernels.reason) == ("op", None)
+        assert row.outcome == Outcome.OK and row.trace and row.roofline
+        assert (row.trace.level, row.trace.reason) == ("op", None)
 
 
 def test_a_device_that_broke_gives_the_rows_before_it_the_reason(
@@ -689,11 +689,11 @@ def test_a_device_that_broke_gives_the_rows_before_it_the_reason(
 ) -> None:
     monkeypatch.setattr(measuring, "_why_unusable", lambda found: "CUDA error: device assert")
     break_forward(monkeypatch, RuntimeError("CUDA error: device assert"), only_batch=2)
-    rows = rows_of(request_(ONE, TWO, sampling=WITH_EVIDENCE))
+    rows = rows_of(request_(ONE, TWO, sampling=WITH_PROFILE))
     assert [row.workload for row in rows] == [ONE, TWO, ONE]
     last = rows[-1]
-    assert (last.outcome, bool(last.timing), last.ceiling) == (Outcome.OK, True, None)
-    assert last.kernels and last.kernels.reason == (
+    assert (last.outcome, bool(last.timing), last.roofline) == (Outcome.OK, True, None)
+    assert last.trace and last.trace.reason == (
         "the device broke before the evidence was gathered: CUDA error: device assert"
     )
 
@@ -713,10 +713,10 @@ def test_a_fault_among_the_evidence_of_one_row_costs_another_its_own_only_if_the
 
     monkeypatch.setattr(kernels, "trace", broken_once)
     monkeypatch.setattr(measuring, "_why_unusable", lambda found: None if usable else "it broke")
-    *_, two, one = rows_of(request_(sampling=WITH_EVIDENCE))
+    *_, two, one = rows_of(request_(sampling=WITH_PROFILE))
     assert (two.workload, one.workload) == (TWO, ONE)
-    assert two.kernels and two.kernels.reason == "RuntimeError: boom"
-    assert one.kernels and one.kernels.level == ("op" if usable else "none")
+    assert two.trace and two.trace.reason == "RuntimeError: boom"
+    assert one.trace and one.trace.level == ("op" if usable else "none")
 
 
 @pytest.mark.usefixtures("small_peaks")
@@ -731,15 +731,15 @@ def test_peaks_below_what_the_model_reached_are_measured_again(
 
     monkeypatch.setattr(ceiling, "peaks", functools.cache(peaks))
     monkeypatch.setattr(ceiling, "model_tflops", lambda *_: 1e-9)
-    *_, last = rows_of(request_(ONE, sampling=WITH_EVIDENCE))
+    *_, last = rows_of(request_(ONE, sampling=WITH_PROFILE))
     assert measured == [1e-9, 1e3]
-    assert last.ceiling and last.ceiling.matmul_tflops == 1e3
+    assert last.roofline and last.roofline.matmul_tflops == 1e3
 
 
 def test_rows_that_failed_have_no_evidence(request_: Callable[..., Request]) -> None:
     too_long = Workload("tiny", prompt_tokens=1024)
-    (row,) = rows_of(request_(too_long, sampling=WITH_EVIDENCE))
-    assert (row.outcome, row.kernels, row.ceiling) == (Outcome.UNSUPPORTED, None, None)
+    (row,) = rows_of(request_(too_long, sampling=WITH_PROFILE))
+    assert (row.outcome, row.trace, row.roofline) == (Outcome.UNSUPPORTED, None, None)
 
 
 # ------------------------------------------------------------------------------- engines

@@ -295,7 +295,7 @@ def test_what_a_gpu_cannot_tell_is_none_with_the_reason(
         ("GetTemperatureV", "temperature_c"),
         ("GetCurrentClocksEventReasons", "clocks_event_reasons"),
         ("GetTotalEnergyConsumption", "total_energy_j"),
-        ("GetFieldValues", "held_down_s"),
+        ("GetFieldValues", "throttled_s"),
     ],
 )
 def test_an_older_driver_is_asked_in_its_own_words(
@@ -307,7 +307,7 @@ def test_an_older_driver_is_asked_in_its_own_words(
     with nvml.driver() as driver:
         (gpu,) = driver.gpus()
         expected = getattr(gpu, name)()
-        if name == "held_down_s":  # The older call knows neither kind of heat apart.
+        if name == "throttled_s":  # The older call knows neither kind of heat apart.
             expected = {"power cap": 10, "heat": 0, "sync boost": 0}
         fake.fault(f"nvmlDevice{function}:-1:13:0")
         assert getattr(gpu, name)() == expected is not None
@@ -319,7 +319,7 @@ def test_each_cause_that_holds_the_clocks_down_is_timed(fake_nvml: FakeNvml) -> 
     with nvml.driver() as driver:
         (gpu,) = driver.gpus()
         fake.advance(4)
-        held_s = gpu.held_down_s()
+        held_s = gpu.throttled_s()
         # 0x4 and 0x20: power cap and heat by software, for 2 of these 4 s.
         assert held_s == pytest.approx(
             {
@@ -331,7 +331,7 @@ def test_each_cause_that_holds_the_clocks_down_is_timed(fake_nvml: FakeNvml) -> 
             }
         )
         fake.advance(6)
-        assert gpu.held_down_s() == pytest.approx({cause: s and 3 for cause, s in held_s.items()})
+        assert gpu.throttled_s() == pytest.approx({cause: s and 3 for cause, s in held_s.items()})
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_every_driver_from_470_on_tells_what_it_knows(
     with nvml.driver() as driver:
         (gpu,) = driver.gpus()
         assert (gpu.instant_power_w() is not None) is instant
-        assert set(gpu.held_down_s() or ()) == {"power cap", "sync boost"} | heat
+        assert set(gpu.throttled_s() or ()) == {"power cap", "sync boost"} | heat
         for ask in (gpu.power_w, gpu.total_energy_j, gpu.temperature_c, gpu.clocks_event_reasons):
             assert ask() is not None
         assert gpu.foreign_processes({os.getpid()}) == (4194000,)

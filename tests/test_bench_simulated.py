@@ -35,7 +35,7 @@ SAMPLING = Sampling(
     energy="quick",
     energy_s=0.8,
     idle_s=0.3,
-    evidence=False,
+    profile=False,
 )
 
 ON_CPU = Cell(CPU, "fp32")
@@ -86,7 +86,7 @@ def test_the_row_has_an_energy_and_says_that_it_is_simulated(
     assert row.energy.mean_w == pytest.approx(50, rel=row.energy.uncertainty)
     assert row.energy.per_sample_mj
     assert row.conditions is not None
-    assert (row.conditions.pcie_generation, row.conditions.held_down_s) == (3, 0)
+    assert (row.conditions.pcie_generation, row.conditions.throttled_s) == (3, 0)
     assert row.conditions.performance_state == 0
     (again,), _ = table.from_table(table.to_table([row], []), "test")
     assert again == row

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 
 from bench.asked import Cell, Workload
 from bench.errors import TensorgapError
-from bench.measured import Energy, Kernels, Measurement, Outcome, Sensor, Timing
+from bench.measured import Energy, Measurement, Outcome, Sensor, Timing, Trace
 from bench.results import columns as table
 from bench.results.columns import Source
 
@@ -232,10 +232,10 @@ SENSOR = Sensor("part-time", reading_window_s=0.01, reading_lag_s=0.04, counter_
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("version", [b"2", b"3", b"4"])
 def test_an_earlier_version_is_read_without_what_came_later(version: bytes, count: int) -> None:
-    traced = Kernels("kernel", attention="flash")
+    traced = Trace("kernel", attention="flash")
     rows = [
         examples.measurement(
-            replicate=number, sensor=SENSOR, kernels=traced, received_at=examples.NOON
+            replicate=number, sensor=SENSOR, trace=traced, received_at=examples.NOON
         )
         for number in range(count)
     ]
@@ -243,7 +243,7 @@ def test_an_earlier_version_is_read_without_what_came_later(version: bytes, coun
     old = old.replace_schema_metadata({**old.schema.metadata, VERSION: version})
     expected = [dataclasses.replace(row, received_at=None) for row in rows]
     if version != b"4":
-        expected = [dataclasses.replace(row, kernels=Kernels("kernel")) for row in expected]
+        expected = [dataclasses.replace(row, trace=Trace("kernel")) for row in expected]
     if version == b"2":
         timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
         known = dataclasses.replace(SENSOR, reading_lag_s=None, counter_lag_s=None)

@@ -133,10 +133,10 @@ def test_each_precision_is_measured_at_both_batches_and_profiled_last() -> None:
         asked = [workload for request in requests for workload in request.workloads]
         wanted = {plan.EAGER, plan.GRAPH, plan.MANY, Workload(TINY, "eager", 1, 128)}
         assert set(asked) == wanted and len(asked) == len(wanted)
-        assert [request.sampling.evidence for request in requests[:-1]] == [False] * (
+        assert [request.sampling.profile for request in requests[:-1]] == [False] * (
             len(requests) - 1
         )
-        assert requests[-1].sampling.evidence
+        assert requests[-1].sampling.profile
         assert requests[0].quality.enabled
 
 
@@ -151,7 +151,7 @@ def test_a_row_may_leave_its_energy_out() -> None:
         replicate=0,
         workloads=(Workload(TINY, "eager", 1, 16),),
         sampling=replace(
-            plan.REHEARSAL, energy=ENERGY_NOT_MEASURED, evidence=False, warmup_max_s=0.1
+            plan.REHEARSAL, energy=ENERGY_NOT_MEASURED, profile=False, warmup_max_s=0.1
         ),
         quality=QualityPlan(enabled=False),
     )
@@ -175,11 +175,11 @@ def made(precision: str, engine: str = "eager", batch_size: int = 1, model: str 
         ms = 1.2
     if batch_size > 1 and precision != "fp32":
         ms = 8.0
-    assert row.timing and row.energy and row.kernels and row.ceiling and row.quality
+    assert row.timing and row.energy and row.trace and row.roofline and row.quality
     casts = 146 if precision == "mixed" else 0
     count = 98 if engine == "compile" else 211 + casts
     kernels = replace(
-        row.kernels,
+        row.trace,
         count=float(count),
         cast_count=float(casts),
         cast_bytes=813_000_000 if casts else 0,
@@ -200,10 +200,10 @@ def made(precision: str, engine: str = "eager", batch_size: int = 1, model: str 
         workload=Workload(model, engine, batch_size, 128),
         device=replace(row.device, simulated=False),
         timing=replace(row.timing, latency_ms_p50=ms, latency_ms_min=ms),
-        ceiling=replace(row.ceiling, floor_ms=0.1),
+        roofline=replace(row.roofline, lower_bound_ms=0.1),
         energy=replace(row.energy, uncertainty=0.025),
         quality=replace(row.quality, perplexity=5.3021),
-        kernels=None if model == TINY else kernels,
+        trace=None if model == TINY else kernels,
     )
 
 
@@ -287,11 +287,11 @@ def failures() -> Iterator[tuple[str, Seen]]:
         chosen = FACTS_OF_A_CARD["attention"] | {name: "math"}
         drifted = {"difference": 0.1, "alike": 3, "tried": 3}
         yield f"attention chosen, {name}", with_fact("attention", chosen)
-        yield f"attention that ran, {name}", with_part("kernels", at, attention="math")
-        yield f"kernels of a forward, {name}", with_part("kernels", at, count=259.0)
+        yield f"attention that ran, {name}", with_part("trace", at, attention="math")
+        yield f"kernels of a forward, {name}", with_part("trace", at, count=259.0)
         yield (
             f"Tensor Cores in matrix products, {name}",
-            with_part("kernels", at, tensor_cores=other),
+            with_part("trace", at, tensor_cores=other),
         )
         yield (
             f"perplexity of tiny, {name}",
@@ -317,19 +317,19 @@ def failures() -> Iterator[tuple[str, Seen]]:
     )
     yield (
         "casts that mixed adds to fp32",
-        with_part("kernels", {"precision": "mixed"}, cast_count=158.0),
+        with_part("trace", {"precision": "mixed"}, cast_count=158.0),
     )
     yield (
         "bytes of these casts",
-        with_part("kernels", {"precision": "mixed"}, cast_bytes=742_000_000),
+        with_part("trace", {"precision": "mixed"}, cast_bytes=742_000_000),
     )
     yield (
         "kernels of a compiled forward, fp16",
-        with_part("kernels", {"engine": "compile"}, count=211.0),
+        with_part("trace", {"engine": "compile"}, count=211.0),
     )
     yield (
         "classes of kernels in each trace",
-        with_part("kernels", {"precision": "bf16"}, other_ms=0.5),
+        with_part("trace", {"precision": "bf16"}, other_ms=0.5),
     )
     yield "eager / graph at batch 1, fp32", ms(4.0, "fp32", "graph")
     yield "eager / graph at batch 1, fp16", ms(1.0, "fp16", "graph")
@@ -337,7 +337,7 @@ def failures() -> Iterator[tuple[str, Seen]]:
     yield "mixed / fp32 at batch 1", ms(4.0, "mixed")
     yield (
         "latency of each row with measured peaks",
-        with_part("ceiling", {"precision": "fp16", "engine": "graph"}, floor_ms=0.4),
+        with_part("roofline", {"precision": "fp16", "engine": "graph"}, lower_bound_ms=0.4),
     )
     yield (
         "tensorgap's latency / a plain loop's",

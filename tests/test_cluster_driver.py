@@ -28,7 +28,7 @@ SHORT = Sampling(
     throughput_s=0.05,
     energy_s=0.05,
     idle_s=0,
-    evidence=False,
+    profile=False,
     timeout_s=300,
 )
 TINY = Workload("tiny", "eager", 1, 32)
@@ -221,17 +221,17 @@ def test_a_perplexity_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) 
 
 def test_evidence_that_ends_by_force_costs_no_row(offers: dict[str, Offer]) -> None:
     big = Workload("tiny", "eager", 64, 256)  # whose evidence takes long enough to be killed in
-    matrix = a_matrix(big, TINY_8, evidence=True)
-    rows = rows_of(matrix, offers, signal_actor_at("evidence", big, signal.SIGKILL))
+    matrix = a_matrix(big, TINY_8, profile=True)
+    rows = rows_of(matrix, offers, signal_actor_at("profile", big, signal.SIGKILL))
     # The workload that was measured last comes again first; the other's process was killed.
     assert [m.workload for m in rows] == [big, TINY_8, TINY_8]
     assert {m.outcome for m in rows} == {Outcome.OK}
     one, _, two = rows
-    assert one.kernels is not None
-    assert one.kernels.level == "none"
-    assert "the process ended before its evidence" in str(one.kernels.reason)
-    assert two.kernels is not None
-    assert two.kernels.level == "op"
+    assert one.trace is not None
+    assert one.trace.level == "none"
+    assert "the process ended before its evidence" in str(one.trace.reason)
+    assert two.trace is not None
+    assert two.trace.level == "op"
 
 
 def test_cells_wait_for_a_device_that_others_hold_but_not_for_ever(

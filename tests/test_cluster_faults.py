@@ -189,7 +189,7 @@ def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_a
 ) -> None:
     cluster.add("L4", "gpu = l4")
     matrix = a_matrix(TINY, precisions=("fp32", "bf16"))
-    sampling = replace(QUICK, evidence=True, latency_min_s=0.1)
+    sampling = replace(QUICK, profile=True, latency_min_s=0.1)
     matrix = replace(matrix, sampling=sampling, gpu_types=("T4", "L4"))
     told: dict[object, list[Measurement]] = {}
     broken: dict[str, object] = {}  # the row whose evidence was in work, by GPU type
@@ -197,7 +197,7 @@ def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_a
         kind = event.cell.gpu_type
         if isinstance(event, Measurement):
             told.setdefault(event.key, []).append(event)
-        elif event.name == "evidence" and kind not in broken:
+        elif event.name == "profile" and kind not in broken:
             broken[kind] = (event.cell, event.workload, event.replicate)
             pid, node = cluster.measuring(kind)
             if kind == "L4":
@@ -208,7 +208,7 @@ def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_a
     assert len(broken) == 2
     for key, rows in told.items():
         assert {(m.outcome, where(m).attempt) for m in rows} == {(Outcome.OK, 1)}
-        assert rows[0].kernels is not None
+        assert rows[0].trace is not None
         assert "the process ended before its evidence" in str(rows[0].kernels.reason)
         assert len(rows) == (1 if key in broken.values() else 2)
     for kind in broken:

@@ -19,7 +19,7 @@ from test_cluster_placement import node
 from bench.asked import CPU, Matrix, PlacementPlan
 from bench.device.kinds import Card
 from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
-from bench.outcomes import DEVICE, EVIDENCE, Request
+from bench.outcomes import DEVICE, PROFILE, Request
 from cluster import driver
 from cluster import lease as seats
 from cluster.lease import Autoscaler, Seat
@@ -224,7 +224,7 @@ def test_a_process_that_ends_in_the_evidence_after_a_broken_row_costs_no_row(
             self.first = self.first or attempt
             if attempt is not self.first or len(attempt.left) > 1:
                 return super().next_event(attempt, now)
-            attempt.since, attempt.stage = now, EVIDENCE
+            attempt.since, attempt.stage = now, PROFILE
             attempt.ended = True
             return End(Outcome.FAILED, "the process died", of_the_cluster)
 

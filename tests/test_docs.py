@@ -123,8 +123,8 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sweep_brings_its_evidence(results_folder: Path) -> None:
     (row,) = pq.read_table(results_folder / "results.parquet").to_pylist()
-    assert row["kernels_level"] == "op"
-    assert row["ceiling_floor_ms"] < row["timing_latency_ms_min"]
+    assert row["trace_level"] == "op"
+    assert row["roofline_lower_bound_ms"] < row["timing_latency_ms_min"]
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split()[1])

@@ -34,7 +34,7 @@ throughput_s = 0.05
 energy = "quick"
 energy_s = 0.05
 idle_s = 0
-evidence = false
+profile = false
 [quality]
 enabled = false
 """

@@ -63,7 +63,7 @@ def test_types_run_at_the_same_time_so_the_slowest_decides() -> None:
 def test_a_row_that_comes_again_with_its_evidence_counts_once() -> None:
     shown = Progress({FP32: 2}, row_s=10, clock=Clock())
     assert shown.take(a_row(FP32))
-    assert not shown.take(Stage(FP32, WORKLOAD, 0, "evidence", "host"))
+    assert not shown.take(Stage(FP32, WORKLOAD, 0, "profile", "host"))
     assert not shown.take(a_row(FP32))
     assert shown.count == 1
 

@@ -41,7 +41,7 @@ latency_min_s = 0.3
 latency_max_s = 0.5
 min_samples = 11
 throughput_s = 0.05
-evidence = false
+profile = false
 
 [quality]
 context = 256

@@ -59,7 +59,7 @@ BATCHED = rows("V100-SXM2", batch_size=16, efficiency=0.6)
 
 EQUAL = [
     V100[0],
-    changed(dataclasses.replace(V100[0], cell=V100[1].cell), "kernels", tensor_cores="yes"),
+    changed(dataclasses.replace(V100[0], cell=V100[1].cell), "trace", tensor_cores="yes"),
 ]
 # Two processes of each precision; those of fp16 differ by half.
 NOISY = [
@@ -70,12 +70,12 @@ NOISY = [
 
 # As torch chooses on an H100; the same in both; and nothing known of one.
 ATTENTIONS = [
-    changed(m, "kernels", attention="efficient" if m.cell.precision == "fp32" else "cudnn")
+    changed(m, "trace", attention="efficient" if m.cell.precision == "fp32" else "cudnn")
     for m in T4
 ]
 EFFICIENT = [
     dataclasses.replace(
-        changed(m, "kernels", attention="efficient"),
+        changed(m, "trace", attention="efficient"),
         workload=dataclasses.replace(m.workload, attention="efficient"),
     )
     for m in T4
@@ -92,7 +92,7 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
     ),
     Code.PERPLEXITY_OUT_OF_RANGE: (edit(T4, lambda m: changed(m, "quality", perplexity=217.0)), T4),
     Code.FP32_ON_TENSOR_CORES: (
-        edit(rows("A100-SXM-40GB"), lambda m: changed(m, "kernels", tensor_cores="yes"), "fp32"),
+        edit(rows("A100-SXM-40GB"), lambda m: changed(m, "trace", tensor_cores="yes"), "fp32"),
         rows("A100-SXM-40GB"),
     ),
     Code.SIMULATED: (T4, real(T4)),
@@ -100,7 +100,7 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
         edit(T4, lambda m: changed(m, "timing", throughput_samples_per_s=2000.0)),
         T4,
     ),
-    Code.GPU_HELD_DOWN: (edit(T4, lambda m: changed(m, "conditions", held_down_s=2.0)), T4),
+    Code.GPU_THROTTLED: (edit(T4, lambda m: changed(m, "conditions", throttled_s=2.0)), T4),
     Code.GPU_SHARED: (edit(T4, lambda m: changed(m, "conditions", other_processes=1)), T4),
     Code.GPU_CAPPED: ([changed(m, "device", power_limit_w=50.0) for m in T4], T4),
     Code.CONFOUNDED: (edit(T4, lambda m: changed(m, "software", torch="2.9.0")), T4),
@@ -114,7 +114,7 @@ ROWS: dict[Code, tuple[Rows, Rows]] = {
         edit(T4, lambda m: doubting(m, "warm-up not steady after 3.0 s")),
     ),
     Code.TENSOR_CORES_UNUSED: (
-        edit(T4, lambda m: changed(m, "kernels", tensor_cores="no")),
+        edit(T4, lambda m: changed(m, "trace", tensor_cores="no")),
         [*T4, *rows("P100-PCIE")],
     ),
     Code.PRECISION_EMULATED: (
@@ -369,20 +369,20 @@ def test_healthy_rows_are_accepted(board: str) -> None:
 
 def test_a_held_down_gpu_is_told_by_its_clock_and_by_its_reasons() -> None:
     slow = edit(T4, lambda m: changed(m, "conditions", sm_mhz_after=600.0))
-    (finding,) = found(slow, Code.GPU_HELD_DOWN)
+    (finding,) = found(slow, Code.GPU_THROTTLED)
     assert finding.evidence == ("fp16: SM clock 600 of 1500 MHz under load",)
     hot = edit(T4, lambda m: changed(m, "conditions", clocks_event_reasons=0x40 | 0x1))
-    assert "reason: heat (hardware)" in found(hot, Code.GPU_HELD_DOWN)[0].evidence[0]
+    assert "reason: heat (hardware)" in found(hot, Code.GPU_THROTTLED)[0].evidence[0]
 
 
 def test_a_board_at_the_vendors_power_limit_is_no_fault() -> None:
     loaded = [
         changed(
-            m, "conditions", clocks_event_reasons=0x4 | 0x1, held_down_s=9.0, sm_mhz_after=1000.0
+            m, "conditions", clocks_event_reasons=0x4 | 0x1, throttled_s=9.0, sm_mhz_after=1000.0
         )
         for m in real(rows("T4", batch_size=16, efficiency=0.6))
     ]
-    (finding,) = found(loaded, Code.GPU_HELD_DOWN)
+    (finding,) = found(loaded, Code.GPU_THROTTLED)
     assert finding.verdict == Verdict.ACCEPT
     assert finding.cause == (
         "The board worked at its power limit of 70 W: its clock (1000 of 1500 MHz) is what that"
@@ -391,9 +391,9 @@ def test_a_board_at_the_vendors_power_limit_is_no_fault() -> None:
     assert [f.verdict for f in found(loaded, Code.EFFECT)] == [Verdict.ACCEPT]
     for change in ({"power_limit_w": 60.0}, {"default_power_limit_w": None}):
         lower = [changed(m, "device", **change) for m in loaded]
-        assert [f.verdict for f in found(lower, Code.GPU_HELD_DOWN)] == [Verdict.FIX]
+        assert [f.verdict for f in found(lower, Code.GPU_THROTTLED)] == [Verdict.FIX]
     hot = [changed(m, "conditions", clocks_event_reasons=0x4 | 0x20) for m in loaded]
-    assert [f.verdict for f in found(hot, Code.GPU_HELD_DOWN)] == [Verdict.FIX]
+    assert [f.verdict for f in found(hot, Code.GPU_THROTTLED)] == [Verdict.FIX]
 
 
 def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> None:
@@ -456,7 +456,7 @@ def test_a_slice_and_a_virtual_gpu_are_shared(change: dict[str, bool]) -> None:
 
 
 def test_a_graph_that_is_faster_shows_that_launches_set_the_latency() -> None:
-    eager = [changed(m, "kernels", busy_share=None) for m in HOST_BOUND]
+    eager = [changed(m, "trace", busy_share=None) for m in HOST_BOUND]
     graph = rows("V100-SXM2", engine="graph")
     (finding,) = found([*eager, *graph], Code.LAUNCH_BOUND)
     assert finding.verdict == Verdict.FIX
@@ -467,7 +467,7 @@ def test_a_graph_that_is_faster_shows_that_launches_set_the_latency() -> None:
 
 def test_a_latency_that_stays_flat_over_the_batch_only_raises_the_question() -> None:
     def untraced(measured: Rows) -> list[Measurement]:
-        return [changed(m, "kernels", busy_share=None) for m in measured]
+        return [changed(m, "trace", busy_share=None) for m in measured]
 
     flat = untraced([*HOST_BOUND, *rows("V100-SXM2", batch_size=2, launch_us=34.0)])
     finding = found(flat, Code.LAUNCH_BOUND)[0]
@@ -483,8 +483,8 @@ def at(m: Measurement, products_ms: float, rest_ms: float) -> Measurement:
     assert m.timing
     m = slower(m, (traced_ms + 0.05) / m.timing.latency_ms_p50)
     busy = traced_ms / (traced_ms + 0.05)
-    m = changed(m, "kernels", matmul_ms=products_ms, activation_ms=rest_ms, traced_ms=traced_ms)
-    return changed(m, "kernels", busy_share=busy)
+    m = changed(m, "trace", matmul_ms=products_ms, activation_ms=rest_ms, traced_ms=traced_ms)
+    return changed(m, "trace", busy_share=busy)
 
 
 def gain(ours: tuple[float, float], base: tuple[float, float] = (60.0, 12.0)) -> Finding:
@@ -500,9 +500,14 @@ def test_a_small_gain_is_held_against_the_ratio_of_the_floors() -> None:
     assert "where the floors allow 7.6x" in finding.cause
     longer = [dataclasses.replace(m, workload=Workload("gpt2", new_tokens=8)) for m in HOST_BOUND]
     (measured,) = found(longer, Code.GAIN_BELOW_HARDWARE)
-    ceilings = [max(m.ceiling.floor_compute_ms, m.ceiling.floor_memory_ms) for m in HOST_BOUND]  # type: ignore[union-attr, type-var]
+    ceilings = [
+        max(m.roofline.lower_bound_compute_ms, m.roofline.lower_bound_memory_ms) for m in HOST_BOUND
+    ]  # type: ignore[union-attr, type-var]
     assert f"where the floors allow {ceilings[0] / ceilings[1]:.1f}x" in measured.cause  # type: ignore[operator]
-    nothing = [changed(m, "ceiling", floor_compute_ms=None, floor_memory_ms=None) for m in longer]
+    nothing = [
+        changed(m, "roofline", lower_bound_compute_ms=None, lower_bound_memory_ms=None)
+        for m in longer
+    ]
     assert "where the peaks allow 8.0x" in found(nothing, Code.GAIN_BELOW_HARDWARE)[0].cause
 
 
@@ -532,7 +537,7 @@ def test_the_cause_of_a_small_gain_is_accepted_only_where_it_is_measured() -> No
 
 def test_a_graph_is_not_told_of_launches() -> None:
     graph = real(rows("A100-SXM-40GB", ("fp32", "fp16", "mixed"), engine="graph"))
-    for measured in (graph, [dataclasses.replace(m, kernels=None) for m in graph]):
+    for measured in (graph, [dataclasses.replace(m, trace=None) for m in graph]):
         texts = [
             " ".join([f.cause, *f.evidence, *f.missing, *f.actions])
             for f in findings.find(cases.of_rows(measured))
@@ -548,7 +553,7 @@ def test_on_a_cpu_what_no_operation_takes_is_named() -> None:
             m,
             cell=dataclasses.replace(m.cell, gpu_type="CPU"),
             energy=None,
-            kernels=m.kernels and dataclasses.replace(m.kernels, level="op"),
+            trace=m.trace and dataclasses.replace(m.trace, level="op"),
         )
         for m in real(rows("P100-PCIE", ("fp32", "mixed")))
     ]
@@ -642,7 +647,7 @@ def test_doubts_of_the_energy_weaken_only_what_is_said_of_it() -> None:
     [
         (rows("T4", ("fp32", "bf16")), Code.PRECISION_EMULATED),
         (
-            edit(V100, lambda m: changed(m, "kernels", tensor_cores="no")),
+            edit(V100, lambda m: changed(m, "trace", tensor_cores="no")),
             Code.TENSOR_CORES_UNUSED,
         ),
     ],
@@ -716,7 +721,7 @@ def test_two_attentions_are_told_in_the_report_and_take_no_effect_away() -> None
     assert [f.verdict for f in found(measured, Code.EFFECT)] == [Verdict.ACCEPT]
     assert not found(measured, Code.CONFOUNDED)
     (group,) = cases.of_rows(measured)
-    told = "compared with fp32: kernels_attention should agree: cudnn, efficient"
+    told = "compared with fp32: trace_attention should agree: cudnn, efficient"
     assert group.cases[1].line.doubts == (told,)
     text = proposal.next_matrix([group], [finding])
     assert text is not None

@@ -21,7 +21,7 @@ from test_jobs_sweep import MATRIX
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 # With the trace of kernels, whose profiler writes files, too.
-ONE_CELL = MATRIX.replace('"fp32", "bf16"', '"fp32"').replace("evidence = false\n", "")
+ONE_CELL = MATRIX.replace('"fp32", "bf16"', '"fp32"').replace("profile = false\n", "")
 # Where programs keep what is theirs for a while.
 TEMPORARY = ("/tmp/", "/var/tmp/", "/dev/shm/", "/run/")
 # The code itself may lie there too, and be open to all.

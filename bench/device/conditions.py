@@ -37,7 +37,7 @@ class Observation:
     memory_temperature_c: float | None
     pcie_generation: int | None
     pcie_width: int | None
-    held_down_s: float | None
+    throttled_s: float | None
     clocks_event_reasons: int | None
     performance_state: int | None
     foreign_processes: tuple[int, ...] | None
@@ -46,7 +46,7 @@ class Observation:
 def observe(gpu: nvml.Gpu | None) -> Observation:
     """Read the surroundings now."""
     times = os.times()
-    held_down = gpu.held_down_s() if gpu else None
+    throttled = gpu.throttled_s() if gpu else None
     return Observation(
         load=os.getloadavg()[0],
         host_busy_s=_host_busy_s(),
@@ -58,7 +58,7 @@ def observe(gpu: nvml.Gpu | None) -> Observation:
         memory_temperature_c=gpu.memory_temperature_c() if gpu else None,
         pcie_generation=gpu.pcie_generation() if gpu else None,
         pcie_width=gpu.pcie_width() if gpu else None,
-        held_down_s=None if held_down is None else sum(held_down.values()),
+        throttled_s=None if throttled is None else sum(throttled.values()),
         clocks_event_reasons=gpu.clocks_event_reasons() if gpu else None,
         performance_state=gpu.performance_state() if gpu else None,
         foreign_processes=gpu.foreign_processes({os.getpid()}) if gpu else None,
@@ -73,9 +73,9 @@ def between(before: Observation, after: Observation) -> Conditions:
         own = after.own_busy_s - before.own_busy_s
         total = after.host_s - before.host_s
         other = min(1.0, max(0.0, (busy - own) / total)) if total > 0 else None
-    held_down_s = None
-    if before.held_down_s is not None and after.held_down_s is not None:
-        held_down_s = after.held_down_s - before.held_down_s
+    throttled_s = None
+    if before.throttled_s is not None and after.throttled_s is not None:
+        throttled_s = after.throttled_s - before.throttled_s
     foreign = after.foreign_processes
     return Conditions(
         load_before=before.load,
@@ -89,7 +89,7 @@ def between(before: Observation, after: Observation) -> Conditions:
         memory_temperature_c_after=after.memory_temperature_c,
         pcie_generation=after.pcie_generation,
         pcie_width=after.pcie_width,
-        held_down_s=held_down_s,
+        throttled_s=throttled_s,
         clocks_event_reasons=after.clocks_event_reasons,
         performance_state=after.performance_state,
         other_processes=None if foreign is None else len(foreign),
@@ -104,8 +104,8 @@ def warnings(found: Conditions) -> list[RowWarning]:
     if found.other_processes:
         told.append(RowWarning("gpu-shared", {"processes": found.other_processes}))
     slowed = [name for bit, name in SLOWDOWNS.items() if (found.clocks_event_reasons or 0) & bit]
-    seconds = found.held_down_s
-    if slowed or (seconds is not None and seconds > nvml.HELD_DOWN_S):
+    seconds = found.throttled_s
+    if slowed or (seconds is not None and seconds > nvml.THROTTLED_S):
         told.append(RowWarning("throttled", {"causes": ", ".join(slowed), "seconds": seconds}))
     return told
 

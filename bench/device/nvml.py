@@ -51,11 +51,11 @@ _SUCCESS = pynvml.NVML_SUCCESS
 _TRIES = 3
 _PAUSE_S = 0.01
 
-HELD_DOWN_S = 0.1  # Clocks held down for less hardly change what lasts for seconds.
+THROTTLED_S = 0.1  # Clocks held down for less hardly change what lasts for seconds.
 
 # Counters, in ns, of how long each cause has held the clocks down (nvml.h). The numbers have no
 # name in older pynvml, nor an answer from older drivers, which know the first three.
-_HELD_DOWN = {
+_THROTTLED = {
     "power cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
     "heat": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
     "sync boost": pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST,
@@ -354,13 +354,13 @@ class Gpu:
 
         return read_field if name == "instant_power_w" else read
 
-    def held_down_s(self) -> dict[str, float] | None:
+    def throttled_s(self) -> dict[str, float] | None:
         """How long each cause has held the clocks down since the driver was loaded, in s.
 
         Unlike the mask of `clocks_event_reasons`, a difference of these misses nothing between two
         looks.
         """
-        return self._ask("held_down_s", self._held_down_by_fields, self._held_down_by_violations)
+        return self._ask("throttled_s", self._held_down_by_fields, self._held_down_by_violations)
 
     def sm_mhz(self) -> float | None:
         """Clock of the streaming multiprocessors, in MHz."""
@@ -432,10 +432,10 @@ class Gpu:
         return _value(asked)
 
     def _held_down_by_fields(self) -> dict[str, float]:
-        fields = pynvml.nvmlDeviceGetFieldValues(self._board, list(_HELD_DOWN.values()))
+        fields = pynvml.nvmlDeviceGetFieldValues(self._board, list(_THROTTLED.values()))
         known = {
             cause: _value(field) / 1e9
-            for cause, field in zip(_HELD_DOWN, fields, strict=True)
+            for cause, field in zip(_THROTTLED, fields, strict=True)
             if field.nvmlReturn == pynvml.NVML_SUCCESS
         }
         if not known:

@@ -45,7 +45,7 @@ from typing import NamedTuple
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
 from bench.device import gpus
-from bench.device.nvml import HELD_DOWN_S, Gpu
+from bench.device.nvml import THROTTLED_S, Gpu
 from bench.energy import probe as sensors
 from bench.energy import rapl
 from bench.energy.protocol import (
@@ -119,7 +119,7 @@ class State(NamedTuple):
 
     sm_mhz: float | None
     temperature_c: float | None
-    held_down_s: dict[str, float] | None
+    throttled_s: dict[str, float] | None
     foreign: tuple[int, ...] | None
 
 
@@ -751,7 +751,7 @@ def _look(gpu: Gpu) -> State:
     return State(
         gpu.sm_mhz(),
         gpu.temperature_c(),
-        gpu.held_down_s(),
+        gpu.throttled_s(),
         gpu.foreign_processes({os.getpid()}),
     )
 
@@ -760,10 +760,10 @@ def _surroundings(states: Sequence[State]) -> Iterator[str]:
     """What around the meter weakens a window."""
     if not states:
         return
-    before, after = states[0].held_down_s or {}, states[-1].held_down_s or {}
+    before, after = states[0].throttled_s or {}, states[-1].throttled_s or {}
     held = {cause: after[cause] - before.get(cause, 0.0) for cause in after}
     slowed = [
-        f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > HELD_DOWN_S
+        f"{cause} {seconds:.1f} s" for cause, seconds in held.items() if seconds > THROTTLED_S
     ]
     if slowed:
         yield f"clocks held down: {', '.join(slowed)}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TINY = "tiny"
 RANDOM = "gpt2:random"
-TINY_FOLDER = Path(__file__).parent / "embedded" / "tiny"
+TINY_FOLDER = Path(__file__).parents[1] / "text" / "embedded" / "tiny"
 _SEED = 0
 _ATTENTION = "tensorgap_sdpa"
 # torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from bench.asked import Workload
 from bench.device import acquire as device
 from bench.device import precision
-from bench.measured import Ceiling, Kernels
+from bench.measured import Roofline, Trace
 from bench.model import load as models
 from bench.model import requests as queues
 from bench.outcomes import is_out_of_memory
@@ -15,7 +15,7 @@ from bench.profile import peaks as ceiling
 from bench.profile import trace as kernels
 
 # What a row says until its evidence comes, and for good where it never does.
-AWAITED = Kernels(
+AWAITED = Trace(
     kernels.NOT_TRACED, reason="the process ended before its evidence, which comes after all timing"
 )
 _TRACED_FORWARDS = 3
@@ -32,7 +32,7 @@ def gather(
     model: models.Model,
     found: device.Found,
     latency_ms: float | None,
-) -> tuple[Kernels, Ceiling]:
+) -> tuple[Trace, Roofline]:
     """Measure the ceilings, then trace some requests: what is measured after a trace is slower.
 
     Args:
@@ -44,7 +44,11 @@ def gather(
     """
     limits = _limits(workload, precision_name, model, found)
     for _ in range(_MORE_TRIES):
-        if latency_ms is None or limits.floor_ms is None or limits.floor_ms <= latency_ms:
+        if (
+            latency_ms is None
+            or limits.lower_bound_ms is None
+            or limits.lower_bound_ms <= latency_ms
+        ):
             break
         # Something disturbed the device meanwhile, or else the latency is impossible.
         ceiling.peaks.cache_clear()
@@ -55,7 +59,7 @@ def gather(
 
 def _limits(
     workload: Workload, precision_name: str, model: models.Model, found: device.Found
-) -> Ceiling:
+) -> Roofline:
     """The floors of compute and memory; where the peaks cannot be measured, the work alone."""
     work = ceiling.work(
         model.module.config,
@@ -69,7 +73,7 @@ def _limits(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return Ceiling(
+        return Roofline(
             work.flops, sum(work.forward_bytes), reason="no memory is left to measure peaks in"
         )
     return ceiling.ceiling(work, peak, rate, precision_name)
@@ -77,7 +81,7 @@ def _limits(
 
 def _trace(
     workload: Workload, model: models.Model, found: device.Found, latency_ms: float | None
-) -> Kernels:
+) -> Trace:
     """The kernels of a request, in eager mode where a graph replays them."""
     as_graph = workload.engine == "graph"
     seen = replace(workload, engine="eager") if as_graph else workload
@@ -87,7 +91,7 @@ def _trace(
         queue.synchronise,
         found.type,
         requests=1 if workload.new_tokens else _TRACED_FORWARDS,
-        # Kernels that a host launches one by one, over the latency of others in one launch, would
+        # Trace that a host launches one by one, over the latency of others in one launch, would
         # be the share of nothing.
         latency_ms=None if as_graph else latency_ms,
         fused=workload.engine == "compile",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.asked import Workload
 from bench.device import precision
-from bench.measured import Ceiling, Kernels
+from bench.measured import Roofline, Trace
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +155,7 @@ def model_tflops(found: Work, precision_name: str, device_type: str) -> float:
     return sum(product.flops for product in found.products) / seconds / 1e12
 
 
-def ceiling(found: Work, peak: Peaks, model_rate: float, precision_name: str) -> Ceiling:
+def ceiling(found: Work, peak: Peaks, model_rate: float, precision_name: str) -> Roofline:
     """The floors that follow from work, peaks and the rate of the model's products in TFLOP/s."""
     flops = found.least_flops
     if precision_name == "fp32":
@@ -169,7 +169,7 @@ def ceiling(found: Work, peak: Peaks, model_rate: float, precision_name: str) ->
     else:
         beyond = sum(max(0, size - peak.cache_bytes) for size in found.forward_bytes)
         memory_ms = beyond / max(peak.copy_gb_per_s, peak.read_gb_per_s) / 1e6
-    return Ceiling(
+    return Roofline(
         flops=found.flops,
         bytes_moved=sum(found.forward_bytes),
         reason=reason,
@@ -179,19 +179,19 @@ def ceiling(found: Work, peak: Peaks, model_rate: float, precision_name: str) ->
         read_gb_per_s=peak.read_gb_per_s,
         cache_bytes=peak.cache_bytes,
         launch_us=peak.launch_us,
-        floor_compute_ms=compute_ms,
-        floor_memory_ms=memory_ms,
-        floor_ms=max(compute_ms, memory_ms or 0.0),
+        lower_bound_compute_ms=compute_ms,
+        lower_bound_memory_ms=memory_ms,
+        lower_bound_ms=max(compute_ms, memory_ms or 0.0),
     )
 
 
-def with_launches(limits: Ceiling, engine: str, kernels: Kernels) -> Ceiling:
+def with_launches(limits: Roofline, engine: str, kernels: Trace) -> Roofline:
     """The floors with that of launching a request's kernels, where each is launched by itself."""
     if limits.launch_us is None or kernels.count is None or engine == "graph":
         return limits
     launch_ms = kernels.count * limits.launch_us / 1e3
-    floor_ms = max(limits.floor_ms or 0.0, launch_ms)
-    return replace(limits, floor_launch_ms=launch_ms, floor_ms=floor_ms)
+    lower_bound_ms = max(limits.lower_bound_ms or 0.0, launch_ms)
+    return replace(limits, lower_bound_launch_ms=launch_ms, lower_bound_ms=lower_bound_ms)
 
 
 def cpu_cache_bytes(root: Path = _CPU_CACHES) -> int | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bench.measured import KERNEL_CLASSES, Kernels
+from bench.measured import KERNEL_CLASSES, Trace
 from bench.outcomes import is_out_of_memory
 from bench.profile.classes import attention, kernel_class, op_class, uses_tensor_cores
 
@@ -127,7 +127,7 @@ def cast_bytes(events: Iterable[Recorded]) -> int | None:
 
 
 def summarise(items: Iterable[Item], requests: int) -> dict[str, Any]:
-    """The fields of a Kernels record that follow from its items, per request."""
+    """The fields of a Trace record that follow from its items, per request."""
     ms, counts = dict.fromkeys(KERNEL_CLASSES, 0.0), dict.fromkeys(KERNEL_CLASSES, 0)
     by_name: dict[str, float] = defaultdict(float)
     for item in items:
@@ -166,7 +166,7 @@ def trace(
     requests: int,
     latency_ms: float | None,
     fused: bool = False,
-) -> Kernels:
+) -> Trace:
     """Trace some requests; what the profiler cannot see is a reason in the record, not an error.
 
     Args:
@@ -202,12 +202,12 @@ def trace(
                 raise cause from None
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         named = first if isinstance(error, RuntimeError) else f"{type(error).__name__}: {first}"
-        return Kernels(NOT_TRACED, reason=f"the profiler cannot run: {named}")
+        return Trace(NOT_TRACED, reason=f"the profiler cannot run: {named}")
 
 
 def _kernels(
     profiler: Any, device_type: str, requests: int, latency_ms: float | None, fused: bool
-) -> Kernels:
+) -> Trace:
     """What a profiler has seen of the marked requests."""
     from torch.autograd import DeviceType
 
@@ -223,7 +223,7 @@ def _kernels(
     reason = None if fused or moved is not None else _NO_TYPES
     if device_type == "cpu":
         ops = [event for event in events if event.device_type == DeviceType.CPU]
-        return Kernels(
+        return Trace(
             "op",
             reason,
             **summarise(op_items(ops), requests),
@@ -232,7 +232,7 @@ def _kernels(
         )
     ran = [event for event in events if event.device_type == DeviceType.CUDA]
     if not ran:
-        return Kernels(
+        return Trace(
             NOT_TRACED,
             reason="the profiler saw no kernels: CUPTI is not permitted here, or another tool"
             " (DCGM, Nsight) holds it",
@@ -246,7 +246,7 @@ def _kernels(
     if share is not None and share > _ALL_BUSY:
         told = f"no busy share: the traced kernels take {share:.2f} times the latency without it"
         reason, share = "; ".join(filter(None, (reason, told))), None
-    return Kernels(
+    return Trace(
         "kernel",
         reason,
         **summarise(items, requests),

@@ -11,7 +11,7 @@ Schema versions:
        new_tokens, times per output token; kernels_... and ceiling_...; quality with its mode,
        windows, logits and batches; weights by their published name; placement
     3  throughput_output_tokens_per_s of the timing; lags of the sensor
-    4  attention, as asked and as it ran (kernels_attention)
+    4  attention, as asked and as it ran (trace_attention)
     5  received_at, by the driver's clock; versions 2 to 4 are still read: what they lack is null,
        and the attention asked for auto
 """
@@ -40,7 +40,7 @@ from bench.warnings import RowWarning
 SCHEMA_VERSION = 5
 _READS = f"2 to {SCHEMA_VERSION}"
 _SINCE_4 = ("received_at",)
-_SINCE_3 = ("attention", "kernels_attention", *_SINCE_4)
+_SINCE_3 = ("attention", "trace_attention", *_SINCE_4)
 _SINCE_2 = (
     "timing_throughput_output_tokens_per_s",
     "sensor_reading_lag_s",

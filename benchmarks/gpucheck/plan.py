@@ -74,7 +74,7 @@ def steps() -> tuple[Step, ...]:
 
 def requests(run: str, gpu_type: str, precision: str, sampling: Sampling) -> list[Request]:
     """What one process measures at a precision; what is profiled comes last."""
-    brief = replace(sampling, energy=ENERGY_NOT_MEASURED, evidence=False)
+    brief = replace(sampling, energy=ENERGY_NOT_MEASURED, profile=False)
     plain = QualityPlan(enabled=False)
 
     def request(workloads: Sequence[Workload], how: Sampling, quality: QualityPlan) -> Request:

@@ -74,7 +74,7 @@ def _within(value: float, low: float, high: float, text: str) -> Found:
 
 def _kernel_count(precision: str, expected: int, engine: str = "eager") -> Callable[[Seen], Found]:
     def check(seen: Seen) -> Found:
-        count = seen.kernels(precision, engine).count
+        count = seen.trace(precision, engine).count
         assert count is not None
         return Found(abs(count - expected) < 0.5, f"{count:g}")
 
@@ -83,7 +83,7 @@ def _kernel_count(precision: str, expected: int, engine: str = "eager") -> Calla
 
 def _casts(expected: int) -> Callable[[Seen], Found]:
     def check(seen: Seen) -> Found:
-        plain, mixed = (seen.kernels(name).cast_count for name in ("fp32", "mixed"))
+        plain, mixed = (seen.trace(name).cast_count for name in ("fp32", "mixed"))
         if plain is None or mixed is None:
             raise NotTested("casts were not counted")
         return Found(abs(mixed - plain - expected) < 0.5, f"{mixed - plain:g}")
@@ -93,7 +93,7 @@ def _casts(expected: int) -> Callable[[Seen], Found]:
 
 def _cast_bytes(expected: float, within: float) -> Callable[[Seen], Found]:
     def check(seen: Seen) -> Found:
-        found = seen.kernels("mixed")
+        found = seen.trace("mixed")
         if found.cast_bytes is None:
             raise NotTested(found.reason or "this torch tells no types")
         off = found.cast_bytes / expected - 1
@@ -104,7 +104,7 @@ def _cast_bytes(expected: float, within: float) -> Callable[[Seen], Found]:
 
 def _tensor_cores(precision: str, expected: str) -> Callable[[Seen], Found]:
     def check(seen: Seen) -> Found:
-        told = seen.kernels(precision).tensor_cores
+        told = seen.trace(precision).tensor_cores
         if told in (None, "unknown"):
             raise NotTested("the names of the kernels do not tell")
         return Found(told == expected, str(told))
@@ -133,7 +133,7 @@ def _attention_chosen(precision: str) -> Callable[[Seen], Found]:
 
 def _attention_ran(precision: str) -> Callable[[Seen], Found]:
     def check(seen: Seen) -> Found:
-        told = seen.kernels(precision).attention
+        told = seen.trace(precision).attention
         if told is None:
             raise NotTested("the names of the kernels do not tell")
         return _as_expected(seen, precision, told)
@@ -236,7 +236,7 @@ def _each_row(
 
 
 def _classes_sum(row: Measurement) -> tuple[bool, str] | None:
-    traced = row.kernels
+    traced = row.trace
     if traced is None or traced.traced_ms is None:
         return None
     total = sum(getattr(traced, f"{kind}_ms") for kind in KERNEL_CLASSES)
@@ -245,11 +245,11 @@ def _classes_sum(row: Measurement) -> tuple[bool, str] | None:
 
 
 def _above_floor(row: Measurement) -> tuple[bool, str] | None:
-    limits, timing = row.ceiling, row.timing
-    if limits is None or limits.floor_ms is None or timing is None:
+    limits, timing = row.roofline, row.timing
+    if limits is None or limits.lower_bound_ms is None or timing is None:
         return None
-    text = f"{timing.latency_ms_min:.3g} ms, the bound is {limits.floor_ms:.3g} ms"
-    return timing.latency_ms_min >= limits.floor_ms, text
+    text = f"{timing.latency_ms_min:.3g} ms, the bound is {limits.lower_bound_ms:.3g} ms"
+    return timing.latency_ms_min >= limits.lower_bound_ms, text
 
 
 def _energy_known(row: Measurement) -> tuple[bool, str] | None:

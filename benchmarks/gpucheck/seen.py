@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measured import Kernels, Measurement, Outcome, Timing
+from bench.measured import Measurement, Outcome, Timing, Trace
 from gpucheck.runner import Ended
 
 RANDOM, TINY = "gpt2:random", "tiny"
@@ -50,9 +50,9 @@ class Seen:
             raise NotTested("not timed")
         return found
 
-    def kernels(self, precision: str, engine: str = "eager") -> Kernels:
+    def kernels(self, precision: str, engine: str = "eager") -> Trace:
         """What it made the device do."""
-        found = self.row(precision, engine).kernels
+        found = self.row(precision, engine).trace
         if found is None or found.count is None:
             raise NotTested((found and found.reason) or "not traced")
         return found

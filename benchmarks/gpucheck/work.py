@@ -7,7 +7,7 @@ import dataclasses
 from bench.asked import Cell, Sampling, Workload
 from bench.measure import measure
 from bench.measured import Measurement, Outcome
-from bench.outcomes import EVIDENCE, Request
+from bench.outcomes import PROFILE, Request
 from gpucheck import plan
 from gpucheck.folder import Folder
 from gpucheck.preflight import preflight
@@ -60,7 +60,7 @@ def _keep_all(folder: Folder, request: Request) -> None:
             folder.keep(event)
             print(_told(event))
             rows[event.workload] = event
-        elif compares and event.name == EVIDENCE:
+        elif compares and event.name == PROFILE:
             compares = False
             _compare_outputs(folder, request.cell.precision)
     for row in rows.values():
@@ -78,8 +78,8 @@ def _told(row: Measurement) -> str:
         parts.append(f"{row.energy.per_sample_mj:.4g} mJ +-{row.energy.uncertainty:.1%}")
     if row.quality and row.quality.perplexity is not None:
         parts.append(f"perplexity {row.quality.perplexity:.4f}")
-    if row.kernels and row.kernels.count is not None:
-        parts.append(f"{row.kernels.count:g} kernels")
+    if row.trace and row.trace.count is not None:
+        parts.append(f"{row.trace.count:g} kernels")
     return ", ".join(parts)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from bench.asked import CPU, Workload
 from bench.device import gpus
 from bench.device.gpus import Capability, Gpu
-from bench.measured import Ceiling, Kernels, Measurement, Outcome
+from bench.measured import Measurement, Outcome, Roofline, Trace
 from bench.stats import Ratio
 from jobs.report import comparison
 from jobs.report.comparison import BASELINE, Line
@@ -86,14 +86,14 @@ class Case:
         return self.boards[0].capability if self.boards else None
 
     @property
-    def kernels(self) -> Kernels | None:
+    def trace(self) -> Trace | None:
         """A trace that has times."""
-        return next((m.kernels for m in self.rows if m.kernels and m.kernels.traced_ms), None)
+        return next((m.trace for m in self.rows if m.trace and m.trace.traced_ms), None)
 
     @property
-    def ceiling(self) -> Ceiling | None:
+    def roofline(self) -> Roofline | None:
         """Of the first row that has one."""
-        return next((m.ceiling for m in self.rows if m.ceiling), None)
+        return next((m.roofline for m in self.rows if m.roofline), None)
 
     @property
     def mean_w(self) -> float | None:

@@ -25,7 +25,7 @@ _NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %,
 NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
-_METHOD, _ATTENTION = "energy_method", "kernels_attention"
+_METHOD, _ATTENTION = "energy_method", "trace_attention"
 _CAPABILITY = "device_compute_capability"
 # Columns that must agree for two rows to be compared: each changes the time or the energy by
 # itself. Where they differ, the ratio carries the doubt.
@@ -51,7 +51,7 @@ MUST_AGREE: dict[str, Callable[[Measurement], object]] = {
 SHOULD_AGREE: dict[str, Callable[[Measurement], object]] = {
     "device_uuid": lambda m: m.device and m.device.uuid,
     "device_hostname": lambda m: m.device and m.device.hostname,
-    _ATTENTION: lambda m: m.kernels and m.kernels.attention,
+    _ATTENTION: lambda m: m.trace and m.trace.attention,
 }
 # What two GPU types differ in by being two types.
 _BY_TYPE = ("device_name", _CAPABILITY, "device_power_limit_w", "device_uuid", "device_hostname")

@@ -28,7 +28,7 @@ class Code(enum.StrEnum):
     FP32_ON_TENSOR_CORES = "fp32-on-tensor-cores"
     SIMULATED = "simulated"
     THROUGHPUT_CONTRADICTS_LATENCY = "throughput-contradicts-latency"
-    GPU_HELD_DOWN = "gpu-held-down"
+    GPU_THROTTLED = "gpu-throttled"
     GPU_SHARED = "gpu-shared"
     GPU_CAPPED = "gpu-capped"
     CONFOUNDED = "confounded"

@@ -53,7 +53,7 @@ def rows(on_gpu: Any) -> Rows:
         gpu_type: str,
         precisions: str,
         *workloads: dict[str, Any],
-        evidence: bool = True,
+        profile: bool = True,
         faults: Iterable[str] = (),
         nvml: Iterable[str] = (),
         board: fakecuda.Board | None = None,
@@ -65,7 +65,7 @@ def rows(on_gpu: Any) -> Rows:
             "gpu_type": gpu_type,
             "precisions": precisions.split(),
             "workloads": [WORKLOAD | workload for workload in workloads or [{}]],
-            "sampling": SAMPLING | {"evidence": evidence} | dict(sampling or {}),
+            "sampling": SAMPLING | {"profile": profile} | dict(sampling or {}),
             "quality": quality,
         }
         done = on_gpu(
@@ -79,7 +79,7 @@ def rows(on_gpu: Any) -> Rows:
 
 def ran(row: dict[str, Any]) -> str:
     """The attention of a row that is OK, else why it is not."""
-    return str(row["kernels"]["attention"] if row["outcome"] == "OK" else row["reason"])
+    return str(row["trace"]["attention"] if row["outcome"] == "OK" else row["reason"])
 
 
 # ------------------------------------------------------------------------------- evidence
@@ -90,10 +90,10 @@ def test_an_engine_that_breaks_costs_the_others_no_evidence(rows: Rows, tmp_path
     # Nothing that was compiled before may help it.
     caches = {name: str(tmp_path) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
     eager, graph, broken = rows("H100", "fp16", *engines, CC="/bin/false", **caches)
-    assert (broken["outcome"], broken["kernels"]) == ("FAILED", None)
+    assert (broken["outcome"], broken["trace"]) == ("FAILED", None)
     for row in (eager, graph):
-        assert (row["outcome"], row["kernels"]["level"]) == ("OK", "kernel")
-        assert row["ceiling"]["floor_ms"]
+        assert (row["outcome"], row["trace"]["level"]) == ("OK", "kernel")
+        assert row["roofline"]["lower_bound_ms"]
 
 
 def test_a_context_that_broke_gives_the_rows_before_the_reason(rows: Rows) -> None:
@@ -101,24 +101,24 @@ def test_a_context_that_broke_gives_the_rows_before_the_reason(rows: Rows) -> No
     found = rows("H100", "fp16", {}, {"new_tokens": 50}, faults=["illegal_address:14000"])
     assert [row["outcome"] for row in found] == ["OK", "FAILED"]
     first, other = found
-    assert first["timing"]["latency_ms_p50"] and first["ceiling"] is None
-    assert first["kernels"]["reason"].startswith("the device broke before the evidence")
-    assert "illegal memory access" in first["kernels"]["reason"]
+    assert first["timing"]["latency_ms_p50"] and first["roofline"] is None
+    assert first["trace"]["reason"].startswith("the device broke before the evidence")
+    assert "illegal memory access" in first["trace"]["reason"]
     assert "illegal memory access" in other["reason"]
 
 
 def test_the_bytes_of_casts_are_counted_on_this_torch(rows: Rows) -> None:
     (row,) = rows("H100", "mixed", {"prompt_tokens": 128})
-    assert row["kernels"]["cast_count"] == 146
-    assert row["kernels"]["cast_bytes"] == pytest.approx(813.06e6, rel=1e-4)
+    assert row["trace"]["cast_count"] == 146
+    assert row["trace"]["cast_bytes"] == pytest.approx(813.06e6, rel=1e-4)
 
 
 def test_a_graph_has_no_busy_share_and_no_row_more_than_all(rows: Rows) -> None:
     workload = {"batch_size": 64, "prompt_tokens": 128}
     eager, graph = rows("T4", "fp32", workload, workload | {"engine": "graph"})
-    assert 0.9 < eager["kernels"]["busy_share"] <= 1
-    assert graph["kernels"]["busy_share"] is None
-    assert "no busy share" in graph["kernels"]["reason"]
+    assert 0.9 < eager["trace"]["busy_share"] <= 1
+    assert graph["trace"]["busy_share"] is None
+    assert "no busy share" in graph["trace"]["reason"]
 
 
 # ------------------------------------------------------------------------------- attention
@@ -161,7 +161,7 @@ def test_an_attention_asked_for_is_the_one_that_runs_in_each_engine(rows: Rows) 
 def test_an_attention_that_a_gpu_lacks_is_a_row_with_what_torch_says(
     rows: Rows, gpu_type: str, precision: str, workload: dict[str, Any], why: str
 ) -> None:
-    lacked, other = rows(gpu_type, precision, workload, {}, evidence=False)
+    lacked, other = rows(gpu_type, precision, workload, {}, profile=False)
     assert (lacked["outcome"], other["outcome"]) == ("UNSUPPORTED", "OK")
     assert why in lacked["reason"]
 
@@ -180,7 +180,7 @@ def test_a_graph_needs_no_second_workspace_of_cublas(rows: Rows) -> None:
     ]
     peaks = [
         row["timing"]["peak_memory_bytes"]
-        for row in rows("H100", "fp16", *different, evidence=False)
+        for row in rows("H100", "fp16", *different, profile=False)
     ]
     # Two MB of inputs and of a graph's own copies of them; a workspace has 32 MiB.
     assert abs(peaks[1] - peaks[0]) < 2e6
@@ -198,7 +198,7 @@ def test_a_wrong_counter_contradicts_the_readings_without_a_probe(
         "V100",
         "fp16",
         {"engine": "graph", "prompt_tokens": 128},
-        evidence=False,
+        profile=False,
         nvml=[f"energy_scale = {scale}"],
         sampling={"energy": "quick", "energy_s": 4, "idle_s": 0.5},
     )
@@ -212,7 +212,7 @@ def test_a_wrong_counter_contradicts_the_readings_without_a_probe(
 def test_memory_that_runs_out_costs_one_row(rows: Rows) -> None:
     small = fakecuda.with_memory("T4", 2)
     workloads = [{"batch_size": size, "prompt_tokens": 128} for size in (1, 256, 2)]
-    found = rows("T4", "fp16", *workloads, board=small, evidence=False)
+    found = rows("T4", "fp16", *workloads, board=small, profile=False)
     assert [row["outcome"] for row in found] == ["OK", "OUT_OF_MEMORY", "OK"]
     assert found[1]["reason"].startswith("CUDA out of memory. Tried to allocate")
 
@@ -228,9 +228,9 @@ def test_a_gpu_that_falls_off_the_bus_is_lost(rows: Rows) -> None:
 def test_without_permission_to_profile_only_the_profile_is_missing(rows: Rows) -> None:
     (row,) = rows("H100", "fp16", faults=["cupti"])
     assert row["outcome"] == "OK"
-    assert row["kernels"]["level"] == "none"
-    assert "CUPTI is not permitted here" in row["kernels"]["reason"]
-    assert row["ceiling"]["matmul_tflops"]
+    assert row["trace"]["level"] == "none"
+    assert "CUPTI is not permitted here" in row["trace"]["reason"]
+    assert row["roofline"]["matmul_tflops"]
 
 
 def test_a_torch_without_kernels_for_the_gpu_names_the_one_that_has_them(rows: Rows) -> None:
@@ -241,6 +241,6 @@ def test_a_torch_without_kernels_for_the_gpu_names_the_one_that_has_them(rows: R
 
 
 def test_a_row_without_perplexity_says_that_a_model_computes_nothing(rows: Rows) -> None:
-    (row,) = rows("H100", "fp16", {"model": "tiny"}, evidence=False, quality=True)
+    (row,) = rows("H100", "fp16", {"model": "tiny"}, profile=False, quality=True)
     assert row["quality"]["reason"] == "a modelled GPU computes nothing"
     assert row["quality"]["perplexity"] is None

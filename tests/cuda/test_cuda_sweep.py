@@ -105,27 +105,27 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
 def test_peaks_and_lower_bounds_are_those_of_the_model(rows: Rows) -> None:
     for (gpu_type, precision, _, _), row in rows.items():
         board = fakecuda.BOARDS[gpu_type]
-        limits, timing = row.ceiling, row.timing
+        limits, timing = row.roofline, row.timing
         assert limits
         assert timing
         assert limits.matmul_tflops == pytest.approx(board.product_tflops(precision), rel=0.02)
         assert limits.copy_gb_per_s == pytest.approx(board.bandwidth_gb_per_s, rel=0.03)
-        assert limits.floor_ms
-        assert timing.latency_ms_min >= limits.floor_ms
+        assert limits.lower_bound_ms
+        assert timing.latency_ms_min >= limits.lower_bound_ms
         assert timing.device_ms_p50
-        assert timing.device_ms_p50 >= limits.floor_ms
+        assert timing.device_ms_p50 >= limits.lower_bound_ms
 
 
 def test_kernels_are_those_of_the_architecture(rows: Rows) -> None:
     for (gpu_type, precision, _, batch), row in rows.items():
-        assert row.kernels
+        assert row.trace
         assert row.weights
         mixed = precision == "mixed"
-        assert row.kernels.cast_count == (146 if mixed else 0), (row.cell, batch)
+        assert row.trace.cast_count == (146 if mixed else 0), (row.cell, batch)
         half = precision != "fp32" and gpu_type != "P100"
-        assert row.kernels.tensor_cores == ("yes" if half else "no"), row.cell
+        assert row.trace.tensor_cores == ("yes" if half else "no"), row.cell
         flash = gpu_type == "A100" and precision != "fp32"
-        assert row.kernels.attention == ("flash" if flash else "efficient")
+        assert row.trace.attention == ("flash" if flash else "efficient")
 
 
 def test_what_is_built_in_shows_in_the_times(rows: Rows) -> None:
@@ -142,7 +142,7 @@ def test_what_is_built_in_shows_in_the_times(rows: Rows) -> None:
     assert speedup("P100", "mixed", "graph", 1) < 0.85
     # One prompt in fp16 leaves these GPUs waiting for the host.
     for gpu_type in ("V100", "A100"):
-        traced = rows[gpu_type, "fp16", "eager", 1].kernels
+        traced = rows[gpu_type, "fp16", "eager", 1].trace
         assert traced
         assert traced.busy_share
         assert traced.busy_share < 0.8

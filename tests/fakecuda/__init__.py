@@ -237,7 +237,7 @@ def site_packages() -> Path | None:
 def expected_energy_mj(row: Measurement) -> float:
     """What the model drew for one request of a row, in mJ: idle all of its time, and busy."""
     board = BOARDS[row.cell.gpu_type]
-    used, traced = row.energy, row.kernels
+    used, traced = row.energy, row.trace
     assert used
     assert used.window_s
     assert used.iterations

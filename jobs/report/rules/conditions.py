@@ -22,7 +22,7 @@ _SLOWED = {
     0x40: "heat (hardware)",
     0x80: "power brake",
 }
-_HELD_DOWN_S = 0.1
+_THROTTLED_S = 0.1
 _CLOCK_SHARE = 0.75  # nvbench discards samples below this share of the usual clock
 _CAP_SHARE = 0.98
 QUIET_SHARE = 0.05  # of the host's CPU time that others may take, as bench.device doubts it
@@ -40,7 +40,7 @@ def gpu_held_down(group: Group) -> Iterator[Finding]:
             held[case.precision] = f"{case.precision}: {'; '.join(dict.fromkeys(why))}"
     if held:
         yield Finding(
-            Code.GPU_HELD_DOWN,
+            Code.GPU_THROTTLED,
             Verdict.FIX,
             group.title,
             tuple(held),
@@ -53,7 +53,7 @@ def gpu_held_down(group: Group) -> Iterator[Finding]:
         )
     if limited:
         yield Finding(
-            Code.GPU_HELD_DOWN,
+            Code.GPU_THROTTLED,
             Verdict.ACCEPT,
             group.title,
             tuple(case.precision for case in limited),
@@ -68,8 +68,8 @@ def _slowed(m: Measurement) -> list[str]:
     if found is None:
         return []
     why = []
-    if (found.held_down_s or 0.0) > _HELD_DOWN_S:
-        why.append(f"clocks held down for {number(found.held_down_s, ' s')}")
+    if (found.throttled_s or 0.0) > _THROTTLED_S:
+        why.append(f"clocks held down for {number(found.throttled_s, ' s')}")
     bits = found.clocks_event_reasons or 0
     why.extend(f"reason: {word}" for bit, word in _SLOWED.items() if bits & bit)
     top, clock = m.device.max_sm_mhz if m.device else None, found.sm_mhz_after

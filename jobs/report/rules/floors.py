@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.asked import Workload
 from bench.device import gpus
 from bench.device.gpus import Gpu
-from bench.measured import Ceiling
+from bench.measured import Roofline
 from bench.profile import work as gpt2
 from bench.profile.work import Shape
 from jobs.report.cases import Case
@@ -20,9 +20,12 @@ def impossible_below_ms(case: Case) -> tuple[float, str] | None:
     with the hardware's best arithmetic and without the product that makes the logits, so that it
     holds whatever the program was.
     """
-    ceiling = case.ceiling
+    ceiling = case.roofline
     if ceiling and measured_ms(ceiling):
-        compute, memory = ceiling.floor_compute_ms or 0.0, ceiling.floor_memory_ms or 0.0
+        compute, memory = (
+            ceiling.lower_bound_compute_ms or 0.0,
+            ceiling.lower_bound_memory_ms or 0.0,
+        )
         if compute >= memory:
             peak = max(ceiling.matmul_tflops or 0.0, ceiling.matmul_model_tflops or 0.0)
             return compute, f"{compute * peak:.3g} GFLOP at the {peak:.3g} TFLOP/s measured"
@@ -34,11 +37,11 @@ def impossible_below_ms(case: Case) -> tuple[float, str] | None:
     return min(_least(gpu, case.precision, shape, case.workload) for gpu in case.boards)
 
 
-def measured_ms(ceiling: Ceiling | None) -> float:
+def measured_ms(ceiling: Roofline | None) -> float:
     """The floor of arithmetic and memory by the measured peaks; 0 where there is none."""
     if ceiling is None:
         return 0.0
-    return max(ceiling.floor_compute_ms or 0.0, ceiling.floor_memory_ms or 0.0)
+    return max(ceiling.lower_bound_compute_ms or 0.0, ceiling.lower_bound_memory_ms or 0.0)
 
 
 def _least(gpu: Gpu, precision: str, shape: Shape, workload: Workload) -> tuple[float, str]:

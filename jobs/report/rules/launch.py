@@ -61,7 +61,7 @@ def signals(group: Group, case: Case) -> Signals:
             strong.append(text)
         elif gain < _NO_GRAPH_GAIN:
             against.append(text)
-    busy = case.kernels.busy_share if case.kernels else None
+    busy = case.trace.busy_share if case.trace else None
     if busy is not None:
         text = f"{case.precision}: the GPU is busy for {busy:.0%} of the latency"
         if busy < BUSY:
@@ -82,7 +82,7 @@ def signals(group: Group, case: Case) -> Signals:
             weak.append(text)
         elif growth > _SCALES * times:
             against.append(text)
-    launches = case.ceiling.floor_launch_ms if case.ceiling else None
+    launches = case.roofline.lower_bound_launch_ms if case.roofline else None
     if launches and launches > _MOSTLY * case.latency_ms:
         weak.append(
             f"{case.precision}: launching its kernels back to back alone takes"

@@ -154,7 +154,7 @@ def queue_gain(case: Case) -> float | None:
 
 def _queue_limit(case: Case) -> float:
     """A full queue can at most hide all but the kernels themselves."""
-    kernels = case.kernels
+    kernels = case.trace
     if kernels and kernels.busy_share:
         return max(_QUEUE[1], 1.1 / kernels.busy_share)
     return _QUEUE[1]
@@ -177,14 +177,14 @@ def simulated(group: Group) -> Iterator[Finding]:
 def fp32_on_tensor_cores(group: Group) -> Iterator[Finding]:
     """Plain float32 products never run on Tensor Cores."""
     case = group.case("fp32")
-    if case and case.kernels and case.kernels.tensor_cores == "yes":
+    if case and case.trace and case.trace.tensor_cores == "yes":
         yield Finding(
             Code.FP32_ON_TENSOR_CORES,
             Verdict.REJECT,
             group.title,
             ("fp32",),
             "fp32 ran on Tensor Cores, so TF32 was on: the row is tf32, not fp32.",
-            evidence=tuple(f"kernel {name}" for name in (case.kernels.names or ())[:3]),
+            evidence=tuple(f"kernel {name}" for name in (case.trace.names or ())[:3]),
             actions=("Switch TF32 off, and measure tf32 as a precision of its own.",),
         )
 
@@ -193,10 +193,10 @@ def tensor_cores_unused(group: Group) -> Iterator[Finding]:
     """A precision whose point is the Tensor Cores, and whose products did not run there."""
     for case in group.cases:
         capability = case.capability
-        if case.precision == "fp32" or capability is None or case.kernels is None:
+        if case.precision == "fp32" or capability is None or case.trace is None:
             continue
         able = gpus.arithmetic(case.precision, capability).kind == "tensor cores"
-        if not able or case.kernels.tensor_cores != "no":
+        if not able or case.trace.tensor_cores != "no":
             continue
         peaks = [p for gpu in case.boards if (p := gpus.peak_tflops(gpu, case.precision))]
         yield Finding(
@@ -206,9 +206,9 @@ def tensor_cores_unused(group: Group) -> Iterator[Finding]:
             (case.precision,),
             f"{case.precision} did not run on the Tensor Cores that this GPU has.",
             evidence=(
-                f"products: {number(case.kernels.matmul_ms, ' ms')} of"
-                f" {number(case.kernels.traced_ms, ' ms')} traced",
-                *(f"kernel {name}" for name in (case.kernels.names or ())[:3]),
+                f"products: {number(case.trace.matmul_ms, ' ms')} of"
+                f" {number(case.trace.traced_ms, ' ms')} traced",
+                *(f"kernel {name}" for name in (case.trace.names or ())[:3]),
             ),
             expected=(f"up to {span(peaks, ' TFLOP/s')} on Tensor Cores",) if peaks else (),
             missing=("hardware counters of the Tensor Cores",),

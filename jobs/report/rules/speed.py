@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bench.asked import CPU, Workload
 from bench.device import gpus
 from bench.device.gpus import GPUS, Gpu
-from bench.measured import KERNEL_CLASSES, Kernels
+from bench.measured import KERNEL_CLASSES, Trace
 from bench.profile import work as gpt2
 from bench.stats import Ratio
 from jobs.report import comparison
@@ -93,7 +93,7 @@ def effect(group: Group) -> Iterator[Finding]:
                 if 0.9 <= gained <= 1.1
                 else f"throughput is {gained:.2f}x of batch / latency"
             )
-        floor = case.ceiling.floor_ms if case.ceiling else None
+        floor = case.roofline.lower_bound_ms if case.roofline else None
         if floor and case.latency_ms:
             evidence.append(
                 f"{number(case.latency_ms / floor, digits=2)} times its measured floor of"
@@ -219,10 +219,10 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
             f"its energy is {times(energy_ratio)} that of fp32: {times(1 / ratio)} the time"
             + (f" at {number(mixed.mean_w, ' W')}" if mixed.mean_w else "")
         )
-    traced = bool(mixed.kernels and base.kernels)
+    traced = bool(mixed.trace and base.trace)
     why = "autocast casts every weight and input again in every forward"
-    if mixed.kernels and base.kernels:
-        shares = _shares(base.kernels, mixed.kernels, mixed.latency_ms - base.latency_ms, group)
+    if mixed.trace and base.trace:
+        shares = _shares(base.trace, mixed.trace, mixed.latency_ms - base.latency_ms, group)
         evidence.extend(f"{name}: {ms:+.3g} ms" for name, ms in shares.items())
         largest = max(shares, key=lambda name: shares[name])
         why += f"; the largest share is {largest.partition(':')[0]}, {shares[largest]:+.3g} ms"
@@ -249,7 +249,7 @@ def mixed_slower(group: Group) -> Iterator[Finding]:
     )
 
 
-def _shares(base: Kernels, mixed: Kernels, slower_ms: float, group: Group) -> dict[str, float]:
+def _shares(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> dict[str, float]:
     """The difference of two traces in ms, by kind of work; what is left is the host's.
 
     They add up to `slower_ms`.
@@ -363,12 +363,12 @@ def gain_below_hardware(group: Group) -> Iterator[Finding]:
         if group.plain:
             evidence.extend(_light_kernels(group))
         reasons = ["the host's launches set the latency"] if found.bound else []
-        if case.kernels and base.kernels and not found.bound:
-            evidence.extend(_products_and_rest(case.kernels, base.kernels))
+        if case.trace and base.trace and not found.bound:
+            evidence.extend(_products_and_rest(case.trace, base.trace))
             if found.against or _kernels_set_it(case):
                 reasons = _no_faster(case)
         launched = group.workload.engine == "eager" and not found.against
-        traced = case.kernels is not None and not launched
+        traced = case.trace is not None and not launched
         cause, missing, action = _what_else(group, traced)
         yield Finding(
             Code.GAIN_BELOW_HARDWARE,
@@ -384,7 +384,7 @@ def gain_below_hardware(group: Group) -> Iterator[Finding]:
         )
 
 
-def _products_and_rest(ours: Kernels, base: Kernels) -> list[str]:
+def _products_and_rest(ours: Trace, base: Trace) -> list[str]:
     """What got faster and what did not, and the bound that follows (Amdahl)."""
     rest, base_rest = _rest_ms(ours), _rest_ms(base)
     total = base.traced_ms or 0.0
@@ -406,18 +406,18 @@ def _kernels_set_it(case: Case) -> bool:
 
     By their sum: a graph's are traced outside of it, and so have no busy share.
     """
-    if case.workload.engine == "eager" or not case.kernels or not case.latency_ms:
+    if case.workload.engine == "eager" or not case.trace or not case.latency_ms:
         return False
-    return (case.kernels.traced_ms or 0.0) > launch.BUSY * case.latency_ms
+    return (case.trace.traced_ms or 0.0) > launch.BUSY * case.latency_ms
 
 
 def _no_faster(case: Case) -> list[str]:
     """Why kernels gain little: what the trace and the measured peaks show of it."""
-    assert case.kernels and case.kernels.traced_ms
-    rest = _rest_ms(case.kernels) / case.kernels.traced_ms
+    assert case.trace and case.trace.traced_ms
+    rest = _rest_ms(case.trace) / case.trace.traced_ms
     reasons = [f"{rest:.0%} of what runs is no matrix product"] if rest > _LARGE_REST else []
-    peak = case.ceiling.matmul_tflops if case.ceiling else None
-    reached = case.ceiling.matmul_model_tflops if case.ceiling else None
+    peak = case.roofline.matmul_tflops if case.roofline else None
+    reached = case.roofline.matmul_model_tflops if case.roofline else None
     if peak and reached and reached < _FAR_BELOW * peak:
         reasons.append(
             f"products of this size reach {reached / peak:.0%} of the {number(peak)} TFLOP/s"
@@ -438,7 +438,7 @@ def _what_else(group: Group, traced: bool) -> tuple[str, str, str]:
         return (
             "what sets the latency is not measured",
             "a trace: products, all else, and the share of the time in which a kernel runs",
-            "Measure with sampling.evidence = true, and larger batches.",
+            "Measure with sampling.profile = true, and larger batches.",
         )
     return (
         "what sets the latency is not measured; launches are likely",
@@ -486,11 +486,11 @@ def _light_kernels(group: Group) -> list[str]:
     ]
 
 
-def _products_ms(kernels: Kernels) -> float:
+def _products_ms(kernels: Trace) -> float:
     return (kernels.matmul_ms or 0.0) + (kernels.attention_ms or 0.0)
 
 
-def _rest_ms(kernels: Kernels) -> float:
+def _rest_ms(kernels: Trace) -> float:
     return (kernels.traced_ms or 0.0) - _products_ms(kernels)
 
 
@@ -509,7 +509,7 @@ def _allowed(group: Group, case: Case, base: Case) -> tuple[float | None, str]:
             by_board.append(plain[0] / ours[0])
     if len(by_board) == len(group.boards):
         return min(by_board), "floors"
-    measured = [floors.measured_ms(c.ceiling) for c in (base, case)]
+    measured = [floors.measured_ms(c.roofline) for c in (base, case)]
     if measured[0] and measured[1]:
         return measured[0] / measured[1], "floors"
     peaks = [gpus.peak_tflops(gpu, case.precision) for gpu in group.boards]
@@ -593,7 +593,7 @@ _WEAKENS = (
     Code.FP32_ON_TENSOR_CORES,
     Code.SIMULATED,
     Code.THROUGHPUT_CONTRADICTS_LATENCY,
-    Code.GPU_HELD_DOWN,
+    Code.GPU_THROTTLED,
     Code.GPU_SHARED,
     Code.CONFOUNDED,
     Code.WARM_UP_UNSTEADY,

@@ -1,0 +1,468 @@
+"""One case: the replicates of one precision on one GPU, or one line of somebody's table.
+
+`Case` is the one shape of a result above `bench.results`: flat, frozen, and each fact optional,
+because a table says far less than a row. `of_rows` makes it of the replicates of one (run, GPU
+type, workload, precision); `of_line` of a line that somebody else wrote. The path of both:
+
+    cases = facts.cases(rows) + [facts.of_line(...) for each line]
+    cases = compare.with_ratios(cases)         speedup, energy_ratio, nats_difference, disagreements
+    groups = facts.grouped(cases)              what compares: the precisions of a workload on a GPU
+    found = findings.find(groups)
+
+A table of results shows every case; a group holds those that were measured. Words are made by the
+renderers: `warnings`, `disagreements`, `failed` and `reason` are what stands beside a row of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bench.asked import CPU, ENERGY_NOT_MEASURED, PRECISIONS, Workload
+from bench.device import gpus
+from bench.device.gpus import Capability, Gpu
+from bench.measured import Conditions, Energy, Measurement, Outcome, Quality, Roofline, Trace
+from bench.stats import Difference, Ratio
+from bench.warnings import RowWarning
+
+BASELINE = "fp32"
+NOT_SPECIFIED = "GPU not specified"
+WIKITEXT_2 = "wikitext-2"
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A column in which rows differ that are compared with each other.
+
+    Attributes:
+        others: What the rows were compared with: replicates, fp32 or a GPU type.
+        must: Whether the column changes time or energy by itself; else it only may.
+    """
+
+    others: str
+    column: str
+    must: bool
+    values: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        with_whom = "replicates" if self.others == "replicates" else f"compared with {self.others}"
+        must = "must" if self.must else "should"
+        return f"{with_whom}: {self.column} {must} agree: {', '.join(self.values)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is known of one precision of one workload on one GPU; None: not known.
+
+    Attributes:
+        run: Sweep, or what the table calls it.
+        gpu: As shown: the type, a board, or that the GPU is not specified.
+        gpu_type: None where it is not specified.
+        boards: The datasheets that may apply; none for a CPU or a foreign GPU.
+        capability: Of the device that measured, or of the type; None for a CPU.
+        foreign: From a line of somebody's table, without rows.
+        outcome: OK where any replicate was measured.
+        reason: Why replicates failed.
+        replicates: Numbers of those that were measured; `failed` counts the others.
+        columns: Column -> its value in each replicate, as text; None: not known. Those that must
+            or should agree, and what `notes` names.
+        latency_ms: Mean of the medians of the replicates; `latency_ms_samples` has every sample.
+        energy_mj: Gross energy of a prompt, mean of the replicates; `energies_mj` has each.
+        energy_methods: Each method by which an energy was read.
+        energy_uncertainty: Relative, of the replicate that is known least.
+        energy_windows: How many windows that replicate has.
+        energy_edge_error: What a tick of the meter at either edge of these windows explains.
+        energy_ticks: Fewest changes of the meter; `energy_window_s` is the time they took.
+        energy_systematic: The sensor's own error, relative; None where nobody knows it.
+        energy_reasons: Why there is no energy, as `perplexity_reasons`.
+        mean_w: Mean power: measured, or energy / latency where a table gives only these.
+        perplexity_step: Step of the last digit of the perplexity as it was written.
+        perplexity_lower_bound: Perplexity of the text's own generator.
+        perplexity_protocol: What must be equal for `window_nats` to be compared as pairs.
+        trace: One that has times.
+        conditions: Of each replicate.
+        speedup_ends: Interval of the speedup as a table states it, as `energy_ratio_ends`.
+        speedup: Latency of fp32 / latency: from `compare`, as all below.
+        energy_ratio: Energy / energy of fp32.
+        nats_difference: Nats per token above fp32, windows as pairs.
+    """
+
+    gpu: str
+    gpu_type: str | None
+    workload: Workload
+    precision: str
+    run: str = ""
+    boards: tuple[Gpu, ...] = ()
+    capability: Capability | None = None
+    foreign: bool = False
+    outcome: Outcome = Outcome.OK
+    reason: str | None = None
+    replicates: tuple[int, ...] = (0,)
+    failed: int = 0
+    warnings: tuple[RowWarning, ...] = ()
+    columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
+    latency_ms: float | None = None
+    latency_ms_samples: tuple[tuple[float, ...], ...] = ()
+    throughput_per_s: float | None = None
+    first_token_ms: float | None = None
+    per_output_token_ms: float | None = None
+    size_mb: float | None = None
+    energy_mj: float | None = None
+    energies_mj: tuple[float, ...] = ()
+    energy_methods: tuple[str, ...] = ()
+    energy_uncertainty: float | None = None
+    energy_windows: int | None = None
+    energy_edge_error: float | None = None
+    energy_ticks: int | None = None
+    energy_window_s: float | None = None
+    energy_systematic: float | None = None
+    energy_reasons: tuple[str, ...] = ()
+    mean_w: float | None = None
+    idle_w: float | None = None
+    power_limit_w: float | None = None
+    default_power_limit_w: float | None = None
+    max_sm_mhz: float | None = None
+    perplexity: float | None = None
+    perplexity_step: float | None = None
+    perplexity_lower_bound: float | None = None
+    perplexity_reasons: tuple[str, ...] = ()
+    perplexity_protocol: tuple[object, ...] | None = None
+    text: str | None = None
+    context: int | None = None
+    window_nats: tuple[float, ...] | None = None
+    window_tokens: tuple[int, ...] | None = None
+    logit_rounding_nats: float | None = None
+    logit_rounding_error_nats: float | None = None
+    trace: Trace | None = None
+    roofline: Roofline | None = None
+    conditions: tuple[Conditions, ...] = ()
+    simulated: bool = False
+    mig: bool = False
+    vgpu: bool = False
+    neighbours: tuple[str, ...] = ()
+    speedup_ends: tuple[float, float] | None = None
+    energy_ratio_ends: tuple[float, float] | None = None
+    speedup: Ratio | None = None
+    energy_ratio: Ratio | None = None
+    nats_difference: Difference | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+
+    @property
+    def key(self) -> tuple[bool, str, str, Workload]:
+        """What a case and its baseline have in common."""
+        return self.foreign, self.run, self.gpu, self.workload
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the others compare with it."""
+        return self.precision == BASELINE
+
+    @property
+    def device_name(self) -> str | None:
+        """What the replicates call their device, each once: it should be one."""
+        return "; ".join(self.seen("device_name")) or None
+
+    def seen(self, column: str) -> list[str]:
+        """The values of a column, each once, in the order of the replicates."""
+        return [value for value in dict.fromkeys(self.columns.get(column, ())) if value is not None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What compares: the measured precisions of one workload on one GPU in one run.
+
+    Attributes:
+        title: GPU and workload, with the run where there are several.
+        others: The groups of the same GPU and run with another engine or batch size.
+        ratios: How many ratios all groups together have an interval of: each misses its true value
+            in 1 of 20, so that a single one must be wider to decide (`compare.decided`).
+    """
+
+    title: str
+    cases: tuple[Case, ...]
+    others: tuple[Group, ...] = ()
+    ratios: int = 1
+
+    @property
+    def gpu_type(self) -> str | None:
+        """None where it is not specified."""
+        return self.cases[0].gpu_type
+
+    @property
+    def boards(self) -> tuple[Gpu, ...]:
+        """The datasheets that may apply."""
+        return self.cases[0].boards
+
+    @property
+    def workload(self) -> Workload:
+        """As asked."""
+        return self.cases[0].workload
+
+    @property
+    def foreign(self) -> bool:
+        """From a table without rows."""
+        return self.cases[0].foreign
+
+    @property
+    def baseline(self) -> Case | None:
+        """The case that the others compare with."""
+        return self.case(BASELINE)
+
+    @property
+    def half_precision(self) -> str:
+        """What autocast casts to here, and so what mixed compares with."""
+        return "bf16" if self.gpu_type == CPU else "fp16"
+
+    def case(self, precision: str) -> Case | None:
+        """The case of a precision that was measured."""
+        return next((case for case in self.cases if case.precision == precision), None)
+
+
+def cases(rows: Iterable[Measurement]) -> list[Case]:
+    """A case for each run, GPU type, workload and precision, in that order, without ratios."""
+
+    def order(row: Measurement) -> tuple[Any, ...]:
+        return row.run, row.cell.gpu_type, row.workload, _rank(row.cell.precision)
+
+    ordered = sorted(rows, key=lambda row: (*order(row), row.replicate))
+    return [of_rows(list(every)) for _, every in itertools.groupby(ordered, key=order)]
+
+
+def grouped(cases: Iterable[Case]) -> list[Group]:
+    """The measured cases in groups, in the order of the precisions, each with its neighbours."""
+    by_key: dict[tuple[bool, str, str, Workload], list[Case]] = {}
+    for case in cases:
+        if case.outcome == Outcome.OK:
+            by_key.setdefault(case.key, []).append(case)
+    several_runs = len({run for _, run, _, _ in by_key}) > 1
+    ratios = intervals(case for members in by_key.values() for case in members)
+    groups = []
+    for (_, run, gpu, workload), members in by_key.items():
+        title = f"{gpu}   {workload}" + (f"   ({run})" if several_runs and run else "")
+        members.sort(key=lambda case: _rank(case.precision))
+        groups.append(Group(title, tuple(members), ratios=ratios))
+
+    def neighbours(mine: Case, other: Case) -> bool:
+        alike = replace(
+            other.workload, engine=mine.workload.engine, batch_size=mine.workload.batch_size
+        )
+        return mine.key != other.key and mine.key == (*other.key[:3], alike)
+
+    return [
+        replace(group, others=tuple(o for o in groups if neighbours(group.cases[0], o.cases[0])))
+        for group in groups
+    ]
+
+
+def intervals(cases: Iterable[Case]) -> int:
+    """How many ratios have an interval, and so can miss their true value by chance."""
+    ratios = itertools.chain.from_iterable((case.speedup, case.energy_ratio) for case in cases)
+    return sum(ratio is not None and ratio.low < ratio.high for ratio in ratios)
+
+
+def of_line(
+    gpu: str | None,
+    workload: Workload,
+    precision: str,
+    *,
+    energy_method: str | None = None,
+    text: str | None = None,
+    **stated: Any,
+) -> Case:
+    """A case of a line of somebody's table.
+
+    Args:
+        gpu: A type (P100) or a board (P100-PCIE), CPU, or a foreign name; None: not specified.
+        workload: As the line says, or as is assumed.
+        precision: As `bench.asked.PRECISIONS`.
+        energy_method: counter, power, or any other word.
+        text: What the perplexity is of; WikiText-2 where the line does not say.
+        stated: Fields of `Case` as they stand in the line: latency_ms, energy_mj, run ...
+    """
+    boards = gpus.named(gpu) if gpu else ()
+    if gpu and (boards or gpu.upper() == CPU):
+        gpu = gpu.upper()
+    latency_ms, energy_mj = stated.get("latency_ms"), stated.get("energy_mj")
+    power = energy_mj * workload.batch_size / latency_ms if energy_mj and latency_ms else None
+    return Case(
+        gpu=gpu or NOT_SPECIFIED,
+        gpu_type=boards[0].gpu_type if boards else gpu,
+        workload=workload,
+        precision=precision,
+        boards=boards,
+        capability=boards[0].capability if boards else None,
+        foreign=True,
+        energy_methods=(energy_method,) if energy_method else (),
+        text=text or WIKITEXT_2,
+        mean_w=power,
+        **stated,
+    )
+
+
+def of_rows(replicates: Sequence[Measurement]) -> Case:
+    """A case of the rows of one (run, GPU type, workload, precision), without ratios."""
+    first = replicates[0]
+    rows = [m for m in replicates if m.outcome == Outcome.OK]
+    failed = [m for m in replicates if m.outcome != Outcome.OK]
+    gpu_type = first.cell.gpu_type
+    names = [m.device.name for m in rows if m.device]
+    boards = () if gpu_type == CPU else gpus.boards(gpu_type, names[0] if names else None)
+    return Case(
+        gpu=gpu_type,
+        gpu_type=gpu_type,
+        workload=first.workload,
+        precision=first.cell.precision,
+        run=first.run,
+        boards=boards,
+        outcome=Outcome.OK if rows else failed[0].outcome,
+        reason="; ".join(_each(m.reason for m in failed)) or None,
+        replicates=tuple(m.replicate for m in rows),
+        failed=len(failed),
+        warnings=tuple(dict.fromkeys(w for m in replicates for w in m.warnings)),
+        columns={
+            name: tuple(None if (v := value(m)) is None else str(v) for m in rows)
+            for name, value in COLUMNS.items()
+        },
+        trace=next((m.trace for m in rows if m.trace and m.trace.traced_ms), None),
+        roofline=next((m.roofline for m in rows if m.roofline), None),
+        conditions=tuple(m.conditions for m in rows if m.conditions),
+        neighbours=tuple(
+            dict.fromkeys(n for m in rows if m.placement for n in m.placement.neighbours)
+        ),
+        size_mb=_mean(m.weights.size_bytes / 1e6 for m in rows if m.weights),
+        **_of_device(rows, boards),
+        **_of_timing(rows),
+        **_of_energy([m.energy for m in rows if m.energy]),
+        **_of_quality(rows),
+    )
+
+
+# Column of the results -> its value in a row. A row without energy has no method of one; of a row
+# that was not traced nobody knows which attention ran.
+COLUMNS: Mapping[str, Callable[[Measurement], object]] = {
+    "device_name": lambda m: m.device and m.device.name,
+    "device_compute_capability": lambda m: m.device and m.device.compute_capability,
+    "device_cpu": lambda m: m.device and m.device.cpu,
+    "device_threads": lambda m: m.device and m.device.threads,
+    "device_power_limit_w": lambda m: m.device and m.device.power_limit_w,
+    "device_simulated": lambda m: m.device and m.device.simulated,
+    "device_mig": lambda m: m.device and m.device.mig,
+    "device_uuid": lambda m: m.device and m.device.uuid,
+    "device_hostname": lambda m: m.device and m.device.hostname,
+    "software_torch": lambda m: m.software and m.software.torch,
+    "software_transformers": lambda m: m.software and m.software.transformers,
+    "software_cuda": lambda m: m.software and m.software.cuda,
+    "software_driver": lambda m: m.software and m.software.driver,
+    "software_tensorgap": lambda m: m.software and m.software.tensorgap,
+    "weights_attention": lambda m: m.weights and m.weights.attention,
+    "weights_sha256": lambda m: m.weights and m.weights.sha256,
+    "energy_method": lambda m: _method(m.energy),
+    "trace_attention": lambda m: m.trace and m.trace.attention,
+}
+
+
+def _of_device(rows: Sequence[Measurement], boards: tuple[Gpu, ...]) -> dict[str, Any]:
+    devices = [m.device for m in rows if m.device]
+    told = next((d.compute_capability for d in devices if d.compute_capability), None)
+    capability = boards[0].capability if boards else None
+    if told:
+        major, _, minor = told.partition(".")
+        capability = int(major), int(minor)
+    return {
+        "capability": capability,
+        "power_limit_w": _most(d.power_limit_w for d in devices),
+        "default_power_limit_w": _most(d.default_power_limit_w for d in devices),
+        "max_sm_mhz": _most(d.max_sm_mhz for d in devices),
+        "simulated": any(d.simulated for d in devices),
+        "mig": any(d.mig for d in devices),
+        "vgpu": any(d.vgpu for d in devices),
+    }
+
+
+def _of_timing(rows: Sequence[Measurement]) -> dict[str, Any]:
+    timings = [m.timing for m in rows if m.timing]
+    return {
+        "latency_ms": _mean(t.latency_ms_p50 for t in timings),
+        "latency_ms_samples": tuple(t.latency_ms_samples for t in timings),
+        "throughput_per_s": _mean(t.throughput_samples_per_s for t in timings),
+        "first_token_ms": _mean(t.first_token_ms_p50 for t in timings),
+        "per_output_token_ms": _mean(t.per_output_token_ms for t in timings),
+    }
+
+
+def _of_energy(energies: Sequence[Energy]) -> dict[str, Any]:
+    measured = [e for e in energies if e.per_sample_mj is not None]
+    found: dict[str, Any] = {
+        "energies_mj": tuple(e.per_sample_mj for e in measured),
+        "energy_mj": _mean(e.per_sample_mj for e in measured),
+        "energy_methods": tuple(_each(_method(e) for e in energies)),
+        "energy_systematic": _most(e.systematic for e in energies),
+        "energy_reasons": tuple(_each(e.reason for e in energies if _method(e) is None)),
+        "mean_w": _mean(e.mean_w for e in energies),
+        "idle_w": _mean(e.idle_w for e in energies),
+    }
+    if measured:
+        worst = max(measured, key=lambda e: e.uncertainty or 0.0)
+        windows = len(worst.per_sample_mj_samples or ())
+        edges = 2 * max(1, windows) / worst.ticks if worst.ticks else None
+        fewest = min(measured, key=lambda e: math.inf if e.ticks is None else e.ticks)
+        found |= {
+            "energy_uncertainty": worst.uncertainty,
+            "energy_windows": windows,
+            "energy_edge_error": edges,
+            "energy_ticks": fewest.ticks,
+            "energy_window_s": fewest.window_s,
+        }
+    return found
+
+
+def _of_quality(rows: Sequence[Measurement]) -> dict[str, Any]:
+    """Of the first row that has a perplexity: it belongs to the precision, not to a replicate."""
+    reasons = tuple(_each(m.quality.reason for m in rows if m.quality))
+    of = next((m for m in rows if m.quality), None)
+    if of is None or of.quality is None:
+        return {}
+    found: Quality = of.quality
+    names = ("mode", "context", "stride", "text_sha256", "tokens_sha256")
+    protocol = tuple(getattr(found, name) for name in names)
+    return {
+        "text": found.text if found.perplexity else None,
+        "context": found.context,
+        "perplexity": found.perplexity,
+        "perplexity_lower_bound": found.floor_perplexity,
+        "perplexity_reasons": reasons,
+        "perplexity_protocol": (*protocol, of.weights and of.weights.sha256),
+        "window_nats": found.window_nats,
+        "window_tokens": found.window_tokens,
+        "logit_rounding_nats": found.logit_rounding_nats,
+        "logit_rounding_error_nats": found.logit_rounding_error_nats,
+    }
+
+
+def _method(energy: Energy | None) -> str | None:
+    """How an energy was read; None where there is none."""
+    return None if energy is None or energy.method == ENERGY_NOT_MEASURED else energy.method
+
+
+def _rank(precision: str) -> tuple[int, str]:
+    known = precision in PRECISIONS
+    return PRECISIONS.index(precision) if known else len(PRECISIONS), precision
+
+
+def _each(words: Iterable[str | None]) -> list[str]:
+    return [word for word in dict.fromkeys(words) if word]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

@@ -24,7 +24,7 @@ from typing import Any
 
 from bench.asked import CPU, ENERGY_NOT_MEASURED, PRECISIONS, Workload
 from bench.device import gpus
-from bench.device.gpus import Capability, Gpu
+from bench.device.gpus import Capability
 from bench.measured import Conditions, Energy, Measurement, Outcome, Quality, Roofline, Trace
 from bench.stats import Difference, Ratio
 from bench.warnings import RowWarning
@@ -98,7 +98,7 @@ class Case:
     workload: Workload
     precision: str
     run: str = ""
-    boards: tuple[Gpu, ...] = ()
+    boards: tuple[gpus.Board, ...] = ()
     capability: Capability | None = None
     foreign: bool = False
     outcome: Outcome = Outcome.OK
@@ -195,7 +195,7 @@ class Group:
         return self.cases[0].gpu_type
 
     @property
-    def boards(self) -> tuple[Gpu, ...]:
+    def boards(self) -> tuple[gpus.Board, ...]:
         """The datasheets that may apply."""
         return self.cases[0].boards
 
@@ -222,6 +222,10 @@ class Group:
     def case(self, precision: str) -> Case | None:
         """The case of a precision that was measured."""
         return next((case for case in self.cases if case.precision == precision), None)
+
+    def base_of(self, case: Case) -> Case | None:
+        """What a case compares with; None for the baseline itself."""
+        return None if case.is_baseline else self.baseline
 
 
 def cases(rows: Iterable[Measurement]) -> list[Case]:
@@ -367,7 +371,7 @@ COLUMNS: Mapping[str, Callable[[Measurement], object]] = {
 }
 
 
-def _of_device(rows: Sequence[Measurement], boards: tuple[Gpu, ...]) -> dict[str, Any]:
+def _of_device(rows: Sequence[Measurement], boards: tuple[gpus.Board, ...]) -> dict[str, Any]:
     devices = [m.device for m in rows if m.device]
     told = next((d.compute_capability for d in devices if d.compute_capability), None)
     capability = boards[0].capability if boards else None

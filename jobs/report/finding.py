@@ -1,8 +1,8 @@
 """What a finding is: a code, a verdict, whom it is about, and numbers. Its words are templates.
 
 A template is filled at the edge. Its fields name how a number reads: `{latency:ms}` is 11.7 ms,
-`{gain:x}` 1.13x, `{busy:.0%}` 82%, `{limit:g W}` 250 W, `{power:2 W}` has two digits. Several
-numbers in the place of one are their range, several words a list.
+`{gain:x}` 1.13x, `{gain:ratio}` 1.130, `{busy:.0%}` 82%, `{limit:g W}` 250 W, `{power:2 W}` has two
+digits. Several numbers in the place of one are their range, several words a list.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class Template(string.Formatter):
         several = tuple(value) if isinstance(value, tuple | list) else (value,)
         if any(isinstance(one, str) for one in several):
             return listed(several)
-        if format_spec == "x" or format_spec[:1] in (".", "+"):
+        written = {"x": times, "ratio": _ratio}.get(format_spec)
+        if written or format_spec[:1] in (".", "+"):
             ends = (min(several), max(several))
-            low, high = (times(v) if format_spec == "x" else format(v, format_spec) for v in ends)
+            low, high = (written(v) if written else format(v, format_spec) for v in ends)
             return low if low == high else f"{low} to {high}"
         found = re.fullmatch(r"(\d+|g)? ?(.*)", format_spec)
         assert found
@@ -204,6 +205,13 @@ def finite(values: Mapping[str, Value]) -> dict[str, Value]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()
     }
+
+
+def _ratio(value: float) -> str:
+    """With three decimals, as long as these mean anything."""
+    if 0.01 <= value <= 100:
+        return f"{value:.3f}"
+    return ">100" if value > 100 else "<0.01"
 
 
 def _joined(findings: Iterable[Finding], part: str) -> tuple[Note, ...]:

@@ -21,6 +21,7 @@ class Hit:
         values: Numbers and names for the templates of cause, missing and do.
         evidence: What supports it.
         expected: What the facts let one expect.
+        precisions: Whose numbers it is about; empty: those of the case.
         energy_only: Of an effect: it rests on the energy alone.
         energy: Of an effect: it rests on the energy too.
     """
@@ -32,6 +33,7 @@ class Hit:
     cause: str | None = None
     missing: Sequence[str] | None = None
     do: Sequence[str] | None = None
+    precisions: Sequence[str] = ()
     energy: bool = False
     energy_only: bool = False
 
@@ -165,7 +167,7 @@ def _each(rule: Rule, group: Group, others: Sequence[Finding] = ()) -> Iterator[
         yield rule.finding(
             hit,
             group.title,
-            (case.precision,),
+            hit.precisions or (case.precision,),
             list(dict.fromkeys(r.code for r in weak if r.undermines_effects)),
             list(dict.fromkeys(r.code for r in weak if r.undermines_energy)),
         )

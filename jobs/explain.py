@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -17,6 +18,7 @@ from jobs import options, terminal
 from jobs.report import compare, export, facts, findings, from_csv, perplexity, proposal
 from jobs.report import text as texts
 from jobs.report.facts import Case
+from jobs.report.finding import topics
 
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
 _OF_RESULTS = ("gpu_types", "expected", "form", "most_bytes")
@@ -69,7 +71,7 @@ def command(
     model: str | None,
     first_rows: int | None,
     most_bytes: int,
-    **plan: str | None,
+    **text: Any,
 ) -> None:
     """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
 
@@ -113,7 +115,7 @@ def command(
     _refuse(_OF_RESULTS, "--observed-perplexity")
     if model is None:
         _refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
-    explain_perplexity(observed, model, plan, first_rows)
+    explain_perplexity(observed, model, first_rows, **text)
 
 
 def _refuse(names: Sequence[str], partner: str) -> None:
@@ -167,7 +169,7 @@ def explain_results(
         terminal.show(export.findings(found, matrix, assumed))
         return
     terminal.echo(*(f"Assumed {what}." for what in assumed))
-    terminal.show(texts.findings(found, matrix, terminal.width(), terminal.coloured()))
+    terminal.show(texts.findings(topics(found), matrix, terminal.width(), terminal.coloured()))
 
 
 def _lines(place: str, allowance: Allowance) -> list[from_csv.Line]:
@@ -211,7 +213,13 @@ def _is_known(gpu_type: str) -> bool:
 
 
 def explain_perplexity(
-    observed: float, model: str | None, plan: Mapping[str, str | None], first_rows: int | None
+    observed: float,
+    model: str | None,
+    first_rows: int | None,
+    text: str | None,
+    split: str,
+    configuration: str,
+    column: str,
 ) -> None:
     """Print which mistakes give an observed perplexity: by published numbers, or by a model."""
     if model is None:
@@ -219,11 +227,11 @@ def explain_perplexity(
         return
     from bench.perplexity import mistakes
 
-    usual = {"text": "embedded" if model == "tiny" else "wikitext-2"}
-    asked = QualityPlan(**usual | {name: value for name, value in plan.items() if value})
+    text = text or ("embedded" if model == "tiny" else "wikitext-2")
+    plan = QualityPlan(text, split=split, configuration=configuration, column=column)
     variants = []
-    for variant in mistakes.compute(model, asked, first_rows):
+    for variant in mistakes.compute(model, plan, first_rows):
         if variant.perplexity is not None:
             terminal.say(f"{variant.perplexity:12.5g}  {variant.what}")
         variants.append(variant)
-    terminal.show(perplexity.ranking(observed, f"{model} on {asked.text}", variants))
+    terminal.show(perplexity.ranking(observed, f"{model} on {plan.text}", variants))

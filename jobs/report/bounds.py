@@ -47,7 +47,7 @@ class Bound:
     why: str
 
 
-def of_layers(board: gpus.Board, precision: str, workload: Workload) -> Bound | None:
+def of_layers(board: gpus.Gpu, precision: str, workload: Workload) -> Bound | None:
     """By the datasheet, with the hardware's best arithmetic and the layers alone.
 
     The product that makes the logits is left out: not every program computes it. None for a model
@@ -91,7 +91,7 @@ def measured_ms(roofline: Roofline | None) -> float:
 
 
 def of_pytorch(
-    boards: Sequence[gpus.Board], precision: str, workload: Workload
+    boards: Sequence[gpus.Gpu], precision: str, workload: Workload
 ) -> tuple[float, float] | None:
     """Least and greatest lower bound in ms over some boards, as PyTorch uses them, with logits.
 
@@ -113,7 +113,7 @@ def of_pytorch(
     return min(found), max(found)
 
 
-def exclusion(board: gpus.Board, cases: Iterable[Case]) -> Note | None:
+def exclusion(board: gpus.Gpu, cases: Iterable[Case]) -> Note | None:
     """The bound of a board that some cases are farthest beyond; None: it may be that board."""
     broken: list[tuple[float, Note]] = []
     for case in cases:

@@ -180,9 +180,11 @@ def columns_of(names: Sequence[str], source: str) -> dict[str, str]:
             f"{source}: {len(names):,} columns; at most {MOST_COLUMNS} are read; keep those that"
             " `tensorgap explain --help` names"
         )
-    columns = {}
-    for field, (_, aliases) in COLUMNS.items():
-        columns |= {field: name for name in reversed(aliases) if name in names}
+    columns = {
+        field: next(name for name in aliases if name in names)
+        for field, (_, aliases) in COLUMNS.items()
+        if not {*aliases}.isdisjoint(names)
+    }
     if "precision" not in columns:
         found = f"its columns are {', '.join(names)}" if names else "it is empty"
         raise TensorgapError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from bench.text import published
@@ -75,15 +74,6 @@ def ranking(observed: float, where: str, variants: Sequence[Variant]) -> str:
     return "\n".join(text)
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A published perplexity, in its own unit or in another."""
-
-    value: float
-    unit: str
-    windows: str
-
-
 def from_published(observed: float) -> str:
     """What published numbers for GPT-2 small on WikiText-2 say of an observed perplexity."""
     (text,) = published.TEXTS
@@ -91,20 +81,20 @@ def from_published(observed: float) -> str:
     for known in published.PUBLISHED:
         windows = f"{known.mode} {known.context}/{known.stride}"
         if known.unit != published.BITS_PER_BYTE:
-            rows.append(Protocol(known.value, f"per {known.unit}", windows))
+            rows.append((known.value, f"per {known.unit}", windows))
         if known.unit == published.TOKEN:
             # The same nats per word: a number per word beside one per token looks like a fault.
             tokens_per_word = (known.tokens or text.gpt2_tokens) / text.words
             per_word = known.value**tokens_per_word
-            rows.append(Protocol(per_word, "the same per word", windows))
+            rows.append((per_word, "the same per word", windows))
     wrong = published.MEAN_OF_LINES
     lines = [
         f"{observed:g} observed; published for GPT-2 small (124M) on the {text.name} split:",
         "",
         *(
-            f"  {row.value:8.2f}  {row.unit:17}  {row.windows}"
-            f"   {observed:g} is {observed / row.value:.2f} times as much"
-            for row in sorted(rows, key=lambda row: row.value)
+            f"  {value:8.2f}  {unit:17}  {windows}"
+            f"   {observed:g} is {observed / value:.2f} times as much"
+            for value, unit, windows in sorted(rows)
         ),
         f"  {wrong.value:8.2f}  {wrong.unit} ({wrong.mode}): a mistake",
         "",
@@ -115,12 +105,17 @@ def from_published(observed: float) -> str:
     return "\n".join(lines)
 
 
-def explanation(observed: float, rows: Sequence[Protocol]) -> list[str]:
-    """What could give the observed number, or how far the nearest cause falls short of it."""
+def explanation(observed: float, rows: Sequence[tuple[float, str, str]]) -> list[str]:
+    """What could give the observed number, or how far the nearest cause falls short of it.
+
+    Args:
+        observed: A perplexity.
+        rows: Published ones, each with its unit and windows.
+    """
     near = [
-        f"within {NEAR:.0%} of the number {row.unit} of {row.windows}"
-        for row in rows
-        if abs(observed / row.value - 1) <= NEAR
+        f"within {NEAR:.0%} of the number {unit} of {windows}"
+        for value, unit, windows in rows
+        if abs(observed / value - 1) <= NEAR
     ]
     if near:
         return near

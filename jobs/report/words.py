@@ -89,7 +89,9 @@ def alike(warnings: Iterable[RowWarning]) -> list[str]:
     by_words: dict[tuple[str, tuple[tuple[str, Value], ...]], list[dict[str, float]]] = {}
     for warning in warnings:
         values = warning.values.items()
-        numbers = {k: v for k, v in values if type(v) in (int, float)}
+        numbers = {
+            k: v for k, v in values if isinstance(v, int | float) and not isinstance(v, bool)
+        }
         fixed = tuple((k, None if k in numbers else v) for k, v in values)
         by_words.setdefault((warning.code, fixed), []).append(numbers)
     return [

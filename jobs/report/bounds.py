@@ -47,24 +47,46 @@ class Bound:
     why: str
 
 
-def of_layers(board: gpus.Gpu, precision: str, workload: Workload) -> Bound | None:
-    """By the datasheet, with the hardware's best arithmetic and the layers alone.
+def of_board(
+    board: gpus.Gpu, precision: str, workload: Workload, by_pytorch: bool = False
+) -> Bound | None:
+    """By the datasheet: the hardware's best arithmetic on the layers alone.
 
-    The product that makes the logits is left out: not every program computes it. None for a model
-    that is not known by name.
+    Not every program computes the product that makes the logits. None for a model that is not known
+    by name.
+
+    Args:
+        board: Which one.
+        precision: As asked.
+        workload: As asked.
+        by_pytorch: With the logits and PyTorch's arithmetic; None for a precision that the board
+            lacks and for new tokens, too.
     """
     shape = gpt2.shape_of(workload.model)
-    if shape is None:
+    peak = (gpus.peak_tflops if by_pytorch else gpus.hardware_peak_tflops)(board, precision)
+    if shape is None or peak is None or (by_pytorch and workload.new_tokens):
         return None
-    flops = gpt2.block_flops(shape, workload.batch_size, workload.prompt_tokens)
-    peak = gpus.hardware_peak_tflops(board, precision)
+    size = (shape, workload.batch_size, workload.prompt_tokens)
+    flops, stored = gpt2.block_flops(*size), gpt2.block_bytes(shape, precision)
+    if by_pytorch:
+        flops += gpt2.head_flops(*size)
+        stored += gpt2.head_bytes(shape, precision)
     # Weights may stay in the cache from one forward pass to the next.
-    moved = max(0.0, gpt2.block_bytes(shape, precision) - (board.l2_mb or 0.0) * 1e6)
+    moved = max(0.0, stored - (board.l2_mb or 0.0) * 1e6)
     compute, memory = flops / peak / 1e9, moved / board.bandwidth_gb_per_s / 1e6
     if compute >= memory:
         return Bound(compute, f"{flops / 1e9:.3g} GFLOP at the {peak:g} TFLOP/s of a {board.name}")
     speed = f"{board.bandwidth_gb_per_s:g} GB/s of a {board.name}"
     return Bound(memory, f"{moved / 1e6:.3g} MB of weights at the {speed}")
+
+
+def of_pytorch(
+    boards: Sequence[gpus.Gpu], precision: str, workload: Workload
+) -> tuple[float, float] | None:
+    """Least and greatest lower bound of some boards in ms, by PyTorch; None where one has none."""
+    found = [of_board(board, precision, workload, by_pytorch=True) for board in boards]
+    known = [bound.ms for bound in found if bound]
+    return (min(known), max(known)) if found and len(known) == len(found) else None
 
 
 def of_case(case: Case) -> Bound | None:
@@ -78,7 +100,7 @@ def of_case(case: Case) -> Bound | None:
             return Bound(compute, f"{compute * peak:.3g} GFLOP at the measured {peak:.3g} TFLOP/s")
         speed = max(roofline.copy_gb_per_s or 0.0, roofline.read_gb_per_s or 0.0)
         return Bound(memory, f"{memory * speed:.3g} MB at the measured {speed:.3g} GB/s")
-    found = [of_layers(board, case.precision, case.workload) for board in case.boards]
+    found = [of_board(board, case.precision, case.workload) for board in case.boards]
     known = [bound for bound in found if bound]
     return None if roofline else min(known, key=lambda bound: bound.ms, default=None)
 
@@ -90,35 +112,12 @@ def measured_ms(roofline: Roofline | None) -> float:
     return max(roofline.lower_bound_compute_ms or 0.0, roofline.lower_bound_memory_ms or 0.0)
 
 
-def of_pytorch(
-    boards: Sequence[gpus.Gpu], precision: str, workload: Workload
-) -> tuple[float, float] | None:
-    """Least and greatest lower bound in ms over some boards, as PyTorch uses them, with logits.
-
-    None for a model that is not known by name, a precision that a board lacks, and new tokens.
-    """
-    shape = gpt2.shape_of(workload.model)
-    if shape is None or not boards or workload.new_tokens:
-        return None
-    size = (shape, workload.batch_size, workload.prompt_tokens)
-    flops = gpt2.block_flops(*size) + gpt2.head_flops(*size)
-    stored = gpt2.block_bytes(shape, precision) + gpt2.head_bytes(shape, precision)
-    found = []
-    for board in boards:
-        peak = gpus.peak_tflops(board, precision)
-        if peak is None:
-            return None
-        moved = max(0.0, stored - (board.l2_mb or 0.0) * 1e6)
-        found.append(max(flops / peak / 1e9, moved / board.bandwidth_gb_per_s / 1e6))
-    return min(found), max(found)
-
-
 def exclusion(board: gpus.Gpu, cases: Iterable[Case]) -> Note | None:
     """The bound of a board that some cases are farthest beyond; None: it may be that board."""
     broken: list[tuple[float, Note]] = []
     for case in cases:
         values: dict[str, Value] = {"board": board.name, "precision": case.precision}
-        least = of_layers(board, case.precision, case.workload)
+        least = of_board(board, case.precision, case.workload)
         if least and case.latency_ms:
             excess = LEAST_LATENCY * least.ms / case.latency_ms
             values = values | {

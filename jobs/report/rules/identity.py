@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.device.gpus import GPUS, Gpu as Board
+from bench.device.gpus import GPUS
+from bench.device.gpus import Gpu as Board
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
@@ -55,7 +56,7 @@ def within(cases: Sequence[Case], boards: Sequence[Board]) -> list[Note]:
         (case.latency_ms, bound.ms)
         for case in cases
         for board in boards
-        if case.latency_ms and (bound := bounds.of_layers(board, case.precision, case.workload))
+        if case.latency_ms and (bound := bounds.of_board(board, case.precision, case.workload))
     ]
     if least:
         text = "these boards: each latency is {times:2} times the lower bound or more"

@@ -156,11 +156,11 @@ def _compared(case: Case, base: Case | None) -> Case:
         for index, other in _pairs(case, base):
             ours, theirs = _values(case, index), _values(base, other)
             disagreements += _disagreements(BASELINE, ours, theirs)
-    case = replace(case, disagreements=tuple(dict.fromkeys(disagreements)))
+    found = replace(case, disagreements=tuple(dict.fromkeys(disagreements)))
     if base is None:
-        return case
+        return found
     return replace(
-        case,
+        found,
         speedup=_speedup(case, base),
         energy_ratio=_energy_ratio(case, base),
         nats_difference=_nats_difference(case, base),

@@ -16,6 +16,7 @@ def find(groups: Sequence[Group], expected: Sequence[Case] = ()) -> list[Finding
         groups: From `jobs.report.facts.grouped`.
         expected: What somebody expected, as lines of a table.
     """
-    found = apply(groups) + expectation.expectations(groups, expected)
+    found = apply(groups)
+    found.extend(expectation.expectations(groups, expected))
     verdicts, codes = list(Verdict), list(REGISTRY)
     return sorted(found, key=lambda f: (verdicts.index(f.verdict), codes.index(f.code)))

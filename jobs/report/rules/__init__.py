@@ -1,1 +1,37 @@
-"""Rules: each a function from a Group to the findings that its rows show, most of them none."""
+"""Every rule, in the order in which equal verdicts are shown: that of these modules."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+
+# isort: off
+from jobs.report.rules import possible as possible
+from jobs.report.rules import conditions as conditions
+from jobs.report.rules import launch as launch
+from jobs.report.rules import precision as precision
+from jobs.report.rules import energy as energy
+from jobs.report.rules import perplexity as perplexity
+from jobs.report.rules import identity as identity
+from jobs.report.rules import gain as gain
+from jobs.report.rules import mixed as mixed
+from jobs.report.rules import effect as effect
+from jobs.report.rules import expectation as expectation
+from jobs.report.rules.rule import REGISTRY, apply
+
+# isort: on
+
+__all__ = ["REGISTRY", "apply", "documentation", "expectation"]
+
+
+def documentation() -> str:
+    """The tables of docs/findings.md, a section for each module."""
+    lines = []
+    for module, rules in itertools.groupby(REGISTRY.values(), key=lambda rule: rule.section):
+        title = (inspect.getdoc(sys.modules[module]) or "").partition("\n")[0].rstrip(".")
+        lines += ["", f"## {title}", "", "| code | verdict | fires where |", "| --- | --- | --- |"]
+        for rule in rules:
+            verdicts = ", ".join(rule.verdicts)
+            lines.append(f"| `{rule.code}` | {verdicts} | {rule.when} |")
+    return "\n".join(lines).strip() + "\n"

@@ -83,8 +83,7 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
         share, whose = bounds.LEAST_POWER_OF_OTHERS, f"of a {case.gpu_type} in state P0"
     if case.mean_w is None or idle is None or case.mean_w >= share * idle:
         return None
-    values = {"mean_w": case.mean_w, "idle_w": idle, "whose": whose}
-    return Hit(values, _power_arithmetic(case))
+    return Hit({"mean_w": case.mean_w, "idle_w": idle, "whose": whose}, _power_arithmetic(case))
 
 
 def _power_arithmetic(case: Case) -> list[Note]:

@@ -1,0 +1,283 @@
+"""What mixed costs, and what to do with it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from bench.asked import CPU
+from bench.measured import KERNEL_CLASSES, Trace
+from bench.profile import work
+from jobs.report import bounds
+from jobs.report.compare import NEGLIGIBLE, decided
+from jobs.report.facts import Case, Group
+from jobs.report.finding import Note, Value, Verdict
+from jobs.report.rules.architecture import in_question, one_of_each_type, reported
+from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.words import number
+
+_CAST_BANDWIDTH_SHARE = 0.75
+_CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eager PyTorch
+
+
+@rule(
+    "mixed-options",
+    Verdict.FIX,
+    Verdict.ACCEPT,
+    Verdict.INCONCLUSIVE,
+    effect=True,
+    when="mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU."
+    " Inconclusive: another finding undermines its numbers",
+    cause="mixed loses to {better}: what to do with it.",
+    do=["Compare fp32 with {half}, and report mixed only in a note."],
+)
+def mixed_options(case: Case, group: Group) -> Hit | None:
+    """Leave mixed out, document it, or run on another GPU: what these rows recommend."""
+    against_fp32 = decided(case.speedup, group.ratios)
+    if case.precision != "mixed" or group.baseline is None or against_fp32 is None:
+        return None
+    half, name = group.case(group.half_precision), group.half_precision
+    loses = half is not None and _loses(case, half)
+    if against_fp32 >= 1 and not loses:
+        return None
+    better = [what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats]
+    return Hit(
+        {"better": tuple(better), "half": name},
+        [
+            _leave_out(case, half, name, loses),
+            note(
+                "document it: yes. Write: mixed is torch.autocast on fp32 weights; it casts them in"
+                " every forward pass. Do not write that it is for training only. Gradients and loss"
+                " scaling play no part in inference; the casts do"
+            ),
+            _another_gpu(group),
+        ],
+        verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
+        do=None if loses else ["Measure {half} beside it."],
+    )
+
+
+def _loses(mixed: Case, half: Case) -> bool:
+    """Whether half weights take less time, and no more energy."""
+    if not half.latency_ms or not mixed.latency_ms:
+        return False
+    slower = mixed.latency_ms > (1 + NEGLIGIBLE) * half.latency_ms
+    known = half.energy_mj is not None and mixed.energy_mj is not None
+    thriftier = known and (half.energy_mj or 0.0) > (1 + NEGLIGIBLE) * (mixed.energy_mj or 0.0)
+    return slower and not thriftier
+
+
+def _leave_out(mixed: Case, half: Case | None, name: str, loses: bool) -> Note:
+    if half is None:
+        text = "leave mixed out: not yet. Measure {half} first, or there is nothing in its place"
+        return note(text, half=name)
+    if not loses:
+        return note("leave mixed out: not yet. {half} does not beat it here", half=name)
+    assert mixed.latency_ms and half.latency_ms
+    values: dict[str, Value] = {"half": name, "time": mixed.latency_ms / half.latency_ms}
+    energy = ""
+    if mixed.energy_mj and half.energy_mj:
+        energy = ", {energy:x} the energy"
+        values["energy"] = mixed.energy_mj / half.energy_mj
+    return Note(
+        "leave mixed out: yes, for a study of inference. {half} beats it here (mixed takes {time:x}"
+        f" the time{energy}). Say that it was measured and left out",
+        values,
+    )
+
+
+def _another_gpu(group: Group) -> Note:
+    if group.gpu_type == CPU:
+        return note(
+            "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
+        )
+    told = [
+        f"{name} {known.text}"
+        for name, known in reported(group.workload).items()
+        if name != group.gpu_type
+    ]
+    has = group.boards and all(board.tensor_cores for board in group.boards)
+    why = (
+        "this one has Tensor Cores already, so another of that kind changes little"
+        if has
+        else "Tensor Cores alone do not make mixed win"
+    )
+    return note(
+        f"run on another GPU: {why} where launches set the latency."
+        + (" Published for such layers in eager mode: {told}." if told else "")
+        + " On such a GPU engine = graph and batch 8 show what the Tensor Cores give",
+        told="; ".join(told),
+    )
+
+
+@rule(
+    "mixed-slower",
+    Verdict.ACCEPT,
+    Verdict.INCONCLUSIVE,
+    effect=True,
+    when="mixed is slower than fp32: the share in ms of casts, products, other kernels and"
+    " launches; without a trace, what the casts are predicted to cost. Inconclusive: another"
+    " finding undermines its numbers",
+    cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
+    " at {speedup:x} the speed of fp32.",
+    do=["Use {half} weights for inference; leave mixed out, or say what it is."],
+)
+def mixed_slower(case: Case, group: Group) -> Hit | None:
+    """Autocast adds kernels: slower than fp32 is possible, and this is what it is made of."""
+    base, ratio = group.base_of(case), decided(case.speedup, group.ratios)
+    if case.precision != "mixed" or base is None or ratio is None or ratio >= 1:
+        return None
+    assert case.latency_ms and base.latency_ms  # there is a ratio
+    more_ms = case.latency_ms - base.latency_ms
+    values: dict[str, Value] = {"half": group.half_precision, "speedup": ratio}
+    evidence = _differences(case, base, group, ratio)
+    cause = None
+    missing = [
+        "a trace of fp32 and mixed: kernels, casts, their ms and bytes",
+        "the share of the time in which a kernel runs",
+    ][: 1 if group.gpu_type == CPU else 2]
+    if case.trace and base.trace:
+        shares = _shares(base.trace, case.trace, more_ms, group)
+        evidence += shares
+        largest = max(shares, key=lambda share: cast(float, share.values["ms"]))
+        values |= {"largest": largest.values["name"], "largest_ms": largest.values["ms"]}
+        cause = (
+            "Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
+            " at {speedup:x} the speed of fp32; the largest share is {largest},"
+            " {largest_ms:+.3g} ms."
+        )
+        missing = []
+    elif group.gpu_type != CPU and not group.workload.new_tokens:
+        evidence += _predicted_casts(group)
+    evidence += _arithmetic_saved(group)
+    return Hit(values, evidence, [_expected(group)], cause=cause, missing=missing)
+
+
+def _differences(mixed: Case, base: Case, group: Group, ratio: float) -> list[Note]:
+    assert mixed.latency_ms and base.latency_ms
+    found = [
+        note(
+            "mixed takes {more_ms:ms} more than fp32 ({fp32_ms} -> {mixed_ms:ms})",
+            more_ms=mixed.latency_ms - base.latency_ms,
+            fp32_ms=base.latency_ms,
+            mixed_ms=mixed.latency_ms,
+        )
+    ]
+    half = group.case(group.half_precision)
+    if half and half.latency_ms and half.latency_ms < mixed.latency_ms:
+        text = "and {more_ms:ms} more than {half}, which has the same products and no casts"
+        more_ms = mixed.latency_ms - half.latency_ms
+        found.append(note(text, more_ms=more_ms, half=half.precision))
+    energy = decided(mixed.energy_ratio, group.ratios)
+    if energy is not None:
+        text = "its energy is {energy:x} that of fp32: {time:x} the time"
+        text += " at {mean_w:W}" if mixed.mean_w else ""
+        found.append(note(text, energy=energy, time=1 / ratio, mean_w=mixed.mean_w))
+    return found
+
+
+def _shares(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list[Note]:
+    """The difference of two traces in ms, by kind of work; what is left is the host's.
+
+    They add up to `slower_ms`.
+    """
+
+    def difference(*kinds: str) -> float:
+        return sum(
+            (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
+            for kind in kinds
+        )
+
+    def share(name: str, ms: float) -> Note:
+        return note("{name}: {ms:+.3g} ms", name=name, ms=ms)
+
+    products = ("matmul", "attention")
+    rest = "launches and gaps between kernels"
+    if group.workload.engine == "graph":
+        rest = "gaps between kernels"
+    if group.gpu_type == CPU:
+        rest = "time between the ops"
+    found = [
+        note(
+            "{name}: {count:+.0f} {level}s, {moved_mb:+.0f} MB read and written: {ms:+.3g} ms",
+            name="casts",
+            count=(mixed.cast_count or 0) - (base.cast_count or 0),
+            level=mixed.level,
+            moved_mb=((mixed.cast_bytes or 0) - (base.cast_bytes or 0)) / 1e6,
+            ms=difference("cast"),
+        ),
+        share("matrix products and attention", difference(*products)),
+        share(f"all other {mixed.level}s", difference(*({*KERNEL_CLASSES} - {"cast", *products}))),
+    ]
+    return [*found, share(rest, slower_ms - difference(*KERNEL_CLASSES))]
+
+
+def _predicted_casts(group: Group) -> list[Note]:
+    shape = work.shape_of(group.workload.model)
+    if shape is None:
+        return []
+    counts = tuple(work.scaled(count, shape) for count in work.CASTS)
+    moved = work.cast_bytes(shape, group.workload.batch_size, group.workload.prompt_tokens)
+    found = [
+        note(
+            "autocast adds about {casts} cast kernels per forward pass (counted with torch 2.13),"
+            " which read and write about {moved_gb:.1f} GB",
+            casts=counts,
+            moved_gb=moved / 1e9,
+        )
+    ]
+    share = _CAST_BANDWIDTH_SHARE
+    each = [
+        f"{board.gpu_type} {number(moved / board.bandwidth_gb_per_s / share / 1e6, ' ms', 2)}"
+        for board in one_of_each_type(in_question(group))
+    ]
+    if each:
+        text = "at {share:.0%} of the bandwidth these bytes take: {each}"
+        found.append(note(text, share=share, each=", ".join(each)))
+    if group.workload.engine == "eager":
+        host = tuple(c * us / 1e3 for c, us in zip(counts, _CAST_DISPATCH_US, strict=True))
+        text = "launching them takes the host {host_ms:2 ms} more, at {us:g} us each"
+        found.append(note(text, host_ms=host, us=_CAST_DISPATCH_US))
+    return found
+
+
+def _arithmetic_saved(group: Group) -> list[Note]:
+    """What faster products can save at most."""
+    if not group.boards:
+        return []
+    if all(board.tensor_cores is None for board in group.boards):
+        return [
+            note(
+                "no Tensor Cores on a {gpu}: the products gain nothing in arithmetic (0 ms)",
+                gpu=group.gpu_type,
+            )
+        ]
+    plain = bounds.of_pytorch(group.boards, "fp32", group.workload)
+    tensor = bounds.of_pytorch(group.boards, "mixed", group.workload)
+    if not plain or not tensor:
+        return []
+    return [
+        note(
+            "Tensor Cores can save no more than {saved_ms:ms} of the lower bound (fp32"
+            " {fp32_ms:ms}, mixed {mixed_ms:ms}), if the GPU sets the latency",
+            saved_ms=plain[1] - tensor[0],
+            fp32_ms=plain,
+            mixed_ms=tensor,
+        )
+    ]
+
+
+def _expected(group: Group) -> Note:
+    if not group.boards:
+        return note(
+            "slower than {half} on {where}; faster than fp32 only where products dominate",
+            half=group.half_precision,
+            where="a CPU" if group.gpu_type == CPU else "every GPU",
+        )
+    if all(board.tensor_cores is None for board in group.boards):
+        text = "slower than fp32 on a {gpu}: more work, and none of it accelerated"
+        return note(text, gpu=group.gpu_type)
+    return note(
+        "on a {gpu} faster than fp32 at large batches, slower where launches set the latency;"
+        " slower than fp16 everywhere",
+        gpu=group.gpu_type,
+    )

@@ -1,0 +1,79 @@
+"""What a precision is on this device."""
+
+from __future__ import annotations
+
+from bench import warnings
+from bench.device import gpus
+from jobs.report.facts import Case, Group
+from jobs.report.finding import Verdict
+from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain
+from jobs.report.rules.rule import Hit, note, rule
+
+_KINDS = {
+    "fp16": "is float16 storage with float32 arithmetic, and gains only by the bytes",
+    "mixed": "keeps float32 weights, and its casts accelerate nothing",
+}
+_NEAR = 0.05
+
+
+@rule(
+    "precision-emulated",
+    Verdict.FIX,
+    undermines_effects=True,
+    when="bf16 below compute capability 8.0; a precision that a CPU only emulates",
+    cause="{precision} is only emulated here: its times say nothing of the precision.",
+    do=["Leave it out on this device, or mark it as emulated."],
+)
+def precision_emulated(case: Case, group: Group) -> Hit | None:
+    """A precision that the device has no instructions for."""
+    if case.capability is not None:
+        found = gpus.arithmetic(case.precision, case.capability)
+        why = f"{found.text} ({found.source})" if found.kind == "emulated" else None
+    else:
+        told = warnings.having(case.warnings, "precision-emulated")
+        why = told[0].text if told else None
+    if why is None:
+        return None
+    return Hit(
+        {"precision": case.precision},
+        [note("{why}", why=why)],
+        [note("no gain in arithmetic; at most half the bytes")],
+    )
+
+
+@rule(
+    "precision-storage-only",
+    Verdict.ACCEPT,
+    when="below compute capability 7.0: fp16 is half the bytes and float32 arithmetic, mixed is"
+    " fp32 and casts",
+    cause="On a {gpu} {precision} {kind}.",
+    do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
+)
+def precision_storage_only(case: Case, group: Group) -> Hit | None:
+    """Float16 without Tensor Cores: at most half the bytes, and arithmetic stays float32."""
+    if case.capability is None or case.precision not in _KINDS:
+        return None
+    found = gpus.arithmetic(case.precision, case.capability)
+    if found.kind != "storage only":
+        return None
+    evidence = [note("{text} ({source})", text=found.text, source=found.source)]
+    native = tuple(board.fp16_tflops for board in group.boards if board.fp16_tflops)
+    if native:
+        evidence.append(
+            note(
+                "datasheet: float16 {native:TFLOP/s}, float32 {plain:TFLOP/s}; PyTorch's products"
+                " run at the second",
+                native=native,
+                plain=tuple(board.fp32_tflops for board in group.boards),
+            )
+        )
+    if case.precision == "fp16" and case.speedup:
+        low, high = STORAGE_GAIN
+        inside = low - _NEAR <= case.speedup.value <= high + _NEAR
+        text = f"fp16 found: {{speedup:x}}, {'inside' if inside else 'outside'} {{gain:g}}x"
+        evidence.append(note(text, speedup=case.speedup.value, gain=STORAGE_GAIN))
+    return Hit(
+        {"gpu": group.gpu_type, "precision": case.precision, "kind": _KINDS[case.precision]},
+        evidence,
+        expected_gain(group, case.precision),
+    )

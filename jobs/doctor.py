@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from bench import __version__
-from bench.device.inventory import Inventory, Processor
+from bench.inventory import Inventory, Processor
 from bench.measured import Sensor
 from jobs import options, terminal
 
@@ -57,7 +57,7 @@ def _inventories(
 ) -> tuple[Sequence[Inventory | str], Sequence[str]]:
     """Of each node, and the nodes whose labels name other GPUs than they have."""
     if address is None:
-        from bench.device import inventory
+        from bench import inventory
 
         return [inventory.take(probe)], []
     from cluster import nodes, placement

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench import inventory
 from bench import matrix as matrices
 from bench.asked import CPU, Cell, Matrix
-from bench.device import inventory
 from bench.errors import Unsupported
 from bench.measured import Outcome
 from jobs import options, progress, terminal

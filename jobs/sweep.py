@@ -23,9 +23,9 @@ if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one fi
 
 import click
 
+from bench import inventory
 from bench import matrix as matrices
 from bench.asked import Cell, Matrix, Workload
-from bench.device import inventory
 from bench.errors import REAL_GPU, TensorgapError
 from bench.files import location
 from bench.measured import Measurement, Outcome

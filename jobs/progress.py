@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from bench import matrix as matrices
 from bench.asked import Cell, Matrix, Sampling, Workload
 from bench.energy import protocol
-from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
+from bench.measured import TRIED_AGAIN, WAITING, Event, Measurement, Outcome, Profile, Stage
 from jobs import terminal
 
 _START_S = 10.0  # a process, its imports and a model
-Show = Callable[[Stage | Measurement], None]
+Show = Callable[[Event], None]
 
 
 def longest_s(sampling: Sampling, workload: Workload) -> float:
@@ -57,15 +57,14 @@ class Progress:
         """Rows done."""
         return sum(self.done.values())
 
-    def take(self, event: Stage | Measurement) -> bool:
-        """Note what an event tells; whether it is a row that was not there before.
-
-        A row comes again when its evidence does.
-        """
+    def take(self, event: Event) -> bool:
+        """Note what an event tells; whether it is a row that was not there before."""
         if isinstance(event, Stage):
             self.working[event.cell, event.replicate] = event
             return False
         self.working.pop((event.cell, event.replicate), None)
+        if isinstance(event, Profile):
+            return False
         if event.key not in self._rows:
             self._rows.add(event.key)
             self.done[event.cell] = self.done.get(event.cell, 0) + 1
@@ -115,12 +114,12 @@ def display(
 def _lines(progress: Progress) -> Show:
     """One line as each row is done: readable in a log."""
 
-    def show(event: Stage | Measurement) -> None:
+    def show(event: Event) -> None:
         new = progress.take(event)
         if isinstance(event, Stage):
             if event.name in (WAITING, TRIED_AGAIN):
                 terminal.say(_unusual(event))
-        elif new:
+        elif new and isinstance(event, Measurement):
             terminal.say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
 
     return show
@@ -144,7 +143,7 @@ def _live(progress: Progress) -> Iterator[Show]:
         overall = bars.add_task("sweep", total=progress.total, note=_left(progress))
         lines: dict[tuple[Cell, int], rich.TaskID] = {}
 
-        def show(event: Stage | Measurement) -> None:
+        def show(event: Event) -> None:
             if progress.take(event) and isinstance(event, Measurement):
                 console.print(terminal.clean(_row(event)), markup=False)
             elif isinstance(event, Stage) and event.name == TRIED_AGAIN:

@@ -28,7 +28,7 @@ from bench import matrix as matrices
 from bench.asked import Cell, Matrix, Workload
 from bench.errors import REAL_GPU, TensorgapError
 from bench.files import location
-from bench.measured import Measurement, Outcome
+from bench.measured import Measurement, Outcome, Profile
 from bench.results import store as results
 from jobs import options, progress, reading, terminal
 from jobs.cli import INTERRUPTED
@@ -229,8 +229,9 @@ def _measure(
             try:
                 with progress.display(asked, types, done, quiet) as show:
                     for event in events:
-                        if isinstance(event, Measurement) and not (
-                            event.outcome == Outcome.UNPLACED and event.key in told
+                        if isinstance(event, Profile) or (
+                            isinstance(event, Measurement)
+                            and not (event.outcome == Outcome.UNPLACED and event.key in told)
                         ):
                             _keep(folder, event)
                         show(event)
@@ -244,8 +245,8 @@ def _measure(
     return not interrupts.asked()
 
 
-def _keep(folder: results.Results, row: Measurement) -> None:
-    """Write a row, and tell it once where it must wait for its place."""
+def _keep(folder: results.Results, row: Measurement | Profile) -> None:
+    """Write a row or a profile, and tell it once where it must wait for its place."""
     before = folder.trouble
     folder.write(replace(row, received_at=_now()))
     if folder.trouble and not before:

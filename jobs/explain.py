@@ -15,7 +15,7 @@ from bench.errors import TensorgapError
 from bench.files.limits import Allowance
 from bench.measured import Outcome
 from jobs import options, terminal
-from jobs.report import compare, export, facts, findings, from_csv, perplexity, proposal
+from jobs.report import compare, export, facts, findings, from_csv, from_rows, perplexity, proposal
 from jobs.report import text as texts
 from jobs.report.facts import Case
 from jobs.report.finding import topics
@@ -186,7 +186,7 @@ def _measured(places: Sequence[str], most_bytes: int) -> list[Case]:
         return []
     from jobs import reading
 
-    return facts.cases(reading.merged(places, most_bytes))
+    return from_rows.cases(reading.merged(places, most_bytes))
 
 
 def _nothing(cases: Sequence[Case]) -> str:

@@ -7,7 +7,7 @@ from bench.asked import Workload
 from bench.errors import TensorgapError
 from bench.measured import Outcome
 from bench.stats import Ratio
-from jobs.report import compare, export, facts, findings, from_csv
+from jobs.report import compare, export, facts, findings, from_csv, from_rows
 from jobs.report.facts import Case, Group
 
 
@@ -69,7 +69,7 @@ def test_the_csv_of_the_report_is_such_a_table() -> None:
 
 
 def test_the_intervals_of_the_report_come_with_its_table() -> None:
-    cases = compare.with_ratios(facts.cases(simulated.rows("T4")))
+    cases = compare.with_ratios(from_rows.cases(simulated.rows("T4")))
     text = export.to_csv(cases)
     ignored = from_csv.read(text, "report.csv")[1]
     assert not [name for name in ignored if name.endswith(("_low", "_high")) and "nats" not in name]

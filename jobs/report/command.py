@@ -6,7 +6,7 @@ import click
 
 from bench.errors import TensorgapError
 from jobs import options, reading, terminal
-from jobs.report import compare, export, facts, table, text
+from jobs.report import compare, export, from_rows, table, text
 
 
 @click.command("report")
@@ -38,7 +38,7 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --against T4
     """
-    cases = facts.cases(reading.merged(places, most_bytes))
+    cases = from_rows.cases(reading.merged(places, most_bytes))
     if against:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")

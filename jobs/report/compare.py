@@ -16,7 +16,8 @@ from bench.asked import Workload
 from bench.errors import TensorgapError
 from bench.measured import Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
-from jobs.report.facts import BASELINE, COLUMNS, Case, Disagreement
+from jobs.report.facts import BASELINE, Case, Disagreement
+from jobs.report.from_rows import COLUMNS
 
 NEGLIGIBLE = 0.02  # a ratio within so much of 1 is no difference worth a word
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval

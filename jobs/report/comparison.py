@@ -6,14 +6,11 @@ one so that all of a number of them hold at once.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import statistics
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED, PRECISIONS, Workload
@@ -21,7 +18,6 @@ from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
 
-_NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
 NO_MATTER = 0.02  # a ratio within so much of 1 is one of nothing
 BASELINE = "fp32"
 ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so no interval
@@ -190,25 +186,13 @@ def together(ratio: Ratio, count: int) -> Ratio:
     if count <= 1 or ratio.low <= 0:
         return ratio
     tail = (1 - CONFIDENCE) / 2
-    factor = _quantile(tail / count, ratio.freedom) / _quantile(tail, ratio.freedom)
+    freedom = ratio.freedom or math.inf
+    factor = stats.t_quantile(freedom, tail / count) / stats.t_quantile(freedom, tail)
     below = (ratio.value / ratio.low) ** factor
     above = (ratio.high / ratio.value) ** factor
     if not (math.isfinite(below) and math.isfinite(above)):
         return ratio
     return replace(ratio, low=ratio.value / below, high=ratio.value * above)
-
-
-@functools.cache
-def _quantile(tail: float, freedom: float | None) -> float:
-    """What Student's t exceeds with this probability; the normal where there is no freedom."""
-    if freedom is None or freedom > _NORMAL:
-        return statistics.NormalDist().inv_cdf(1 - tail)
-    # t = sqrt(freedom) tan(angle) makes the density a power of the cosine, which ends at pi / 2.
-    angles = np.linspace(0, math.pi / 2, 20_001)
-    density = np.cos(angles) ** (freedom - 1)
-    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    angle = float(np.interp((1 - 2 * tail) * share[-1], share, angles))
-    return math.sqrt(freedom) * math.tan(angle)
 
 
 def intervals(lines: Iterable[Line]) -> int:

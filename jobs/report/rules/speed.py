@@ -24,12 +24,6 @@ _LARGE_REST = 0.3  # of what runs
 _CAST_BANDWIDTH_SHARE = 0.75
 _CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eager PyTorch
 
-# ms of fp32 and fp16 in eager PyTorch (TorchScript) at batch 1, 128 tokens, for the same 12 layers
-# x 768 without the product that makes logits: NVIDIA FasterTransformer, docs/bert_guide.md. The
-# A100's first number is TF32's.
-_PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
-_IN_TF32 = "A100"
-
 
 @dataclass(frozen=True)
 class Published:
@@ -51,8 +45,8 @@ def published(workload: Workload) -> dict[str, Published]:
     if not same or replace(workload, model="gpt2") != Workload("gpt2"):
         return {}
     return {
-        name: Published(slow, fast, "TF32" if name == _IN_TF32 else "fp32")
-        for name, (slow, fast) in _PUBLISHED_MS.items()
+        name: Published(slow, fast, "TF32" if name == gpt2.PUBLISHED_IN_TF32 else "fp32")
+        for name, (slow, fast) in gpt2.PUBLISHED_MS.items()
     }
 
 

@@ -48,7 +48,7 @@ class Bound:
 
 
 def of_board(
-    board: gpus.Gpu, precision: str, workload: Workload, by_pytorch: bool = False
+    board: gpus.Board, precision: str, workload: Workload, by_pytorch: bool = False
 ) -> Bound | None:
     """By the datasheet: the hardware's best arithmetic on the layers alone.
 
@@ -81,7 +81,7 @@ def of_board(
 
 
 def of_pytorch(
-    boards: Sequence[gpus.Gpu], precision: str, workload: Workload
+    boards: Sequence[gpus.Board], precision: str, workload: Workload
 ) -> tuple[float, float] | None:
     """Least and greatest lower bound of some boards in ms, by PyTorch; None where one has none."""
     found = [of_board(board, precision, workload, by_pytorch=True) for board in boards]
@@ -112,7 +112,7 @@ def measured_ms(roofline: Roofline | None) -> float:
     return max(roofline.lower_bound_compute_ms or 0.0, roofline.lower_bound_memory_ms or 0.0)
 
 
-def exclusion(board: gpus.Gpu, cases: Iterable[Case]) -> Note | None:
+def exclusion(board: gpus.Board, cases: Iterable[Case]) -> Note | None:
     """The bound of a board that some cases are farthest beyond; None: it may be that board."""
     broken: list[tuple[float, Note]] = []
     for case in cases:

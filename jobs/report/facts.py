@@ -2,7 +2,7 @@
 
 `Case` is the one shape of a result above `bench.results`: flat, frozen, and each fact optional,
 because a table says far less than a row. `from_rows.of_rows` makes it of the replicates of one
-(run, GPU type, workload, precision); `of_line` of a line that somebody else wrote. The path of both:
+(run, GPU type, workload, precision); `of_line` of a line of somebody's table. The path of both:
 
     cases = from_rows.cases(rows) + [facts.of_line(...) for each line]
     cases = compare.with_ratios(cases)         speedup, energy_ratio, nats_difference, disagreements

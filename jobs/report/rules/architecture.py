@@ -15,12 +15,6 @@ from jobs.report.rules.rule import note
 STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are halved
 _SMALL = 256  # tokens of a batch up to which a light kernel takes the shortest time there is
 
-# ms of fp32 and fp16 in eager PyTorch (TorchScript) at batch 1, 128 tokens, for the same 12 layers
-# x 768 without the product that makes logits: NVIDIA FasterTransformer, docs/bert_guide.md. The
-# A100's first number is TF32's.
-_PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
-_IN_TF32 = "A100"
-
 
 @dataclass(frozen=True)
 class Reported:
@@ -47,8 +41,8 @@ def reported(workload: Workload) -> dict[str, Reported]:
     if not same or replace(workload, model="gpt2") != Workload("gpt2"):
         return {}
     return {
-        name: Reported(slow, fast, "TF32" if name == _IN_TF32 else "fp32")
-        for name, (slow, fast) in _PUBLISHED_MS.items()
+        name: Reported(slow, fast, "TF32" if name == work.PUBLISHED_IN_TF32 else "fp32")
+        for name, (slow, fast) in work.PUBLISHED_MS.items()
     }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.device.gpus import GPUS
-from bench.device.gpus import Gpu as Board
+from bench.device.gpus import GPUS, Board
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict

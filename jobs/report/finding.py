@@ -91,6 +91,7 @@ class Finding:
         missing: Evidence that would decide what these rows leave open.
         do: What to do.
         undermined_by: Codes of the findings that take away what an effect rests on.
+        energy_undermined_by: The same of what it says of the energy alone.
     """
 
     code: str
@@ -103,12 +104,15 @@ class Finding:
     missing: tuple[Note, ...] = ()
     do: tuple[Note, ...] = ()
     undermined_by: tuple[str, ...] = ()
+    energy_undermined_by: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """The cause in words, with what undermines it."""
-        but = f" But see {listed(self.undermined_by)}." if self.undermined_by else ""
-        return self.cause.text + but
+        text, energy = self.cause.text, self.energy_undermined_by
+        if self.undermined_by:
+            text += f" But see {listed(self.undermined_by)}."
+        return f"{text} For the energy, see {listed(energy)}." if energy else text
 
     def as_json(self) -> dict[str, Any]:
         """The finding as data: numbers in full beside each sentence."""
@@ -123,7 +127,7 @@ class Finding:
             "expected": [note.as_json() for note in self.expected],
             "missing": [note.text for note in self.missing],
             "do": [note.text for note in self.do],
-            "undermined_by": list(self.undermined_by),
+            "undermined_by": [*self.undermined_by, *self.energy_undermined_by],
         }
 
 
@@ -153,7 +157,8 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
     """
     by_subject: dict[object, list[Finding]] = {}
     for f in findings:
-        key = (f.code, f.verdict, f.subject, f.undermined_by, _fixed(f.cause))
+        undermined = f.undermined_by, f.energy_undermined_by
+        key = (f.code, f.verdict, f.subject, undermined, _fixed(f.cause))
         by_subject.setdefault(key, []).append(f)
     of_all: dict[object, list[Finding]] = {}
     for every in by_subject.values():
@@ -161,7 +166,7 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
         (cause,) = merged(f.cause for f in every)
         parts: dict[str, Any] = {name: _joined(every, name) for name in _PARTS}
         one = replace(every[0], precisions=precisions, cause=cause, **parts)
-        of_all.setdefault((one.code, one.verdict, precisions), []).append(one)
+        of_all.setdefault((one.code, one.verdict, precisions, cause.template), []).append(one)
     found = []
     for every in of_all.values():
         causes: dict[str, list[str]] = {}

@@ -82,7 +82,7 @@ def _gain_on(
         ]
         if not ratios:
             return
-        text, values = "{gpu}: up to {peak:.2g}x by the peak of the Tensor Cores", {"gpu": kind}
+        text, values = "{gpu}: up to {peak:2}x by the peak of the Tensor Cores", {"gpu": kind}
         if known and precision == "fp16":
             text += "; in eager mode at batch 1 such layers were published at {told}: {gain:x}"
             yield note(text, peak=tuple(ratios), told=known.text, gain=known.gain, **values)

@@ -82,7 +82,6 @@ class Rule:
         assert verdict in self.verdicts, (self.code, verdict)
         if undermined_by or (undermined_energy_by and hit.energy_only):
             verdict = Verdict.INCONCLUSIVE
-        by = (*undermined_by, *(undermined_energy_by if hit.energy or hit.energy_only else ()))
 
         def notes(own: Sequence[str] | None, static: Sequence[str]) -> tuple[Note, ...]:
             return tuple(Note(text, hit.values) for text in (static if own is None else own))
@@ -97,7 +96,8 @@ class Rule:
             tuple(hit.expected),
             notes(hit.missing, self.missing),
             notes(hit.do, self.do),
-            by,
+            tuple(undermined_by),
+            tuple(undermined_energy_by) if hit.energy or hit.energy_only else (),
         )
 
 

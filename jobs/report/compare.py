@@ -169,15 +169,18 @@ def _compared(case: Case, base: Case | None) -> Case:
 
 
 def _values(case: Case, index: int | None = None) -> dict[str, set[str]]:
-    """The values of each column: of one replicate by its place, or of all."""
-    return {
-        column: {
-            value
-            for value in (values if index is None else values[index : index + 1])
-            if value is not None
-        }
-        for column, values in case.columns.items()
-    }
+    """The values of each column: of one replicate by its place, or of all.
+
+    Known beside not known is a difference. But a row without energy has no method of one, and of a
+    row that was not traced nobody knows which attention ran.
+    """
+    found = {}
+    for column, values in case.columns.items():
+        chosen = values if index is None else values[index : index + 1]
+        may_lack = column in ("energy_method", ATTENTION)
+        known = {"not known" if value is None else value for value in chosen}
+        found[column] = known - {"not known"} if may_lack else known
+    return found
 
 
 def _disagreements(

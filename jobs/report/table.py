@@ -47,9 +47,9 @@ def shown(cases: Sequence[Case], width: int = words.READABLE, color: bool = Fals
     parts: list[RenderableType] = []
     for title, members in tables(cases):
         parts.append(drawn(title, members, width))
-        for remark in remarks(members):
-            parts.append(Constrain(Padding(Text(clean(remark)), (0, 0, 0, 2)), text_width))
-        parts.append("")
+        if told := remarks(members):
+            texts = [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in told]
+            parts += [*(Constrain(text, text_width) for text in texts), ""]
     parts += [Constrain(Text(clean(note)), text_width) for note in notes(cases)]
     return words.page(parts, color)
 

@@ -16,7 +16,7 @@ import pytest
 from bench import matrix as matrices
 from bench.results import columns as table
 from jobs.cli import _COMMANDS, cli
-from jobs.report import study
+from jobs.report import from_csv
 from jobs.report.finding import Code, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +176,6 @@ def test_the_documented_findings_are_those_of_the_code_in_its_order() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("jobs/examples/*.csv")), ids=lambda p: p.name)
 def test_each_shipped_table_is_read(path: Path) -> None:
-    entries, ignored = study.read(path.read_text(encoding="utf-8"), path.name)
-    assert entries and not ignored
+    lines, ignored = from_csv.read(path.read_text(encoding="utf-8"), path.name)
+    assert lines and not ignored
     assert path.name in README

@@ -1,6 +1,7 @@
-"""Whether launches set the latency: the host that launches kernels, not the GPU that runs them.
+"""Whether launches set the latency.
 
-Signals, strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
+Then it is that of the host, which launches kernels, and not of the GPU, which runs them. Signals,
+strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
 part of each forward. Weaker ones, which only raise the question: a latency that stays flat over the
 batch, as it also does where weights are streamed or few multiprocessors have work; power near idle;
 launches that alone take most of the time; a latency far above the lower bound.

@@ -298,8 +298,7 @@ class TableCsv(TextKind):
         from bench.files.limits import Allowance
         from jobs.report import from_csv
 
-        place = str(self.place)
-        lines, _ = from_csv.read(from_csv.content(place, Allowance()), place)
+        lines = from_csv.load(str(self.place), Allowance())
         from_csv.cases(lines, rng.choice(([], ["T4"], ["P100-PCIE"], ["CPU"])))
 
 

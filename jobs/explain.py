@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,7 +13,6 @@ from bench.asked import CPU, QualityPlan
 from bench.device import gpus
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
-from bench.measured import Outcome
 from jobs import options, terminal
 from jobs.report import compare, export, facts, findings, from_csv, from_rows, perplexity, proposal
 from jobs.report import text as texts
@@ -135,33 +134,34 @@ def explain_results(
     most_bytes: int,
 ) -> None:
     """Print the findings of results folders, files and tables."""
-    for name in gpu_types:
-        if not _is_known(name):
-            known = ", ".join(gpus.COMPUTE_CAPABILITY)
-            raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
+    known = ", ".join(gpus.COMPUTE_CAPABILITY)
+    if foreign := [name for name in gpu_types if not is_known(name)]:
+        raise TensorgapError(f"--gpu {foreign[0]}: unknown type; allowed: {known}, or their boards")
     places, allowance = list(dict.fromkeys(places)), Allowance(most_bytes)
-    tables = [
-        place for place in places if place == from_csv.STDIN or place.lower().endswith(".csv")
-    ]
-    rows = [place for place in places if place not in tables]
-    lines = [
-        {**line, "run": f"{from_csv.name_of(place)} {line.get('run', '')}".rstrip()}
-        if len(tables) > 1
-        else line
-        for place in tables
-        for line in _lines(place, allowance)
-    ]
-    measured = _measured(rows, allowance.left_bytes)
-    if gpu_types and (lines or measured) and all(line["gpu"] for line in lines):
+    tables = [p for p in places if p == from_csv.STDIN or p.lower().endswith(".csv")]
+    lines = [line for place in tables for line in from_csv.load(place, allowance, len(tables) > 1)]
+    cases: list[Case] = []
+    if files := [place for place in places if place not in tables]:
+        from jobs import reading  # and with it pyarrow, which tables alone do not need
+
+        cases = from_rows.cases(reading.merged(files, allowance.left_bytes))
+    if gpu_types and (lines or cases) and all(line["gpu"] for line in lines):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
-    cases = measured + from_csv.cases(lines, gpu_types)
+    cases += from_csv.cases(lines, gpu_types)
     groups = facts.grouped(compare.with_ratios(cases))
     if not groups:
-        raise TensorgapError(_nothing(cases))
+        ends: Counter[str] = Counter()
+        for case in cases:
+            ends[str(case.outcome)] += case.failed
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
+        why = f" ({told}); `tensorgap report` shows the reasons" if told else " to explain"
+        raise TensorgapError(f"there is no row that is OK{why}")
     if not any(group.baseline for group in groups):
         terminal.say("there is no fp32 to compare with")
-    wished = from_csv.cases(_lines(expected, allowance)) if expected else []
-    _warn_of_unknown([*cases, *wished])
+    wished = from_csv.cases(from_csv.load(expected, allowance)) if expected else []
+    named = {case.gpu: None for case in (*cases, *wished) if case.foreign and case.gpu_type}
+    if foreign := [name for name in named if not is_known(name)]:
+        terminal.say(f"nothing is known of the GPU {', '.join(foreign)}; known: {known}")
     found = findings.find(groups, wished)
     matrix = proposal.next_matrix(groups, found)
     assumed = [f"where the table does not say: {_ASSUMED}"] if lines else []
@@ -172,43 +172,8 @@ def explain_results(
     terminal.show(texts.findings(topics(found), matrix, terminal.width(), terminal.coloured()))
 
 
-def _lines(place: str, allowance: Allowance) -> list[from_csv.Line]:
-    """The lines of a table; says which of its columns are ignored."""
-    lines, ignored = from_csv.read(from_csv.content(place, allowance), from_csv.name_of(place))
-    if ignored:
-        terminal.say(f"{from_csv.name_of(place)}: ignoring unknown columns: {', '.join(ignored)}")
-    return lines
-
-
-def _measured(places: Sequence[str], most_bytes: int) -> list[Case]:
-    """Cases of results; of tables alone pyarrow need not be loaded."""
-    if not places:
-        return []
-    from jobs import reading
-
-    return from_rows.cases(reading.merged(places, most_bytes))
-
-
-def _nothing(cases: Sequence[Case]) -> str:
-    if not cases:
-        return "there is no row that is OK, and so nothing to explain"
-    ends = Counter(str(case.outcome) for case in cases if case.outcome != Outcome.OK)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
-    return f"there is no row that is OK ({told}); `tensorgap report` shows the reasons"
-
-
-def _warn_of_unknown(cases: Iterable[Case]) -> None:
-    """A foreign GPU is compared, but nothing can be expected of it; it may be a slip."""
-    named = {case.gpu: None for case in cases if case.foreign and case.gpu_type}
-    foreign = [name for name in named if not _is_known(name)]
-    if foreign:
-        terminal.say(
-            f"nothing is known of the GPU {', '.join(foreign)}; known:"
-            f" {', '.join(gpus.COMPUTE_CAPABILITY)}"
-        )
-
-
-def _is_known(gpu_type: str) -> bool:
+def is_known(gpu_type: str) -> bool:
+    """Whether anything is expected of a GPU; one that is not known may be a slip."""
     return gpu_type.upper() == CPU or bool(gpus.named(gpu_type))
 
 

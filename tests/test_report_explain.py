@@ -363,7 +363,7 @@ def test_of_standard_input_no_more_is_read_than_allowed() -> None:
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless))),
         pytest.raises(TensorgapError, match=r"standard input .*: 1.* MB to read; at most 1 MB"),
     ):
-        from_csv.content("-", limits.Allowance(1_000_000))
+        from_csv.load("-", limits.Allowance(1_000_000))
     assert endless.given < 200_000
 
 

@@ -21,6 +21,7 @@ from bench.asked import PRECISIONS, Workload
 from bench.errors import TensorgapError
 from bench.files import limits
 from bench.measured import Outcome
+from jobs import terminal
 from jobs.report import facts
 
 Line = Mapping[str, Any]  # the arguments of `facts.of_line`; gpu is None where none is named
@@ -210,30 +211,63 @@ def line_of(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -> d
     written.setdefault("precision", "nothing")
     line: dict[str, Any] = {"gpu": None}
 
-    def parse(field: str, reader: Callable[[str], Any]) -> None:
-        try:
-            line[field] = reader(written[field])
-        except ValueError as error:
-            told = f"{place}: {columns[field]} = {written[field]}: {error}"
-            raise TensorgapError(told) from None
-
     asked = Workload("gpt2")
-    positions = matrices.POSITIONS.get(written.get("model", asked.model), 0)
-    positions = positions or max(matrices.POSITIONS.values())
-    for field in written:
+    most = max(matrices.POSITIONS.values())
+    positions = matrices.POSITIONS.get(written.get("model", asked.model), most)
+    for field, text in written.items():
+        parsed = COLUMNS[field][0]
         if field == "prompt_tokens":
-            parse(field, whole(1, positions))
+            parsed = whole(1, positions)
         elif field == "new_tokens":
-            prompt_tokens = line.get("prompt_tokens", asked.prompt_tokens)
-            parse(field, whole(0, positions - prompt_tokens))
-        else:
-            parse(field, COLUMNS[field][0])
+            parsed = whole(0, positions - line.get("prompt_tokens", asked.prompt_tokens))
+        try:
+            line[field] = parsed(text)
+        except ValueError as error:
+            raise TensorgapError(f"{place}: {columns[field]} = {text}: {error}") from None
     of_workload = [field.name for field in dataclasses.fields(Workload) if field.name in line]
     line["workload"] = dataclasses.replace(asked, **{name: line.pop(name) for name in of_workload})
     for ratio in ("speedup", "energy_ratio"):
         ends = tuple(line.pop(f"{ratio}_{end}", None) for end in ("low", "high"))
         line[f"{ratio}_ends"] = None if None in ends else ends
     return line
+
+
+def load(place: str, allowance: limits.Allowance, several: bool = False) -> list[Line]:
+    """The lines of a file or of standard input; says which of its columns are ignored.
+
+    Args:
+        place: A path, or `STDIN`.
+        allowance: How much may be read.
+        several: Whether there are other tables, so that each is a run of its own.
+
+    Raises:
+        TensorgapError: it cannot be read, is larger than allowed, or is no such table.
+    """
+    name = "standard input" if place == STDIN else place
+
+    def take(size_bytes: int) -> None:
+        told = f"{name} ({limits.shown(size_bytes)}, and {_AS_ROWS} times that as rows)"
+        allowance.take(_AS_ROWS * size_bytes, told)
+
+    try:
+        if place != STDIN:
+            content = limits.read_file(place, take)
+        elif sys.stdin is None:
+            raise OSError(errno.EBADF, "it is closed")
+        else:
+            content = sys.stdin.buffer.read(allowance.left_bytes // _AS_ROWS + 1)
+            take(len(content))
+        lines, ignored = read(content.decode("utf-8-sig"), name)
+    except UnicodeDecodeError as error:
+        raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        remedy = "; a pipe is read from standard input: -" if error.errno == errno.EINVAL else ""
+        raise TensorgapError(f"{name}: cannot be read: {error.strerror}{remedy}") from None
+    if ignored:
+        terminal.say(f"{name}: ignoring unknown columns: {', '.join(ignored)}")
+    if not several:
+        return lines
+    return [{**line, "run": f"{name} {line.get('run', '')}".rstrip()} for line in lines]
 
 
 def cases(lines: Iterable[Line], gpu_types: Iterable[str] = ()) -> list[facts.Case]:
@@ -244,36 +278,3 @@ def cases(lines: Iterable[Line], gpu_types: Iterable[str] = ()) -> list[facts.Ca
     for gpu in dict.fromkeys(name.upper() for name in gpu_types) or [None]:
         found += [facts.of_line(**{**line, "gpu": gpu}) for line in unnamed]
     return found
-
-
-def name_of(place: str) -> str:
-    """What to call a table: its path, or standard input."""
-    return "standard input" if place == STDIN else place
-
-
-def content(place: str, allowance: limits.Allowance) -> str:
-    """The text of a table, from a file or standard input.
-
-    Raises:
-        TensorgapError: it cannot be read, is larger than allowed, or is no UTF-8.
-    """
-    name = name_of(place)
-
-    def take(size_bytes: int) -> None:
-        told = f"{name} ({limits.shown(size_bytes)}, and {_AS_ROWS} times that as rows)"
-        allowance.take(_AS_ROWS * size_bytes, told)
-
-    try:
-        if place != STDIN:
-            found = limits.read_file(place, take)
-        elif sys.stdin is None:
-            raise OSError(errno.EBADF, "it is closed")
-        else:
-            found = sys.stdin.buffer.read(allowance.left_bytes // _AS_ROWS + 1)
-            take(len(found))
-        return found.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except OSError as error:
-        remedy = "; a pipe is read from standard input: -" if error.errno == errno.EINVAL else ""
-        raise TensorgapError(f"{name}: cannot be read: {error.strerror}{remedy}") from None

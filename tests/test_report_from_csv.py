@@ -85,7 +85,7 @@ def test_the_intervals_of_the_report_come_with_its_table() -> None:
     assert speedup and speedup.low < speedup.high
     # So noise is told as it is of rows.
     wide = text.replace(repr(speedup.low), "0.5")
-    assert "noise-hides-effect" in {f.code for f in findings.find(groups_of(wide))}
+    assert "no-significant-difference" in {f.code for f in findings.find(groups_of(wide))}
 
 
 def test_an_end_of_an_interval_may_be_below_zero() -> None:

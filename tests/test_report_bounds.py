@@ -45,12 +45,12 @@ def test_a_lower_bound_is_arithmetic_or_memory_whichever_takes_longer() -> None:
     compute = bounds.of_board(p100, "fp32", WORKLOAD)
     # 21.9 GFLOP of the layers at 9.3 TFLOP/s.
     assert compute and compute.ms == pytest.approx(2.37, rel=0.005)
-    assert "GFLOP at the 9.3 TFLOP/s of a P100-PCIE" in compute.why
+    assert "GFLOP at 9.3 TFLOP/s (P100-PCIE)" in compute.why
     (a100,) = gpus.named("A100-SXM-40GB")
     memory = bounds.of_board(a100, "fp16", WORKLOAD)
     # 170 MB of weights, of which 40 MB stay in the cache, at 1555 GB/s.
     assert memory and memory.ms == pytest.approx((12 * 12 * 768**2 * 2e-6 - 40) / 1555)
-    assert "MB of weights at the 1555 GB/s" in memory.why
+    assert "MB at 1555 GB/s (A100-SXM-40GB)" in memory.why
     assert bounds.of_board(p100, "fp32", Workload("tiny")) is None
 
 
@@ -75,12 +75,12 @@ def test_pytorch_has_a_higher_lower_bound_than_the_hardware() -> None:
         ({"latency_ms": 10.0, "energy_mj": 2700}, None),
         (
             {"latency_ms": 10.0, "energy_mj": 2800},
-            "mean power 280 W (fp32) is above 110% of its power limit of 250 W",
+            "280 W (fp32) is above 110% of its power limit of 250 W",
         ),
         ({"latency_ms": 10.0, "energy_mj": 190}, None),
         (
             {"latency_ms": 10.0, "energy_mj": 180},
-            "mean power 18.0 W (fp32) is below 80% of its idle power of 23 to 33 W",
+            "18.0 W (fp32) is below 80% of its idle power of 23 to 33 W",
         ),
         # The bound that is missed by most.
         ({"latency_ms": 0.1, "energy_mj": 28}, "0.100 ms (fp32) is below 90% of its lower bound"),

@@ -44,7 +44,7 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("uses MORE energy than FP32", "mixed-slower", "its energy is 1.09x that of fp32", None),
     ("your GPU might be a P100", "gpu-not-specified", "can give these numbers: P100-PCIE", None),
     ("your GPU might be a P100", "gpu-not-specified", "12 of the 16 known boards", None),
-    ("(or another)", "gpu-not-specified", "H200: excluded: mean power 35.6 W (fp16)", None),
+    ("(or another)", "gpu-not-specified", "H200: excluded: 35.6 W (fp16)", None),
     ("(or another)", "gpu-not-specified", "4.3 times the lower bound or more", None),
     ("P100 has native FP16 units", "precision-storage-only", "float32 arithmetic", "P100"),
     ("P100 has no Tensor Cores", "mixed-slower", "no Tensor Cores on a P100", "P100"),

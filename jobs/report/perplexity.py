@@ -51,25 +51,22 @@ def compared(cases: Iterable[Case]) -> Iterator[str]:
 def ranking(observed: float, where: str, variants: Sequence[Variant]) -> str:
     """The variants nearest to an observed perplexity, and whether one gives it."""
     where, variants = clean(where), clean(variants)
-    computed = [variant for variant in variants if variant.perplexity]
-    factors = {id(v): (v.perplexity or 0.0) / observed for v in computed}
-    computed.sort(key=lambda v: abs(math.log(factors[id(v)])))
-    text = [f"{observed:g} observed; {len(computed)} variants on {where}:", ""]
+    known = [(v.perplexity / observed, v) for v in variants if v.perplexity]
+    known.sort(key=lambda pair: abs(math.log(pair[0])))
+    text = [f"{observed:g} observed; {len(known)} variants on {where}:", ""]
     text += [
-        f"  {v.perplexity:10.5g} {factors[id(v)] - 1:+9.1%}  {'right' if v.right else 'wrong'}"
-        f"  {v.what}"
-        for v in computed[:_LISTED]
+        f"  {v.perplexity:10.5g} {times - 1:+9.1%}  {'right' if v.right else 'wrong'}  {v.what}"
+        for times, v in known[:_LISTED]
     ]
-    text.append("")
-    near = [v.what for v in computed if abs(factors[id(v)] - 1) <= NEAR]
+    near = [v.what for times, v in known if abs(times - 1) <= NEAR]
     if near:
-        text.append(f"within {NEAR:.0%}: {'; '.join(near)}")
-    elif computed:
-        text.append(f"none is within {NEAR:.0%}: this number has another cause")
+        text += ["", f"within {NEAR:.0%}: {'; '.join(near)}"]
+    else:
+        text += ["", f"none is within {NEAR:.0%}: this number has another cause"]
     # The best protocol per token: what should have been reported.
-    right = [v for v in computed if v.right and "per token" in v.what]
-    if best := min(right, key=lambda v: factors[id(v)], default=None):
-        text.append(f"right here: {best.perplexity:.5g} with {best.what}")
+    right = [v for _, v in known if v.right and "per token" in v.what]
+    right.sort(key=lambda v: v.perplexity or 0.0)
+    text += [f"right here: {v.perplexity:.5g} with {v.what}" for v in right[:1]]
     text += [f"not computed: {v.what}: {v.reason}" for v in variants if v.perplexity is None]
     return "\n".join(text)
 

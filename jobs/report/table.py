@@ -61,8 +61,8 @@ def drawn(title: str, members: Sequence[Case], width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    cells = [ratios_marked(case, members) for case in members]
-    filled = [i for i, column in enumerate(zip(*cells, strict=True)) if set(column) != {NOTHING}]
+    rows = [cells(case, members) for case in members]
+    filled = [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) != {NOTHING}]
     # A title that is no Text would be read as markup, whose links a terminal follows.
     heading = Text(clean(title), style="bold")
     for columns in (range(len(HEADINGS)), filled):
@@ -71,7 +71,7 @@ def drawn(title: str, members: Sequence[Case], width: int) -> RenderableType:
             # A number is never cut, not even where the table is wider than the text.
             justify = "right" if index else "left"
             table.add_column(HEADINGS[index], justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        for case, row in zip(members, cells, strict=True):
+        for case, row in zip(members, rows, strict=True):
             style = "" if case.outcome == Outcome.OK else "red"
             table.add_row(*(Text(clean(row[index]), style=style) for index in columns))
         if Console(width=1000).measure(table).maximum <= width:
@@ -84,12 +84,9 @@ def markdown(cases: Sequence[Case]) -> str:
     parts = []
     for title, members in tables(cases):
         rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1)]
-        parts += [f"**{escaped(title)}**", ""]
-        parts += ["| " + " | ".join(row) + " |" for row in rows]
-        parts += [
-            "| " + " | ".join(map(escaped, ratios_marked(case, members))) + " |" for case in members
-        ]
-        parts += ["", *(f"- {escaped(remark)}" for remark in remarks(members)), ""]
+        rows += [[escaped(cell) for cell in cells(case, members)] for case in members]
+        parts += [f"**{escaped(title)}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+        parts += [*(f"- {escaped(remark)}" for remark in remarks(members)), ""]
     parts += [f"- {escaped(note)}" for note in notes(cases)]
     return "\n".join(parts).rstrip()
 
@@ -112,7 +109,7 @@ def tables(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
         yield f"{every[0].gpu}   {every[0].workload}{run}", every
 
 
-def ratios_marked(case: Case, members: Sequence[Case]) -> list[str]:
+def cells(case: Case, members: Sequence[Case]) -> list[str]:
     """The cells of a case; its ratios carry a mark where it or its baseline has warnings."""
     if case.outcome != Outcome.OK:
         return [case.precision, str(case.outcome), *[NOTHING] * (len(HEADINGS) - 2)]
@@ -159,7 +156,7 @@ def warnings(case: Case) -> list[str]:
 def remarks(members: Sequence[Case]) -> list[str]:
     """What a reader must know beside the rows of one table."""
     texts = []
-    if any(MARK in cell for case in members for cell in ratios_marked(case, members)[2:5]):
+    if any(MARK in cell for case in members for cell in cells(case, members)[2:5]):
         texts.append(f"{MARK} the row or its {BASELINE} baseline has warnings:")
     for case in members:
         if case.outcome != Outcome.OK:

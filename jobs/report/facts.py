@@ -162,6 +162,13 @@ class Case:
         return self.precision == BASELINE
 
     @property
+    def queue_gain(self) -> float | None:
+        """Throughput x latency / batch size: 1 in a closed loop, more with a full queue."""
+        if not self.throughput_per_s or not self.latency_ms:
+            return None
+        return self.throughput_per_s * self.latency_ms / 1000 / self.workload.batch_size
+
+    @property
     def device_name(self) -> str | None:
         """What the replicates call their device, each once: it should be one."""
         return "; ".join(self.seen("device_name")) or None

@@ -68,6 +68,18 @@ class Note:
     template: str
     values: Mapping[str, Value] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, text: str | Note, known: Mapping[str, Value]) -> Note:
+        """A template, or a note, with those of the known values that it names and lacks.
+
+        >>> Note.of("{a:ms} of {b:ms}", {"a": 1, "b": 2, "c": 3})
+        Note(template='{a:ms} of {b:ms}', values={'a': 1, 'b': 2})
+        """
+        note = text if isinstance(text, Note) else cls(text)
+        names = [name for _, name, _, _ in string.Formatter().parse(note.template) if name]
+        lacking = {name: known.get(name) for name in names if name not in note.values}
+        return cls(note.template, {**lacking, **note.values}) if lacking else note
+
     @property
     def text(self) -> str:
         """In words."""

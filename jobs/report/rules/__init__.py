@@ -28,7 +28,9 @@ __all__ = ["REGISTRY", "apply", "documentation", "expectation"]
 def documentation() -> str:
     """The tables of docs/findings.md, a section for each module."""
     lines = []
-    for module, rules in itertools.groupby(REGISTRY.values(), key=lambda rule: rule.section):
+    for module, rules in itertools.groupby(
+        REGISTRY.values(), key=lambda rule: rule.find.__module__
+    ):
         title = (inspect.getdoc(sys.modules[module]) or "").partition("\n")[0].rstrip(".")
         lines += ["", f"## {title}", "", "| code | verdict | fires where |", "| --- | --- | --- |"]
         for rule in rules:

@@ -46,12 +46,13 @@ def gpu_throttled(case: Case, group: Group) -> Hit | None:
         and limit >= _CAP_SHARE * vendors
     ):
         clocks = tuple(found.sm_mhz_after for found in slowed if found.sm_mhz_after)
-        of = " ({clock:4} of {highest:g MHz})" if clocks and case.max_sm_mhz else ""
+        of = " ({clock:4} of {max_sm_mhz:g MHz})" if clocks and case.max_sm_mhz else ""
         return Hit(
-            {"limit_w": limit, "clock": clocks, "highest": case.max_sm_mhz},
-            [note("the limit is the vendor's, and the only reason that the driver gives")],
+            {"clock": clocks},
+            ["the limit is the vendor's, and the only reason that the driver gives"],
             verdict=Verdict.ACCEPT,
-            cause=f"The board ran at its power limit of {{limit_w:2 W}}, which sets its clock{of}.",
+            cause="The board ran at its power limit of {power_limit_w:2 W}, which sets its"
+            f" clock{of}.",
             do=(),
         )
     return Hit(evidence=[why for found in slowed for why in _slowed(found, case)])
@@ -65,9 +66,7 @@ def _slowed(found: Conditions, case: Case) -> list[Note]:
     why += [note("reason: {reason}", reason=SLOWDOWNS[bit]) for bit in _reasons(found)]
     top, clock = case.max_sm_mhz, found.sm_mhz_after
     if top and clock and clock < _CLOCK_SHARE * top:
-        why.append(
-            note("SM clock {clock:g} of {highest:g MHz} under load", clock=clock, highest=top)
-        )
+        why.append(note("SM clock {clock:g} of {max_sm_mhz:g MHz} under load", clock=clock))
     return why
 
 
@@ -117,16 +116,14 @@ def sharing(case: Case) -> list[Note]:
     "gpu-capped",
     Verdict.FIX,
     when="the power limit is below the vendor's",
-    cause="The power limit of {limit_w:g W} is below the vendor's {vendors_w:g W}: under full load"
-    " this is a slower GPU.",
+    cause="The power limit of {power_limit_w:g W} is below the vendor's"
+    " {default_power_limit_w:g W}: under full load this is a slower GPU.",
     do=["Say so beside the numbers, or set the vendor's limit: nvidia-smi --power-limit."],
 )
 def gpu_capped(case: Case, group: Group) -> Hit | None:
     """A power limit below the vendor's."""
     limit, vendors = case.power_limit_w, case.default_power_limit_w
-    if not limit or not vendors or limit >= _CAP_SHARE * vendors:
-        return None
-    return Hit({"limit_w": limit, "vendors_w": vendors})
+    return Hit() if limit and vendors and limit < _CAP_SHARE * vendors else None
 
 
 @rule(
@@ -140,10 +137,8 @@ def gpu_capped(case: Case, group: Group) -> Hit | None:
 )
 def confounded(case: Case, group: Group) -> Hit | None:
     """Two rows that differ in more than the precision say nothing of the precision."""
-    found = [one for one in case.disagreements if one.must]
-    if not found:
-        return None
-    return Hit(evidence=[note("{text}", text=one.text) for one in found])
+    found = [note("{text}", text=one.text) for one in case.disagreements if one.must]
+    return Hit(evidence=found) if found else None
 
 
 @rule(
@@ -171,7 +166,7 @@ def attention_differs(case: Case, group: Group) -> Hit | None:
         )
         for one in group.cases
     ]
-    return Hit({"precision": case.precision}, ran)
+    return Hit(evidence=ran)
 
 
 @rule(
@@ -191,15 +186,11 @@ def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
         return None
     drifts = tuple(_drift(samples) for samples in case.latency_ms_samples)
     return Hit(
-        evidence=[
-            note(
-                "{precision}: {warnings}; the median of the last third of the samples is"
-                " {drift:.3f}x that of the first",
-                precision=case.precision,
-                warnings="; ".join(alike(told)),
-                drift=drifts,
-            )
-        ]
+        {"told": "; ".join(alike(told)), "drift": drifts},
+        [
+            "{precision}: {told}; the median of the last third of the samples is {drift:.3f}x that"
+            " of the first"
+        ],
     )
 
 
@@ -220,7 +211,4 @@ def _drift(samples: Sequence[float]) -> float:
 def latency_not_converged(case: Case, group: Group) -> Hit | None:
     """Fewer samples than the matrix asks for: known less narrowly, and known to be."""
     told = warnings.having(case.warnings, "latency-not-converged", "first-token-not-converged")
-    if not told:
-        return None
-    texts = "; ".join(alike(told))
-    return Hit(evidence=[note("{precision}: {warnings}", precision=case.precision, warnings=texts)])
+    return Hit({"told": "; ".join(alike(told))}, ["{precision}: {told}"]) if told else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bench.profile import work
 from bench.stats import Ratio
 from jobs.report import compare
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.architecture import expected_gain
-from jobs.report.rules.possible import queue_gain
 from jobs.report.rules.rule import Hit, note, rule
 
 _CONSISTENT = (0.9, 1.1)  # throughput x latency / batch
@@ -39,18 +40,17 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
         if compare.decided(ratio, group.ratios) is not None:
             continue
         found[what] = name
-        text = "{precision}: {name} {value:ratio} [{low:ratio}, {high:ratio}]"
-        values = {"value": ratio.value, "low": ratio.low, "high": ratio.high}
-        if ratio.low <= 1 <= ratio.high:
-            text += " contains 1.00"
-        else:
+        values: dict[str, Value] = {"name": name, "low": ratio.low, "high": ratio.high}
+        text = "{precision}: {name} {value:ratio} [{low:ratio}, {high:ratio}] contains 1.00"
+        if not ratio.low <= 1 <= ratio.high:
             wide = compare.together(ratio, group.ratios)
             values |= {"count": group.ratios, "wide_low": wide.low, "wide_high": wide.high}
-            text += (
-                " excludes 1.00 alone; one of {count} ratios needs [{wide_low:ratio},"
-                " {wide_high:ratio}], which contains it"
+            text = (
+                "{precision}: {name} {value:ratio} [{low:ratio}, {high:ratio}] excludes 1.00 alone;"
+                " one of {count} ratios needs [{wide_low:ratio}, {wide_high:ratio}], which contains"
+                " it"
             )
-        evidence.append(note(text, precision=case.precision, name=name, **values))
+        evidence.append(note(text, value=ratio.value, **values))
     if not found:
         return None
     return Hit({"what": tuple(found), "ratios": tuple(found.values())}, evidence)
@@ -72,20 +72,15 @@ def effect(case: Case, group: Group) -> Hit | None:
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):
         return None  # mixed-slower says it
     speed = _clause(case.speedup, group, "is {speedup:x} as fast as fp32", "is as fast as fp32")
-    differs = "needs {energy:x} the energy" + ("" if speed else " of fp32")
+    differs = "needs {energy_ratio:x} the energy" + ("" if speed else " of fp32")
     energy = _clause(case.energy_ratio, group, differs, "needs the same energy")
     if not speed and not energy:
         return None
-    values = {
-        "precision": case.precision,
-        "speedup": case.speedup.value if case.speedup else None,
-        "energy": case.energy_ratio.value if case.energy_ratio else None,
-    }
     has_interval = case.speedup is not None and case.speedup.low < case.speedup.high
+    evidence = [*_ratios(case, base), *_consistent(case, base)]
     return Hit(
-        values,
-        [*_ratios(case, base), *_consistent(case, base)],
-        expected_gain(group, case.precision),
+        evidence=evidence,
+        expected=expected_gain(group, case.precision),
         cause=f"{{precision}} {' and '.join(filter(None, (speed, energy)))}.",
         missing=["intervals: one number each, from one process"]
         if group.foreign and not has_interval
@@ -105,57 +100,44 @@ def _clause(ratio: Ratio | None, group: Group, differs: str, alike: str) -> str:
     return f"{alike}, to within {within:.1%}" if compare.negligible(ratio) else ""
 
 
-def _ratios(case: Case, base: Case) -> list[Note]:
+def _ratios(case: Case, base: Case) -> Iterator[Note]:
     """The numbers behind both ratios; energy = time x power, in the energy's own windows."""
-    found = []
-    if case.latency_ms and base.latency_ms:
-        text = "latency {fp32_ms:ms} -> {found_ms:ms}"
-        values = {"fp32_ms": base.latency_ms, "found_ms": case.latency_ms}
-        if case.speedup and case.speedup.low < case.speedup.high:
+    if case.speedup:
+        text = "latency {base_latency_ms:ms} -> {latency_ms:ms}"
+        if case.speedup.low < case.speedup.high:
             text += ", 95 % CI of the speedup [{low:.2f}, {high:.2f}]"
-            values |= {"low": case.speedup.low, "high": case.speedup.high}
-        found.append(Note(text, values))
-    if case.energy_ratio is not None and case.energy_mj and base.energy_mj:
-        text = "energy {fp32_mj:mJ} -> {found_mj:mJ}"
-        values = {"fp32_mj": base.energy_mj, "found_mj": case.energy_mj}
-        if case.mean_w and base.mean_w:
-            power = case.mean_w / base.mean_w
-            text += ": {time:x} by time, {power:x} by power ({fp32_w} -> {found_w:W})"
-            values |= {"time": case.energy_ratio.value / power, "power": power}
-            values |= {"fp32_w": base.mean_w, "found_w": case.mean_w}
-        found.append(Note(text, values))
-    return found
+        yield note(text, low=case.speedup.low, high=case.speedup.high)
+    if case.energy_ratio:
+        text = "energy {base_energy_mj:mJ} -> {energy_mj:mJ}"
+        power = case.mean_w / base.mean_w if case.mean_w and base.mean_w else None
+        if power:
+            text += ": {time:x} by time, {power:x} by power ({base_mean_w} -> {mean_w:W})"
+        yield note(text, time=case.energy_ratio.value / (power or 1), power=power)
 
 
-def _consistent(case: Case, base: Case) -> list[Note]:
+def _consistent(case: Case, base: Case) -> Iterator[Note]:
     """What else was measured of both, and whether it agrees."""
-    found = []
-    gained = queue_gain(case)
-    if gained is not None and case.latency_ms and case.throughput_per_s:
-        throughput, batch = case.throughput_per_s, case.workload.batch_size
-        implied = batch * 1000 / case.latency_ms
-        text = "throughput {throughput:g}/s is {gained:.2f}x of batch size / latency"
+    gained = case.queue_gain
+    if gained is not None and case.latency_ms:
+        text = "throughput {throughput_per_s}/s is {gained:.2f}x of batch size / latency"
         if _CONSISTENT[0] <= gained <= _CONSISTENT[1]:
-            text = "throughput {throughput}/s is consistent with the latency (implies {implied}/s)"
-        found.append(note(text, throughput=throughput, implied=implied, gained=gained))
+            text = "throughput {throughput_per_s}/s is consistent with the latency (implies"
+            text += " {implied}/s)"
+        yield note(text, implied=case.workload.batch_size * 1e3 / case.latency_ms, gained=gained)
     least = case.roofline.lower_bound_ms if case.roofline else None
     if least and case.latency_ms:
-        text = "{times:2} times its lower bound of {bound_ms:ms} by the measured peaks"
-        found.append(note(text, times=case.latency_ms / least, bound_ms=least))
+        text = "{times:2} times its lower bound of {bound:ms} by the measured peaks"
+        yield note(text, times=case.latency_ms / least, bound=least)
     if case.size_mb is not None and base.size_mb is not None:
-        found.append(_size(case, base.size_mb))
+        text, values = "size {base_size_mb} -> {size_mb:MB}", dict[str, Value]()
+        shape = work.shape_of(case.workload.model)
+        if shape:
+            each = work.stored_bytes(case.precision)
+            wanted = shape.parameters * each / 1e6
+            agrees = abs(case.size_mb / wanted - 1) < _SAME_SIZE
+            text += ": {millions:.2f} M weights x {each} bytes = {wanted:.0f} MB, "
+            text += "as found" if agrees else "not as found"
+            values = {"millions": shape.parameters / 1e6, "each": each, "wanted": wanted}
+        yield note(text, **values)
     if case.perplexity is not None and case.perplexity == base.perplexity:
-        found.append(note("perplexity {value:.5g} at both, as written", value=case.perplexity))
-    return found
-
-
-def _size(case: Case, base_mb: float) -> Note:
-    shape, each = work.shape_of(case.workload.model), work.stored_bytes(case.precision)
-    text, values = "size {fp32_mb} -> {found_mb:MB}", {"fp32_mb": base_mb, "found_mb": case.size_mb}
-    if shape:
-        expected = shape.parameters * each / 1e6
-        agrees = abs((case.size_mb or 0.0) / expected - 1) < _SAME_SIZE
-        text += ": {millions:.2f} M weights x {each} bytes = {expected_mb:.0f} MB, "
-        text += "as found" if agrees else "not as found"
-        values |= {"millions": shape.parameters / 1e6, "each": each, "expected_mb": expected}
-    return Note(text, values)
+        yield note("perplexity {perplexity:.5g} at both, as written")

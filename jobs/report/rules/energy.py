@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Verdict
+from jobs.report.finding import Note, Verdict
 from jobs.report.rules.rule import Hit, note, rule
 
 _FEWEST_TICKS = 10
@@ -22,31 +22,25 @@ _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
 )
 def energy_window_too_short(case: Case, group: Group) -> Hit | None:
     """A sensor that ticks every 20 to 100 ms sees nothing of a short window; or windows differ."""
-    ticks, uncertainty, window = case.energy_ticks, case.energy_uncertainty, case.energy_window_s
-    evidence = []
+    ticks, window, evidence = case.energy_ticks, case.energy_window_s, []
     if ticks is not None and ticks < _FEWEST_TICKS:
-        few = "{precision}: {ticks} ticks of the meter in {window_s:s}"
-        evidence.append(note(few, precision=case.precision, ticks=ticks, window_s=window))
+        evidence.append("{precision}: {energy_ticks} ticks of the meter in {energy_window_s:s}")
     elif case.foreign and window is not None and window < _SHORTEST_S:
-        short = "{precision}: a window of {window_s:s}"
-        evidence.append(note(short, precision=case.precision, window_s=window))
-    scattered = False
-    if uncertainty is not None and uncertainty > _WORST:
+        evidence.append("{precision}: a window of {energy_window_s:s}")
+    uncertainty, scattered = case.energy_uncertainty or 0.0, False
+    if uncertainty > _WORST:
         # A tick at either edge of each window is not even half of the uncertainty.
         edges = case.energy_edge_error
         scattered = not evidence and edges is not None and edges < uncertainty / 2
-        known = "{precision}: known within {uncertainty:.0%}"
-        evidence.append(note(known, precision=case.precision, uncertainty=uncertainty))
-    if not evidence:
-        return None
-    return Hit(
-        evidence=evidence,
-        cause="The energy differs from window to window: something else changes (clocks,"
-        " temperature, other work)."
-        if scattered
-        else None,
-        do=["Find what changes, and measure again."] if scattered else None,
-    )
+        evidence.append("{precision}: known within {energy_uncertainty:.0%}")
+    if scattered:
+        return Hit(
+            evidence=evidence,
+            cause="The energy differs from window to window: something else changes (clocks,"
+            " temperature, other work).",
+            do=["Find what changes, and measure again."],
+        )
+    return Hit(evidence=evidence) if evidence else None
 
 
 @rule(
@@ -92,30 +86,24 @@ def energy_method_unknown(case: Case, group: Group) -> Hit | None:
     """A table with energies that does not say how they were read."""
     if not case.foreign or not case.energy_mj or case.energy_methods:
         return None
-    evidence = []
+    evidence: list[str | Note] = [
+        "a logger that starts before the load and stops after it includes idle time"
+    ]
     if case.latency_ms:
         evidence.append(
-            note(
-                "a forward pass takes {latency_ms:ms}; a sensor publishes every 20 ms (P100, V100)"
-                " to 100 ms (T4, A100, H100), so two readings around one say nothing",
-                latency_ms=case.latency_ms,
-            )
+            "a forward pass takes {latency_ms:ms}; a sensor publishes every 20 ms (P100, V100) to"
+            " 100 ms (T4, A100, H100), so two readings around one say nothing"
         )
-    evidence.append(
-        note("a logger that starts before the load and stops after it includes idle time")
-    )
     counters = {board.gpu_type: board.energy_counter for board in group.boards}
     if not counters:
         have = "P100 and P40 have no energy counter in NVML; V100, T4 and newer GPUs have one"
-        evidence.append(note(have))
+        evidence.append(have)
     for kind, has_counter in counters.items():
-        evidence.append(
-            note(
-                "NVML has an energy counter on a {kind}: was it the one used?"
-                if has_counter
-                else "NVML has no energy counter on a {kind} (only on Volta or newer), so this is"
-                " power readings x time, or the GPU is no {kind}",
-                kind=kind,
-            )
+        text = (
+            "NVML has an energy counter on a {kind}: was it the one used?"
+            if has_counter
+            else "NVML has no energy counter on a {kind} (only on Volta or newer), so this is power"
+            " readings x time, or the GPU is no {kind}"
         )
+        evidence.append(note(text, kind=kind))
     return Hit(evidence=evidence)

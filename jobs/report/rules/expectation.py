@@ -1,16 +1,15 @@
-"""What was expected beside what was found."""
+"""What was expected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from jobs.report import bounds
-from jobs.report.facts import NOT_SPECIFIED, Case, Group
+from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Note, Value, Verdict
 from jobs.report.rules.architecture import reported
 from jobs.report.rules.launch import idle_and_limit
-from jobs.report.rules.rule import REGISTRY, Hit, note, rule
-from jobs.report.words import listed
+from jobs.report.rules.rule import REGISTRY, Hit, facts_of, note, rule
 
 _CLOSE = 0.15  # of an expectation
 _FAR = 1.5  # times what was published
@@ -30,55 +29,47 @@ def expectation(case: Case, group: Group) -> Hit | None:
 
 
 def expectations(groups: Sequence[Group], expected: Sequence[Case]) -> Iterator[Finding]:
-    """Each expected number beside what was found, or beside what the facts allow.
+    """Each expected line beside what was found, or beside what the facts allow.
 
     Args:
         groups: What was found.
         expected: Lines of a table of the same columns, each for a GPU type or for any.
     """
     rule = REGISTRY["expectation"]
-    by_type: dict[str | None, list[Case]] = {}
-    for case in expected:
-        by_type.setdefault(case.gpu_type, []).append(case)
-    for kind, cases in by_type.items():
-        found = [group for group in groups if kind is None or group.gpu_type == kind]
-        met: list[Case] = []
-        for group in found:
-            pairs = [
-                (case, measured)
-                for case in cases
-                if case.workload == group.workload and (measured := group.case(case.precision))
-            ]
-            met += [case for case, _ in pairs]
-            hit = _beside_found(pairs)
-            if hit.evidence:
-                precisions = dict.fromkeys(case.precision for case, _ in pairs)
-                yield rule.finding(hit, group.title, tuple(precisions))
-        unmet = [case for case in cases if not any(case is one for one in met)]
-        if unmet:
-            name = "any GPU" if kind is None else unmet[0].gpu_type or NOT_SPECIFIED
-            hit = _beside_facts(name, unmet, measured=bool(found))
-            precisions = dict.fromkeys(case.precision for case in unmet)
-            yield rule.finding(hit, name, tuple(precisions))
+    for wished in expected:
+        name, precision = wished.gpu_type or "any GPU", (wished.precision,)
+        of_type = [g for g in groups if wished.gpu_type in (None, g.gpu_type)]
+        met = False
+        for group in of_type:
+            case = group.case(wished.precision)
+            if case is not None and group.workload == wished.workload:
+                met, hit = True, _beside_found(wished, case)
+                if hit.evidence:
+                    yield rule.finding(hit, group.title, precision, facts_of(case, group))
+        if not met:
+            beside = [w for w in expected if (w.gpu, w.workload) == (wished.gpu, wished.workload)]
+            known = {**facts_of(wished, Group(name, tuple(beside))), "name": name}
+            hit = _beside_facts(wished, name, beside, measured=bool(of_type))
+            yield rule.finding(hit, name, precision, known)
 
 
-def _beside_found(pairs: Sequence[tuple[Case, Case]]) -> Hit:
+def _beside_found(wished: Case, found: Case) -> Hit:
     notes, met = [], True
-    for wished, found in pairs:
-        for what, unit, wanted, got in (
-            ("latency", "ms", wished.latency_ms, found.latency_ms),
-            ("energy", "mJ", wished.energy_mj, found.energy_mj),
-            ("size", "MB", wished.size_mb, found.size_mb),
-            ("perplexity", "", wished.perplexity, found.perplexity),
-        ):
-            if wanted is None or got is None:
-                continue
-            close = abs(got / wanted - 1) <= _CLOSE
-            met = met and close
-            text = f"{{precision}} {what}: expected {{wanted:{unit}}}, found {{got:{unit}}}: "
-            text += "as expected" if close else "{ratio:x} of it"
-            values = {"wanted": wanted, "got": got, "ratio": got / wanted}
-            notes.append(note(text, precision=wished.precision, **values))
+    for what, unit in (
+        ("latency_ms", "ms"),
+        ("energy_mj", "mJ"),
+        ("size_mb", "MB"),
+        ("perplexity", ""),
+    ):
+        wanted, got = getattr(wished, what), getattr(found, what)
+        if wanted is None or got is None:
+            continue
+        close = abs(got / wanted - 1) <= _CLOSE
+        met = met and close
+        name = what.partition("_")[0]
+        text = f"{{precision}} {name}: expected {{wanted:{unit}}}, found {{got:{unit}}}: "
+        text += "as expected" if close else "{ratio:x} of it"
+        notes.append(note(text, wanted=wanted, got=got, ratio=got / wanted))
     if met:
         return Hit(evidence=notes)
     return Hit(
@@ -89,62 +80,52 @@ def _beside_found(pairs: Sequence[tuple[Case, Case]]) -> Hit:
     )
 
 
-def _beside_facts(name: str, wished: Sequence[Case], measured: bool) -> Hit:
+def _beside_facts(wished: Case, name: str, beside: Sequence[Case], measured: bool) -> Hit:
     """What is known of numbers that no row stands beside.
 
     Args:
-        name: GPU type, or any.
-        wished: What was expected of it.
+        wished: What was expected.
+        name: Of its GPU type, or any.
+        beside: All that was expected of the workload there.
         measured: Whether there are rows of that type at all.
     """
-    by_workload: dict[str, list[str]] = {}
-    for case in wished:
-        by_workload.setdefault(str(case.workload), []).append(case.precision)
-    absent = [f"{workload} ({listed(every)})" for workload, every in by_workload.items()]
-    values: dict[str, Value] = {"gpu": name, "absent": tuple(absent)}
-    cause = "{gpu}: no row of {absent}" if measured else "{gpu}: not among the rows"
+    values: dict[str, Value] = {"workload": str(wished.workload)}
+    cause = "{name}: no row of {workload}" if measured else "{name}: not among the rows"
     cause += ", so the expectation is compared with what is known of it."
-    notes = [_allowed(case) for case in wished]
-    for workload in dict.fromkeys(case.workload for case in wished):
-        told = reported(workload).get(name)
-        if told is None:
-            continue
+    evidence: list[str | Note] = [_allowed(wished)]
+    told = reported(wished.workload).get(name)
+    if told is not None:
         text = "published for the same layers without the logits, eager, batch 1: {told}: {gain:x}"
-        notes.append(note(text, told=told.text, gain=told.gain))
-        ms = {case.precision: case.latency_ms for case in wished if case.workload == workload}
+        evidence.append(note(text, told=told.text, gain=told.gain))
+        ms = {case.precision: case.latency_ms for case in beside}
         slow, fast = ms.get("fp32"), ms.get("fp16")
         # The gain from TF32 is another one.
         if told.slow_in == "fp32" and slow and fast and slow / fast > _FAR * told.gain:
             values |= {"wanted": slow / fast, "gain": told.gain}
             cause = (
-                "{gpu}: a gain of {wanted:.1f}x was expected; in eager mode at batch 1 {gain:x} was"
-                " published: launches, not products, set that latency."
+                "{name}: a gain of {wanted:.1f}x was expected; in eager mode at batch 1 {gain:x}"
+                " was published: launches, not products, set that latency."
             )
     return Hit(
         values,
-        notes,
+        evidence,
         verdict=Verdict.INCONCLUSIVE,
         cause=cause,
-        missing=[f"a row of {name}, {case.workload}, {case.precision}" for case in wished],
+        missing=["a row of {name}, {workload}, {precision}"],
         do=["Run the matrix below there, with engine = graph and a larger batch."],
     )
 
 
-def _allowed(case: Case) -> Note:
+def _allowed(wished: Case) -> Note:
     """An expected latency and energy beside what the datasheet allows."""
-    parts, values = [], dict[str, Value](precision=case.precision)
-    if case.latency_ms:
-        parts.append("{latency_ms:ms}")
-        values["latency_ms"] = case.latency_ms
-    if case.energy_mj:
-        parts.append("{energy_mj:mJ}")
-        values["energy_mj"] = case.energy_mj
-    text = f"{{precision}}: expected {' and '.join(parts) or 'nothing'}"
-    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
+    parts = ["{latency_ms:ms}"] if wished.latency_ms else []
+    parts += ["{energy_mj:mJ}"] if wished.energy_mj else []
+    text, values = f"{{precision}}: expected {' and '.join(parts) or 'nothing'}", dict[str, Value]()
+    least = bounds.of_pytorch(wished.boards, wished.precision, wished.workload)
     if least:
-        text += "; no less than {bound_ms:ms} by the datasheet"
-        values["bound_ms"] = least
-    if case.mean_w and case.boards:
+        text += "; no less than {bound:ms} by the datasheet"
+        values["bound"] = least
+    if wished.mean_w and wished.boards:
         text += "; that is {mean_w:W} on the {board}"
-        values |= {"mean_w": case.mean_w, "board": idle_and_limit(case.boards[0])}
+        values["board"] = idle_and_limit(wished.boards[0])
     return Note(text, values)

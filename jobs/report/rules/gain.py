@@ -26,7 +26,7 @@ _LARGER_BATCHES = "Measure larger batches to see what the hardware gives."
     " datasheet's, else the measured ones, else the peaks). Accept: launches set the latency, or"
     " over 30 % of what runs is no matrix product, or the model's own products reach less than half"
     " of the measured peak. Where the GPU is not specified it fires below a gain of 1.5x",
-    cause="{precision} gains {gain:x} where the {by} allow {allowed:.1f}x: {why}.",
+    cause="{precision} gains {speedup:x} where the {by} allow {allowed:.1f}x: {why}.",
 )
 def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     """A precision that runs on Tensor Cores and gains little of what they offer."""
@@ -51,13 +51,7 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     launched = group.workload.engine == "eager" and not found.against
     why, missing, do = _what_else(group, traced=case.trace is not None and not launched)
     return Hit(
-        {
-            "precision": case.precision,
-            "gain": gain,
-            "by": by,
-            "allowed": allowed,
-            "why": " and ".join(reasons) or why,
-        },
+        {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
         evidence,
         expected_gain(group, case.precision),
         verdict=Verdict.ACCEPT if reasons else None,
@@ -69,14 +63,14 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
 def _products_and_rest(ours: Trace, base: Trace) -> list[Note]:
     """What got faster and what did not, and the bound that follows (Amdahl)."""
     rest = _rest_ms(ours)
-    text = "all else: {base_ms:ms} -> {rest_ms:ms}"
-    if rest > 0:
-        text += "; with free products {rest_ms:ms} would remain, so {most:.2f}x at most"
+    text = "all else: {before:ms} -> {rest:ms}"
     most = (base.traced_ms or 0.0) / rest if rest > 0 else None
-    products = {"base_ms": _products_ms(base), "ours_ms": _products_ms(ours)}
+    if most:
+        text += "; with free products {rest:ms} would remain, so {most:.2f}x at most"
+    products = "products and attention: {before:ms} -> {after:ms}"
     return [
-        Note("products and attention: {base_ms:ms} -> {ours_ms:ms}", products),
-        note(text, base_ms=_rest_ms(base), rest_ms=rest, most=most),
+        note(products, before=_products_ms(base), after=_products_ms(ours)),
+        note(text, before=_rest_ms(base), rest=rest, most=most),
     ]
 
 
@@ -134,25 +128,21 @@ def _what_else(group: Group, traced: bool) -> tuple[str, str, str]:
 
 def _on_unspecified(case: Case, group: Group) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
-    assert case.speedup
-    gain = case.speedup.value
     least = bounds.of_pytorch(gpus.GPUS, case.precision, group.workload)
-    if gain >= _SMALL_GAIN or least is None or case.latency_ms is None:
+    assert case.speedup
+    if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
     why, missing, _ = _what_else(group, traced=False)
     times = tuple(case.latency_ms / bound for bound in least)
-    text = (
-        "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here"
-        " ({bound_ms:2 ms})"
-    )
     return Hit(
-        {"precision": case.precision, "gain": gain, "why": why},
+        {"why": why, "times": times, "bound": least},
         [
-            note(text, latency_ms=case.latency_ms, times=times, bound_ms=least),
+            "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here"
+            " ({bound:2 ms})",
             *light_kernels(group),
         ],
         expected_gain(group, case.precision),
-        cause="{precision} gains {gain:x}, where half the bytes allow 2x and Tensor Cores more:"
+        cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more:"
         " {why}.",
         missing=["the name of the GPU", missing],
         do=["Run the matrix below: it tells launches from arithmetic."],

@@ -54,40 +54,40 @@ def signals(case: Case, group: Group) -> Signals:
     weak: list[Note] = []
     against: list[Note] = []
 
-    def hear(text: str, holds: bool, fails: bool, into: list[Note], **values: Value) -> None:
-        told = note("{precision}: " + text, precision=case.precision, **values)
-        if holds or fails:
-            (into if holds else against).append(told)
+    def hear(text: str, into: list[Note] | None, **values: Value) -> None:
+        if into is not None:
+            into.append(note("{precision}: " + text, **values))
 
     ms, batch = case.latency_ms, group.workload.batch_size
     for other in group.others:
         same = other.case(case.precision)
         if same is None or not same.latency_ms:
             continue
-        engine, ratio = other.workload.engine, other.workload.batch_size / batch
-        if engine == "graph" and ratio == 1:
+        engine, times = other.workload.engine, other.workload.batch_size / batch
+        if engine == "graph" and times == 1:
             gain = ms / same.latency_ms
-            text = "eager {eager_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
-            of = {"eager_ms": ms, "graph_ms": same.latency_ms, "gain": gain}
-            hear(text, gain > _GRAPH_GAIN, gain < _NO_GRAPH_GAIN, strong, **of)
-        elif engine == "eager" and ratio >= 2:
+            into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else None
+            text = "eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
+            hear(text, into, graph_ms=same.latency_ms, gain=gain)
+        elif engine == "eager" and times >= 2:
             growth = same.latency_ms / ms
-            text = "{batch:g}x the batch takes {growth:.2f}x the time ({ms:ms}, {larger_ms:ms})"
-            of = {"batch": ratio, "growth": growth, "ms": ms, "larger_ms": same.latency_ms}
-            hear(text, growth < _FLAT, growth > _SCALES * ratio, weak, **of)
+            into = weak if growth < _FLAT else against if growth > _SCALES * times else None
+            text = (
+                "{times:g}x the batch takes {growth:.2f}x the time ({latency_ms:ms}, {larger:ms})"
+            )
+            hear(text, into, times=times, growth=growth, larger=same.latency_ms)
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
-        text = "the GPU is busy for {busy:.0%} of the latency"
-        hear(text, busy < BUSY, busy > _QUITE_BUSY, strong, busy=busy)
+        into = strong if busy < BUSY else against if busy > _QUITE_BUSY else None
+        hear("the GPU is busy for {busy:.0%} of the latency", into, busy=busy)
     launches = case.roofline.lower_bound_launch_ms if case.roofline else None
     if launches and launches > _MOSTLY * ms:
-        text = "launching its kernels back to back alone takes {launch_ms:ms}"
-        weak.append(note("{precision}: " + text, precision=case.precision, launch_ms=launches))
+        hear("launching its kernels back to back alone takes {ms:ms}", weak, ms=launches)
     weak += _near_idle(case)
     least = bounds.of_pytorch(group.boards, case.precision, group.workload)
     if least and ms > _FAR_ABOVE * least[1]:
-        text = "{ms:ms} is {times:.0f} times the lower bound of {bound_ms:ms}"
-        hear(text, True, False, weak, ms=ms, times=ms / least[1], bound_ms=least)
+        text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
+        hear(text, weak, times=ms / least[1], bound=least)
     return Signals(tuple(strong), tuple(weak), tuple(against))
 
 
@@ -99,18 +99,15 @@ def _near_idle(case: Case) -> list[Note]:
     if idle is not None:
         limit = max(board.tdp_w for board in case.boards)
         share = (power - idle) / (limit - idle) if limit > idle else 1.0
-        text = (
-            "{precision}: {mean_w:W}, {above_w:W} above the idle power of {idle_w:W}; the limit is"
-            " {limit_w:g W}"
-        )
-        values = {"mean_w": power, "above_w": power - idle, "idle_w": idle, "limit_w": limit}
-        return [note(text, precision=case.precision, **values)] if share < _NEAR_IDLE else []
+        text = "{precision}: {mean_w:W}, {above:W} above the idle power of {idle_w:W}; the limit is"
+        text += " {limit:g W}"
+        return [note(text, above=power - idle, limit=limit)] if share < _NEAR_IDLE else []
     if any(above_idle(board, power) >= _NEAR_IDLE for board in case.boards):
         return []
-    share = max(0.0, above_idle(case.boards[0], power))
+    board = case.boards[0]
+    share = max(0.0, above_idle(board, power))
     text = "{precision}: {mean_w:W}, {share:.0%} of the way from idle to the limit of the {board}"
-    board = idle_and_limit(case.boards[0])
-    return [note(text, precision=case.precision, mean_w=power, share=share, board=board)]
+    return [note(text, share=share, board=idle_and_limit(board))]
 
 
 def above_idle(board: gpus.Board, power_w: float) -> float:
@@ -148,8 +145,8 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     """The host sets the latency: measured, or no more than likely."""
     found = signals(case, group)
     least = bounds.of_pytorch(group.boards, case.precision, group.workload)
-    text = "{precision}: no less than {bound_ms:ms}, by the datasheet"
-    expected = [note(text, precision=case.precision, bound_ms=least)] if least else []
+    text = "{precision}: no less than {bound:ms}, by the datasheet"
+    expected = [note(text, bound=least)] if least else []
     if found.bound:
         return Hit(
             evidence=[*found.strong, *found.weak],
@@ -182,13 +179,7 @@ def _on_unspecified(case: Case, group: Group) -> Hit | None:
     near = [board for board in able if above_idle(board, max(watts)) < _NEAR_IDLE]
     if not near:
         return None
-    evidence = [
-        note(
-            "mean power = energy / latency = {mean_w:W} ({each})",
-            mean_w=watts,
-            each=", ".join(f"{precision} {watt:.1f}" for precision, watt in powers.items()),
-        )
-    ]
+    evidence: list[str | Note] = ["mean power = energy / latency = {watts:W} ({each})"]
     for board in able:
         shares = tuple(max(0.0, above_idle(board, watt)) for watt in watts)
         text = "{board}: {share:.0%} of the way from idle to the limit, " + (
@@ -197,7 +188,12 @@ def _on_unspecified(case: Case, group: Group) -> Hit | None:
         evidence.append(note(text, board=idle_and_limit(board), share=shares))
     others = tuple(board.name for board in able if board not in near)
     return Hit(
-        {"near": tuple(board.name for board in near), "others": others},
+        {
+            "near": tuple(board.name for board in near),
+            "others": others,
+            "watts": watts,
+            "each": ", ".join(f"{precision} {watt:.1f}" for precision, watt in powers.items()),
+        },
         evidence,
         verdict=Verdict.INCONCLUSIVE,
         cause="Whether the GPU waits for the host depends on which it is: on {near} this power is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from bench.asked import CPU
@@ -17,6 +18,15 @@ from jobs.report.words import number
 
 _CAST_BANDWIDTH_SHARE = 0.75
 _CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eager PyTorch
+_DOCUMENT = (
+    "document it: yes. Write: mixed is torch.autocast on fp32 weights; it casts them in every"
+    " forward pass. Do not write that it is for training only. Gradients and loss scaling play no"
+    " part in inference; the casts do"
+)
+_A_TRACE = [
+    "a trace of fp32 and mixed: kernels, casts, their ms and bytes",
+    "the share of the time in which a kernel runs",
+]
 
 
 @rule(
@@ -39,18 +49,10 @@ def mixed_options(case: Case, group: Group) -> Hit | None:
     loses = half is not None and _loses(case, half)
     if against_fp32 >= 1 and not loses:
         return None
-    better = [what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats]
+    better = tuple(what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats)
     return Hit(
-        {"better": tuple(better), "half": name},
-        [
-            _leave_out(case, half, name, loses),
-            note(
-                "document it: yes. Write: mixed is torch.autocast on fp32 weights; it casts them in"
-                " every forward pass. Do not write that it is for training only. Gradients and loss"
-                " scaling play no part in inference; the casts do"
-            ),
-            _another_gpu(group),
-        ],
+        {"better": better},
+        [_leave_out(case, half, loses), _DOCUMENT, _another_gpu(group)],
         verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
         do=None if loses else ["Measure {half} beside it."],
     )
@@ -66,22 +68,21 @@ def _loses(mixed: Case, half: Case) -> bool:
     return slower and not thriftier
 
 
-def _leave_out(mixed: Case, half: Case | None, name: str, loses: bool) -> Note:
+def _leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
     if half is None:
-        text = "leave mixed out: not yet. Measure {half} first, or there is nothing in its place"
-        return note(text, half=name)
+        return note(
+            "leave mixed out: not yet. Measure {half} first, or there is nothing in its place"
+        )
     if not loses:
-        return note("leave mixed out: not yet. {half} does not beat it here", half=name)
+        return note("leave mixed out: not yet. {half} does not beat it here")
     assert mixed.latency_ms and half.latency_ms
-    values: dict[str, Value] = {"half": name, "time": mixed.latency_ms / half.latency_ms}
-    energy = ""
-    if mixed.energy_mj and half.energy_mj:
-        energy = ", {energy:x} the energy"
-        values["energy"] = mixed.energy_mj / half.energy_mj
-    return Note(
+    known = mixed.energy_mj and half.energy_mj
+    energy = ", {energy:x} the energy" if known else ""
+    return note(
         "leave mixed out: yes, for a study of inference. {half} beats it here (mixed takes {time:x}"
         f" the time{energy}). Say that it was measured and left out",
-        values,
+        time=mixed.latency_ms / half.latency_ms,
+        energy=(mixed.energy_mj or 0.0) / (half.energy_mj or 1.0) if known else None,
     )
 
 
@@ -118,7 +119,7 @@ def _another_gpu(group: Group) -> Note:
     " launches; without a trace, what the casts are predicted to cost. Inconclusive: another"
     " finding undermines its numbers",
     cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
-    " at {speedup:x} the speed of fp32.",
+    " at {speedup:x} the speed of fp32{largest}.",
     do=["Use {half} weights for inference; leave mixed out, or say what it is."],
 )
 def mixed_slower(case: Case, group: Group) -> Hit | None:
@@ -128,51 +129,28 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
         return None
     assert case.latency_ms and base.latency_ms  # there is a ratio
     more_ms = case.latency_ms - base.latency_ms
-    values: dict[str, Value] = {"half": group.half_precision, "speedup": ratio}
-    evidence = _differences(case, base, group, ratio)
-    cause = None
-    missing = [
-        "a trace of fp32 and mixed: kernels, casts, their ms and bytes",
-        "the share of the time in which a kernel runs",
-    ][: 1 if group.gpu_type == CPU else 2]
+    half, energy = group.case(group.half_precision), decided(case.energy_ratio, group.ratios)
+    evidence: list[str | Note] = [
+        "mixed takes {more:ms} more than fp32 ({base_latency_ms} -> {latency_ms:ms})"
+    ]
+    if half and half.latency_ms and half.latency_ms < case.latency_ms:
+        text = "and {more:ms} more than {half}, which has the same products and no casts"
+        evidence.append(note(text, more=case.latency_ms - half.latency_ms))
+    if energy is not None:
+        at = " at {mean_w:W}" if case.mean_w else ""
+        evidence.append(f"its energy is {{energy_ratio:x}} that of fp32: {{time:x}} the time{at}")
+    largest, missing = "", _A_TRACE[: 1 if group.gpu_type == CPU else 2]
     if case.trace and base.trace:
         shares = _shares(base.trace, case.trace, more_ms, group)
         evidence += shares
-        largest = max(shares, key=lambda share: cast(float, share.values["ms"]))
-        values |= {"largest": largest.values["name"], "largest_ms": largest.values["ms"]}
-        cause = (
-            "Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
-            " at {speedup:x} the speed of fp32; the largest share is {largest},"
-            " {largest_ms:+.3g} ms."
-        )
+        most = max(shares, key=lambda share: cast(float, share.values["ms"]))
+        largest = Note("; the largest share is {name}, {ms:+.3g} ms", most.values).text
         missing = []
     elif group.gpu_type != CPU and not group.workload.new_tokens:
         evidence += _predicted_casts(group)
     evidence += _arithmetic_saved(group)
-    return Hit(values, evidence, [_expected(group)], cause=cause, missing=missing)
-
-
-def _differences(mixed: Case, base: Case, group: Group, ratio: float) -> list[Note]:
-    assert mixed.latency_ms and base.latency_ms
-    found = [
-        note(
-            "mixed takes {more_ms:ms} more than fp32 ({fp32_ms} -> {mixed_ms:ms})",
-            more_ms=mixed.latency_ms - base.latency_ms,
-            fp32_ms=base.latency_ms,
-            mixed_ms=mixed.latency_ms,
-        )
-    ]
-    half = group.case(group.half_precision)
-    if half and half.latency_ms and half.latency_ms < mixed.latency_ms:
-        text = "and {more_ms:ms} more than {half}, which has the same products and no casts"
-        more_ms = mixed.latency_ms - half.latency_ms
-        found.append(note(text, more_ms=more_ms, half=half.precision))
-    energy = decided(mixed.energy_ratio, group.ratios)
-    if energy is not None:
-        text = "its energy is {energy:x} that of fp32: {time:x} the time"
-        text += " at {mean_w:W}" if mixed.mean_w else ""
-        found.append(note(text, energy=energy, time=1 / ratio, mean_w=mixed.mean_w))
-    return found
+    values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
+    return Hit(values, evidence, [_expected(group)], missing=missing)
 
 
 def _shares(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list[Note]:
@@ -240,44 +218,30 @@ def _predicted_casts(group: Group) -> list[Note]:
     return found
 
 
-def _arithmetic_saved(group: Group) -> list[Note]:
+def _arithmetic_saved(group: Group) -> Sequence[str | Note]:
     """What faster products can save at most."""
     if not group.boards:
         return []
     if all(board.tensor_cores is None for board in group.boards):
-        return [
-            note(
-                "no Tensor Cores on a {gpu}: the products gain nothing in arithmetic (0 ms)",
-                gpu=group.gpu_type,
-            )
-        ]
+        return ["no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"]
     plain = bounds.of_pytorch(group.boards, "fp32", group.workload)
     tensor = bounds.of_pytorch(group.boards, "mixed", group.workload)
     if not plain or not tensor:
         return []
-    return [
-        note(
-            "Tensor Cores can save no more than {saved_ms:ms} of the lower bound (fp32"
-            " {fp32_ms:ms}, mixed {mixed_ms:ms}), if the GPU sets the latency",
-            saved_ms=plain[1] - tensor[0],
-            fp32_ms=plain,
-            mixed_ms=tensor,
-        )
-    ]
+    text = (
+        "Tensor Cores can save no more than {saved:ms} of the lower bound (fp32 {fp32:ms}, mixed"
+        " {mixed:ms}), if the GPU sets the latency"
+    )
+    return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)]
 
 
-def _expected(group: Group) -> Note:
+def _expected(group: Group) -> str:
     if not group.boards:
-        return note(
-            "slower than {half} on {where}; faster than fp32 only where products dominate",
-            half=group.half_precision,
-            where="a CPU" if group.gpu_type == CPU else "every GPU",
-        )
+        where = "a CPU" if group.gpu_type == CPU else "every GPU"
+        return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
     if all(board.tensor_cores is None for board in group.boards):
-        text = "slower than fp32 on a {gpu}: more work, and none of it accelerated"
-        return note(text, gpu=group.gpu_type)
-    return note(
-        "on a {gpu} faster than fp32 at large batches, slower where launches set the latency;"
-        " slower than fp16 everywhere",
-        gpu=group.gpu_type,
+        return "slower than fp32 on a {gpu_type}: more work, and none of it accelerated"
+    return (
+        "on a {gpu_type} faster than fp32 at large batches, slower where launches set the latency;"
+        " slower than fp16 everywhere"
     )

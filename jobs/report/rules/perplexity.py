@@ -24,6 +24,12 @@ _PAD_SHARES = (0.44, published.FIRST_STUDY.padding_share)
 _LINE_NATS = (4.1, 4.5)
 _PAD_NATS = (5.0, 12.0)  # what a pad costs a model that never saw one: 7.4 on a toy
 _UNSHIFTED = 500.0  # labels that are not shifted cost 8 to 12 times the perplexity
+_TOO_LOW = (
+    "mistake: pads that the model finds easy counted in the mean (huggingface/transformers#5391)",
+    "mistake: a text that was cut, divided by the tokens or words of the whole one"
+    " (facebookresearch/lingua#46)",
+    "mistake: tokens that the model sees before it predicts them",
+)
 
 
 @rule(
@@ -31,7 +37,8 @@ _UNSHIFTED = 500.0  # labels that are not shifted cost 8 to 12 times the perplex
     Verdict.REJECT,
     when="the perplexity is below that of the text's own generator. Silent where the generator is"
     " not known",
-    cause="A perplexity of {perplexity:5} is below the lower bound of the text, {bound:5}.",
+    cause="A perplexity of {perplexity:5} is below the lower bound of the text,"
+    " {perplexity_lower_bound:5}.",
     do=["Look for tokens that the model sees before it predicts them."],
 )
 def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
@@ -39,8 +46,7 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
     bound, value = case.perplexity_lower_bound, case.perplexity
     if bound is None or value is None or value >= _LOWER_BOUND_NOISE * bound:
         return None
-    why = note("the lower bound is the entropy of the grammar that wrote the text")
-    return Hit({"perplexity": value, "bound": bound}, [why])
+    return Hit(evidence=["the lower bound is the entropy of the grammar that wrote the text"])
 
 
 @rule(
@@ -49,7 +55,7 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
     when="GPT-2 small on WikiText-2, outside what its context allows (`bench/text/published.py`);"
     " names the mistakes that give such a number. Silent for another model or text",
     cause="A perplexity of {perplexity:.5g} is outside the range of GPT-2 small on WikiText-2,"
-    " {allowed:2} ({context}).",
+    " {allowed:2} ({of}).",
     missing=[
         "the loop that made it: how the text is cut, whether pads and headings count, what is"
         " averaged",
@@ -67,36 +73,37 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
         return None
     wrong = [one for one in group.cases if _is_out_of_range(one)]
     values = [one.perplexity or 0.0 for one in wrong]
-    first, nearest, allowed = values[0], _nearest(wrong[0]), _allowed(case)
-    evidence = [
-        note("published: {values}", values=_published()),
-        note(
-            "{perplexity:.5g} is {nats:+.2f} nats per token against {nearest:.4g}",
-            perplexity=first,
-            nats=math.log(first / nearest),
-            nearest=nearest,
-        ),
+    spread, nearest, allowed = max(values) / min(values), _nearest(wrong[0]), _allowed(case)
+    evidence: list[str | Note] = [
+        "published: {published}",
+        "{first:.5g} is {nats:+.2f} nats per token against {nearest:.4g}",
     ]
     if case.context is None or case.context == 128:
         evidence.append(
-            note(
-                "a context of 128 tokens does not explain it: it allows {allowed:2}, and 59.69 was"
-                " published for exactly that",
-                allowed=published.expected_perplexity(128) or allowed,
-            )
+            "a context of 128 tokens does not explain it: it allows {of_128:2}, and 59.69 was"
+            " published for exactly that"
         )
-    if len(wrong) > 1 and max(values) / min(values) < _ALIKE:
+    if len(wrong) > 1 and spread < _ALIKE:
         evidence.append(
-            note(
-                "{precisions} agree within {share:.1%}: so it is the protocol, not the precision",
-                precisions=tuple(one.precision for one in wrong),
-                share=max(values) / min(values) - 1,
-            )
+            "{alike} agree within {spread:.1%}: so it is the protocol, not the precision"
         )
-    context = f"context {case.context}" if case.context else "any context from 128 to 1024"
     return Hit(
-        {"perplexity": case.perplexity, "allowed": allowed, "context": context},
-        [*evidence, *mistakes(first, _allowed(wrong[0]))],
+        {
+            "allowed": allowed,
+            "of": f"context {case.context}" if case.context else "any context from 128 to 1024",
+            "published": ", ".join(
+                f"{p.value} at {p.context}/{p.stride}"
+                for p in published.PUBLISHED
+                if p.unit == published.TOKEN
+            ),
+            "first": values[0],
+            "nats": math.log(values[0] / nearest),
+            "nearest": nearest,
+            "of_128": published.expected_perplexity(128) or allowed,
+            "alike": tuple(one.precision for one in wrong),
+            "spread": spread - 1,
+        },
+        [*evidence, *mistakes(values[0], _allowed(wrong[0]))],
     )
 
 
@@ -108,57 +115,39 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
         allowed: What it may be.
     """
     if observed < allowed[0]:
-        return [
-            note(
-                "mistake: pads that the model finds easy counted in the mean"
-                " (huggingface/transformers#5391)"
-            ),
-            note(
-                "mistake: a text that was cut, divided by the tokens or words of the whole one"
-                " (facebookresearch/lingua#46)"
-            ),
-            note("mistake: tokens that the model sees before it predicts them"),
-        ]
+        return [Note(text) for text in _TOO_LOW]
     nats, of_lines = math.log(observed), published.MEAN_OF_LINES.value
-    found = [
-        note(
-            "mistake: exp of the mean loss per line. The mean of the lines' perplexities is"
-            " {lines:.5g} (published), the token-weighted value far less; {observed} lies between,"
-            " because short headings are hard and count as much as long lines"
-            if observed < 0.9 * of_lines
-            else "mistake: the mean of the lines' perplexities is {lines:.5g} (published)",
-            lines=of_lines,
-            observed=observed,
-        )
-    ]
+    between = (
+        "mistake: exp of the mean loss per line. The mean of the lines' perplexities is {lines:.5g}"
+        " (published), the token-weighted value far less; {observed} lies between, because short"
+        " headings are hard and count as much as long lines"
+    )
+    mean = "mistake: the mean of the lines' perplexities is {lines:.5g} (published)"
+    text = between if observed < 0.9 * of_lines else mean
+    found = [note(text, lines=of_lines, observed=observed)]
     for share in _PAD_SHARES:
         pads = tuple((nats - (1 - share) * line) / share for line in reversed(_LINE_NATS))
         if _PAD_NATS[0] <= pads[0] and pads[1] <= _PAD_NATS[1]:
-            pad = (
-                "mistake: pad tokens counted in the loss. With {pad_share} pads it needs {nats:2}"
-                " nats per pad"
+            text = (
+                "mistake: pad tokens counted in the loss. With {share} pads it needs {nats:2} nats"
+                " per pad"
             )
-            found.append(note(pad, pad_share=f"{share:.0%}", nats=pads))
-    text = published.TEXTS[0]
-    per_token = math.exp(nats * text.words / text.gpt2_tokens)
+            found.append(note(text, share=f"{share:.0%}", nats=pads))
+    of = published.TEXTS[0]
+    per_token = math.exp(nats * of.words / of.gpt2_tokens)
     explains = allowed[0] <= per_token <= allowed[1]
-    found.append(
-        note(
-            "mistake: perplexity per word. {observed} per word is {per_token} per token, which"
-            + (" would be right" if explains else " alone does not explain it"),
-            observed=observed,
-            per_token=per_token,
-        )
-    )
-    found.append(
+    text = "mistake: perplexity per word. {observed} per word is {per_token} per token, which"
+    text += " would be right" if explains else " alone does not explain it"
+    unshifted = "not the cause" if observed < _UNSHIFTED else "mistake"
+    return [
+        *found,
+        note(text, observed=observed, per_token=per_token),
         note(
             "mistake: only the first rows, or batch means averaged again: a small sample of short"
             " lines"
-        )
-    )
-    unshifted = "labels that are not shifted, which give thousands"
-    found.append(note(f"{'not the cause' if observed < _UNSHIFTED else 'mistake'}: {unshifted}"))
-    return found
+        ),
+        note(f"{unshifted}: labels that are not shifted, which give thousands"),
+    ]
 
 
 def _is_out_of_range(case: Case) -> bool:
@@ -186,14 +175,6 @@ def _nearest(case: Case) -> float:
     return min(values.items(), key=lambda item: abs(item[0] - context))[1]
 
 
-def _published() -> str:
-    return ", ".join(
-        f"{p.value} at {p.context}/{p.stride}"
-        for p in published.PUBLISHED
-        if p.unit == published.TOKEN
-    )
-
-
 @rule(
     "perplexity-differs",
     Verdict.FIX,
@@ -216,13 +197,13 @@ def perplexity_differs(case: Case, group: Group) -> Hit | None:
     gate = _GATES[_arithmetic(case)]
     if abs(difference) - noise <= gate:
         return None
-    evidence = [note("{fp32:.5g} -> {found:.5g}", fp32=base.perplexity, found=case.perplexity)]
+    evidence = ["{base_perplexity:.5g} -> {perplexity:.5g}"]
     if paired:
-        evidence.append(note("window by window as pairs, +- {noise:.4f}", noise=noise))
+        evidence.append("window by window as pairs, +- {noise:.4f}")
     return Hit(
-        {"precision": case.precision, "nats": difference},
+        {"nats": difference, "noise": noise, "gate": gate},
         evidence,
-        [note("at most {gate:g} nats per token either way", gate=gate)],
+        ["at most {gate:g} nats per token either way"],
         missing=[] if paired else ["the difference as pairs, with its interval"],
     )
 
@@ -244,25 +225,14 @@ def perplexity_too_coarse(case: Case, group: Group) -> Hit | None:
     rounding, usual = _rounding(case, base), _USUAL[_arithmetic(case)]
     if rounding <= usual:
         return None
+    difference = math.log(case.perplexity / base.perplexity)
     return Hit(
-        evidence=[
-            note(
-                "{precision}: {fp32:.5g} -> {found:.5g} is {nats:+.4f} nats per token, known within"
-                " {rounding:.4f} by the digits written",
-                precision=case.precision,
-                fp32=base.perplexity,
-                found=case.perplexity,
-                nats=math.log(case.perplexity / base.perplexity),
-                rounding=rounding,
-            )
+        {"nats": difference, "rounding": rounding, "usual": usual},
+        [
+            "{precision}: {base_perplexity:.5g} -> {perplexity:.5g} is {nats:+.4f} nats per token,"
+            " known within {rounding:.4f} by the digits written"
         ],
-        expected=[
-            note(
-                "{precision}: usually less than {usual:g} nats per token",
-                precision=case.precision,
-                usual=usual,
-            )
-        ],
+        ["{precision}: usually less than {usual:g} nats per token"],
     )
 
 

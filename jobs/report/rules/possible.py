@@ -14,9 +14,9 @@ from jobs.report.rules.rule import Hit, note, rule
 # A full queue hides launches, a closed loop does not; a busy host disturbs one of the two.
 _QUEUE = (0.75, 1.6)
 _BATCH_FITS = 0.1
-_SYNCHRONISE = (
-    "Synchronise before each reading of the clock, and check model, batch size and length."
-)
+_HOW_READ = "how the energy was read, and over what interval"
+_CHECK = "Synchronise before each reading of the clock, and check model, batch size and length."
+_CHECK_TF32 = "Check that TF32 was off: on this GPU fp32 with TF32 is another precision."
 
 
 @rule(
@@ -25,10 +25,9 @@ _SYNCHRONISE = (
     undermines_effects=True,
     when="the latency is below 0.9 of its lower bound: by the measured peaks, or by the datasheet"
     " with the model's layers alone. Silent where nothing is known of the GPU or the model",
-    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass,"
-    " {bound_ms:ms}.",
+    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}.",
     missing=["whether the clock waited for the GPU (synchronise)", "the name of the GPU"],
-    do=[_SYNCHRONISE],
+    do=[_CHECK],
 )
 def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     """No latency can be below the time that the arithmetic or the memory needs."""
@@ -36,11 +35,10 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     if not least or not case.latency_ms or case.latency_ms >= bounds.LEAST_LATENCY * least.ms:
         return None
     has_tf32 = case.capability and gpus.arithmetic("tf32", case.capability).kind == "tensor cores"
-    tf32 = ["Check that TF32 was off: on this GPU fp32 with TF32 is another precision."]
     return Hit(
-        {"latency_ms": case.latency_ms, "bound_ms": least.ms},
-        [note("{why} take {bound_ms:ms}", why=least.why, bound_ms=least.ms)],
-        do=[_SYNCHRONISE, *(tf32 if has_tf32 and case.precision == "fp32" else [])],
+        {"bound": least.ms, "why": least.why},
+        ["{why} take {bound:ms}"],
+        do=[_CHECK, _CHECK_TF32] if has_tf32 and case.is_baseline else None,
     )
 
 
@@ -51,7 +49,7 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     when="the mean power is more than 10 % above the enforced limit, or the highest limit of that"
     " type",
     cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W}.",
-    missing=["how the energy was read, and over what interval"],
+    missing=[_HOW_READ],
     do=["Check units (mJ or J), the batch size, and how many GPUs the meter sums."],
 )
 def power_above_limit(case: Case, group: Group) -> Hit | None:
@@ -59,7 +57,7 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     limit = case.power_limit_w or max((board.tdp_w for board in case.boards), default=None)
     if case.mean_w is None or limit is None or case.mean_w <= bounds.MOST_POWER * limit:
         return None
-    return Hit({"mean_w": case.mean_w, "limit_w": limit}, _power_arithmetic(case))
+    return Hit({"limit_w": limit}, _power_arithmetic(case))
 
 
 @rule(
@@ -69,7 +67,7 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     when="the mean power is more than 10 % below the idle power measured beside it, or 20 % below"
     " the least seen on that type",
     cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W} ({whose}).",
-    missing=["how the energy was read, and over what interval", "the name of the GPU"],
+    missing=[_HOW_READ, "the name of the GPU"],
     do=[
         "Measure energy over whole seconds, from tick to tick of the sensor.",
         "Check that the meter reads the GPU that computes.",
@@ -83,23 +81,14 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
         share, whose = bounds.LEAST_POWER_OF_OTHERS, f"of a {case.gpu_type} in state P0"
     if case.mean_w is None or idle is None or case.mean_w >= share * idle:
         return None
-    return Hit({"mean_w": case.mean_w, "idle_w": idle, "whose": whose}, _power_arithmetic(case))
+    return Hit({"idle_w": idle, "whose": whose}, _power_arithmetic(case))
 
 
-def _power_arithmetic(case: Case) -> list[Note]:
-    if not case.foreign or case.energy_mj is None or case.latency_ms is None:
+def _power_arithmetic(case: Case) -> list[str]:
+    if not case.foreign:
         return []
-    batch = case.workload.batch_size
-    return [
-        note(
-            ("{energy_mj:mJ} x {batch}" if batch > 1 else "{energy_mj:mJ}")
-            + " / {latency_ms:ms} = {mean_w:W}",
-            energy_mj=case.energy_mj,
-            batch=batch,
-            latency_ms=case.latency_ms,
-            mean_w=case.mean_w,
-        )
-    ]
+    times = " x {batch_size}" if case.workload.batch_size > 1 else ""
+    return [f"{{energy_mj:mJ}}{times} / {{latency_ms:ms}} = {{mean_w:W}}"]
 
 
 @rule(
@@ -112,9 +101,8 @@ def _power_arithmetic(case: Case) -> list[Note]:
 )
 def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
     """Plain float32 products never run on Tensor Cores."""
-    if case.precision != "fp32" or not case.trace or case.trace.tensor_cores != "yes":
-        return None
-    return Hit(evidence=_kernels(case))
+    ran = case.is_baseline and case.trace and case.trace.tensor_cores == "yes"
+    return Hit(evidence=_kernels(case)) if ran else None
 
 
 @rule(
@@ -137,45 +125,26 @@ def simulated(case: Case, group: Group) -> Hit | None:
     when="throughput x latency / batch size is below 0.75 or above 1.6 (or above what the busy"
     " share explains). Silent where others used the device meanwhile",
     cause="A throughput of {throughput_per_s:prompts/s} contradicts the latency of"
-    " {latency_ms:ms}. One of the two was measured on something else.",
+    " {latency_ms:ms}. {likely}",
     missing=["whether the queue was full while the throughput was measured"],
     do=["Measure both on the same batch, with one synchronise at the end."],
 )
 def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
     """Prompts per second and the time of one tell of the same thing, on a device of one's own."""
-    ratio = queue_gain(case)
+    ratio, batch = case.queue_gain, case.workload.batch_size
     # A full queue can at most hide all but the kernels themselves.
     busy = case.trace.busy_share if case.trace else None
     most = max(_QUEUE[1], 1.1 / busy) if busy else _QUEUE[1]
     if ratio is None or _QUEUE[0] <= ratio <= most or sharing(case):
         return None
-    batch = case.workload.batch_size
     fitting = 2 ** round(math.log2(ratio * batch))
-    fits = fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS
-    values = {"throughput_per_s": case.throughput_per_s, "latency_ms": case.latency_ms}
+    likely = "One of the two was measured on something else."
+    if fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS:
+        likely = f"A batch of {fitting} would fit: was that the batch size?"
     return Hit(
-        {**values, "fitting": fitting},
-        [
-            note(
-                "{batch} / {latency_ms:ms} = {implied:prompts/s}; {ratio:.2f}x of it was found",
-                batch=batch,
-                latency_ms=case.latency_ms,
-                implied=batch * 1000 / (case.latency_ms or 1.0),
-                ratio=ratio,
-            )
-        ],
-        cause="A throughput of {throughput_per_s:prompts/s} contradicts the latency of"
-        " {latency_ms:ms}. A batch of {fitting} would fit: was that the batch size?"
-        if fits
-        else None,
+        {"ratio": ratio, "implied": batch * 1000 / (case.latency_ms or 1.0), "likely": likely},
+        ["{batch_size} / {latency_ms:ms} = {implied:prompts/s}; {ratio:.2f}x of it was found"],
     )
-
-
-def queue_gain(case: Case) -> float | None:
-    """Throughput x latency / batch size: 1 in a closed loop, more with a full queue."""
-    if not case.throughput_per_s or not case.latency_ms:
-        return None
-    return case.throughput_per_s * case.latency_ms / 1000 / case.workload.batch_size
 
 
 @rule(
@@ -196,11 +165,10 @@ def tensor_cores_unused(case: Case, group: Group) -> Hit | None:
     if not able or case.trace.tensor_cores != "no":
         return None
     peaks = tuple(p for board in case.boards if (p := gpus.peak_tflops(board, case.precision)))
-    ms = {"products_ms": case.trace.matmul_ms, "traced_ms": case.trace.traced_ms}
     return Hit(
-        {"precision": case.precision},
-        [Note("products: {products_ms:ms} of {traced_ms:ms} traced", ms), *_kernels(case)],
-        [note("up to {peaks:TFLOP/s} on Tensor Cores", peaks=peaks)] if peaks else (),
+        {"ms": case.trace.matmul_ms, "traced_ms": case.trace.traced_ms, "peaks": peaks},
+        ["products: {ms:ms} of {traced_ms:ms} traced", *_kernels(case)],
+        ["up to {peaks:TFLOP/s} on Tensor Cores"] if peaks else (),
     )
 
 

@@ -7,7 +7,7 @@ from bench.device import gpus
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Verdict
 from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain
-from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.rules.rule import Hit, rule
 
 _KINDS = {
     "fp16": "is float16 storage with float32 arithmetic, and gains only by the bytes",
@@ -34,11 +34,7 @@ def precision_emulated(case: Case, group: Group) -> Hit | None:
         why = told[0].text if told else None
     if why is None:
         return None
-    return Hit(
-        {"precision": case.precision},
-        [note("{why}", why=why)],
-        [note("no gain in arithmetic; at most half the bytes")],
-    )
+    return Hit({"why": why}, ["{why}"], ["no gain in arithmetic; at most half the bytes"])
 
 
 @rule(
@@ -46,7 +42,7 @@ def precision_emulated(case: Case, group: Group) -> Hit | None:
     Verdict.ACCEPT,
     when="below compute capability 7.0: fp16 is half the bytes and float32 arithmetic, mixed is"
     " fp32 and casts",
-    cause="On a {gpu} {precision} {kind}.",
+    cause="On a {gpu_type} {precision} {kind}.",
     do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
 )
 def precision_storage_only(case: Case, group: Group) -> Hit | None:
@@ -56,24 +52,24 @@ def precision_storage_only(case: Case, group: Group) -> Hit | None:
     found = gpus.arithmetic(case.precision, case.capability)
     if found.kind != "storage only":
         return None
-    evidence = [note("{text} ({source})", text=found.text, source=found.source)]
     native = tuple(board.fp16_tflops for board in group.boards if board.fp16_tflops)
+    evidence = [f"{found.text} ({found.source})"]
     if native:
         evidence.append(
-            note(
-                "datasheet: float16 {native:TFLOP/s}, float32 {plain:TFLOP/s}; PyTorch's products"
-                " run at the second",
-                native=native,
-                plain=tuple(board.fp32_tflops for board in group.boards),
-            )
+            "datasheet: float16 {native:TFLOP/s}, float32 {plain:TFLOP/s}; PyTorch's products run"
+            " at the second"
         )
     if case.precision == "fp16" and case.speedup:
         low, high = STORAGE_GAIN
         inside = low - _NEAR <= case.speedup.value <= high + _NEAR
-        text = f"fp16 found: {{speedup:x}}, {'inside' if inside else 'outside'} {{gain:g}}x"
-        evidence.append(note(text, speedup=case.speedup.value, gain=STORAGE_GAIN))
+        evidence.append(f"fp16 found: {{speedup:x}}, {'in' if inside else 'out'}side {{usual:g}}x")
     return Hit(
-        {"gpu": group.gpu_type, "precision": case.precision, "kind": _KINDS[case.precision]},
+        {
+            "kind": _KINDS[case.precision],
+            "native": native,
+            "plain": tuple(board.fp32_tflops for board in group.boards),
+            "usual": STORAGE_GAIN,
+        },
         evidence,
         expected_gain(group, case.precision),
     )

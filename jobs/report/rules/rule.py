@@ -6,9 +6,11 @@ made of the registry. Rules run, and equal verdicts are shown, in the order of r
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.stats import Ratio
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Finding, Note, Value, Verdict
 
@@ -17,18 +19,20 @@ from jobs.report.finding import Finding, Note, Value, Verdict
 class Hit:
     """What a rule found in a case. What is None is as the rule says.
 
+    Templates find what they name among `values`, and else among the facts of the case: see `facts`.
+
     Attributes:
-        values: Numbers and names for the templates of cause, missing and do.
-        evidence: What supports it.
-        expected: What the facts let one expect.
+        values: Numbers and names that are no facts of the case.
+        evidence: Templates, or notes with values of their own: what supports it.
+        expected: The same of what the facts about the hardware let one expect.
         precisions: Whose numbers it is about; empty: those of the case.
-        energy_only: Of an effect: it rests on the energy alone.
         energy: Of an effect: it rests on the energy too.
+        energy_only: Of an effect: it rests on the energy alone.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
-    evidence: Sequence[Note] = ()
-    expected: Sequence[Note] = ()
+    evidence: Sequence[str | Note] = ()
+    expected: Sequence[str | Note] = ()
     verdict: Verdict | None = None
     cause: str | None = None
     missing: Sequence[str] | None = None
@@ -54,19 +58,17 @@ class Rule:
         undermines_effects: Whether no effect stands beside it; False for a hit that is accepted.
         undermines_energy: Whether what is said of the energy does not.
         effect: Whether it says what a precision does, and so needs numbers that stand.
-        section: Where the documentation has it.
     """
 
     code: str
     verdicts: tuple[Verdict, ...]
     when: str
     cause: str
-    missing: tuple[str, ...]
-    do: tuple[str, ...]
+    missing: Sequence[str]
+    do: Sequence[str]
     undermines_effects: bool
     undermines_energy: bool
     effect: bool
-    section: str
     find: Find
 
     def finding(
@@ -74,30 +76,32 @@ class Rule:
         hit: Hit,
         subject: str,
         precisions: Sequence[str],
+        known: Mapping[str, Value],
         undermined_by: Sequence[str] = (),
-        undermined_energy_by: Sequence[str] = (),
+        energy_undermined_by: Sequence[str] = (),
     ) -> Finding:
         """What is said of a hit; an effect stands only where nothing undermines it."""
         verdict = hit.verdict or self.verdicts[0]
-        assert verdict in self.verdicts, (self.code, verdict)
-        if undermined_by or (undermined_energy_by and hit.energy_only):
+        if undermined_by or (energy_undermined_by and hit.energy_only):
             verdict = Verdict.INCONCLUSIVE
+        assert verdict in self.verdicts, (self.code, verdict)
+        values = {**known, **hit.values}
 
-        def notes(own: Sequence[str] | None, static: Sequence[str]) -> tuple[Note, ...]:
-            return tuple(Note(text, hit.values) for text in (static if own is None else own))
+        def notes(texts: Sequence[str | Note]) -> tuple[Note, ...]:
+            return tuple(Note.of(one, values) for one in texts)
 
         return Finding(
             self.code,
             verdict,
             subject,
-            tuple(precisions),
-            Note(hit.cause or self.cause, hit.values),
-            tuple(hit.evidence),
-            tuple(hit.expected),
-            notes(hit.missing, self.missing),
-            notes(hit.do, self.do),
+            tuple(hit.precisions or precisions),
+            Note.of(hit.cause or self.cause, values),
+            notes(hit.evidence),
+            notes(hit.expected),
+            notes(self.missing if hit.missing is None else hit.missing),
+            notes(self.do if hit.do is None else hit.do),
             tuple(undermined_by),
-            tuple(undermined_energy_by) if hit.energy or hit.energy_only else (),
+            tuple(energy_undermined_by) if hit.energy or hit.energy_only else (),
         )
 
 
@@ -116,29 +120,35 @@ def rule(
     effect: bool = False,
 ) -> Callable[[Find], Find]:
     """Register a function as the rule of a code; the arguments are as in `Rule`."""
+    undermines = undermines_effects, undermines_energy
 
     def register(find: Find) -> Find:
-        REGISTRY[code] = Rule(
-            code,
-            verdicts,
-            when,
-            cause,
-            tuple(missing),
-            tuple(do),
-            undermines_effects,
-            undermines_energy,
-            effect,
-            find.__module__,
-            find,
-        )
+        REGISTRY[code] = Rule(code, verdicts, when, cause, missing, do, *undermines, effect, find)
         return find
 
     return register
 
 
 def note(template: str, **values: Value) -> Note:
-    """A sentence with its values."""
+    """A sentence with values of its own."""
     return Note(template, values)
+
+
+def facts_of(case: Case, group: Group) -> dict[str, Value]:
+    """The numbers and names that a template can name; those of fp32 begin with `base_`.
+
+    They are the fields of `Case`, with `speedup` and `energy_ratio` as numbers, and `batch_size`
+    and `half`, the precision that mixed compares with.
+    """
+    known: dict[str, Value] = {"half": group.half_precision, "batch_size": case.workload.batch_size}
+    for prefix, one in (("", case), ("base_", group.baseline)):
+        for item in dataclasses.fields(one) if one else ():
+            value = getattr(one, item.name)
+            if isinstance(value, Ratio):
+                value = value.value
+            if isinstance(value, float | int | str):
+                known[prefix + item.name] = value
+    return known
 
 
 def apply(groups: Iterable[Group]) -> list[Finding]:
@@ -147,9 +157,7 @@ def apply(groups: Iterable[Group]) -> list[Finding]:
     for group in groups:
         plain = [f for rule in REGISTRY.values() if not rule.effect for f in _each(rule, group)]
         found += plain
-        for rule in REGISTRY.values():
-            if rule.effect:
-                found += _each(rule, group, plain)
+        found += [f for rule in REGISTRY.values() if rule.effect for f in _each(rule, group, plain)]
     return found
 
 
@@ -159,15 +167,14 @@ def _each(rule: Rule, group: Group, others: Sequence[Finding] = ()) -> Iterator[
         if hit is None:
             continue
         about = {case.precision, BASELINE}
-        weak = [
-            REGISTRY[f.code]
-            for f in others
-            if f.verdict != Verdict.ACCEPT and about & {*f.precisions}
-        ]
+        weak = dict.fromkeys(
+            f.code for f in others if f.verdict != Verdict.ACCEPT and about & {*f.precisions}
+        )
         yield rule.finding(
             hit,
             group.title,
-            hit.precisions or (case.precision,),
-            list(dict.fromkeys(r.code for r in weak if r.undermines_effects)),
-            list(dict.fromkeys(r.code for r in weak if r.undermines_energy)),
+            (case.precision,),
+            facts_of(case, group),
+            [code for code in weak if REGISTRY[code].undermines_effects],
+            [code for code in weak if REGISTRY[code].undermines_energy],
         )

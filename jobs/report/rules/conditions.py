@@ -148,7 +148,7 @@ def confounded(case: Case, group: Group) -> Hit | None:
     " efficient, cudnn, math), as torch chooses them on an A100 or an H100. It takes nothing away"
     " from an effect, which is what changing the precision gives; the next matrix pins one for"
     " both. Silent where either was not traced",
-    cause="{precision} and fp32 ran different attention kernels: their ratio is that of the"
+    cause="The precision and fp32 ran different attention kernels: their ratio is that of the"
     " precision and of these together, which is what changing the precision gives in torch.",
     do=[
         'Set attention = "efficient" in the matrix to compare precisions alone: it runs in each of'

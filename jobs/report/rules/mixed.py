@@ -91,22 +91,17 @@ def _another_gpu(group: Group) -> Note:
         return note(
             "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
         )
-    told = [
-        f"{name} {known.text}"
-        for name, known in reported(group.workload).items()
-        if name != group.gpu_type
-    ]
+    told = [f"{name} {known.text}" for name, known in reported(group.workload).items()]
     has = group.boards and all(board.tensor_cores for board in group.boards)
     why = (
         "this one has Tensor Cores already, so another of that kind changes little"
         if has
         else "Tensor Cores alone do not make mixed win"
     )
+    published = f" Published for such layers in eager mode: {'; '.join(told)}." if told else ""
     return note(
-        f"run on another GPU: {why} where launches set the latency."
-        + (" Published for such layers in eager mode: {told}." if told else "")
-        + " On such a GPU engine = graph and batch 8 show what the Tensor Cores give",
-        told="; ".join(told),
+        f"run on another GPU: {why} where launches set the latency.{published} On such a GPU engine"
+        " = graph and batch 8 show what the Tensor Cores give"
     )
 
 
@@ -240,8 +235,8 @@ def _expected(group: Group) -> str:
         where = "a CPU" if group.gpu_type == CPU else "every GPU"
         return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
     if all(board.tensor_cores is None for board in group.boards):
-        return "slower than fp32 on a {gpu_type}: more work, and none of it accelerated"
+        return "{gpu_type}: slower than fp32: more work, and none of it accelerated"
     return (
-        "on a {gpu_type} faster than fp32 at large batches, slower where launches set the latency;"
+        "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"
         " slower than fp16 everywhere"
     )

@@ -45,7 +45,12 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("your GPU might be a P100", "gpu-not-specified", "can give these numbers: P100-PCIE", None),
     ("your GPU might be a P100", "gpu-not-specified", "12 of the 16 known boards", None),
     ("(or another)", "gpu-not-specified", "H200: excluded: 35.6 W (fp16)", None),
-    ("(or another)", "gpu-not-specified", "4.3 times the lower bound or more", None),
+    (
+        "(or another)",
+        "gpu-not-specified",
+        "each latency is 4.3 times the lower bound or more",
+        None,
+    ),
     ("P100 has native FP16 units", "precision-storage-only", "float32 arithmetic", "P100"),
     ("P100 has no Tensor Cores", "mixed-slower", "no Tensor Cores on a P100", "P100"),
     ("T4 has Tensor Cores", "mixed-slower", "Tensor Cores can save no more than", "T4"),

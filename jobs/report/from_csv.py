@@ -6,6 +6,7 @@ table too. A mistake is one TensorgapError that names the file, the line, the co
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import decimal
@@ -49,26 +50,16 @@ def precision_of(text: str) -> str:
     return name
 
 
-def positive(text: str) -> float:
-    """A number; beyond these limits it is a slip, and a ratio of two such numbers is none."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not 1e-6 <= found <= 1e12:
-        raise ValueError(
-            "must be a number greater than 0, without a unit; leave it empty where it was not"
-            " measured"
-        )
-    return found
+def real(least: float, most: float, allowed: str) -> Callable[[str], float]:
+    """What reads a number within limits."""
 
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= float(text) <= most:
+                return float(text)
+        raise ValueError(f"must be a number{allowed}")
 
-def end_of_interval(text: str) -> float:
-    """Any number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("must be a number; leave it empty where there is no interval") from None
+    return parse
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -93,6 +84,12 @@ def step_of(text: str) -> float | None:
     exponent = decimal.Decimal(text).as_tuple().exponent
     return 10.0**exponent if isinstance(exponent, int) else None
 
+
+# Beyond these limits a number is a slip, and a ratio of two such numbers is none.
+positive = real(
+    1e-6, 1e12, " greater than 0, without a unit; leave it empty where it was not measured"
+)
+end_of_interval = real(-math.inf, math.inf, "; leave it empty where there is no interval")
 
 # Field -> what reads it, which raises ValueError with what is allowed; and the names of its column,
 # of which the first is the one to teach.

@@ -106,18 +106,18 @@ def command(
     if observed is None:
         if not places:
             raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
-        _refuse(_OF_PERPLEXITY, "RESULTS")
+        refuse(_OF_PERPLEXITY, "RESULTS")
         explain_results(places, gpu_types, expected, form, most_bytes)
         return
     if places:
         raise click.UsageError("--observed-perplexity stands instead of RESULTS")
-    _refuse(_OF_RESULTS, "--observed-perplexity")
+    refuse(_OF_RESULTS, "--observed-perplexity")
     if model is None:
-        _refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
+        refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
     explain_perplexity(observed, model, first_rows, **text)
 
 
-def _refuse(names: Sequence[str], partner: str) -> None:
+def refuse(names: Sequence[str], partner: str) -> None:
     """Raise UsageError for an option that was typed and would be ignored."""
     context = click.get_current_context()
     for option in context.command.params:

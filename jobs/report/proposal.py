@@ -30,51 +30,53 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     lines = [
         "# What the findings leave open. Save as next.toml, then: tensorgap sweep next.toml",
         "[cells]",
-        _line("gpu_types", types, "whatever the GPU is, the rows will name it", AUTO in types),
-        _line("precisions", [precision for precision in PRECISIONS if precision in found]),
+        assignment("gpu_types", types, "whatever the GPU is, the rows will name it", AUTO in types),
+        assignment("precisions", [precision for precision in PRECISIONS if precision in found]),
     ]
     by_model: dict[tuple[str, int, int], list[Group]] = {}
     for group in groups:
         asked = group.workload
         by_model.setdefault((asked.model, asked.prompt_tokens, asked.new_tokens), []).append(group)
     for members in by_model.values():
-        lines += _workload(members, other_attention="attention-differs" in open_codes)
+        lines += workload(members, other_attention="attention-differs" in open_codes)
     lines += ["", "[sampling]"]
-    lines.append(_line("replicates", 5, "fresh processes: how they differ is the interval"))
+    lines.append(assignment("replicates", 5, "fresh processes: how they differ is the interval"))
     if on_gpu or any(case.energy_mj for group in groups for case in group.cases):
         how = "windows from tick to tick, idle power before and after"
-        lines.append(_line("energy", "certified", how))
+        lines.append(assignment("energy", "certified", how))
     if any(model in published.GPT2_NAMES for model, _, _ in by_model):
-        lines += ["", "[quality]", _line("text", "wikitext-2"), _line("context", 128)]
-        lines.append(_line("stride", 128, "59.69 is published for fp32 with these windows"))
+        lines += ["", "[quality]", assignment("text", "wikitext-2"), assignment("context", 128)]
+        lines.append(assignment("stride", 128, "59.69 is published for fp32 with these windows"))
     return "\n".join(lines) + "\n"
 
 
-def _workload(members: Sequence[Group], other_attention: bool) -> list[str]:
+def workload(members: Sequence[Group], other_attention: bool) -> list[str]:
     """The lines of the workloads of one model and length."""
     asked = members[0].workload
     launched = any(group.gpu_type != CPU for group in members)
     batches = sorted({group.workload.batch_size for group in members})
     if launched and batches[-1] < 2 * batches[0]:
         batches.append(min(_LARGER * batches[0], _MOST))
-    lines = ["", "[[workloads]]", _line("model", asked.model)]
+    lines = ["", "[[workloads]]", assignment("model", asked.model)]
     engines = {group.workload.engine for group in members} & {*ENGINES}
     engines |= {"eager", "graph"} if launched else set()
     if engines - {"eager"}:
         kept = [engine for engine in ENGINES if engine in engines]
-        lines.append(_line("engine", kept, "the same kernels with and without launches", launched))
+        lines.append(
+            assignment("engine", kept, "the same kernels with and without launches", launched)
+        )
     attentions = {group.workload.attention for group in members}
     pinned = launched and other_attention
     attentions |= {AUTO, "efficient"} if pinned else set()
     if attentions - {AUTO}:
         kept = [attention for attention in (AUTO, *ATTENTIONS) if attention in attentions]
-        lines.append(_line("attention", kept, "the same kernel in each precision", pinned))
-    lines.append(_line("batch_size", sorted(set(batches))))
-    lines.append(_line("prompt_tokens", asked.prompt_tokens))
-    return lines + ([_line("new_tokens", asked.new_tokens)] if asked.new_tokens else [])
+        lines.append(assignment("attention", kept, "the same kernel in each precision", pinned))
+    lines.append(assignment("batch_size", sorted(set(batches))))
+    lines.append(assignment("prompt_tokens", asked.prompt_tokens))
+    return lines + ([assignment("new_tokens", asked.new_tokens)] if asked.new_tokens else [])
 
 
-def _line(key: str, value: object, comment: str = "", told: bool = True) -> str:
+def assignment(key: str, value: object, comment: str = "", told: bool = True) -> str:
     """One key of the matrix, on a line of its own with its reason, which tomli-w cannot write.
 
     What does not print is escaped, so that a terminal, too, can be shown the text.

@@ -1,4 +1,7 @@
-"""Which GPU a table can be from that does not name one: the boards that no bound excludes."""
+"""A GPU that is not specified.
+
+The answer is the boards that no bound excludes: see `jobs.report.bounds`.
+"""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ def test_no_format_of_a_report_lets_anything_through(texts: list[str]) -> None:
     assert json.loads(as_json)[0]["gpu_type"] == texts[0]  # whole, and escaped
     beside = [dataclasses.replace(row, cell=Cell("A100", "fp32")) for row in rows_of(texts)[:1]]
     against = compare.against(from_rows.cases(rows_of(texts) + beside), "A100")
-    assert not harm(as_text.against(against))
-    assert not harm(export.against(against))
+    assert not harm(as_text.against(against, "A100"))
+    assert not harm(export.against(against, "A100"))
 
 
 @given(four_texts)

@@ -17,11 +17,10 @@ from bench.errors import TensorgapError
 from bench.measured import Measurement
 from bench.stats import Ratio
 from jobs.report import compare, export, from_rows, table, text
-from jobs.report.compare import Against
 from jobs.report.facts import Case
 
 
-def against(rows: list[Measurement], chosen: str) -> list[Against]:
+def against(rows: list[Measurement], chosen: str) -> list[Case]:
     return compare.against(from_rows.cases(rows), chosen)
 
 
@@ -43,10 +42,10 @@ def test_between_gpu_types_the_sensors_own_errors_do_not_cancel() -> None:
     assert one.energy_ratio
     half = one.energy_ratio.high / one.energy_ratio.value - 1
     assert half == pytest.approx(math.hypot(0.01, 0.01, 0.01, 0.06))
-    assert "the energy (the sensors' own errors are in it)" in text.against([one])
+    assert "the energy (the sensors' own errors are in it)" in text.against([one], "P100")
     # A meter of which nobody knows the error.
     (one,) = against([p100, measured("A100-SXM-40GB", None)], "P100")
-    assert "(the sensors' own errors are not known)" in text.against([one])
+    assert "(the sensors' own errors are not known)" in text.against([one], "P100")
 
 
 def test_on_one_gpu_type_they_cancel() -> None:
@@ -89,8 +88,7 @@ def test_a_ratio_of_replicates_knows_its_degrees_of_freedom() -> None:
     assert line.energy_ratio.freedom == pytest.approx(4)
     (one, _) = compared([rows[0], rows[3]])
     assert one.speedup and one.speedup.freedom is None
-    one_type = Against("r", rows[0].workload, "fp32", "T4", "P100", line.speedup, None)
-    assert json.loads(export.against([one_type]))[0]["speedup"]["freedom"] == pytest.approx(4)
+    assert json.loads(export.against([line], "P100"))[0]["speedup"]["freedom"] == pytest.approx(4)
 
 
 def test_a_type_beside_which_nothing_was_measured_is_said_to_be_alone() -> None:
@@ -104,10 +102,10 @@ def test_a_type_beside_which_nothing_was_measured_is_said_to_be_alone() -> None:
 
 def test_the_runs_of_types_compared_are_told_where_there_are_several() -> None:
     pair = [row("T4", "fp32"), row("P100-PCIE", "fp32")]
-    once = text.against(against(pair, "P100"))
+    once = text.against(against(pair, "P100"), "P100")
     assert pair[0].run not in once
     later = [dataclasses.replace(m, run="other/20261125T000000Z") for m in pair]
-    twice = text.against(against([*pair, *later], "P100"))
+    twice = text.against(against([*pair, *later], "P100"), "P100")
     assert f"fp32   ({pair[0].run}): " in twice
     assert "fp32   (other/20261125T000000Z): " in twice
 

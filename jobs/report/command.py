@@ -43,7 +43,8 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
         found = compare.against(cases, against)
-        terminal.show(export.against(found) if form == "json" else text.against(found))
+        shown = export.against if form == "json" else text.against
+        terminal.show(shown(found, against))
         return
     if not cases:
         terminal.say("there are no rows yet")

@@ -12,7 +12,6 @@ from typing import Any
 
 from bench.asked import Workload
 from jobs.report import table
-from jobs.report.compare import Against
 from jobs.report.facts import Case
 from jobs.report.finding import Finding
 from jobs.terminal import clean
@@ -98,11 +97,21 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def against(found: Sequence[Against]) -> str:
+def against(found: Sequence[Case], chosen: str) -> str:
     """JSON of GPU types against a chosen one; a ratio has value, low, high and freedom."""
     return to_json(
         [
-            dataclasses.asdict(one) | {"warnings": [each.text for each in one.disagreements]}
+            {
+                "run": one.run,
+                "workload": dataclasses.asdict(one.workload),
+                "precision": one.precision,
+                "gpu_type": one.gpu,
+                "chosen": chosen,
+                "speedup": one.speedup and dataclasses.asdict(one.speedup),
+                "energy_ratio": one.energy_ratio and dataclasses.asdict(one.energy_ratio),
+                "sensor_errors": bool(one.energy_systematic),
+                "warnings": [each.text for each in one.disagreements],
+            }
             for one in found
         ]
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.report import table, words
-from jobs.report.compare import Against
+from jobs.report.facts import Case
 from jobs.report.finding import Topic, Verdict
 from jobs.report.words import listed
 from jobs.terminal import clean
@@ -95,17 +95,17 @@ def not_told(
     ]
 
 
-def against(found: Sequence[Against]) -> str:
-    """GPU types against a chosen one, as lines of text."""
+def against(found: Sequence[Case], chosen: str) -> str:
+    """GPU types with their ratios to a chosen one, as lines of text."""
     found = clean(found)
     texts = []
     runs = {one.run for one in found}
     for one in found:
         run = f"   ({one.run})" if len(runs) > 1 else ""
-        known = "in it" if one.sensor_errors else "not known"
+        known = "in it" if one.energy_systematic else "not known"
         mark = table.MARK if one.disagreements else ""
         texts.append(
-            f"{one.gpu_type} against {one.chosen}   {one.workload}   {one.precision}{run}:"
+            f"{one.gpu} against {chosen}   {one.workload}   {one.precision}{run}:"
             f" {table.ratio(one.speedup, mark)} as fast,"
             f" {table.ratio(one.energy_ratio, mark)} the energy"
             + (f" (the sensors' own errors are {known})" if one.energy_ratio else "")

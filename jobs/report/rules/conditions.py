@@ -131,7 +131,7 @@ def gpu_capped(case: Case, group: Group) -> Hit | None:
     Verdict.FIX,
     undermines_effects=True,
     when="rows that are compared differ in a column that must agree (`MUST_AGREE` in"
-    " `jobs/report/compare.py`)",
+    " `jobs/report/from_rows.py`)",
     cause="The rows differ in more than the precision, so their ratio has several causes.",
     do=["Measure both in one sweep, on the same GPU, host and versions."],
 )

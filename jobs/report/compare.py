@@ -147,9 +147,15 @@ def disagreements(
 
 
 def values(case: Case, column: str, index: int | None = None) -> set[str]:
-    """What stands in a column: of one replicate by its place, or of all."""
+    """What stands in a column: of one replicate by its place, or of all.
+
+    Known beside not known is a difference. But a row without energy has no method of one, and of a
+    row that was not traced nobody knows which attention ran.
+    """
     every = case.columns.get(column, ())
-    return {v for v in (every if index is None else every[index : index + 1]) if v is not None}
+    chosen = every if index is None else every[index : index + 1]
+    found = {"not known" if value is None else value for value in chosen}
+    return found - {"not known"} if column in ("energy_method", ATTENTION) else found
 
 
 def pairs(case: Case, base: Case) -> list[tuple[int | None, int | None]]:

@@ -21,7 +21,7 @@ def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
         ]
         if not packages:
             return f"no CPU energy counter (RAPL) in {powercap}; virtual machines have none"
-        return _reader(packages)
+        return total_of(packages)
     except PermissionError as error:
         return (
             f"{error.filename} may not be read; `sudo chmod a+r {error.filename}` permits it "
@@ -31,7 +31,7 @@ def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
         return f"the CPU energy counter (RAPL) does not answer: {error}"
 
 
-def _reader(packages: Sequence[Path]) -> Callable[[], float | None]:
+def total_of(packages: Sequence[Path]) -> Callable[[], float | None]:
     """A function that gives the energy of the packages since now, in J.
 
     The counters start again from 0 at their range, some 260 kJ or minutes at full load, so it must

@@ -1,4 +1,4 @@
-"""Watching a meter beside the work: the clock, the thread that polls, and the ticks that it saw.
+"""When a meter ticked: from what was polled to the time of each new value.
 
 A meter publishes a new value every 20 to 100 ms. Whoever polls it learns of a tick only that it
 lies between two polls, so its time is taken as halfway between them.
@@ -7,59 +7,16 @@ lies between two polls, so its time is taken as halfway between them.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import linear_regression, quantiles
-from threading import Event
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 UNSURE = 0.01  # how far a period may be off that was told from some ticks
 TELLING_TICKS = 2000  # as many tell the grid of all
 _CHUNK = 1_000_000  # terms of a periodogram held at once: 16 MB
-
-
-class Clock(Protocol):
-    """Time, in s; the tests put a virtual one in the place of the system's."""
-
-    def now(self) -> float:
-        """Monotonic time."""
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-
-    def polling(self, poll: Callable[[], None], every_s: float) -> AbstractContextManager[None]:
-        """Call `poll` again and again while the block runs."""
-
-
-class SystemClock:
-    """The clock of `time.perf_counter`; polls in a thread of its own."""
-
-    now = staticmethod(time.perf_counter)
-    sleep = staticmethod(time.sleep)
-
-    @contextmanager
-    def polling(self, poll: Callable[[], None], every_s: float) -> Iterator[None]:
-        """Call `poll` again and again while the block runs; raises what `poll` raised."""
-        done = Event()
-
-        def run() -> None:
-            # Half as dear as done.wait(every_s), and short enough to wait for at the end.
-            while not done.is_set():
-                time.sleep(every_s)
-                poll()
-
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            running = pool.submit(run)
-            try:
-                yield
-            finally:
-                done.set()
-                running.result()
 
 
 class Reading(NamedTuple):

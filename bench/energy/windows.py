@@ -48,7 +48,6 @@ class Window:
     pause_s: float
     discrepancy: float  # of the phases in which the ticks that count found a forward
     chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
-    flags: tuple[str, ...] = ()
 
 
 def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
@@ -98,6 +97,12 @@ def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> l
         joules += before.value * (gap_s - last_s) + after.value * last_s
         summed.append(after._replace(value=joules))
     return summed
+
+
+def mean_w(energy: Sequence[Tick]) -> float:
+    """Mean power from the first tick of an energy in J to the last, in W."""
+    first, last = energy[0], energy[-1]
+    return (last.value - first.value) / (last.time_s - first.time_s)
 
 
 class Course:

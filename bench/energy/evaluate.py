@@ -10,16 +10,19 @@ in `systematic`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
 from bench.energy.meter import Channel, Meter, Recording
-from bench.energy.plan import Plan
-from bench.energy.windows import UnusableError, Window, thinned
+from bench.energy.ticks import UnusableError, mean_w
+from bench.energy.windows import Course, Plan, Window, cut, plan, thinned
 from bench.measured import Energy
 from bench.warnings import RowWarning
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -37,30 +40,45 @@ class Findings:
     @property
     def plan(self) -> Plan:
         """What follows from them for the windows to come."""
-        return Plan(self.sampling, self.channel, self.iteration_s)
+        return plan(self.sampling, self.channel, self.iteration_s)
+
+    def idle_w(self, recording: Recording) -> float:
+        """Mean power, in W; UnusableError where the meter gave none."""
+        return mean_w(self.channel.energy(recording))
+
+    def window(self, recording: Recording) -> Window:
+        """The window in a recording; UnusableError where there is none."""
+        energy = self.channel.energy(recording)
+        return cut(energy, Course(recording.marks), self.channel.reach_s)
 
 
 def energy(found: Findings, samples_per_step: int, tokens_per_step: int) -> Energy:
     """The record of what was found."""
-    windows, why = _windows(found)
+    begun = [recording for recording in found.kept if len(recording.marks) > 1]
+    evaluated, unusable = usable(found.window, begun)
+    windows = [window for window in evaluated if window]
     if not windows:
+        why = unusable or "the GPU was lost before a window was complete"
         return Energy(ENERGY_NOT_MEASURED, reason=why, flags=tuple(found.flags) or None)
     joules, seconds = sum(w.joules for w in windows), sum(w.seconds for w in windows)
     iterations = sum(w.iterations for w in windows)
     samples, tokens = iterations * samples_per_step, iterations * tokens_per_step
     mean_mj = 1000 * joules / samples
     each_mj = [1000 * w.joules / (w.iterations * samples_per_step) for w in windows]
-    uncertainty = _uncertainty(windows, each_mj, mean_mj)
-    idles_w, no_idle = _idle_w(found)
+    uncertainty = relative_uncertainty(windows, each_mj, mean_mj)
+    idles_w, no_idle = usable(found.idle_w, found.idle)
     known_w = [watts for watts in idles_w if watts is not None]
     idle_w = sum(known_w) / len(known_w) if known_w else None
     net_j = None if idle_w is None else joules - idle_w * seconds
+    told = list(found.flags)
+    if idle_w is None:
+        told.append(RowWarning("no-idle-power", {"reason": no_idle or "idle_s is 0"}))
     pause_s = sum(w.pause_s for w in windows)
     readings = [reading for recording in found.kept for reading in recording.watts]
     trace = thinned(readings)
     return Energy(
         method=found.channel.method,
-        reason=no_idle.text if no_idle else None,
+        reason=told[-1].text if idle_w is None else None,
         protocol=found.sampling.energy,
         per_sample_mj=mean_mj,
         per_sample_mj_low=mean_mj * (1 - uncertainty),
@@ -82,27 +100,31 @@ def energy(found: Findings, samples_per_step: int, tokens_per_step: int) -> Ener
         systematic=found.meter.systematic,
         pause_share=pause_s / (seconds + pause_s),
         discrepancy=max(w.discrepancy for w in windows) if found.plan.aliases else None,
-        flags=(*found.flags, *([no_idle] if no_idle else [])) or None,
+        flags=tuple(told) or None,
         trace_s=tuple(reading.time_s - readings[0].time_s for reading in trace) or None,
         trace_w=tuple(reading.value for reading in trace) or None,
     )
 
 
-def _windows(found: Findings) -> tuple[list[Window], str]:
-    """The windows that can be used, and why there are not more."""
-    windows, why = [], "the GPU was lost before a window was complete"
-    for recording in found.kept:
-        if len(recording.marks) < 2:
-            continue  # The GPU was lost at once.
+def usable(
+    evaluate: Callable[[Recording], T], recordings: Iterable[Recording]
+) -> tuple[list[T | None], str | None]:
+    """What each recording gives, None where it is unusable, and why the last of those is."""
+    values: list[T | None] = []
+    why = None
+    for recording in recordings:
         try:
-            windows.append(found.channel.window(recording))
+            values.append(evaluate(recording))
         except UnusableError as error:
+            values.append(None)
             why = str(error)
-    return windows, why
+    return values, why
 
 
-def _uncertainty(windows: Sequence[Window], each_mj: Sequence[float], mean_mj: float) -> float:
-    """Half the 95 % interval, relative."""
+def relative_uncertainty(
+    windows: Sequence[Window], each_mj: Sequence[float], mean_mj: float
+) -> float:
+    """Half the 95 % interval over the mean."""
     if len(windows) > 1:
         edge = sum(w.edge_s / w.seconds for w in windows) / len(windows)
         return math.hypot(stats.student_interval(each_mj) / mean_mj, edge)
@@ -110,18 +132,3 @@ def _uncertainty(windows: Sequence[Window], each_mj: Sequence[float], mean_mj: f
     # where the meter saw only a part, how much that differs from what it did not see.
     (window,) = windows
     return math.hypot(2 * window.resolution_s / window.seconds, window.chance)
-
-
-def _idle_w(found: Findings) -> tuple[list[float | None], RowWarning | None]:
-    """Idle power in W, before and after the windows, and why there is none."""
-    watts: list[float | None] = []
-    why = "idle_s is 0"
-    for recording in found.idle:
-        try:
-            watts.append(found.channel.mean_w(recording))
-        except UnusableError as error:
-            watts.append(None)
-            why = str(error)
-    if any(each is not None for each in watts):
-        return watts, None
-    return watts, RowWarning("no-idle-power", {"reason": why})

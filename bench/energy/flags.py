@@ -5,24 +5,23 @@ Whether a window is measured again is decided by the codes of its flags.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
 
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED
 from bench.device.nvml import THROTTLED_S
-from bench.energy.meter import POWER, Channel, Meter, Recording, State, agree
-from bench.energy.plan import Plan
+from bench.energy.meter import Channel, Recording, State, agree
 from bench.energy.protocol import AVERAGED_RESTART_S, FEWEST_TICKS
-from bench.energy.ticks import period_s, regular, ticks
-from bench.energy.windows import Course, Window, counted_ticks, mean_w, star_discrepancy
+from bench.energy.ticks import counted_ticks, mean_w, period_s, regular, ticks
+from bench.energy.windows import Course, Plan, Window, star_discrepancy
 from bench.measured import Energy
 from bench.warnings import RowWarning
 
 DOUBTFUL_UNCERTAINTY = 0.03
 CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
+STEADY_C = 1.0  # in so much time as a warm-up looks back
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
 # Over the root of their number: so uneven are random phases in 1 of 100 cases (Kolmogorov).
 RANDOM_PHASES = 1.63
@@ -43,25 +42,6 @@ def warnings(found: Energy) -> list[RowWarning]:
         }
         uncertain.append(RowWarning("energy-uncertain", values))
     return uncertain + list(found.flags or ())
-
-
-def of_meter(meter: Meter) -> list[RowWarning]:
-    """That the meter is not the one that it should be."""
-    if not meter.reason:
-        return []
-    code = "readings-instead" if meter.method == POWER else "energy-meter"
-    return [RowWarning(code, {"reason": meter.reason})]
-
-
-def of_window(recording: Recording, window: Window, plan: Plan) -> list[RowWarning]:
-    """What around the meter and in it weakens a window."""
-    return [*of_surroundings(recording.states), *of_readings(recording, window, plan)]
-
-
-def numbered(found: Iterable[RowWarning], window: int, repeated: bool) -> list[RowWarning]:
-    """Flags of a window, with its number and whether it was measured again for them."""
-    where = {"window": window, "repeated": repeated}
-    return [replace(flag, values={**flag.values, **where}) for flag in found]
 
 
 def of_surroundings(states: Sequence[State]) -> Iterator[RowWarning]:
@@ -94,16 +74,23 @@ def drift_c(states: Sequence[State]) -> float:
     return max(celsius) - min(celsius) if celsius else 0.0
 
 
-def of_readings(recording: Recording, window: Window, plan: Plan) -> Iterator[RowWarning]:
+def steady(states: Sequence[State]) -> bool:
+    """Whether clock and temperature hardly moved."""
+    return clock_spread(states) <= CLOCK_SPREAD and drift_c(states) <= STEADY_C
+
+
+def of_meter(
+    recording: Recording, window: Window, channel: Channel, plan: Plan
+) -> Iterator[RowWarning]:
     """What in the meter weakens a window."""
-    readings = plan.channel.readings(recording)
+    readings = channel.readings(recording)
     seen = ticks(readings)
-    every_s = plan.channel.tick_s or period_s(seen)
+    every_s = channel.tick_s or period_s(seen)
     if len(seen) < 2:
         yield RowWarning("meter-stuck")
     elif len(seen) < plan.fewest_ticks:
         yield RowWarning("few-ticks", {"ticks": len(seen)})
-    elif every_s and window.resolution_s > plan.channel.still_ticks * every_s:
+    elif every_s and window.resolution_s > channel.still_ticks * every_s:
         yield RowWarning("meter-stood-still", {"seconds": window.resolution_s})
     if recording.failed:
         yield RowWarning("readings-failed", {"count": recording.failed})
@@ -121,14 +108,6 @@ def of_readings(recording: Recording, window: Window, plan: Plan) -> Iterator[Ro
         yield RowWarning("aliasing", {"discrepancy": window.discrepancy})
 
 
-def idle_disagreement(counter_w: float, readings_w: float) -> list[RowWarning]:
-    """Whether counter and readings differ while the GPU is idle."""
-    if agree(counter_w, readings_w):
-        return []
-    values = {"counter_w": counter_w, "readings_w": readings_w}
-    return [RowWarning("counter-disagrees-idle", values)]
-
-
 def disagreement(
     kept: Sequence[Recording], counter: Channel, power: Channel, iteration_s: float
 ) -> Iterator[RowWarning]:
@@ -140,7 +119,10 @@ def disagreement(
     """
     # As far back as any reading known shows, if it was not probed.
     reach_s = AVERAGED_RESTART_S if power.window_s is None else power.window_s + power.trail_s
-    aliased_error = _aliased_error(counter, power, iteration_s)
+    # Of a reading's window only what is left beside whole forwards can mislead: at most half of a
+    # forward, if half of it drew twice the mean and half of it nothing. Of the sensors known, none
+    # sees less than a quarter of its period, nor 10 ms.
+    aliased_error = iteration_s / 2 / (power.window_s or max(0.01, counter.period_s / 4))
     pairs, values, aliased = [], [], 0.0
     for recording in kept:
         start_s = recording.marks[0].time_s + reach_s
@@ -148,7 +130,7 @@ def disagreement(
         joules = [reading for reading in recording.joules if reading.time_s >= start_s]
         if len(ticks(joules)) < 2 or not watts:
             continue
-        if power.aliases(iteration_s) and not _saw_all(recording, counter, power):
+        if power.aliases(iteration_s) and not saw_all(recording, counter, power):
             if aliased_error > ALIASED_ERROR:
                 continue
             aliased = aliased_error
@@ -164,18 +146,7 @@ def disagreement(
         yield RowWarning("counter-disagrees", {"ratio": counted_w / read_w})
 
 
-def _aliased_error(counter: Channel, power: Channel, iteration_s: float) -> float:
-    """How far, relative, readings in step may be from the mean of a forward.
-
-    Of a reading's window only what is left beside whole forwards can mislead: at most half of a
-    forward, if half of it drew twice the mean and half of it nothing.
-    """
-    # Of the sensors known, none sees less than a quarter of its period, nor 10 ms.
-    shortest_s = max(0.01, counter.period_s / 4)
-    return iteration_s / 2 / (power.window_s or shortest_s)
-
-
-def _saw_all(recording: Recording, counter: Channel, power: Channel) -> bool:
+def saw_all(recording: Recording, counter: Channel, power: Channel) -> bool:
     """Whether the ticks of counter and readings fell on all parts of a forward alike.
 
     Readings that come more often than they are polled have their times from the counter, which

@@ -17,8 +17,7 @@ from bench.device import gpus
 from bench.device.nvml import Gpu
 from bench.energy import rapl
 from bench.energy.protocol import SLOWEST_TICK_S
-from bench.energy.ticks import Reading, Tick, period_s, ticks
-from bench.energy.windows import Course, Mark, Window, counted_ticks, cut, mean_w, summed_ticks
+from bench.energy.ticks import Mark, Reading, Tick, counted_ticks, period_s, summed_ticks, ticks
 from bench.errors import GpuLostError
 from bench.measured import Sensor
 
@@ -84,30 +83,25 @@ class Recording:
 
 @dataclass(frozen=True)
 class Channel:
-    """Where the energy is read: a counter or readings of power, and what is known of either.
-
-    Attributes:
-        method: counter, power or rapl.
-        tick_s: How often a new value comes; None: not known.
-        window_s: The length of load that a value tells of; None: not known.
-        trail_s: For how long it still shows what was before, as it lags.
-        sees_all: Whether no part of the load escapes it.
-        aliases_above_s: Shorter forwards are too many in one reading for it to alias with them.
-        still_ticks: After so many ticks without a new value it stood still.
-    """
+    """Where the energy is read: a counter or readings of power, and what is known of it."""
 
     method: str
-    tick_s: float | None
-    window_s: float | None
-    trail_s: float
-    sees_all: bool
-    aliases_above_s: float
-    still_ticks: int
+    tick_s: float | None  # how often a new value comes; None: not known
+    window_s: float | None  # the length of load that a value tells of; None: not known
+    trail_s: float  # for how long it still shows what was before, as it lags
+    sees_all: bool  # whether no part of the load escapes it
+    aliases_above_s: float  # shorter forwards are too many in one reading to alias with it
+    still_ticks: int  # after so many ticks without a new value it stood still
 
     @property
     def period_s(self) -> float:
         """How often it ticks; the slowest known, if that is not known."""
         return self.tick_s or SLOWEST_TICK_S
+
+    @property
+    def reach_s(self) -> float:
+        """How far back a tick sees; all of its period, as far as is known."""
+        return (self.window_s or self.period_s) + self.trail_s
 
     def aliases(self, iteration_s: float) -> bool:
         """Whether it could sample in step with forwards of this length."""
@@ -118,23 +112,9 @@ class Channel:
         return recording.watts if self.method == POWER else recording.joules
 
     def energy(self, recording: Recording) -> list[Tick]:
-        """Its ticks, with the energy since some beginning at each, in J.
-
-        Raises:
-            UnusableError: What was read is no measurement.
-        """
+        """Its ticks, with the energy since some beginning, in J; UnusableError if it has none."""
         ticked = summed_ticks if self.method == POWER else counted_ticks
         return ticked(self.readings(recording), self.tick_s)
-
-    def mean_w(self, recording: Recording) -> float:
-        """Mean power, in W. Raises UnusableError as `energy`."""
-        return mean_w(self.energy(recording))
-
-    def window(self, recording: Recording) -> Window:
-        """The energy of a load that was recorded. Raises UnusableError as `energy` and `cut`."""
-        # A tick sees back all of its period, as far as is known.
-        reach_s = (self.window_s or self.period_s) + self.trail_s
-        return cut(self.energy(recording), Course(recording.marks), reach_s)
 
 
 def channel(meter: Meter, method: str, idle: Recording | None = None) -> Channel:

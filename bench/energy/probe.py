@@ -40,8 +40,7 @@ from bench.energy.meter import (
 )
 from bench.energy.poll import Clock, SystemClock, recorded
 from bench.energy.protocol import SETTLE_S
-from bench.energy.ticks import Reading, period_s, ticks
-from bench.energy.windows import mean_w
+from bench.energy.ticks import Reading, mean_w, period_s, ticks
 from bench.measured import Sensor
 
 POLL_S = 0.001
@@ -132,7 +131,9 @@ class _Probe:
             return replace(found, counter=INCONSISTENT, reason="the energy counter hardly moved")
         if any(after.value < before.value for before, after in pairwise(moved)):
             return replace(found, counter=INCONSISTENT, reason="the energy counter went backwards")
-        steps = [Reading(after.time_s, mean_w([before, after])) for before, after in pairwise(moved)]
+        steps = [
+            Reading(after.time_s, mean_w([before, after])) for before, after in pairwise(moved)
+        ]
         fit = boxcar(steps, edges_s)
         known = fit if fit and fit.believed else None
         watts = {

@@ -15,37 +15,28 @@ seen, and the forwards between them are counted with their fractions.
 
 What weakens a window is a flag; such a window is measured once more, then kept with its flag. An
 unusable meter gives the method "none" and the reason, never a number.
-
-The parts: `plan` says how long windows are and where pauses lie, `poll` reads the meter, `windows`
-cuts, `flags` says what weakens, `evaluate` makes the record.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
-from bench.energy import evaluate, flags
-from bench.energy.evaluate import Findings
-from bench.energy.meter import COUNTER, POWER, Meter, NoMeter, Recording, channel
-from bench.energy.plan import Pauses
+from bench.energy import evaluate, flags, protocol
+from bench.energy.meter import COUNTER, POWER, Meter, NoMeter, Recording, agree, channel
 from bench.energy.poll import Clock, SystemClock, poll_every_s, recorded
-from bench.energy.protocol import (
-    AVERAGED_RESTART_S,
-    DRAIN_EVERY_S,
-    QUICK,
-    RESTART_S,
-    SETTLE_S,
-    STEADY_S,
-    WARM_MAX_S,
-    WARM_S,
-)
-from bench.energy.windows import Mark, UnusableError
+from bench.energy.protocol import DRAIN_EVERY_S, RESTART_S, SETTLE_S
+from bench.energy.ticks import Mark, UnusableError, ticks
+from bench.energy.windows import Pauses
 from bench.errors import GpuLostError
 from bench.measured import Energy
 from bench.timing import Queue
 from bench.warnings import RowWarning
+
+RECENT_S = 2.0  # whose ticks tell the time of the next one
 
 
 class LostError(GpuLostError):
@@ -65,34 +56,26 @@ def measure_energy(
     meter: Meter | NoMeter,
     clock: Clock | None = None,
 ) -> Energy:
-    """Measure the energy of a forward.
-
-    Args:
-        queue: What runs.
-        samples_per_step: Samples in one forward.
-        tokens_per_step: Tokens in one forward.
-        sampling: How long.
-        meter: What is read meanwhile.
-        clock: The system's, if not told otherwise.
+    """Measure the energy of a forward, or step: so many samples and tokens of a queue.
 
     Raises:
         LostError: The GPU was lost meanwhile.
     """
     if isinstance(meter, NoMeter):
         return Energy(ENERGY_NOT_MEASURED, reason=meter.reason)
-    found = Findings(meter, sampling, channel(meter, meter.method), flags=flags.of_meter(meter))
+    found = evaluate.Findings(meter, sampling, channel(meter, meter.method))
     try:
         _Session(queue, clock or SystemClock(), found).run()
     except Exception as error:
-        lost = error if isinstance(error, GpuLostError) else _loss(meter)
+        lost = error if isinstance(error, GpuLostError) else loss(meter)
         if lost is None:
             raise
-        ended = evaluate.energy(found, samples_per_step, tokens_per_step)
-        raise LostError(str(lost), ended) from error
+        until_then = evaluate.energy(found, samples_per_step, tokens_per_step)
+        raise LostError(str(lost), until_then) from error
     return evaluate.energy(found, samples_per_step, tokens_per_step)
 
 
-def _loss(meter: Meter) -> GpuLostError | None:
+def loss(meter: Meter) -> GpuLostError | None:
     """Whether the GPU is lost, which also fails the forward, in less clear words."""
     try:
         for read in filter(None, (meter.read_j, meter.read_w)):
@@ -103,9 +86,9 @@ def _loss(meter: Meter) -> GpuLostError | None:
 
 
 class _Session:
-    """The load, the clock and the meter, one stage after the other; all it finds is `found`."""
+    """The load, the clock and the meter, stage after stage; what they find is in `found`."""
 
-    def __init__(self, queue: Queue, clock: Clock, found: Findings) -> None:
+    def __init__(self, queue: Queue, clock: Clock, found: evaluate.Findings) -> None:
         self.queue, self.clock, self.found = queue, clock, found
         self.per_drain = 1
         self.pauses = Pauses()
@@ -113,29 +96,35 @@ class _Session:
 
     def run(self) -> None:
         """Idle, load, windows, idle."""
-        found = self.found
-        quick = found.sampling.energy == QUICK
+        found, quick = self.found, self.found.sampling.energy == protocol.QUICK
+        if found.meter.reason:
+            code = "readings-instead" if found.channel.method == POWER else "energy-meter"
+            self.flag(code, reason=found.meter.reason)
         self.queue.synchronise()
         self.idle()
         self.pace()
         self.warm_up()
         again: set[str] = set()  # codes
         for number in range(1, found.plan.windows + 1):
-            weak = self.window()
+            weak = self.window(number)
             if not quick and not again.issuperset(flag.code for flag in weak):
-                found.flags += flags.numbered(weak, number, repeated=True)
+                found.flags += [
+                    replace(flag, values={**flag.values, "repeated": True}) for flag in weak
+                ]
                 found.kept.pop()
-                weak = self.window()
+                weak = self.window(number)
                 # What came again will come again: no third time, nor in the windows to come.
                 again.update(flag.code for flag in weak)
-            found.flags += flags.numbered(weak, number, repeated=False)
+            found.flags += weak
         if found.channel.method == COUNTER:
             power = channel(found.meter, POWER)
-            found.flags += flags.disagreement(
-                found.kept, found.channel, power, found.iteration_s
-            )
+            found.flags += flags.disagreement(found.kept, found.channel, power, found.iteration_s)
         if not quick:
             self.idle()
+
+    def flag(self, code: str, **values: str | float) -> None:
+        """Note what weakens the energy."""
+        self.found.flags.append(RowWarning(code, values))
 
     def idle(self) -> None:
         """Record idle power, and how often the meter ticks, where that is not known."""
@@ -147,13 +136,12 @@ class _Session:
             self.clock.sleep(found.sampling.idle_s)
         found.idle.append(recording)
         found.channel = channel(found.meter, found.channel.method, found.idle[0])
-        if found.channel.method != COUNTER or recording.readings_w is None:
+        readings_w = recording.readings_w
+        if found.channel.method != COUNTER or readings_w is None:
             return
-        try:
-            counter_w = found.channel.mean_w(recording)
-        except UnusableError:
-            return  # The windows will tell.
-        found.flags += flags.idle_disagreement(counter_w, recording.readings_w)
+        (counter_w,), _ = evaluate.usable(found.idle_w, [recording])
+        if counter_w is not None and not agree(counter_w, readings_w):
+            self.flag("counter-disagrees-idle", counter_w=counter_w, readings_w=readings_w)
 
     def pace(self) -> None:
         """Find out how long a forward takes, and how often to wait for the device."""
@@ -166,80 +154,84 @@ class _Session:
         """Load the device; if certified, until clock and temperature are steady."""
         self.busy(SETTLE_S)
         look = self.found.meter.look
-        if not (self.found.plan.certified and look):
+        if self.found.sampling.energy != protocol.CERTIFIED or not look:
             return
         looks = [(self.clock.now(), look())]
-        start_s = looks[0][0]
-        while True:
+        lasted_s = 0.0
+        while lasted_s < protocol.WARM_MAX_S:
             self.busy(1.0)
             now_s = self.clock.now()
+            lasted_s = now_s - looks[0][0]
             looks.append((now_s, look()))
-            recent = [state for time_s, state in looks if time_s >= now_s - STEADY_S]
-            steady = (
-                flags.clock_spread(recent) <= flags.CLOCK_SPREAD and flags.drift_c(recent) <= 1.0
-            )
-            if now_s >= start_s + WARM_S and steady:
+            recent = [state for time_s, state in looks if time_s >= now_s - protocol.STEADY_S]
+            if lasted_s >= protocol.WARM_S and flags.steady(recent):
                 return
-            if now_s >= start_s + WARM_MAX_S:
-                self.found.flags.append(RowWarning("not-steady", {"seconds": WARM_MAX_S}))
-                return
+        self.flag("not-steady", seconds=protocol.WARM_MAX_S)
 
-    def window(self) -> list[RowWarning]:
+    def window(self, number: int) -> list[RowWarning]:
         """Record one window, at a phase of the meter that is left to chance; what weakens it."""
         found, sensor = self.found, self.found.meter.sensor
         self.clock.sleep(self.random.uniform(0, found.channel.period_s))
         averaged = sensor is not None and sensor.reading == "usage"
-        self.busy(max(AVERAGED_RESTART_S if averaged else RESTART_S, found.channel.trail_s))
+        restart_s = protocol.AVERAGED_RESTART_S if averaged else RESTART_S
+        self.busy(max(restart_s, found.channel.trail_s))
         with self.recorded() as recording:
             found.kept.append(recording)  # What there is of it stays if the GPU is lost.
-            self.busy(found.plan.window_s, recording, pausing=found.plan.pauses)
-        return self.weaknesses(recording)
+            busy = self.busy_with_pauses if found.plan.pauses else self.busy
+            busy(found.plan.window_s, recording)
+        weak = self.weaknesses(recording)
+        return [replace(flag, values={**flag.values, "window": number}) for flag in weak]
 
     def weaknesses(self, recording: Recording) -> list[RowWarning]:
         """What weakens a window; where its counter is unusable, readings are used from now on."""
         found = self.found
         try:
-            return flags.of_window(recording, found.channel.window(recording), found.plan)
+            window = found.window(recording)
         except UnusableError as error:
-            reason = {"reason": str(error)}
-        if found.channel.method != COUNTER or not found.meter.read_w:
-            return [RowWarning("meter-unusable", reason)]
-        found.flags.append(RowWarning("readings-instead", reason))
-        found.channel = channel(found.meter, POWER, found.idle[0] if found.idle else None)
-        return self.weaknesses(recording)
+            if found.channel.method != COUNTER or not found.meter.read_w:
+                return [RowWarning("meter-unusable", {"reason": str(error)})]
+            self.flag("readings-instead", reason=str(error))
+            found.channel = channel(found.meter, POWER, found.idle[0] if found.idle else None)
+            return self.weaknesses(recording)
+        in_meter = flags.of_meter(recording, window, found.channel, found.plan)
+        return [*flags.of_surroundings(recording.states), *in_meter]
 
     def recorded(self) -> AbstractContextManager[Recording]:
         """Read the meter while the block runs."""
         return recorded(self.found.meter, self.clock, poll_every_s(self.found.channel.tick_s))
 
-    def busy(
-        self, seconds: float, recording: Recording | None = None, pausing: bool = False
-    ) -> int:
-        """Keep the device busy for some time; how many forwards.
-
-        Marks where it stands whenever it is drained, and where each pause begins and ends.
-        """
+    def busy(self, seconds: float, recording: Recording | None = None) -> int:
+        """Run forwards for some time; how many. Marks where it stands whenever it is drained."""
         recording = recording or Recording()
         marks = recording.marks
+        marks.append(Mark(self.clock.now(), 0))
+        while marks[-1].time_s < marks[0].time_s + seconds:
+            if recording.lost:
+                raise recording.lost
+            for _ in range(self.per_drain):
+                self.queue.enqueue()
+            self.queue.synchronise()
+            marks.append(Mark(self.clock.now(), marks[-1].iterations + self.per_drain))
+        return marks[-1].iterations
+
+    def busy_with_pauses(self, seconds: float, recording: Recording) -> None:
+        """Run forwards for some time, with pauses; mark where each begins and ends."""
+        channel, plan, marks = self.found.channel, self.found.plan, recording.marks
+        recent = math.ceil(RECENT_S / poll_every_s(channel.tick_s))
         marks.append(Mark(self.clock.now(), 0))
         end_s = marks[0].time_s + seconds
         while marks[-1].time_s < end_s:
             if recording.lost:
                 raise recording.lost
-            done = marks[-1].iterations
-            if pausing:
-                plan, readings = self.found.plan, self.found.channel.readings(recording)
-                self.clock.sleep(self.pauses.next_s(plan, self.clock.now(), readings))
-                count = self.pauses.forwards(plan, end_s - self.clock.now())
-                took_s = self.stretch(count)
-                now_s = self.clock.now()
-                marks += [Mark(now_s - took_s, done), Mark(now_s, done + count)]
-                continue
-            for _ in range(self.per_drain):
-                self.queue.enqueue()
-            self.queue.synchronise()
-            marks.append(Mark(self.clock.now(), done + self.per_drain))
-        return marks[-1].iterations
+            seen = ticks(channel.readings(recording)[-recent:])
+            pause_s = self.pauses.next_s(self.clock.now(), seen, channel.period_s, plan.modulus_s)
+            self.clock.sleep(pause_s)
+            load_s = min(self.pauses.due_s(plan, channel), end_s - self.clock.now())
+            # Two, so that each part of a forward is seen by a tick that does not see the pause.
+            count = max(2, round(load_s / self.found.iteration_s))
+            took_s = self.stretch(count)
+            now_s, done = self.clock.now(), marks[-1].iterations
+            marks += [Mark(now_s - took_s, done), Mark(now_s, done + count)]
 
     def stretch(self, count: int) -> float:
         """Run so many forwards after another one; how long they took, in s."""

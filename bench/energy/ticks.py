@@ -1,4 +1,4 @@
-"""When a meter ticked: from what was polled to the time of each new value.
+"""When a meter ticked, and what had been used until then: from what was polled to ticks.
 
 A meter publishes a new value every 20 to 100 ms. Whoever polls it learns of a tick only that it
 lies between two polls, so its time is taken as halfway between them.
@@ -19,6 +19,10 @@ TELLING_TICKS = 2000  # as many tell the grid of all
 _CHUNK = 1_000_000  # terms of a periodogram held at once: 16 MB
 
 
+class UnusableError(Exception):
+    """What the meter gave is no measurement; the text says why."""
+
+
 class Reading(NamedTuple):
     """What a meter showed, in J or W, at a time, in s."""
 
@@ -32,6 +36,16 @@ class Tick(NamedTuple):
     time_s: float
     value: float
     within_s: float
+
+
+class Mark(NamedTuple):
+    """How many iterations the device had finished at a time, in s.
+
+    Two marks with the same number enclose a pause.
+    """
+
+    time_s: float
+    iterations: int
 
 
 def ticks(readings: Sequence[Reading]) -> list[Tick]:
@@ -139,3 +153,52 @@ def period_s(seen: Sequence[Tick]) -> float | None:
 
 def _gaps_s(seen: Sequence[Tick]) -> list[float]:
     return [after.time_s - before.time_s for before, after in pairwise(seen)]
+
+
+def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
+    """Ticks of a counter, which come `every_s` if known: the energy since some beginning, in J.
+
+    Raises:
+        UnusableError: The counter went backwards, or ticked less than twice.
+    """
+    for before, after in pairwise(readings):
+        if after.value < before.value:
+            fall = f"from {before.value:.0f} J to {after.value:.0f} J"
+            raise UnusableError(f"the energy counter went backwards, {fall}")
+    seen = regular(ticks(readings), every_s)
+    if len(seen) < 2:
+        raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
+    return seen
+
+
+def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
+    """Ticks of readings of power, in W, made into energy, in J: each tells of the time before it.
+
+    A reading is published `every_s`, if known: where a gap is longer, the one before came again. A
+    reading that never changes is added up poll by poll.
+
+    Raises:
+        UnusableError: The sensor gave fewer than two readings, or nothing but 0 W.
+    """
+    if len(readings) < 2:
+        raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")
+    if not any(reading.value for reading in readings):
+        raise UnusableError("the power sensor read 0 W all the time")
+    seen = ticks(readings)
+    if len(seen) < 2:
+        seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
+    every_s = every_s or period_s(seen)
+    seen = regular(seen, every_s)
+    joules, summed = 0.0, [seen[0]._replace(value=0.0)]
+    for before, after in pairwise(seen):
+        gap_s = after.time_s - before.time_s
+        last_s = gap_s / max(1, round(gap_s / every_s)) if every_s else gap_s
+        joules += before.value * (gap_s - last_s) + after.value * last_s
+        summed.append(after._replace(value=joules))
+    return summed
+
+
+def mean_w(energy: Sequence[Tick]) -> float:
+    """Mean power from the first tick of an energy in J to the last, in W."""
+    first, last = energy[0], energy[-1]
+    return (last.value - first.value) / (last.time_s - first.time_s)

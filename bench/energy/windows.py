@@ -1,12 +1,20 @@
-"""From what was polled to the energy of some forwards: pure functions on ticks, marks and phases.
+"""Windows: how long they are, where pauses lie in them, and what energy of how many forwards.
 
 A window begins and ends at ticks of the meter that were seen, and the forwards between them are
 counted with their fractions. `bench.energy.session` says why.
+
+A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can sample in step
+with the load and see the same part of each forward (aliasing): errors of 30 % in simulation. Where
+that can be, short pauses move the phase of the load by the golden ratio of a period, which covers
+all phases evenly. Ticks that saw a pause do not count, and the discrepancy tells how even the
+phases became. After a pause the device waits for the host, 0.2 ms for a graph and 1 to 1.5 ms in
+eager mode, so that the first forward belongs to the pause.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -14,25 +22,90 @@ from statistics import fmean
 from typing import NamedTuple
 
 from bench import stats
-from bench.energy.ticks import Reading, Tick, period_s, regular, ticks
+from bench.asked import Sampling
+from bench.energy import protocol
+from bench.energy.meter import Channel
+from bench.energy.ticks import Mark, Reading, Tick, UnusableError, latest_s, mean_w
 
 GOLDEN = (5**0.5 - 1) / 2
+SILVER = 2**0.5 - 1
+# A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
+# shall have so many phases, and a phase so many ticks.
+PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
 TRACE_POINTS = 512
 NEAR = 16  # a phase speaks for a sixteenth of all on either side
 
 
-class UnusableError(Exception):
-    """What the meter gave is no measurement; the text says why."""
+class Plan(NamedTuple):
+    """What follows from the protocol, from how a meter ticks and from the length of a forward."""
+
+    windows: int
+    window_s: float
+    fewest_ticks: int  # of a window
+    aliases: bool  # whether sensor and load could be in step
+    pauses: bool  # whether they must be kept out of step; a pause is aimed at a tick that is known
+    modulus_s: float  # after it, all phases of sensor and load have come
 
 
-class Mark(NamedTuple):
-    """How many iterations the device had finished at a time, in s.
+def plan(sampling: Sampling, channel: Channel, iteration_s: float) -> Plan:
+    """How many windows there are, how long, and whether with pauses."""
+    certified = sampling.energy == protocol.CERTIFIED
+    windows = 1 if sampling.energy == protocol.QUICK else protocol.WINDOWS
+    window_s = sampling.energy_s / windows
+    if certified:
+        ticks_s = protocol.CERTIFIED_TICKS * channel.period_s
+        iterations_s = protocol.CERTIFIED_ITERATIONS * iteration_s
+        least_s = max(protocol.CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s)
+        window_s = min(max(window_s, least_s), protocol.CERTIFIED_MAX_S)
+    aliases = channel.aliases(iteration_s)
+    return Plan(
+        windows=windows,
+        window_s=window_s,
+        fewest_ticks=protocol.CERTIFIED_TICKS if certified else protocol.FEWEST_TICKS,
+        aliases=aliases,
+        pauses=aliases and channel.tick_s is not None,
+        modulus_s=min(channel.period_s, iteration_s),
+    )
 
-    Two marks with the same number enclose a pause.
+
+@dataclass
+class Pauses:
+    """The pauses of one measurement, each of which finds the sensor a phase that is new."""
+
+    number: int = 0
+    aimed_s: float = 0.0  # the tick that the last one was meant for
+
+    def next_s(
+        self, now_s: float, recent: Sequence[Tick], period_s: float, modulus_s: float
+    ) -> float:
+        """How long to pause, so that the load begins at a phase of the ticks not yet had."""
+        last_s = latest_s(recent, period_s) if recent else now_s
+        # The first tick that comes after the pause, however long that is.
+        tick_s = last_s + math.ceil((now_s + modulus_s - last_s) / period_s) * period_s
+        if tick_s - self.aimed_s > period_s / 2:
+            self.number += 1
+            self.aimed_s = tick_s
+        return golden_pause_s(now_s, tick_s, self.number, modulus_s)
+
+    def due_s(self, planned: Plan, channel: Channel) -> float:
+        """How much load comes before the next; also its ticks' places are spread evenly."""
+        seldom_s = min(PAUSE_EVERY_PERIODS * planned.modulus_s, planned.window_s / PHASES)
+        least_s = max(seldom_s, PAUSE_EVERY_TICKS * channel.period_s) + channel.trail_s
+        return least_s + (self.number * SILVER % 1 - 0.5) * channel.period_s
+
+
+def golden_pause_s(now_s: float, tick_s: float, number: int, modulus_s: float) -> float:
+    """The pause after which a coming tick finds the load at the golden ratio's next phase.
+
+    Its multiples modulo 1 cover all phases evenly, however many there are (the sequence of least
+    discrepancy of its kind: Niederreiter 1992, section 3.1).
+
+    >>> round(golden_pause_s(now_s=0.31, tick_s=0.4, number=1, modulus_s=0.05), 4)
+    0.0091
+    >>> round((0.4 - 0.31 - 0.0091) / 0.05 % 1, 3)  # the phase at the tick: the golden ratio
+    0.618
     """
-
-    time_s: float
-    iterations: int
+    return (tick_s - now_s - number * GOLDEN % 1 * modulus_s) % modulus_s
 
 
 @dataclass(frozen=True)
@@ -48,61 +121,6 @@ class Window:
     pause_s: float
     discrepancy: float  # of the phases in which the ticks that count found a forward
     chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
-
-
-def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of a counter: the energy since some beginning, in J, at each.
-
-    Args:
-        readings: What was polled.
-        every_s: How often the counter ticks, if known.
-
-    Raises:
-        UnusableError: The counter went backwards, or ticked less than twice.
-    """
-    for before, after in pairwise(readings):
-        if after.value < before.value:
-            fall = f"from {before.value:.0f} J to {after.value:.0f} J"
-            raise UnusableError(f"the energy counter went backwards, {fall}")
-    seen = regular(ticks(readings), every_s)
-    if len(seen) < 2:
-        raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
-    return seen
-
-
-def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of readings of power, in W, made into energy, in J: each tells of the time before it.
-
-    Args:
-        readings: What was polled.
-        every_s: How often a reading is published, if known: where a gap is longer, the reading
-            before came again. A reading that never changes is added up poll by poll.
-
-    Raises:
-        UnusableError: The sensor gave fewer than two readings, or nothing but 0 W.
-    """
-    if len(readings) < 2:
-        raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")
-    if not any(reading.value for reading in readings):
-        raise UnusableError("the power sensor read 0 W all the time")
-    seen = ticks(readings)
-    if len(seen) < 2:
-        seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
-    every_s = every_s or period_s(seen)
-    seen = regular(seen, every_s)
-    joules, summed = 0.0, [seen[0]._replace(value=0.0)]
-    for before, after in pairwise(seen):
-        gap_s = after.time_s - before.time_s
-        last_s = gap_s / max(1, round(gap_s / every_s)) if every_s else gap_s
-        joules += before.value * (gap_s - last_s) + after.value * last_s
-        summed.append(after._replace(value=joules))
-    return summed
-
-
-def mean_w(energy: Sequence[Tick]) -> float:
-    """Mean power from the first tick of an energy in J to the last, in W."""
-    first, last = energy[0], energy[-1]
-    return (last.value - first.value) / (last.time_s - first.time_s)
 
 
 class Course:
@@ -168,40 +186,32 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
         length_s = course.end_s - course.start_s
         raise UnusableError(f"the meter ticked {len(inside)} times in a window of {length_s:.3g} s")
     start = inside[0]
-    begun = course.done(start.time_s)
     last_s = inside[-1].time_s - 0.1 * (inside[-1].time_s - start.time_s)
 
+    def iterations_until(tick: Tick) -> float:
+        return course.done(tick.time_s) - course.done(start.time_s)
+
     def unlike(tick: Tick) -> float:
-        iterations = course.done(tick.time_s) - begun
+        iterations = iterations_until(tick)
         return round(abs(iterations - round(iterations)), 2)  # of those alike, the last
 
     end = min((tick for tick in inside[:0:-1] if tick.time_s >= last_s), key=unlike)
     within = inside[: inside.index(end) + 1]
-    iterations = course.done(end.time_s) - begun
     joules, seconds = end.value - start.value, end.time_s - start.time_s
     pause_s = course.paused_s(start.time_s, end.time_s)
-    if not pause_s:
-        phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
-    else:
-        seen = [
-            (course.done(after.time_s) % 1, (after.value - before.value) / gap_s)
-            for before, after in pairwise(within)
-            if (gap_s := after.time_s - before.time_s)
-            and not course.paused_s(after.time_s - reach_s, after.time_s)
-        ]
-        if not seen:
-            raise UnusableError("each tick of the meter saw a pause")
+    phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
+    if pause_s:
+        seen = outside_pauses(within, course, reach_s)
+        phases, values = [phase for phase, _ in seen], [value for _, value in seen]
         seconds -= pause_s
-        joules = seconds * _mean_over_phases(seen)
-        phases = [phase for phase, _ in seen]
-        values = [value for _, value in seen]
+        joules = seconds * mean_over_phases(seen)
         chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
-    if iterations <= 0 or not joules:
+    if iterations_until(end) <= 0 or not joules:
         raise UnusableError("the meter's ticks enclose nothing but a pause")
     return Window(
         joules=joules,
         seconds=seconds,
-        iterations=iterations,
+        iterations=iterations_until(end),
         ticks=len(within) - 1,
         edge_s=(start.within_s + end.within_s) / 2,
         resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
@@ -211,7 +221,26 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
     )
 
 
-def _mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
+def outside_pauses(
+    within: Sequence[Tick], course: Course, reach_s: float
+) -> list[tuple[float, float]]:
+    """The phase of each tick that saw no pause, and the power that it tells of, in W.
+
+    Raises:
+        UnusableError: There is no such tick.
+    """
+    seen = [
+        (course.done(after.time_s) % 1, mean_w([before, after]))
+        for before, after in pairwise(within)
+        if after.time_s > before.time_s
+        and not course.paused_s(after.time_s - reach_s, after.time_s)
+    ]
+    if not seen:
+        raise UnusableError("each tick of the meter saw a pause")
+    return seen
+
+
+def mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
     """The mean of what was seen at some phases in [0, 1), however often at each.
 
     Pauses and the ticks that they meet are no strangers to each other, so that some phases are seen
@@ -241,20 +270,6 @@ def star_discrepancy(phases: Sequence[float]) -> float:
         1 / (2 * count) + abs(phase - (2 * i + 1) / (2 * count))
         for i, phase in enumerate(sorted(phases))
     )
-
-
-def golden_pause_s(now_s: float, tick_s: float, number: int, modulus_s: float) -> float:
-    """The pause after which a coming tick finds the load at the golden ratio's next phase.
-
-    Its multiples modulo 1 cover all phases evenly, however many there are (the sequence of least
-    discrepancy of its kind: Niederreiter 1992, section 3.1).
-
-    >>> round(golden_pause_s(now_s=0.31, tick_s=0.4, number=1, modulus_s=0.05), 4)
-    0.0091
-    >>> round((0.4 - 0.31 - 0.0091) / 0.05 % 1, 3)  # the phase at the tick: the golden ratio
-    0.618
-    """
-    return (tick_s - now_s - number * GOLDEN % 1 * modulus_s) % modulus_s
 
 
 def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Reading]:

@@ -154,7 +154,7 @@ def saw_all(recording: Recording, counter: Channel, power: Channel) -> bool:
     """
     course = Course(recording.marks)
     for seen in (counter.energy(recording), regular(ticks(recording.watts), power.tick_s)):
-        phases = course.phases(tick.time_s for tick in seen)
+        phases = course.phases([tick.time_s for tick in seen])
         random_phases = RANDOM_PHASES / max(1, len(phases)) ** 0.5
         if not phases or star_discrepancy(phases) > min(EVEN_PAUSED_PHASES, random_phases):
             return False

@@ -13,19 +13,23 @@ eager mode, so that the first forward belongs to the pause.
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from bench import stats
 from bench.asked import Sampling
 from bench.energy import protocol
 from bench.energy.meter import Channel
 from bench.energy.ticks import Mark, Reading, Tick, UnusableError, latest_s, mean_w
+
+Floats = NDArray[np.float64]
 
 GOLDEN = (5**0.5 - 1) / 2
 SILVER = 2**0.5 - 1
@@ -127,43 +131,26 @@ class Course:
     """How far the load had come, and how long it had paused, at any time between its marks."""
 
     def __init__(self, marks: Sequence[Mark]) -> None:
-        self.start_s, self.end_s = marks[0].time_s, marks[-1].time_s
-        self._times_s = [mark.time_s for mark in marks]
-        self._iterations = [float(mark.iterations) for mark in marks]
-        pauses_s = (
-            after.time_s - before.time_s if after.iterations == before.iterations else 0.0
-            for before, after in pairwise(marks)
-        )
-        self._paused_s = list(accumulate(pauses_s, initial=0.0))
+        self.times_s, self.iterations = np.array(marks, dtype=float).T
+        self.pauses = np.diff(self.iterations) == 0  # between each mark and the next
+        self.paused = np.append(0.0, np.cumsum(np.diff(self.times_s) * self.pauses))
 
-    def done(self, time_s: float) -> float:
+    def done(self, times_s: ArrayLike) -> Floats:
         """Iterations finished, with a fraction."""
-        return self._at(self._iterations, time_s)
+        return np.asarray(np.interp(times_s, self.times_s, self.iterations))
 
     def paused_s(self, start_s: float, end_s: float) -> float:
         """How much of a time lies in pauses."""
-        return self._at(self._paused_s, end_s) - self._at(self._paused_s, start_s)
+        before_s, after_s = np.interp([start_s, end_s], self.times_s, self.paused)
+        return float(after_s - before_s)
 
-    def phases(self, times_s: Iterable[float]) -> list[float]:
+    def phases(self, times_s: Sequence[float]) -> list[float]:
         """The part of an iteration that was done at each time between the marks, not in a pause."""
-        return [
-            self.done(t) % 1
-            for t in times_s
-            if self.start_s <= t <= self.end_s and not self._pauses(t)
-        ]
-
-    def _pauses(self, time_s: float) -> bool:
-        i = self._next(time_s)
-        return self._iterations[i] == self._iterations[i - 1]
-
-    def _next(self, time_s: float) -> int:
-        """The mark after a time; the first or last two hold for what is before or after all."""
-        return min(max(bisect.bisect_right(self._times_s, time_s), 1), len(self._times_s) - 1)
-
-    def _at(self, values: Sequence[float], time_s: float) -> float:
-        times_s, i = self._times_s, self._next(time_s)
-        share = (time_s - times_s[i - 1]) / (times_s[i] - times_s[i - 1])
-        return values[i - 1] + min(max(share, 0.0), 1.0) * (values[i] - values[i - 1])
+        times = np.array(times_s)
+        after = np.clip(np.searchsorted(self.times_s, times, "right"), 1, len(self.pauses))
+        within = (self.times_s[0] <= times) & (times <= self.times_s[-1])
+        phases: list[float] = (self.done(times) % 1)[within & ~self.pauses[after - 1]].tolist()
+        return phases
 
 
 def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
@@ -181,37 +168,38 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
     Raises:
         UnusableError: There are not two ticks within the course, or they saw nothing but pauses.
     """
-    inside = [tick for tick in energy if course.start_s <= tick.time_s <= course.end_s]
+    first_s, last_s = course.times_s[[0, -1]]
+    inside = [tick for tick in energy if first_s <= tick.time_s <= last_s]
     if len(inside) < 2:
-        length_s = course.end_s - course.start_s
-        raise UnusableError(f"the meter ticked {len(inside)} times in a window of {length_s:.3g} s")
-    start = inside[0]
-    last_s = inside[-1].time_s - 0.1 * (inside[-1].time_s - start.time_s)
-
-    def iterations_until(tick: Tick) -> float:
-        return course.done(tick.time_s) - course.done(start.time_s)
-
-    def unlike(tick: Tick) -> float:
-        iterations = iterations_until(tick)
-        return round(abs(iterations - round(iterations)), 2)  # of those alike, the last
-
-    end = min((tick for tick in inside[:0:-1] if tick.time_s >= last_s), key=unlike)
-    within = inside[: inside.index(end) + 1]
+        ticked = f"{len(inside)} times in a window of {last_s - first_s:.3g} s"
+        raise UnusableError(f"the meter ticked {ticked}")
+    start, last = inside[0], inside[-1]
+    done = course.done([tick.time_s for tick in inside])
+    late = [
+        i
+        for i in range(len(inside) - 1, 0, -1)
+        if inside[i].time_s >= last.time_s - 0.1 * (last.time_s - start.time_s)
+    ]
+    iterations = [float(done[i] - done[0]) for i in late]
+    # Of those that are alike, the last.
+    best = min(range(len(late)), key=lambda j: round(abs(iterations[j] - round(iterations[j])), 2))
+    within = inside[: late[best] + 1]
+    end = within[-1]
     joules, seconds = end.value - start.value, end.time_s - start.time_s
     pause_s = course.paused_s(start.time_s, end.time_s)
-    phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
+    phases, chance = course.phases([tick.time_s for tick in within[1:]]), 0.0
     if pause_s:
         seen = outside_pauses(within, course, reach_s)
         phases, values = [phase for phase, _ in seen], [value for _, value in seen]
         seconds -= pause_s
         joules = seconds * mean_over_phases(seen)
         chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
-    if iterations_until(end) <= 0 or not joules:
+    if iterations[best] <= 0 or not joules:
         raise UnusableError("the meter's ticks enclose nothing but a pause")
     return Window(
         joules=joules,
         seconds=seconds,
-        iterations=iterations_until(end),
+        iterations=iterations[best],
         ticks=len(within) - 1,
         edge_s=(start.within_s + end.within_s) / 2,
         resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
@@ -230,7 +218,7 @@ def outside_pauses(
         UnusableError: There is no such tick.
     """
     seen = [
-        (course.done(after.time_s) % 1, mean_w([before, after]))
+        (float(course.done(after.time_s) % 1), mean_w([before, after]))
         for before, after in pairwise(within)
         if after.time_s > before.time_s
         and not course.paused_s(after.time_s - reach_s, after.time_s)
@@ -246,14 +234,12 @@ def mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
     Pauses and the ticks that they meet are no strangers to each other, so that some phases are seen
     more often: a plain mean was wrong by 0.6 % in simulation, in each window alike.
     """
-    phases = sorted(seen)
-    count, near = len(phases), max(1, len(phases) // NEAR)
+    phases, values = np.array(sorted(seen)).T
+    near = max(1, len(phases) // NEAR)
     # The weight of each is how far its neighbours lie apart, on the circle.
-    around = [phase + turn for turn in (-1, 0, 1) for phase, _ in phases]
-    return sum(
-        value * (around[i + near] - around[i - near]) / (2 * near)
-        for i, (_, value) in enumerate(phases, start=count)
-    )
+    around = np.concatenate([phases - 1, phases, phases + 1])
+    at = np.arange(len(phases), 2 * len(phases))
+    return float(values @ (around[at + near] - around[at - near])) / (2 * near)
 
 
 def star_discrepancy(phases: Sequence[float]) -> float:
@@ -266,10 +252,8 @@ def star_discrepancy(phases: Sequence[float]) -> float:
     (0.125, 0.75)
     """
     count = len(phases)
-    return max(
-        1 / (2 * count) + abs(phase - (2 * i + 1) / (2 * count))
-        for i, phase in enumerate(sorted(phases))
-    )
+    even = (np.arange(count) + 0.5) / count
+    return float(1 / (2 * count) + np.abs(np.sort(phases) - even).max())
 
 
 def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Reading]:
@@ -280,13 +264,9 @@ def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Rea
     """
     if len(readings) <= points:
         return list(readings)
-    start_s, span_s = readings[0].time_s, readings[-1].time_s - readings[0].time_s
-    bins: list[list[Reading]] = [[] for _ in range(points)]
-    for reading in readings:
-        at = int((reading.time_s - start_s) / span_s * points)
-        bins[min(at, points - 1)].append(reading)
-    return [
-        Reading(*(sum(values) / len(values) for values in zip(*held, strict=True)))
-        for held in bins
-        if held
-    ]
+    times_s, values = np.array(readings).T
+    span = (times_s - times_s[0]) / (times_s[-1] - times_s[0]) * points
+    at = np.minimum(span.astype(int), points - 1)
+    counts = np.bincount(at)
+    means = [(np.bincount(at, each)[counts > 0] / counts[counts > 0]) for each in (times_s, values)]
+    return [Reading(*each) for each in zip(*map(np.ndarray.tolist, means), strict=True)]

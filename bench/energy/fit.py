@@ -50,9 +50,8 @@ class Fit:
 def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     """The window, delay and lag whose running mean of the load explains the values best.
 
-    Args:
-        seen: Values, each at the time when it was published.
-        edges_s: When the load turned: on at the first, off at the second, and so on.
+    Values are at the times when they were published; the load turned on at the first edge, off at
+    the second, and so on. None: too few values, or they never changed.
     """
     longest_s = float(WINDOWS_S[-1] + DELAYS_S[-1])
     inside = [r for r in seen if edges_s[0] + longest_s <= r.time_s <= edges_s[-1]]

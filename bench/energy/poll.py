@@ -69,15 +69,18 @@ def poll_every_s(tick_s: float | None) -> float:
     return GOLDEN * FASTEST_TICK_S
 
 
-def poller(
-    meter: Meter, recording: Recording, clock: Clock, both_every: int = 4
-) -> Callable[..., None]:
-    """A function that reads the meter once, and looks at its GPU now and then and at the `last`.
+@contextmanager
+def recorded(
+    meter: Meter, clock: Clock, every_s: float, both_every: int = 4
+) -> Iterator[Recording]:
+    """Read the meter while the block runs, and look at its GPU now and then and at the end.
 
-    Beside a counter, readings of power only check it and make the trace: one in `both_every`.
+    Beside a counter, readings of power only check it and make the trace: one in `both_every`. The
+    recording is complete after the block, which then raises GpuLostError if the GPU was lost.
     """
     # The work beside it takes the caches between two polls, so that each call within one is dear.
-    look_due_s, polls, now = 0.0, 0, clock.now
+    recording, now = Recording(), clock.now
+    look_due_s, polls = 0.0, 0
     both = [(meter.read_j, recording.joules.append), (meter.read_w, recording.watts.append)]
     meters = [(read, keep) for read, keep in both if read]
     first = meters[:1]
@@ -101,20 +104,6 @@ def poller(
         except GpuLostError as error:
             recording.lost = error
 
-    return poll
-
-
-@contextmanager
-def recorded(
-    meter: Meter, clock: Clock, every_s: float, both_every: int = 4
-) -> Iterator[Recording]:
-    """Read the meter while the block runs; the recording is complete after it.
-
-    Raises:
-        GpuLostError: The GPU was lost meanwhile.
-    """
-    recording = Recording()
-    poll = poller(meter, recording, clock, both_every)
     with clock.polling(poll, every_s):
         yield recording
     poll(last=True)

@@ -66,15 +66,10 @@ def matrix_products(device: str) -> Callable[[float], None]:
 
 
 def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None) -> Sensor:
-    """Find out how the sensor works; takes half a minute.
+    """Find out how the sensor works, in half a minute, on a GPU on which nothing else runs.
 
-    Args:
-        gpu: The GPU; nothing else may run on it.
-        busy: Keeps it busy for about so many seconds and returns when it is idle again.
-        clock: The system's, or the tests' virtual one.
-
-    Raises:
-        GpuLostError: The GPU was lost meanwhile.
+    `busy` keeps it busy for about so many seconds and returns when it is idle again. Raises
+    GpuLostError where the GPU was lost meanwhile.
     """
     clock = clock or SystemClock()
     start_s = clock.now()

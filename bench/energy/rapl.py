@@ -35,10 +35,7 @@ def total_of(packages: Sequence[Path]) -> Callable[[], float | None]:
     """A function that gives the energy of the packages since now, in J.
 
     The counters start again from 0 at their range, some 260 kJ or minutes at full load, so it must
-    be called more often than that.
-
-    Raises:
-        OSError: A counter may not or cannot be read.
+    be called more often than that. Raises OSError where a counter may not or cannot be read.
     """
     counters = [package / "energy_uj" for package in packages]
     ranges_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]

@@ -34,7 +34,7 @@ from bench.energy.windows import Pauses
 from bench.errors import GpuLostError
 from bench.measured import Energy
 from bench.timing import Queue
-from bench.warnings import RowWarning
+from bench.warnings import RowWarning, Value
 
 RECENT_S = 2.0  # whose ticks tell the time of the next one
 
@@ -56,11 +56,7 @@ def measure_energy(
     meter: Meter | NoMeter,
     clock: Clock | None = None,
 ) -> Energy:
-    """Measure the energy of a forward, or step: so many samples and tokens of a queue.
-
-    Raises:
-        LostError: The GPU was lost meanwhile.
-    """
+    """Measure the energy of a forward, a step of so many samples and tokens; LostError ends it."""
     if isinstance(meter, NoMeter):
         return Energy(ENERGY_NOT_MEASURED, reason=meter.reason)
     found = evaluate.Findings(meter, sampling, channel(meter, meter.method))
@@ -83,6 +79,11 @@ def loss(meter: Meter) -> GpuLostError | None:
     except GpuLostError as error:
         return error
     return None
+
+
+def with_values(flag: RowWarning, **values: Value) -> RowWarning:
+    """A flag with more values."""
+    return replace(flag, values={**flag.values, **values})
 
 
 class _Session:
@@ -108,9 +109,7 @@ class _Session:
         for number in range(1, found.plan.windows + 1):
             weak = self.window(number)
             if not quick and not again.issuperset(flag.code for flag in weak):
-                found.flags += [
-                    replace(flag, values={**flag.values, "repeated": True}) for flag in weak
-                ]
+                found.flags += [with_values(flag, repeated=True) for flag in weak]
                 found.kept.pop()
                 weak = self.window(number)
                 # What came again will come again: no third time, nor in the windows to come.
@@ -122,7 +121,7 @@ class _Session:
         if not quick:
             self.idle()
 
-    def flag(self, code: str, **values: str | float) -> None:
+    def flag(self, code: str, **values: Value) -> None:
         """Note what weakens the energy."""
         self.found.flags.append(RowWarning(code, values))
 
@@ -180,7 +179,7 @@ class _Session:
             busy = self.busy_with_pauses if found.plan.pauses else self.busy
             busy(found.plan.window_s, recording)
         weak = self.weaknesses(recording)
-        return [replace(flag, values={**flag.values, "window": number}) for flag in weak]
+        return [with_values(flag, window=number, repeated=False) for flag in weak]
 
     def weaknesses(self, recording: Recording) -> list[RowWarning]:
         """What weakens a window; where its counter is unusable, readings are used from now on."""

@@ -158,8 +158,7 @@ def _gaps_s(seen: Sequence[Tick]) -> list[float]:
 def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
     """Ticks of a counter, which come `every_s` if known: the energy since some beginning, in J.
 
-    Raises:
-        UnusableError: The counter went backwards, or ticked less than twice.
+    Raises UnusableError where the counter went backwards, or ticked less than twice.
     """
     for before, after in pairwise(readings):
         if after.value < before.value:
@@ -175,10 +174,8 @@ def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> l
     """Ticks of readings of power, in W, made into energy, in J: each tells of the time before it.
 
     A reading is published `every_s`, if known: where a gap is longer, the one before came again. A
-    reading that never changes is added up poll by poll.
-
-    Raises:
-        UnusableError: The sensor gave fewer than two readings, or nothing but 0 W.
+    reading that never changes is added up poll by poll. Raises UnusableError where the sensor gave
+    fewer than two readings, or nothing but 0 W.
     """
     if len(readings) < 2:
         raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")

@@ -137,7 +137,8 @@ class Course:
 
     def done(self, times_s: ArrayLike) -> Floats:
         """Iterations finished, with a fraction."""
-        return np.asarray(np.interp(times_s, self.times_s, self.iterations))
+        found: Floats = np.interp(np.asarray(times_s, float), self.times_s, self.iterations)
+        return found
 
     def paused_s(self, start_s: float, end_s: float) -> float:
         """How much of a time lies in pauses."""
@@ -158,15 +159,8 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
 
     Of the ticks in its last tenth, it ends at the one where the forward is in the phase most like
     that at the beginning, so that what a part of a forward draws hardly matters. Where it has
-    pauses, what the ticks saw of them is taken off both the energy and the time.
-
-    Args:
-        energy: Ticks of the meter, whose values are energy since some beginning, in J.
-        course: The load.
-        reach_s: How far back a tick sees.
-
-    Raises:
-        UnusableError: There are not two ticks within the course, or they saw nothing but pauses.
+    pauses, what the ticks saw of them is taken off both the energy and the time: a tick sees back
+    `reach_s`. Raises UnusableError where not two ticks saw anything but pauses.
     """
     first_s, last_s = course.times_s[[0, -1]]
     inside = [tick for tick in energy if first_s <= tick.time_s <= last_s]
@@ -212,11 +206,7 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
 def outside_pauses(
     within: Sequence[Tick], course: Course, reach_s: float
 ) -> list[tuple[float, float]]:
-    """The phase of each tick that saw no pause, and the power that it tells of, in W.
-
-    Raises:
-        UnusableError: There is no such tick.
-    """
+    """The phase of each tick that saw no pause, and its power, in W; UnusableError without any."""
     seen = [
         (float(course.done(after.time_s) % 1), mean_w([before, after]))
         for before, after in pairwise(within)

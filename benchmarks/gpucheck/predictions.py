@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.asked import PRECISIONS
 from bench.device import gpus
-from bench.energy.session import DOUBTFUL_UNCERTAINTY
+from bench.energy.flags import DOUBTFUL_UNCERTAINTY
 from bench.measured import KERNEL_CLASSES, Measurement, Outcome
 from gpucheck.seen import TINY, NotTested, Seen
 

@@ -109,7 +109,7 @@ def poller(meter: Meter, used_s: list[float]):
     """The product's poller; adds the CPU time of its thread."""
     at = [0.0]
 
-    class Timed(poll.SystemClock):
+    class Timed(poll.Clock):
         def polling(self, read, every_s: float):
             def timed() -> None:
                 read()

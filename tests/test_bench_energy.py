@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import examples
 import fakenvml
 import pytest
 
@@ -22,6 +23,7 @@ from bench.energy.poll import Clock
 from bench.energy.probe import probe
 from bench.measured import Energy, Sensor
 from bench.model.requests import CpuQueue
+from bench.results.columns import from_table, to_table
 from bench.warnings import RowWarning, having
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
@@ -315,6 +317,16 @@ def test_a_short_window_is_very_uncertain(open_gpu: OpenGpu) -> None:
     uncertain, *others = flags.warnings(used)
     assert uncertain.text.startswith("energy within ±")
     assert tuple(others) == used.flags
+
+
+def test_what_weakens_a_window_again_is_not_measured_a_third_time(open_gpu: OpenGpu) -> None:
+    used, _ = virtually(open_gpu, "gpu = a100", "extra_pid = 4194000", "heat_c_per_w = 0")
+    found = [(flag.values["window"], flag.values["repeated"]) for flag in used.flags or ()]
+    assert found == [(1, True), *((number, False) for number in range(1, 6))]
+    assert {flag.code for flag in used.flags or ()} == {"gpu-shared"}
+    row = examples.measurement(energy=used)
+    (again,), _ = from_table(to_table([row], []), "test")
+    assert again.energy == used
 
 
 def test_a_forward_of_many_per_tick_and_one_of_many_ticks(open_gpu: OpenGpu) -> None:

@@ -21,7 +21,6 @@ from bench.warnings import RowWarning
 
 DOUBTFUL_UNCERTAINTY = 0.03
 CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
-STEADY_C = 1.0  # in so much time as a warm-up looks back
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
 # Over the root of their number: so uneven are random phases in 1 of 100 cases (Kolmogorov).
 RANDOM_PHASES = 1.63
@@ -74,11 +73,6 @@ def drift_c(states: Sequence[State]) -> float:
     return max(celsius) - min(celsius) if celsius else 0.0
 
 
-def steady(states: Sequence[State]) -> bool:
-    """Whether clock and temperature hardly moved."""
-    return clock_spread(states) <= CLOCK_SPREAD and drift_c(states) <= STEADY_C
-
-
 def of_meter(
     recording: Recording, window: Window, channel: Channel, plan: Plan
 ) -> Iterator[RowWarning]:
@@ -115,7 +109,7 @@ def disagreement(
 
     Both tell of the same times, without what the first readings show of the time before. The
     readings differ by what the parts of a forward draw, and windows by the phases that they
-    saw. Readings in step with long forwards tell of a part of each, and so nothing here.
+    saw. Readings that alias with long forwards tell of a part of each, and so nothing here.
     """
     # As far back as any reading known shows, if it was not probed.
     reach_s = AVERAGED_RESTART_S if power.window_s is None else power.window_s + power.trail_s

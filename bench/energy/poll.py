@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from threading import Event
-from typing import Protocol
 
 from bench.energy.meter import Meter, Recording
 from bench.energy.ticks import Reading
@@ -18,21 +17,8 @@ FASTEST_TICK_S = 0.02  # of the GPU sensors known (P100, V100)
 LOOK_S = 0.5  # Clocks and temperature change slowly, and each look is some six more calls.
 
 
-class Clock(Protocol):
-    """Time, in s; the tests put a virtual one in the place of the system's."""
-
-    def now(self) -> float:
-        """Monotonic time."""
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-
-    def polling(self, poll: Callable[[], None], every_s: float) -> AbstractContextManager[None]:
-        """Call `poll` again and again while the block runs."""
-
-
-class SystemClock:
-    """The clock of `time.perf_counter`; polls in a thread of its own."""
+class Clock:
+    """Monotonic time, in s, and polls in a thread; tests give a virtual one of the same methods."""
 
     now = staticmethod(time.perf_counter)
     sleep = staticmethod(time.sleep)

@@ -38,7 +38,7 @@ from bench.energy.meter import (
     agree,
     power_reader,
 )
-from bench.energy.poll import Clock, SystemClock, recorded
+from bench.energy.poll import Clock, recorded
 from bench.energy.protocol import SETTLE_S
 from bench.energy.ticks import Reading, mean_w, period_s, ticks
 from bench.measured import Sensor
@@ -71,7 +71,7 @@ def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None)
     `busy` keeps it busy for about so many seconds and returns when it is idle again. Raises
     GpuLostError where the GPU was lost meanwhile.
     """
-    clock = clock or SystemClock()
+    clock = clock or Clock()
     start_s = clock.now()
     reader = power_reader(gpu)
     counts = gpu.total_energy_j() is not None

@@ -27,7 +27,7 @@ from dataclasses import replace
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
 from bench.energy import evaluate, flags, protocol
 from bench.energy.meter import COUNTER, POWER, Meter, NoMeter, Recording, agree, channel
-from bench.energy.poll import Clock, SystemClock, poll_every_s, recorded
+from bench.energy.poll import Clock, poll_every_s, recorded
 from bench.energy.protocol import DRAIN_EVERY_S, RESTART_S, SETTLE_S
 from bench.energy.ticks import Mark, UnusableError, ticks
 from bench.energy.windows import Pauses
@@ -37,6 +37,7 @@ from bench.timing import Queue
 from bench.warnings import RowWarning, Value
 
 RECENT_S = 2.0  # whose ticks tell the time of the next one
+STEADY_C = 1.0
 
 
 class LostError(GpuLostError):
@@ -61,7 +62,7 @@ def measure_energy(
         return Energy(ENERGY_NOT_MEASURED, reason=meter.reason)
     found = evaluate.Findings(meter, sampling, channel(meter, meter.method))
     try:
-        _Session(queue, clock or SystemClock(), found).run()
+        _Session(queue, clock or Clock(), found).run()
     except Exception as error:
         lost = error if isinstance(error, GpuLostError) else loss(meter)
         if lost is None:
@@ -163,7 +164,8 @@ class _Session:
             lasted_s = now_s - looks[0][0]
             looks.append((now_s, look()))
             recent = [state for time_s, state in looks if time_s >= now_s - protocol.STEADY_S]
-            if lasted_s >= protocol.WARM_S and flags.steady(recent):
+            steady = flags.clock_spread(recent) <= flags.CLOCK_SPREAD
+            if lasted_s >= protocol.WARM_S and steady and flags.drift_c(recent) <= STEADY_C:
                 return
         self.flag("not-steady", seconds=protocol.WARM_MAX_S)
 
@@ -215,17 +217,17 @@ class _Session:
 
     def busy_with_pauses(self, seconds: float, recording: Recording) -> None:
         """Run forwards for some time, with pauses; mark where each begins and ends."""
-        channel, plan, marks = self.found.channel, self.found.plan, recording.marks
-        recent = math.ceil(RECENT_S / poll_every_s(channel.tick_s))
+        meter, plan, marks = self.found.channel, self.found.plan, recording.marks
+        recent = math.ceil(RECENT_S / poll_every_s(meter.tick_s))
         marks.append(Mark(self.clock.now(), 0))
         end_s = marks[0].time_s + seconds
         while marks[-1].time_s < end_s:
             if recording.lost:
                 raise recording.lost
-            seen = ticks(channel.readings(recording)[-recent:])
-            pause_s = self.pauses.next_s(self.clock.now(), seen, channel.period_s, plan.modulus_s)
+            seen = ticks(meter.readings(recording)[-recent:])
+            pause_s = self.pauses.next_s(self.clock.now(), seen, meter.period_s, plan.modulus_s)
             self.clock.sleep(pause_s)
-            load_s = min(self.pauses.due_s(plan, channel), end_s - self.clock.now())
+            load_s = min(self.pauses.due_s(plan, meter), end_s - self.clock.now())
             # Two, so that each part of a forward is seen by a tick that does not see the pause.
             count = max(2, round(load_s / self.found.iteration_s))
             took_s = self.stretch(count)

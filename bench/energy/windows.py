@@ -74,7 +74,7 @@ def plan(sampling: Sampling, channel: Channel, iteration_s: float) -> Plan:
 
 @dataclass
 class Pauses:
-    """The pauses of one measurement, each of which finds the sensor a phase that is new."""
+    """The pauses of one measurement; after each, the load has another phase to the ticks."""
 
     number: int = 0
     aimed_s: float = 0.0  # the tick that the last one was meant for
@@ -82,7 +82,7 @@ class Pauses:
     def next_s(
         self, now_s: float, recent: Sequence[Tick], period_s: float, modulus_s: float
     ) -> float:
-        """How long to pause, so that the load begins at a phase of the ticks not yet had."""
+        """How long to pause, so that the next tick finds a phase of the load not yet seen, in s."""
         last_s = latest_s(recent, period_s) if recent else now_s
         # The first tick that comes after the pause, however long that is.
         tick_s = last_s + math.ceil((now_s + modulus_s - last_s) / period_s) * period_s
@@ -92,7 +92,7 @@ class Pauses:
         return golden_pause_s(now_s, tick_s, self.number, modulus_s)
 
     def due_s(self, planned: Plan, channel: Channel) -> float:
-        """How much load comes before the next; also its ticks' places are spread evenly."""
+        """How much load comes before the next, in s; so that ticks lie evenly between pauses."""
         seldom_s = min(PAUSE_EVERY_PERIODS * planned.modulus_s, planned.window_s / PHASES)
         least_s = max(seldom_s, PAUSE_EVERY_TICKS * channel.period_s) + channel.trail_s
         return least_s + (self.number * SILVER % 1 - 0.5) * channel.period_s
@@ -221,8 +221,8 @@ def outside_pauses(
 def mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
     """The mean of what was seen at some phases in [0, 1), however often at each.
 
-    Pauses and the ticks that they meet are no strangers to each other, so that some phases are seen
-    more often: a plain mean was wrong by 0.6 % in simulation, in each window alike.
+    Which ticks a pause meets depends on its phase, so that some phases are seen more often: a plain
+    mean was wrong by 0.6 % in simulation, in each window alike.
     """
     phases, values = np.array(sorted(seen)).T
     near = max(1, len(phases) // NEAR)

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.energy.ticks import Reading
-
-Floats = NDArray[np.float64]
+from bench.energy.ticks import Floats, Reading
 
 # From 1 ms, below any sensor known, to a register of 1 s.
 WINDOWS_S = np.geomspace(0.001, 1.5, 80)

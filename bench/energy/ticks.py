@@ -13,6 +13,9 @@ from statistics import linear_regression, quantiles
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 UNSURE = 0.01  # how far a period may be off that was told from some ticks
 TELLING_TICKS = 2000  # as many tell the grid of all
@@ -74,15 +77,15 @@ def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
     if not every_s or len(seen) < 3:
         return list(seen)
     seen = _last_of_each_gap(seen, every_s)
-    times_s = [tick.time_s for tick in seen]
+    times_s, _, withins_s = np.array(seen).T
     numbers = _numbers(times_s, every_s)
     slope_s, start_s = linear_regression(numbers, times_s)
-    fitted_s = [start_s + slope_s * number for number in numbers]
-    off_s = [abs(fit_s - time_s) for fit_s, time_s in zip(fitted_s, times_s, strict=True)]
-    if any(off > (every_s + t.within_s) / 2 for off, t in zip(off_s, seen, strict=True)):
+    fitted_s = start_s + slope_s * np.array(numbers)
+    off_s = np.abs(fitted_s - times_s)
+    if (off_s > (every_s + withins_s) / 2).any():
         return list(seen)
-    within_s = 2 * (sum(off * off for off in off_s) / len(off_s)) ** 0.5
-    return [Tick(fit_s, t.value, within_s) for fit_s, t in zip(fitted_s, seen, strict=True)]
+    within_s = 2 * float((off_s**2).mean()) ** 0.5
+    return [Tick(at_s, t.value, within_s) for at_s, t in zip(fitted_s.tolist(), seen, strict=True)]
 
 
 def latest_s(seen: Sequence[Tick], every_s: float) -> float:
@@ -105,7 +108,7 @@ def _last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
     ]
 
 
-def _numbers(times_s: Sequence[float], every_s: float) -> list[int]:
+def _numbers(times_s: Sequence[float] | Floats, every_s: float) -> list[int]:
     """Which tick each is, counted from the first.
 
     By the one grid that fits all best, of periods near `every_s`: the peak of a periodogram.
@@ -141,18 +144,13 @@ def period_s(seen: Sequence[Tick]) -> float | None:
     """
     if len(seen) < 6:
         return None
-    gaps = _gaps_s(seen)
-    period = quantiles(gaps, n=5)[0]
+    gaps_s = np.diff([tick.time_s for tick in seen])
+    period = quantiles(gaps_s, n=5)[0]
     for _ in range(3):
-        period = sum(gaps) / sum(max(1, round(gap / period)) for gap in gaps)
-        last = _last_of_each_gap(seen, period)
-        gaps = _gaps_s(last)
-    times_s = [tick.time_s for tick in last]
+        period = float(gaps_s.sum() / np.maximum(1, np.rint(gaps_s / period)).sum())
+        times_s = [tick.time_s for tick in _last_of_each_gap(seen, period)]
+        gaps_s = np.diff(times_s)
     return linear_regression(_numbers(times_s, period), times_s).slope
-
-
-def _gaps_s(seen: Sequence[Tick]) -> list[float]:
-    return [after.time_s - before.time_s for before, after in pairwise(seen)]
 
 
 def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:

@@ -21,15 +21,13 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bench import stats
 from bench.asked import Sampling
 from bench.energy import protocol
 from bench.energy.meter import Channel
-from bench.energy.ticks import Mark, Reading, Tick, UnusableError, latest_s, mean_w
-
-Floats = NDArray[np.float64]
+from bench.energy.ticks import Floats, Mark, Reading, Tick, UnusableError, latest_s, mean_w
 
 GOLDEN = (5**0.5 - 1) / 2
 SILVER = 2**0.5 - 1

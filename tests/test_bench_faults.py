@@ -33,7 +33,7 @@ class Fault:
     name: str
     lines: str  # of the fake's configuration, separated by semicolons
     method: str
-    warning: str | None = None  # a pattern for one of the warnings, or of the reason where none
+    warning: str | None = None  # a pattern for one of the warnings with its code, or for the reason
     within: float | None = RIGHT  # of the truth; None: it may be wrong, for the warning says so
     lost: bool = False
     windows: int = protocol.WINDOWS
@@ -233,7 +233,7 @@ FAULTS = [
         "Grace Hopper without readings",
         "gpu = gh200; instant_field = 0; fault = nvmlDeviceGetPowerUsage:-1:3:0",
         "counter",
-        "the energy counter counts the whole module, with its CPU",
+        "energy-meter: the energy counter counts the whole module, with its CPU",
         within=None,
     ),
     # What disturbs.
@@ -241,19 +241,19 @@ FAULTS = [
         "a foreign process",
         "gpu = a100; extra_pid = 4194000",
         "counter",
-        "1 other processes used the same GPU",
+        r"gpu-shared: energy window 1 \(measured again\): ",
     ),
     Fault(
         "a process that draws",
         "gpu = a100; extra_pid = 4194000; extra_kind = 1",
         "counter",
-        "1 other processes used the same GPU",
+        r"gpu-shared: energy window 1 \(measured again\): ",
     ),
     Fault(
         "a foreign process that comes later",
         "gpu = a100; extra_pid = 4194000; extra_pid_from_s = 11",
         "counter",
-        r"energy window 3 \(measured again\): 1 other processes",
+        r"gpu-shared: energy window 3 \(measured again\): ",
     ),
     Fault(
         "the power cap, for a while",
@@ -303,7 +303,7 @@ def test_a_fault_has_the_right_outcome(open_gpu: OpenGpu, fault: Fault) -> None:
     except energy.LostError as error:
         used, lost = error.energy, str(error)
 
-    told = [warning.text for warning in flags.warnings(used)]
+    told = [f"{warning.code}: {warning}" for warning in flags.warnings(used)]
     reasons = [lost or "", used.reason or ""]
     assert (used.method, lost is not None) == (fault.method, fault.lost), told
     if fault.warning is not None:

@@ -19,7 +19,7 @@ from bench.energy.windows import Course, Plan, Window, star_discrepancy
 from bench.measured import Energy
 from bench.warnings import RowWarning
 
-DOUBTFUL_UNCERTAINTY = 0.03
+HIGH_UNCERTAINTY = 0.03
 CLOCK_SPREAD, DRIFT_C, MISSED_SHARE = 0.02, 3.0, 0.02
 EVEN_PHASES, EVEN_PAUSED_PHASES = 0.1, 0.25
 # Over the root of their number: so uneven are random phases in 1 of 100 cases (Kolmogorov).
@@ -33,7 +33,7 @@ def warnings(found: Energy) -> list[RowWarning]:
     if found.method == ENERGY_NOT_MEASURED:
         return []
     uncertain = []
-    if found.uncertainty is not None and found.uncertainty > DOUBTFUL_UNCERTAINTY:
+    if found.uncertainty is not None and found.uncertainty > HIGH_UNCERTAINTY:
         values = {
             "uncertainty": found.uncertainty,
             "window_s": found.window_s,

@@ -32,15 +32,13 @@ def warnings(found: Energy) -> list[RowWarning]:
     """What weakens this energy; one that was not measured at all says so in its reason."""
     if found.method == ENERGY_NOT_MEASURED:
         return []
-    uncertain = []
+    told = list(found.flags or ())
     if found.uncertainty is not None and found.uncertainty > HIGH_UNCERTAINTY:
-        values = {
-            "uncertainty": found.uncertainty,
-            "window_s": found.window_s,
-            "resolution_s": found.resolution_s,
-        }
-        uncertain.append(RowWarning("energy-uncertain", values))
-    return uncertain + list(found.flags or ())
+        names = ("uncertainty", "window_s", "resolution_s")
+        told.insert(
+            0, RowWarning("energy-uncertain", {name: getattr(found, name) for name in names})
+        )
+    return told
 
 
 def of_surroundings(states: Sequence[State]) -> Iterator[RowWarning]:

@@ -161,7 +161,10 @@ def agree(counter_w: float, readings_w: float, chance_w: float = 0.0) -> bool:
 def find_meter(
     gpu: Gpu | None, powercap: Path = rapl.POWERCAP, sensor: Sensor | None = None
 ) -> Meter | NoMeter:
-    """The best meter that answers: of the GPU, or of the CPU packages where `gpu` is None."""
+    """The best meter that answers: of the GPU, or of the CPU packages where `gpu` is None.
+
+    Raises GpuLostError where the GPU is lost.
+    """
     if gpu is None:
         read_j = rapl.reader(powercap)
         return NoMeter(read_j) if isinstance(read_j, str) else Meter(RAPL, read_j=read_j)

@@ -28,12 +28,14 @@ __all__ = ["REGISTRY", "apply", "documentation", "expectation"]
 def documentation() -> str:
     """The tables of docs/findings.md, a section for each module."""
     lines = []
-    for module, rules in itertools.groupby(
-        REGISTRY.values(), key=lambda rule: rule.find.__module__
-    ):
+    for module, rules in itertools.groupby(REGISTRY.values(), key=lambda one: one.find.__module__):
         title = (inspect.getdoc(sys.modules[module]) or "").partition("\n")[0].rstrip(".")
-        lines += ["", f"## {title}", "", "| code | verdict | fires where |", "| --- | --- | --- |"]
-        for rule in rules:
-            verdicts = ", ".join(rule.verdicts)
-            lines.append(f"| `{rule.code}` | {verdicts} | {rule.when} |")
+        head = ["| code | verdict | undermines | fires where |", "| --- | --- | --- | --- |"]
+        lines += ["", f"## {title}", "", *head]
+        for one in rules:
+            verdicts = ", ".join((one.verdict, *one.or_else))
+            what = {"effects": one.undermines_effects, "energy": one.undermines_energy}
+            weakened = "".join(name for name, is_so in what.items() if is_so)
+            when = " ".join((inspect.getdoc(one.find) or "").split())
+            lines.append(f"| `{one.code}` | {verdicts} | {weakened} | {when} |")
     return "\n".join(lines).strip() + "\n"

@@ -23,10 +23,8 @@ _CAP_SHARE = 0.98
 @rule(
     "gpu-throttled",
     Verdict.FIX,
-    Verdict.ACCEPT,
+    or_else=(Verdict.ACCEPT,),
     undermines_effects=True,
-    when="clocks were throttled for more than 0.1 s, NVML's mask has a reason for it, or the SM"
-    " clock was below 75 % of the highest. Accept: the vendor's own power limit is the only reason",
     cause="The GPU was throttled, so times and energies are not representative of its type.",
     do=[
         "Cool it, or lock a clock that it can hold: nvidia-smi --lock-gpu-clocks.",
@@ -34,7 +32,11 @@ _CAP_SHARE = 0.98
     ],
 )
 def gpu_throttled(case: Case, group: Group) -> Hit | None:
-    """Clocks below what the GPU can hold make another GPU of it, unless the vendor's limit does."""
+    """Clocks were throttled.
+
+    For more than 0.1 s, NVML's mask has a reason for it, or the SM clock was below 75 % of the
+    highest. Accept: the vendor's own power limit is the only reason.
+    """
     slowed = [found for found in case.conditions if _slowed(found, case)]
     if not slowed:
         return None
@@ -78,13 +80,15 @@ def _reasons(found: Conditions) -> list[int]:
     "gpu-shared",
     Verdict.FIX,
     undermines_effects=True,
-    when="other processes on the GPU, a MIG slice, a virtual GPU, or others took over 5 % of the"
-    " host's CPU time; names the cells of the sweep that ran there meanwhile",
     cause="The device or its host was shared while it was measured.",
     do=["Measure again with exclusive use of the device and its host."],
 )
 def gpu_shared(case: Case, group: Group) -> Hit | None:
-    """Others who compute at the same time are in every number."""
+    """Others used the GPU or its host.
+
+    Processes on the GPU, a MIG slice, a virtual GPU, or over 5 % of the host's CPU time; names the
+    cells of the sweep that ran there meanwhile.
+    """
     why = sharing(case)
     if not why:
         return None
@@ -115,13 +119,12 @@ def sharing(case: Case) -> list[Note]:
 @rule(
     "gpu-capped",
     Verdict.FIX,
-    when="the power limit is below the vendor's",
     cause="The power limit of {power_limit_w:g W} is below the vendor's"
     " {default_power_limit_w:g W}: under full load this is a slower GPU.",
     do=["Say so beside the numbers, or set the vendor's limit: nvidia-smi --power-limit."],
 )
 def gpu_capped(case: Case, group: Group) -> Hit | None:
-    """A power limit below the vendor's."""
+    """The power limit is below the vendor's."""
     limit, vendors = case.power_limit_w, case.default_power_limit_w
     return Hit() if limit and vendors and limit < _CAP_SHARE * vendors else None
 
@@ -130,13 +133,14 @@ def gpu_capped(case: Case, group: Group) -> Hit | None:
     "confounded",
     Verdict.FIX,
     undermines_effects=True,
-    when="rows that are compared differ in a column that must agree (`MUST_AGREE` in"
-    " `jobs/report/from_rows.py`)",
     cause="The rows differ in more than the precision, so their ratio has several causes.",
     do=["Measure both in one sweep, on the same GPU, host and versions."],
 )
 def confounded(case: Case, group: Group) -> Hit | None:
-    """Two rows that differ in more than the precision say nothing of the precision."""
+    """Rows that are compared differ in a column that must agree.
+
+    `MUST_AGREE` in `jobs/report/from_rows.py` has them.
+    """
     found = [note("{text}", text=one.text) for one in case.disagreements if one.must]
     return Hit(evidence=found) if found else None
 
@@ -144,10 +148,6 @@ def confounded(case: Case, group: Group) -> Hit | None:
 @rule(
     "attention-differs",
     Verdict.FIX,
-    when="a trace shows that a precision and fp32 ran different attention kernels (flash,"
-    " efficient, cudnn, math), as torch chooses them on an A100 or an H100. It takes nothing away"
-    " from an effect, which is what changing the precision gives; the next matrix pins one for"
-    " both. Silent where either was not traced",
     cause="The precision and fp32 ran different attention kernels: their ratio is that of the"
     " precision and of these together, which is what changing the precision gives in torch.",
     do=[
@@ -156,7 +156,12 @@ def confounded(case: Case, group: Group) -> Hit | None:
     ],
 )
 def attention_differs(case: Case, group: Group) -> Hit | None:
-    """Two precisions whose attention two libraries computed: torch chooses by precision."""
+    """A trace shows that a precision and fp32 ran different attention kernels.
+
+    Flash, efficient, cudnn or math, as torch chooses them on an A100 or an H100. It takes nothing
+    away from an effect, which is what changing the precision gives; the next matrix pins one for
+    both. Silent where either was not traced.
+    """
     differing = (compare.ATTENTION, BASELINE)
     if differing not in [(one.column, one.others) for one in case.disagreements]:
         return None
@@ -173,14 +178,15 @@ def attention_differs(case: Case, group: Group) -> Hit | None:
     "warm-up-unsteady",
     Verdict.FIX,
     undermines_effects=True,
-    when="the warm-up ended before two medians of 1 s agreed within 1 %; says how far the samples"
-    " drifted afterwards",
     cause="Timing began before two medians of 1 s agreed within 1 %, so the latency is that of the"
     " moment, and its interval does not cover the drift.",
     do=["Raise sampling.warmup_max_s, or find what moves: heat, clocks, other work."],
 )
 def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
-    """A device that still warms up gives the median of that moment; no interval knows a drift."""
+    """The warm-up ended before two medians of 1 s agreed within 1 %.
+
+    Says how far the samples drifted afterwards; no interval covers a drift.
+    """
     told = warnings.having(case.warnings, "warm-up-not-steady")
     if not told:
         return None
@@ -202,13 +208,14 @@ def _drift(samples: Sequence[float]) -> float:
 @rule(
     "latency-not-converged",
     Verdict.FIX,
-    when="sampling ended before the median of latency or time to first token was known as narrowly"
-    " as the matrix asks; takes nothing away from an effect",
     cause="Sampling ended before the median was known as narrowly as the matrix asks; the intervals"
     " are wider for it, and still hold.",
     do=["Raise sampling.latency_max_s and max_samples, or ask for less (median_within)."],
 )
 def latency_not_converged(case: Case, group: Group) -> Hit | None:
-    """Fewer samples than the matrix asks for: known less narrowly, and known to be."""
+    """Sampling ended before a median was known as narrowly as the matrix asks.
+
+    Of latency or time to first token; takes nothing away from an effect.
+    """
     told = warnings.having(case.warnings, "latency-not-converged", "first-token-not-converged")
     return Hit({"told": "; ".join(alike(told))}, ["{precision}: {told}"]) if told else None

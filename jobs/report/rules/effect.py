@@ -19,14 +19,15 @@ _SAME_SIZE = 0.02
 @rule(
     "no-significant-difference",
     Verdict.INCONCLUSIVE,
-    when="the 95 % interval of a ratio contains 1, alone or among as many ratios as there are; not"
-    " where it lies within 2 % of 1",
     cause="No significant difference in {what} (95 % CI of the {ratios} contains 1.00).",
     missing=["more fresh processes"],
     do=["Raise sampling.replicates; claim no difference until then."],
 )
 def no_significant_difference(case: Case, group: Group) -> Hit | None:
-    """An interval that contains 1 decides nothing, nor one that would among so many."""
+    """The 95 % interval of a ratio contains 1, alone or among as many ratios as there are.
+
+    Not where it lies within 2 % of 1.
+    """
     if group.base_of(case) is None:
         return None
     found: dict[str, str] = {}
@@ -59,14 +60,15 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
 @rule(
     "effect",
     Verdict.ACCEPT,
-    Verdict.INCONCLUSIVE,
+    or_else=(Verdict.INCONCLUSIVE,),
     effect=True,
-    when="a ratio of time or energy that is decided among as many as there are, or known to within"
-    " 2 % to be 1, with all that is consistent with it. Inconclusive: another finding undermines"
-    " its numbers; how the energy was read weakens what is said of the energy alone",
 )
 def effect(case: Case, group: Group) -> Hit | None:
-    """What holds: the ratios of a precision, with all that agrees with them."""
+    """A ratio of time or energy is decided among as many as there are, or known to be 1.
+
+    To within 2 %; with all that is consistent with it. Inconclusive: another finding undermines its
+    numbers; how the energy was read weakens what is said of the energy alone.
+    """
     base = group.base_of(case)
     faster = compare.decided(case.speedup, group.ratios)
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):

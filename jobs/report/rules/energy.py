@@ -15,13 +15,15 @@ _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
     "energy-window-too-short",
     Verdict.FIX,
     undermines_energy=True,
-    when="fewer than 10 ticks of the meter, over 10 % uncertainty, or a stated window below 1 s;"
-    " says so where the windows differ although each had ticks enough",
     cause="The energy was read over too short a time.",
     do=['Use sampling.energy = "standard" with energy_s = 30, or "certified".'],
 )
 def energy_window_too_short(case: Case, group: Group) -> Hit | None:
-    """A sensor that ticks every 20 to 100 ms sees nothing of a short window; or windows differ."""
+    """The meter ticked fewer than 10 times, or the energy is uncertain by over 10 %.
+
+    Or a table states a window below 1 s. Says so where the windows differ although each had ticks
+    enough.
+    """
     ticks, window, evidence = case.energy_ticks, case.energy_window_s, []
     if ticks is not None and ticks < _FEWEST_TICKS:
         evidence.append("{precision}: {energy_ticks} ticks of the meter in {energy_window_s:s}")
@@ -47,13 +49,12 @@ def energy_window_too_short(case: Case, group: Group) -> Hit | None:
     "energy-methods-differ",
     Verdict.FIX,
     undermines_energy=True,
-    when="energies of one comparison were read in different ways",
     cause="The energies were read in different ways ({methods}), so their ratio is no property of"
     " the precision.",
     do=["Measure all of them in one sweep with one method."],
 )
 def energy_methods_differ(case: Case, group: Group) -> Hit | None:
-    """A counter and integrated readings err in different ways."""
+    """Energies of one comparison were read in different ways."""
     by_method: dict[str, list[str]] = {}
     for one in group.cases:
         for method in one.energy_methods:
@@ -70,7 +71,6 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     "energy-method-unknown",
     Verdict.INCONCLUSIVE,
     undermines_energy=True,
-    when="a table gives energies and not how they were read",
     cause="How the energy was read is not known, so its error is not known either.",
     missing=[
         "the method (counter, or power x time), how often it was read, over how many seconds, and"
@@ -83,7 +83,7 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     ],
 )
 def energy_method_unknown(case: Case, group: Group) -> Hit | None:
-    """A table with energies that does not say how they were read."""
+    """A table gives energies and not how they were read."""
     if not case.foreign or not case.energy_mj or case.energy_methods:
         return None
     evidence: list[str | Note] = [

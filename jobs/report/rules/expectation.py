@@ -9,33 +9,20 @@ from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Note, Value, Verdict
 from jobs.report.rules.architecture import reported
 from jobs.report.rules.launch import idle_and_limit
-from jobs.report.rules.rule import REGISTRY, Hit, facts_of, note, rule
+from jobs.report.rules.rule import Hit, facts_of, note, rule
 
 _CLOSE = 0.15  # of an expectation
 _FAR = 1.5  # times what was published
-
-
-@rule(
+EXPECTATION = rule(
     "expectation",
     Verdict.ACCEPT,
-    Verdict.INCONCLUSIVE,
-    when="`--expected FILE`: each expected number beside what was found, or beside the facts of a"
-    " type without rows",
+    or_else=(Verdict.INCONCLUSIVE,),
     cause="What was expected was found.",
 )
-def expectation(case: Case, group: Group) -> Hit | None:
-    """Nothing without lines of what was expected: `expectations` has them."""
-    return None
 
 
 def expectations(groups: Sequence[Group], expected: Sequence[Case]) -> Iterator[Finding]:
-    """Each expected line beside what was found, or beside what the facts allow.
-
-    Args:
-        groups: What was found.
-        expected: Lines of a table of the same columns, each for a GPU type or for any.
-    """
-    rule = REGISTRY["expectation"]
+    """Each expected number beside what was found, or beside the facts of a type without rows."""
     for wished in expected:
         name, precision = wished.gpu_type or "any GPU", (wished.precision,)
         of_type = [g for g in groups if wished.gpu_type in (None, g.gpu_type)]
@@ -45,12 +32,12 @@ def expectations(groups: Sequence[Group], expected: Sequence[Case]) -> Iterator[
             if case is not None and group.workload == wished.workload:
                 met, hit = True, _beside_found(wished, case)
                 if hit.evidence:
-                    yield rule.finding(hit, group.title, precision, facts_of(case, group))
+                    yield EXPECTATION.finding(hit, group.title, precision, facts_of(case, group))
         if not met:
             beside = [w for w in expected if (w.gpu, w.workload) == (wished.gpu, wished.workload)]
             known = {**facts_of(wished, Group(name, tuple(beside))), "name": name}
             hit = _beside_facts(wished, name, beside, measured=bool(of_type))
-            yield rule.finding(hit, name, precision, known)
+            yield EXPECTATION.finding(hit, name, precision, known)
 
 
 def _beside_found(wished: Case, found: Case) -> Hit:
@@ -129,3 +116,9 @@ def _allowed(wished: Case) -> Note:
         text += "; that is {mean_w:W} on the {board}"
         values["board"] = idle_and_limit(wished.boards[0])
     return Note(text, values)
+
+
+@EXPECTATION
+def expectation(case: Case, group: Group) -> Hit | None:
+    """With `--expected FILE`: each expected number beside what was found, or beside the facts."""
+    return None  # `expectations` compares with lines that no group has

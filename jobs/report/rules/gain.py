@@ -21,15 +21,16 @@ _LARGER_BATCHES = "Measure larger batches to see what the hardware gives."
 @rule(
     "gain-below-hardware",
     Verdict.INCONCLUSIVE,
-    Verdict.ACCEPT,
-    when="a precision gains less than half of what its lower bound against that of fp32 allows (the"
-    " datasheet's, else the measured ones, else the peaks). Accept: launches set the latency, or"
-    " over 30 % of what runs is no matrix product, or the model's own products reach less than half"
-    " of the measured peak. Where the GPU is not specified it fires below a gain of 1.5x",
+    or_else=(Verdict.ACCEPT,),
     cause="{precision} gains {speedup:x} where the {by} allow {allowed:.1f}x: {why}.",
 )
 def gain_below_hardware(case: Case, group: Group) -> Hit | None:
-    """A precision that runs on Tensor Cores and gains little of what they offer."""
+    """A precision gains less than half of what its lower bound against that of fp32 allows.
+
+    The datasheet's, else the measured ones, else the peaks. Accept: launches set the latency, or
+    over 30 % of what runs is no matrix product, or the model's own products reach less than half of
+    the measured peak. Where the GPU is not specified it fires below a gain of 1.5x.
+    """
     base = group.base_of(case)
     if base is None or case.speedup is None or case.precision == "mixed" or group.gpu_type == CPU:
         return None

@@ -16,8 +16,6 @@ from jobs.report.words import listed
 @rule(
     "gpu-not-specified",
     Verdict.INCONCLUSIVE,
-    when="a table does not name its GPU: lists the known boards whose lower bound, idle power and"
-    " power limit allow the numbers, and the arithmetic that excludes each of the others",
     cause="GPU not specified. {possible} of the {known} known boards can give these numbers:"
     " {boards}.",
     missing=(
@@ -28,7 +26,11 @@ from jobs.report.words import listed
     do=("nvidia-smi --query-gpu=name,compute_cap,power.limit --format=csv",),
 )
 def gpu_not_specified(case: Case, group: Group) -> Hit | None:
-    """Once for a group: bounds of all its numbers together."""
+    """A table does not name its GPU.
+
+    Lists the known boards whose lower bound, idle power and power limit allow the numbers, and the
+    arithmetic that excludes each of the others.
+    """
     if case.gpu_type is not None or case is not group.cases[0]:
         return None
     excluded = {board.name: bounds.exclusion(board, group.cases) for board in GPUS}

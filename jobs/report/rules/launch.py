@@ -125,13 +125,7 @@ def idle_and_limit(board: gpus.Board) -> str:
 @rule(
     "launch-bound",
     Verdict.FIX,
-    Verdict.INCONCLUSIVE,
-    when="fix: a CUDA graph is over 1.2x faster, or the GPU is busy for less than 70 %."
-    " Inconclusive: 2x the batch takes less than 1.3x the time (so it also does where weights are"
-    " streamed or few multiprocessors have work), power near idle (15 % of the way to the limit),"
-    " launching its kernels alone takes over half of the latency, or 5 times the lower bound."
-    " Silent where the GPU is busy for over 85 %, a graph gains less than 1.1x, or time grows with"
-    " the batch; on a CPU; in another engine than eager",
+    or_else=(Verdict.INCONCLUSIVE,),
     cause="Launching the kernels takes longer than running them, so the latency is the host's and"
     " not the GPU's.",
     missing=[
@@ -142,7 +136,15 @@ def idle_and_limit(board: gpus.Board) -> str:
     do=["Run the matrix below: it brings all three."],
 )
 def launch_bound(case: Case, group: Group) -> Hit | None:
-    """The host sets the latency: measured, or no more than likely."""
+    """The host, which launches kernels, sets the latency, or may.
+
+    Fix: a CUDA graph is over 1.2x faster, or the GPU is busy for less than 70 %. Inconclusive: 2x
+    the batch takes less than 1.3x the time (so it also does where weights are streamed or few
+    multiprocessors have work), power near idle (15 % of the way to the limit), launching its
+    kernels alone takes over half of the latency, or 5 times the lower bound. Silent where the GPU
+    is busy for over 85 %, a graph gains less than 1.1x, or time grows with the batch; on a CPU; in
+    another engine than eager.
+    """
     found = signals(case, group)
     least = bounds.of_pytorch(group.boards, case.precision, group.workload)
     text = "{precision}: no less than {bound:ms}, by the datasheet"

@@ -32,16 +32,19 @@ _A_TRACE = [
 @rule(
     "mixed-options",
     Verdict.FIX,
-    Verdict.ACCEPT,
-    Verdict.INCONCLUSIVE,
+    or_else=(
+        Verdict.ACCEPT,
+        Verdict.INCONCLUSIVE,
+    ),
     effect=True,
-    when="mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU."
-    " Inconclusive: another finding undermines its numbers",
     cause="mixed loses to {better}: what to do with it.",
     do=["Compare fp32 with {half}, and report mixed only in a note."],
 )
 def mixed_options(case: Case, group: Group) -> Hit | None:
-    """Leave mixed out, document it, or run on another GPU: what these rows recommend."""
+    """Mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU.
+
+    Inconclusive: another finding undermines its numbers.
+    """
     against_fp32 = decided(case.speedup, group.ratios)
     if case.precision != "mixed" or group.baseline is None or against_fp32 is None:
         return None
@@ -108,17 +111,18 @@ def _another_gpu(group: Group) -> Note:
 @rule(
     "mixed-slower",
     Verdict.ACCEPT,
-    Verdict.INCONCLUSIVE,
+    or_else=(Verdict.INCONCLUSIVE,),
     effect=True,
-    when="mixed is slower than fp32: the share in ms of casts, products, other kernels and"
-    " launches; without a trace, what the casts are predicted to cost. Inconclusive: another"
-    " finding undermines its numbers",
     cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
     " at {speedup:x} the speed of fp32{largest}.",
     do=["Use {half} weights for inference; leave mixed out, or say what it is."],
 )
 def mixed_slower(case: Case, group: Group) -> Hit | None:
-    """Autocast adds kernels: slower than fp32 is possible, and this is what it is made of."""
+    """Mixed is slower than fp32.
+
+    The share in ms of casts, products, other kernels and launches; without a trace, what the casts
+    are predicted to cost. Inconclusive: another finding undermines its numbers.
+    """
     base, ratio = group.base_of(case), decided(case.speedup, group.ratios)
     if case.precision != "mixed" or base is None or ratio is None or ratio >= 1:
         return None

@@ -35,14 +35,15 @@ _TOO_LOW = (
 @rule(
     "perplexity-below-lower-bound",
     Verdict.REJECT,
-    when="the perplexity is below that of the text's own generator. Silent where the generator is"
-    " not known",
     cause="A perplexity of {perplexity:5} is below the lower bound of the text,"
     " {perplexity_lower_bound:5}.",
     do=["Look for tokens that the model sees before it predicts them."],
 )
 def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
-    """No model predicts a text better than the generator that wrote it."""
+    """The perplexity is below that of the text's own generator.
+
+    Silent where the generator is not known.
+    """
     bound, value = case.perplexity_lower_bound, case.perplexity
     if bound is None or value is None or value >= _LOWER_BOUND_NOISE * bound:
         return None
@@ -52,8 +53,6 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
 @rule(
     "perplexity-out-of-range",
     Verdict.REJECT,
-    when="GPT-2 small on WikiText-2, outside what its context allows (`bench/text/published.py`);"
-    " names the mistakes that give such a number. Silent for another model or text",
     cause="A perplexity of {perplexity:.5g} is outside the range of GPT-2 small on WikiText-2,"
     " {allowed:2} ({of}).",
     missing=[
@@ -68,7 +67,11 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
     ],
 )
 def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
-    """The detector of numbers that no honest protocol gives for GPT-2 small on WikiText-2."""
+    """GPT-2 small on WikiText-2 is outside what its context allows.
+
+    By `bench/text/published.py`; names the mistakes that give such a number. Silent for another
+    model or text.
+    """
     if not _is_out_of_range(case):
         return None
     wrong = [one for one in group.cases if _is_out_of_range(one)]
@@ -178,14 +181,16 @@ def _nearest(case: Case) -> float:
 @rule(
     "perplexity-differs",
     Verdict.FIX,
-    when="a precision changes the mean loss, beyond the interval of its windows as pairs, by more"
-    " than rounding can: 0.02 nats per token for bf16 and for mixed on a CPU, 0.005 for others",
     cause="{precision} changes the perplexity by {nats:+.4f} nats per token, more than its rounding"
     " does.",
     do=["Compute the log-softmax in float32, and compare the logits of one window."],
 )
 def perplexity_differs(case: Case, group: Group) -> Hit | None:
-    """A precision may cost a little; more than that is a fault."""
+    """A precision changes the mean loss by more than rounding can.
+
+    0.02 nats per token for bf16 and for mixed on a CPU, 0.005 for others, beyond the interval of
+    its windows as pairs.
+    """
     base = group.base_of(case)
     if base is None or not case.perplexity or not base.perplexity:
         return None
@@ -211,14 +216,13 @@ def perplexity_differs(case: Case, group: Group) -> Hit | None:
 @rule(
     "perplexity-too-coarse",
     Verdict.INCONCLUSIVE,
-    when="so few digits that neither equal nor different perplexities mean anything",
     cause="The perplexities have too few digits to tell precisions apart: neither equal nor"
     " different ones mean anything.",
     missing=["five significant digits", "the difference token by token"],
     do=["Write the perplexity with five digits at least."],
 )
 def perplexity_too_coarse(case: Case, group: Group) -> Hit | None:
-    """Digits that cannot show what a precision costs, so that equal ones prove nothing either."""
+    """So few digits that neither equal nor different perplexities mean anything."""
     base = group.base_of(case)
     if base is None or not case.perplexity or not base.perplexity:
         return None

@@ -23,14 +23,16 @@ _CHECK_TF32 = "Check that TF32 was off: on this GPU fp32 with TF32 is another pr
     "latency-below-lower-bound",
     Verdict.REJECT,
     undermines_effects=True,
-    when="the latency is below 0.9 of its lower bound: by the measured peaks, or by the datasheet"
-    " with the model's layers alone. Silent where nothing is known of the GPU or the model",
     cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}.",
     missing=["whether the clock waited for the GPU (synchronise)", "the name of the GPU"],
     do=[_CHECK],
 )
 def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
-    """No latency can be below the time that the arithmetic or the memory needs."""
+    """The latency is below 0.9 of its lower bound.
+
+    By the measured peaks, or by the datasheet with the model's layers alone. Silent where nothing
+    is known of the GPU or the model.
+    """
     least = bounds.of_case(case)
     if not least or not case.latency_ms or case.latency_ms >= bounds.LEAST_LATENCY * least.ms:
         return None
@@ -46,14 +48,12 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     "power-above-limit",
     Verdict.REJECT,
     undermines_effects=True,
-    when="the mean power is more than 10 % above the enforced limit, or the highest limit of that"
-    " type",
     cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W}.",
     missing=[_HOW_READ],
     do=["Check units (mJ or J), the batch size, and how many GPUs the meter sums."],
 )
 def power_above_limit(case: Case, group: Group) -> Hit | None:
-    """The mean power cannot exceed the limit that the driver enforces."""
+    """The mean power is more than 10 % above the enforced limit, or the highest of that type."""
     limit = case.power_limit_w or max((board.tdp_w for board in case.boards), default=None)
     if case.mean_w is None or limit is None or case.mean_w <= bounds.MOST_POWER * limit:
         return None
@@ -64,8 +64,6 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     "power-below-idle",
     Verdict.REJECT,
     undermines_effects=True,
-    when="the mean power is more than 10 % below the idle power measured beside it, or 20 % below"
-    " the least seen on that type",
     cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W} ({whose}).",
     missing=[_HOW_READ, "the name of the GPU"],
     do=[
@@ -74,7 +72,10 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     ],
 )
 def power_below_idle(case: Case, group: Group) -> Hit | None:
-    """A GPU that computes draws more than when it is idle."""
+    """The mean power is more than 10 % below the idle power measured beside it.
+
+    Or 20 % below the least seen on that type.
+    """
     idle, share, whose = case.idle_w, bounds.LEAST_POWER, "measured beside the load"
     if idle is None:
         idle = min((board.idle_w[0] for board in case.boards), default=None)
@@ -95,12 +96,14 @@ def _power_arithmetic(case: Case) -> list[str]:
     "fp32-on-tensor-cores",
     Verdict.REJECT,
     undermines_effects=True,
-    when="a trace of fp32 shows Tensor Core kernels: TF32 was on. Silent without a trace",
     cause="fp32 ran on Tensor Cores, so TF32 was on: the row is tf32, not fp32.",
     do=["Switch TF32 off, and measure tf32 as a precision of its own."],
 )
 def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
-    """Plain float32 products never run on Tensor Cores."""
+    """A trace of fp32 shows Tensor Core kernels: TF32 was on.
+
+    Silent without a trace.
+    """
     ran = case.is_baseline and case.trace and case.trace.tensor_cores == "yes"
     return Hit(evidence=_kernels(case)) if ran else None
 
@@ -109,12 +112,11 @@ def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
     "simulated",
     Verdict.REJECT,
     undermines_effects=True,
-    when="the row comes from a simulated GPU",
     cause="The GPU is a simulation of a {name}: nothing here was measured on one.",
     do=["Run the same matrix on the real GPU."],
 )
 def simulated(case: Case, group: Group) -> Hit | None:
-    """No number of a simulated GPU is a real one."""
+    """The row comes from a simulated GPU."""
     return Hit({"name": case.device_name}) if case.simulated else None
 
 
@@ -122,15 +124,16 @@ def simulated(case: Case, group: Group) -> Hit | None:
     "throughput-contradicts-latency",
     Verdict.FIX,
     undermines_effects=True,
-    when="throughput x latency / batch size is below 0.75 or above 1.6 (or above what the busy"
-    " share explains). Silent where others used the device meanwhile",
     cause="A throughput of {throughput_per_s:prompts/s} contradicts the latency of"
     " {latency_ms:ms}. {likely}",
     missing=["whether the queue was full while the throughput was measured"],
     do=["Measure both on the same batch, with one synchronise at the end."],
 )
 def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
-    """Prompts per second and the time of one tell of the same thing, on a device of one's own."""
+    """Throughput x latency / batch size is below 0.75 or above 1.6.
+
+    Or above what the busy share explains. Silent where others used the device meanwhile.
+    """
     ratio, batch = case.queue_gain, case.workload.batch_size
     # A full queue can at most hide all but the kernels themselves.
     busy = case.trace.busy_share if case.trace else None
@@ -151,14 +154,15 @@ def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
     "tensor-cores-unused",
     Verdict.FIX,
     undermines_effects=True,
-    when="the GPU has Tensor Cores for this precision and the trace shows none. Silent without a"
-    " trace",
     cause="{precision} did not run on the Tensor Cores that this GPU has.",
     missing=["hardware counters of the Tensor Cores"],
     do=["Check that sizes are multiples of 8, and that the torch build knows this GPU."],
 )
 def tensor_cores_unused(case: Case, group: Group) -> Hit | None:
-    """A precision whose point is the Tensor Cores, and whose products did not run there."""
+    """The GPU has Tensor Cores for this precision and the trace shows none.
+
+    Silent without a trace.
+    """
     if case.is_baseline or case.capability is None or case.trace is None:
         return None
     able = gpus.arithmetic(case.precision, case.capability).kind == "tensor cores"

@@ -20,12 +20,14 @@ _NEAR = 0.05
     "precision-emulated",
     Verdict.FIX,
     undermines_effects=True,
-    when="bf16 below compute capability 8.0; a precision that a CPU only emulates",
     cause="{precision} is only emulated here: its times say nothing of the precision.",
     do=["Leave it out on this device, or mark it as emulated."],
 )
 def precision_emulated(case: Case, group: Group) -> Hit | None:
-    """A precision that the device has no instructions for."""
+    """The precision has no instructions here.
+
+    As bf16 below compute capability 8.0, or a precision that a CPU only emulates.
+    """
     if case.capability is not None:
         found = gpus.arithmetic(case.precision, case.capability)
         why = f"{found.text} ({found.source})" if found.kind == "emulated" else None
@@ -40,13 +42,14 @@ def precision_emulated(case: Case, group: Group) -> Hit | None:
 @rule(
     "precision-storage-only",
     Verdict.ACCEPT,
-    when="below compute capability 7.0: fp16 is half the bytes and float32 arithmetic, mixed is"
-    " fp32 and casts",
     cause="On a {gpu_type} {precision} {kind}.",
     do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
 )
 def precision_storage_only(case: Case, group: Group) -> Hit | None:
-    """Float16 without Tensor Cores: at most half the bytes, and arithmetic stays float32."""
+    """Below compute capability 7.0 fp16 is half the bytes and float32 arithmetic.
+
+    And mixed is fp32 and casts.
+    """
     if case.capability is None or case.precision not in _KINDS:
         return None
     found = gpus.arithmetic(case.precision, case.capability)

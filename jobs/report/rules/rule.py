@@ -1,7 +1,7 @@
 """A rule: a function over one case that returns a Hit or None, and what is static about it.
 
-The loop over the cases, the subject, the weakening of effects and the table in docs/findings.md are
-made of the registry. Rules run, and equal verdicts are shown, in the order of registration.
+The loop over the cases, the subject, the weakening of effects and the tables in docs/findings.md
+are made of the registry. Rules run, and equal verdicts are shown, in the order of registration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jobs.report.finding import Finding, Note, Value, Verdict
 class Hit:
     """What a rule found in a case. What is None is as the rule says.
 
-    Templates find what they name among `values`, and else among the facts of the case: see `facts`.
+    Templates find what they name among `values`, and else among the facts of the case (`facts_of`).
 
     Attributes:
         values: Numbers and names that are no facts of the case.
@@ -46,30 +46,35 @@ Find = Callable[[Case, Group], Hit | None]
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One kind of finding.
+class rule:  # it decorates
+    """What is static about one kind of finding; its function's docstring says where it fires.
 
     Attributes:
-        verdicts: The first unless a Hit has another.
-        when: Where it fires, for the documentation.
+        or_else: Verdicts that a Hit may have in place of `verdict`.
         cause: Template of one or two sentences.
         missing: Templates: evidence that would decide what is open.
         do: Templates: what to do.
-        undermines_effects: Whether no effect stands beside it; False for a hit that is accepted.
+        undermines_effects: Whether no effect stands beside it, unless it is accepted.
         undermines_energy: Whether what is said of the energy does not.
         effect: Whether it says what a precision does, and so needs numbers that stand.
     """
 
     code: str
-    verdicts: tuple[Verdict, ...]
-    when: str
-    cause: str
-    missing: Sequence[str]
-    do: Sequence[str]
-    undermines_effects: bool
-    undermines_energy: bool
-    effect: bool
-    find: Find
+    verdict: Verdict
+    _: dataclasses.KW_ONLY
+    or_else: tuple[Verdict, ...] = ()
+    cause: str = ""
+    missing: Sequence[str] = ()
+    do: Sequence[str] = ()
+    undermines_effects: bool = False
+    undermines_energy: bool = False
+    effect: bool = False
+    find: Find = lambda case, group: None
+
+    def __call__(self, find: Find) -> Find:
+        """Register a function as this rule's."""
+        REGISTRY[self.code] = dataclasses.replace(self, find=find)
+        return find
 
     def finding(
         self,
@@ -81,10 +86,10 @@ class Rule:
         energy_undermined_by: Sequence[str] = (),
     ) -> Finding:
         """What is said of a hit; an effect stands only where nothing undermines it."""
-        verdict = hit.verdict or self.verdicts[0]
+        verdict = hit.verdict or self.verdict
         if undermined_by or (energy_undermined_by and hit.energy_only):
             verdict = Verdict.INCONCLUSIVE
-        assert verdict in self.verdicts, (self.code, verdict)
+        assert verdict in (self.verdict, *self.or_else), (self.code, verdict)
         values = {**known, **hit.values}
 
         def notes(texts: Sequence[str | Note]) -> tuple[Note, ...]:
@@ -104,29 +109,26 @@ class Rule:
             tuple(energy_undermined_by) if hit.energy or hit.energy_only else (),
         )
 
+    def over(self, group: Group, others: Sequence[Finding] = ()) -> Iterator[Finding]:
+        """What it finds in each case of a group; `others` may undermine it."""
+        for case in group.cases:
+            if (hit := self.find(case, group)) is None:
+                continue
+            about = {case.precision, BASELINE}
+            weak = dict.fromkeys(
+                f.code for f in others if f.verdict != Verdict.ACCEPT and about & {*f.precisions}
+            )
+            yield self.finding(
+                hit,
+                group.title,
+                (case.precision,),
+                facts_of(case, group),
+                [code for code in weak if REGISTRY[code].undermines_effects],
+                [code for code in weak if REGISTRY[code].undermines_energy],
+            )
 
-REGISTRY: dict[str, Rule] = {}
 
-
-def rule(
-    code: str,
-    *verdicts: Verdict,
-    when: str,
-    cause: str = "",
-    missing: Sequence[str] = (),
-    do: Sequence[str] = (),
-    undermines_effects: bool = False,
-    undermines_energy: bool = False,
-    effect: bool = False,
-) -> Callable[[Find], Find]:
-    """Register a function as the rule of a code; the arguments are as in `Rule`."""
-    undermines = undermines_effects, undermines_energy
-
-    def register(find: Find) -> Find:
-        REGISTRY[code] = Rule(code, verdicts, when, cause, missing, do, *undermines, effect, find)
-        return find
-
-    return register
+REGISTRY: dict[str, rule] = {}
 
 
 def note(template: str, **values: Value) -> Note:
@@ -144,8 +146,7 @@ def facts_of(case: Case, group: Group) -> dict[str, Value]:
     for prefix, one in (("", case), ("base_", group.baseline)):
         for item in dataclasses.fields(one) if one else ():
             value = getattr(one, item.name)
-            if isinstance(value, Ratio):
-                value = value.value
+            value = value.value if isinstance(value, Ratio) else value
             if isinstance(value, float | int | str):
                 known[prefix + item.name] = value
     return known
@@ -155,26 +156,7 @@ def apply(groups: Iterable[Group]) -> list[Finding]:
     """Every rule over every case; effects last, with what undermines the numbers below them."""
     found: list[Finding] = []
     for group in groups:
-        plain = [f for rule in REGISTRY.values() if not rule.effect for f in _each(rule, group)]
+        plain = [f for one in REGISTRY.values() if not one.effect for f in one.over(group)]
         found += plain
-        found += [f for rule in REGISTRY.values() if rule.effect for f in _each(rule, group, plain)]
+        found += [f for one in REGISTRY.values() if one.effect for f in one.over(group, plain)]
     return found
-
-
-def _each(rule: Rule, group: Group, others: Sequence[Finding] = ()) -> Iterator[Finding]:
-    for case in group.cases:
-        hit = rule.find(case, group)
-        if hit is None:
-            continue
-        about = {case.precision, BASELINE}
-        weak = dict.fromkeys(
-            f.code for f in others if f.verdict != Verdict.ACCEPT and about & {*f.precisions}
-        )
-        yield rule.finding(
-            hit,
-            group.title,
-            (case.precision,),
-            facts_of(case, group),
-            [code for code in weak if REGISTRY[code].undermines_effects],
-            [code for code in weak if REGISTRY[code].undermines_energy],
-        )

@@ -211,12 +211,6 @@ def test_explain_needs_neither_ray_nor_torch() -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_the_output_in_the_readme_is_what_the_command_says() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = [b for b in readme.split("```\n") if "1. REJECT  perplexity-out-of-range" in b]
-    assert block in explain(STUDY).stdout
-
-
 def test_several_gpus_and_standard_input() -> None:
     text = "precision,latency_ms\nfp32,11.7\nfp16,10.4\n"
     shown = explain("-", "--gpu", "P100", "--gpu", "t4", "--format", "json", stdin=text)

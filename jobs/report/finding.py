@@ -47,7 +47,7 @@ class Template(string.Formatter):
         several = tuple(value) if isinstance(value, tuple | list) else (value,)
         if any(isinstance(one, str) for one in several):
             return listed(several)
-        written = {"x": times, "ratio": _ratio}.get(format_spec)
+        written = {"x": times, "ratio": three_decimals}.get(format_spec)
         if written or format_spec[:1] in (".", "+"):
             ends = (min(several), max(several))
             low, high = (written(v) if written else format(v, format_spec) for v in ends)
@@ -170,13 +170,13 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
     by_subject: dict[object, list[Finding]] = {}
     for f in findings:
         undermined = f.undermined_by, f.energy_undermined_by
-        key = (f.code, f.verdict, f.subject, undermined, _fixed(f.cause))
+        key = (f.code, f.verdict, f.subject, undermined, fixed_part(f.cause))
         by_subject.setdefault(key, []).append(f)
     of_all: dict[object, list[Finding]] = {}
     for every in by_subject.values():
         precisions = tuple(dict.fromkeys(p for f in every for p in f.precisions))
         (cause,) = merged(f.cause for f in every)
-        parts: dict[str, Any] = {name: _joined(every, name) for name in _PARTS}
+        parts: dict[str, Any] = {name: joined(every, name) for name in _PARTS}
         one = replace(every[0], precisions=precisions, cause=cause, **parts)
         of_all.setdefault((one.code, one.verdict, precisions, cause.template), []).append(one)
     found = []
@@ -184,7 +184,7 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
         causes: dict[str, list[str]] = {}
         for f in every:
             causes.setdefault(f.text, []).append(f.subject)
-        texts = {name: tuple(n.text for n in _joined(every, name)) for name in _PARTS}
+        texts = {name: tuple(n.text for n in joined(every, name)) for name in _PARTS}
         head = every[0]
         told = tuple((text, tuple(subjects)) for text, subjects in causes.items())
         found.append(Topic(head.code, head.verdict, head.precisions, told, **texts))
@@ -203,14 +203,14 @@ def merged(notes: Iterable[Note]) -> list[Note]:
     """
     alike: dict[object, list[Note]] = {}
     for note in notes:
-        alike.setdefault(_fixed(note), []).append(note)
+        alike.setdefault(fixed_part(note), []).append(note)
     found = []
     for every in alike.values():
         first = every[0]
         ranges: dict[str, Value] = {
-            name: tuple(sorted({v for note in every for v in _numbers(note.values[name])}))
+            name: tuple(sorted({v for note in every for v in numbers_in(note.values[name])}))
             for name, value in first.values.items()
-            if _numbers(value)
+            if numbers_in(value)
         }
         found.append(Note(first.template, {**first.values, **ranges}) if every[1:] else first)
     return found
@@ -224,23 +224,25 @@ def finite(values: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def _ratio(value: float) -> str:
+def three_decimals(value: float) -> str:
     """With three decimals, as long as these mean anything."""
     if 0.01 <= value <= 100:
         return f"{value:.3f}"
     return ">100" if value > 100 else "<0.01"
 
 
-def _joined(findings: Iterable[Finding], part: str) -> tuple[Note, ...]:
+def joined(findings: Iterable[Finding], part: str) -> tuple[Note, ...]:
+    """The notes of a part of several findings, each once."""
     return tuple(merged(note for f in findings for note in getattr(f, part)))
 
 
-def _fixed(note: Note) -> object:
+def fixed_part(note: Note) -> object:
     """What two notes must share to be one: all but the numbers."""
-    fixed = ((k, v) for k, v in note.values.items() if not _numbers(v))
+    fixed = ((k, v) for k, v in note.values.items() if not numbers_in(v))
     return note.template, tuple(sorted(note.values)), tuple(fixed)
 
 
-def _numbers(value: Value) -> tuple[float, ...]:
+def numbers_in(value: Value) -> tuple[float, ...]:
+    """The numbers that stand in the place of a value."""
     several = value if isinstance(value, tuple) else (value,)
     return tuple(v for v in several if isinstance(v, int | float))

@@ -33,7 +33,7 @@ def documentation() -> str:
         head = ["| code | verdict | undermines | fires where |", "| --- | --- | --- | --- |"]
         lines += ["", f"## {title}", "", *head]
         for one in rules:
-            verdicts = ", ".join((one.verdict, *one.or_else))
+            verdicts = ", ".join(one.verdicts)
             what = {"effects": one.undermines_effects, "energy": one.undermines_energy}
             weakened = "".join(name for name, is_so in what.items() if is_so)
             when = " ".join((inspect.getdoc(one.find) or "").split())

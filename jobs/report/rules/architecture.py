@@ -56,7 +56,7 @@ def expected_gain(group: Group, precision: str) -> tuple[Note, ...]:
     return tuple(
         one
         for kind, boards in by_type.items()
-        for one in _gain_on(kind, boards, precision, reported(group.workload).get(kind))
+        for one in gain_on(kind, boards, precision, reported(group.workload).get(kind))
     )
 
 
@@ -65,9 +65,10 @@ def in_question(group: Group) -> Sequence[gpus.Board]:
     return group.boards or (() if group.gpu_type else gpus.GPUS)
 
 
-def _gain_on(
+def gain_on(
     kind: str, boards: Sequence[gpus.Board], precision: str, known: Reported | None
 ) -> Iterator[Note]:
+    """What to expect of a precision on the boards of one GPU type."""
     arithmetic = gpus.arithmetic(precision, boards[0].capability).kind
     if arithmetic == "storage only" and precision == "mixed":
         yield note("{gpu}: slower than fp32: the casts accelerate nothing", gpu=kind)

@@ -37,12 +37,12 @@ def gpu_throttled(case: Case, group: Group) -> Hit | None:
     For more than 0.1 s, NVML's mask has a reason for it, or the SM clock was below 75 % of the
     highest. Accept: the vendor's own power limit is the only reason.
     """
-    slowed = [found for found in case.conditions if _slowed(found, case)]
+    slowed = [found for found in case.conditions if slowed_by(found, case)]
     if not slowed:
         return None
     limit, vendors = case.power_limit_w, case.default_power_limit_w
     if (
-        all(_reasons(found) == [_POWER_CAP] for found in slowed)
+        all(reasons_of(found) == [_POWER_CAP] for found in slowed)
         and limit
         and vendors
         and limit >= _CAP_SHARE * vendors
@@ -57,22 +57,23 @@ def gpu_throttled(case: Case, group: Group) -> Hit | None:
             f" clock{of}.",
             do=(),
         )
-    return Hit(evidence=[why for found in slowed for why in _slowed(found, case)])
+    return Hit(evidence=[why for found in slowed for why in slowed_by(found, case)])
 
 
-def _slowed(found: Conditions, case: Case) -> list[Note]:
+def slowed_by(found: Conditions, case: Case) -> list[Note]:
     """What throttled one replicate, and how far."""
     why = []
     if (found.throttled_s or 0.0) > _THROTTLED_S:
         why.append(note("clocks were throttled for {seconds:s}", seconds=found.throttled_s))
-    why += [note("reason: {reason}", reason=SLOWDOWNS[bit]) for bit in _reasons(found)]
+    why += [note("reason: {reason}", reason=SLOWDOWNS[bit]) for bit in reasons_of(found)]
     top, clock = case.max_sm_mhz, found.sm_mhz_after
     if top and clock and clock < _CLOCK_SHARE * top:
         why.append(note("SM clock {clock:g} of {max_sm_mhz:g MHz} under load", clock=clock))
     return why
 
 
-def _reasons(found: Conditions) -> list[int]:
+def reasons_of(found: Conditions) -> list[int]:
+    """The slowdowns in NVML's mask."""
     return [bit for bit in SLOWDOWNS if (found.clocks_event_reasons or 0) & bit]
 
 
@@ -190,7 +191,7 @@ def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
     told = warnings.having(case.warnings, "warm-up-not-steady")
     if not told:
         return None
-    drifts = tuple(_drift(samples) for samples in case.latency_ms_samples)
+    drifts = tuple(drift_of(samples) for samples in case.latency_ms_samples)
     return Hit(
         {"told": "; ".join(alike(told)), "drift": drifts},
         [
@@ -200,7 +201,8 @@ def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
     )
 
 
-def _drift(samples: Sequence[float]) -> float:
+def drift_of(samples: Sequence[float]) -> float:
+    """Median of the last third over that of the first."""
     third = max(1, len(samples) // 3)
     return statistics.median(samples[-third:]) / statistics.median(samples[:third])
 

@@ -60,7 +60,6 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
 @rule(
     "effect",
     Verdict.ACCEPT,
-    or_else=(Verdict.INCONCLUSIVE,),
     effect=True,
 )
 def effect(case: Case, group: Group) -> Hit | None:
@@ -73,13 +72,13 @@ def effect(case: Case, group: Group) -> Hit | None:
     faster = compare.decided(case.speedup, group.ratios)
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):
         return None  # mixed-slower says it
-    speed = _clause(case.speedup, group, "is {speedup:x} as fast as fp32", "is as fast as fp32")
+    speed = clause(case.speedup, group, "is {speedup:x} as fast as fp32", "is as fast as fp32")
     differs = "needs {energy_ratio:x} the energy" + ("" if speed else " of fp32")
-    energy = _clause(case.energy_ratio, group, differs, "needs the same energy")
+    energy = clause(case.energy_ratio, group, differs, "needs the same energy")
     if not speed and not energy:
         return None
     has_interval = case.speedup is not None and case.speedup.low < case.speedup.high
-    evidence = [*_ratios(case, base), *_consistent(case, base)]
+    evidence = [*ratios_of(case, base), *consistent_with(case, base)]
     return Hit(
         evidence=evidence,
         expected=expected_gain(group, case.precision),
@@ -92,7 +91,7 @@ def effect(case: Case, group: Group) -> Hit | None:
     )
 
 
-def _clause(ratio: Ratio | None, group: Group, differs: str, alike: str) -> str:
+def clause(ratio: Ratio | None, group: Group, differs: str, alike: str) -> str:
     """What a ratio says if it is decided, or known to be none; else nothing."""
     if ratio is None:
         return ""
@@ -102,7 +101,7 @@ def _clause(ratio: Ratio | None, group: Group, differs: str, alike: str) -> str:
     return f"{alike}, to within {within:.1%}" if compare.negligible(ratio) else ""
 
 
-def _ratios(case: Case, base: Case) -> Iterator[Note]:
+def ratios_of(case: Case, base: Case) -> Iterator[Note]:
     """The numbers behind both ratios; energy = time x power, in the energy's own windows."""
     if case.speedup:
         text = "latency {base_latency_ms:ms} -> {latency_ms:ms}"
@@ -117,7 +116,7 @@ def _ratios(case: Case, base: Case) -> Iterator[Note]:
         yield note(text, time=case.energy_ratio.value / (power or 1), power=power)
 
 
-def _consistent(case: Case, base: Case) -> Iterator[Note]:
+def consistent_with(case: Case, base: Case) -> Iterator[Note]:
     """What else was measured of both, and whether it agrees."""
     gained = case.queue_gain
     if gained is not None and case.latency_ms:

@@ -30,17 +30,18 @@ def expectations(groups: Sequence[Group], expected: Sequence[Case]) -> Iterator[
         for group in of_type:
             case = group.case(wished.precision)
             if case is not None and group.workload == wished.workload:
-                met, hit = True, _beside_found(wished, case)
+                met, hit = True, beside_found(wished, case)
                 if hit.evidence:
                     yield EXPECTATION.finding(hit, group.title, precision, facts_of(case, group))
         if not met:
             beside = [w for w in expected if (w.gpu, w.workload) == (wished.gpu, wished.workload)]
             known = {**facts_of(wished, Group(name, tuple(beside))), "name": name}
-            hit = _beside_facts(wished, name, beside, measured=bool(of_type))
+            hit = beside_facts(wished, name, beside, measured=bool(of_type))
             yield EXPECTATION.finding(hit, name, precision, known)
 
 
-def _beside_found(wished: Case, found: Case) -> Hit:
+def beside_found(wished: Case, found: Case) -> Hit:
+    """Each number that was expected and found."""
     notes, met = [], True
     for what, unit in (
         ("latency_ms", "ms"),
@@ -67,7 +68,7 @@ def _beside_found(wished: Case, found: Case) -> Hit:
     )
 
 
-def _beside_facts(wished: Case, name: str, beside: Sequence[Case], measured: bool) -> Hit:
+def beside_facts(wished: Case, name: str, beside: Sequence[Case], measured: bool) -> Hit:
     """What is known of numbers that no row stands beside.
 
     Args:
@@ -79,7 +80,7 @@ def _beside_facts(wished: Case, name: str, beside: Sequence[Case], measured: boo
     values: dict[str, Value] = {"workload": str(wished.workload)}
     cause = "{name}: no row of {workload}" if measured else "{name}: not among the rows"
     cause += ", so the expectation is compared with what is known of it."
-    evidence: list[str | Note] = [_allowed(wished)]
+    evidence: list[str | Note] = [within_facts(wished)]
     told = reported(wished.workload).get(name)
     if told is not None:
         text = "published for the same layers without the logits, eager, batch 1: {told}: {gain:x}"
@@ -103,7 +104,7 @@ def _beside_facts(wished: Case, name: str, beside: Sequence[Case], measured: boo
     )
 
 
-def _allowed(wished: Case) -> Note:
+def within_facts(wished: Case) -> Note:
     """An expected latency and energy beside what the datasheet allows."""
     parts = ["{latency_ms:ms}"] if wished.latency_ms else []
     parts += ["{energy_mj:mJ}"] if wished.energy_mj else []

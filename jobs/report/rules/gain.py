@@ -35,8 +35,8 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     if base is None or case.speedup is None or case.precision == "mixed" or group.gpu_type == CPU:
         return None
     if group.gpu_type is None:
-        return _on_unspecified(case, group)
-    allowed, by = _allowed(case, base, group)
+        return on_unspecified(case, group)
+    allowed, by = allowed_gain(case, base, group)
     gain = case.speedup.value
     if allowed is None or gain >= _FAR_BELOW * allowed:
         return None
@@ -46,11 +46,11 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         evidence += light_kernels(group)
     reasons = ["the host's launches set the latency"] if found.bound else []
     if case.trace and base.trace and not found.bound:
-        evidence += _products_and_rest(case.trace, base.trace)
-        if found.against or _kernels_set_it(case):
-            reasons = _no_faster(case)
+        evidence += products_and_rest(case.trace, base.trace)
+        if found.against or kernels_set_it(case):
+            reasons = why_no_faster(case)
     launched = group.workload.engine == "eager" and not found.against
-    why, missing, do = _what_else(group, traced=case.trace is not None and not launched)
+    why, missing, do = what_else(group, traced=case.trace is not None and not launched)
     return Hit(
         {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
         evidence,
@@ -61,29 +61,26 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     )
 
 
-def _products_and_rest(ours: Trace, base: Trace) -> list[Note]:
+def products_and_rest(ours: Trace, base: Trace) -> list[Note]:
     """What got faster and what did not, and the bound that follows (Amdahl)."""
-    rest = _rest_ms(ours)
+    (after, rest), (before, base_rest) = split_ms(ours), split_ms(base)
     text = "all else: {before:ms} -> {rest:ms}"
     most = (base.traced_ms or 0.0) / rest if rest > 0 else None
     if most:
         text += "; with free products {rest:ms} would remain, so {most:.2f}x at most"
-    products = "products and attention: {before:ms} -> {after:ms}"
     return [
-        note(products, before=_products_ms(base), after=_products_ms(ours)),
-        note(text, before=_rest_ms(base), rest=rest, most=most),
+        note("products and attention: {before:ms} -> {after:ms}", before=before, after=after),
+        note(text, before=base_rest, rest=rest, most=most),
     ]
 
 
-def _products_ms(trace: Trace) -> float:
-    return (trace.matmul_ms or 0.0) + (trace.attention_ms or 0.0)
+def split_ms(trace: Trace) -> tuple[float, float]:
+    """Time in products and attention, and in all else."""
+    products = (trace.matmul_ms or 0.0) + (trace.attention_ms or 0.0)
+    return products, (trace.traced_ms or 0.0) - products
 
 
-def _rest_ms(trace: Trace) -> float:
-    return (trace.traced_ms or 0.0) - _products_ms(trace)
-
-
-def _kernels_set_it(case: Case) -> bool:
+def kernels_set_it(case: Case) -> bool:
     """Whether nothing but the kernels can set the latency of what is not launched one by one.
 
     By their sum: a graph's are traced outside of it, and so have no busy share.
@@ -93,10 +90,10 @@ def _kernels_set_it(case: Case) -> bool:
     return (case.trace.traced_ms or 0.0) > launch.BUSY * case.latency_ms
 
 
-def _no_faster(case: Case) -> list[str]:
+def why_no_faster(case: Case) -> list[str]:
     """Why kernels gain little: what the trace and the measured peaks show of it."""
     assert case.trace and case.trace.traced_ms
-    rest = _rest_ms(case.trace) / case.trace.traced_ms
+    rest = split_ms(case.trace)[1] / case.trace.traced_ms
     reasons = [f"{rest:.0%} of what runs is no matrix product"] if rest > _LARGE_REST else []
     peak = case.roofline.matmul_tflops if case.roofline else None
     reached = case.roofline.matmul_model_tflops if case.roofline else None
@@ -106,7 +103,7 @@ def _no_faster(case: Case) -> list[str]:
     return reasons
 
 
-def _what_else(group: Group, traced: bool) -> tuple[str, str, str]:
+def what_else(group: Group, traced: bool) -> tuple[str, str, str]:
     """Cause, missing evidence and action where the reason is not measured."""
     if traced:
         return (
@@ -127,13 +124,13 @@ def _what_else(group: Group, traced: bool) -> tuple[str, str, str]:
     )
 
 
-def _on_unspecified(case: Case, group: Group) -> Hit | None:
+def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
     least = bounds.of_pytorch(gpus.GPUS, case.precision, group.workload)
     assert case.speedup
     if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
-    why, missing, _ = _what_else(group, traced=False)
+    why, missing, _ = what_else(group, traced=False)
     times = tuple(case.latency_ms / bound for bound in least)
     return Hit(
         {"why": why, "times": times, "bound": least},
@@ -150,7 +147,7 @@ def _on_unspecified(case: Case, group: Group) -> Hit | None:
     )
 
 
-def _allowed(case: Case, base: Case, group: Group) -> tuple[float | None, str]:
+def allowed_gain(case: Case, base: Case, group: Group) -> tuple[float | None, str]:
     """The least gain promised on any board in question, and by what; None without Tensor Cores."""
     boards = group.boards
     kinds = {gpus.arithmetic(case.precision, board.capability).kind for board in boards}

@@ -83,7 +83,7 @@ def signals(case: Case, group: Group) -> Signals:
     launches = case.roofline.lower_bound_launch_ms if case.roofline else None
     if launches and launches > _MOSTLY * ms:
         hear("launching its kernels back to back alone takes {ms:ms}", weak, ms=launches)
-    weak += _near_idle(case)
+    weak += near_idle(case)
     least = bounds.of_pytorch(group.boards, case.precision, group.workload)
     if least and ms > _FAR_ABOVE * least[1]:
         text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
@@ -91,7 +91,7 @@ def signals(case: Case, group: Group) -> Signals:
     return Signals(tuple(strong), tuple(weak), tuple(against))
 
 
-def _near_idle(case: Case) -> list[Note]:
+def near_idle(case: Case) -> list[Note]:
     """Where the mean power leaves next to nothing for computing."""
     power, idle = case.mean_w, case.idle_w
     if power is None or not case.boards:
@@ -160,14 +160,14 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
             ],
         )
     if group.gpu_type is None:
-        return _on_unspecified(case, group)
+        return on_unspecified(case, group)
     if not found.perhaps:
         return None
     seems = "The GPU seems to wait for the host most of the time (launch-bound)."
     return Hit(evidence=found.weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems)
 
 
-def _on_unspecified(case: Case, group: Group) -> Hit | None:
+def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Where a power would be near idle on some types, these and the others, told one by one."""
     powers = {one.precision: one.mean_w for one in group.cases if one.mean_w is not None}
     if case.precision not in powers or group.workload.engine != "eager":

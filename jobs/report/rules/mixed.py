@@ -32,10 +32,7 @@ _A_TRACE = [
 @rule(
     "mixed-options",
     Verdict.FIX,
-    or_else=(
-        Verdict.ACCEPT,
-        Verdict.INCONCLUSIVE,
-    ),
+    or_else=(Verdict.ACCEPT,),
     effect=True,
     cause="mixed loses to {better}: what to do with it.",
     do=["Compare fp32 with {half}, and report mixed only in a note."],
@@ -49,19 +46,19 @@ def mixed_options(case: Case, group: Group) -> Hit | None:
     if case.precision != "mixed" or group.baseline is None or against_fp32 is None:
         return None
     half, name = group.case(group.half_precision), group.half_precision
-    loses = half is not None and _loses(case, half)
+    loses = half is not None and loses_to(case, half)
     if against_fp32 >= 1 and not loses:
         return None
     better = tuple(what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats)
     return Hit(
         {"better": better},
-        [_leave_out(case, half, loses), _DOCUMENT, _another_gpu(group)],
+        [leave_out(case, half, loses), _DOCUMENT, another_gpu(group)],
         verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
         do=None if loses else ["Measure {half} beside it."],
     )
 
 
-def _loses(mixed: Case, half: Case) -> bool:
+def loses_to(mixed: Case, half: Case) -> bool:
     """Whether half weights take less time, and no more energy."""
     if not half.latency_ms or not mixed.latency_ms:
         return False
@@ -71,7 +68,8 @@ def _loses(mixed: Case, half: Case) -> bool:
     return slower and not thriftier
 
 
-def _leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
+def leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
+    """Whether to leave mixed out."""
     if half is None:
         return note(
             "leave mixed out: not yet. Measure {half} first, or there is nothing in its place"
@@ -89,7 +87,8 @@ def _leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
     )
 
 
-def _another_gpu(group: Group) -> Note:
+def another_gpu(group: Group) -> Note:
+    """What another GPU would change."""
     if group.gpu_type == CPU:
         return note(
             "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
@@ -111,7 +110,6 @@ def _another_gpu(group: Group) -> Note:
 @rule(
     "mixed-slower",
     Verdict.ACCEPT,
-    or_else=(Verdict.INCONCLUSIVE,),
     effect=True,
     cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
     " at {speedup:x} the speed of fp32{largest}.",
@@ -140,19 +138,19 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
         evidence.append(f"its energy is {{energy_ratio:x}} that of fp32: {{time:x}} the time{at}")
     largest, missing = "", _A_TRACE[: 1 if group.gpu_type == CPU else 2]
     if case.trace and base.trace:
-        shares = _shares(base.trace, case.trace, more_ms, group)
+        shares = shares_of(base.trace, case.trace, more_ms, group)
         evidence += shares
         most = max(shares, key=lambda share: cast(float, share.values["ms"]))
         largest = Note("; the largest share is {name}, {ms:+.3g} ms", most.values).text
         missing = []
     elif group.gpu_type != CPU and not group.workload.new_tokens:
-        evidence += _predicted_casts(group)
-    evidence += _arithmetic_saved(group)
+        evidence += predicted_casts(group)
+    evidence += arithmetic_saved(group)
     values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
-    return Hit(values, evidence, [_expected(group)], missing=missing)
+    return Hit(values, evidence, [expected_of(group)], missing=missing)
 
 
-def _shares(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list[Note]:
+def shares_of(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list[Note]:
     """The difference of two traces in ms, by kind of work; what is left is the host's.
 
     They add up to `slower_ms`.
@@ -188,7 +186,8 @@ def _shares(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list[N
     return [*found, share(rest, slower_ms - difference(*KERNEL_CLASSES))]
 
 
-def _predicted_casts(group: Group) -> list[Note]:
+def predicted_casts(group: Group) -> list[Note]:
+    """What the casts cost by formula, where no trace tells."""
     shape = work.shape_of(group.workload.model)
     if shape is None:
         return []
@@ -217,7 +216,7 @@ def _predicted_casts(group: Group) -> list[Note]:
     return found
 
 
-def _arithmetic_saved(group: Group) -> Sequence[str | Note]:
+def arithmetic_saved(group: Group) -> Sequence[str | Note]:
     """What faster products can save at most."""
     if not group.boards:
         return []
@@ -234,7 +233,8 @@ def _arithmetic_saved(group: Group) -> Sequence[str | Note]:
     return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)]
 
 
-def _expected(group: Group) -> str:
+def expected_of(group: Group) -> str:
+    """What the hardware lets one expect of mixed."""
     if not group.boards:
         where = "a CPU" if group.gpu_type == CPU else "every GPU"
         return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"

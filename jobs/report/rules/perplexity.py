@@ -72,11 +72,15 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
     By `bench/text/published.py`; names the mistakes that give such a number. Silent for another
     model or text.
     """
-    if not _is_out_of_range(case):
+    if not is_out_of_range(case):
         return None
-    wrong = [one for one in group.cases if _is_out_of_range(one)]
+    wrong = [one for one in group.cases if is_out_of_range(one)]
     values = [one.perplexity or 0.0 for one in wrong]
-    spread, nearest, allowed = max(values) / min(values), _nearest(wrong[0]), _allowed(case)
+    spread, nearest, allowed = (
+        max(values) / min(values),
+        nearest_published(wrong[0]),
+        allowed_range(case),
+    )
     evidence: list[str | Note] = [
         "published: {published}",
         "{first:.5g} is {nats:+.2f} nats per token against {nearest:.4g}",
@@ -106,7 +110,7 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
             "alike": tuple(one.precision for one in wrong),
             "spread": spread - 1,
         },
-        [*evidence, *mistakes(values[0], _allowed(wrong[0]))],
+        [*evidence, *mistakes(values[0], allowed_range(wrong[0]))],
     )
 
 
@@ -153,14 +157,14 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
     ]
 
 
-def _is_out_of_range(case: Case) -> bool:
+def is_out_of_range(case: Case) -> bool:
     """Whether it is GPT-2 small on WikiText-2, and cannot be."""
     known = case.workload.model in published.GPT2_NAMES and WIKITEXT_2 in (case.text or "").lower()
-    low, high = _allowed(case)
+    low, high = allowed_range(case)
     return known and bool(case.perplexity) and not low <= (case.perplexity or 0.0) <= high
 
 
-def _allowed(case: Case) -> tuple[float, float]:
+def allowed_range(case: Case) -> tuple[float, float]:
     """Of its context, or of any from 128 to 1024 where that is unknown."""
     told = published.expected_perplexity(case.context) if case.context else None
     if told:
@@ -171,7 +175,7 @@ def _allowed(case: Case) -> tuple[float, float]:
     return low, math.inf if is_short else max(high for _, high in ranges)
 
 
-def _nearest(case: Case) -> float:
+def nearest_published(case: Case) -> float:
     """The published value at its context; at 128 where that is unknown, the largest there is."""
     context = case.context or 128
     values = {p.context: p.value for p in published.PUBLISHED if p.stride == p.context}
@@ -196,10 +200,10 @@ def perplexity_differs(case: Case, group: Group) -> Hit | None:
         return None
     paired = case.nats_difference
     difference = paired.mean if paired else math.log(case.perplexity / base.perplexity)
-    noise = _rounding(case, base)
+    noise = rounding_of(case, base)
     if paired and paired.low is not None:
         noise = paired.mean - paired.low
-    gate = _GATES[_arithmetic(case)]
+    gate = _GATES[stored_as(case)]
     if abs(difference) - noise <= gate:
         return None
     evidence = ["{base_perplexity:.5g} -> {perplexity:.5g}"]
@@ -226,7 +230,7 @@ def perplexity_too_coarse(case: Case, group: Group) -> Hit | None:
     base = group.base_of(case)
     if base is None or not case.perplexity or not base.perplexity:
         return None
-    rounding, usual = _rounding(case, base), _USUAL[_arithmetic(case)]
+    rounding, usual = rounding_of(case, base), _USUAL[stored_as(case)]
     if rounding <= usual:
         return None
     difference = math.log(case.perplexity / base.perplexity)
@@ -240,7 +244,7 @@ def perplexity_too_coarse(case: Case, group: Group) -> Hit | None:
     )
 
 
-def _rounding(case: Case, base: Case) -> float:
+def rounding_of(case: Case, base: Case) -> float:
     """How far ln(ours / theirs) may be off because the numbers were written with few digits."""
     return sum(
         c.perplexity_step / 2 / c.perplexity
@@ -249,6 +253,6 @@ def _rounding(case: Case, base: Case) -> float:
     )
 
 
-def _arithmetic(case: Case) -> str:
+def stored_as(case: Case) -> str:
     """What stores the logits: mixed on a CPU is autocast to bf16."""
     return "bf16" if case.precision == "mixed" and case.gpu_type == CPU else case.precision

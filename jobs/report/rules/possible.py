@@ -57,7 +57,7 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     limit = case.power_limit_w or max((board.tdp_w for board in case.boards), default=None)
     if case.mean_w is None or limit is None or case.mean_w <= bounds.MOST_POWER * limit:
         return None
-    return Hit({"limit_w": limit}, _power_arithmetic(case))
+    return Hit({"limit_w": limit}, power_arithmetic(case))
 
 
 @rule(
@@ -82,10 +82,11 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
         share, whose = bounds.LEAST_POWER_OF_OTHERS, f"of a {case.gpu_type} in state P0"
     if case.mean_w is None or idle is None or case.mean_w >= share * idle:
         return None
-    return Hit({"idle_w": idle, "whose": whose}, _power_arithmetic(case))
+    return Hit({"idle_w": idle, "whose": whose}, power_arithmetic(case))
 
 
-def _power_arithmetic(case: Case) -> list[str]:
+def power_arithmetic(case: Case) -> list[str]:
+    """How a table's power comes about."""
     if not case.foreign:
         return []
     times = " x {batch_size}" if case.workload.batch_size > 1 else ""
@@ -105,7 +106,7 @@ def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
     Silent without a trace.
     """
     ran = case.is_baseline and case.trace and case.trace.tensor_cores == "yes"
-    return Hit(evidence=_kernels(case)) if ran else None
+    return Hit(evidence=kernels_of(case)) if ran else None
 
 
 @rule(
@@ -171,11 +172,12 @@ def tensor_cores_unused(case: Case, group: Group) -> Hit | None:
     peaks = tuple(p for board in case.boards if (p := gpus.peak_tflops(board, case.precision)))
     return Hit(
         {"ms": case.trace.matmul_ms, "traced_ms": case.trace.traced_ms, "peaks": peaks},
-        ["products: {ms:ms} of {traced_ms:ms} traced", *_kernels(case)],
+        ["products: {ms:ms} of {traced_ms:ms} traced", *kernels_of(case)],
         ["up to {peaks:TFLOP/s} on Tensor Cores"] if peaks else (),
     )
 
 
-def _kernels(case: Case) -> list[Note]:
+def kernels_of(case: Case) -> list[Note]:
+    """The kernels that took most of the time."""
     names = case.trace.names if case.trace else None
     return [note("kernel {name}", name=name) for name in (names or ())[:3]]

@@ -71,6 +71,12 @@ class rule:  # it decorates
     effect: bool = False
     find: Find = lambda case, group: None
 
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every verdict that it can give; an effect may be undermined."""
+        undermined = (Verdict.INCONCLUSIVE,) if self.effect else ()
+        return (self.verdict, *self.or_else, *undermined)
+
     def __call__(self, find: Find) -> Find:
         """Register a function as this rule's."""
         REGISTRY[self.code] = dataclasses.replace(self, find=find)
@@ -89,7 +95,7 @@ class rule:  # it decorates
         verdict = hit.verdict or self.verdict
         if undermined_by or (energy_undermined_by and hit.energy_only):
             verdict = Verdict.INCONCLUSIVE
-        assert verdict in (self.verdict, *self.or_else), (self.code, verdict)
+        assert verdict in self.verdicts, (self.code, verdict)
         values = {**known, **hit.values}
 
         def notes(texts: Sequence[str | Note]) -> tuple[Note, ...]:

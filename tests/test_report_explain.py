@@ -180,8 +180,8 @@ def test_the_verdicts_on_the_first_study(
 def test_the_matrix_to_run_next_is_a_matrix(
     explained: dict[str | None, dict[str, Any]],
 ) -> None:
-    for shown in explained.values():
-        found = matrix.parse(shown["next_matrix"], "next.toml", "next")
+    for told in explained.values():
+        found = matrix.parse(told["next_matrix"], "next.toml", "next")
         assert {w.engine for w in found.workloads} == {"eager", "graph"}
         assert {w.batch_size for w in found.workloads} == {1, 8}
         assert (found.quality.text, found.quality.context) == ("wikitext-2", 128)

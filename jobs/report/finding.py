@@ -8,7 +8,6 @@ digits. Several numbers in the place of one are their range, several words a lis
 from __future__ import annotations
 
 import enum
-import math
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from jobs.report.words import NOTHING, listed, span, times
 
+PARTS = ("evidence", "expected", "missing", "do")
 Value = float | int | str | None | tuple[float, ...] | tuple[str, ...]
 
 
@@ -77,7 +77,7 @@ class Note:
         """
         note = text if isinstance(text, Note) else cls(text)
         names = [name for _, name, _, _ in string.Formatter().parse(note.template) if name]
-        lacking = {name: known.get(name) for name in names if name not in note.values}
+        lacking = {name: known[name] for name in names if name not in note.values}
         return cls(note.template, {**lacking, **note.values}) if lacking else note
 
     @property
@@ -87,7 +87,7 @@ class Note:
 
     def as_json(self) -> dict[str, Any]:
         """The sentence beside its values."""
-        return {"text": self.text, "values": finite(self.values)}
+        return {"text": self.text, "values": self.values}
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,12 @@ class Finding:
             "code": self.code,
             "verdict": str(self.verdict),
             "subject": self.subject,
-            "precisions": list(self.precisions),
+            "precisions": self.precisions,
             "cause": self.text,
-            "values": finite(self.cause.values),
-            "evidence": [note.as_json() for note in self.evidence],
-            "expected": [note.as_json() for note in self.expected],
-            "missing": [note.text for note in self.missing],
-            "do": [note.text for note in self.do],
-            "undermined_by": [*self.undermined_by, *self.energy_undermined_by],
+            "values": self.cause.values,
+            **{part: [note.as_json() for note in getattr(self, part)] for part in PARTS[:2]},
+            **{part: [note.text for note in getattr(self, part)] for part in PARTS[2:]},
+            "undermined_by": (*self.undermined_by, *self.energy_undermined_by),
         }
 
 
@@ -176,7 +174,7 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
     for every in by_subject.values():
         precisions = tuple(dict.fromkeys(p for f in every for p in f.precisions))
         (cause,) = merged(f.cause for f in every)
-        parts: dict[str, Any] = {name: joined(every, name) for name in _PARTS}
+        parts: dict[str, Any] = {name: joined(every, name) for name in PARTS}
         one = replace(every[0], precisions=precisions, cause=cause, **parts)
         of_all.setdefault((one.code, one.verdict, precisions, cause.template), []).append(one)
     found = []
@@ -184,14 +182,11 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
         causes: dict[str, list[str]] = {}
         for f in every:
             causes.setdefault(f.text, []).append(f.subject)
-        texts = {name: tuple(n.text for n in joined(every, name)) for name in _PARTS}
+        texts = {name: tuple(n.text for n in joined(every, name)) for name in PARTS}
         head = every[0]
         told = tuple((text, tuple(subjects)) for text, subjects in causes.items())
         found.append(Topic(head.code, head.verdict, head.precisions, told, **texts))
     return found
-
-
-_PARTS = ("evidence", "expected", "missing", "do")
 
 
 def merged(notes: Iterable[Note]) -> list[Note]:
@@ -214,14 +209,6 @@ def merged(notes: Iterable[Note]) -> list[Note]:
         }
         found.append(Note(first.template, {**first.values, **ranges}) if every[1:] else first)
     return found
-
-
-def finite(values: Mapping[str, Value]) -> dict[str, Value]:
-    """JSON has no infinity; None stands for it as for everything that is no number."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
 
 
 def three_decimals(value: float) -> str:

@@ -153,7 +153,7 @@ def facts_of(case: Case, group: Group) -> dict[str, Value]:
         for item in dataclasses.fields(one) if one else ():
             value = getattr(one, item.name)
             value = value.value if isinstance(value, Ratio) else value
-            if isinstance(value, float | int | str):
+            if value is None or isinstance(value, float | int | str):
                 known[prefix + item.name] = value
     return known
 

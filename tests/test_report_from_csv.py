@@ -20,10 +20,10 @@ def test_as_little_as_a_precision_and_a_latency_is_a_table() -> None:
     text = "precision,latency_ms\nFP32,11.7\nfp16,10.4\n"
     assert from_csv.read(text, "t.csv")[1] == []
     (group,) = groups_of(text)
-    assert (group.gpu_type, group.workload) == (None, Workload("gpt2"))
+    assert (group.cases[0].gpu_type, group.cases[0].workload) == (None, Workload("gpt2"))
     assert group.cases[1].speedup == Ratio(1.125, 1.125, 1.125)
     assert group.cases[1].energy_mj is None
-    assert group.foreign
+    assert group.cases[0].foreign
 
 
 def test_precisions_have_more_than_one_name_and_empty_is_not_zero() -> None:
@@ -41,12 +41,12 @@ def test_columns_that_are_not_known_are_named() -> None:
 
 def test_the_gpu_is_the_row_s_own_or_the_one_that_is_told() -> None:
     text = "precision,latency_ms,gpu\nfp32,5,V100\nfp32,6,\nfp32,7,cpu\n"
-    groups = {g.gpu_type: g for g in groups_of(text, "P100-PCIE")}
+    groups = {g.cases[0].gpu_type: g for g in groups_of(text, "P100-PCIE")}
     assert set(groups) == {"V100", "P100", "CPU"}
-    assert [board.name for board in groups["P100"].boards] == ["P100-PCIE"]
-    assert groups["CPU"].boards == ()
+    assert [board.name for board in groups["P100"].cases[0].boards] == ["P100-PCIE"]
+    assert groups["CPU"].cases[0].boards == ()
     both = groups_of(text, "t4", "T4", "A100")
-    assert [group.gpu_type for group in both] == ["V100", "CPU", "T4", "A100"]
+    assert [group.cases[0].gpu_type for group in both] == ["V100", "CPU", "T4", "A100"]
 
 
 def test_the_csv_of_the_report_is_such_a_table() -> None:

@@ -162,6 +162,11 @@ class Case:
         return self.precision == BASELINE
 
     @property
+    def half_precision(self) -> str:
+        """What autocast casts to here, and so what mixed compares with."""
+        return "bf16" if self.gpu_type == CPU else "fp16"
+
+    @property
     def queue_gain(self) -> float | None:
         """Throughput x latency / batch size: 1 in a closed loop, more with a full queue."""
         if not self.throughput_per_s or not self.latency_ms:
@@ -195,34 +200,9 @@ class Group:
     ratios: int = 1
 
     @property
-    def gpu_type(self) -> str | None:
-        """None where it is not specified."""
-        return self.cases[0].gpu_type
-
-    @property
-    def boards(self) -> tuple[gpus.Board, ...]:
-        """The datasheets that may apply."""
-        return self.cases[0].boards
-
-    @property
-    def workload(self) -> Workload:
-        """As asked."""
-        return self.cases[0].workload
-
-    @property
-    def foreign(self) -> bool:
-        """From a table without rows."""
-        return self.cases[0].foreign
-
-    @property
     def baseline(self) -> Case | None:
         """The case that the others compare with."""
         return self.case(BASELINE)
-
-    @property
-    def half_precision(self) -> str:
-        """What autocast casts to here, and so what mixed compares with."""
-        return "bf16" if self.gpu_type == CPU else "fp16"
 
     def case(self, precision: str) -> Case | None:
         """The case of a precision that was measured."""

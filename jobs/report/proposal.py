@@ -21,9 +21,9 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     open_codes = {f.code for f in findings if f.verdict != Verdict.ACCEPT}
     if not groups or not open_codes:
         return None
-    on_gpu = [group for group in groups if group.gpu_type != CPU]
-    types = list(dict.fromkeys(group.gpu_type or AUTO for group in groups))
-    if any(group.foreign for group in on_gpu) and not open_codes.isdisjoint(_NOT_THIS_GPU):
+    on_gpu = [group for group in groups if group.cases[0].gpu_type != CPU]
+    types = list(dict.fromkeys(group.cases[0].gpu_type or AUTO for group in groups))
+    if any(group.cases[0].foreign for group in on_gpu) and not open_codes.isdisjoint(_NOT_THIS_GPU):
         types = [AUTO, *([CPU] if CPU in types else [])]
     found = {case.precision for group in groups for case in group.cases} | {"fp32"}
     found |= {"fp16"} if on_gpu else set()
@@ -35,7 +35,7 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     ]
     by_model: dict[tuple[str, int, int], list[Group]] = {}
     for group in groups:
-        asked = group.workload
+        asked = group.cases[0].workload
         by_model.setdefault((asked.model, asked.prompt_tokens, asked.new_tokens), []).append(group)
     for members in by_model.values():
         lines += workload(members, other_attention="attention-differs" in open_codes)
@@ -52,20 +52,20 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
 
 def workload(members: Sequence[Group], other_attention: bool) -> list[str]:
     """The lines of the workloads of one model and length."""
-    asked = members[0].workload
-    launched = any(group.gpu_type != CPU for group in members)
-    batches = sorted({group.workload.batch_size for group in members})
+    asked = members[0].cases[0].workload
+    launched = any(group.cases[0].gpu_type != CPU for group in members)
+    batches = sorted({group.cases[0].workload.batch_size for group in members})
     if launched and batches[-1] < 2 * batches[0]:
         batches.append(min(_LARGER * batches[0], _MOST))
     lines = ["", "[[workloads]]", assignment("model", asked.model)]
-    engines = {group.workload.engine for group in members} & {*ENGINES}
+    engines = {group.cases[0].workload.engine for group in members} & {*ENGINES}
     engines |= {"eager", "graph"} if launched else set()
     if engines - {"eager"}:
         kept = [engine for engine in ENGINES if engine in engines]
         lines.append(
             assignment("engine", kept, "the same kernels with and without launches", launched)
         )
-    attentions = {group.workload.attention for group in members}
+    attentions = {group.cases[0].workload.attention for group in members}
     pinned = launched and other_attention
     attentions |= {AUTO, "efficient"} if pinned else set()
     if attentions - {AUTO}:

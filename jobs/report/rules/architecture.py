@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bench.asked import CPU, Workload
 from bench.device import gpus
 from bench.profile import work
-from jobs.report.facts import Group
+from jobs.report.facts import Case
 from jobs.report.finding import Note
 from jobs.report.rules.rule import note
 
@@ -46,23 +46,23 @@ def reported(workload: Workload) -> dict[str, Reported]:
     }
 
 
-def expected_gain(group: Group, precision: str) -> tuple[Note, ...]:
+def expected_gain(case: Case) -> tuple[Note, ...]:
     """What the facts let one expect of a precision on this GPU, or on each if not specified."""
-    if group.gpu_type == CPU:
+    if case.gpu_type == CPU:
         return ()
     by_type: dict[str, list[gpus.Board]] = {}
-    for board in in_question(group):
+    for board in in_question(case):
         by_type.setdefault(board.gpu_type, []).append(board)
     return tuple(
         one
         for kind, boards in by_type.items()
-        for one in gain_on(kind, boards, precision, reported(group.workload).get(kind))
+        for one in gain_on(kind, boards, case.precision, reported(case.workload).get(kind))
     )
 
 
-def in_question(group: Group) -> Sequence[gpus.Board]:
-    """The boards of a group's GPU; every known board where it is not specified."""
-    return group.boards or (() if group.gpu_type else gpus.GPUS)
+def in_question(case: Case) -> Sequence[gpus.Board]:
+    """The boards of a case's GPU; every known board where it is not specified."""
+    return case.boards or (() if case.gpu_type else gpus.GPUS)
 
 
 def gain_on(
@@ -91,9 +91,9 @@ def gain_on(
             yield note(text, peak=tuple(ratios), **values)
 
 
-def light_kernels(group: Group) -> list[Note]:
+def light_kernels(case: Case) -> list[Note]:
     """Whether layer norms and activations can be the reason: they are too short."""
-    shape, workload = work.SHAPES["gpt2"], group.workload
+    shape, workload = work.SHAPES["gpt2"], case.workload
     small = work.shape_of(workload.model) == shape
     if not small or workload.batch_size * workload.prompt_tokens > _SMALL:
         return []

@@ -81,10 +81,10 @@ def effect(case: Case, group: Group) -> Hit | None:
     evidence = [*ratios_of(case, base), *consistent_with(case, base)]
     return Hit(
         evidence=evidence,
-        expected=expected_gain(group, case.precision),
+        expected=expected_gain(case),
         cause=f"{{precision}} {' and '.join(filter(None, (speed, energy)))}.",
         missing=["intervals: one number each, from one process"]
-        if group.foreign and not has_interval
+        if case.foreign and not has_interval
         else [],
         energy=bool(energy),
         energy_only=not speed,

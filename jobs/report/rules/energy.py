@@ -94,7 +94,7 @@ def energy_method_unknown(case: Case, group: Group) -> Hit | None:
             "a forward pass takes {latency_ms:ms}; a sensor publishes every 20 ms (P100, V100) to"
             " 100 ms (T4, A100, H100), so two readings around one say nothing"
         )
-    counters = {board.gpu_type: board.energy_counter for board in group.boards}
+    counters = {board.gpu_type: board.energy_counter for board in case.boards}
     if not counters:
         have = "P100 and P40 have no energy counter in NVML; V100, T4 and newer GPUs have one"
         evidence.append(have)

@@ -25,11 +25,11 @@ def expectations(groups: Sequence[Group], expected: Sequence[Case]) -> Iterator[
     """Each expected number beside what was found, or beside the facts of a type without rows."""
     for wished in expected:
         name, precision = wished.gpu_type or "any GPU", (wished.precision,)
-        of_type = [g for g in groups if wished.gpu_type in (None, g.gpu_type)]
+        of_type = [g for g in groups if wished.gpu_type in (None, g.cases[0].gpu_type)]
         met = False
         for group in of_type:
             case = group.case(wished.precision)
-            if case is not None and group.workload == wished.workload:
+            if case is not None and case.workload == wished.workload:
                 met, hit = True, beside_found(wished, case)
                 if hit.evidence:
                     yield EXPECTATION.finding(hit, group.title, precision, facts_of(case, group))

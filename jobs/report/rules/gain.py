@@ -32,9 +32,9 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     the measured peak. Where the GPU is not specified it fires below a gain of 1.5x.
     """
     base = group.base_of(case)
-    if base is None or case.speedup is None or case.precision == "mixed" or group.gpu_type == CPU:
+    if base is None or case.speedup is None or case.precision == "mixed" or case.gpu_type == CPU:
         return None
-    if group.gpu_type is None:
+    if case.gpu_type is None:
         return on_unspecified(case, group)
     allowed, by = allowed_gain(case, base, group)
     gain = case.speedup.value
@@ -42,19 +42,19 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         return None
     found = launch.signals(case, group)
     evidence = [*found.strong, *found.weak, *found.against]
-    if group.foreign:
-        evidence += light_kernels(group)
+    if case.foreign:
+        evidence += light_kernels(case)
     reasons = ["the host's launches set the latency"] if found.bound else []
     if case.trace and base.trace and not found.bound:
         evidence += products_and_rest(case.trace, base.trace)
         if found.against or kernels_set_it(case):
             reasons = why_no_faster(case)
-    launched = group.workload.engine == "eager" and not found.against
-    why, missing, do = what_else(group, traced=case.trace is not None and not launched)
+    launched = case.workload.engine == "eager" and not found.against
+    why, missing, do = what_else(case, traced=case.trace is not None and not launched)
     return Hit(
         {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
         evidence,
-        expected_gain(group, case.precision),
+        expected_gain(case),
         verdict=Verdict.ACCEPT if reasons else None,
         missing=[] if reasons else [missing],
         do=[do],
@@ -103,7 +103,7 @@ def why_no_faster(case: Case) -> list[str]:
     return reasons
 
 
-def what_else(group: Group, traced: bool) -> tuple[str, str, str]:
+def what_else(case: Case, traced: bool) -> tuple[str, str, str]:
     """Cause, missing evidence and action where the reason is not measured."""
     if traced:
         return (
@@ -111,7 +111,7 @@ def what_else(group: Group, traced: bool) -> tuple[str, str, str]:
             "the rate of each product beside its peak (hardware counters)",
             _LARGER_BATCHES,
         )
-    if group.workload.engine != "eager":
+    if case.workload.engine != "eager":
         return (
             "what sets the latency is not measured",
             "a trace: products, all else, and the share of the time in which a kernel runs",
@@ -126,20 +126,20 @@ def what_else(group: Group, traced: bool) -> tuple[str, str, str]:
 
 def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
-    least = bounds.of_pytorch(gpus.GPUS, case.precision, group.workload)
+    least = bounds.of_pytorch(gpus.GPUS, case.precision, case.workload)
     assert case.speedup
     if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
-    why, missing, _ = what_else(group, traced=False)
+    why, missing, _ = what_else(case, traced=False)
     times = tuple(case.latency_ms / bound for bound in least)
     return Hit(
         {"why": why, "times": times, "bound": least},
         [
             "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here"
             " ({bound:2 ms})",
-            *light_kernels(group),
+            *light_kernels(case),
         ],
-        expected_gain(group, case.precision),
+        expected_gain(case),
         cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more:"
         " {why}.",
         missing=["the name of the GPU", missing],
@@ -149,14 +149,14 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
 
 def allowed_gain(case: Case, base: Case, group: Group) -> tuple[float | None, str]:
     """The least gain promised on any board in question, and by what; None without Tensor Cores."""
-    boards = group.boards
+    boards = case.boards
     kinds = {gpus.arithmetic(case.precision, board.capability).kind for board in boards}
     if kinds != {"tensor cores"}:
         return None, ""
     by_board = []
     for board in boards:
-        plain = bounds.of_pytorch((board,), BASELINE, group.workload)
-        ours = bounds.of_pytorch((board,), case.precision, group.workload)
+        plain = bounds.of_pytorch((board,), BASELINE, case.workload)
+        ours = bounds.of_pytorch((board,), case.precision, case.workload)
         if plain and ours:
             by_board.append(plain[0] / ours[0])
     if len(by_board) == len(boards):

@@ -48,7 +48,7 @@ class Signals:
 
 def signals(case: Case, group: Group) -> Signals:
     """Every signal for one case of a group; none on a CPU, which is host and device in one."""
-    if group.gpu_type == CPU or group.workload.engine != "eager" or not case.latency_ms:
+    if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
         return Signals()
     strong: list[Note] = []
     weak: list[Note] = []
@@ -58,12 +58,12 @@ def signals(case: Case, group: Group) -> Signals:
         if into is not None:
             into.append(note("{precision}: " + text, **values))
 
-    ms, batch = case.latency_ms, group.workload.batch_size
+    ms, batch = case.latency_ms, case.workload.batch_size
     for other in group.others:
         same = other.case(case.precision)
         if same is None or not same.latency_ms:
             continue
-        engine, times = other.workload.engine, other.workload.batch_size / batch
+        engine, times = same.workload.engine, same.workload.batch_size / batch
         if engine == "graph" and times == 1:
             gain = ms / same.latency_ms
             into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else None
@@ -84,7 +84,7 @@ def signals(case: Case, group: Group) -> Signals:
     if launches and launches > _MOSTLY * ms:
         hear("launching its kernels back to back alone takes {ms:ms}", weak, ms=launches)
     weak += near_idle(case)
-    least = bounds.of_pytorch(group.boards, case.precision, group.workload)
+    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
     if least and ms > _FAR_ABOVE * least[1]:
         text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
         hear(text, weak, times=ms / least[1], bound=least)
@@ -146,7 +146,7 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     another engine than eager.
     """
     found = signals(case, group)
-    least = bounds.of_pytorch(group.boards, case.precision, group.workload)
+    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
     text = "{precision}: no less than {bound:ms}, by the datasheet"
     expected = [note(text, bound=least)] if least else []
     if found.bound:
@@ -159,7 +159,7 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
                 "Keep the host's CPU with each number: it is part of the result.",
             ],
         )
-    if group.gpu_type is None:
+    if case.gpu_type is None:
         return on_unspecified(case, group)
     if not found.perhaps:
         return None
@@ -170,7 +170,7 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
 def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Where a power would be near idle on some types, these and the others, told one by one."""
     powers = {one.precision: one.mean_w for one in group.cases if one.mean_w is not None}
-    if case.precision not in powers or group.workload.engine != "eager":
+    if case.precision not in powers or case.workload.engine != "eager":
         return None
     watts = tuple(powers.values())
     able = [

@@ -45,14 +45,14 @@ def mixed_options(case: Case, group: Group) -> Hit | None:
     against_fp32 = decided(case.speedup, group.ratios)
     if case.precision != "mixed" or group.baseline is None or against_fp32 is None:
         return None
-    half, name = group.case(group.half_precision), group.half_precision
+    half, name = group.case(case.half_precision), case.half_precision
     loses = half is not None and loses_to(case, half)
     if against_fp32 >= 1 and not loses:
         return None
     better = tuple(what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats)
     return Hit(
         {"better": better},
-        [leave_out(case, half, loses), _DOCUMENT, another_gpu(group)],
+        [leave_out(case, half, loses), _DOCUMENT, another_gpu(case)],
         verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
         do=None if loses else ["Measure {half} beside it."],
     )
@@ -87,14 +87,14 @@ def leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
     )
 
 
-def another_gpu(group: Group) -> Note:
+def another_gpu(case: Case) -> Note:
     """What another GPU would change."""
-    if group.gpu_type == CPU:
+    if case.gpu_type == CPU:
         return note(
             "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
         )
-    told = [f"{name} {known.text}" for name, known in reported(group.workload).items()]
-    has = group.boards and all(board.tensor_cores for board in group.boards)
+    told = [f"{name} {known.text}" for name, known in reported(case.workload).items()]
+    has = case.boards and all(board.tensor_cores for board in case.boards)
     why = (
         "this one has Tensor Cores already, so another of that kind changes little"
         if has
@@ -126,7 +126,7 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
         return None
     assert case.latency_ms and base.latency_ms  # there is a ratio
     more_ms = case.latency_ms - base.latency_ms
-    half, energy = group.case(group.half_precision), decided(case.energy_ratio, group.ratios)
+    half, energy = group.case(case.half_precision), decided(case.energy_ratio, group.ratios)
     evidence: list[str | Note] = [
         "mixed takes {more:ms} more than fp32 ({base_latency_ms} -> {latency_ms:ms})"
     ]
@@ -136,21 +136,21 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
     if energy is not None:
         at = " at {mean_w:W}" if case.mean_w else ""
         evidence.append(f"its energy is {{energy_ratio:x}} that of fp32: {{time:x}} the time{at}")
-    largest, missing = "", _A_TRACE[: 1 if group.gpu_type == CPU else 2]
+    largest, missing = "", _A_TRACE[: 1 if case.gpu_type == CPU else 2]
     if case.trace and base.trace:
-        shares = shares_of(base.trace, case.trace, more_ms, group)
+        shares = shares_of(base.trace, case.trace, more_ms, case)
         evidence += shares
         most = max(shares, key=lambda share: cast(float, share.values["ms"]))
         largest = Note("; the largest share is {name}, {ms:+.3g} ms", most.values).text
         missing = []
-    elif group.gpu_type != CPU and not group.workload.new_tokens:
-        evidence += predicted_casts(group)
-    evidence += arithmetic_saved(group)
+    elif case.gpu_type != CPU and not case.workload.new_tokens:
+        evidence += predicted_casts(case)
+    evidence += arithmetic_saved(case)
     values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
-    return Hit(values, evidence, [expected_of(group)], missing=missing)
+    return Hit(values, evidence, [expected_of(case)], missing=missing)
 
 
-def shares_of(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list[Note]:
+def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[Note]:
     """The difference of two traces in ms, by kind of work; what is left is the host's.
 
     They add up to `slower_ms`.
@@ -167,9 +167,9 @@ def shares_of(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list
 
     products = ("matmul", "attention")
     rest = "launches and gaps between kernels"
-    if group.workload.engine == "graph":
+    if case.workload.engine == "graph":
         rest = "gaps between kernels"
-    if group.gpu_type == CPU:
+    if case.gpu_type == CPU:
         rest = "time between the ops"
     found = [
         note(
@@ -186,13 +186,13 @@ def shares_of(base: Trace, mixed: Trace, slower_ms: float, group: Group) -> list
     return [*found, share(rest, slower_ms - difference(*KERNEL_CLASSES))]
 
 
-def predicted_casts(group: Group) -> list[Note]:
+def predicted_casts(case: Case) -> list[Note]:
     """What the casts cost by formula, where no trace tells."""
-    shape = work.shape_of(group.workload.model)
+    shape = work.shape_of(case.workload.model)
     if shape is None:
         return []
     counts = tuple(work.scaled(count, shape) for count in work.CASTS)
-    moved = work.cast_bytes(shape, group.workload.batch_size, group.workload.prompt_tokens)
+    moved = work.cast_bytes(shape, case.workload.batch_size, case.workload.prompt_tokens)
     found = [
         note(
             "autocast adds about {casts} cast kernels per forward pass (counted with torch 2.13),"
@@ -204,26 +204,26 @@ def predicted_casts(group: Group) -> list[Note]:
     share = _CAST_BANDWIDTH_SHARE
     each = [
         f"{board.gpu_type} {number(moved / board.bandwidth_gb_per_s / share / 1e6, ' ms', 2)}"
-        for board in one_of_each_type(in_question(group))
+        for board in one_of_each_type(in_question(case))
     ]
     if each:
         text = "at {share:.0%} of the bandwidth these bytes take: {each}"
         found.append(note(text, share=share, each=", ".join(each)))
-    if group.workload.engine == "eager":
+    if case.workload.engine == "eager":
         host = tuple(c * us / 1e3 for c, us in zip(counts, _CAST_DISPATCH_US, strict=True))
         text = "launching them takes the host {host_ms:2 ms} more, at {us:g} us each"
         found.append(note(text, host_ms=host, us=_CAST_DISPATCH_US))
     return found
 
 
-def arithmetic_saved(group: Group) -> Sequence[str | Note]:
+def arithmetic_saved(case: Case) -> Sequence[str | Note]:
     """What faster products can save at most."""
-    if not group.boards:
+    if not case.boards:
         return []
-    if all(board.tensor_cores is None for board in group.boards):
+    if all(board.tensor_cores is None for board in case.boards):
         return ["no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"]
-    plain = bounds.of_pytorch(group.boards, "fp32", group.workload)
-    tensor = bounds.of_pytorch(group.boards, "mixed", group.workload)
+    plain = bounds.of_pytorch(case.boards, "fp32", case.workload)
+    tensor = bounds.of_pytorch(case.boards, "mixed", case.workload)
     if not plain or not tensor:
         return []
     text = (
@@ -233,12 +233,12 @@ def arithmetic_saved(group: Group) -> Sequence[str | Note]:
     return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)]
 
 
-def expected_of(group: Group) -> str:
+def expected_of(case: Case) -> str:
     """What the hardware lets one expect of mixed."""
-    if not group.boards:
-        where = "a CPU" if group.gpu_type == CPU else "every GPU"
+    if not case.boards:
+        where = "a CPU" if case.gpu_type == CPU else "every GPU"
         return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
-    if all(board.tensor_cores is None for board in group.boards):
+    if all(board.tensor_cores is None for board in case.boards):
         return "{gpu_type}: slower than fp32: more work, and none of it accelerated"
     return (
         "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"

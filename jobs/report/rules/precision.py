@@ -55,7 +55,7 @@ def precision_storage_only(case: Case, group: Group) -> Hit | None:
     found = gpus.arithmetic(case.precision, case.capability)
     if found.kind != "storage only":
         return None
-    native = tuple(board.fp16_tflops for board in group.boards if board.fp16_tflops)
+    native = tuple(board.fp16_tflops for board in case.boards if board.fp16_tflops)
     evidence = [f"{found.text} ({found.source})"]
     if native:
         evidence.append(
@@ -70,9 +70,9 @@ def precision_storage_only(case: Case, group: Group) -> Hit | None:
         {
             "kind": _KINDS[case.precision],
             "native": native,
-            "plain": tuple(board.fp32_tflops for board in group.boards),
+            "plain": tuple(board.fp32_tflops for board in case.boards),
             "usual": STORAGE_GAIN,
         },
         evidence,
-        expected_gain(group, case.precision),
+        expected_gain(case),
     )

@@ -148,7 +148,7 @@ def facts_of(case: Case, group: Group) -> dict[str, Value]:
     They are the fields of `Case`, with `speedup` and `energy_ratio` as numbers, and `batch_size`
     and `half`, the precision that mixed compares with.
     """
-    known: dict[str, Value] = {"half": group.half_precision, "batch_size": case.workload.batch_size}
+    known: dict[str, Value] = {"half": case.half_precision, "batch_size": case.workload.batch_size}
     for prefix, one in (("", case), ("base_", group.baseline)):
         for item in dataclasses.fields(one) if one else ():
             value = getattr(one, item.name)

@@ -23,7 +23,7 @@ from bench.files.limits import Allowance
 from bench.measured import Measurement
 from bench.results import columns as table
 from bench.results import store as results
-from bench.results import unpacking
+from bench.files import unpacking
 from bench.results.columns import Source
 
 SOURCE = Source("local/20261124T120000Z-0a1b2c", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None)

@@ -39,7 +39,7 @@ from bench.files.limits import Allowance
 from bench.files.location import redacted, shown, within
 from bench.measured import Measurement, Stage
 from bench.results import columns as table
-from bench.results import unpacking
+from bench.files import unpacking
 from bench.results.columns import Source
 from bench.results.spool import PART, Spool
 

@@ -78,7 +78,7 @@ def test_a_text_file_keeps_its_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.parquet", b"PAR", "no Parquet file"),
+        ("a.parquet", b"PAR", "not a Parquet file"),
         ("a.jsonl", b'{"text": "x"}\n{"text": ', "line 2 is not JSON"),
         ("a.jsonl", b"[1]\n", "no column text"),
         ("a.txt", b"\xff", "not UTF-8 text"),

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +93,12 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
         elif name.startswith((".", "/", "~")):
             raise TensorgapError(f"model {name}: there is no such folder")
         else:
-            with _explained(name):
+            with _loading(name):
                 source, weights = name, Path(str(cached_file(name, "model.safetensors")))
         module, tokenizer = _pretrained(source, name, weights)
         with weights.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        known = published.weights_of(sha256)
-        published_as = known.name if known else UNRECOGNISED
+        published_as = published.WEIGHTS.get(sha256, UNRECOGNISED)
     # With one, each eager forward asks the device whether a prompt is padded; ours never is.
     module.config.pad_token_id = None
     dtype = precision.storage(precision_name)
@@ -121,7 +119,7 @@ def _pretrained(
     source: str, name: str, weights: Path
 ) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a folder or of the hub, whole and belonging together."""
-    with _explained(name), _quiet():
+    with _loading(name):
         _check_weights(name, weights, GPT2Config.from_pretrained(source))
         module, loading = GPT2LMHeadModel.from_pretrained(
             source,
@@ -156,8 +154,11 @@ def _pretrained(
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """One message for whatever ends the loading, but for a lack of memory."""
+def _loading(name: str) -> Iterator[None]:
+    """No output of transformers, and one message for what ends it, but for a lack of memory."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     except TensorgapError:
@@ -173,16 +174,6 @@ def _explained(name: str) -> Iterator[None]:
             " of the hub, with the hub or its cache within reach; or gpt2:random, which needs"
             " neither)"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars or loading reports of transformers within our own display."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -218,21 +209,18 @@ def _check_folder(folder: Path) -> None:
                 f"model {folder}: config.json: {key} = {shown}: must be at most {most:,}"
             )
     for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # a link to nothing is as good as no file
-            if path.suffix in _READ_WHOLE:
-                _check_file(f"model {folder}: {path.name}", path.stat())
+        # A link to nothing is as good as no file.
+        if path.suffix not in _READ_WHOLE or not os.path.exists(path) or os.path.isdir(path):
+            continue
+        origin = f"model {folder}: {path.name}"
+        if not os.path.isfile(path):
+            raise TensorgapError(f"{origin}: not a regular file")
+        limits.at_most(_LARGEST_FILE_BYTES, origin)(path.stat().st_size)
     if not (folder / "model.safetensors").is_file():
         raise TensorgapError(
             f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
             " because they can run code: save it with save_pretrained of transformers 5"
         )
-
-
-def _check_file(origin: str, found: os.stat_result) -> None:
-    """Refuse what would be read whole and is no file, or larger than any tokenizer."""
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise TensorgapError(f"{origin}: not a regular file")
-    limits.at_most(_LARGEST_FILE_BYTES, origin)(found.st_size)
 
 
 def _check_weights(name: str, path: Path, config: GPT2Config) -> None:

@@ -30,9 +30,7 @@ class CpuQueue:
     def synchronise(self) -> None:
         """All is done."""
 
-    def timed(self) -> None:
-        """Run one forward."""
-        self._run()
+    timed = enqueue
 
     def device_ms(self) -> None:
         """A CPU has no clock beside the host's."""

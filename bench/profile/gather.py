@@ -53,9 +53,7 @@ def gather(
     return traced, ceiling.with_launches(limits, workload.engine, traced)
 
 
-def _limits(
-    workload: Workload, precision_name: str, model: Model, found: device.Found
-) -> Roofline:
+def _limits(workload: Workload, precision_name: str, model: Model, found: device.Found) -> Roofline:
     """The floors of compute and memory; where the peaks cannot be measured, the work alone."""
     work = ceiling.work(
         model.module.config,

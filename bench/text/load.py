@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,14 +138,15 @@ def load_text(plan: QualityPlan) -> Text:
         generated = corpus.split("train" if plan.split == "train" else "test")
         return Text.of(f"embedded {plan.split}", [generated.text], "", generated.nats)
     path = Path(os.path.expanduser(plan.text))
+    source = _Source(plan)
     if os.path.isfile(path):
-        text = _file(path, plan)
+        text = source.file(path)
     elif os.path.isdir(path):
-        text = _folder(path, plan)
+        text = source.folder(path)
     elif plan.text.startswith((".", "/", "~")):
-        raise TensorgapError(f"quality.text = {plan.text}: there is no such file or folder")
+        raise source.refused("there is no such file or folder")
     else:
-        text = Text.of(f"{plan.text} {plan.split}", _hub_rows(plan))
+        text = Text.of(f"{plan.text} {plan.split}", source.hub())
     if text.known is None:
         called = path.name if os.path.exists(path) else plan.text
         _refuse_pretender(text, plan, f"{called} {plan.configuration}".lower())
@@ -193,133 +194,117 @@ def _refuse_pretender(text: Text, plan: QualityPlan, called: str) -> None:
     )
 
 
-# ------------------------------------------------------------------------------- local files
+@dataclass(frozen=True)
+class _Source:
+    """Where a text comes from: files, folders and data sets of the hub, as a plan names them."""
 
+    plan: QualityPlan
 
-def _file(path: Path, plan: QualityPlan) -> Text:
-    kind = path.suffix.lower()
-    if kind == ".parquet":
-        return Text.of(path.name, _parquet_rows(path, plan))
-    try:
-        # Not read_text, which would change line ends: they are part of the text and of its hash.
-        content = limits.read_file(path, _size_check(path)).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _refused(path, f"not UTF-8 text ({error.reason})") from None
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}") from None
-    if kind in _JSON_LINES:
-        return Text.of(path.name, _json_rows(path, plan, content))
-    return Text.of(path.name, [content], "")
-
-
-def _folder(folder: Path, plan: QualityPlan) -> Text:
-    """The files of one split in a folder, such as a snapshot of the hub, in alphabetical order."""
-    inner = folder / plan.configuration
-    files = sorted(
-        path
-        for path in (inner if inner.is_dir() else folder).iterdir()
-        if path.suffix.lower() in _KINDS and path.is_file()
-    )
-    names = _SPLIT_NAMES[plan.split]
-    chosen = [path for path in files if names & set(re.split(r"[^a-z]+", path.name.lower()))]
-    if not chosen and len(files) == 1:
-        chosen = files
-    if not chosen:
-        found = ", ".join(path.name for path in files[:5]) or "no Parquet, JSON lines or text"
-        raise _refused(
-            folder,
-            f"no file of the split {plan.split}, which its name would say, such as"
-            f" {plan.split}.parquet; found {found}",
-        )
-    texts = [_file(path, plan) for path in chosen]
-    if len(texts) == 1:
-        return texts[0]
-    return Text.of(f"{folder.name} {plan.split}", [row for text in texts for row in text.rows])
-
-
-def _parquet_rows(path: Path, plan: QualityPlan) -> list[str]:
-    check = _size_check(path)
-    try:
-        content = limits.read_file(path, check)
-        file = unpacking.open_parquet(content, f"quality.text = {path}", limits.Allowance())
-        _check_column(path, plan, file.schema_arrow.names)
-        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-        check(sum(group.total_byte_size for group in groups))
-        values = file.read(columns=[plan.column])[plan.column].to_pylist()
-    # ValueError: pyarrow decodes the names of a damaged file.
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _refused(path, f"no Parquet file: {str(error).splitlines()[0]}") from None
-    return _strings(path, plan, values)
-
-
-def _json_rows(path: Path, plan: QualityPlan, content: str) -> list[str]:
-    values = []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
+    def file(self, path: Path) -> Text:
+        """The text of one file: rows of Parquet or JSON lines, or a text that is one row."""
+        origin = f"quality.text = {path}"
+        check = limits.at_most(limits.DEFAULT_BYTES, origin)
+        kind = path.suffix.lower()
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problem = f"line {number} is not JSON: {error}; JSON lines are one object a line"
-            raise _refused(path, problem) from None
-        _check_column(path, plan, record if isinstance(record, dict) else ())
-        values.append(record[plan.column])
-    return _strings(path, plan, values)
+            content = limits.read_file(path, check)
+            if kind == ".parquet":
+                file = unpacking.open_parquet(content, origin, limits.Allowance())
+                self.check_column(file.schema_arrow.names, path)
+                groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+                check(sum(group.total_byte_size for group in groups))
+                column = file.read(columns=[self.plan.column])[self.plan.column]
+                return Text.of(path.name, self.strings(column.to_pylist(), path))
+            # Not read_text, which would change line ends: they are part of the text and its hash.
+            text = content.decode("utf-8")
+        # ValueError: also pyarrow decodes, the names of a damaged file.
+        except (OSError, ValueError, pa.ArrowException) as error:
+            what = "not UTF-8 text" if isinstance(error, ValueError) else "cannot be read"
+            what = "not a Parquet file" if kind == ".parquet" else what
+            first = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise self.refused(f"{what}: {first}", path) from None
+        if kind in _JSON_LINES:
+            return Text.of(path.name, self.json_rows(text, path))
+        return Text.of(path.name, [text], "")
 
-
-# ------------------------------------------------------------------------------- the hub
-
-
-def _hub_rows(plan: QualityPlan) -> list[str]:
-    name, configuration = _KNOWN.get(plan.text, (plan.text, None))
-    configuration = plan.configuration or configuration
-    try:
-        import datasets  # takes seconds, and most texts need it not
-
-        datasets.disable_progress_bars()
-        found: Any = datasets.load_dataset(name, configuration, split=plan.split)
-    # datasets raises many kinds, from its own, requests and huggingface_hub: each means this.
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        arguments = ", ".join(repr(value) for value in (name, configuration) if value)
-        raise _refused(
-            plan.text,
-            f"cannot be had from the hub or its cache: {first} (where the hub can be reached, fill"
-            f" the cache with datasets.load_dataset({arguments}); or give a local file or folder of"
-            " Parquet, JSON lines or text)",
-        ) from error
-    _check_column(plan.text, plan, found.column_names)
-    return _strings(plan.text, plan, found[plan.column])
-
-
-# ------------------------------------------------------------------------------- both
-
-
-def _check_column(place: Path | str, plan: QualityPlan, names: Collection[str]) -> None:
-    if plan.column not in names:
-        known = ", ".join(names) or "its columns"
-        raise _refused(
-            place, f"there is no column {plan.column}; name one of {known} in quality.column"
+    def folder(self, folder: Path) -> Text:
+        """The files of one split, such as a snapshot of the hub, in alphabetical order."""
+        split = self.plan.split
+        inner = folder / self.plan.configuration
+        files = sorted(
+            path
+            for path in (inner if inner.is_dir() else folder).iterdir()
+            if path.suffix.lower() in _KINDS and path.is_file()
         )
-
-
-def _strings(place: Path | str, plan: QualityPlan, values: Iterable[object]) -> list[str]:
-    """The values of a column as rows of text; an empty one is ""."""
-    rows = []
-    for value in values:
-        if not isinstance(value, str | None):
-            raise _refused(
-                place,
-                f"the column {plan.column} holds {type(value).__name__}, not text; name another"
-                " one in quality.column",
+        names = _SPLIT_NAMES[split]
+        chosen = [path for path in files if names & set(re.split(r"[^a-z]+", path.name.lower()))]
+        if not chosen and len(files) == 1:
+            chosen = files
+        if not chosen:
+            found = ", ".join(path.name for path in files[:5]) or "no Parquet, JSON lines or text"
+            raise self.refused(
+                f"no file of the split {split}, which its name would say, such as {split}.parquet;"
+                f" found {found}"
             )
-        rows.append(value or "")
-    return rows
+        texts = [self.file(path) for path in chosen]
+        if len(texts) == 1:
+            return texts[0]
+        return Text.of(f"{folder.name} {split}", [row for text in texts for row in text.rows])
 
+    def hub(self) -> list[str]:
+        """The rows of a data set of the hub or of its cache."""
+        name, configuration = _KNOWN.get(self.plan.text, (self.plan.text, None))
+        configuration = self.plan.configuration or configuration
+        try:
+            import datasets  # takes seconds, and most texts need it not
 
-def _size_check(path: Path) -> Callable[[int], None]:
-    return limits.at_most(limits.DEFAULT_BYTES, f"quality.text = {path}")
+            datasets.disable_progress_bars()
+            found: Any = datasets.load_dataset(name, configuration, split=self.plan.split)
+        # datasets raises many kinds, from its own, requests and huggingface_hub: each means this.
+        except Exception as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            arguments = ", ".join(repr(value) for value in (name, configuration) if value)
+            raise self.refused(
+                f"cannot be had from the hub or its cache: {first} (where the hub can be reached,"
+                f" fill the cache with datasets.load_dataset({arguments}); or give a local file or"
+                " folder of Parquet, JSON lines or text)"
+            ) from error
+        self.check_column(found.column_names)
+        return self.strings(found[self.plan.column])
 
+    def json_rows(self, content: str, path: Path) -> list[str]:
+        values = []
+        for number, line in enumerate(content.split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                problem = f"line {number} is not JSON: {error}; JSON lines are one object a line"
+                raise self.refused(problem, path) from None
+            self.check_column(record if isinstance(record, dict) else (), path)
+            values.append(record[self.plan.column])
+        return self.strings(values, path)
 
-def _refused(place: Path | str, problem: str) -> TensorgapError:
-    return TensorgapError(f"quality.text = {place}: {problem}")
+    def check_column(self, names: Collection[str], path: Path | None = None) -> None:
+        if self.plan.column not in names:
+            known = ", ".join(names) or "its columns"
+            problem = (
+                f"there is no column {self.plan.column}; name one of {known} in quality.column"
+            )
+            raise self.refused(problem, path)
+
+    def strings(self, values: Iterable[object], path: Path | None = None) -> list[str]:
+        """The values of the column as rows of text; an empty one is ""."""
+        rows = []
+        for value in values:
+            if not isinstance(value, str | None):
+                raise self.refused(
+                    f"the column {self.plan.column} holds {type(value).__name__}, not text; name"
+                    " another one in quality.column",
+                    path,
+                )
+            rows.append(value or "")
+        return rows
+
+    def refused(self, problem: str, path: Path | None = None) -> TensorgapError:
+        return TensorgapError(f"quality.text = {path or self.plan.text}: {problem}")

@@ -21,58 +21,30 @@ BITS_PER_BYTE = "bit/B"
 
 @dataclass(frozen=True)
 class PublishedText:
-    """A published text.
+    """A published text; its rows are joined by an empty line, as transformers' guide does it."""
 
-    Attributes:
-        name: Text and split.
-        sha256: Of the original file.
-        joined_sha256: Of its rows with an empty line between each two, as the perplexity guide of
-            transformers reads them.
-        gpt2_tokens: Tokens that GPT-2's byte-pair encoding makes of the joined rows.
-        gpt2_tokens_sha256: Of these ids as little-endian int32.
-        source: Where hash and counts come from.
-    """
-
-    name: str
-    sha256: str
-    joined_sha256: str
+    name: str  # with its split
+    sha256: str  # of the original file
+    joined_sha256: str  # of the joined rows
     bytes: int
     words: int
-    gpt2_tokens: int
-    gpt2_tokens_sha256: str
-    source: str
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """Published weights: the SHA-256 of their safetensors file."""
-
-    name: str
-    sha256: str
+    gpt2_tokens: int  # that GPT-2's byte-pair encoding makes of the joined rows
+    gpt2_tokens_sha256: str  # of these ids as little-endian int32
     source: str
 
 
 @dataclass(frozen=True)
 class PublishedPerplexity:
-    """A perplexity that was published of GPT-2 small (`GPT2`) on the test split of WikiText-2.
+    """A perplexity that was published of GPT-2 small (`GPT2`) on the test split of WikiText-2."""
 
-    Attributes:
-        mode: As `quality.mode` in a matrix.
-        context: Longest window, in tokens.
-        stride: New tokens per window.
-        unit: Perplexity per token or word, or bits per byte.
-        within: Relative tolerance that covers rounding, versions and what the source leaves open.
-        tokens: Tokens that the source says it scored; None where it does not say.
-    """
-
-    mode: str
-    context: int
-    stride: int
-    unit: str
+    mode: str  # as `quality.mode` in a matrix
+    context: int  # longest window, in tokens
+    stride: int  # new tokens per window
+    unit: str  # perplexity per token or word, or bits per byte
     value: float
-    within: float
+    within: float  # relative tolerance: rounding, versions and what the source leaves open
     source: str
-    tokens: int | None = None
+    tokens: int | None = None  # that the source says it scored
 
 
 @dataclass(frozen=True)
@@ -105,19 +77,13 @@ TEXTS = (
 )
 (WIKITEXT2_TEST,) = TEXTS
 
-WEIGHTS = (
-    PublishedWeights(
-        name=GPT2,
-        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-        source="model.safetensors of openai-community/gpt2, revision"
-        " 607a30d783dfa663caf39e06633721c8d4cfcd7e",
-    ),
-    PublishedWeights(
-        name="tiny",
-        sha256="786e74a53db59093a360c4a810f3694b049de935820b9e80b2cd8d26d6f14a43",
-        source="bench/text/embedded/tiny, which benchmarks/train_tiny.py makes",
-    ),
-)
+# The name of published weights by the SHA-256 of their model.safetensors.
+WEIGHTS = {
+    # openai-community/gpt2, revision 607a30d783dfa663caf39e06633721c8d4cfcd7e
+    "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707": GPT2,
+    # bench/text/embedded/tiny, which benchmarks/train_tiny.py makes
+    "786e74a53db59093a360c4a810f3694b049de935820b9e80b2cd8d26d6f14a43": "tiny",
+}
 
 PUBLISHED = (
     PublishedPerplexity(
@@ -206,8 +172,3 @@ def _without_overlap(context: int) -> float:
 def text_of(sha256: str) -> PublishedText | None:
     """The published text with this hash, of the file or of its joined rows."""
     return next((t for t in TEXTS if sha256 in (t.sha256, t.joined_sha256)), None)
-
-
-def weights_of(sha256: str) -> PublishedWeights | None:
-    """The published weights with this hash."""
-    return next((w for w in WEIGHTS if w.sha256 == sha256), None)

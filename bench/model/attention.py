@@ -54,12 +54,9 @@ def applied(name: str) -> Iterator[None]:
 
 
 def check(name: str, device_type: str, run: Callable[[], object]) -> None:
-    """Raise Unsupported where a request cannot run this attention, found out by running it.
+    """Raise Unsupported where a request cannot run this attention, which the caller has `applied`.
 
-    Args:
-        name: one of `bench.asked.ATTENTIONS`, which the caller has `applied`.
-        device_type: `cuda` or `cpu`.
-        run: one request, to its end.
+    It is found out by running it: `run` is one request, to its end.
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -36,14 +36,7 @@ def check(
     capability: Capability | None = None,
     precision_name: str | None = None,
 ) -> None:
-    """Raise Unsupported where this device or this machine cannot run an engine.
-
-    Args:
-        engine: one of `bench.asked.ENGINES`.
-        device_type: `cuda` or `cpu`.
-        capability: compute capability of the GPU.
-        precision_name: at which the engine is to run.
-    """
+    """Raise Unsupported where this device or machine cannot run an engine at a precision."""
     if engine == "graph" and device_type != "cuda":
         raise Unsupported("engine graph replays CUDA graphs, which a CPU does not have; use eager")
     if engine != "compile":

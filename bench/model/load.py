@@ -62,22 +62,16 @@ class Model:
 
     @property
     def bos(self) -> int:
-        """The token before the first."""
+        """The token before the first one of a text."""
         return int(self.module.config.bos_token_id)
 
 
 def load_model(name: str, precision_name: str, device_type: str) -> Model:
-    """Load a model onto a device.
+    """Load a model onto a device (`cuda` or `cpu`) at a precision.
 
-    Args:
-        name: `tiny`, `gpt2:random`, a folder with config.json and model.safetensors, or a GPT-2
-            of the hub or its cache, such as `gpt2`.
-        precision_name: one of `bench.asked.PRECISIONS`.
-        device_type: `cuda` or `cpu`.
-
-    Raises:
-        TensorgapError: the folder or the name is not a GPT-2 in safetensors, or the hub cannot be
-            reached; the text says what to do.
+    Its name is `tiny`, `gpt2:random`, a folder with config.json and model.safetensors, or that of a
+    GPT-2 of the hub or its cache, such as `gpt2`. Raises TensorgapError where it is not a GPT-2 in
+    safetensors, or the hub cannot be reached; the text says what to do.
     """
     tokenizer = sha256 = published_as = None
     if name == RANDOM:

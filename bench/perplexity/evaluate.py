@@ -42,23 +42,14 @@ _BATCH_TOLERANCE_OTHERS = 1e-3
 
 @dataclass(frozen=True)
 class WindowedText:
-    """A text as a protocol reads it.
+    """A text as a protocol reads it."""
 
-    Attributes:
-        stream: Token ids, each BOS among them.
-        windows: In the order of the stream.
-        counts: Tokens that each window stands for in the mean; what it scores, but in hf-docs.
-        ids: Token ids of the text, without BOS.
-        words: By which word perplexity divides; None where the protocol leaves tokens out.
-        bytes: By which bits per byte divide; None likewise.
-    """
-
-    stream: list[int]
-    windows: list[TokenWindow]
-    counts: list[int]
-    ids: list[int]
-    words: int | None
-    bytes: int | None
+    stream: list[int]  # token ids, each BOS among them
+    windows: list[TokenWindow]  # in the order of the stream
+    counts: list[int]  # tokens that each window stands for in the mean: scored, but in hf-docs
+    ids: list[int]  # token ids of the text, without BOS
+    words: int | None  # by which word perplexity divides; None where a protocol leaves tokens out
+    bytes: int | None  # by which bits per byte divide; None likewise
 
 
 def read(model: Model, text: Text, plan: QualityPlan) -> WindowedText:
@@ -225,17 +216,12 @@ def _far_from_published(found: Quality) -> Iterator[RowWarning]:
     for known in alike:
         value = measured[known.unit]
         if value is not None and abs(value / known.value - 1) > known.within:
-            values: dict[str, Value] = {
-                "value": value,
-                "unit": known.unit,
-                "published": known.value,
-                "within": known.within,
-                "source": known.source,
-            }
-            yield RowWarning("perplexity-unlike-published", values)
+            told: dict[str, Value] = {"published": known.value, "within": known.within}
+            told |= {"value": value, "unit": known.unit, "source": known.source}
+            yield RowWarning("perplexity-unlike-published", told)
     expected = published.expected_perplexity(found.context)
     if not alike and found.mode != LM_EVAL and expected and found.perplexity:
         low, high = expected
         if not low <= found.perplexity <= high:
-            values = {"value": found.perplexity, "low": low, "high": high, "context": found.context}
-            yield RowWarning("perplexity-out-of-range", values)
+            told = {"value": found.perplexity, "low": low, "high": high, "context": found.context}
+            yield RowWarning("perplexity-out-of-range", told)

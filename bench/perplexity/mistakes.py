@@ -45,13 +45,9 @@ _LINES_AT_ONCE = 16
 def compute(name: str, plan: QualityPlan, rows: int | None = None) -> Iterator[Variant]:
     """The catalogue for a model and a text by their names, in fp32, on a GPU where there is one.
 
-    Args:
-        name: As `workloads.model` in a matrix.
-        plan: Only its text, split, configuration and column.
-        rows: Only so many rows of the text.
-
-    Raises:
-        TensorgapError: the model or the text cannot be had, or the model has random weights.
+    The name is that of `workloads.model` in a matrix; of the plan, text, split, configuration and
+    column count; of the text, only the first `rows` where they are given. Raises TensorgapError
+    where the model or the text cannot be had, or the model has random weights.
     """
     if name == RANDOM:
         raise TensorgapError(

@@ -9,19 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to a perplexity.
+    """One way to a perplexity."""
 
-    Attributes:
-        what: The mistake in words; for a right protocol its name.
-        right: Whether it is a right protocol in a unit that people use.
-        perplexity: None where there is none.
-        reason: Why there is none.
-    """
-
-    what: str
+    what: str  # the mistake in words; for a right protocol its name
     perplexity: float | None = None
-    right: bool = False
-    reason: str | None = None
+    right: bool = False  # whether it is a right protocol in a unit that people use
+    reason: str | None = None  # why there is no perplexity
 
 
 def perplexity_of(nats_per_token: float) -> float | None:

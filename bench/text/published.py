@@ -138,13 +138,8 @@ def expected_perplexity(context: int) -> tuple[float, float] | None:
     Without overlap, windows of `context` tokens leave half of it to a token on average; windows
     that move token by token leave all of it, as much as windows of twice the length do without
     overlap. So the range goes from the published value at twice the context to the one at
-    `context`, interpolated on logarithmic axes, with what honest protocols differ by.
-
-    Args:
-        context: Longest window, from 128 to 1024 tokens.
-
-    Returns:
-        Least and greatest perplexity; None where nothing is published.
+    `context`, interpolated on logarithmic axes, with what honest protocols differ by. None beyond
+    128 to 1024 tokens, where nothing is published.
 
     >>> low, high = expected_perplexity(128)
     >>> low < 59.69 < high < 217

@@ -39,16 +39,10 @@ Options = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, and what it costs a perfect model.
+    """A text, and what it costs a perfect model."""
 
-    Attributes:
-        text: Stories, one per line.
-        nats: -ln of the probability with which the grammar writes exactly this text.
-        tokens: Number of tokens of the text.
-    """
-
-    text: str
-    nats: float
+    text: str  # stories, one per line
+    nats: float  # -ln of the probability with which the grammar writes exactly this text
     tokens: int
 
     @property

@@ -45,7 +45,8 @@ from typing import NamedTuple
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
 from bench.device import gpus
-from bench.device.nvml import THROTTLED_S, Gpu
+from bench.device.conditions import THROTTLED_S
+from bench.device.nvml import Gpu
 from bench.energy import probe as sensors
 from bench.energy import rapl
 from bench.energy.protocol import (

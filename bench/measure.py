@@ -5,10 +5,9 @@
 A generator, so that every row leaves as soon as it exists and a driver sees which stage runs. What
 goes wrong becomes a row with its outcome and reason, and the next workload is measured.
 
-A profiler slows its process for good, so the evidence is gathered when the last workload is timed,
-also where that one broke, as long as the device still computes.
-Each row that it belongs to then comes once more, with it: whoever keeps rows keeps the later one.
-A profiler that takes the whole process with it so costs the evidence and no number.
+A profiler slows its process for good, so profiles are measured when the last workload is timed,
+also where that one broke, as long as the device still computes. Each is an event of its own: a
+profiler that takes the whole process with it costs a profile and no row.
 """
 
 from __future__ import annotations
@@ -28,7 +27,18 @@ from bench.device import conditions, nvml, precision, software
 from bench.energy import probe as sensor
 from bench.energy import session as energy
 from bench.errors import GpuLostError, TensorgapError, Unsupported, WrongDevice
-from bench.measured import Energy, Measurement, Outcome, Quality, Sensor, Stage
+from bench.measured import (
+    Energy,
+    Event,
+    Measurement,
+    Outcome,
+    Profile,
+    Quality,
+    Roofline,
+    Sensor,
+    Stage,
+    Trace,
+)
 from bench.model import attention, engines
 from bench.model import load as models
 from bench.model import requests as queues
@@ -51,7 +61,7 @@ T = TypeVar("T")
 _NO_PROBE = ("quick", ENERGY_NOT_MEASURED)
 
 
-def measure(request: Request) -> Iterator[Stage | Measurement]:
+def measure(request: Request) -> Iterator[Event]:
     """Measure each workload of a request; yields each Stage as it begins and each row when done.
 
     The timing ends early after a row in which something broke: such a process is not trusted with
@@ -272,7 +282,6 @@ def _measure_workload(
         energy=used,
         quality=known,
         conditions=surroundings,
-        trace=evidence.AWAITED if sampling.profile else None,
     )
 
 
@@ -282,8 +291,8 @@ def _explain(
     found: device.Found,
     shelf: _Shelf,
     unusable: str | None,
-) -> Iterator[Stage | Measurement]:
-    """Each row again, with its evidence or with the reason why there is none.
+) -> Iterator[Stage | Profile]:
+    """The profile of each row, or the reason why there is none.
 
     Args:
         request: what was asked.
@@ -294,8 +303,7 @@ def _explain(
     """
     for row in rows:
         if unusable:
-            reason = f"the device broke before the evidence was gathered: {unusable}"
-            yield replace(_without_evidence(row, reason), finished_at=now())
+            yield _profile(row, _untraced(f"the device failed before the profile: {unusable}"))
             continue
         yield _stage(request, row.workload, PROFILE)
         name = request.cell.precision
@@ -304,20 +312,28 @@ def _explain(
             model = shelf.get(row.workload.model)
             with _as_asked(request, row.workload, found):
                 seen, limits = evidence.gather(row.workload, name, model, found, latency_ms)
-            row = replace(row, trace=seen, roofline=limits)
-            if told := attention.warning(row.workload.attention, seen.attention):
-                row = replace(row, warnings=(*row.warnings, told))
+            told = attention.warning(row.workload.attention, seen.attention)
+            profile = _profile(row, seen, limits, (told,) if told else ())
         except Exception as error:
             cause = _cause(error, found.gpu)
             _forget(error, found.type)
-            _, reason = classify(cause)
-            row = _without_evidence(row, reason)
+            profile = _profile(row, _untraced(classify(cause)[1]))
             unusable = _why_unusable(found) if _is_broken(cause) else None
-        yield replace(row, finished_at=now())
+        yield profile
 
 
-def _without_evidence(row: Measurement, reason: str) -> Measurement:
-    return replace(row, trace=replace(evidence.AWAITED, reason=reason))
+def _profile(
+    row: Measurement,
+    trace: Trace,
+    roofline: Roofline | None = None,
+    warnings: tuple[RowWarning, ...] = (),
+) -> Profile:
+    asked = (row.run, row.cell, row.workload, row.replicate)
+    return Profile(*asked, trace, roofline, warnings, measured_at=now())
+
+
+def _untraced(reason: str) -> Trace:
+    return Trace("none", reason=reason)
 
 
 def _why_unusable(found: device.Found) -> str | None:

@@ -531,3 +531,29 @@ class Measurement:
     def key(self) -> tuple[Cell, Workload, int]:
         """What was asked: the identity of a row within its run."""
         return self.cell, self.workload, self.replicate
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Why one row is what it is, measured after all timing of its process: joined to its row later.
+
+    Where nothing could be traced, the trace has level `none` and a reason.
+    """
+
+    run: str
+    cell: Cell
+    workload: Workload
+    replicate: int
+    trace: Trace
+    roofline: Roofline | None = None
+    warnings: tuple[RowWarning, ...] = ()
+    measured_at: datetime.datetime | None = None  # by the clock of its host, UTC
+    received_at: datetime.datetime | None = None  # by the driver's clock, UTC
+
+    @property
+    def key(self) -> tuple[Cell, Workload, int]:
+        """Which row it belongs to, within its run."""
+        return self.cell, self.workload, self.replicate
+
+
+Event = Stage | Measurement | Profile  # what a measurement tells, each as soon as it is known

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.errors import Unplaced
 from bench.files import private
 from bench.measure import measure
-from bench.measured import Measurement, Stage
+from bench.measured import Event
 from bench.outcomes import Request
 from cluster import folders
 
@@ -21,8 +21,8 @@ from cluster import folders
 class CellActor:
     """Measures one Request in a fresh process."""
 
-    def run(self, request: Request) -> Iterator[Stage | Measurement]:
-        """Yield each stage and each row as it comes.
+    def run(self, request: Request) -> Iterator[Event]:
+        """Yield each stage, row and profile as it comes.
 
         Raises Unplaced where other users of this host could have changed what runs here: on a node
         that joined later than `folders.refuse_shared` asked.

@@ -20,9 +20,11 @@ from bench.device.kinds import Card
 from bench.measured import (
     TRIED_AGAIN,
     WAITING,
+    Event,
     Measurement,
     Outcome,
     Placement,
+    Profile,
     Quality,
     Sensor,
     Stage,
@@ -36,7 +38,6 @@ from cluster.process import Attempt, End
 from cluster.schedule import Block, Key, Task, Use
 from cluster.session import HeadLostError, head_answers
 
-Event = Stage | Measurement
 _POLL_S = 1.0
 _SOON_S = 0.05  # between two looks while a seat is awaited, which takes milliseconds if one is free
 _SAY_AFTER_S = 3.0  # of waiting for a seat
@@ -462,11 +463,8 @@ class _Sweep:
                 found = attempts.next_event(attempt, now)
             else:
                 found = attempts.overdue(attempt, now)
-            if isinstance(found, Stage):
+            if isinstance(found, Stage | Profile):
                 yield found
-            elif isinstance(found, Measurement) and found.workload not in attempt.left:
-                # A row comes again when its evidence does.
-                yield replace(found, placement=attempt.placed[found.workload])
             elif isinstance(found, Measurement):
                 lost = found.outcome == Outcome.LOST
                 if lost:
@@ -544,7 +542,6 @@ class _Sweep:
             yield Stage(row.cell, row.workload, row.replicate, TRIED_AGAIN, why)
         else:
             attempt.left.remove(row.workload)
-            attempt.placed[row.workload] = where
             attempt.neighbours = set(map(_name, self._beside(block)))
             self.known.learn(row)
             yield row

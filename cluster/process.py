@@ -11,7 +11,7 @@ from typing import Any
 from bench.asked import Workload
 from bench.device.kinds import Card
 from bench.errors import WrongDevice
-from bench.measured import Measurement, Outcome, Placement, Stage
+from bench.measured import Event, Measurement, Outcome, Stage
 from bench.outcomes import PERPLEXITY, Request, classify, failed
 from cluster.actor import CellActor
 from cluster.lease import Seat
@@ -50,7 +50,6 @@ class Attempt:
     stage: str = STARTING
     ended: bool = False  # no more events: done, or the process is not to be used any longer
     neighbours: set[str] = field(default_factory=set)  # what shared the host with the row in work
-    placed: dict[Workload, Placement] = field(default_factory=dict)  # of the rows that it gave
 
 
 def start(request: Request, seat: Seat, now: float) -> Attempt:
@@ -92,13 +91,13 @@ def ready(attempts: Sequence[Attempt], timeout_s: float) -> list[Attempt]:
     return [attempt for attempt in attempts if any(attempt.stream is stream for stream in found)]
 
 
-def next_event(attempt: Attempt, now: float) -> Stage | Measurement | End | None:
+def next_event(attempt: Attempt, now: float) -> Event | End | None:
     """The next event of an attempt that is ready; None at its regular end."""
     import ray
 
     attempt.since = now
     try:
-        event: Stage | Measurement = ray.get(next(attempt.stream), timeout=_GET_TIMEOUT_S)
+        event: Event = ray.get(next(attempt.stream), timeout=_GET_TIMEOUT_S)
     except StopIteration:
         attempt.ended = True
         if len(attempt.left) == len(attempt.request.workloads):

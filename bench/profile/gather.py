@@ -14,10 +14,6 @@ from bench.outcomes import is_out_of_memory
 from bench.profile import peaks as ceiling
 from bench.profile import trace as kernels
 
-# What a row says until its evidence comes, and for good where it never does.
-AWAITED = Trace(
-    kernels.NOT_TRACED, reason="the process ended before its evidence, which comes after all timing"
-)
 _TRACED_FORWARDS = 3
 _MORE_TRIES = 2
 _OF_A_GRAPH = (

@@ -20,7 +20,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from bench.measured import Measurement
+from bench.measured import Measurement, Profile
 from bench.results import columns as table
 from bench.results import store as results
 from bench.results.spool import write_atomically
@@ -57,8 +57,8 @@ class Folder:
         """The name of the run, for its rows."""
         return self.results.source.run
 
-    def keep(self, row: Measurement) -> None:
-        """Write a row, and all rows merged."""
+    def keep(self, row: Measurement | Profile) -> None:
+        """Write a row or its profile, and all rows merged."""
         self.results.write(row)
         self.results.finish()
 

@@ -50,7 +50,7 @@ class Seen:
             raise NotTested("not timed")
         return found
 
-    def kernels(self, precision: str, engine: str = "eager") -> Trace:
+    def trace(self, precision: str, engine: str = "eager") -> Trace:
         """What it made the device do."""
         found = self.row(precision, engine).trace
         if found is None or found.count is None:

@@ -6,7 +6,7 @@ import dataclasses
 
 from bench.asked import Cell, Sampling, Workload
 from bench.measure import measure
-from bench.measured import Measurement, Outcome
+from bench.measured import Measurement, Outcome, Profile
 from bench.outcomes import PROFILE, Request
 from gpucheck import plan
 from gpucheck.folder import Folder
@@ -60,6 +60,8 @@ def _keep_all(folder: Folder, request: Request) -> None:
             folder.keep(event)
             print(_told(event))
             rows[event.workload] = event
+        elif isinstance(event, Profile):
+            folder.keep(event)
         elif compares and event.name == PROFILE:
             compares = False
             _compare_outputs(folder, request.cell.precision)

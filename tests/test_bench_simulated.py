@@ -40,6 +40,7 @@ SAMPLING = Sampling(
 )
 
 ON_CPU = Cell(CPU, "fp32")
+pytestmark = pytest.mark.usefixtures("one_thread", "frozen_heap")
 
 
 @pytest.fixture(autouse=True)
@@ -102,13 +103,13 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
     def find(*args: object, **kwargs: object) -> object:
         asked.append(args)
         if len(asked) == 2:  # what follows is the energy
-            fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 5}")
+            fake.fault(f"nvmlDevice*:-1:15:{fake.elapsed() + 2}")
         return find_meter(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(energy, "find_meter", find)
         # The process is not trusted with the second workload.
-        (row,) = rows(*workloads, sampling=dataclasses.replace(SAMPLING, energy_s=10))
+        (row,) = rows(*workloads, sampling=dataclasses.replace(SAMPLING, energy_s=5))
     assert row.outcome is Outcome.LOST
     assert "lost" in (row.reason or "")
     assert row.timing is not None
@@ -200,7 +201,7 @@ def test_a_probe_that_fails_is_a_warning_and_the_energy_is_re_phased(
     monkeypatch.setattr(sensor, "probe", fail)
     monkeypatch.setattr(energy, "RESTART_S", 0.1)
     fake_nvml("gpu = v100")
-    (row,) = rows(sampling=dataclasses.replace(SAMPLING, energy="standard", energy_s=5))
+    (row,) = rows(sampling=dataclasses.replace(SAMPLING, energy="standard", energy_s=3))
     assert row.outcome is Outcome.OK
     reason = "the probe failed: RuntimeError: CUDA error: out of luck"
     assert row.sensor == Sensor("unknown", reason=reason)

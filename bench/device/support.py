@@ -21,7 +21,7 @@ def gpu_warning(precision: str, capability: gpus.Capability) -> RowWarning | Non
 
     >>> gpu_warning("fp16", (9, 0))
     >>> gpu_warning("bf16", (7, 5)).text
-    'bf16 is emulated: compute capability 7.5 has no bf16 arithmetic (8.0 and newer do)'
+    'bf16 is emulated: compute capability 7.5 has no bf16 arithmetic (8.0 and newer have it)'
     """
     kind = gpus.arithmetic(precision, capability).kind
     have = "{}.{}".format(*capability)
@@ -33,8 +33,10 @@ def gpu_warning(precision: str, capability: gpus.Capability) -> RowWarning | Non
     if precision == "tf32" and os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         # cuBLAS reads it, whatever torch asks for.
         raise Unsupported("tf32 is switched off by NVIDIA_TF32_OVERRIDE=0: it would run plain fp32")
-    code = {"emulated": "precision-emulated", "storage only": "no-tensor-cores"}.get(kind)
-    return RowWarning(code, {"precision": precision, "compute_capability": have}) if code else None
+    values = {"precision": precision, "compute_capability": have}
+    if kind == "emulated":
+        return RowWarning("precision-emulated", values)
+    return RowWarning("no-tensor-cores", values) if kind == "storage only" else None
 
 
 def cpu_warning(precision: str, flags: Collection[str]) -> RowWarning | None:

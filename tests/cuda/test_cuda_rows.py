@@ -1,4 +1,4 @@
-"""Rows of modelled GPUs: their evidence, the attention that ran and was asked for, their memory."""
+"""Rows of modelled GPUs: their profile, the attention that ran and was asked for, their memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 
 ROWS = """
 import dataclasses, json, sys
+from bench.asked import Cell, QualityPlan, Sampling, Workload
 from bench.measure import measure
+from bench.measured import Measurement, Profile
 from bench.outcomes import Request
-from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
 
 asked = json.loads({!r})
 sampling = Sampling(**asked["sampling"])
@@ -28,6 +29,12 @@ for precision in asked["precisions"]:
     for event in measure(request):
         if isinstance(event, Measurement):
             last[event.workload] = event
+        elif isinstance(event, Profile):
+            row = last[event.workload]
+            last[event.workload] = dataclasses.replace(
+                row, trace=event.trace, roofline=event.roofline,
+                warnings=row.warnings + event.warnings,
+            )
     for row in last.values():
         print("ROW", json.dumps(dataclasses.asdict(row), default=str))
 """
@@ -47,7 +54,7 @@ Rows = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def rows(on_gpu: Any) -> Rows:
-    """A function that measures workloads of GPT-2 on a board; each row as its last came."""
+    """A function that measures workloads of GPT-2 on a board; each row with its profile."""
 
     def measured(
         gpu_type: str,
@@ -202,8 +209,8 @@ def test_a_wrong_counter_contradicts_the_readings_without_a_probe(
         nvml=[f"energy_scale = {scale}"],
         sampling={"energy": "quick", "energy_s": 4, "idle_s": 0.5},
     )
-    doubts = row["doubts"]
-    assert any("times the power of the readings" in d for d in doubts) == contradicts, doubts
+    codes = [warning["code"] for warning in row["warnings"]]
+    assert ("counter-disagrees" in codes) == contradicts, codes
 
 
 # --------------------------------------------------------------------------------- faults

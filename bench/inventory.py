@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 from bench.asked import CPU, PRECISIONS
 from bench.device import cpu, gpus, kinds, nvml, software, support, visible
-from bench.energy import probe as sensor
-from bench.energy import session as energy
+from bench.energy.meter import NoMeter, find_meter
 from bench.errors import GpuLostError, Unsupported
 from bench.measured import Sensor
 from bench.warnings import RowWarning
@@ -144,8 +143,8 @@ def _processor(
             able.append((precision, weakness_of(precision)))
         except Unsupported as error:
             unable.append((precision, str(error)))
-    meter = energy.find_meter(gpu)
-    method = f"none: {meter.reason}" if isinstance(meter, energy.NoMeter) else meter.method
+    meter = find_meter(gpu)
+    method = f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
     return Processor(gpu_type, name, detail, method, tuple(able), tuple(unable))
 
 
@@ -153,6 +152,8 @@ def _sensor(gpu: nvml.Gpu) -> Sensor | str:
     """How its power sensor works, or why that cannot be found out."""
     try:
         import torch
+
+        from bench.energy import probe as sensor  # with torch, which not every machine has
     except ImportError as error:
         return f"no torch to load the GPU with: {error}"
     try:

@@ -127,7 +127,8 @@ def test_a_cpu_has_no_gpu_s_surroundings() -> None:
 
 def test_facts_and_the_inventory_are_had_without_torch() -> None:
     names = "conditions, cpu, gpus, kinds, nvml, software, support, visible"
-    program = f"import sys, bench.inventory\nfrom bench.device import {names}\nassert 'torch' not in sys.modules"
+    imports = f"import sys, bench.inventory\nfrom bench.device import {names}"
+    program = f"{imports}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

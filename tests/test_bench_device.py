@@ -157,7 +157,7 @@ def test_a_gpu_without_kernels_or_products_is_unsupported(
         raise RuntimeError(f"{text}\nmore")
 
     gpu = Device("GPU", "P100", "host", "CPU", 1, compute_capability="6.0")
-    monkeypatch.setattr(device, "_cpu", lambda *_: device.Found("cuda", gpu, None, ()))
+    monkeypatch.setattr(device, "on_cpu", lambda *_: device.Found("cuda", gpu, None, ()))
     monkeypatch.setattr(torch, "ones", ones)
     with pytest.raises(Unsupported, match=told):
         acquire(CPU)

@@ -1,4 +1,4 @@
-"""Rows of modelled GPUs: their profile, the attention that ran and was asked for, their memory."""
+"""Rows of modelled GPUs: their profiles, the attention that ran and was asked for, their memory."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ for precision in asked["precisions"]:
         workloads=tuple(Workload(**workload) for workload in asked["workloads"]),
         sampling=sampling, quality=QualityPlan(enabled=asked["quality"]), simulated=True,
     )
-    last = {{}}
+    rows = {{}}
     for event in measure(request):
         if isinstance(event, Measurement):
-            last[event.workload] = event
+            rows[event.workload] = event
         elif isinstance(event, Profile):
-            row = last[event.workload]
-            last[event.workload] = dataclasses.replace(
+            row = rows[event.workload]
+            rows[event.workload] = dataclasses.replace(
                 row, trace=event.trace, roofline=event.roofline,
                 warnings=row.warnings + event.warnings,
             )
-    for row in last.values():
+    for row in rows.values():
         print("ROW", json.dumps(dataclasses.asdict(row), default=str))
 """
 SAMPLING = {
@@ -89,10 +89,10 @@ def ran(row: dict[str, Any]) -> str:
     return str(row["trace"]["attention"] if row["outcome"] == "OK" else row["reason"])
 
 
-# ------------------------------------------------------------------------------- evidence
+# ------------------------------------------------------------------------------- profiles
 
 
-def test_an_engine_that_breaks_costs_the_others_no_evidence(rows: Rows, tmp_path: Path) -> None:
+def test_an_engine_that_breaks_costs_the_others_no_profile(rows: Rows, tmp_path: Path) -> None:
     engines = [{"engine": engine} for engine in ("eager", "graph", "compile")]
     # Nothing that was compiled before may help it.
     caches = {name: str(tmp_path) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
@@ -109,7 +109,7 @@ def test_a_context_that_broke_gives_the_rows_before_the_reason(rows: Rows) -> No
     assert [row["outcome"] for row in found] == ["OK", "FAILED"]
     first, other = found
     assert first["timing"]["latency_ms_p50"] and first["roofline"] is None
-    assert first["trace"]["reason"].startswith("the device broke before the evidence")
+    assert first["trace"]["reason"].startswith("the device failed before the profile")
     assert "illegal memory access" in first["trace"]["reason"]
     assert "illegal memory access" in other["reason"]
 

@@ -176,8 +176,7 @@ def timing(
     latencies: Latencies,
     throughput: Throughput,
     workload: Workload,
-    *,
-    first_token: Latencies | None = None,
+    first_token: Latencies | None,
     peak_memory_bytes: int | None,
 ) -> Timing:
     """The record of all of them."""

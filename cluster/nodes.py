@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from bench.device import inventory
-from bench.device.inventory import Inventory
+from bench import inventory
 from bench.device.kinds import Card
+from bench.inventory import Inventory
 from cluster.placement import NODE_LABEL, Told, gpus_of
 
 T = TypeVar("T")

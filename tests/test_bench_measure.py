@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import errors
 from bench import measure as measuring
-from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
+from bench.asked import CPU, ENERGY_NOT_MEASURED, Cell, QualityPlan, Sampling, Workload
 from bench.device import acquire as device
 from bench.device import cpu, nvml
 from bench.device.kinds import Card
@@ -212,6 +212,13 @@ def test_a_cell_computes_with_the_cpus_that_it_was_given(
 def test_short_sampling_is_a_warning(request_: Callable[..., Request]) -> None:
     (row,) = rows_of(request_(ONE))
     assert "warm-up-not-steady" in codes(row)
+
+
+def test_a_row_may_leave_its_energy_out(request_: Callable[..., Request]) -> None:
+    without = replace(QUICK, energy=ENERGY_NOT_MEASURED)
+    (row,) = rows_of(request_(ONE, sampling=without, quality=NO_QUALITY))
+    assert row.outcome == Outcome.OK and row.energy is not None
+    assert (row.energy.method, row.energy.reason) == ("none", "no energy was asked for")
 
 
 # ------------------------------------------------------------------------------- quality

@@ -271,7 +271,7 @@ def test_a_wide_interval_is_a_warning_that_says_how_wide_and_what_was_asked() ->
     found = timing.sample_latency(device, asked, device.clock)
     (warning,) = timing.warnings(WarmUp(2, 200, True), found, asked)
     assert warning.code == "latency-not-converged"
-    half = stats.half_width(found.summary)
+    half = found.summary.half_width
     assert warning.text == (
         f"latency not converged: 120 samples, median within ±{half:.1%} (asked: 50, ±1.0%)"
     )

@@ -29,12 +29,8 @@ def gather(
 ) -> tuple[Trace, Roofline]:
     """Measure the peaks, then trace some requests: what is measured after a trace is slower.
 
-    Args:
-        workload: what was timed.
-        precision_name: at which the caller has switched the process to.
-        model: loaded at that precision.
-        found: the device.
-        latency_ms: median latency without a profiler.
+    The caller has switched the process to the precision; `latency_ms` is the median without a
+    profiler.
     """
     shape = Shape.of(model.module.config)
     work = work_of(shape, workload.batch_size, workload.prompt_tokens, workload.new_tokens)

@@ -24,8 +24,10 @@ from bench.asked import AUTO, ENERGY_NOT_MEASURED, Workload
 from bench.device import acquire as device
 from bench.device import conditions, nvml, precision, software
 from bench.device.faults import cause_of, fault_of
-from bench.energy import probe as sensor
-from bench.energy import session as energy
+from bench.energy import flags
+from bench.energy.meter import UNKNOWN, Meter, NoMeter, find_meter
+from bench.energy.probe import matrix_products, probe
+from bench.energy.session import LostError, measure_energy
 from bench.errors import GpuLostError, WrongDevice
 from bench.measured import (
     Conditions,
@@ -71,7 +73,7 @@ def measure(request: Request) -> Iterator[Event]:
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
-            metered = isinstance(meter_of(found), energy.Meter)
+            metered = isinstance(meter_of(found), Meter)
             if found.gpu and metered and request.sampling.energy not in _NO_PROBE:
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
@@ -97,22 +99,22 @@ def measure(request: Request) -> Iterator[Event]:
             yield from process.profiles(rows[::-1])
 
 
-def meter_of(found: device.Found) -> energy.Meter | energy.NoMeter:
+def meter_of(found: device.Found) -> Meter | NoMeter:
     """Of the device; a GPU that NVML does not see has none, for the CPU's is not its."""
     if found.type == "cuda" and found.gpu is None:
-        return energy.NoMeter("NVML does not see this GPU; a warning of the row says why")
-    return energy.find_meter(found.gpu, sensor=found.sensor)
+        return NoMeter("NVML does not see this GPU; a warning of the row says why")
+    return find_meter(found.gpu, sensor=found.sensor)
 
 
 def probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
     """The device with its power sensor; a probe that fails leaves it unknown, a warning."""
     try:
-        return replace(found, sensor=sensor.probe(gpu, sensor.matrix_products(found.type)))
+        return replace(found, sensor=probe(gpu, matrix_products(found.type)))
     except Exception as error:
         cause = cause_of(error, found)
         if isinstance(cause, GpuLostError):
             raise cause from error
-        known = Sensor(sensor.UNKNOWN, reason=f"the probe failed: {classify(error)[1]}")
+        known = Sensor(UNKNOWN, reason=f"the probe failed: {classify(error)[1]}")
         warning = RowWarning("sensor-unknown", {"reason": known.reason})
         return replace(found, sensor=known, warnings=(*found.warnings, warning))
 
@@ -239,7 +241,7 @@ class Process:
                 *self._found.warnings,
                 *told,
                 *conditions.warnings(surroundings),
-                *energy.warnings(used),
+                *flags.warnings(used),
                 *quality.warnings(known, model.weights, workload.model, request.cell.precision),
             ),
             started_at=started_at,
@@ -319,14 +321,14 @@ class Process:
         if sampling.energy == ENERGY_NOT_MEASURED:
             return Energy(ENERGY_NOT_MEASURED, reason="no energy was asked for"), None
         try:
-            used = energy.measure_energy(
+            used = measure_energy(
                 queue,
                 samples_per_step=workload.batch_size,
                 tokens_per_step=workload.batch_size * workload.prompt_tokens,
                 sampling=sampling,
                 meter=meter_of(self._found),
             )
-        except energy.LostError as error:
+        except LostError as error:
             return error.energy, classify(error)
         except Exception as error:
             end = classify(cause_of(error, self._found))

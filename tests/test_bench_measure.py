@@ -25,6 +25,7 @@ from bench.asked import CPU, ENERGY_NOT_MEASURED, Cell, QualityPlan, Sampling, W
 from bench.device import acquire as device
 from bench.device import cpu, nvml
 from bench.device.kinds import Card
+from bench.energy import meter
 from bench.energy import session as energy
 from bench.errors import TensorgapError, Unsupported
 from bench.measure import measure
@@ -428,7 +429,7 @@ def test_a_gpu_that_torch_cannot_use_is_unsupported_with_the_build_to_install(
 def test_the_energy_of_the_cpu_is_not_that_of_a_gpu_which_nvml_does_not_see() -> None:
     here = device.acquire(Cell(CPU, "fp32"), nvml.Driver(reason="none"))
     found = measuring.meter_of(replace(here, type="cuda"))
-    assert isinstance(found, energy.NoMeter)
+    assert isinstance(found, meter.NoMeter)
     assert "NVML does not see this GPU" in found.reason
 
 
@@ -550,7 +551,7 @@ def test_a_gpu_lost_during_the_energy_leaves_the_times_and_ends_it(
     def lost(*_: object, **__: object) -> None:
         raise errors.GpuLostError("GPU is lost")
 
-    monkeypatch.setattr(energy, "measure_energy", lost)
+    monkeypatch.setattr(measuring, "measure_energy", lost)
     (one,) = rows_of(request_())
     assert (one.outcome, one.reason) == (Outcome.LOST, "GPU is lost")
     assert one.timing and one.timing.latency_count >= 5

@@ -78,9 +78,7 @@ def measure(request: Request) -> Iterator[Event]:
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
                     yield outcomes.stage(request, request.workloads[0], "sensor")
-                    found = probed(found, found.gpu)
-                else:
-                    found = replace(found, sensor=known)
+                found = replace(found, sensor=known) if known else probed(found, found.gpu)
             versions = software.describe(driver.version, driver.nvml_version)
         except WrongDevice:
             raise

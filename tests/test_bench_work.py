@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -103,3 +106,11 @@ def test_a_lower_bound_is_work_over_rate_beyond_what_a_cache_keeps() -> None:
 def test_casts_of_autocast_are_those_that_were_counted() -> None:
     assert work.cast_bytes(SHAPES["gpt2"], 1, 128) == pytest.approx(827e6, rel=0.001)
     assert work.scaled(158, SHAPES["gpt2-medium"]) == 316
+
+
+def test_what_the_driver_and_the_report_load_of_a_measurement_needs_no_torch() -> None:
+    code = (
+        "import sys, bench.outcomes, bench.stats, bench.timing, bench.profile.work\n"
+        "sys.exit(bool({'torch', 'transformers', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

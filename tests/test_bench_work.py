@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -73,7 +74,7 @@ def test_bytes_of_a_forward_are_weights_and_logits() -> None:
 def test_each_new_token_reads_the_weights_again_and_one_more_key() -> None:
     moved = work_of(Shape.of(SMALL), 1, 8, 4).forward_bytes(4, 4)
     per_key = 2 * 2 * 32 * 4
-    assert [b - a for a, b in zip(moved, moved[1:], strict=False)] == [per_key] * 3
+    assert [b - a for a, b in itertools.pairwise(moved)] == [per_key] * 3
 
 
 @given(st.integers(1, 8), st.integers(1, 200), st.integers(0, 50))

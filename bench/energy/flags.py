@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED
-from bench.device.nvml import THROTTLED_S
+from bench.device.conditions import THROTTLED_S
 from bench.energy.meter import Channel, Recording, State, agree
 from bench.energy.protocol import AVERAGED_RESTART_S, FEWEST_TICKS
 from bench.energy.ticks import counted_ticks, mean_w, period_s, regular, ticks

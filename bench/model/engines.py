@@ -14,8 +14,7 @@ import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench.device.gpus import Capability
-from bench.device.precision import FIRST_BF16_AND_TF32
+from bench.device.gpus import FIRST_BF16_AND_TF32, Capability
 from bench.errors import Unsupported
 from bench.files import private
 

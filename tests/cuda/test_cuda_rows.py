@@ -30,8 +30,11 @@ for precision in asked["precisions"]:
         if isinstance(event, Measurement):
             rows[event.workload] = event
         elif isinstance(event, Profile):
-            row, found = rows[event.workload], dict(trace=event.trace, roofline=event.roofline)
-            rows[event.workload] = dataclasses.replace(row, **found)
+            row = rows[event.workload]
+            rows[event.workload] = dataclasses.replace(
+                row, trace=event.trace, roofline=event.roofline,
+                warnings=row.warnings + event.warnings,
+            )
     for row in rows.values():
         print("ROW", json.dumps(dataclasses.asdict(row), default=str))
 """

@@ -22,7 +22,7 @@ import torch
 from bench import outcomes, timing
 from bench.asked import AUTO, ENERGY_NOT_MEASURED, Workload
 from bench.device import acquire as device
-from bench.device import conditions, nvml, precision, software
+from bench.device import conditions, gpus, nvml, precision, software
 from bench.device.faults import cause_of, fault_of
 from bench.energy import flags
 from bench.energy.meter import UNKNOWN, Meter, NoMeter, find_meter
@@ -45,8 +45,8 @@ from bench.measured import (
     Trace,
 )
 from bench.model import attention, engines
-from bench.model import load as models
-from bench.model import requests as queues
+from bench.model.load import Model, load_model
+from bench.model.requests import forward_queue
 from bench.outcomes import Request, breaks_process, classify, failed, now
 from bench.perplexity import evaluate as quality
 from bench.profile.gather import gather
@@ -69,7 +69,6 @@ def measure(request: Request) -> Iterator[Event]:
     with nvml.driver() as driver:
         yield outcomes.stage(request, request.workloads[0], outcomes.DEVICE)
         try:
-            engines.keep_compiled()
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
@@ -123,7 +122,7 @@ class Process:
     def __init__(self, request: Request, found: device.Found, versions: Software) -> None:
         self._request, self._found, self._versions = request, found, versions
         self._on_cuda = found.type == "cuda"
-        self._model: tuple[str, models.Model] | None = None
+        self._model: tuple[str, Model] | None = None
         self._broken = False  # a row broke something: no other is measured in this process
 
     def rows(self) -> Iterator[Stage | Measurement]:
@@ -185,11 +184,11 @@ class Process:
                 seen = Trace("none", reason=why), None, ()
             yield Profile(*asked, *seen, measured_at=now())
 
-    def _load(self, name: str) -> models.Model:
+    def _load(self, name: str) -> Model:
         """A model, while the one before is forgotten: never two are in memory."""
         if self._model is None or self._model[0] != name:
             self._model = None
-            self._model = name, models.load(name, self._request.cell.precision, self._found.type)
+            self._model = name, load_model(name, self._request.cell.precision, self._found.type)
         return self._model[1]
 
     def _as_asked(self, workload: Workload, action: Callable[..., T], *arguments: object) -> T:
@@ -205,7 +204,7 @@ class Process:
         ):
             return action(*arguments)
 
-    def _quality(self, model: models.Model) -> Quality:
+    def _quality(self, model: Model) -> Quality:
         """The quality, or why there is none: what fails here does not stop the timing."""
         asked, found = self._request.quality, self._found
         if self._on_cuda and found.device.simulated:
@@ -217,7 +216,7 @@ class Process:
             return Quality(text=asked.text, reason=classify(cause_of(error, found))[1])
 
     def _row(
-        self, workload: Workload, model: models.Model, known: Quality | None
+        self, workload: Workload, model: Model, known: Quality | None
     ) -> Generator[Stage, None, Measurement]:
         """Time, then energy: the recipe of one row."""
         request, started_at = self._request, now()
@@ -250,25 +249,26 @@ class Process:
         )
 
     def _prepare(
-        self, workload: Workload, model: models.Model
+        self, workload: Workload, model: Model
     ) -> Generator[Stage, None, tuple[timing.Queue, timing.Queue | None]]:
         """Requests that can be enqueued, and with new tokens those for the first of them alone."""
         cell, found = self._request.cell, self._found
-        engines.check(workload.engine, found.type, _capability(found), cell.precision)
+        capability = gpus.capability(found.device.compute_capability)
+        engines.check(workload.engine, found.type, capability, cell.precision)
         if workload.attention != AUTO:
             yield outcomes.stage(self._request, workload, "preparing")
             # In eager mode, where torch says why; a new token's attention is one with a mask.
             tried = replace(workload, engine="eager", new_tokens=min(workload.new_tokens, 1))
-            trial = queues.forward_queue(found.type, model, tried)
+            trial = forward_queue(found.type, model, tried)
             self._as_asked(
                 workload, attention.check, workload.attention, found.type, lambda: _once(trial)
             )
             del trial
-        queue = queues.forward_queue(found.type, model, workload)
+        queue = forward_queue(found.type, model, workload)
         first = None
         if workload.new_tokens:
             # The same request with one new token, so that no clock stands within a request.
-            first = queues.forward_queue(found.type, model, replace(workload, new_tokens=1))
+            first = forward_queue(found.type, model, replace(workload, new_tokens=1))
         if self._on_cuda:
             # What torch keeps for cuBLAS, one for each stream that ever multiplied on it. A graph
             # is captured on a stream of its own. Else a row of one would hold that stream's and the
@@ -348,10 +348,3 @@ class Process:
 def _once(queue: timing.Queue) -> None:
     queue.enqueue()
     queue.synchronise()
-
-
-def _capability(found: device.Found) -> tuple[int, int] | None:
-    if found.device.compute_capability is None:
-        return None
-    major, minor = map(int, found.device.compute_capability.split("."))
-    return major, minor

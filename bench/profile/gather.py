@@ -7,8 +7,8 @@ from dataclasses import replace
 from bench.asked import Workload
 from bench.device import acquire as device
 from bench.measured import Roofline, Trace
-from bench.model import load as models
-from bench.model import requests as queues
+from bench.model.load import Model
+from bench.model.requests import forward_queue
 from bench.profile.peaks import measured_roofline, with_launches
 from bench.profile.trace import trace
 from bench.profile.work import Shape, work_of
@@ -23,7 +23,7 @@ _OF_A_GRAPH = (
 def gather(
     workload: Workload,
     precision_name: str,
-    model: models.Model,
+    model: Model,
     found: device.Found,
     latency_ms: float | None,
 ) -> tuple[Trace, Roofline]:
@@ -38,7 +38,7 @@ def gather(
     as_graph = workload.engine == "graph"
     seen = replace(workload, engine="eager") if as_graph else workload
     traced = trace(
-        queues.forward_queue(found.type, model, seen),
+        forward_queue(found.type, model, seen),
         found.type,
         requests=1 if workload.new_tokens else _TRACED_FORWARDS,
         # Trace that a host launches one by one, over the latency of others in one launch, would

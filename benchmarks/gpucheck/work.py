@@ -96,7 +96,7 @@ def _compare_outputs(folder: Folder, precision_name: str) -> None:
 
 
 def _same_output(precision_name: str) -> dict[str, float]:
-    model = models.load(RANDOM, precision_name, "cuda")
+    model = models.load_model(RANDOM, precision_name, "cuda")
     ids = torch.tensor(models.prompt_ids(model)[: _PROMPTS * TOKENS], device="cuda")
     differences: list[float] = []
     alike = 0

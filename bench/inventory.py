@@ -58,7 +58,7 @@ def take(probe: bool = False) -> Inventory:
                 if isinstance(gpu, GpuLostError):
                     raise gpu
                 described = _gpu(gpu)
-                found.append(replace(described, sensor=_sensor(gpu)) if probe else described)
+                found.append(replace(described, sensor=probed(gpu)) if probe else described)
             except GpuLostError as error:
                 lost.append(f"GPU {index}: {error}")
         version, reason, simulated = driver.version, driver.reason, driver.simulated
@@ -66,7 +66,7 @@ def take(probe: bool = False) -> Inventory:
     return Inventory(
         hostname=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        processors=(*found, _processor(CPU, cpu.name(), cpu_detail, None, _cpu_weakness)),
+        processors=(*found, _processor(CPU, cpu.name(), cpu_detail, None, cpu_weakness)),
         lost=tuple(lost),
         driver=version,
         no_driver=reason,
@@ -93,16 +93,17 @@ def weakness(gpu_type: str, precision: str) -> RowWarning | None:
     Raises Unsupported where the type lacks it.
     """
     if gpu_type == CPU:
-        return _cpu_weakness(precision)
+        return cpu_weakness(precision)
     capability = gpus.capability_of(gpu_type)
-    return _gpu_weakness(precision, capability) if capability else None
+    return gpu_weakness(precision, capability) if capability else None
 
 
-def _cpu_weakness(precision: str) -> RowWarning | None:
+def cpu_weakness(precision: str) -> RowWarning | None:
+    """As `bench.device.support.cpu_warning`, of this machine's CPU."""
     return support.cpu_warning(precision, cpu.flags())
 
 
-def _gpu_weakness(precision: str, capability: gpus.Capability) -> RowWarning | None:
+def gpu_weakness(precision: str, capability: gpus.Capability) -> RowWarning | None:
     """As `bench.device.support.gpu_warning`, with the torch of this machine in mind."""
     torch = software.installed("torch") or "absent"
     # The CPU build says so in its version; of other builds only torch itself knows the kernels.
@@ -125,7 +126,7 @@ def _gpu(gpu: nvml.Gpu) -> Processor:
         gpu.name,
         ", ".join(part for part in detail if part),
         gpu,
-        lambda precision: _gpu_weakness(precision, known),
+        lambda precision: gpu_weakness(precision, known),
     )
 
 
@@ -148,8 +149,8 @@ def _processor(
     return Processor(gpu_type, name, detail, method, tuple(able), tuple(unable))
 
 
-def _sensor(gpu: nvml.Gpu) -> Sensor | str:
-    """How its power sensor works, or why that cannot be found out."""
+def probed(gpu: nvml.Gpu) -> Sensor | str:
+    """How a power sensor works, or why that cannot be found out."""
     try:
         import torch
 

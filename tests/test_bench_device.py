@@ -127,7 +127,8 @@ def test_a_cpu_has_no_gpu_s_surroundings() -> None:
 
 def test_facts_and_the_inventory_are_had_without_torch() -> None:
     names = "conditions, cpu, gpus, kinds, nvml, software, support, visible"
-    program = f"import sys, bench.inventory\nfrom bench.device import {names}\nassert 'torch' not in sys.modules"
+    imports = f"import sys, bench.inventory\nfrom bench.device import {names}"
+    program = f"{imports}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -156,7 +157,7 @@ def test_a_gpu_without_kernels_or_products_is_unsupported(
         raise RuntimeError(f"{text}\nmore")
 
     gpu = Device("GPU", "P100", "host", "CPU", 1, compute_capability="6.0")
-    monkeypatch.setattr(device, "_cpu", lambda *_: device.Found("cuda", gpu, None, ()))
+    monkeypatch.setattr(device, "on_cpu", lambda *_: device.Found("cuda", gpu, None, ()))
     monkeypatch.setattr(torch, "ones", ones)
     with pytest.raises(Unsupported, match=told):
         acquire(CPU)

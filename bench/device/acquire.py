@@ -64,56 +64,46 @@ def acquire(
     if threads is not None:
         torch.set_num_threads(threads)
     if cell.gpu_type == CPU:
-        found = _cpu(cell, driver)
-    elif simulated and not _models_cuda():
-        found = _simulated(cell, driver)
+        found = on_cpu(cell, driver)
+    elif simulated and not models_cuda():
+        found = in_place_of_gpu(cell, driver)
     else:
-        found = _cuda(cell, driver)
-    _run_one_kernel(cell.precision, found)
+        found = on_gpu(cell, driver)
+    run_one_kernel(cell.precision, found)
     return found
 
 
-def _found(
-    device_type: str,
-    name: str,
-    gpu_type: str,
-    gpu: nvml.Gpu | None,
-    *warnings: RowWarning | None,
-    **facts: Any,
-) -> Found:
-    """The device on this host, with these warnings that are not None."""
-    device = Device(
-        name=name,
-        gpu_type=gpu_type,
-        hostname=socket.gethostname(),
-        cpu=cpu.name(),
-        threads=torch.get_num_threads(),
-        **facts,
-    )
-    return Found(device_type, device, gpu, tuple(told for told in warnings if told))
+def of_host() -> dict[str, Any]:
+    """What of a Device is the same for each device of this host."""
+    threads = torch.get_num_threads()
+    return {"hostname": socket.gethostname(), "cpu": cpu.name(), "threads": threads}
 
 
-def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
+def of_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
+    """What of a Device only the driver knows; nothing where it does not know the GPU."""
     return {name: getattr(gpu, name) for name in _OF_THE_DRIVER} if gpu else {}
 
 
-def _cpu(cell: Cell, driver: nvml.Driver) -> Found:
+def on_cpu(cell: Cell, driver: nvml.Driver) -> Found:
+    """The CPU."""
+    weakness = support.cpu_warning(cell.precision, cpu.flags())
+    warnings = [weakness] if weakness else []
     # A simulated GPU cannot compute; the CPU does in its place, so that the whole way is tried.
     gpu = next(iter(driver.gpus()), None) if driver.simulated else None
-    return _found(
-        "cpu",
-        cpu.name(),
-        CPU,
-        gpu,
-        support.cpu_warning(cell.precision, cpu.flags()),
-        RowWarning("simulated-meter", {"gpu": gpu.name}) if gpu else None,
+    if gpu:
+        warnings.append(RowWarning("simulated-meter", {"gpu": gpu.name}))
+    device = Device(
+        name=cpu.name(),
+        gpu_type=CPU,
         memory_bytes=cpu.memory_bytes(),
         uuid=gpu.uuid if gpu else None,
         simulated=gpu is not None,
+        **of_host(),
     )
+    return Found("cpu", device, gpu, tuple(warnings))
 
 
-def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
+def in_place_of_gpu(cell: Cell, driver: nvml.Driver) -> Found:
     """The CPU in the place of a GPU that the stand-in for the driver says is there.
 
     Precisions are what the CPU has: `tf32` is unsupported, `mixed` casts to bf16.
@@ -127,59 +117,62 @@ def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
             f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
         ) from None
     visible.check_type(cell, gpu.card)
-    return _found(
-        "cpu",
-        gpu.name,
-        gpu.gpu_type,
-        gpu,
-        RowWarning("simulated-gpu", {"gpu": gpu.name}),
-        support.cpu_warning(cell.precision, cpu.flags()),
+    simulated = RowWarning("simulated-gpu", {"gpu": gpu.name})
+    weakness = support.cpu_warning(cell.precision, cpu.flags())
+    device = Device(
+        name=gpu.name,
+        gpu_type=gpu.gpu_type,
         memory_bytes=gpu.memory_bytes,
         compute_capability=gpu.compute_capability,
         simulated=True,
-        **_of_the_driver(gpu),
+        **of_host(),
+        **of_driver(gpu),
     )
+    return Found("cpu", device, gpu, (simulated, weakness) if weakness else (simulated,))
 
 
-def _models_cuda() -> bool:
+def models_cuda() -> bool:
     """Whether torch's CUDA is a stand-in, whose kernels take their time and compute nothing."""
     return hasattr(ctypes.CDLL(None), _MODELLED_CUDA)
 
 
-def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
-    _start_cuda(gpus.capability_of(cell.gpu_type) or (9, 0), driver)
+def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
+    """CUDA's first device."""
+    start_cuda(gpus.capability_of(cell.gpu_type) or (9, 0), driver)
     properties = torch.cuda.get_device_properties(0)
     capability = (properties.major, properties.minor)
-    unknown = None
+    modelled = models_cuda()
+    warnings = [RowWarning("modelled-gpu", {"gpu": properties.name})] if modelled else []
+    if weakness := support.gpu_warning(cell.precision, capability):
+        warnings.append(weakness)
     try:
         gpu = driver.gpu(str(properties.uuid))
     except TensorgapError as error:
-        gpu, unknown = None, RowWarning("gpu-unknown-to-driver", {"reason": str(error)})
+        gpu = None
+        warnings.append(RowWarning("gpu-unknown-to-driver", {"reason": str(error)}))
+    if gpu and gpu.mig:
+        warnings.append(RowWarning("mig-slice"))
+    if gpu and gpu.vgpu:
+        warnings.append(RowWarning("virtual-gpu"))
     words = "{}.{}".format(*capability)
     uuid = gpu.uuid if gpu else str(properties.uuid)
     card = kinds.Card(properties.name, uuid, properties.total_memory, words)
     visible.check_type(cell, card)
-    modelled = _models_cuda()
-    return _found(
-        "cuda",
-        properties.name,
-        card.gpu_type,
-        gpu,
-        RowWarning("modelled-gpu", {"gpu": properties.name}) if modelled else None,
-        support.gpu_warning(cell.precision, capability),
-        unknown,
-        RowWarning("mig-slice") if gpu and gpu.mig else None,
-        RowWarning("virtual-gpu") if gpu and gpu.vgpu else None,
+    device = Device(
+        name=properties.name,
+        gpu_type=card.gpu_type,
         memory_bytes=properties.total_memory,
         compute_capability=words,
         multiprocessors=properties.multi_processor_count,
         l2_bytes=getattr(properties, "L2_cache_size", None),
         simulated=modelled or driver.simulated,
-        **({"uuid": uuid} | _of_the_driver(gpu)),
+        **of_host(),
+        **({"uuid": uuid} | of_driver(gpu)),
     )
+    return Found("cuda", device, gpu, tuple(warnings))
 
 
-def _start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
+def start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
     """Initialise CUDA; Unsupported, with what to install, where this build or driver cannot."""
     if torch.version.cuda is None:
         raise Unsupported(
@@ -199,7 +192,7 @@ def _start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
         raise
 
 
-def _run_one_kernel(precision_name: str, found: Found) -> None:
+def run_one_kernel(precision_name: str, found: Found) -> None:
     """is_available() stays true on a GPU that this torch build has no kernels for."""
     dtype = precision.arithmetic(precision_name, found.type)
     try:

@@ -6,10 +6,9 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench.device import nvml
+from bench.device import cpu, nvml
 from bench.measured import Conditions
 from bench.warnings import RowWarning
 
@@ -57,7 +56,7 @@ def observe(gpu: nvml.Gpu | None) -> Observation:
     foreign = gpu.foreign_processes({os.getpid()}) if gpu else None
     return Observation(
         load=os.getloadavg()[0],
-        host_busy_s=_host_busy_s(),
+        host_busy_s=cpu.busy_s(),
         own_busy_s=times.user + times.system,
         host_s=time.monotonic() * (os.cpu_count() or 1),
         gpu={name: getattr(gpu, name)() for name in (*_AFTER.values(), "throttled_s")}
@@ -110,13 +109,3 @@ def warnings(found: Conditions) -> list[RowWarning]:
     if causes or (seconds is not None and seconds > THROTTLED_S):
         told.append(RowWarning("throttled", {"causes": ", ".join(causes), "seconds": seconds}))
     return told
-
-
-def _host_busy_s() -> float | None:
-    """CPU time that all processes of the host have used, in s; None where Linux's /proc is not."""
-    try:
-        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
-    except OSError:
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first.split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -48,7 +48,7 @@ def applied(precision: str, device_type: str) -> Iterator[None]:
     """Everything inside computes at this precision; every switch is put back at the end."""
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     cublas = torch.backends.cuda.matmul
-    sums = {name: _allowed(cublas, name) for name in _SUMS}
+    sums = {name: switch(cublas, name) for name in _SUMS}
     cast_to = autocast_type(precision, device_type)
     try:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -64,7 +64,7 @@ def applied(precision: str, device_type: str) -> Iterator[None]:
             setattr(cublas, name, allowed)
 
 
-def _allowed(cublas: Any, name: str) -> bool | tuple[bool, bool]:
+def switch(cublas: Any, name: str) -> bool | tuple[bool, bool]:
     """A switch, as it can be set again: newer releases keep one for split-K beside it.
 
     They set both where one is given (pytorch/pytorch#164766).

@@ -252,23 +252,6 @@ def test_a_replayed_generation_is_the_eager_one(tiny: Model, recorded: list[bool
     assert recorded == [False, False]
 
 
-# ------------------------------------------------------------------------------- compile
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # within inductor
-def test_a_compiled_forward_gives_the_same_logits() -> None:
-    try:
-        engines.check("compile", "cpu")
-    except Unsupported as reason:
-        pytest.skip(str(reason))
-    torch.manual_seed(0)
-    small = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50)).eval()
-    ids = torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        found = engines.forward("compile", small)(ids)
-        torch.testing.assert_close(found, small(ids).logits)
-
-
 # ------------------------------------------------------------------------------- refusals
 
 

@@ -223,25 +223,21 @@ def _as_the_study_did(lines: Sequence[str], every: Rows, length: int) -> Iterato
     if losses:
         yield of_nats(name, fmean(losses))
     if len(losses) >= FIRST:
-        name += f", the {FIRST} that datasets' shuffle(seed=42) puts first: the recipe of the first"
-        yield of_nats(f"{name} study", fmean(losses[:FIRST]))
+        chosen = f"the {FIRST} that datasets' shuffle(seed=42) puts first"
+        yield of_nats(f"{name}, {chosen}: the recipe of the first study", fmean(losses[:FIRST]))
 
 
 def padded_losses(
     model: Model, ids: Sequence[Sequence[int]], length: int, *, mask: bool
 ) -> dict[int, list[list[float]]]:
     """-ln p of every label of padded lines, for labels not shifted, shifted once, and twice."""
-    head, eos = Head(model), model.module.config.eos_token_id
+    head, eos, device = Head(model), model.module.config.eos_token_id, model.module.device
     losses: dict[int, list[list[float]]] = {0: [], 1: [], 2: []}
     for batch in parts(ids, _LINES_AT_ONCE):
-        padding = [length - len(row) for row in batch]
-        inputs, ones = (
-            torch.tensor(rows, device=model.module.device)
-            for rows in (
-                [[*row, *[eos] * more] for row, more in zip(batch, padding, strict=True)],
-                [[1] * len(row) + [0] * more for row, more in zip(batch, padding, strict=True)],
-            )
-        )
+        padded = [[*row, *[eos] * (length - len(row))] for row in batch]
+        inputs = torch.tensor(padded, device=device)
+        sizes = torch.tensor(list(map(len, batch)), device=device)
+        ones = (torch.arange(length, device=device) < sizes[:, None]).long()
         with torch.inference_mode():
             hidden = model.module.transformer(
                 input_ids=inputs, attention_mask=ones if mask else None, use_cache=False

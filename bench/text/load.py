@@ -255,7 +255,7 @@ class _Source:
         name, configuration = _KNOWN.get(self.plan.text, (self.plan.text, None))
         configuration = self.plan.configuration or configuration
         try:
-            import datasets  # takes seconds, and most texts need it not
+            import datasets  # takes seconds, and few texts need it
 
             datasets.disable_progress_bars()
             found: Any = datasets.load_dataset(name, configuration, split=self.plan.split)

@@ -106,9 +106,9 @@ def ratio_of_medians(
     Each argument holds one sequence of samples per replicate (a fresh process). With several on
     both sides it is that of their geometric means, and the interval Welch's over the logarithms of
     the medians, because processes differ from each other by more than the samples within one do
-    (Kalibera and Jones 2013, ISMM). With one it is the bootstrap's, and holds for it only.
-    `paired`, replicates belong together in their order, as on one GPU of several: what a pair
-    shares cancels.
+    (Kalibera and Jones 2013, ISMM). With one on a side it is the bootstrap's, and holds for that
+    process only. `paired`: replicates belong together in their order, as on one GPU of several, so
+    that what a pair shares cancels.
 
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
     Ratio(value=2.0, low=2.0, high=2.0)

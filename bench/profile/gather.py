@@ -41,8 +41,8 @@ def gather(
         forward_queue(found.type, model, seen),
         found.type,
         requests=1 if workload.new_tokens else _TRACED_FORWARDS,
-        # Trace that a host launches one by one, over the latency of others in one launch, would
-        # be the share of nothing.
+        # The time of kernels that are launched one by one, over the latency of a replay in one
+        # launch, is no share of anything.
         latency_ms=None if as_graph else latency_ms,
         fused=workload.engine == "compile",
     )

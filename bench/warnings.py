@@ -99,6 +99,7 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
     "attention-differs": "attention {asked} was asked for, but {ran} ran",
     # energy
     "sensor-unknown": "power sensor unknown: {reason}",
+    "energy-meter": "{reason}",
     "energy-uncertain": (
         "energy within ±{uncertainty:.1%}: {window_s:.1f} s of windows for a meter that ticks every"
         " {resolution_s:.2f} s (raise sampling.energy_s)"

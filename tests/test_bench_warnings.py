@@ -11,7 +11,6 @@ import pytest
 from bench.warnings import CODES, RowWarning, having
 
 ROOT = Path(__file__).parents[1]
-HOME = ROOT / "bench" / "warnings.py"
 # Their producers are given the code as a parameter.
 INDIRECT = {"latency-not-converged", "first-token-not-converged"}
 
@@ -20,8 +19,8 @@ class AnyValue(float):
     """What formats as a number and as a text."""
 
 
-def dictionary(found: ast.expr, function: ast.AST) -> ast.expr | None:
-    """An expression, or what a name stands for by its last assignment before."""
+def meant(found: ast.expr, function: ast.AST) -> ast.expr:
+    """An expression, or what a name stands for by its last assignment before, if it has one."""
     if not isinstance(found, ast.Name):
         return found
     assigned = {
@@ -31,25 +30,30 @@ def dictionary(found: ast.expr, function: ast.AST) -> ast.expr | None:
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name) and target.id == found.id
     }
-    return assigned[max(assigned)] if assigned else None
+    return assigned.get(max(assigned, default=0)) or found
+
+
+def codes_given(call: ast.Call, function: ast.AST) -> set[str]:
+    """The codes that a call may give; none where that cannot be read from it."""
+    code = meant(call.args[0], function)
+    either = [code.body, code.orelse] if isinstance(code, ast.IfExp) else [code]
+    return {str(each.value) for each in either if isinstance(each, ast.Constant)}
 
 
 def keys_given(call: ast.Call, function: ast.AST) -> set[str] | None:
     """The names of the values that a call gives; None where that cannot be read from it."""
-    if len(call.args) > 1:
-        values = dictionary(call.args[1], function)
-        if not isinstance(values, ast.Dict):
-            return None
-        return {str(key.value) for key in values.keys if isinstance(key, ast.Constant)}
-    return {keyword.arg for keyword in call.keywords if keyword.arg}
+    if len(call.args) == 1:
+        return {keyword.arg for keyword in call.keywords if keyword.arg}
+    values = meant(call.args[1], function)
+    if not isinstance(values, ast.Dict):
+        return None
+    return {str(key.value) for key in values.keys if isinstance(key, ast.Constant)}
 
 
 def producers() -> Iterator[tuple[str, str, set[str] | None]]:
-    """Every call whose first argument is a code: where it is, the code, the names of its values."""
+    """Every call that makes a warning: where it is, the code, the names of its values."""
     for package in ("bench", "cluster", "jobs"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            if path == HOME:
-                continue
             tree = ast.parse(path.read_text("utf-8"))
             inside = {
                 id(node): function
@@ -60,17 +64,17 @@ def producers() -> Iterator[tuple[str, str, set[str] | None]]:
             for node in ast.walk(tree):
                 if not (isinstance(node, ast.Call) and node.args):
                     continue
-                code = node.args[0]
-                if isinstance(code, ast.Constant) and code.value in CODES:
-                    place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                    called = ast.unparse(node.func).rpartition(".")[2]
-                    if called in ("RowWarning", "flag"):
-                        yield place, code.value, keys_given(node, inside.get(id(node), tree))
+                if ast.unparse(node.func).rpartition(".")[2] in ("RowWarning", "flag"):
+                    function = inside.get(id(node), tree)
+                    for code in codes_given(node, function):
+                        place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                        yield place, code, keys_given(node, function)
 
 
 def test_every_code_has_a_producer_and_words_for_the_values_that_it_gives() -> None:
     seen = set()
     for place, code, keys in producers():
+        assert code in CODES, f"{place}: {code} has no words"
         assert keys is not None, f"{place}: give {code} its values where it is made"
         try:
             text = RowWarning(code, {key: AnyValue(0.5) for key in keys}).text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 import typing
 from collections.abc import Iterable, Mapping
@@ -167,12 +168,11 @@ def mistake(error: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 def refuse(mistakes: Iterable[str], source: str) -> None:
     """Raise TensorgapError with a line for each mistake, if there are any."""
-    lines = [f"{source}: {line}" for line in dict.fromkeys(mistakes)]
+    lines = list(dict.fromkeys(itertools.islice(mistakes, MOST_MISTAKES + 1)))
     if len(lines) > MOST_MISTAKES:
-        more = len(lines) - MOST_MISTAKES
-        lines[MOST_MISTAKES:] = [f"{source}: and {more:,} more mistakes"]
+        lines[MOST_MISTAKES:] = ["and more mistakes"]
     if lines:
-        raise TensorgapError(*lines)
+        raise TensorgapError(*(f"{source}: {line}" for line in lines))
 
 
 def said(key: str, value: object, remedy: str) -> str:

@@ -448,7 +448,7 @@ def test_mistakes_between_values_are_told_at_once() -> None:
 
 
 def test_of_very_many_mistakes_the_first_are_told() -> None:
-    with pytest.raises(TensorgapError, match="and more mistakes$") as caught:
+    with pytest.raises(TensorgapError, match=r"and more mistakes$") as caught:
         parse(with_workload(f"batch_size = {[*range(-10_000, 0)]}"))
     assert len(caught.value.args) == 21
 

@@ -33,7 +33,8 @@ LIMIT = 4 * 10**7
 READER = f"""
 import sys
 import pyarrow as pa
-from bench import limits, results
+from bench.files import limits
+from bench.results import store as results
 try:
     results.read(sys.argv[1], limits.Allowance({LIMIT}))
 except limits.TooLargeError as error:
@@ -205,7 +206,7 @@ def test_all_records_of_a_row_take_less_memory_than_is_counted() -> None:
 WHOLE = packed(table.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1))
 def test_a_file_with_other_bytes_is_rows_or_one_message(changes: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE)
@@ -217,7 +218,7 @@ def test_a_file_with_other_bytes_is_rows_or_one_message(changes: list[tuple[int,
 PAGES = WHOLE[: len(WHOLE) - 8 - int.from_bytes(WHOLE[-8:-4], "little")]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(4, len(PAGES) - 1), st.integers(0, 255)), min_size=1))
 def test_pages_with_other_bytes_are_rows_or_one_message(changes: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE)
@@ -226,7 +227,7 @@ def test_pages_with_other_bytes_are_rows_or_one_message(changes: list[tuple[int,
     read_or_refuse(bytes(content))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_any_footer_is_one_message(footer: bytes) -> None:
     read_or_refuse(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
@@ -250,7 +251,7 @@ def test_a_codec_that_there_is_not_is_one_message(tmp_path: Path) -> None:
     assert zstd in content
     path = tmp_path / "a.parquet"
     path.write_bytes(content.replace(zstd, none))
-    read = f"from bench import results\nresults.read({str(path)!r})"
+    read = f"from bench.results import store as results\nresults.read({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True)
     assert "a.parquet: not a readable Parquet file: Unsupported compression" in done.stderr
 

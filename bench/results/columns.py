@@ -25,6 +25,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome, Profile
+from bench.validation import said
 from bench.warnings import RowWarning
 
 SCHEMA_VERSION = 1
@@ -139,7 +140,8 @@ def from_table(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = "_".join(str(step) for step in first["loc"][1:] if step not in BARE)
-        fault = f"{where} lacks a value" if first["input"] is None else f"{where}: {first['msg']}"
+        missing = first["input"] is None
+        fault = f"{where} lacks a value" if missing else said(where, first["input"], first["msg"])
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         fault = str(error)  # OverflowError: a time before year 1
     raise TensorgapError(f"{origin}: a row cannot be read: {fault}")
@@ -163,8 +165,8 @@ def merge(records: Iterable[Measurement | Profile]) -> list[Measurement]:
         else:
             row = rows.setdefault(identity, record)
             rows[identity] = record if worth(record) > worth(row) else row
-    joined = [joined(row, profiles.get(identity)) for identity, row in rows.items()]
-    return sorted(joined, key=lambda row: (row.run, row.key))
+    whole = [joined(row, profiles.get(identity)) for identity, row in rows.items()]
+    return sorted(whole, key=lambda row: (row.run, row.key))
 
 
 def joined(row: Measurement, profile: Profile | None) -> Measurement:

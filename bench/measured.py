@@ -202,7 +202,7 @@ class Energy:
     discrepancy: float | None = maybe(
         "of the readings' phases in a forward pass: near 0, all alike"
     )
-    flags: tuple[str, ...] | None = maybe("what weakens windows, also repeated ones")
+    flags: tuple[RowWarning, ...] | None = maybe("what weakens windows, also repeated ones")
     trace_s: Numbers | None = maybe("times of the power trace of the windows, at most 512", "s")
     trace_w: Numbers | None = maybe("mean power at those times; adds up to its energy", "W")
 

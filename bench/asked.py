@@ -69,21 +69,17 @@ class Workload:
 
     model: str = doc("gpt2, gpt2:random, tiny, another model of the hub, or a local folder")
     engine: str = doc(
-        "how it is run: eager, graph (CUDA graph replay) or compile (torch.compile)",
+        "eager, graph (CUDA graph replay) or compile (torch.compile)",
         choices=ENGINES,
         default="eager",
     )
     batch_size: int = doc("prompts per request", limits=(1, 65_536), default=1)
     prompt_tokens: int = doc("tokens per prompt", "tokens", limits=(1, 1024), default=128)
     new_tokens: int = doc(
-        "tokens generated after each prompt, greedily; 0: one forward pass over the prompt",
-        "tokens",
-        limits=(0, 1023),
-        default=0,
+        "tokens generated greedily after each prompt", "tokens", limits=(0, 1023), default=0
     )
     attention: str = doc(
-        "implementation of the attention: auto (torch chooses, by GPU, precision and mask), flash,"
-        " efficient, cudnn or math",
+        "auto (torch chooses, by GPU, precision and mask), flash, efficient, cudnn or math",
         choices=(AUTO, *ATTENTIONS),
         default=AUTO,
     )
@@ -110,11 +106,11 @@ class Sampling:
     latency_max_s: float = _seconds("longest sampling of the latency", 60.0, 0.01)
     min_samples: int = doc(
         "fewest latency samples; 662 allow a p99",
-        limits=(5, 1_000_000),
+        limits=(5, 10**6),
         up_to="max_samples",
         default=662,
     )
-    max_samples: int = doc("most latency samples", limits=(5, 1_000_000), default=20_000)
+    max_samples: int = doc("most latency samples", limits=(5, 10**6), default=20_000)
     median_within: float = doc(
         "stop when the 95 % interval of the median is within +- this share of it",
         limits=(0.0001, 0.5),
@@ -134,10 +130,7 @@ class Sampling:
         "after all timing, trace each forward pass and measure the device's peaks", default=True
     )
     timeout_s: float = doc(
-        "a stage that takes longer (loading, latency, ...) is ended: TIMED_OUT",
-        "s",
-        limits=(1, 604_800),
-        default=900.0,
+        "a stage that takes longer is ended: TIMED_OUT", "s", limits=(1, 604_800), default=900.0
     )
 
 
@@ -168,10 +161,7 @@ class QualityPlan:
         "new tokens per window", "tokens", limits=(1, 1024), up_to="context", default=512
     )
     timeout_s: float = doc(
-        "a perplexity evaluation that takes longer is given up; the times are kept",
-        "s",
-        limits=(1, 604_800),
-        default=7200.0,
+        "an evaluation that takes longer is given up", "s", limits=(1, 604_800), default=7200.0
     )
     enabled: bool = doc("false: no perplexity is measured", default=True)
 

@@ -273,6 +273,6 @@ def test_the_frames_of_hadoop_are_unpacked_too() -> None:
     text = (2**16).to_bytes(4, "little") + b"x" * 2**16
     block = bytes(pa.Codec("lz4_raw").compress(text, asbytes=True))
     framed = len(text).to_bytes(4, "big") + len(block).to_bytes(4, "big") + block
-    assert text in list(unpacking._unpacked(framed, len(text)))
-    assert list(unpacking._unpacked(framed[:-1], len(text))) == [framed[:-1]]
-    assert list(unpacking._unpacked(framed, 1)) == [framed, b""]  # no more than the page says
+    assert text in list(unpacking.dictionaries(framed, len(text)))
+    assert list(unpacking.dictionaries(framed[:-1], len(text))) == [framed[:-1]]
+    assert list(unpacking.dictionaries(framed, 1)) == [framed, b""]  # no more than the page says

@@ -15,7 +15,7 @@ from pyarrow import fs
 from bench.errors import TensorgapError
 from bench.files import atomic, limits
 from bench.files.limits import Allowance
-from bench.files.place import complaint
+from bench.files.storage import complaint
 from bench.measured import Event, Measurement, Profile
 from bench.results import columns, unpacking
 from bench.results.columns import Source

@@ -22,7 +22,7 @@ from pyarrow import fs
 from bench.errors import TensorgapError
 from bench.files import private
 from bench.files.atomic import write_atomically
-from bench.files.place import complaint
+from bench.files.storage import complaint
 from bench.results import parts
 
 _FIRST_PAUSE_S = 1.0

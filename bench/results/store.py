@@ -29,7 +29,7 @@ from bench.errors import TensorgapError
 from bench.files import atomic, limits
 from bench.files.limits import Allowance
 from bench.files.location import redacted
-from bench.files.place import Place
+from bench.files.storage import Storage
 from bench.measured import Measurement, Profile
 from bench.results import columns, parts
 from bench.results.columns import Source
@@ -50,7 +50,7 @@ _ANOTHER_PLACE = "; choose another place with --output"
 class Results:
     """One results folder, open for writing; use `create` or `open`."""
 
-    def __init__(self, place: Place, source: Source, most_bytes: int = sys.maxsize) -> None:
+    def __init__(self, place: Storage, source: Source, most_bytes: int = sys.maxsize) -> None:
         """Use `create` for a new folder and `open` for one that exists."""
         self._place = place
         self.location = place.location  # as a user would type it, which is not to be shown
@@ -83,7 +83,7 @@ class Results:
             TensorgapError: the place cannot be written.
         """
         stamp = now.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        base = Place.at(output)
+        base = Storage.at(output)
         with base.explained(_ANOTHER_PLACE):
             tail, number = f"{name}/{stamp}", 1
             while base.within(tail).exists:  # of a sweep that began in the same second
@@ -110,7 +110,7 @@ class Results:
         Raises:
             TensorgapError: it is no results folder, or one that must not be believed.
         """
-        place = Place.at(location.rstrip("/") or location)
+        place = Storage.at(location.rstrip("/") or location)
         with place.explained():
             described = place.within(_SOURCE)
             if described.type != fs.FileType.File:
@@ -268,7 +268,7 @@ def read(
 ) -> tuple[list[Measurement], list[Source], list[CorruptFile]]:
     """Rows of a Parquet file or of a results folder (its parts, so also of an unfinished sweep)."""
     allowance = allowance or Allowance()
-    place = Place.at(location)
+    place = Storage.at(location)
     with place.explained():
         kind = place.type
         if kind == fs.FileType.NotFound:
@@ -293,7 +293,7 @@ def read(
 
 def prepare(output: str) -> None:
     """Raise TensorgapError now where `Results.create` would fail after a long start."""
-    base = Place.at(output)
+    base = Storage.at(output)
     with base.explained(_ANOTHER_PLACE):
         base.make_folder()
         base.probe()
@@ -301,14 +301,14 @@ def prepare(output: str) -> None:
 
 def exists(location: str) -> bool:
     """Whether there is anything at this place."""
-    place = Place.at(location)
+    place = Storage.at(location)
     with place.explained():
         return place.exists
 
 
 def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[Source]) -> None:
     """Write rows of several sweeps into one Parquet file."""
-    place = Place.at(location)
+    place = Storage.at(location)
     with place.explained():
         place.make_parent()
         place.write(parts.to_parquet(list(rows), sources))

@@ -40,7 +40,7 @@ def complaint(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """A folder or a file; `location` is as the user typed it and may hold secrets."""
 
     location: str
@@ -48,7 +48,7 @@ class Place:
     path: str
 
     @classmethod
-    def at(cls, location: str) -> Place:
+    def at(cls, location: str) -> Storage:
         """The place of a path or a URI; TensorgapError where no file system knows it."""
         if "://" not in location:
             return cls(location, fs.LocalFileSystem(), str(Path(location).absolute()))
@@ -62,9 +62,9 @@ class Place:
             ) from None
         return cls(location, filesystem, path.rstrip("/"))
 
-    def within(self, name: str) -> Place:
+    def within(self, name: str) -> Storage:
         """A place within this folder."""
-        return Place(within(self.location, name), self.filesystem, f"{self.path}/{name}")
+        return Storage(within(self.location, name), self.filesystem, f"{self.path}/{name}")
 
     @property
     def shown(self) -> str:

@@ -118,8 +118,8 @@ class Timing:
     converged: bool = doc("the median's interval became as narrow as the matrix asks")
     warmup_s: float = doc("warm-up", "s")
     warmup_iterations: int = doc("requests in the warm-up")
-    latency_ms_p50_low: float | None = maybe("lower end of its 95 % interval; 11 samples up", "ms")
-    latency_ms_p50_high: float | None = maybe("upper end of its 95 % interval; 11 samples up", "ms")
+    latency_ms_p50_low: float | None = maybe("lower end of its 95 % interval; n >= 11", "ms")
+    latency_ms_p50_high: float | None = maybe("upper end of its 95 % interval; n >= 11", "ms")
     latency_ms_p90: float | None = maybe("90th percentile; needs 64 samples", "ms")
     latency_ms_p95: float | None = maybe("95th percentile; needs 130 samples", "ms")
     latency_ms_p99: float | None = maybe("99th percentile; needs 662 samples", "ms")
@@ -128,19 +128,18 @@ class Timing:
     first_token_ms_samples: Numbers | None = maybe("latencies with one new token only", "ms")
     first_token_ms_p50: float | None = maybe("median time to first token", "ms")
     per_output_token_ms: float | None = maybe(
-        "time per output token after the first: (median latency - median time to first token) /"
-        " (new_tokens - 1); needs two new tokens",
-        "ms",
+        "(median latency - median time to first token) / (new_tokens - 1)", "ms"
     )
     throughput_samples_per_s: float | None = maybe("prompts per second", "1/s")
     throughput_tokens_per_s: float | None = maybe("prompt tokens per second", "1/s")
-    throughput_output_tokens_per_s: float | None = maybe("new tokens, with their prompts", "1/s")
+    throughput_output_tokens_per_s: float | None = maybe(
+        "new tokens per second, with their prompts' forward passes", "1/s"
+    )
     throughput_iterations: int | None = maybe("requests in the full-queue run")
     throughput_s: float | None = maybe("length of the full-queue run", "s")
     peak_memory_bytes: int | None = maybe(
-        "peak of torch's device memory up to the latency, with one workspace of cuBLAS; as a graph,"
-        " new tokens have three: the prompt's graph, the new tokens' and the forwards before them;"
-        " None on a CPU",
+        "peak of torch's device memory up to the latency, with a workspace of cuBLAS (graphs of new"
+        " tokens: three); None on a CPU",
         "B",
     )
 
@@ -192,7 +191,7 @@ class Energy:
     resolution_s: float | None = maybe("longest gap between two changes of the meter", "s")
     ticks: int | None = maybe("changes of the meter in the windows")
     uncertainty: float | None = maybe(
-        "relative: half the 95 % interval; of one window, by its ticks"
+        "relative: half the 95 % interval; of one window, a tick at either edge and scatter"
     )
     systematic: float | None = maybe("relative: the sensor's own error, the same in each window")
     pause_share: float | None = maybe(
@@ -200,7 +199,7 @@ class Energy:
         " request after each; not part of the energy"
     )
     discrepancy: float | None = maybe(
-        "of the readings' phases in a forward pass: near 0, all alike"
+        "star discrepancy of the readings' phases in a forward pass: near 0, all seen alike"
     )
     flags: tuple[RowWarning, ...] | None = maybe("what weakens windows, also repeated ones")
     trace_s: Numbers | None = maybe("times of the power trace of the windows, at most 512", "s")
@@ -231,7 +230,7 @@ class Quality:
     logit_rounding_nats: float | None = maybe("what 16-bit logits add to nats / tokens", "nat")
     logit_rounding_error_nats: float | None = maybe("its standard error, windows as pairs", "nat")
     batch_difference_nats: float | None = maybe(
-        "nats / tokens, alone against batched, at most", "nat"
+        "greatest difference of nats / tokens of a window alone and in its batch", "nat"
     )
     text_sha256: str | None = maybe("SHA-256 of the text in UTF-8")
     tokens_sha256: str | None = maybe("SHA-256 of the token ids as little-endian int32")

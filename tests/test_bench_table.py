@@ -54,13 +54,13 @@ def with_metadata(changes: Mapping[bytes, bytes | None]) -> pa.Table:
 # ------------------------------------------------------------------------------- round trip
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_read_back_equal(rows: list[Measurement]) -> None:
     assert through_parquet(rows) == rows
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_written_merged_and_read_back_are_the_merged_rows(rows: list[Measurement]) -> None:
     assert through_parquet(table.merge(rows)) == table.merge(through_parquet(rows))
@@ -453,6 +453,7 @@ def test_merge_orders_by_run_cell_workload_and_replicate() -> None:
     assert table.merge(reversed(rows)) == rows
 
 
+@settings(max_examples=20)
 @given(st.lists(examples.any_measurement(), max_size=5), st.randoms(use_true_random=False))
 def test_merging_again_changes_nothing(rows: list[Measurement], random: Any) -> None:
     merged = table.merge(rows)

@@ -176,7 +176,7 @@ def unpacked(content: bytes) -> list[Measurement]:
     return table.from_table(found, "x")[0]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(examples.any_measurement(), max_size=4), st.sampled_from(["1.0", "2.0"]), st.data())
 def test_whatever_pyarrow_writes_of_rows_is_unpacked_equal(
     rows: list[Measurement], version: str, data: st.DataObject
@@ -206,7 +206,7 @@ def test_all_records_of_a_row_take_less_memory_than_is_counted() -> None:
 WHOLE = packed(table.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1))
 def test_a_file_with_other_bytes_is_rows_or_one_message(changes: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE)
@@ -218,7 +218,7 @@ def test_a_file_with_other_bytes_is_rows_or_one_message(changes: list[tuple[int,
 PAGES = WHOLE[: len(WHOLE) - 8 - int.from_bytes(WHOLE[-8:-4], "little")]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(4, len(PAGES) - 1), st.integers(0, 255)), min_size=1))
 def test_pages_with_other_bytes_are_rows_or_one_message(changes: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,11 +76,6 @@ class Storage:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
-    def is_link(self) -> bool:
-        """Whether it is a link, which could lead anywhere."""
-        return self.is_local and os.path.islink(self.path)
-
-    @property
     def type(self) -> fs.FileType:
         """What is there: a file, a folder or nothing."""
         return self.filesystem.get_file_info(self.path).type
@@ -90,12 +84,6 @@ class Storage:
     def exists(self) -> bool:
         """Whether anything is there."""
         return bool(self.type != fs.FileType.NotFound)
-
-    def files(self, suffix: str) -> list[str]:
-        """The paths of what lies in this folder and ends so; none where there is no folder."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        found = [str(info.path) for info in self.filesystem.get_file_info(selector)]
-        return sorted(path for path in found if path.endswith(suffix))
 
     def read(self, check: Callable[[int], None]) -> bytes:
         """The content of the file, as `bench.files.atomic.read`."""
@@ -108,12 +96,6 @@ class Storage:
     def make_folder(self) -> None:
         """Make the folder, and those above it."""
         self.filesystem.create_dir(self.path, recursive=True)
-
-    def make_parent(self) -> None:
-        """Make the folder that it is in."""
-        parent = posixpath.dirname(self.path)
-        if parent:
-            self.filesystem.create_dir(parent, recursive=True)
 
     def probe(self) -> None:
         """Write a file of a few bytes into this folder, and remove it again."""

@@ -69,31 +69,45 @@ class Source:
     @classmethod
     def from_json(cls, text: bytes) -> Source:
         """A source as JSON; ValueError where it is none."""
-        return _SOURCE.validate_json(text)
+        return adapter(Source).validate_json(text)  # type: ignore[no-any-return]
 
     def to_json(self) -> str:
         """The source as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
 
-_SOURCE = TypeAdapter(Source)
-_SOURCES = TypeAdapter(tuple[Source, ...])
-_STORED_WARNING = TypeAdapter(RowWarning)
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What reads values as this type."""
+    return TypeAdapter(kind)
+
+
+def fields_of(record: Any) -> Iterable[tuple[dataclasses.Field[Any], Any, bool]]:
+    """The fields of a record, each with its type but for None, and whether it may be None."""
+    hints = typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        hint = hints[field.name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        yield field, kinds[0], types.NoneType in kinds
 
 
 @functools.cache
-def columns(kind: type) -> dict[tuple[str, ...], pa.Field]:
+def columns(record: type) -> dict[tuple[str, ...], pa.Field]:
     """Every column of a kind of record, by the path of its value, in the order of the fields."""
     found: dict[tuple[str, ...], pa.Field] = {}
-    for name, hint, field in fields_of(kind):
-        inner, optional = without_none(hint)
-        if dataclasses.is_dataclass(inner):
-            prefix = "" if name in BARE else f"{name}_"
-            for part, part_hint, part_field in fields_of(inner):
-                column = column_of(prefix + part, part_hint, part_field, optional)
-                found[name, part] = column
+
+    def add(path: tuple[str, ...], kind: Any, optional: bool, field: Any) -> None:
+        name = "_".join(path[1:] if path[0] in BARE else path)
+        about = {key: field.metadata[key] for key in ("unit", "description")}
+        found[path] = pa.field(name, ARROW_TYPES[kind], optional, about)
+
+    for outer, kind, optional in fields_of(record):
+        if dataclasses.is_dataclass(kind):
+            for inner, inner_kind, inner_optional in fields_of(kind):
+                path = (outer.name, inner.name)
+                add(path, inner_kind, optional or inner_optional, inner)
         else:
-            found[name,] = column_of(name, hint, field, False)
+            add((outer.name,), kind, optional, outer)
     return found
 
 
@@ -136,7 +150,8 @@ def from_table(
             raise TensorgapError(f"{origin}: {fault}")
     try:
         flat = table.select(wanted.names).to_pylist()
-        return _rows(kind).validate_python([nested(row, kind) for row in flat]), sources
+        rows = adapter(list[kind])  # type: ignore[valid-type]
+        return rows.validate_python([nested(row, kind) for row in flat]), sources
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = "_".join(str(step) for step in first["loc"][1:] if step not in BARE)
@@ -193,34 +208,6 @@ def worth(row: Measurement) -> tuple[bool, bool, datetime.datetime, bool]:
     return measured, placed, received(row), row.trace is not None
 
 
-def fields_of(kind: Any) -> Iterable[tuple[str, Any, dataclasses.Field[Any]]]:
-    """The fields of a record: name, type and the field itself."""
-    hints = typing.get_type_hints(kind)
-    return [(field.name, hints[field.name], field) for field in dataclasses.fields(kind)]
-
-
-def column_of(
-    name: str, hint: Any, field: dataclasses.Field[Any], outer_optional: bool
-) -> pa.Field:
-    """The column of a field, which is null where its record, or a record around it, is None."""
-    kind, optional = without_none(hint)
-    about = {key: field.metadata[key] for key in ("unit", "description")}
-    return pa.field(name, ARROW_TYPES[kind], nullable=optional or outer_optional, metadata=about)
-
-
-def without_none(hint: Any) -> tuple[Any, bool]:
-    """`X | None` -> (X, True); X -> (X, False)."""
-    if isinstance(hint, types.UnionType):
-        (kind,) = [part for part in typing.get_args(hint) if part is not types.NoneType]
-        return kind, True
-    return hint, False
-
-
-@functools.cache
-def _rows(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(list[kind])
-
-
 def value_at(row: Any, path: tuple[str, ...]) -> Any:
     """The value of a column as Arrow takes it."""
     value = functools.reduce(lambda inner, name: inner and getattr(inner, name), path, row)
@@ -235,7 +222,7 @@ def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
     for path, column in columns(kind).items():
         value = row[column.name]
         if isinstance(value, list) and column.type == ARROW_TYPES[tuple[RowWarning, ...]]:
-            value = tuple(map(_warning, value))
+            value = tuple(map(warning_of, value))
         elif isinstance(value, datetime.datetime):
             value = value.astimezone(datetime.UTC)
         if len(path) == 1:
@@ -248,10 +235,10 @@ def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
     }
 
 
-def _warning(stored: Mapping[str, Any]) -> RowWarning:
+def warning_of(stored: Mapping[str, Any]) -> RowWarning:
     """A warning as it was stored, which its words fit."""
-    values = json.loads(stored["values"])
-    warning = _STORED_WARNING.validate_python({"code": stored["code"], "values": values})
+    found = {"code": stored["code"], "values": json.loads(stored["values"])}
+    warning: RowWarning = adapter(RowWarning).validate_python(found)
     str(warning)  # LookupError, TypeError, ValueError: its code has no words, or others than these
     return warning
 
@@ -274,7 +261,7 @@ def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
         )
     kind, sources = KINDS.get(metadata.get(KIND_KEY, b"")), None
     with contextlib.suppress(ValueError):
-        sources = _SOURCES.validate_json(metadata.get(SOURCES_KEY, b""))
+        sources = adapter(tuple[Source, ...]).validate_json(metadata.get(SOURCES_KEY, b""))
     if kind is None or sources is None:
         fault = (SOURCES_KEY if kind else KIND_KEY).decode()
         raise TensorgapError(f"{origin}: its metadata {fault} is damaged")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import posixpath
 import re
 import secrets
 import sys
@@ -119,7 +120,7 @@ class Results:
                     " NAME/UTC-TIMESTAMP folder that the sweep printed"
                 )
             content = described.read(limits.small(f"{place.shown}/{_SOURCE}"))
-            if place.within(PARTS).is_link:
+            if place.is_local and os.path.islink(place.within(PARTS).path):
                 raise TensorgapError(
                     f"{place.shown}: {PARTS} is a link, which is not followed; put the folder"
                     " itself there"
@@ -210,7 +211,10 @@ class Results:
         allowance = allowance or Allowance(self._most_bytes)
         place = self._place
         with place.explained():
-            paths = place.within(PARTS).files(".parquet")  # that it is a part shows when it is read
+            selector = fs.FileSelector(place.within(PARTS).path, allow_not_found=True)
+            paths = sorted(str(info.path) for info in place.filesystem.get_file_info(selector))
+            # That a file is a part shows when it is read.
+            paths = [path for path in paths if path.endswith(".parquet")]
             found, corrupt = parts.read_all(place.filesystem, paths, allowance)
             if not self._has(PARTS) and self._has(MERGED):
                 merged = place.within(MERGED).path
@@ -310,5 +314,6 @@ def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[S
     """Write rows of several sweeps into one Parquet file."""
     place = Storage.at(location)
     with place.explained():
-        place.make_parent()
+        if parent := posixpath.dirname(place.path):
+            place.filesystem.create_dir(parent, recursive=True)
         place.write(parts.to_parquet(list(rows), sources))

@@ -23,7 +23,7 @@ from bench.errors import TensorgapError
 PLANS = {"sampling": Sampling, "quality": QualityPlan, "placement": PlacementPlan}
 MOST_ENTRIES = 1000  # of a list of cells: more than there are types of GPU
 MOST_MISTAKES = 20  # that are shown
-STRICT = pydantic.ConfigDict(strict=True, extra="forbid")
+STRICT = pydantic.ConfigDict(strict=True, extra="forbid", defer_build=True)
 
 
 def unknown(value: object, known: Iterable[str], what: str = "unknown") -> str:

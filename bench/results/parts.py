@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from bench.errors import TensorgapError
-from bench.files import atomic, limits
+from bench.files import atomic, limits, unpacking
 from bench.files.limits import Allowance
 from bench.files.storage import complaint
 from bench.measured import Event, Measurement, Profile
-from bench.results import columns, unpacking
+from bench.results import columns
 from bench.results.columns import Source
 
 NAME = re.compile(r"(?!\.)[A-Za-z0-9.-]*-b-?[0-9]+-r-?[0-9]+-[0-9a-f]{12}(-profile)?\.parquet")

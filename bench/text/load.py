@@ -252,7 +252,7 @@ def _rows(path: Path, plan: QualityPlan) -> list[str]:
 def _parquet_rows(path: Path, plan: QualityPlan) -> list[str]:
     import pyarrow as pa
 
-    from bench.results import unpacking
+    from bench.files import unpacking
 
     origin = f"quality.text = {path}"
     check = limits.at_most(limits.DEFAULT_BYTES, origin)

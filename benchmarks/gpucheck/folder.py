@@ -20,10 +20,10 @@ from typing import Any
 
 from pyarrow import fs
 
+from bench.files.atomic import write_atomically
 from bench.measured import Measurement, Profile
 from bench.results import columns as table
 from bench.results import store as results
-from bench.files.atomic import write_atomically
 
 NAME = "gpu-check"
 FACTS, LOG, TABLE = "facts.jsonl", "log.txt", "predictions.txt"

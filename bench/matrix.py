@@ -21,6 +21,7 @@ Every mistake becomes a line of one TensorgapError: the file, the key, the value
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import math
 import os
@@ -50,14 +51,12 @@ def load(path: Path) -> Matrix:
     """Read a matrix from a TOML file; TensorgapError names what is wrong with it."""
     try:
         text = limits.read_file(path, limits.small(str(path))).decode("utf-8")
-    except FileNotFoundError:
-        raise TensorgapError(f"{path}: there is no such file; give the path of a matrix") from None
-    except IsADirectoryError:
-        raise TensorgapError(f"{path}: this is a folder; give the path of a matrix") from None
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
-        raise TensorgapError(f"{path}: cannot be read: {error.strerror}") from None
+        known = {errno.ENOENT: "there is no such file", errno.EISDIR: "this is a folder"}
+        fault = known.get(error.errno or 0, f"cannot be read: {error.strerror}")
+        raise TensorgapError(f"{path}: {fault}; give the path of a matrix") from None
     return parse(text, path.name, path.stem)
 
 

@@ -1,4 +1,9 @@
-"""A folder or a file, on this disk or behind a URI that pyarrow's file systems know."""
+"""A folder or a file, on this disk or behind a URI that pyarrow's file systems know.
+
+It may come from a stranger: it is read up to a size, and written whole or not at all. On a local
+disk no link is followed, since it can lead to any file that this user may read or overwrite, and
+nothing but a regular file is opened: a pipe would be waited for without end.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,16 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
 from bench.errors import TensorgapError
-from bench.files import atomic
+from bench.files import limits
 from bench.files.location import redacted, shown, within
 
 _PROBE = ".tensorgap-probe"
+_TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write` names it
 # How S3 words that it does not know who asks, or that he may not (pyarrow 26).
 _NO_ACCESS = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE|EXPIRED|TOKEN|CREDENTIALS"
@@ -86,12 +91,53 @@ class Storage:
         return bool(self.type != fs.FileType.NotFound)
 
     def read(self, check: Callable[[int], None]) -> bytes:
-        """The content of the file, as `bench.files.atomic.read`."""
-        return atomic.read(self.filesystem, self.path, check)
+        """The content of the file, whose size `check` may refuse before it is read.
 
-    def write(self, content: Any) -> None:
-        """Write the file whole or not at all."""
-        atomic.write_atomically(self.filesystem, self.path, content)
+        Raises:
+            OSError: there is no such file, it is a link, or it is not a regular file.
+        """
+        if self.is_local:
+            if os.path.islink(self.path):  # else the system speaks of too many levels of links
+                raise OSError(errno.ELOOP, "a link, which is not followed", self.path)
+            return limits.read_file(self.path, check, os.O_NOFOLLOW)
+        size_bytes = self.filesystem.get_file_info(self.path).size
+        if size_bytes is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self.path)
+        check(size_bytes)
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read(size_bytes))
+
+    def write(self, content: bytes) -> None:
+        """Write the file so that a reader sees the old content or the new, never a part of it."""
+        if not self.is_local:
+            with self.filesystem.open_output_stream(self.path) as stream:
+                stream.write(content)
+            return
+        # The process id keeps two writers apart; the suffix keeps a leftover from being read.
+        temporary = Path(f"{self.path}.{os.getpid()}.tmp")
+        try:
+            temporary.unlink(missing_ok=True)
+            # "x": never through a link that somebody put there.
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except OSError:
+            # On a full disk the half of a file is in the way of the next try.
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def remove_temporaries(self, is_ours: Callable[[str], bool]) -> None:
+        """Remove what killed writers left in this local folder, whose lock is held.
+
+        Args:
+            is_ours: whether a file of this name is one that is written there.
+        """
+        for entry in list(os.scandir(self.path)):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and is_ours(found[1]) and not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
 
     def make_folder(self) -> None:
         """Make the folder, and those above it."""

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from bench.errors import TensorgapError
-from bench.files import atomic, limits, unpacking
+from bench.files import limits, unpacking
 from bench.files.limits import Allowance
-from bench.files.storage import complaint
+from bench.files.storage import Storage, complaint
 from bench.measured import Event, Measurement, Profile
 from bench.results import columns
 from bench.results.columns import Source
@@ -57,25 +57,26 @@ def to_parquet(
     return bytes(sink.getvalue())
 
 
-def read(
-    filesystem: fs.FileSystem, path: str, origin: str, allowance: Allowance
-) -> tuple[list[Any], tuple[Source, ...]]:
+def in_folder(folder: Storage) -> list[Storage]:
+    """What may be a part, in order; that it is one shows when it is read."""
+    selector = fs.FileSelector(folder.path, allow_not_found=True)
+    paths = sorted(str(info.path) for info in folder.filesystem.get_file_info(selector))
+    return [Storage(path, folder.filesystem, path) for path in paths if path.endswith(".parquet")]
+
+
+def read(file: Storage, origin: str, allowance: Allowance) -> tuple[list[Any], tuple[Source, ...]]:
     """The records of one kind in a file; `origin` names it in messages.
 
     Raises:
         TensorgapError: it is corrupt, or more than may be read.
     """
-
-    def check(size_bytes: int) -> None:
-        allowance.hold(size_bytes, origin)
-
     try:
-        content = atomic.read(filesystem, path, check)
-        file = unpacking.open_parquet(content, origin, allowance)
+        content = file.read(lambda size_bytes: allowance.hold(size_bytes, origin))
+        packed = unpacking.open_parquet(content, origin, allowance)
         # Before anything is unpacked: whether it is ours, and the types of its columns.
-        kind, _ = columns.described(file.schema_arrow, origin)
+        kind, _ = columns.described(packed.schema_arrow, origin)
         names = columns.schema(kind).names
-        found = unpacking.unpack(content, file, names, origin, allowance)
+        found = unpacking.unpack(content, packed, names, origin, allowance)
         return columns.from_table(found, origin)
     except MemoryError:
         raise limits.TooLargeError(f"{origin}: there is not enough memory to read it") from None
@@ -86,7 +87,7 @@ def read(
 
 
 def read_all(
-    filesystem: fs.FileSystem, paths: Iterable[str], allowance: Allowance
+    files: Iterable[Storage], allowance: Allowance
 ) -> tuple[list[Measurement | Profile], list[CorruptFile]]:
     """The records of all files, and those of the files that are corrupt.
 
@@ -95,11 +96,11 @@ def read_all(
     """
     records: list[Measurement | Profile] = []
     corrupt: list[CorruptFile] = []
-    for path in paths:
+    for file in files:
         try:
-            records += read(filesystem, path, path, allowance)[0]
+            records += read(file, file.path, allowance)[0]
         except (columns.SchemaVersionError, limits.TooLargeError):
             raise  # it may be whole: a resumed sweep must not measure over it
         except TensorgapError as error:
-            corrupt.append(CorruptFile(path, str(error).removeprefix(f"{path}: ")))
+            corrupt.append(CorruptFile(file.path, str(error).removeprefix(f"{file.path}: ")))
     return records, corrupt

@@ -17,12 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import fs
 
 from bench.errors import TensorgapError
 from bench.files import private
-from bench.files.atomic import write_atomically
-from bench.files.storage import complaint
+from bench.files.storage import Storage, complaint
 from bench.results import parts
 
 _FIRST_PAUSE_S = 1.0
@@ -117,7 +115,7 @@ class Spool:
             if not self._is_real(self._own):
                 why = private.why_shared(self._own) or "there is a link"
                 raise PermissionError(errno.EPERM, why)
-            write_atomically(fs.LocalFileSystem(), str(folder / name), content)
+            Storage.at(str(folder / name)).write(content)
         except OSError as error:
             raise TensorgapError(
                 f"{self.trouble}; and the row cannot wait in {self.location}: {error.strerror}"

@@ -27,7 +27,7 @@ from bench import matrix as matrices
 from bench.asked import Matrix
 from bench.device import software
 from bench.errors import TensorgapError
-from bench.files import atomic, limits
+from bench.files import limits
 from bench.files.limits import Allowance
 from bench.files.location import redacted
 from bench.files.storage import Storage
@@ -166,10 +166,9 @@ class Results:
         with self._place.locked(".lock", busy):
             if self._place.is_local:
                 with self._place.explained():
-                    ours = (MATRIX, MERGED, _SOURCE)
-                    atomic.remove_temporaries(self._place.path, ours.__contains__)
+                    self._place.remove_temporaries((MATRIX, MERGED, _SOURCE).__contains__)
                     if self._has(PARTS):
-                        atomic.remove_temporaries(self._place.within(PARTS).path, parts.is_name)
+                        self._place.within(PARTS).remove_temporaries(parts.is_name)
             yield
 
     def matrix(self) -> Matrix:
@@ -211,16 +210,12 @@ class Results:
         allowance = allowance or Allowance(self._most_bytes)
         place = self._place
         with place.explained():
-            selector = fs.FileSelector(place.within(PARTS).path, allow_not_found=True)
-            paths = sorted(str(info.path) for info in place.filesystem.get_file_info(selector))
-            # That a file is a part shows when it is read.
-            paths = [path for path in paths if path.endswith(".parquet")]
-            found, corrupt = parts.read_all(place.filesystem, paths, allowance)
+            files = parts.in_folder(place.within(PARTS))
+            found, corrupt = parts.read_all(files, allowance)
             if not self._has(PARTS) and self._has(MERGED):
-                merged = place.within(MERGED).path
-                found = parts.read(place.filesystem, merged, self.shown, allowance)[0]
-        paths = [str(path) for path in self._spool.waiting()]
-        waiting, corrupt_too = parts.read_all(fs.LocalFileSystem(), paths, allowance)
+                found = parts.read(place.within(MERGED), self.shown, allowance)[0]
+        files = [Storage.at(str(path)) for path in self._spool.waiting()]
+        waiting, corrupt_too = parts.read_all(files, allowance)
         if self._spool.ignored:
             reason = f"is ignored: {self._spool.ignored}"
             consequence = "rows that wait there are not read"
@@ -278,8 +273,9 @@ def read(
         if kind == fs.FileType.NotFound:
             raise TensorgapError(f"{place.shown}: there is no such file or folder")
         if kind == fs.FileType.File:
-            path = os.path.realpath(place.path) if place.is_local else place.path  # his own link
-            found, sources = parts.read(place.filesystem, path, place.shown, allowance)
+            if place.is_local:  # the user's own link
+                place = replace(place, path=os.path.realpath(place.path))
+            found, sources = parts.read(place, place.shown, allowance)
             if any(isinstance(one, Profile) for one in found):
                 raise TensorgapError(
                     f"{place.shown}: a profile without its row; give the folder of the sweep"

@@ -41,7 +41,7 @@ def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:
     """Name each corrupt result file, the fault and what follows from it, on standard error."""
     for part in corrupt:
         if part.consequence:
-            _say_once(f"{part.path} {part.reason}; {part.consequence}")
+            _say_once(f"{part.path}: {part.reason}; {part.consequence}")
         else:
             terminal.say(f"corrupt result file {part.path}: {part.reason}; {consequence}")
 

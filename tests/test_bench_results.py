@@ -216,7 +216,9 @@ def test_a_corrupt_profile_is_reported_and_its_row_is_kept(folder: Results) -> N
     victim.write_bytes(victim.read_bytes()[:-1])
     rows, corrupt = folder.read()
     assert rows == [row()]
-    assert [one.path for one in corrupt] == [str(victim)]
+    assert [(one.path, one.consequence) for one in corrupt] == [
+        (str(victim), "its row stands without a profile")
+    ]
 
 
 def test_a_relative_folder_is_meant_from_here(
@@ -723,7 +725,7 @@ def test_a_spool_that_is_not_ours_is_told_and_costs_no_row(
     rows, _, (told,) = results.read(folder.location)
     assert rows == [row()]
     assert told.path == str(usual)
-    assert told.reason == f"is ignored: others can enter {usual} (mode 0777)"
+    assert told.reason == f"ignored: others can enter {usual} (mode 0777)"
     assert told.consequence == "rows that wait there are not read"
 
 

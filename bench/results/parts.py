@@ -21,6 +21,7 @@ from bench.results import columns
 from bench.results.columns import Source
 
 NAME = re.compile(r"(?!\.)[A-Za-z0-9.-]*-b-?[0-9]+-r-?[0-9]+-[0-9a-f]{12}(-profile)?\.parquet")
+_PROFILE = "-profile.parquet"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def name_of(event: Event) -> str:
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:12]
     words = f"{event.cell.gpu_type}-{event.cell.precision}-{event.workload.model}"
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.")[:80]
-    tail = "-profile" if isinstance(event, Profile) else ""
-    return f"{readable}-b{event.workload.batch_size}-r{event.replicate}-{digest}{tail}.parquet"
+    tail = _PROFILE if isinstance(event, Profile) else ".parquet"
+    return f"{readable}-b{event.workload.batch_size}-r{event.replicate}-{digest}{tail}"
 
 
 def is_name(name: str) -> bool:
@@ -102,5 +103,10 @@ def read_all(
         except (columns.SchemaVersionError, limits.TooLargeError):
             raise  # it may be whole: a resumed sweep must not measure over it
         except TensorgapError as error:
-            corrupt.append(CorruptFile(file.path, str(error).removeprefix(f"{file.path}: ")))
+            fault = str(error).removeprefix(f"{file.path}: ")
+            if file.path.endswith(_PROFILE):
+                fault = f"corrupt profile: {fault}"
+                corrupt.append(CorruptFile(file.path, fault, "its row stands without a profile"))
+            else:
+                corrupt.append(CorruptFile(file.path, fault))
     return records, corrupt

@@ -217,7 +217,7 @@ class Results:
         files = [Storage.at(str(path)) for path in self._spool.waiting()]
         waiting, corrupt_too = parts.read_all(files, allowance)
         if self._spool.ignored:
-            reason = f"is ignored: {self._spool.ignored}"
+            reason = f"ignored: {self._spool.ignored}"
             consequence = "rows that wait there are not read"
             corrupt_too.append(CorruptFile(str(self._spool.usual), reason, consequence))
         return columns.merge(found + waiting), corrupt + corrupt_too

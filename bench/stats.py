@@ -6,7 +6,9 @@ one would give intervals that are too narrow; whole blocks are resampled instead
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,19 +22,9 @@ RESAMPLES = 1000
 # Fewest samples for a quantile at 99 % confidence: MLPerf LoadGen's early-stopping estimate,
 # https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
 FEWEST_FOR_QUANTILE = {0.50: 11, 0.90: 64, 0.95: 130, 0.99: 662}
-# Degrees of freedom and the 97.5 % quantile of Student's t (NIST/SEMATECH e-Handbook, 1.3.6.7.2).
-_STUDENT_T = (
-    *zip(
-        range(1, 31),
-        (
-            *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-            *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-            *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-        ),
-        strict=True,
-    ),
-    *((40, 2.021), (60, 2.000), (120, 1.980), (100_000, 1.960)),
-)
+_NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
+_TAIL = (1 - CONFIDENCE) / 2
+_ANGLES = np.linspace(0, math.pi / 2, 10_001)
 _CHUNK = 2_000_000  # resampled values held at once: 16 MB
 
 
@@ -105,9 +97,7 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     (2.0, 2.0)
     """
     values = np.asarray(samples, dtype=np.float64)
-    medians = _resampled(values, np.random.default_rng(0))
-    low, high = _percentile_interval(medians)
-    return low, high
+    return _percentile_interval(_resampled(values, np.random.default_rng(0)))
 
 
 def ratio_of_medians(
@@ -133,27 +123,33 @@ def ratio_of_medians(
     if len(above) > 1 and len(below) > 1:
         logs_above, logs_below = np.log(above), np.log(below)
         value = math.exp(float(logs_above.mean() - logs_below.mean()))
-        if paired:
-            half, freedom = _student(logs_above - logs_below)
-        else:
-            half, freedom = _welch(logs_above, logs_below)
+        logs = [logs_above - logs_below] if paired else [logs_above, logs_below]
+        half, freedom = _welch(logs)
         factor = math.exp(half)
         return Ratio(value, value / factor, value * factor, freedom)
-    value = float(np.mean(above) / np.mean(below))
     rng = np.random.default_rng(0)
-    low, high = _percentile_interval(
-        _resampled_mean(numerator, rng) / _resampled_mean(denominator, rng)
-    )
-    return Ratio(value, low, high)
+    means = [
+        np.mean([_resampled(np.asarray(s, dtype=np.float64), rng) for s in replicates], axis=0)
+        for replicates in (numerator, denominator)
+    ]
+    value = float(np.mean(above) / np.mean(below))
+    return Ratio(value, *_percentile_interval(means[0] / means[1]))
 
 
-def t_quantile(freedom: float) -> float:
-    """Student's t for a two-sided 95 % interval, at the next lower tabulated degree of freedom.
+@functools.lru_cache(maxsize=1024)
+def t_quantile(freedom: float, tail: float = _TAIL) -> float:
+    """What Student's t exceeds with probability `tail`, at any degrees of freedom from 1 on.
 
-    >>> t_quantile(4.9), t_quantile(1e9)
-    (2.776, 1.96)
+    >>> [round(t_quantile(freedom), 3) for freedom in (1, 1.5, 2, 30, math.inf)]
+    [12.706, 6.017, 4.303, 2.042, 1.96]
     """
-    return next(value for least, value in reversed(_STUDENT_T) if freedom >= least)
+    if freedom > _NORMAL:
+        return statistics.NormalDist().inv_cdf(1 - tail)
+    # t = sqrt(freedom) tan(angle) makes the density a power of the cosine, which ends at pi / 2.
+    density = np.cos(_ANGLES) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    angle = float(np.interp((1 - 2 * tail) * share[-1], share, _ANGLES))
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float) -> Ratio:
@@ -245,32 +241,17 @@ def _take_window(
     return (), ()
 
 
-def _student(differences: Floats) -> tuple[float, float | None]:
-    """Half the 95 % interval of a mean, and its degrees of freedom; none where nothing varies."""
-    freedom = len(differences) - 1
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    return (t_quantile(freedom) * error, freedom) if error else (0.0, None)
+def _welch(sides: Sequence[Floats]) -> tuple[float, float | None]:
+    """Half the 95 % interval of a mean, or of a difference of two, and its degrees of freedom.
 
-
-def _welch(a: Floats, b: Floats) -> tuple[float, float | None]:
-    """Half the 95 % interval of a difference of means, and its degrees of freedom.
-
-    Welch 1947, Biometrika 34; no freedom where nothing varies.
+    Welch 1947, Biometrika 34; of one side it is Student's. No freedom where nothing varies.
     """
-    parts = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
-    variance = sum(parts)
+    parts = [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides]
+    variance = sum(part for part, _ in parts)
     if variance == 0:
         return 0.0, None
-    shares = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
-    freedom = variance**2 / shares
+    freedom = variance**2 / sum(part**2 / alone for part, alone in parts)
     return t_quantile(freedom) * math.sqrt(variance), freedom
-
-
-def _resampled_mean(replicates: Sequence[Sequence[float]], rng: np.random.Generator) -> Floats:
-    """Bootstrap distribution of the mean of the replicates' medians."""
-    medians = [_resampled(np.asarray(samples, dtype=np.float64), rng) for samples in replicates]
-    mean: Floats = np.mean(medians, axis=0)
-    return mean
 
 
 def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
@@ -290,6 +271,5 @@ def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _percentile_interval(distribution: Floats) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(distribution, (tail, 1 - tail))
+    low, high = np.quantile(distribution, (_TAIL, 1 - _TAIL))
     return float(low), float(high)

@@ -39,7 +39,8 @@ from gpucheck.verdicts import Line, counted, judge
 
 from bench.errors import TensorgapError
 from bench.results.store import MERGED
-from jobs.report import comparison, render
+from jobs.report import compare, from_rows
+from jobs.report import table as report
 
 _PR_SET_PDEATHSIG = 1
 _REFUSED = "refused"  # the fact that says why
@@ -168,7 +169,7 @@ def _conclude(folder: Folder, steps: Sequence[Step], ended: dict[str, Ended]) ->
     lines = _judged(folder, steps, ended)
     rows = folder.rows()
     if rows:
-        folder.tell("\n" + render.table(comparison.compare(rows), width=120))
+        folder.tell("\n" + report.shown(compare.with_ratios(from_rows.cases(rows)), width=120))
     folder.tell("\n" + "\n".join(map(_how, ended.values())))
     table = verdicts.table(lines)
     folder.write_table(table)

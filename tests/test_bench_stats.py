@@ -172,7 +172,7 @@ def share_of_ratios(
 ) -> float:
     """The share of intervals of a ratio that cover the true one, 1.
 
-    Each of `counts` replicates has a median of its own, and 20 samples `within` it if that is not 0.
+    Each of `counts` replicates has a median of its own, and 20 samples around it if `within` > 0.
     """
     rng = np.random.default_rng(2)
     covered = 0

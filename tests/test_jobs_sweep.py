@@ -98,8 +98,8 @@ def wait_for_rows(output: Path, count: int) -> Path:
 
 
 def rows_in(place: Path | str) -> dict[object, Measurement]:
-    rows, _, torn = results.read(str(place))
-    assert torn == []
+    rows, _, corrupt = results.read(str(place))
+    assert corrupt == []
     found = {row.key: row for row in rows}
     assert len(found) == len(rows)
     return found
@@ -212,7 +212,7 @@ def test_a_sweep_goes_on_when_nobody_reads_its_progress(narrowed: Path) -> None:
     assert {m.outcome for m in found.values()} == {Outcome.OK}
 
 
-def test_a_torn_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(
+def test_a_corrupt_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(
     narrowed: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(narrowed, tmp_path / "short" / narrowed.name))
@@ -221,10 +221,10 @@ def test_a_torn_part_is_measured_again_and_a_narrowed_sweep_stays_narrow(
     part.write_bytes(part.read_bytes()[:100])
 
     shown = run("report", folder)
-    assert f"torn part {part}" in shown.stderr
+    assert f"corrupt result file {part}" in shown.stderr
     resumed = run("sweep", "--resume", folder)
     assert resumed.returncode == 0
-    assert f"torn part {part}" in resumed.stderr
+    assert f"corrupt result file {part}" in resumed.stderr
     assert "measured again" in resumed.stderr
     after = rows_in(folder / "results.parquet")
     assert after.keys() == whole.keys()

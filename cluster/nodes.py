@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import ray
 from ray import exceptions
 
-from bench.device import inventory
+from bench import inventory
 from bench.device.kinds import Card
-from bench.device.inventory import Inventory
+from bench.inventory import Inventory
 from cluster import placement
 from cluster.placement import NODE_LABEL, Offer, Told, gpus_of
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.device import inventory
+from bench import inventory
 from bench.errors import TensorgapError
 from cluster import folders
 from cluster.placement import TYPE_LABEL

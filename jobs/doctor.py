@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from bench import __version__
-from bench.device.inventory import Inventory, Processor
+from bench.inventory import Inventory, Processor
 from bench.measured import Sensor
 from jobs import options, terminal
 
@@ -20,8 +20,7 @@ _HUB_TIMEOUT_S = 3.0
 
 
 @click.command("doctor")
-@options.address
-@options.trust_local_users
+@options.cluster
 @click.option(
     "--probe",
     is_flag=True,
@@ -43,21 +42,21 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
             "--probe looks at this machine only: leave out --address (or unset RAY_ADDRESS)"
         )
     terminal.echo(f"tensorgap {__version__}")
-    inventories, wrong = _inventories(address, trust_local_users, probe)
-    for found in inventories:
+    machines, wrong = inventories(address, trust_local_users, probe)
+    for found in machines:
         terminal.echo("")
-        terminal.echo(*([found] if isinstance(found, str) else _describe(found)))
+        terminal.echo(*([found] if isinstance(found, str) else describe(found)))
     for node in wrong:
         terminal.echo("", f"warning: {node}")
-    terminal.echo("", f"model hub  {_hub()}")
+    terminal.echo("", f"model hub  {hub()}")
 
 
-def _inventories(
+def inventories(
     address: str | None, trust_local_users: bool, probe: bool
 ) -> tuple[Sequence[Inventory | str], Sequence[str]]:
     """Of each node, and the nodes whose labels name other GPUs than they have."""
     if address is None:
-        from bench.device import inventory
+        from bench import inventory
 
         return [inventory.take(probe)], []
     from cluster import nodes, placement
@@ -68,7 +67,8 @@ def _inventories(
         return nodes.inventories(), list(map(str, wrong))
 
 
-def _describe(found: Inventory) -> Iterable[str]:
+def describe(found: Inventory) -> Iterable[str]:
+    """One machine, in lines."""
     yield f"{found.hostname}  {found.system}"
     driver = f"{found.driver}" if found.driver else f"none: {found.no_driver}"
     if found.simulated:
@@ -79,20 +79,21 @@ def _describe(found: Inventory) -> Iterable[str]:
     for gpu in found.lost:
         yield f"  lost           {gpu}"
     for processor, alike in itertools.groupby(found.processors):
-        yield from _describe_processor(processor, len(list(alike)))
+        yield from describe_processor(processor, len(list(alike)))
 
 
-def _describe_processor(processor: Processor, count: int) -> Iterable[str]:
+def describe_processor(processor: Processor, count: int) -> Iterable[str]:
+    """Its processors of one kind, in lines."""
     times = f"  x {count}" if count > 1 else ""
     yield f"  {processor.gpu_type}  {processor.name}  ({processor.detail}){times}"
     yield f"    energy      {processor.energy}"
     if processor.sensor is not None:
-        yield f"    sensor      {_sensor(processor.sensor)}"
-    native = [name for name, doubt in processor.precisions if doubt is None]
+        yield f"    sensor      {describe_sensor(processor.sensor)}"
+    native = [name for name, warning in processor.precisions if warning is None]
     yield f"    precisions  {', '.join(native) or 'none'}"
-    for name, doubt in processor.precisions:
-        if doubt is not None:
-            yield f"    doubtful    {name}: {doubt}"
+    for name, warning in processor.precisions:
+        if warning is not None:
+            yield f"    warning     {name}: {warning}"
     reasons: dict[str, list[str]] = {}
     for name, reason in processor.unsupported:
         reasons.setdefault(reason, []).append(name)
@@ -100,7 +101,7 @@ def _describe_processor(processor: Processor, count: int) -> Iterable[str]:
         yield f"    unsupported {', '.join(names)}: {reason}"
 
 
-def _sensor(found: Sensor | str) -> str:
+def describe_sensor(found: Sensor | str) -> str:
     """How a power sensor works, in one line."""
     if isinstance(found, str):
         return f"not probed: {found}"
@@ -119,7 +120,7 @@ def _ms(seconds: float | None) -> str:
     return "?" if seconds is None else f"{1000 * seconds:.0f} ms"
 
 
-def _hub() -> str:
+def hub() -> str:
     """Whether models and data sets can be fetched."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return "HF_HUB_OFFLINE is set: only what is in the cache"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,65 +17,79 @@ from bench.files import limits
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _MatrixFile(click.Path):
+@dataclass(frozen=True)
+class Only:
+    """The part of a matrix that is asked for; an empty tuple keeps all."""
+
+    gpu_types: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+class MatrixFile(click.Path):
     """The path of a matrix; a bare name is one of ours, which an installation hides deep."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, as the file system has it."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
         return path if os.path.isfile(path) else ours.get(str(path), path)
 
 
-def _size(context: click.Context, option: click.Parameter, text: str) -> int:
-    """The bytes of a size such as 4GB."""
+def size(context: click.Context, option: click.Parameter, text: str) -> int:
+    """The bytes of a size such as 4GB, as a callback of an option."""
     size_bytes = limits.parse(text)
     if size_bytes is None:
-        raise click.BadParameter(f"{text!r} is no size; give one such as 500MB or 4GB")
+        raise click.BadParameter(f"{text!r} is not a size; give one such as 500MB or 4GB")
     return size_bytes
 
 
 def matrix(required: bool = True) -> Callable[[Command], Command]:
     """MATRIX: a file, or the bare name of one that is shipped."""
     metavar = "MATRIX" if required else "[MATRIX]"
-    return click.argument("matrix", required=required, metavar=metavar, type=_MatrixFile())
+    return click.argument("matrix", required=required, metavar=metavar, type=MatrixFile())
 
 
-def address(command: Command) -> Command:
-    """--address: which cluster."""
-    return click.option(
+def cluster(command: Command) -> Command:
+    """--address and --trust-local-users: which cluster."""
+    address = click.option(
         "--address",
         envvar="RAY_ADDRESS",
         metavar="ADDRESS",
         help="Ray cluster that this machine is a node of: auto or HOST:PORT; also read from"
         " RAY_ADDRESS. Without it, this machine alone.",
-    )(command)
-
-
-def trust_local_users(command: Command) -> Command:
-    """--trust-local-users: whether a cluster may keep Ray's files where others can write."""
-    return click.option(
+    )
+    trust = click.option(
         "--trust-local-users",
         is_flag=True,
         help="Also use a cluster on whose hosts other users can change the code that Ray runs: for"
-        " where you trust all of them, as in a container.",
-    )(command)
+        " hosts where you trust all of them, as in a container.",
+    )
+    return address(trust(command))
 
 
 def narrowing(command: Command) -> Command:
-    """--gpu-type, --precision, --model: a part of the matrix."""
+    """--gpu-type, --precision, --model: a part of the matrix, as the argument `only`."""
+
+    @functools.wraps(command)
+    def narrowed(*args: Any, **given: Any) -> Any:
+        chosen = (given.pop(name) for name in ("gpu_types", "precisions", "models"))
+        return command(*args, only=Only(*chosen), **given)
+
+    wrapped: Any = narrowed
     for name, what in (
         ("model", "this model"),
         ("precision", f"this precision ({', '.join(PRECISIONS)})"),
         ("gpu-type", "this GPU type"),
     ):
-        command = click.option(
+        wrapped = click.option(
             f"--{name}",
             f"{name.replace('-', '_')}s",
             multiple=True,
             metavar=name.upper(),
             help=f"Only {what} of the matrix; repeatable.",
-        )(command)
-    return command
+        )(wrapped)
+    return wrapped  # type: ignore[no-any-return]
 
 
 def max_input(command: Command) -> Command:
@@ -81,10 +97,10 @@ def max_input(command: Command) -> Command:
     return click.option(
         limits.OPTION,
         "most_bytes",
-        callback=_size,
+        callback=size,
         default=limits.shown(limits.DEFAULT_BYTES),
         show_default=True,
         metavar="SIZE",
-        help="Read at most so much of results, of all files together and unpacked: a small file"
-        " can unpack to more than the memory holds.",
+        help="Read at most this much of results, all files together and unpacked: a small file can"
+        " unpack to more than the memory holds.",
     )(command)

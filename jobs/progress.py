@@ -34,7 +34,7 @@ def longest_process_s(matrix: Matrix) -> float:
 
 
 class Progress:
-    """What is done, what is at work, and how long is left.
+    """What is done, what is in progress, and how long it still takes.
 
     Types run at the same time; so the slowest type decides, at the pace of its rows so far.
     """
@@ -46,7 +46,6 @@ class Progress:
         self.total = sum(left.values())
         self.working: dict[tuple[Cell, int], Stage] = {}  # by cell and replicate
         self.done = dict.fromkeys(left, 0)
-        self._rows: set[tuple[Cell, Workload, int]] = set()
         self.asked = dict(left)
         self._row_s = row_s
         self._clock = clock
@@ -58,18 +57,14 @@ class Progress:
         return sum(self.done.values())
 
     def take(self, event: Event) -> bool:
-        """Note what an event tells; whether it is a row that was not there before."""
+        """Note what an event tells; whether it is a row."""
         if isinstance(event, Stage):
             self.working[event.cell, event.replicate] = event
             return False
         self.working.pop((event.cell, event.replicate), None)
-        if isinstance(event, Profile):
-            return False
-        if event.key not in self._rows:
-            self._rows.add(event.key)
+        if isinstance(event, Measurement):
             self.done[event.cell] = self.done.get(event.cell, 0) + 1
-            return True
-        return False
+        return isinstance(event, Measurement)
 
     def left_s(self) -> float:
         """Seconds until the slowest type is done."""
@@ -115,19 +110,19 @@ def _lines(progress: Progress) -> Show:
     """One line as each row is done: readable in a log."""
 
     def show(event: Event) -> None:
-        new = progress.take(event)
-        if isinstance(event, Stage):
-            if event.name in (WAITING, TRIED_AGAIN):
-                terminal.say(_unusual(event))
-        elif new and isinstance(event, Measurement):
-            terminal.say(f"[{progress.count}/{progress.total}] {_row(event)}; {_left(progress)}")
+        if progress.take(event) and isinstance(event, Measurement):
+            left = duration(progress.left_s())
+            done = f"[{progress.count}/{progress.total}]"
+            terminal.say(f"{done} {_in_words(event)}; about {left} left")
+        elif isinstance(event, Stage) and event.name in (WAITING, TRIED_AGAIN):
+            terminal.say(_in_words(event))
 
     return show
 
 
 @contextlib.contextmanager
 def _live(progress: Progress) -> Iterator[Show]:
-    """A bar over all rows and one for each cell at work, below the rows that are done."""
+    """A bar over all rows and one for each cell in progress, below the rows that are done."""
     from rich import progress as rich
     from rich.console import Console
 
@@ -139,15 +134,18 @@ def _live(progress: Progress) -> Iterator[Show]:
         rich.TextColumn("{task.fields[note]}", markup=False),
     )
     console = Console(stderr=True, highlight=False)
+
+    def left() -> str:
+        return f"about {duration(progress.left_s())} left"
+
     with rich.Progress(*columns, console=console, transient=True) as bars:
-        overall = bars.add_task("sweep", total=progress.total, note=_left(progress))
+        overall = bars.add_task("sweep", total=progress.total, note=left())
         lines: dict[tuple[Cell, int], rich.TaskID] = {}
 
         def show(event: Event) -> None:
-            if progress.take(event) and isinstance(event, Measurement):
-                console.print(terminal.clean(_row(event)), markup=False)
-            elif isinstance(event, Stage) and event.name == TRIED_AGAIN:
-                console.print(terminal.clean(_unusual(event)), markup=False)
+            row = progress.take(event) and isinstance(event, Measurement)
+            if row or (isinstance(event, Stage) and event.name == TRIED_AGAIN):
+                console.print(terminal.clean(_in_words(event)), markup=False)
             for key, stage in progress.working.items():
                 cell, _ = key
                 note = terminal.clean(f"{stage.name} on {stage.host}: {stage.workload}")
@@ -157,13 +155,9 @@ def _live(progress: Progress) -> Iterator[Show]:
                 bars.update(lines[key], completed=progress.done[cell], note=note)
             for key in [k for k in lines if k not in progress.working]:
                 bars.remove_task(lines.pop(key))
-            bars.update(overall, completed=progress.count, note=_left(progress))
+            bars.update(overall, completed=progress.count, note=left())
 
         yield show
-
-
-def _left(progress: Progress) -> str:
-    return f"about {duration(progress.left_s())} left"
 
 
 def duration(seconds: float) -> str:
@@ -177,13 +171,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _unusual(stage: Stage) -> str:
-    return f"{stage.cell}  {stage.name}: {stage.host}"
-
-
-def _row(row: Measurement) -> str:
-    text = f"{row.cell}  {row.workload}"
-    if row.outcome != Outcome.OK:
-        return f"{text}  {row.outcome}: {row.reason}"
-    timing = row.timing
-    return f"{text}  {timing.latency_ms_p50:.3g} ms" if timing else text
+def _in_words(event: Event) -> str:
+    """A row, or a stage that needs one's attention, in one line."""
+    if isinstance(event, Stage):
+        return f"{event.cell}  {event.name}: {event.host}"
+    text = f"{event.cell}  {event.workload}"
+    if isinstance(event, Profile):
+        return text
+    if event.outcome != Outcome.OK:
+        return f"{text}  {event.outcome}: {event.reason}"
+    return f"{text}  {event.timing.latency_ms_p50:.3g} ms" if event.timing else text

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import importlib.util
 import itertools
 import os
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,9 +22,9 @@ if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one fi
 
 import click
 
+from bench import inventory, outcomes
 from bench import matrix as matrices
 from bench.asked import Cell, Matrix, Workload
-from bench.device import inventory
 from bench.errors import REAL_GPU, TensorgapError
 from bench.files import location
 from bench.measured import Measurement, Outcome, Profile
@@ -56,8 +55,7 @@ _ending = threading.Lock()  # held by the thread that ends the process
     help="With --resume: also measure again what FAILED, TIMED_OUT, was OUT_OF_MEMORY or"
     " UNSUPPORTED (as after an installation).",
 )
-@options.address
-@options.trust_local_users
+@options.cluster
 @options.narrowing
 @click.option(
     "--placement-timeout",
@@ -82,9 +80,7 @@ def command(
     retry_failed: bool,
     address: str | None,
     trust_local_users: bool,
-    gpu_types: tuple[str, ...],
-    precisions: tuple[str, ...],
-    models: tuple[str, ...],
+    only: options.Only,
     placement_timeout: float,
     simulated: bool,
     most_bytes: int,
@@ -93,8 +89,8 @@ def command(
     """Measure MATRIX, a TOML file, and collect one Parquet file.
 
     Each row is on disk as soon as it is measured. Ctrl-C lets the running cells end, Ctrl-C twice
-    stops them; these, a crash or a lost machine lose only the rows in work: --resume goes on. The
-    table goes to standard output, progress to standard error.
+    stops them; these, a crash or a lost machine lose only the rows in progress: --resume goes on.
+    The table goes to standard output, progress to standard error.
 
     \b
     This machine:         tensorgap sweep jobs/matrices/local.toml
@@ -105,16 +101,7 @@ def command(
 
     Exit codes: 0 all OK; 1 complete, but some cells are not OK; 2 bad input; 130 interrupted.
     """
-    if (matrix is None) == (resume is None):
-        raise click.UsageError("give either a MATRIX or --resume FOLDER")
-    if resume is not None and output is not None:
-        raise click.UsageError("a sweep is resumed where it began: leave --output out")
-    if retry_failed and resume is None:
-        raise click.UsageError("--retry-failed needs --resume FOLDER")
-    if resume is not None and (gpu_types or precisions or models or simulated):
-        raise click.UsageError(
-            "a sweep is resumed as it began: leave --simulated and the narrowing options out"
-        )
+    check_options(matrix, output, resume, retry_failed, simulated or only != options.Only())
     if simulated and inventory.real_gpu():
         raise TensorgapError(REAL_GPU)
     from cluster import driver
@@ -124,33 +111,58 @@ def command(
     held = click.get_current_context().with_resource
     try:
         with contextlib.ExitStack() as stack:
-            interrupts = stack.enter_context(Interrupts(_end_at_once))
+            interrupts = stack.enter_context(Interrupts(end_at_once))
             if matrix is not None:
-                narrowed = matrices.narrow(matrices.load(matrix), gpu_types, precisions, models)
-                if address is None:  # the nodes of a cluster may have what is not here
-                    matrices.check_paths(narrowed)
-                asked = matrices.localise(narrowed)
-                place = "results" if output is None else output
-                results.prepare(place)
+                asked = asked_for(matrix, only, here=address is None)
+                results.prepare(output or "results")
             else:
                 folder = results.Results.open(str(resume), most_bytes)
                 asked = folder.matrix()
                 folder.check_resumable()
                 held(folder.locked())
-            _connect(stack, address, trust_local_users, quiet)
+            connect(stack, address, trust_local_users, quiet)
             if matrix is not None:
                 # Only now: a cluster that cannot be reached leaves no empty folder behind.
+                place, types, now = output or "results", driver.offers(), outcomes.now()
                 folder = results.Results.create(
-                    place, asked.name, asked.text, _now(), driver.offers(), simulated
+                    place, asked.name, asked.text, now, types, simulated
                 )
                 held(folder.locked())
-            finished = _measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
+            finished = measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
     except HeadLostError as error:
-        _abandon(folder, str(error))
-    return _conclude(folder, finished)
+        abandon(folder, str(error))
+    return conclude(folder, finished)
 
 
-def _end_at_once() -> NoReturn:
+def check_options(
+    matrix: Path | None,
+    output: str | None,
+    resume: str | None,
+    retry_failed: bool,
+    changes_matrix: bool,
+) -> None:
+    """Raise click.UsageError for options that contradict each other."""
+    if (matrix is None) == (resume is None):
+        raise click.UsageError("give either a MATRIX or --resume FOLDER")
+    if resume is not None and output is not None:
+        raise click.UsageError("a sweep is resumed where it began: leave --output out")
+    if retry_failed and resume is None:
+        raise click.UsageError("--retry-failed needs --resume FOLDER")
+    if resume is not None and changes_matrix:
+        raise click.UsageError(
+            "a sweep is resumed as it began: leave --simulated and the narrowing options out"
+        )
+
+
+def asked_for(path: Path, only: options.Only, here: bool) -> Matrix:
+    """The matrix of a file, narrowed, with absolute paths; `here` is where its paths must exist."""
+    narrowed = matrices.narrow(matrices.load(path), *astuple(only))
+    if here:  # the nodes of a cluster may have what is not here
+        matrices.check_paths(narrowed)
+    return matrices.localise(narrowed)
+
+
+def end_at_once() -> NoReturn:
     """End while Ray starts, where a call of Ray holds up the main thread."""
     from cluster import folders
 
@@ -159,7 +171,7 @@ def _end_at_once() -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _abandon(folder: results.Results, why: str) -> NoReturn:
+def abandon(folder: results.Results, why: str) -> NoReturn:
     """Conclude without Ray, whose calls would wait for what is lost, or is being ended too.
 
     A cluster ends by itself what a driver has left behind.
@@ -173,7 +185,7 @@ def _abandon(folder: results.Results, why: str) -> NoReturn:
         # A session keeps standard output from Ray, and the main thread may be within one.
         with contextlib.redirect_stdout(sys.__stdout__):
             terminal.say(why)
-            code = _conclude(folder, finished=False)
+            code = conclude(folder, finished=False)
             sys.stdout.flush()
     except TensorgapError as failure:
         terminal.say(str(failure))
@@ -182,9 +194,10 @@ def _abandon(folder: results.Results, why: str) -> NoReturn:
         os._exit(code)
 
 
-def _connect(
+def connect(
     stack: contextlib.ExitStack, address: str | None, trust_local_users: bool, quiet: bool
 ) -> None:
+    """Start Ray here, or join a cluster, for as long as the stack lasts."""
     from cluster.session import session
 
     if not quiet:
@@ -193,7 +206,7 @@ def _connect(
     stack.enter_context(session(address, trust_local_users))
 
 
-def _measure(
+def measure(
     folder: results.Results,
     asked: Matrix,
     retry_failed: bool,
@@ -205,9 +218,12 @@ def _measure(
     from cluster import driver
     from cluster.session import HeadLostError
 
-    interrupts.measuring(functools.partial(_abandon, folder, _STOPPED))
-    rows = _rows(folder)
-    done = [row for row in rows if not _is_due(row, retry_failed)]
+    interrupts.measuring(functools.partial(abandon, folder, _STOPPED))
+    folder.restore()
+    rows, corrupt = folder.read()
+    reading.tell_torn(corrupt, "it is measured again")
+    due = _TRY_AGAIN if not retry_failed else tuple(set(Outcome) - {Outcome.OK})
+    done = [row for row in rows if row.outcome not in due]
     # What an attempt found says more than that there is no place for another.
     told = {row.key for row in rows if row.outcome != Outcome.UNPLACED}
     if done and not quiet:
@@ -221,7 +237,7 @@ def _measure(
         placement_timeout_s=placement_timeout_s,
         simulated=folder.source.simulated,
         stopping=interrupts.asked,
-        abandon=lambda error: _abandon(folder, str(error)),
+        abandon=lambda error: abandon(folder, str(error)),
     )
     try:
         # Closed before Ray is: it ends the actors that still run.
@@ -229,105 +245,81 @@ def _measure(
             try:
                 with progress.display(asked, types, done, quiet) as show:
                     for event in events:
-                        if isinstance(event, Profile) or (
-                            isinstance(event, Measurement)
-                            and not (event.outcome == Outcome.UNPLACED and event.key in told)
+                        unplaced = getattr(event, "outcome", None) == Outcome.UNPLACED
+                        if isinstance(event, Measurement | Profile) and not (
+                            unplaced and event.key in told
                         ):
-                            _keep(folder, event)
+                            keep(folder, event)
                         show(event)
             except KeyboardInterrupt:
-                _abandon(folder, _STOPPED)
+                abandon(folder, _STOPPED)
     except HeadLostError:
         raise
     except Exception:
-        terminal.say(_how_to_go_on(folder))
+        terminal.say(how_to_go_on(folder))
         raise
     return not interrupts.asked()
 
 
-def _keep(folder: results.Results, row: Measurement | Profile) -> None:
+def keep(folder: results.Results, found: Measurement | Profile) -> None:
     """Write a row or a profile, and tell it once where it must wait for its place."""
     before = folder.trouble
-    folder.write(replace(row, received_at=_now()))
+    folder.write(replace(found, received_at=outcomes.now()))
     if folder.trouble and not before:
         terminal.say(folder.trouble)
 
 
-def _conclude(folder: results.Results, finished: bool) -> int:
+def conclude(folder: results.Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
+    from jobs.report import comparison, render
+
     failure = None
     try:
         folder.settle(_PATIENCE_S if finished else 0.0)
     except TensorgapError as error:
         failure = error
-    rows, torn = folder.read()
+    rows, corrupt = folder.read()
     # Before it is merged: a full disk must not hide what was measured.
-    _show(rows, torn)
+    reading.tell_torn(corrupt, "its row is missing")
+    if rows:
+        terminal.show(render.table(comparison.compare(rows), terminal.width(), terminal.coloured()))
     if failure:
         raise failure
     if rows:
-        terminal.echo("", _merged(folder))
-    missing = _asked_keys(folder) - {row.key for row in rows}
+        terminal.echo("", merged(folder))
+    missing = asked_keys(folder) - {row.key for row in rows}
     if missing and not finished:
-        terminal.say(_how_to_go_on(folder))
+        terminal.say(how_to_go_on(folder))
         return INTERRUPTED
     if missing:
-        terminal.say(f"{len(missing)} rows are missing; {_how_to_go_on(folder)}")
+        terminal.say(f"{len(missing)} rows are missing; {how_to_go_on(folder)}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
 
 
-def _merged(folder: results.Results) -> str:
+def merged(folder: results.Results) -> str:
     """Where the Parquet file is, which is made of the parts."""
     try:
         return location.shown(folder.finish())
     except TensorgapError as error:
         raise TensorgapError(
-            f"{error}; the rows are kept in {results.PARTS}/; make room, then:"
-            f" tensorgap sweep --resume {folder.shown}{_hint(folder)}"
+            f"{error}; the rows are kept in {results.PARTS}/; make room, then"
+            f" {how_to_go_on(folder)}"
         ) from error
 
 
-def _how_to_go_on(folder: results.Results) -> str:
-    return f"go on with: tensorgap sweep --resume {folder.shown}{_hint(folder)}"
-
-
-def _hint(folder: results.Results) -> str:
+def how_to_go_on(folder: results.Results) -> str:
+    """The command that resumes this sweep."""
     hidden = folder.shown != folder.location
-    return f" (with your credentials for {location.HIDDEN})" if hidden else ""
+    hint = f" (with your credentials for {location.HIDDEN})" if hidden else ""
+    return f"go on with: tensorgap sweep --resume {folder.shown}{hint}"
 
 
-def _asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
+def asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
     """The identity of every row that the sweep was asked for."""
     asked = folder.matrix()
     cells = matrices.cells(asked, folder.source.gpu_types)
     replicates = range(asked.sampling.replicates)
     return set(itertools.product(cells, asked.workloads, replicates))
-
-
-def _rows(folder: results.Results) -> list[Measurement]:
-    """The rows that there are already."""
-    folder.restore()
-    rows, torn = folder.read()
-    reading.tell_torn(torn, "it is measured again")
-    return rows
-
-
-def _is_due(row: Measurement, retry_failed: bool) -> bool:
-    """Whether a row is to be measured again."""
-    return row.outcome != Outcome.OK and (retry_failed or row.outcome in _TRY_AGAIN)
-
-
-def _show(rows: list[Measurement], torn: list[results.Torn]) -> None:
-    from jobs.report import comparison, render
-
-    reading.tell_torn(torn, "its row is missing")
-    if rows:
-        lines = comparison.compare(rows)
-        terminal.show(render.table(lines, terminal.width(), terminal.coloured()))
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 if __name__ == "__main__":

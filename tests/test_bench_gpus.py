@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from bench.device import gpus
-from bench.device.gpus import GPUS, Gpu
+from bench.device.gpus import GPUS, Board
 
 ABOUT = ("name", "gpu_type", "marks", "sources")
 DRIVER_NAMES = {
@@ -29,7 +29,7 @@ DRIVER_NAMES = {
 
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
-def test_every_value_has_a_source_and_every_source_a_value(gpu: Gpu) -> None:
+def test_every_value_has_a_source_and_every_source_a_value(gpu: Board) -> None:
     names = {f.name for f in dataclasses.fields(gpu)} - set(ABOUT)
     for name in names:
         assert gpu.sources.get(name) or gpu.sources[""]
@@ -37,7 +37,7 @@ def test_every_value_has_a_source_and_every_source_a_value(gpu: Gpu) -> None:
 
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
-def test_the_facts_of_a_board_agree_with_each_other(gpu: Gpu) -> None:
+def test_the_facts_of_a_board_agree_with_each_other(gpu: Board) -> None:
     assert 0 < gpu.idle_w[0] <= gpu.idle_w[1] < gpu.tdp_w
     # NVML counts energy from Volta on, which is also the first with Tensor Cores.
     assert gpu.energy_counter == (gpu.capability >= (7, 0)) == (gpu.tensor_cores is not None)

@@ -83,7 +83,9 @@ def test_the_ada_generation_is_a_type_of_its_own(name: str, gpu_type: str) -> No
 
 
 @pytest.mark.parametrize("board", gpus.GPUS, ids=lambda gpu: gpu.name)
-def test_the_facts_of_a_type_are_those_of_the_board_that_the_driver_names(board: gpus.Gpu) -> None:
+def test_the_facts_of_a_type_are_those_of_the_board_that_the_driver_names(
+    board: gpus.Board,
+) -> None:
     card = Card(DRIVER_NAMES[board.name], "GPU-1", int(board.memory_gb * 2**30))
     assert card.gpu_type == board.gpu_type
     assert gpus.capability_of(card.gpu_type) == board.capability

@@ -12,9 +12,9 @@ from typing import Any
 import fakenvml
 import pytest
 
-from bench import errors, measure, outcomes
+from bench import errors, inventory, measure, outcomes
 from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
-from bench.device import inventory, nvml
+from bench.device import nvml
 from bench.energy import probe as sensor
 from bench.energy import session as energy
 from bench.errors import REAL_GPU

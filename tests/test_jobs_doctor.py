@@ -9,7 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bench.device import inventory, nvml
+from bench import inventory
+from bench.device import nvml
 from bench.energy import probe as sensor
 from jobs import doctor
 

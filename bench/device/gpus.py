@@ -55,7 +55,7 @@ _COUNTER = "nvml.h: nvmlDeviceGetTotalEnergyConsumption is for Volta or newer"
 
 
 @dataclass(frozen=True)
-class Gpu:
+class Board:
     """The datasheet of one board. None: not there, or not found; `sources` has every value's.
 
     Attributes:
@@ -94,45 +94,45 @@ class Gpu:
 
 
 GPUS = (
-    Gpu(
+    Board(
         "P100-PCIE", "P100", ("P100", "PCIE"), (6, 0), None,
         fp32_tflops=9.3, fp16_tflops=18.7, memory_gb=16, bandwidth_gb_per_s=732, l2_mb=4,
         tdp_w=250, idle_w=(23, 33), energy_counter=False,
         sources={"": _P100, "bandwidth_gb_per_s": _P100_BOARD, "l2_mb": _P100_BOARD, "idle_w": _SMI,
                  "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "P100-SXM2", "P100", ("P100", "SXM2"), (6, 0), None,
         fp32_tflops=10.6, fp16_tflops=21.2, memory_gb=16, bandwidth_gb_per_s=732, l2_mb=4,
         tdp_w=300, idle_w=(25, 41), energy_counter=False,
         sources={"": _P100_LAUNCH, "bandwidth_gb_per_s": _P100_BOARD, "memory_gb": _P100,
                  "tdp_w": _SMI, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "P40", "P40", ("P40",), (6, 1), None,
         fp32_tflops=11.8, fp16_tflops=0.18, memory_gb=24, bandwidth_gb_per_s=346, l2_mb=3,
         tdp_w=250, idle_w=(45, 51), energy_counter=False,
         sources={"": _P40, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "V100-PCIE", "V100", ("V100", "PCIE"), (7, 0), 1,
         fp32_tflops=14.1, fp16_tflops=28.3, fp16_tensor_tflops=113, memory_gb=32,
         bandwidth_gb_per_s=900, l2_mb=6, tdp_w=250, idle_w=(24, 38), energy_counter=True,
         sources={"": _V100, "l2_mb": _VOLTA, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "V100-SXM2", "V100", ("V100", "SXM2"), (7, 0), 1,
         fp32_tflops=15.7, fp16_tflops=31.3, fp16_tensor_tflops=125, memory_gb=32,
         bandwidth_gb_per_s=900, l2_mb=6, tdp_w=300, idle_w=(37, 43), energy_counter=True,
         sources={"": _V100, "l2_mb": _VOLTA, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "T4", "T4", ("T4",), (7, 5), 2,
         fp32_tflops=8.1, fp16_tflops=16.3, fp16_tensor_tflops=65, memory_gb=16,
         bandwidth_gb_per_s=320, l2_mb=4, tdp_w=70, idle_w=(26, 33), energy_counter=True,
         sources={"": _T4, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "A10G", "A10G", ("A10G",), (8, 6), 3,
         fp32_tflops=35, fp16_tflops=35, fp16_tensor_tflops=70, bf16_tensor_tflops=70,
         tf32_tensor_tflops=35, memory_gb=24, bandwidth_gb_per_s=600, l2_mb=6, tdp_w=300,
@@ -141,7 +141,7 @@ GPUS = (
                  "energy_counter": _COUNTER},
     ),
     *(
-        Gpu(
+        Board(
             f"A100-{form}-{memory}GB", "A100", ("A100", form, f"{memory}GB"), (8, 0), 3,
             fp32_tflops=19.5, fp16_tflops=78, fp16_tensor_tflops=312, bf16_tensor_tflops=312,
             tf32_tensor_tflops=156, memory_gb=memory, bandwidth_gb_per_s=bandwidth, l2_mb=40,
@@ -155,21 +155,21 @@ GPUS = (
             ("SXM", 80, 2039.0, 400.0, (42.0, 62.0)),
         )
     ),
-    Gpu(
+    Board(
         "L4", "L4", ("L4",), (8, 9), 4,
         fp32_tflops=30.3, fp16_tflops=30.3, fp16_tensor_tflops=125, bf16_tensor_tflops=125,
         tf32_tensor_tflops=63, memory_gb=24, bandwidth_gb_per_s=300, l2_mb=48, tdp_w=72,
         idle_w=(25, 36), energy_counter=True,
         sources={"": _L4, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "H100-PCIE", "H100", ("H100", "PCIE"), (9, 0), 4,
         fp32_tflops=51, fp16_tflops=102, fp16_tensor_tflops=756, bf16_tensor_tflops=756,
         tf32_tensor_tflops=378, memory_gb=80, bandwidth_gb_per_s=2000, l2_mb=50, tdp_w=350,
         idle_w=(44, 90), energy_counter=True,
         sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         # The driver calls it by its memory: NVIDIA H100 80GB HBM3.
         "H100-SXM", "H100", ("H100", "HBM3"), (9, 0), 4,
         fp32_tflops=67, fp16_tflops=134, fp16_tensor_tflops=989, bf16_tensor_tflops=989,
@@ -177,14 +177,14 @@ GPUS = (
         idle_w=(68, 73), energy_counter=True,
         sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         "H200", "H200", ("H200",), (9, 0), 4,
         fp32_tflops=67, fp16_tflops=134, fp16_tensor_tflops=989, bf16_tensor_tflops=989,
         tf32_tensor_tflops=495, memory_gb=141, bandwidth_gb_per_s=4800, l2_mb=50, tdp_w=700,
         idle_w=(73, 122), energy_counter=True,
         sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
     ),
-    Gpu(
+    Board(
         # Sources disagree about its L2 (65 to 126 MB).
         "B200", "B200", ("B200",), (10, 0), 5,
         fp32_tflops=80, fp16_tflops=150, fp16_tensor_tflops=2250, bf16_tensor_tflops=2250,
@@ -227,7 +227,7 @@ class Arithmetic:
     source: str
 
 
-def named(name: str) -> tuple[Gpu, ...]:
+def named(name: str) -> tuple[Board, ...]:
     """The boards that a type (`P100`) or a board's name (`P100-PCIE`) stands for, in any case.
 
     >>> [gpu.name for gpu in named("p100")], named("Z9")
@@ -242,7 +242,7 @@ def named(name: str) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in GPUS if wanted in (gpu.gpu_type, gpu.name))
 
 
-def boards(gpu_type: str, driver_name: str | None = None) -> tuple[Gpu, ...]:
+def boards(gpu_type: str, driver_name: str | None = None) -> tuple[Board, ...]:
     """The boards of a type, or the one that the driver's name tells; none for a foreign type.
 
     >>> [gpu.name for gpu in boards("A100", "NVIDIA A100-SXM4-40GB")]
@@ -283,7 +283,7 @@ def arithmetic(precision: str, capability: Capability) -> Arithmetic:
     )
 
 
-def peak_tflops(gpu: Gpu, precision: str) -> float | None:
+def peak_tflops(gpu: Board, precision: str) -> float | None:
     """Peak of the matrix products that PyTorch runs at a precision; None where it has none.
 
     >>> [peak_tflops(named("P100-PCIE")[0], p) for p in ("fp32", "fp16", "bf16", "tf32")]
@@ -302,7 +302,7 @@ def peak_tflops(gpu: Gpu, precision: str) -> float | None:
     }.get(precision, gpu.fp16_tensor_tflops)
 
 
-def hardware_peak_tflops(gpu: Gpu, precision: str) -> float:
+def hardware_peak_tflops(gpu: Board, precision: str) -> float:
     """The most that the hardware could do at a precision, whoever programs it."""
     half = (gpu.fp16_tflops, gpu.fp16_tensor_tflops) if precision in ("fp16", "mixed") else ()
     return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.device.gpus import GPUS, Gpu
+from bench.device.gpus import GPUS, Board
 from bench.profile import work as gpt2
 from bench.profile.work import Shape
 
@@ -70,7 +70,7 @@ class Fit:
         slope_w: Its k.
     """
 
-    gpu: Gpu
+    gpu: Board
     error: float
     launch_us: float
     cast_share: float
@@ -101,7 +101,7 @@ def rank(
     shape: Shape,
     batch_size: int,
     tokens: int,
-    boards: Sequence[Gpu] = GPUS,
+    boards: Sequence[Board] = GPUS,
     load_share: float = 1.0,
 ) -> list[Fit]:
     """The best board of each type, best first; published rates first among those that fit alike.
@@ -137,7 +137,7 @@ def _order(fit: Fit) -> tuple[object, ...]:
 
 
 def _fit(
-    gpu: Gpu,
+    gpu: Board,
     known: Sequence[str],
     latencies_ms: Mapping[str, float],
     powers_w: Mapping[str, float],
@@ -183,7 +183,7 @@ def _fit(
     return best
 
 
-def _rates(gpu: Gpu) -> list[tuple[float, float]]:
+def _rates(gpu: Board) -> list[tuple[float, float]]:
     """Rates of the matrix products to try, TFLOP/s in fp32 and fp16."""
     if gpu.gpu_type in PUBLISHED_RATES:
         return [PUBLISHED_RATES[gpu.gpu_type]]
@@ -195,7 +195,7 @@ def _rates(gpu: Gpu) -> list[tuple[float, float]]:
 
 
 def _stream(
-    gpu: Gpu, precision: str, rate: float, shape: Shape, batch_size: int, tokens: int
+    gpu: Board, precision: str, rate: float, shape: Shape, batch_size: int, tokens: int
 ) -> tuple[Floats, Floats, Floats]:
     """The operations of a forward in order, with eager attention.
 
@@ -256,7 +256,7 @@ def _finish(launches: Floats, casts: Floats, seconds: Floats) -> Floats:
 
 
 def _power_fit(
-    gpu: Gpu, busy: Floats, found_w: Floats, least_slope: float
+    gpu: Board, busy: Floats, found_w: Floats, least_slope: float
 ) -> tuple[Floats, Floats, Floats]:
     """Least greatest error of idle + k x busy over all that may be; with its idle and its k."""
     idles = np.linspace(*gpu.idle_w, 5)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from bench.asked import CPU, Workload
 from bench.device import gpus
-from bench.device.gpus import Capability, Gpu
+from bench.device.gpus import Board, Capability
 from bench.measured import Measurement, Outcome, Roofline, Trace
 from bench.stats import Ratio
 from jobs.report import comparison
@@ -58,7 +58,7 @@ class Case:
     line: Line
     rows: tuple[Measurement, ...] = ()
     gpu_type: str | None = None
-    boards: tuple[Gpu, ...] = ()
+    boards: tuple[Board, ...] = ()
     stated: Stated | None = None
 
     @property
@@ -143,7 +143,7 @@ class Group:
         return all(case.stated is not None for case in self.cases)
 
     @property
-    def boards(self) -> tuple[Gpu, ...]:
+    def boards(self) -> tuple[Board, ...]:
         """Of its GPU."""
         return self.cases[0].boards
 

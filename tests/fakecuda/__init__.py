@@ -40,7 +40,7 @@ class Board:
     """
 
     key: str  # of the preset of the fake NVML
-    facts: gpus.Gpu
+    facts: gpus.Board
     driver_name: str
     multiprocessors: int
     clock_mhz: int

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.asked import CPU
 from bench.device import gpus
-from bench.device.gpus import Gpu
+from bench.device.gpus import Board
 from jobs.report.cases import Group
 from jobs.report.comparison import NO_MATTER
 from jobs.report.finding import Code, Finding, Verdict
@@ -168,7 +168,7 @@ def _beside_found(group: Group, entries: Sequence[Entry]) -> Iterator[Finding]:
 
 
 def _beside_facts(
-    kind: str | None, boards: Sequence[Gpu], entries: Sequence[Entry], measured: bool
+    kind: str | None, boards: Sequence[Board], entries: Sequence[Entry], measured: bool
 ) -> Finding:
     """What is known of numbers that no row stands beside.
 

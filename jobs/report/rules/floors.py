@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.asked import Workload
 from bench.device import gpus
-from bench.device.gpus import Gpu
+from bench.device.gpus import Board
 from bench.measured import Roofline
 from bench.profile import work as gpt2
 from bench.profile.work import Shape
@@ -44,7 +44,7 @@ def measured_ms(ceiling: Roofline | None) -> float:
     return max(ceiling.lower_bound_compute_ms or 0.0, ceiling.lower_bound_memory_ms or 0.0)
 
 
-def _least(gpu: Gpu, precision: str, shape: Shape, workload: Workload) -> tuple[float, str]:
+def _least(gpu: Board, precision: str, shape: Shape, workload: Workload) -> tuple[float, str]:
     flops = gpt2.block_flops(shape, workload.batch_size, workload.prompt_tokens)
     peak = gpus.hardware_peak_tflops(gpu, precision)
     compute = flops / peak / 1e9
@@ -57,7 +57,7 @@ def _least(gpu: Gpu, precision: str, shape: Shape, workload: Workload) -> tuple[
 
 
 def pytorch_floor_ms(
-    boards: Sequence[Gpu], precision: str, workload: Workload
+    boards: Sequence[Board], precision: str, workload: Workload
 ) -> tuple[float, float] | None:
     """Least and greatest floor of a whole forward over some boards, as PyTorch uses them.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.asked import CPU
-from bench.device.gpus import GPUS, Gpu
+from bench.device.gpus import GPUS, Board
 from jobs.report.cases import Case, Group
 from jobs.report.finding import Code, Finding, Verdict
 from jobs.report.rules import floors
@@ -128,13 +128,13 @@ def _near_idle(case: Case) -> str | None:
     )
 
 
-def above_idle(gpu: Gpu, power_w: float) -> float:
+def above_idle(gpu: Board, power_w: float) -> float:
     """How far a power is above the middle of the idle range, as a share of the way to the limit."""
     idle = sum(gpu.idle_w) / 2
     return (power_w - idle) / (gpu.tdp_w - idle)
 
 
-def idle_and_limit(gpu: Gpu) -> str:
+def idle_and_limit(gpu: Board) -> str:
     """The two powers between which a board works."""
     return f"{gpu.name} ({span(gpu.idle_w, ' W', 2)} idle, limit {gpu.tdp_w:g} W)"
 
@@ -202,7 +202,7 @@ def _of_an_unknown_gpu(group: Group) -> tuple[list[str], list[str], str]:
     powers = {case.precision: case.mean_w for case in group.cases if case.mean_w is not None}
     if not powers or group.workload.engine != "eager":
         return [], [], ""
-    boards: dict[str, Gpu] = {}
+    boards: dict[str, Board] = {}
     for gpu in GPUS:
         boards.setdefault(gpu.gpu_type, gpu)
     able = [gpu for gpu in boards.values() if min(powers.values()) > 0.8 * gpu.idle_w[0]]
@@ -230,7 +230,7 @@ def _of_an_unknown_gpu(group: Group) -> tuple[list[str], list[str], str]:
     return list(powers), evidence, cause
 
 
-def _way(gpu: Gpu, powers_w: Iterable[float]) -> str:
+def _way(gpu: Board, powers_w: Iterable[float]) -> str:
     """How far powers are on the way from idle to the limit."""
     shares = [f"{max(0.0, above_idle(gpu, power)):.0%}" for power in sorted(powers_w)]
     told = shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"

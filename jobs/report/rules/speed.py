@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bench.asked import CPU, Workload
 from bench.device import gpus
-from bench.device.gpus import GPUS, Gpu
+from bench.device.gpus import GPUS, Board
 from bench.measured import KERNEL_CLASSES, Trace
 from bench.profile import work as gpt2
 from bench.stats import Ratio
@@ -287,7 +287,7 @@ def _predicted_casts(group: Group) -> list[str]:
     counts = [gpt2.scaled(count, shape) for count in gpt2.CASTS]
     moved = gpt2.cast_bytes(shape, group.workload.batch_size, group.workload.prompt_tokens)
     low, high = (c * us / 1e3 for c, us in zip(counts, _CAST_DISPATCH_US, strict=True))
-    types: dict[str, Gpu] = {}
+    types: dict[str, Board] = {}
     for gpu in group.boards or (() if group.gpu_type else GPUS):
         types.setdefault(gpu.gpu_type, gpu)
     times = ", ".join(

@@ -151,6 +151,14 @@ def why_unplaced(gpu_type: str, present: Collection[str], wrong: Iterable[Mislab
     )
 
 
+def why_not_in_time(gpu_type: str, timeout_s: float, wrong: Iterable[Mislabelled]) -> str:
+    """Why a cell of a type that is held by others, or is never what it should be, is given up."""
+    return (
+        f"no {gpu_type} became free within --placement-timeout {timeout_s:g}; resume later, or"
+        f" raise it{false_labels(gpu_type, wrong)}"
+    )
+
+
 def false_labels(gpu_type: str, wrong: Iterable[Mislabelled]) -> str:
     """What stands behind a reason where nodes bear this type without having it."""
     return "".join(f"; {node}" for node in wrong if gpu_type in node.named)

@@ -27,7 +27,6 @@ from cluster import faults, folders
 from cluster.faults import End
 from cluster.lease import Seat
 
-MEASURE = "bench.measure:measure"  # what a process runs: a function of a Request that yields events
 _GET_TIMEOUT_S = 60.0  # a row whose node went away after it was announced
 
 

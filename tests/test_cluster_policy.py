@@ -13,19 +13,19 @@ import ray
 from examples import measurement
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental import internal_kv
-from test_cluster_driver import TINY, a_matrix
+from sweeps import TINY, a_matrix
 from test_cluster_placement import node
 
 from bench.asked import CPU, Matrix, PlacementPlan
 from bench.device.kinds import Card
 from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
 from bench.outcomes import DEVICE, PROFILE, Request
-from cluster import driver
-from cluster import lease as seats
+from cluster import driver, head, lease, nodes, process
+from cluster.faults import End
+from cluster.head import HeadLostError
 from cluster.lease import Autoscaler, Seat
 from cluster.placement import Offer
-from cluster.process import Attempt, End
-from cluster.session import HeadLostError
+from cluster.process import Attempt
 
 
 class Cluster:
@@ -60,7 +60,7 @@ class Cluster:
     def release(self, seat: Seat) -> None:
         self.seats = [s for s in self.seats if s is not seat]
 
-    def start(self, request: Request, seat: Seat, now: float) -> Attempt:
+    def start(self, request: Request, seat: Seat, measure: str, now: float) -> Attempt:
         attempt = Attempt(request, seat, object(), now, list(request.workloads), "latency")
         self.due[id(attempt)] = now + self.row_s + len(self.due)  # no two at once
         return attempt
@@ -94,15 +94,15 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(cluster: Cluster, matrix: Matrix, **options: Any) -> Iterator[Stage | Measurement]:
         for name in ("ask", "look", "release"):
-            monkeypatch.setattr(driver.seats, name, getattr(cluster, name))
-        monkeypatch.setattr(driver.seats, "autoscaler", lambda: cluster.autoscaler)
+            monkeypatch.setattr(lease, name, getattr(cluster, name))
+        monkeypatch.setattr(lease, "autoscaler", lambda: cluster.autoscaler)
         for name in ("start", "ready", "next_event"):
-            monkeypatch.setattr(driver.attempts, name, getattr(cluster, name))
-        monkeypatch.setattr(driver.attempts, "stop", lambda attempt: None)
-        monkeypatch.setattr(driver, "head_answers", lambda: cluster.head_answers)
+            monkeypatch.setattr(process, name, getattr(cluster, name))
+        monkeypatch.setattr(process, "stop", lambda attempt: None)
+        monkeypatch.setattr(head, "answers", lambda: cluster.head_answers)
         monkeypatch.setattr(driver.time, "sleep", cluster.sleep)
         monkeypatch.setattr(ray, "nodes", lambda: cluster.nodes)
-        monkeypatch.setattr(driver.nodes, "told", lambda nodes: cluster.told)
+        monkeypatch.setattr(nodes, "told", lambda nodes: cluster.told)
         return driver.sweep("run", matrix, (), clock=lambda: cluster.now, **options)
 
     return run
@@ -168,7 +168,7 @@ def test_what_the_head_says_of_its_autoscaler_is_read(monkeypatch: pytest.Monkey
     state.infeasible_gang_resource_requests.add(details="5e:PACK|PENDING")
     client = types.SimpleNamespace(get_cluster_status=lambda timeout_s: reply.SerializeToString())
     monkeypatch.setattr(internal_kv, "internal_kv_get_gcs_client", lambda: client)
-    assert seats.autoscaler() == Autoscaler(frozenset({"5e"}), ("t4", "v100"), present=True)
+    assert lease.autoscaler() == Autoscaler(frozenset({"5e"}), ("t4", "v100"), present=True)
 
 
 def test_a_row_that_is_written_slowly_times_out_no_other(sweep: Any) -> None:
@@ -264,9 +264,9 @@ class Mixed(Cluster):
                 if seat.node is None and card.uuid not in held:
                     seat.node, seat.group.card = host, card
 
-    def start(self, request: Request, seat: Seat, now: float) -> Attempt:
+    def start(self, request: Request, seat: Seat, measure: str, now: float) -> Attempt:
         self.starts += 1
-        attempt = super().start(request, seat, now)
+        attempt = super().start(request, seat, measure, now)
         attempt.stage = DEVICE
         return attempt
 

@@ -92,7 +92,8 @@ def given_away(cards: tuple[Card, ...], count: int) -> tuple[Card, ...]:
 
 def ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T | str]]:
     """What the living ones of these nodes answer, or what kept each from it."""
-    task = ray.remote(question)
+    # By default Ray would try again, and for ever where its memory monitor ended the first try.
+    task = ray.remote(max_retries=0)(question)
     asked = [
         (node, task.options(num_cpus=0, label_selector={NODE_LABEL: node["NodeID"]}).remote())
         for node in nodes

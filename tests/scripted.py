@@ -97,6 +97,8 @@ def acquire(request: Request) -> Device:
         raise Unsupported("tf32 needs a GPU from Ampere on")
     if request.cell.gpu_type == CPU:
         return Device("CPU", CPU, host, "CPU", request.threads or 0)
+    if not request.simulated:
+        raise Unsupported("this build of torch has no CUDA")
     with nvml.driver() as driver:
         gpu = driver.gpu_at(int(os.environ.get("CUDA_VISIBLE_DEVICES", "0")))
         if not gpu.card.is_a(request.cell.gpu_type):

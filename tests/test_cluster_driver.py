@@ -49,7 +49,7 @@ def cluster(fakenvml_library: Path) -> Iterator[Raylets]:
         started.add("A10G", "gpu = NVIDIA A10G", environment=hungry)
         gib_40, gib_80 = (f"gpu = a100\nmem_gib = {gib}\n{VIRTUAL}" for gib in (40, 80))
         started.add("mixed", gib_40, gib_80, "gpu = NVIDIA L40S", label="A40")
-        with session(started.address):
+        with session(started.address, trust_local_users=True):  # quicker; see test_cluster_session
             yield started
 
 

@@ -13,7 +13,6 @@ TORCH_INDEX ?=
 # Its own environment, with the torch that the modelled GPU is built and tested against.
 VENV_CUDA ?= .venv-cuda
 TORCH_CUDA ?= torch==2.11.0
-PYPI = https://pypi.org/simple
 
 BIN = $(VENV)/bin
 PIP_INSTALL = -m pip --disable-pip-version-check install --quiet --constraint
@@ -53,7 +52,7 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "tensorgap needs Python 3.11"'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes the first time"
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) --extra-index-url $(PYPI)) torch
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PIP) --editable .
 	@touch $@
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.asked import CPU, Matrix, QualityPlan, Sampling, Workload
@@ -58,6 +58,18 @@ context = 256
 stride = 256
 """
 ROWS = 4
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the program printed, and its exit code."""
+
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]  # the program within the process of the tests: a fixture
 
 
 def a_matrix(

@@ -16,7 +16,7 @@ from pathlib import Path
 import processes
 import pytest
 import second_user
-from test_jobs_sweep import MATRIX
+from sweeps import MATRIX
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bench import matrix as matrices
 from bench.asked import CPU, Matrix
@@ -22,8 +22,8 @@ from cluster.faults import Cost, End
 from cluster.history import History
 from cluster.lease import Seat, Seats, Why
 from cluster.placement import Offer
-from cluster.process import Attempt
-from cluster.schedule import Block, Queues, Task, Use
+from cluster.process import Attempt, Work
+from cluster.schedule import Block, Queues, Use
 
 _POLL_S = 1.0
 _SOON_S = 0.05  # between two looks while a seat is awaited, which takes milliseconds if one is free
@@ -83,24 +83,6 @@ def offers() -> dict[str, Offer]:
     return nodes.View().look()
 
 
-@dataclass(eq=False)
-class _Work:
-    """A block that has, or waits for, its seat."""
-
-    tasks: deque[Task]
-    seat: Seat
-    attempt: Attempt | None = None
-    said: bool = False  # that it waits
-
-    def rest(self) -> tuple[Task, ...]:
-        """The tasks that are left after what the process has measured."""
-        if self.attempt is None:
-            return tuple(self.tasks)
-        first, *others = self.tasks
-        left = tuple(self.attempt.left)
-        return (replace(first, workloads=left), *others) if left else tuple(others)
-
-
 class _Sweep:
     """A sweep that runs: what is in which queue, on which seat, in which process."""
 
@@ -118,7 +100,7 @@ class _Sweep:
         self.alone_on_host = matrix.placement.exclusive == "host"
         self.placement_timeout_s, self.stopping, self.clock = placement_timeout_s, stopping, clock
         self.head, self.view, self.seats = head.Watch(clock), nodes.View(), Seats(clock)
-        self.works: list[_Work] = []
+        self.works: list[Work] = []
         self.strayed: dict[str, float] = {}  # since when a type has been given other GPUs
 
     def events(self) -> Iterator[Event]:
@@ -139,8 +121,6 @@ class _Sweep:
             lease.release(work.seat)
         self.seats.let_go(lambda held: True)
 
-    # ------------------------------------------------------------------------------ seats
-
     def _ask(self) -> Iterator[Measurement]:
         """Ask for a seat for each block that may start; empty the queue of a type that has none."""
         if not any(self.queues.values()):
@@ -150,11 +130,11 @@ class _Sweep:
             if queue and gpu_type not in present:
                 yield from self._unplaced(gpu_type, self._why_absent(gpu_type, present))
         for block in self._startable(self.queues, present):
-            self.queues[block.gpu_type].remove(block)
-            seat = self._stray_of(block.gpu_type, present) or self._new_seat(
-                present.get(block.gpu_type) or placement.to_be_started(block.gpu_type)
-            )
-            self.works.append(_Work(deque(block.tasks), seat))
+            gpu_type = block.gpu_type
+            self.queues[gpu_type].remove(block)
+            offer = present.get(gpu_type) or placement.to_be_started(gpu_type)
+            seat = self._stray_of(gpu_type) or self._new_seat(offer)
+            self.works.append(Work(deque(block.tasks), seat))
 
     def _new_seat(self, offer: Offer) -> Seat:
         occupied: set[str] = set()
@@ -162,11 +142,11 @@ class _Sweep:
             occupied.update(*(use.hosts for use in self._uses() if use.placed))
         return lease.ask(offer, self.view.nodes_of(occupied), self.clock())
 
-    def _stray_of(self, gpu_type: str, present: Mapping[str, Offer]) -> Seat | None:
+    def _stray_of(self, gpu_type: str) -> Seat | None:
         """A seat of this type that Ray gave to whoever asked for another."""
-        offer = present.get(gpu_type)
+        offer = self._offers().get(gpu_type) if self.seats.held(Why.STRAY) else None
         hosts = schedule.free_hosts(offer, self._uses(), self.alone_on_host)
-        for seat in self.seats.held(Why.STRAY):
+        for seat in self.seats.held(Why.STRAY) if offer else ():
             right = seat.card and seat.card.is_a(gpu_type)
             if offer and right and self.view.host_of(str(seat.node)) in hosts:
                 seat.offer = replace(offer, num_cpus=seat.offer.num_cpus)
@@ -182,11 +162,9 @@ class _Sweep:
         """Start the first process of each block whose seat is there; give up what waits in vain."""
         for work in [w for w in self.works if w.attempt is None]:
             lease.look(work.seat)
-            if work.seat.node is None and self.seats.held(Why.STRAY):
-                stray = self._stray_of(work.seat.gpu_type, self._offers())
-                if stray:
-                    lease.release(work.seat)
-                    work.seat = stray
+            if work.seat.node is None and (stray := self._stray_of(work.seat.gpu_type)):
+                lease.release(work.seat)
+                work.seat = stray
             if self.stopping():
                 self._leave(work)
             elif work.seat.node is not None:
@@ -194,7 +172,7 @@ class _Sweep:
             else:
                 yield from self._wait_on(work)
 
-    def _wait_on(self, work: _Work) -> Iterator[Event]:
+    def _wait_on(self, work: Work) -> Iterator[Event]:
         """Say once what a block waits for; give it up in time, or where it waits in vain."""
         asked, gpu_type = work.seat.offer, work.seat.gpu_type
         ours = any(
@@ -203,43 +181,40 @@ class _Sweep:
         waited_s = self.seats.waited_s(work.seat, ours)
         if waited_s <= min(_SAY_AFTER_S, self.placement_timeout_s):
             return
-        present, scaler = self._offers(), lease.autoscaler()
+        present = self._offers()
         offer = present.get(gpu_type)
         vain = None
         if waited_s > self.placement_timeout_s:
             vain = self._why_not_in_time(gpu_type)
-        elif offer is None and work.seat.group.id.hex() in scaler.infeasible:
-            absent = placement.why_unplaced(gpu_type, present, self.view.wrong)
-            vain = f"{absent}; no autoscaler starts one"
         elif offer is None:
-            vain = self._why_absent(gpu_type, present)
-        elif offer.selector() != asked.selector():
-            # A node of its type has come or gone, or is not what its label says: it asks again.
-            self._requeue(work)
-            self._leave(work)
-            return
-        if vain:
+            vain = self._why_absent(gpu_type, present, work.seat)
+        if vain or (offer and offer.selector() != asked.selector()):
+            # It asks again where a node of its type has come or gone, or is not what its label says.
             self._requeue(work)
             self._leave(work)
             yield from self._unplaced(gpu_type, vain)
         elif not work.said:
             work.said = True
-            if scaler.starting:
-                why = f"the autoscaler starts {', '.join(scaler.starting)}"
-            else:
-                why = "others hold it" if gpu_type in present else "the autoscaler is asked"
-            yield stage_of(work.tasks[0], WAITING, why)
+            starting = lease.autoscaler().starting
+            why = "others hold it" if offer else "the autoscaler is asked"
+            if starting:
+                why = f"the autoscaler starts {', '.join(starting)}"
+            yield work.tasks[0].stage(WAITING, why)
 
     def _why_not_in_time(self, gpu_type: str) -> str:
         return placement.why_not_in_time(gpu_type, self.placement_timeout_s, self.view.wrong)
 
-    def _why_absent(self, gpu_type: str, present: Mapping[str, Offer]) -> str | None:
+    def _why_absent(
+        self, gpu_type: str, present: Collection[str], asked: Seat | None = None
+    ) -> str | None:
         """Why a type without a node has no place; None where an autoscaler may start one."""
         if any(seat.gpu_type == gpu_type for seat in self.seats.held(Why.LOST)):
             return f"the last {gpu_type} of the cluster was lost"
-        if gpu_type != CPU and lease.autoscaler().present:
-            return None
-        return placement.why_unplaced(gpu_type, present, self.view.wrong)
+        scaler = lease.autoscaler()
+        why = placement.why_unplaced(gpu_type, present, self.view.wrong)
+        if asked and asked.group.id.hex() in scaler.infeasible:
+            return f"{why}; no autoscaler starts one"
+        return None if scaler.present and gpu_type != CPU else why
 
     def _unplaced(self, gpu_type: str, reason: str | None) -> Iterator[Measurement]:
         """Empty a queue, if there is a reason to: a row for each measurement without a place."""
@@ -247,15 +222,14 @@ class _Sweep:
             for task in self.queues[gpu_type].popleft().tasks:
                 yield from self.history.unplaced(task, reason)
 
-    def _requeue(self, work: _Work) -> None:
+    def _requeue(self, work: Work) -> None:
         """Put what is left of a block first in its queue."""
         if tasks := work.rest():
             self.queues[work.seat.gpu_type].appendleft(Block(work.seat.gpu_type, tasks))
 
-    def _leave(self, work: _Work) -> None:
+    def _leave(self, work: Work) -> None:
         self.works.remove(work)
-        if work.seat not in self.seats.held(Why.LOST):
-            self.seats.give_back(work.seat)
+        self.seats.give_back(work.seat)
 
     def _let_go(self, placed: str | None = None) -> None:
         """Give back what need not be held: one of its type has a new seat, or all proved right."""
@@ -282,20 +256,17 @@ class _Sweep:
         return {name: offer for name, offer in kept.items() if offer.devices > 0}
 
     def _uses(self) -> list[Use]:
-        lost = self.seats.held(Why.LOST)
-        held = [work.seat for work in self.works if work.seat not in lost]
+        seats = [*(work.seat for work in self.works), *self.seats.held(Why.MOVED)]
         return [
             Use(
                 seat.gpu_type,
                 frozenset({self.view.host_of(seat.node)}) if seat.node else seat.offer.hosts,
                 placed=seat.node is not None,
             )
-            for seat in (*held, *self.seats.held(Why.MOVED))
+            for seat in seats
         ]
 
-    # ------------------------------------------------------------------------------ processes
-
-    def _start(self, work: _Work) -> None:
+    def _start(self, work: Work) -> None:
         self._let_go(work.seat.gpu_type)
         task = work.tasks[0]
         threads = work.seat.offer.num_cpus if task.cell.gpu_type == CPU else None
@@ -306,10 +277,10 @@ class _Sweep:
         for other in beside:
             other.neighbours.add(str(work.attempt))
 
-    def _host(self, work: _Work) -> str:
+    def _host(self, work: Work) -> str:
         return self.view.host_of(str(work.seat.node))
 
-    def _beside(self, work: _Work) -> list[Attempt]:
+    def _beside(self, work: Work) -> list[Attempt]:
         """What of the sweep runs on the same host now."""
         return [
             other.attempt
@@ -348,7 +319,7 @@ class _Sweep:
             if attempt.ended and work in self.works:
                 self._go_on(work, attempt)
 
-    def _end(self, work: _Work, attempt: Attempt, end: End) -> Iterator[Event]:
+    def _end(self, work: Work, attempt: Attempt, end: End) -> Iterator[Event]:
         """Pay what an end before its time costs, and move on."""
         attempt.ended = True
         cost = faults.cost(end, attempt.stage, len(attempt.left), self._may_try(attempt))
@@ -367,13 +338,12 @@ class _Sweep:
 
     def _may_try(self, attempt: Attempt) -> bool:
         """Whether the measurement in progress may have another attempt."""
-        if not attempt.left or self.stopping():
-            return False
-        request = attempt.request
-        return self.history.may_try((request.cell, attempt.left[0], request.replicate))
+        request, left = attempt.request, attempt.left[:1]
+        may = [self.history.may_try((request.cell, first, request.replicate)) for first in left]
+        return any(may) and not self.stopping()
 
     def _settle(
-        self, work: _Work, attempt: Attempt, row: Measurement, again: bool
+        self, work: Work, attempt: Attempt, row: Measurement, again: bool
     ) -> Iterator[Event]:
         """Give a row away, or keep it as an earlier attempt of the one that is to come."""
         node, host = str(work.seat.node), self._host(work)
@@ -388,7 +358,7 @@ class _Sweep:
             attempt.neighbours = set(map(str, self._beside(work)))
             yield row
 
-    def _stray(self, work: _Work, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
+    def _stray(self, work: Work, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
         """Put a block whose GPU is of another type back into its queue: it measured nothing there.
 
         The GPU is held until the next seat has proved right, so that Ray gives another, or until a
@@ -398,14 +368,14 @@ class _Sweep:
         self.works.remove(work)
         seat, gpu_type, now = work.seat, work.seat.gpu_type, self.clock()
         if self.view.learn(str(seat.node), given):
-            yield stage_of(work.tasks[0], TRIED_AGAIN, f"{reason}; the label of its node is wrong")
+            yield work.tasks[0].stage(TRIED_AGAIN, f"{reason}; the label of its node is wrong")
         seat.card = given
         self.seats.hold(seat, Why.STRAY, _HOLD_S)
         self._requeue(work)
         if now - self.strayed.setdefault(gpu_type, now) > self.placement_timeout_s:
             yield from self._unplaced(gpu_type, f"{self._why_not_in_time(gpu_type)}; {reason}")
 
-    def _move(self, work: _Work, attempt: Attempt) -> None:
+    def _move(self, work: Work, attempt: Attempt) -> None:
         """After a fault of the cluster, what is left of a block goes back into its queue.
 
         Its old GPU is held for a while if another is spare, so that it gets that one.
@@ -420,7 +390,7 @@ class _Sweep:
         if not self._startable({gpu_type: self.queues[gpu_type]}, self._offers()):
             self.seats.let_go(lambda held: held.seat is work.seat)
 
-    def _go_on(self, work: _Work, attempt: Attempt) -> None:
+    def _go_on(self, work: Work, attempt: Attempt) -> None:
         """After a process: the next one of the block on the same GPU."""
         process.stop(attempt)
         work.tasks, work.attempt = deque(work.rest()), None
@@ -428,8 +398,3 @@ class _Sweep:
         work.seat.since = self.clock()
         if not work.tasks:
             self._leave(work)
-
-
-def stage_of(task: Task, name: str, why: str) -> Stage:
-    """Something unusual about a task, in the place of a stage."""
-    return Stage(task.cell, task.workloads[0], task.replicate, name, why)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bench.outcomes import Request
 from cluster import faults, folders
 from cluster.faults import End
 from cluster.lease import Seat
+from cluster.schedule import Task
 
 _GET_TIMEOUT_S = 60.0  # a row whose node went away after it was announced
 
@@ -61,6 +63,24 @@ class Attempt:
 
     def __str__(self) -> str:
         return f"{self.request.cell}, replicate {self.request.replicate}"
+
+
+@dataclass(eq=False)
+class Work:
+    """A block that has, or waits for, its seat."""
+
+    tasks: deque[Task]
+    seat: Seat
+    attempt: Attempt | None = None
+    said: bool = False  # that it waits
+
+    def rest(self) -> tuple[Task, ...]:
+        """The tasks that are left after what the process has measured."""
+        if self.attempt is None:
+            return tuple(self.tasks)
+        first, *others = self.tasks
+        left = tuple(self.attempt.left)
+        return (replace(first, workloads=left), *others) if left else tuple(others)
 
 
 def start(request: Request, seat: Seat, measure: str, now: float) -> Attempt:

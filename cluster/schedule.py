@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.asked import Cell, Matrix, Workload
+from bench.measured import Stage
 from cluster.placement import Offer
 
 Key = tuple[Cell, Workload, int]
@@ -27,6 +28,10 @@ class Task:
     cell: Cell
     replicate: int
     workloads: tuple[Workload, ...]
+
+    def stage(self, name: str, why: str) -> Stage:
+        """Something unusual about it, in the place of a stage."""
+        return Stage(self.cell, self.workloads[0], self.replicate, name, why)
 
 
 @dataclass(frozen=True)

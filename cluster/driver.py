@@ -189,7 +189,7 @@ class _Sweep:
         elif offer is None:
             vain = self._why_absent(gpu_type, present, work.seat)
         if vain or (offer and offer.selector() != asked.selector()):
-            # It asks again where a node of its type has come or gone, or is not what its label says.
+            # Asks again where a node of its type has come or gone, or is not what its label says.
             self._requeue(work)
             self._leave(work)
             yield from self._unplaced(gpu_type, vain)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from bench import errors
 from bench.asked import CPU, PRECISIONS
 from bench.device import cpu, gpus, kinds, nvml, precision, software
-from bench.energy import probe as sensor
-from bench.energy import session as energy
+from bench.energy.meter import NoMeter, find_meter
 from bench.errors import Unsupported
 from bench.measured import Sensor
 from bench.warnings import RowWarning
@@ -157,14 +156,16 @@ def _cpu() -> Processor:
 
 
 def _energy(gpu: nvml.Gpu | None) -> str:
-    meter = energy.find_meter(gpu)
-    return f"none: {meter.reason}" if isinstance(meter, energy.NoMeter) else meter.method
+    meter = find_meter(gpu)
+    return f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
 
 
 def _sensor(gpu: nvml.Gpu) -> Sensor | str:
     """How its power sensor works, or why that cannot be found out."""
     try:
         import torch
+
+        from bench.energy import probe as sensor  # with torch, which not every machine has
     except ImportError as error:
         return f"no torch to load the GPU with: {error}"
     try:

@@ -24,6 +24,7 @@ from bench import timing
 from bench.asked import AUTO, ENERGY_NOT_MEASURED, Sampling, Workload
 from bench.device import acquire as device
 from bench.device import conditions, nvml, precision, software
+from bench.energy import flags, meter
 from bench.energy import probe as sensor
 from bench.energy import session as energy
 from bench.errors import GpuLostError, TensorgapError, Unsupported, WrongDevice
@@ -77,7 +78,7 @@ def measure(request: Request) -> Iterator[Event]:
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
-            metered = isinstance(_meter(found), energy.Meter)
+            metered = isinstance(_meter(found), meter.Meter)
             if found.gpu and metered and request.sampling.energy not in _NO_PROBE:
                 known = request.known_sensors.get((found.gpu.uuid, driver.version))
                 if known is None:
@@ -120,7 +121,7 @@ def _probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
             raise cause from error
         _forget(error, found.type)
         _, reason = classify(error)
-        known = Sensor(sensor.UNKNOWN, reason=f"the probe failed: {reason}")
+        known = Sensor(meter.UNKNOWN, reason=f"the probe failed: {reason}")
         return replace(
             found,
             sensor=known,
@@ -256,7 +257,7 @@ def _measure_workload(
         *found.warnings,
         *timing.warnings(warm, latencies, sampling, first_token),
         *conditions.warnings(surroundings),
-        *energy.warnings(used),
+        *flags.warnings(used),
         *quality.warnings(known, model.weights, workload.model, request.cell.precision),
     ]
     yield Measurement(
@@ -394,11 +395,11 @@ def _energy(
     return used, None
 
 
-def _meter(found: device.Found) -> energy.Meter | energy.NoMeter:
+def _meter(found: device.Found) -> meter.Meter | meter.NoMeter:
     """Of the device; a GPU that NVML does not see has none, for the CPU's is not its."""
     if found.type == "cuda" and found.gpu is None:
-        return energy.NoMeter("NVML does not see this GPU; a warning of the row says why")
-    return energy.find_meter(found.gpu, sensor=found.sensor)
+        return meter.NoMeter("NVML does not see this GPU; a warning of the row says why")
+    return meter.find_meter(found.gpu, sensor=found.sensor)
 
 
 def _once(queue: timing.Queue) -> None:

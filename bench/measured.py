@@ -184,7 +184,7 @@ class Sensor:
     """How the GPU's power sensor works, found by watching it under a load that was known."""
 
     counter: str = column(
-        "the energy counter: integrating (sees all), part-time (adds up readings that do not),"
+        "the energy counter: integrating (sees all), sampled (adds up readings that do not),"
         " inconsistent (disagrees with the readings), unknown, or absent"
     )
     reason: str | None = column("why something is unknown, absent or inconsistent", default=None)
@@ -199,7 +199,7 @@ class Sensor:
     )
     counter_period_s: float | None = column("the counter moves this often", "s", default=None)
     counter_window_s: float | None = column(
-        "a step of the counter tells of this long; part-time if less than its period",
+        "a step of the counter tells of this long; sampled if less than its period",
         "s",
         default=None,
     )
@@ -269,8 +269,8 @@ class Energy:
         " of it alike; None where the counter sees all",
         default=None,
     )
-    flags: tuple[str, ...] | None = column(
-        "what weakens windows, also those that were measured again", default=None
+    flags: tuple[RowWarning, ...] | None = column(
+        "what weakens the energy or a window, also one that was measured again", default=None
     )
     trace_s: tuple[float, ...] | None = column(
         "times of the power trace from the first window on, at most 512", "s", default=None

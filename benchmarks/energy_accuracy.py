@@ -15,11 +15,11 @@ that come late. Side by side, for the energy of one forward:
                codecarbon is installed
 
 Loads: constant; resonant, whose period is the sensor's; generic, whose period has nothing to do
-with it; fast, of 2 ms. Kinds: a counter that integrates, one that adds up part-time readings, and
-power alone. Of the error of ours: at most 0.1 % with a counter that integrates; with any other at
-most 0.5 % typical (median) and 3 % worst; and its 95 % interval covers the truth in at least 93 %
-of all trials. Exits 1 where one is missed. The sensor's own gain error is not simulated: it stands
-apart in `energy_systematic`.
+with it; fast, of 2 ms. Kinds: a counter that integrates, one that adds up readings of a part of the
+time (sampled), and power alone. Of the error of ours: at most 0.1 % with a counter that integrates;
+with any other at most 0.5 % typical (median) and 3 % worst; and its 95 % interval covers the truth
+in at least 93 % of all trials. Exits 1 where one is missed. The sensor's own gain error is not
+simulated: it stands apart in `energy_systematic`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ import fakenvml
 
 from bench.asked import Sampling
 from bench.device import nvml
-from bench.energy import probe as sensor
-from bench.energy import session as energy
+from bench.energy.meter import INTEGRATING, POWER, SAMPLED, find_meter
+from bench.energy.probe import probe
+from bench.energy.session import measure_energy
 from bench.measured import Sensor
 
 EXACT, TYPICAL, WORST, COVERAGE = 0.001, 0.005, 0.03, 0.93
@@ -55,7 +56,6 @@ BUSY_W, LOW_W = 250.0, 60.0
 PERIOD_S = {"p100": 0.02, "v100": 0.02, "t4": 0.1, "a100": 0.1, "h100": 0.1}
 # T4's window is not known; Turing's largest sibling that was metered sees 20 ms of each 100 ms.
 WINDOW_MS = {"t4": 20}
-INTEGRATING = "integrating"
 
 
 def loads(gpu: str) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -71,10 +71,10 @@ def loads(gpu: str) -> dict[str, tuple[tuple[float, float], ...]]:
 
 def kinds(gpu: str) -> dict[str, str]:
     """The counters that a GPU may have, as lines of the fake's configuration."""
-    alone = {"power": "energy = 0"}
+    alone = {POWER: "energy = 0"}
     if gpu == "p100":
         return alone
-    return {INTEGRATING: "energy_sampled = 0", "part-time": "energy_sampled = 1"} | alone
+    return {INTEGRATING: "energy_sampled = 0", SAMPLED: "energy_sampled = 1"} | alone
 
 
 @dataclass
@@ -126,12 +126,12 @@ def world(
 
 def ours(here: World, protocol: str, found: Sensor | None) -> tuple[float, float]:
     """J of one forward, and the relative uncertainty."""
-    used = energy.measure_energy(
+    used = measure_energy(
         here.load,
         samples_per_step=1,
         tokens_per_step=1,
         sampling=Sampling(energy=protocol),
-        meter=energy.find_meter(here.gpu, sensor=found),
+        meter=find_meter(here.gpu, sensor=found),
         clock=here.clock,
     )
     assert used.per_sample_mj is not None and used.uncertainty is not None, used.reason
@@ -206,7 +206,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--trials", type=int, default=12, help="of each load and counter")
     arguments.add_argument("--gpu", nargs="*", default=list(PERIOD_S))
-    arguments.add_argument("--kind", nargs="*", help="integrating, part-time, power")
+    arguments.add_argument("--kind", nargs="*", help="integrating, sampled, power")
     asked = arguments.parse_args()
     errors: dict[str, list[float]] = {"exact": [], "other": []}
     covered: list[bool] = []
@@ -221,7 +221,7 @@ def main() -> int:
         for gpu in asked.gpu:
             for kind in asked.kind or kinds(gpu):
                 with world(library, gpu, kind, loads(gpu)["constant"], 0) as here:
-                    found = sensor.probe(here.gpu, here.load.busy, here.clock)
+                    found = probe(here.gpu, here.load.busy, here.clock)
                 for name, pieces in loads(gpu).items():
                     mine, inside, other = [], [], {head: [] for head in heads[2:]}
                     for seed in range(asked.trials):

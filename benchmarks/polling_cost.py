@@ -3,7 +3,7 @@
     python benchmarks/polling_cost.py [--rounds N] [--gpu NAME ...]
 
 The fake driver library of the tests on the real clock, beside a torch load on the CPU: rounds of
-forwards with the poller of `bench.energy.session` on and off, in turn and in alternating order, so
+forwards with the poller of `bench.energy.poll` on and off, in turn and in alternating order, so
 that a drift of the machine meets both alike. One thread of torch, so that a core is left for the
 poller, as beside a GPU. A V100 has a counter, with readings of power beside it; a P100 has readings
 alone, which cost more. The goals: the poller takes under 1 % of one core, and the median latency
@@ -31,12 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import fakenvml
 
 from bench.device import nvml
-from bench.energy import session as energy
-from bench.energy.ticks import SystemClock
+from bench.energy import poll
+from bench.energy.meter import Meter, find_meter
 
 CPU_GOAL, LATENCY_GOAL = 0.01, 0.005
 ROUND_S = 1.0
-EVERY_S = energy.poll_every_s(energy.FASTEST_TICK_S)
+EVERY_S = poll.poll_every_s(poll.FASTEST_TICK_S)
 
 
 def main() -> int:
@@ -53,8 +53,8 @@ def main() -> int:
         for gpu in asked.gpu:
             pynvml.nvmlLib = fakenvml.FakeDriver(library, f"gpu = {gpu}").library
             with nvml.driver() as opened:
-                meter = energy.find_meter(opened.gpus()[0])
-                assert isinstance(meter, energy.Meter)
+                meter = find_meter(opened.gpus()[0])
+                assert isinstance(meter, Meter)
                 share, ratios = cost(meter, asked.rounds)
                 read_us = 1e6 * cost_of_a_read(meter)
             change = statistics.median(ratios) - 1
@@ -72,7 +72,7 @@ def main() -> int:
     return 0 if share < CPU_GOAL and change < LATENCY_GOAL else 1
 
 
-def cost(meter: energy.Meter, rounds: int) -> tuple[float, list[float]]:
+def cost(meter: Meter, rounds: int) -> tuple[float, list[float]]:
     """The poller's share of one core, and each round's latency with it over that without."""
     square = torch.ones(384, 384)
     poller_s: list[float] = []
@@ -105,22 +105,24 @@ def latency_ms(square: torch.Tensor) -> float:
 
 
 @contextlib.contextmanager
-def poller(meter: energy.Meter, used_s: list[float]):
+def poller(meter: Meter, used_s: list[float]):
     """The product's poller; adds the CPU time of its thread."""
-    recording = energy.Recording()
-    poll = energy.poller(meter, recording, SystemClock())
-    at = []
+    at = [0.0]
 
-    def timed() -> None:
-        poll()
-        at.append(time.thread_time())
+    class Timed(poll.Clock):
+        def polling(self, read, every_s: float):
+            def timed() -> None:
+                read()
+                at.append(time.thread_time())
 
-    with SystemClock().polling(timed, EVERY_S):
+            return super().polling(timed, every_s)
+
+    with poll.recorded(meter, Timed(), EVERY_S):
         yield
     used_s.append(at[-1])
 
 
-def cost_of_a_read(meter: energy.Meter) -> float:
+def cost_of_a_read(meter: Meter) -> float:
     start_s = time.perf_counter()
     for _ in range(1000):
         for read in (meter.read_j, meter.read_w):

@@ -9,18 +9,22 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import examples
 import fakenvml
 import pytest
 
 from bench import timing
 from bench.asked import Sampling
 from bench.device import nvml
-from bench.energy import probe as sensor
+from bench.energy import flags, protocol
 from bench.energy import session as energy
-from bench.energy.session import Meter, NoMeter
-from bench.energy.ticks import Clock
+from bench.energy.meter import Meter, NoMeter, find_meter
+from bench.energy.poll import Clock
+from bench.energy.probe import probe
 from bench.measured import Energy, Sensor
 from bench.model.requests import CpuQueue
+from bench.results.columns import from_table, to_table
+from bench.warnings import RowWarning, having
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
 
@@ -61,8 +65,8 @@ def virtually(
     fake, gpu = open_gpu(*lines, "virtual = 1", f"idle_w = {IDLE_W}", "jitter_ms = 1")
     clock = fakenvml.VirtualClock(fake, random.Random(1))
     load = fakenvml.Load(fake, clock, *pieces, idle_w=IDLE_W, restart_s=restart_s)
-    found = sensor.probe(gpu, load.busy, clock) if probed else None
-    used = measure(energy.find_meter(gpu, sensor=found), load, sampling, clock)
+    found = probe(gpu, load.busy, clock) if probed else None
+    used = measure(find_meter(gpu, sensor=found), load, sampling, clock)
     return used, 1000 * load.joules / SAMPLES
 
 
@@ -84,7 +88,7 @@ def virtually(
 )
 def test_the_best_meter_of_each_generation(open_gpu: OpenGpu, preset: str, method: str) -> None:
     _, gpu = open_gpu(f"gpu = {preset}")
-    meter = energy.find_meter(gpu)
+    meter = find_meter(gpu)
     assert isinstance(meter, Meter)
     assert meter.method == method
 
@@ -95,7 +99,7 @@ def test_a_gpu_that_tells_nothing_gives_both_reasons(open_gpu: OpenGpu) -> None:
         "fault = nvmlDeviceGetPowerUsage:-1:4:0",
         "fault = nvmlDeviceGetFieldValues:-1:3:0",
     )
-    meter = energy.find_meter(gpu)
+    meter = find_meter(gpu)
     assert meter == NoMeter(
         "NVML gives neither the energy of this GPU (Not Supported) "
         "nor its power (Insufficient Permissions)"
@@ -109,21 +113,21 @@ def test_a_mig_slice_has_no_energy_of_its_own(
 ) -> None:
     fake_nvml("gpu = a100", "mig = 1")
     with nvml.driver() as driver:
-        meter = energy.find_meter(driver.gpu(uuid + "0" * 12))
+        meter = find_meter(driver.gpu(uuid + "0" * 12))
     assert isinstance(meter, NoMeter)
     assert "MIG" in meter.reason
 
 
 def test_a_virtual_gpu_has_no_energy_of_its_own(open_gpu: OpenGpu) -> None:
     _, gpu = open_gpu("gpu = t4", "virtualization = 2")
-    meter = energy.find_meter(gpu)
+    meter = find_meter(gpu)
     assert isinstance(meter, NoMeter)
     assert "virtual GPUs share" in meter.reason
 
 
 def test_an_inconsistent_counter_is_not_used_where_there_are_readings(open_gpu: OpenGpu) -> None:
     _, gpu = open_gpu("gpu = a100")
-    meter = energy.find_meter(gpu, sensor=Sensor("inconsistent", reason="it is off by half"))
+    meter = find_meter(gpu, sensor=Sensor("inconsistent", reason="it is off by half"))
     assert isinstance(meter, Meter)
     assert (meter.method, meter.reason) == ("power", "it is off by half")
 
@@ -166,7 +170,7 @@ def test_readings_that_never_change_are_energy_all_the_same(open_gpu: OpenGpu, p
 @pytest.mark.parametrize(
     "kind", ["energy_sampled = 0", "energy_sampled = 1", "energy = 0"], ids=["whole", "part", "no"]
 )
-def test_a_load_in_step_with_the_sensor(open_gpu: OpenGpu, kind: str) -> None:
+def test_a_load_of_the_sensors_own_period_does_not_alias(open_gpu: OpenGpu, kind: str) -> None:
     pieces = ((0.010, LOAD_W), (0.010, 60.0))  # Five of them are a tick of the sensor.
     used, true_mj = virtually(
         open_gpu, "gpu = a100", kind, pieces=pieces, sampling=CERTIFIED, probed=True
@@ -177,7 +181,7 @@ def test_a_load_in_step_with_the_sensor(open_gpu: OpenGpu, kind: str) -> None:
     assert used.pause_share == pytest.approx(0 if whole else 0.08, abs=0.02)
     if not whole:
         assert used.discrepancy is not None
-        assert used.discrepancy < energy.EVEN_PAUSED_PHASES
+        assert used.discrepancy < flags.EVEN_PAUSED_PHASES
     assert used.flags is None
 
 
@@ -192,7 +196,7 @@ def test_what_a_window_tells(open_gpu: OpenGpu) -> None:
     assert used.idle_w == pytest.approx(IDLE_W, rel=0.02)
     assert used.idle_w == pytest.approx(((used.idle_w_before or 0) + (used.idle_w_after or 0)) / 2)
     each = used.per_sample_mj_samples or ()
-    assert len(each) == energy.WINDOWS
+    assert len(each) == protocol.WINDOWS
     mean_mj = used.per_sample_mj or 0
     assert mean_mj == pytest.approx(1000 * joules / (iterations * SAMPLES))
     assert mean_mj == pytest.approx(sum(each) / len(each), rel=0.001)
@@ -223,7 +227,7 @@ def test_what_a_lagging_meter_shows_of_a_pause_is_left_out(
         probed=True,
     )
     assert used.per_sample_mj == pytest.approx(true_mj, rel=0.002)
-    assert "in step" not in str(used.flags)
+    assert not having(used.flags or (), "aliasing")
 
 
 @pytest.mark.parametrize("seconds", [0.0053, 0.012, 0.04, 0.159])
@@ -261,13 +265,13 @@ class Uneven(fakenvml.Load):
         self.driver.set_power(IDLE_W)
 
 
-def test_one_window_tells_what_part_time_readings_may_have_missed(open_gpu: OpenGpu) -> None:
+def test_one_window_tells_what_sampled_readings_may_have_missed(open_gpu: OpenGpu) -> None:
     inside = 0
     for _ in range(20):
         fake, gpu = open_gpu("gpu = p100", "virtual = 1", f"idle_w = {IDLE_W}")
         clock = fakenvml.VirtualClock(fake, random.Random(1))
         load = Uneven(fake, clock, (0.0066, LOAD_W), idle_w=IDLE_W)
-        used = measure(energy.find_meter(gpu), load, QUICK, clock)
+        used = measure(find_meter(gpu), load, QUICK, clock)
         assert used.iterations
         assert used.window_s
         waited_s = used.window_s / used.iterations - load.seconds
@@ -288,8 +292,8 @@ def test_a_trace_is_kept_thinned(open_gpu: OpenGpu) -> None:
 
 def test_certified_windows_are_long_enough_for_a_slow_meter(open_gpu: OpenGpu) -> None:
     used, _ = virtually(open_gpu, "gpu = a100", sampling=CERTIFIED, probed=True)
-    assert (used.ticks or 0) >= energy.WINDOWS * energy.CERTIFIED_TICKS * 0.85  # the last tenth
-    assert (used.window_s or 0) >= energy.WINDOWS * energy.CERTIFIED_S * 0.85
+    assert (used.ticks or 0) >= protocol.WINDOWS * protocol.CERTIFIED_TICKS * 0.85  # the last tenth
+    assert (used.window_s or 0) >= protocol.WINDOWS * protocol.CERTIFIED_S * 0.85
     assert used.flags is None
 
 
@@ -297,6 +301,7 @@ def test_without_idle_there_is_no_net_energy(open_gpu: OpenGpu) -> None:
     sampling = Sampling(energy="quick", energy_s=3, idle_s=0)
     used, true_mj = virtually(open_gpu, "gpu = v100", sampling=sampling)
     assert used.idle_w is used.net_per_sample_mj is None
+    assert (used.flags or ())[-1] == RowWarning("no-idle-power", {"reason": "idle_s is 0"})
     assert used.reason == "no idle power: idle_s is 0"
     assert used.per_sample_mj == pytest.approx(true_mj, rel=0.02)
 
@@ -306,9 +311,22 @@ def test_a_short_window_is_very_uncertain(open_gpu: OpenGpu) -> None:
     used, _ = virtually(open_gpu, "gpu = t4", sampling=sampling)
     # Five ticks of 100 ms: one tick at either edge is two fifths.
     assert (used.uncertainty or 0) >= 0.4
-    assert any("energy within +-" in doubt for doubt in energy.doubts(used))
-    assert used.flags is not None
-    assert "window 1: only 5 ticks of the meter" in used.flags
+    (few,) = having(used.flags or (), "few-ticks")
+    assert few.values == {"ticks": 5, "window": 1, "repeated": False}
+    assert few.text == "energy window 1: only 5 ticks of the meter"
+    uncertain, *others = flags.warnings(used)
+    assert uncertain.code == "energy-uncertain"
+    assert tuple(others) == used.flags
+
+
+def test_what_weakens_a_window_again_is_not_measured_a_third_time(open_gpu: OpenGpu) -> None:
+    used, _ = virtually(open_gpu, "gpu = a100", "extra_pid = 4194000", "heat_c_per_w = 0")
+    found = [(flag.values["window"], flag.values["repeated"]) for flag in used.flags or ()]
+    assert found == [(1, True), *((number, False) for number in range(1, 6))]
+    assert {flag.code for flag in used.flags or ()} == {"gpu-shared"}
+    row = examples.measurement(energy=used)
+    (again,), _ = from_table(to_table([row], []), "test")
+    assert again.energy == used
 
 
 def test_a_forward_of_many_per_tick_and_one_of_many_ticks(open_gpu: OpenGpu) -> None:
@@ -323,16 +341,15 @@ def test_no_row_takes_longer_than_is_told(open_gpu: OpenGpu, sampling: Sampling)
     clock = fakenvml.VirtualClock(fake)
     load = fakenvml.Load(fake, clock, *CONSTANT)
     averages = Sensor("integrating", reading="usage")
-    meter = energy.find_meter(gpu, sensor=None if sampling.energy == "quick" else averages)
+    meter = find_meter(gpu, sensor=None if sampling.energy == "quick" else averages)
     begun_s = clock.now()
     measure(meter, load, sampling, clock)
-    assert clock.now() - begun_s <= energy.longest_s(sampling)
+    assert clock.now() - begun_s <= protocol.longest_s(sampling)
 
 
 # In no ratio of small numbers to any period of a sensor; the second draws less for a third of it.
 UNEVEN = ((0.00737, LOAD_W),)
 PARTS = ((0.00491, LOAD_W), (0.00246, 120.0))
-DISAGREE = "times the power of the readings"
 
 
 @pytest.mark.parametrize("pieces", [UNEVEN, PARTS], ids=["even", "parts"])
@@ -351,13 +368,11 @@ def test_a_counter_is_held_against_the_readings_under_load(
             pieces=pieces,
             sampling=replace(sampling, idle_s=0.0),
         )
-        told = [flag for flag in used.flags or () if DISAGREE in flag]
+        told = having(flags.warnings(used), "counter-disagrees")
         assert used.method == "counter"
-        if scale == 1.0:
-            assert not told
-        else:
-            assert told == [f"the counter gave {scale:.2f} {DISAGREE}"]
-            assert f"energy: {told[0]}" in energy.doubts(used)
+        assert [flag.values["ratio"] for flag in told] == (
+            [] if scale == 1.0 else [pytest.approx(scale, abs=0.01)]
+        )
 
 
 @pytest.mark.parametrize("sampling", [QUICK, STANDARD], ids=lambda s: s.energy)
@@ -368,7 +383,7 @@ def test_readings_that_see_a_part_of_a_forward_hold_nothing_against_a_counter(
 ) -> None:
     pieces = ((seconds, LOAD_W), (0.02 * math.ceil(seconds / 0.02) - seconds, 60.0))
     used, true_mj = virtually(open_gpu, f"gpu = {gpu}", pieces=pieces, sampling=sampling)
-    assert DISAGREE not in str(used.flags)
+    assert not having(used.flags or (), "counter-disagrees")
     assert used.per_sample_mj == pytest.approx(true_mj, rel=0.05)
 
 
@@ -390,7 +405,7 @@ def test_the_protocol_in_real_time(open_gpu: OpenGpu, hasty: Sampling, preset: s
         fake.set_power(LOAD_W)
         time.sleep(0.004)
 
-    used = measure(energy.find_meter(gpu), CpuQueue(step), hasty)
+    used = measure(find_meter(gpu), CpuQueue(step), hasty)
     assert used.method == ("power" if preset == "p100" else "counter")
     assert used.reason is None
     # However slowly the thread was served, the result is within what it says of itself.
@@ -416,9 +431,7 @@ def test_a_lost_gpu_is_told_even_if_the_forward_fails_first(
             raise RuntimeError("CUDA error: unspecified launch failure")
 
     with pytest.raises(energy.LostError):
-        measure(
-            energy.find_meter(gpu), CpuQueue(step), Sampling(energy="quick", energy_s=30, idle_s=0)
-        )
+        measure(find_meter(gpu), CpuQueue(step), Sampling(energy="quick", energy_s=30, idle_s=0))
 
 
 def test_a_forward_that_fails_is_its_own_error(open_gpu: OpenGpu, hasty: Sampling) -> None:
@@ -431,6 +444,4 @@ def test_a_forward_that_fails_is_its_own_error(open_gpu: OpenGpu, hasty: Samplin
             raise RuntimeError("CUDA error: unspecified launch failure")
 
     with pytest.raises(RuntimeError, match="unspecified launch failure"):
-        measure(
-            energy.find_meter(gpu), CpuQueue(step), Sampling(energy="quick", energy_s=30, idle_s=0)
-        )
+        measure(find_meter(gpu), CpuQueue(step), Sampling(energy="quick", energy_s=30, idle_s=0))

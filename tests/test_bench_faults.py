@@ -1,4 +1,4 @@
-"""What can go wrong with a GPU's energy, fault by fault: the right number, doubt, or reason."""
+"""What can go wrong with a GPU's energy, fault by fault: the right number, warning, or reason."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from bench.asked import Sampling
 from bench.device import nvml
+from bench.energy import flags, protocol
 from bench.energy import session as energy
-from bench.measured import Energy
+from bench.energy.meter import find_meter
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
 
@@ -21,7 +22,7 @@ LOAD_W, IDLE_W = 250.0, 40.0
 # When what happens: idle from 1.5 to 3.5 s, windows of 2 s from about 5.5, 7.8, 10.2, 12.5 and
 # 14.8 s on, idle from about 18.5 to 20.5 s. A window that is measured again shifts the rest.
 SAMPLING = Sampling(energy="standard", energy_s=10, idle_s=2)
-RIGHT = 0.01  # how near the truth an energy must be that has no doubt
+RIGHT = 0.01  # how near the truth an energy must be that has no warning
 NO_FIELDS = "fault = nvmlDeviceGetFieldValues:-1:3:0"
 
 
@@ -32,10 +33,10 @@ class Fault:
     name: str
     lines: str  # of the fake's configuration, separated by semicolons
     method: str
-    doubt: str | None = None  # a pattern for one of the doubts, or of the reason where none
-    within: float | None = RIGHT  # of the truth; None: it may be wrong, for the doubt says so
+    warning: str | None = None  # a pattern for one of the warnings with its code, or for the reason
+    within: float | None = RIGHT  # of the truth; None: it may be wrong, for the warning says so
     lost: bool = False
-    windows: int = energy.WINDOWS
+    windows: int = protocol.WINDOWS
     sampling: Sampling = SAMPLING
     pieces: tuple[tuple[float, float], ...] = ((0.010, LOAD_W),)
 
@@ -139,14 +140,14 @@ FAULTS = [
         "a counter that goes backwards",
         "gpu = a100; reset_s = 9",
         "power",
-        r"went backwards, from \d+ J to \d+ J: readings of power are used instead",
+        r"went backwards, from \d+ J to \d+ J: power readings are used instead",
         within=0.05,
     ),
     Fault(
         "a counter that stands still",
         "gpu = a100; energy_update_ms = 1e9",
         "power",
-        "ticked 0 times, too few for a window: readings of power are used instead",
+        "ticked 0 times, too few for a window: power readings are used instead",
         within=0.05,
     ),
     Fault("a counter of half", "gpu = a100; energy_scale = 0.5", "counter", "while idle", None),
@@ -162,27 +163,27 @@ FAULTS = [
         "a stuck reading",
         "gpu = p100; stuck_to_s = 1e9",
         "power",
-        "the power reading never changed: it may be stuck",
+        "the power reading never changed: the sensor may be stuck",
         None,
     ),
     Fault(
         "a reading that sticks for a while",
         "gpu = p100; stuck_from_s = 8.5; stuck_to_s = 9.3",
         "power",
-        r"window 2, measured again: the meter stood still for 0.8\d s",
+        r"energy window 2 \(measured again\): the meter did not change for 0.8\d s",
         within=0.03,
     ),
     Fault(
         "a counter that sticks for a while",
         "gpu = v100; stuck_from_s = 8.5; stuck_to_s = 9.3",
         "counter",
-        r"window 2, measured again: the meter stood still for 0.8\d s",
+        r"energy window 2 \(measured again\): the meter did not change for 0.8\d s",
     ),
     Fault(
         "all stuck",
         "gpu = v100; stuck_to_s = 1e9",
         "power",
-        "the power reading never changed: it may be stuck",
+        "the power reading never changed: the sensor may be stuck",
         None,
     ),
     Fault("a reading of 0 W", "gpu = p100; gain = 0; noise_w = 0", "none", "read 0 W all the time"),
@@ -191,7 +192,7 @@ FAULTS = [
         "a load in step with a sensor whose ticks are not known",
         "gpu = p100; jitter_ms = 0",
         "power",
-        r"sensor and load were in step \(discrepancy 0.\d\d\)",
+        r"aliasing: the sensor sampled in step with the load \(discrepancy 0.\d\d\)",
         None,
         sampling=Sampling(energy="standard", energy_s=10, idle_s=0),
         pieces=((0.010, LOAD_W), (0.010, 60.0)),
@@ -226,13 +227,13 @@ FAULTS = [
         "Grace Hopper",
         "gpu = gh200",
         "power",
-        "counts the whole module, with its CPU: readings of power are used instead",
+        "counts the whole module, with its CPU: power readings are used instead",
     ),
     Fault(
         "Grace Hopper without readings",
         "gpu = gh200; instant_field = 0; fault = nvmlDeviceGetPowerUsage:-1:3:0",
         "counter",
-        "energy: the energy counter counts the whole module, with its CPU",
+        "energy-meter: the energy counter counts the whole module, with its CPU",
         within=None,
     ),
     # What disturbs.
@@ -240,56 +241,52 @@ FAULTS = [
         "a foreign process",
         "gpu = a100; extra_pid = 4194000",
         "counter",
-        "1 other processes used the same GPU",
+        r"gpu-shared: energy window 1 \(measured again\): ",
     ),
     Fault(
         "a process that draws",
         "gpu = a100; extra_pid = 4194000; extra_kind = 1",
         "counter",
-        "1 other processes used the same GPU",
+        r"gpu-shared: energy window 1 \(measured again\): ",
     ),
     Fault(
         "a foreign process that comes later",
         "gpu = a100; extra_pid = 4194000; extra_pid_from_s = 11",
         "counter",
-        "window 3, measured again: 1 other processes",
+        r"gpu-shared: energy window 3 \(measured again\): ",
     ),
     Fault(
         "the power cap, for a while",
         "gpu = v100; throttle = 4:8.5:8.8",
         "counter",
-        r"window 2, measured again: clocks held down: power cap 0.3 s",
+        r"window 2 \(measured again\): clocks were throttled \(power cap\) for 0.3 s",
     ),
     Fault("the power cap, for a moment", "gpu = v100; throttle = 4:8.5:8.52", "counter"),
     Fault(
         "heat, all the time",
         "gpu = v100; throttle = 40:0:1e9",
         "counter",
-        r"window 1: clocks held down: hardware thermal \d.\d s",
+        r"window 1: clocks were throttled \(hardware thermal\) for \d.\d s",
     ),
     Fault(
         "heat, as an old driver tells it",
         "gpu = v100; driver = 470.82.01; throttle = 40:0:1e9",
         "counter",
-        r"window 1: clocks held down: heat \d.\d s",
+        r"window 1: clocks were throttled \(heat\) for \d.\d s",
     ),
     Fault(
         "a clock that moves",
         f"gpu = v100; {NO_FIELDS}; throttle = 2:8.5:9.5",
         "counter",
-        "window 2, measured again: the SM clock moved by 50%",
+        r"window 2 \(measured again\): the SM clock moved by 50%",
     ),
 ]
-
-
-def doubts_of(fault: Fault, used: Energy, lost: str | None) -> list[str]:
-    return [lost or "", used.reason or "", *energy.doubts(used)]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_has_the_right_outcome(open_gpu: OpenGpu, fault: Fault) -> None:
     lines = [line.strip() for line in fault.lines.split(";")]
-    # Nothing heats it, so that only the fault is a reason for doubt.
+    # Nothing heats it, so that only the fault is a reason for a warning.
     fake, gpu = open_gpu(*lines, "virtual = 1", f"idle_w = {IDLE_W}", "heat_c_per_w = 0")
     clock = fakenvml.VirtualClock(fake, random.Random(1))
     load = fakenvml.Load(fake, clock, *fault.pieces, idle_w=IDLE_W)
@@ -300,18 +297,19 @@ def test_a_fault_has_the_right_outcome(open_gpu: OpenGpu, fault: Fault) -> None:
             samples_per_step=1,
             tokens_per_step=128,
             sampling=fault.sampling,
-            meter=energy.find_meter(gpu),
+            meter=find_meter(gpu),
             clock=clock,
         )
     except energy.LostError as error:
         used, lost = error.energy, str(error)
 
-    doubts = doubts_of(fault, used, lost)
-    assert (used.method, lost is not None) == (fault.method, fault.lost), doubts
-    if fault.doubt is not None:
-        assert any(re.search(fault.doubt, doubt) for doubt in doubts), doubts
+    told = [f"{warning.code}: {warning}" for warning in flags.warnings(used)]
+    reasons = [lost or "", used.reason or ""]
+    assert (used.method, lost is not None) == (fault.method, fault.lost), told
+    if fault.warning is not None:
+        assert any(re.search(fault.warning, text) for text in [*told, *reasons]), told
     elif not fault.lost:
-        assert not any(doubts)
+        assert not any([*told, *reasons])
     if used.method == "none":
         assert used.per_sample_mj is used.window_j is used.uncertainty is None
         assert used.reason

@@ -25,6 +25,7 @@ from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
 from bench.device import acquire as device
 from bench.device import nvml
 from bench.device.kinds import Card
+from bench.energy import meter
 from bench.energy import session as energy
 from bench.errors import TensorgapError, Unsupported
 from bench.measure import measure
@@ -411,7 +412,7 @@ def test_a_gpu_that_torch_cannot_use_is_unsupported_with_the_build_to_install(
 def test_the_energy_of_the_cpu_is_not_that_of_a_gpu_which_nvml_does_not_see() -> None:
     here = device.acquire(Cell(CPU, "fp32"), nvml.Driver(reason="none"))
     found = measuring._meter(replace(here, type="cuda"))
-    assert isinstance(found, energy.NoMeter)
+    assert isinstance(found, meter.NoMeter)
     assert "NVML does not see this GPU" in found.reason
 
 

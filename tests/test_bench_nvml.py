@@ -20,7 +20,7 @@ from ray._private.accelerators import nvidia_gpu
 
 from bench import errors
 from bench.device import kinds, nvml
-from bench.energy import session as energy
+from bench.energy import meter
 from bench.errors import TensorgapError
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
@@ -414,8 +414,8 @@ def test_a_board_is_no_module_because_it_answers_as_one(fake_nvml: FakeNvml, pre
     with nvml.driver() as driver:
         (gpu,) = driver.gpus()
         assert gpu.module is False
-        found = energy.find_meter(gpu)
-        assert isinstance(found, energy.Meter)
+        found = meter.find_meter(gpu)
+        assert isinstance(found, meter.Meter)
         assert (found.method, found.reason) == ("counter", None)
 
 

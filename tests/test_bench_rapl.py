@@ -12,7 +12,7 @@ import pytest
 from bench.asked import Sampling
 from bench.energy import rapl
 from bench.energy import session as energy
-from bench.energy.session import NoMeter
+from bench.energy.meter import NoMeter, find_meter
 from bench.model import requests as queues
 
 ReadJ = Callable[[], float | None]
@@ -70,7 +70,7 @@ def test_a_machine_without_rapl_says_so(tmp_path: Path) -> None:
     reason = rapl.reader(tmp_path / "absent")
     assert isinstance(reason, str)
     assert reason.startswith("no CPU energy counter (RAPL)")
-    assert energy.find_meter(None, tmp_path / "absent") == NoMeter(reason)
+    assert find_meter(None, tmp_path / "absent") == NoMeter(reason)
 
 
 def test_a_name_that_cannot_be_read_is_a_reason(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_forbidden_counter_says_how_to_permit_it(
 def test_the_protocol_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "SETTLE_S", 0.1)
     counter = add_domain(tmp_path, "intel-rapl:0", "package-0", 0)
-    meter = energy.find_meter(None, tmp_path)
+    meter = find_meter(None, tmp_path)
     steps = itertools.count(1)
     joules_per_step = 0.5
 

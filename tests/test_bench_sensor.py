@@ -13,6 +13,7 @@ import pytest
 from bench import errors
 from bench.device import nvml
 from bench.energy import probe as sensor
+from bench.energy.fit import boxcar, busy_until
 from bench.energy.ticks import Reading
 from bench.measured import Sensor
 
@@ -22,13 +23,13 @@ OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
 CONFIGURATIONS = [
     ("p100", 0.020, 0.010, "absent"),
     ("v100", 0.020, 0.010, "integrating"),
-    ("v100", 0.020, 0.010, "part-time"),
+    ("v100", 0.020, 0.010, "sampled"),
     ("t4", 0.100, 0.020, "integrating"),
-    ("t4", 0.100, 0.020, "part-time"),
+    ("t4", 0.100, 0.020, "sampled"),
     ("a100", 0.100, 0.025, "integrating"),
-    ("a100", 0.100, 0.025, "part-time"),
+    ("a100", 0.100, 0.025, "sampled"),
     ("h100", 0.100, 0.025, "integrating"),
-    ("h100", 0.100, 0.025, "part-time"),
+    ("h100", 0.100, 0.025, "sampled"),
 ]
 
 
@@ -42,7 +43,7 @@ def probe(open_gpu: OpenGpu, *lines: str) -> Sensor:
 def test_the_probe_recovers_each_known_sensor(
     open_gpu: OpenGpu, preset: str, period_s: float, window_s: float, counter: str
 ) -> None:
-    sampled = int(counter == "part-time")
+    sampled = int(counter == "sampled")
     found = probe(
         open_gpu,
         f"gpu = {preset}",
@@ -70,7 +71,7 @@ def test_the_probe_recovers_each_known_sensor(
         assert found.counter_ratio_idle == pytest.approx(1, abs=0.01)
 
 
-def test_a_part_time_counter_whose_readings_see_all_misses_nothing(open_gpu: OpenGpu) -> None:
+def test_a_sampled_counter_whose_readings_see_all_misses_nothing(open_gpu: OpenGpu) -> None:
     assert probe(open_gpu, "gpu = l4", "energy_sampled = 1").counter == "integrating"
 
 
@@ -138,7 +139,7 @@ def test_a_lag_is_not_taken_for_a_window(
         open_gpu,
         f"gpu = {preset}",
         f"window_ms = {1000 * window_s}",
-        f"energy_sampled = {int(counter == 'part-time')}",
+        f"energy_sampled = {int(counter == 'sampled')}",
         "lag_ms = 40",
     )
     assert found.counter == counter
@@ -151,14 +152,14 @@ def test_a_lag_is_not_taken_for_a_window(
 
 @pytest.mark.parametrize("kept", [0.3, 0.6])
 @pytest.mark.parametrize("period_s", [0.02, 0.1])
-def test_a_sensor_that_sees_all_and_smooths_its_readings_is_not_part_time(
+def test_a_sensor_that_sees_all_and_smooths_its_readings_is_not_sampled(
     period_s: float, kept: float
 ) -> None:
     chance = random.Random(0)
     edges_s = [0.0]
     while edges_s[-1] < 1.5 + 160 * period_s:
         edges_s.append(edges_s[-1] + chance.uniform(0.15, 1.6) * period_s)
-    busy_s = sensor._busy_s(edges_s, 0.0)
+    busy_s = busy_until(edges_s, 0.0)
     times_s = np.arange(period_s, edges_s[-1], period_s)
     share = np.diff(busy_s(times_s), prepend=0.0) / period_s
     shown = itertools.accumulate(share, lambda last, new: kept * last + (1 - kept) * new)
@@ -166,7 +167,7 @@ def test_a_sensor_that_sees_all_and_smooths_its_readings_is_not_part_time(
         Reading(time_s, 50 + 200 * value + chance.gauss(0, 0.5))
         for time_s, value in zip(times_s, shown, strict=True)
     ]
-    fit = sensor.boxcar(seen, edges_s)
+    fit = boxcar(seen, edges_s)
     assert fit is not None
-    assert fit.window_s >= sensor._WHOLE * period_s
+    assert fit.window_s >= sensor.WHOLE * period_s
     assert fit.lag_s == pytest.approx(-period_s / np.log(kept), rel=0.2)

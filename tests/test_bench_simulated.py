@@ -15,6 +15,7 @@ import pytest
 from bench import errors, inventory, measure, outcomes
 from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
 from bench.device import nvml
+from bench.energy import meter
 from bench.energy import probe as sensor
 from bench.energy import session as energy
 from bench.errors import REAL_GPU
@@ -95,7 +96,7 @@ def test_the_row_has_an_energy_and_says_that_it_is_simulated(
 def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
     fake = fake_nvml("gpu = v100")
     workloads = [Workload("tiny", "eager", 1, tokens) for tokens in (32, 64)]
-    find_meter = energy.find_meter
+    find_meter = meter.find_meter
     asked: list[object] = []
 
     def find(*args: object, **kwargs: object) -> object:
@@ -105,7 +106,7 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
         return find_meter(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(energy, "find_meter", find)
+        patch.setattr(meter, "find_meter", find)
         # The process is not trusted with the second workload.
         (row,) = rows(*workloads, sampling=dataclasses.replace(SAMPLING, energy_s=10))
     assert row.outcome is Outcome.LOST

@@ -226,7 +226,7 @@ def test_another_schema_version_is_refused_with_the_remedy(version: bytes, remed
     assert message.endswith(f"this tensorgap reads 2 to {table.SCHEMA_VERSION}: {remedy}")
 
 
-SENSOR = Sensor("part-time", reading_window_s=0.01, reading_lag_s=0.04, counter_lag_s=0.0)
+SENSOR = Sensor("sampled", reading_window_s=0.01, reading_lag_s=0.04, counter_lag_s=0.0)
 
 
 @pytest.mark.parametrize("count", [0, 2])

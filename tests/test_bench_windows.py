@@ -1,4 +1,4 @@
-"""bench.energy.windows and .polling: what ticks, marks and phases say, as formulas."""
+"""bench.energy.windows and .ticks: what ticks, marks and phases say, as formulas."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ import hypothesis.strategies as st
 import pytest
 
 from bench.energy import windows
-from bench.energy.ticks import Reading, Tick, period_s, regular, ticks
-from bench.energy.windows import Course, Mark
+from bench.energy.ticks import (
+    Mark,
+    Reading,
+    Tick,
+    UnusableError,
+    counted_ticks,
+    period_s,
+    regular,
+    summed_ticks,
+    ticks,
+)
+from bench.energy.windows import Course
 
 
 def steady(seconds: float, watts: float, every_s: float = 0.1) -> list[Tick]:
@@ -38,37 +48,37 @@ def marks(
 
 def test_a_counter_that_goes_backwards_is_no_meter() -> None:
     readings = [Reading(0, 1.0), Reading(1, 2.0), Reading(2, 1.0), Reading(3, 3.0)]
-    with pytest.raises(windows.UnusableError, match="backwards, from 2 J to 1 J"):
-        windows.counted_ticks(readings)
+    with pytest.raises(UnusableError, match="backwards, from 2 J to 1 J"):
+        counted_ticks(readings)
 
 
 def test_a_counter_needs_two_ticks() -> None:
     readings = [Reading(0, 1.0), Reading(1, 1.0), Reading(2, 2.0), Reading(3, 2.0)]
-    with pytest.raises(windows.UnusableError, match="ticked 1 times"):
-        windows.counted_ticks(readings)
+    with pytest.raises(UnusableError, match="ticked 1 times"):
+        counted_ticks(readings)
 
 
 def test_a_sensor_that_reads_nothing_is_no_meter() -> None:
-    with pytest.raises(windows.UnusableError, match="0 W"):
-        windows.summed_ticks([Reading(0, 0.0), Reading(1, 0.0)])
-    with pytest.raises(windows.UnusableError, match="too few"):
-        windows.summed_ticks([Reading(0, 100.0)])
+    with pytest.raises(UnusableError, match="0 W"):
+        summed_ticks([Reading(0, 0.0), Reading(1, 0.0)])
+    with pytest.raises(UnusableError, match="too few"):
+        summed_ticks([Reading(0, 100.0)])
 
 
 def test_readings_that_never_change_are_added_up() -> None:
-    summed = windows.summed_ticks([Reading(i / 10, 200.0) for i in range(11)])
+    summed = summed_ticks([Reading(i / 10, 200.0) for i in range(11)])
     assert summed[-1].value - summed[0].value == pytest.approx(200 * 1.0)
 
 
 def test_a_reading_tells_of_the_time_before_it() -> None:
     polled = [Reading(0.0, 100.0), *(Reading(t, w) for t, w in ((1, 100.0), (2, 300.0), (3, 50.0)))]
-    assert [tick.value for tick in windows.summed_ticks(polled, 1.0)] == [0.0, 50.0]
+    assert [tick.value for tick in summed_ticks(polled, 1.0)] == [0.0, 50.0]
 
 
 def test_a_reading_that_comes_twice_holds_for_both() -> None:
     # Ticks each second: 100, 300, 300, 50; the third changes nothing that could be seen.
     polled = [Reading(t + 0.5, w) for t, w in enumerate((7.0, 100.0, 300.0, 300.0, 50.0))]
-    summed = windows.summed_ticks(polled, 1.0)
+    summed = summed_ticks(polled, 1.0)
     assert summed[-1].value - summed[0].value == 300 + 300 + 50
 
 
@@ -171,7 +181,7 @@ def test_a_long_window_needs_little_memory() -> None:
     ("length_s", "reason"), [(0.05, "ticked 1 times in a window of 0.05 s"), (0.0999, "ticked 1")]
 )
 def test_a_window_without_two_ticks_is_no_measurement(length_s: float, reason: str) -> None:
-    with pytest.raises(windows.UnusableError, match=reason):
+    with pytest.raises(UnusableError, match=reason):
         windows.cut(steady(1, 200), marks(1, length_s), 0.1)
 
 
@@ -182,7 +192,7 @@ def test_the_course_passes_through_its_marks(pieces: list[tuple[float, int]]) ->
     ends_s = list(itertools.accumulate((seconds for seconds, _ in pieces), initial=0.0))
     done = list(itertools.accumulate((count for _, count in pieces), initial=0))
     course = Course([Mark(*mark) for mark in zip(ends_s, done, strict=True)])
-    assert [course.done(end_s) for end_s in ends_s] == pytest.approx(done)
+    assert course.done(ends_s) == pytest.approx(done)
     paused = sum(seconds for seconds, count in pieces if not count)
     assert course.paused_s(0, ends_s[-1]) == pytest.approx(paused)
     assert course.paused_s(-1, ends_s[-1] + 1) == pytest.approx(paused)

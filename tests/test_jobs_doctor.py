@@ -100,7 +100,7 @@ def test_a_probe_shows_how_the_sensor_works(
 
     monkeypatch.setattr(inventory, "_sensor", probe)  # no torch can load a GPU that is not there
     assert (
-        "sensor      counter part-time, every 100 ms; instant readings every 100 ms,"
+        "sensor      counter sampled, every 100 ms; instant readings every 100 ms,"
         " each the mean of 25 ms"
     ) in shown("--probe")
 

@@ -1,1 +1,1 @@
-"""Energy of a forward: meters, their ticks, windows aligned to them."""
+"""Energy of a request: which meter there is, how it is polled, and what its ticks tell."""

@@ -1,17 +1,21 @@
-"""How long the energy of a row takes. Standard library only, for who reads a matrix."""
+"""The energy protocol in numbers, and how long a row's energy takes. Standard library only."""
 
 from __future__ import annotations
 
 from bench.asked import Sampling
 
+QUICK, CERTIFIED = "quick", "certified"  # of `sampling.energy`; the third is standard
+
 SLOWEST_TICK_S = 0.1
 DRAIN_EVERY_S = 0.1  # Rare enough that waiting for the device costs well under 0.1 % of the load.
 SETTLE_S = 1.5  # Hopper's power register averages 1 s and is published every 100 ms.
-WARM_MAX_S = 120.0
 WINDOWS = 5
-CERTIFIED_S = 10.0
+FEWEST_TICKS = 10  # of a window
 RESTART_S = 3 * SLOWEST_TICK_S  # of load before a window
 AVERAGED_RESTART_S = 1.0  # where a reading averages that much
+# Certified: the load lasts WARM_S, and clock and temperature were steady for STEADY_S.
+WARM_S, STEADY_S, WARM_MAX_S = 30.0, 10.0, 120.0
+CERTIFIED_S, CERTIFIED_TICKS, CERTIFIED_ITERATIONS = 10.0, 50, 400  # a window has at least
 CERTIFIED_MAX_S = 20.0  # of one window, however slow a forward is
 
 
@@ -21,15 +25,15 @@ def longest_s(sampling: Sampling) -> float:
     Forwards longer than DRAIN_EVERY_S may add some to each stage, and a sensor that lags by more
     than a quarter of AVERAGED_RESTART_S some seconds.
     """
-    quick, certified = (sampling.energy == name for name in ("quick", "certified"))
+
+    def longest_window_s(window_s: float, restart_s: float) -> float:
+        # With the wait for a phase before it, a last pause and three forwards after it.
+        return 2 * SLOWEST_TICK_S + restart_s + window_s + 4 * DRAIN_EVERY_S
+
+    certified = sampling.energy == CERTIFIED
     idle_s = SETTLE_S + sampling.idle_s if sampling.idle_s else 0.0
     warm_s = 6 * DRAIN_EVERY_S + SETTLE_S + (WARM_MAX_S + 1.0 if certified else 0.0)
-    if quick:
-        return idle_s + warm_s + _window_s(sampling.energy_s, RESTART_S)
+    if sampling.energy == QUICK:
+        return idle_s + warm_s + longest_window_s(sampling.energy_s, RESTART_S)
     each_s = CERTIFIED_MAX_S if certified else sampling.energy_s / WINDOWS
-    return 2 * idle_s + warm_s + 2 * WINDOWS * _window_s(each_s, AVERAGED_RESTART_S)
-
-
-def _window_s(window_s: float, restart_s: float) -> float:
-    """At most, with the wait for a phase before it, a last pause and three forwards after it."""
-    return 2 * SLOWEST_TICK_S + restart_s + window_s + 4 * DRAIN_EVERY_S
+    return 2 * idle_s + warm_s + 2 * WINDOWS * longest_window_s(each_s, AVERAGED_RESTART_S)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
 
 
 def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
-    """A function that gives the energy of all CPU packages, in J, or the reason for none."""
+    """A function that gives the energy of all CPU packages since now, in J, or why there is none.
+
+    The counters start again from 0 at their range, some 260 kJ or minutes at full load, so it must
+    be called more often than that. It gives None where a counter cannot be read for once.
+    """
     try:
         # Only intel-rapl:N that are packages: intel-rapl:N:M are parts of one, psys is the board.
         packages = [
@@ -21,7 +25,9 @@ def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
         ]
         if not packages:
             return f"no CPU energy counter (RAPL) in {powercap}; virtual machines have none"
-        return _reader(packages)
+        counters = [package / "energy_uj" for package in packages]
+        ranges_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]
+        last_uj = [int(counter.read_text()) for counter in counters]
     except PermissionError as error:
         return (
             f"{error.filename} may not be read; `sudo chmod a+r {error.filename}` permits it "
@@ -29,20 +35,6 @@ def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
         )
     except OSError as error:
         return f"the CPU energy counter (RAPL) does not answer: {error}"
-
-
-def _reader(packages: Sequence[Path]) -> Callable[[], float | None]:
-    """A function that gives the energy of the packages since now, in J.
-
-    The counters start again from 0 at their range, some 260 kJ or minutes at full load, so it must
-    be called more often than that.
-
-    Raises:
-        OSError: A counter may not or cannot be read.
-    """
-    counters = [package / "energy_uj" for package in packages]
-    ranges_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]
-    last_uj = [int(counter.read_text()) for counter in counters]
     total_uj = 0
 
     def read_j() -> float | None:

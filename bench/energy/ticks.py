@@ -1,4 +1,4 @@
-"""Watching a meter beside the work: the clock, the thread that polls, and the ticks that it saw.
+"""When a meter ticked, and what had been used until then: from what was polled to ticks.
 
 A meter publishes a new value every 20 to 100 ms. Whoever polls it learns of a tick only that it
 lies between two polls, so its time is taken as halfway between them.
@@ -7,59 +7,23 @@ lies between two polls, so its time is taken as halfway between them.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import linear_regression, quantiles
-from threading import Event
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 UNSURE = 0.01  # how far a period may be off that was told from some ticks
 TELLING_TICKS = 2000  # as many tell the grid of all
 _CHUNK = 1_000_000  # terms of a periodogram held at once: 16 MB
 
 
-class Clock(Protocol):
-    """Time, in s; the tests put a virtual one in the place of the system's."""
-
-    def now(self) -> float:
-        """Monotonic time."""
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-
-    def polling(self, poll: Callable[[], None], every_s: float) -> AbstractContextManager[None]:
-        """Call `poll` again and again while the block runs."""
-
-
-class SystemClock:
-    """The clock of `time.perf_counter`; polls in a thread of its own."""
-
-    now = staticmethod(time.perf_counter)
-    sleep = staticmethod(time.sleep)
-
-    @contextmanager
-    def polling(self, poll: Callable[[], None], every_s: float) -> Iterator[None]:
-        """Call `poll` again and again while the block runs; raises what `poll` raised."""
-        done = Event()
-
-        def run() -> None:
-            # Half as dear as done.wait(every_s), and short enough to wait for at the end.
-            while not done.is_set():
-                time.sleep(every_s)
-                poll()
-
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            running = pool.submit(run)
-            try:
-                yield
-            finally:
-                done.set()
-                running.result()
+class UnusableError(Exception):
+    """What the meter gave is no measurement; the text says why."""
 
 
 class Reading(NamedTuple):
@@ -75,6 +39,16 @@ class Tick(NamedTuple):
     time_s: float
     value: float
     within_s: float
+
+
+class Mark(NamedTuple):
+    """How many iterations the device had finished at a time, in s.
+
+    Two marks with the same number enclose a pause.
+    """
+
+    time_s: float
+    iterations: int
 
 
 def ticks(readings: Sequence[Reading]) -> list[Tick]:
@@ -103,15 +77,15 @@ def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
     if not every_s or len(seen) < 3:
         return list(seen)
     seen = _last_of_each_gap(seen, every_s)
-    times_s = [tick.time_s for tick in seen]
+    times_s, _, withins_s = np.array(seen).T
     numbers = _numbers(times_s, every_s)
     slope_s, start_s = linear_regression(numbers, times_s)
-    fitted_s = [start_s + slope_s * number for number in numbers]
-    off_s = [abs(fit_s - time_s) for fit_s, time_s in zip(fitted_s, times_s, strict=True)]
-    if any(off > (every_s + t.within_s) / 2 for off, t in zip(off_s, seen, strict=True)):
+    fitted_s = start_s + slope_s * np.array(numbers)
+    off_s = np.abs(fitted_s - times_s)
+    if (off_s > (every_s + withins_s) / 2).any():
         return list(seen)
-    within_s = 2 * (sum(off * off for off in off_s) / len(off_s)) ** 0.5
-    return [Tick(fit_s, t.value, within_s) for fit_s, t in zip(fitted_s, seen, strict=True)]
+    within_s = 2 * float((off_s**2).mean()) ** 0.5
+    return [Tick(at_s, t.value, within_s) for at_s, t in zip(fitted_s.tolist(), seen, strict=True)]
 
 
 def latest_s(seen: Sequence[Tick], every_s: float) -> float:
@@ -134,7 +108,7 @@ def _last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
     ]
 
 
-def _numbers(times_s: Sequence[float], every_s: float) -> list[int]:
+def _numbers(times_s: Sequence[float] | Floats, every_s: float) -> list[int]:
     """Which tick each is, counted from the first.
 
     By the one grid that fits all best, of periods near `every_s`: the peak of a periodogram.
@@ -170,15 +144,56 @@ def period_s(seen: Sequence[Tick]) -> float | None:
     """
     if len(seen) < 6:
         return None
-    gaps = _gaps_s(seen)
-    period = quantiles(gaps, n=5)[0]
+    gaps_s = np.diff([tick.time_s for tick in seen])
+    period = quantiles(gaps_s, n=5)[0]
     for _ in range(3):
-        period = sum(gaps) / sum(max(1, round(gap / period)) for gap in gaps)
-        last = _last_of_each_gap(seen, period)
-        gaps = _gaps_s(last)
-    times_s = [tick.time_s for tick in last]
+        period = float(gaps_s.sum() / np.maximum(1, np.rint(gaps_s / period)).sum())
+        times_s = [tick.time_s for tick in _last_of_each_gap(seen, period)]
+        gaps_s = np.diff(times_s)
     return linear_regression(_numbers(times_s, period), times_s).slope
 
 
-def _gaps_s(seen: Sequence[Tick]) -> list[float]:
-    return [after.time_s - before.time_s for before, after in pairwise(seen)]
+def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
+    """Ticks of a counter, which come `every_s` if known: the energy since some beginning, in J.
+
+    Raises UnusableError where the counter went backwards, or ticked less than twice.
+    """
+    for before, after in pairwise(readings):
+        if after.value < before.value:
+            fall = f"from {before.value:.0f} J to {after.value:.0f} J"
+            raise UnusableError(f"the energy counter went backwards, {fall}")
+    seen = regular(ticks(readings), every_s)
+    if len(seen) < 2:
+        raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
+    return seen
+
+
+def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
+    """Ticks of readings of power, in W, made into energy, in J: each tells of the time before it.
+
+    A reading is published `every_s`, if known: where a gap is longer, the one before came again. A
+    reading that never changes is added up poll by poll. Raises UnusableError where the sensor gave
+    fewer than two readings, or nothing but 0 W.
+    """
+    if len(readings) < 2:
+        raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")
+    if not any(reading.value for reading in readings):
+        raise UnusableError("the power sensor read 0 W all the time")
+    seen = ticks(readings)
+    if len(seen) < 2:
+        seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
+    every_s = every_s or period_s(seen)
+    seen = regular(seen, every_s)
+    joules, summed = 0.0, [seen[0]._replace(value=0.0)]
+    for before, after in pairwise(seen):
+        gap_s = after.time_s - before.time_s
+        last_s = gap_s / max(1, round(gap_s / every_s)) if every_s else gap_s
+        joules += before.value * (gap_s - last_s) + after.value * last_s
+        summed.append(after._replace(value=joules))
+    return summed
+
+
+def mean_w(energy: Sequence[Tick]) -> float:
+    """Mean power from the first tick of an energy in J to the last, in W."""
+    first, last = energy[0], energy[-1]
+    return (last.value - first.value) / (last.time_s - first.time_s)

@@ -1,241 +1,99 @@
-"""From what was polled to the energy of some forwards: pure functions on ticks, marks and phases.
+"""Windows: how long they are, where pauses lie in them, and what energy of how many forwards.
 
 A window begins and ends at ticks of the meter that were seen, and the forwards between them are
 counted with their fractions. `bench.energy.session` says why.
+
+A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can sample in step
+with the load and see the same part of each forward (aliasing): errors of 30 % in simulation. Where
+that can be, short pauses move the phase of the load by the golden ratio of a period, which covers
+all phases evenly. Ticks that saw a pause do not count, and the discrepancy tells how even the
+phases became. After a pause the device waits for the host, 0.2 ms for a graph and 1 to 1.5 ms in
+eager mode, so that the first forward belongs to the pause.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from bench import stats
-from bench.energy.ticks import Reading, Tick, period_s, regular, ticks
+from bench.asked import Sampling
+from bench.energy import protocol
+from bench.energy.meter import Channel
+from bench.energy.ticks import Floats, Mark, Reading, Tick, UnusableError, latest_s, mean_w
 
 GOLDEN = (5**0.5 - 1) / 2
+SILVER = 2**0.5 - 1
+# A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
+# shall have so many phases, and a phase so many ticks.
+PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
 TRACE_POINTS = 512
 NEAR = 16  # a phase speaks for a sixteenth of all on either side
 
 
-class UnusableError(Exception):
-    """What the meter gave is no measurement; the text says why."""
+class Plan(NamedTuple):
+    """What follows from the protocol, from how a meter ticks and from the length of a forward."""
+
+    windows: int
+    window_s: float
+    fewest_ticks: int  # of a window
+    aliases: bool  # whether sensor and load could be in step
+    pauses: bool  # whether they must be kept out of step; a pause is aimed at a tick that is known
+    modulus_s: float  # after it, all phases of sensor and load have come
 
 
-class Mark(NamedTuple):
-    """How many iterations the device had finished at a time, in s.
-
-    Two marks with the same number enclose a pause.
-    """
-
-    time_s: float
-    iterations: int
-
-
-@dataclass(frozen=True)
-class Window:
-    """Energy of some iterations, from tick to tick, without the pauses between them."""
-
-    joules: float
-    seconds: float
-    iterations: float
-    ticks: int
-    edge_s: float  # how far its length may be wrong
-    resolution_s: float
-    pause_s: float
-    discrepancy: float  # of the phases in which the ticks that count found a forward
-    chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
-    flags: tuple[str, ...] = ()
-
-
-def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of a counter: the energy since some beginning, in J, at each.
-
-    Args:
-        readings: What was polled.
-        every_s: How often the counter ticks, if known.
-
-    Raises:
-        UnusableError: The counter went backwards, or ticked less than twice.
-    """
-    for before, after in pairwise(readings):
-        if after.value < before.value:
-            fall = f"from {before.value:.0f} J to {after.value:.0f} J"
-            raise UnusableError(f"the energy counter went backwards, {fall}")
-    seen = regular(ticks(readings), every_s)
-    if len(seen) < 2:
-        raise UnusableError(f"the energy counter ticked {len(seen)} times, too few for a window")
-    return seen
-
-
-def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of readings of power, in W, made into energy, in J: each tells of the time before it.
-
-    Args:
-        readings: What was polled.
-        every_s: How often a reading is published, if known: where a gap is longer, the reading
-            before came again. A reading that never changes is added up poll by poll.
-
-    Raises:
-        UnusableError: The sensor gave fewer than two readings, or nothing but 0 W.
-    """
-    if len(readings) < 2:
-        raise UnusableError(f"the power sensor gave {len(readings)} readings, too few for a window")
-    if not any(reading.value for reading in readings):
-        raise UnusableError("the power sensor read 0 W all the time")
-    seen = ticks(readings)
-    if len(seen) < 2:
-        seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
-    every_s = every_s or period_s(seen)
-    seen = regular(seen, every_s)
-    joules, summed = 0.0, [seen[0]._replace(value=0.0)]
-    for before, after in pairwise(seen):
-        gap_s = after.time_s - before.time_s
-        last_s = gap_s / max(1, round(gap_s / every_s)) if every_s else gap_s
-        joules += before.value * (gap_s - last_s) + after.value * last_s
-        summed.append(after._replace(value=joules))
-    return summed
-
-
-class Course:
-    """How far the load had come, and how long it had paused, at any time between its marks."""
-
-    def __init__(self, marks: Sequence[Mark]) -> None:
-        self.start_s, self.end_s = marks[0].time_s, marks[-1].time_s
-        self._times_s = [mark.time_s for mark in marks]
-        self._iterations = [float(mark.iterations) for mark in marks]
-        pauses_s = (
-            after.time_s - before.time_s if after.iterations == before.iterations else 0.0
-            for before, after in pairwise(marks)
-        )
-        self._paused_s = list(accumulate(pauses_s, initial=0.0))
-
-    def done(self, time_s: float) -> float:
-        """Iterations finished, with a fraction."""
-        return self._at(self._iterations, time_s)
-
-    def paused_s(self, start_s: float, end_s: float) -> float:
-        """How much of a time lies in pauses."""
-        return self._at(self._paused_s, end_s) - self._at(self._paused_s, start_s)
-
-    def phases(self, times_s: Iterable[float]) -> list[float]:
-        """The part of an iteration that was done at each time between the marks, not in a pause."""
-        return [
-            self.done(t) % 1
-            for t in times_s
-            if self.start_s <= t <= self.end_s and not self._pauses(t)
-        ]
-
-    def _pauses(self, time_s: float) -> bool:
-        i = self._next(time_s)
-        return self._iterations[i] == self._iterations[i - 1]
-
-    def _next(self, time_s: float) -> int:
-        """The mark after a time; the first or last two hold for what is before or after all."""
-        return min(max(bisect.bisect_right(self._times_s, time_s), 1), len(self._times_s) - 1)
-
-    def _at(self, values: Sequence[float], time_s: float) -> float:
-        times_s, i = self._times_s, self._next(time_s)
-        share = (time_s - times_s[i - 1]) / (times_s[i] - times_s[i - 1])
-        return values[i - 1] + min(max(share, 0.0), 1.0) * (values[i] - values[i - 1])
-
-
-def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
-    """The window from the first tick within the course of the load to one near the last.
-
-    Of the ticks in its last tenth, it ends at the one where the forward is in the phase most like
-    that at the beginning, so that what a part of a forward draws hardly matters. Where it has
-    pauses, what the ticks saw of them is taken off both the energy and the time.
-
-    Args:
-        energy: Ticks of the meter, whose values are energy since some beginning, in J.
-        course: The load.
-        reach_s: How far back a tick sees.
-
-    Raises:
-        UnusableError: There are not two ticks within the course, or they saw nothing but pauses.
-    """
-    inside = [tick for tick in energy if course.start_s <= tick.time_s <= course.end_s]
-    if len(inside) < 2:
-        length_s = course.end_s - course.start_s
-        raise UnusableError(f"the meter ticked {len(inside)} times in a window of {length_s:.3g} s")
-    start = inside[0]
-    begun = course.done(start.time_s)
-    last_s = inside[-1].time_s - 0.1 * (inside[-1].time_s - start.time_s)
-
-    def unlike(tick: Tick) -> float:
-        iterations = course.done(tick.time_s) - begun
-        return round(abs(iterations - round(iterations)), 2)  # of those alike, the last
-
-    end = min((tick for tick in inside[:0:-1] if tick.time_s >= last_s), key=unlike)
-    within = inside[: inside.index(end) + 1]
-    iterations = course.done(end.time_s) - begun
-    joules, seconds = end.value - start.value, end.time_s - start.time_s
-    pause_s = course.paused_s(start.time_s, end.time_s)
-    if not pause_s:
-        phases, chance = course.phases(tick.time_s for tick in within[1:]), 0.0
-    else:
-        seen = [
-            (course.done(after.time_s) % 1, (after.value - before.value) / gap_s)
-            for before, after in pairwise(within)
-            if (gap_s := after.time_s - before.time_s)
-            and not course.paused_s(after.time_s - reach_s, after.time_s)
-        ]
-        if not seen:
-            raise UnusableError("each tick of the meter saw a pause")
-        seconds -= pause_s
-        joules = seconds * _mean_over_phases(seen)
-        phases = [phase for phase, _ in seen]
-        values = [value for _, value in seen]
-        chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
-    if iterations <= 0 or not joules:
-        raise UnusableError("the meter's ticks enclose nothing but a pause")
-    return Window(
-        joules=joules,
-        seconds=seconds,
-        iterations=iterations,
-        ticks=len(within) - 1,
-        edge_s=(start.within_s + end.within_s) / 2,
-        resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
-        pause_s=pause_s,
-        discrepancy=star_discrepancy(phases),
-        chance=chance,
+def plan(sampling: Sampling, channel: Channel, iteration_s: float) -> Plan:
+    """How many windows there are, how long, and whether with pauses."""
+    certified = sampling.energy == protocol.CERTIFIED
+    windows = 1 if sampling.energy == protocol.QUICK else protocol.WINDOWS
+    window_s = sampling.energy_s / windows
+    if certified:
+        ticks_s = protocol.CERTIFIED_TICKS * channel.period_s
+        iterations_s = protocol.CERTIFIED_ITERATIONS * iteration_s
+        least_s = max(protocol.CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s)
+        window_s = min(max(window_s, least_s), protocol.CERTIFIED_MAX_S)
+    aliases = channel.aliases(iteration_s)
+    return Plan(
+        windows=windows,
+        window_s=window_s,
+        fewest_ticks=protocol.CERTIFIED_TICKS if certified else protocol.FEWEST_TICKS,
+        aliases=aliases,
+        pauses=aliases and channel.tick_s is not None,
+        modulus_s=min(channel.period_s, iteration_s),
     )
 
 
-def _mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
-    """The mean of what was seen at some phases in [0, 1), however often at each.
+@dataclass
+class Pauses:
+    """The pauses of one measurement; after each, the load has another phase to the ticks."""
 
-    Pauses and the ticks that they meet are no strangers to each other, so that some phases are seen
-    more often: a plain mean was wrong by 0.6 % in simulation, in each window alike.
-    """
-    phases = sorted(seen)
-    count, near = len(phases), max(1, len(phases) // NEAR)
-    # The weight of each is how far its neighbours lie apart, on the circle.
-    around = [phase + turn for turn in (-1, 0, 1) for phase, _ in phases]
-    return sum(
-        value * (around[i + near] - around[i - near]) / (2 * near)
-        for i, (_, value) in enumerate(phases, start=count)
-    )
+    number: int = 0
+    aimed_s: float = 0.0  # the tick that the last one was meant for
 
+    def next_s(
+        self, now_s: float, recent: Sequence[Tick], period_s: float, modulus_s: float
+    ) -> float:
+        """How long to pause, so that the next tick finds a phase of the load not yet seen, in s."""
+        last_s = latest_s(recent, period_s) if recent else now_s
+        # The first tick that comes after the pause, however long that is.
+        tick_s = last_s + math.ceil((now_s + modulus_s - last_s) / period_s) * period_s
+        if tick_s - self.aimed_s > period_s / 2:
+            self.number += 1
+            self.aimed_s = tick_s
+        return golden_pause_s(now_s, tick_s, self.number, modulus_s)
 
-def star_discrepancy(phases: Sequence[float]) -> float:
-    """How far phases in [0, 1) are from even: 1 / 2n for n even ones, near 1 if all are alike.
-
-    The greatest distance between their distribution and the uniform one (Niederreiter 1992, Random
-    Number Generation and Quasi-Monte Carlo Methods, theorem 2.6).
-
-    >>> star_discrepancy([0.125, 0.375, 0.625, 0.875]), star_discrepancy([0.25] * 4)
-    (0.125, 0.75)
-    """
-    count = len(phases)
-    return max(
-        1 / (2 * count) + abs(phase - (2 * i + 1) / (2 * count))
-        for i, phase in enumerate(sorted(phases))
-    )
+    def due_s(self, planned: Plan, channel: Channel) -> float:
+        """How much load comes before the next, in s; so that ticks lie evenly between pauses."""
+        seldom_s = min(PAUSE_EVERY_PERIODS * planned.modulus_s, planned.window_s / PHASES)
+        least_s = max(seldom_s, PAUSE_EVERY_TICKS * channel.period_s) + channel.trail_s
+        return least_s + (self.number * SILVER % 1 - 0.5) * channel.period_s
 
 
 def golden_pause_s(now_s: float, tick_s: float, number: int, modulus_s: float) -> float:
@@ -252,6 +110,140 @@ def golden_pause_s(now_s: float, tick_s: float, number: int, modulus_s: float) -
     return (tick_s - now_s - number * GOLDEN % 1 * modulus_s) % modulus_s
 
 
+@dataclass(frozen=True)
+class Window:
+    """Energy of some iterations, from tick to tick, without the pauses between them."""
+
+    joules: float
+    seconds: float
+    iterations: float
+    ticks: int
+    edge_s: float  # how far its length may be wrong
+    resolution_s: float
+    pause_s: float
+    discrepancy: float  # of the phases in which the ticks that count found a forward
+    chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
+
+
+class Course:
+    """How far the load had come, and how long it had paused, at any time between its marks."""
+
+    def __init__(self, marks: Sequence[Mark]) -> None:
+        self.times_s, self.iterations = np.array(marks, dtype=float).T
+        self.pauses = np.diff(self.iterations) == 0  # between each mark and the next
+        self.paused = np.append(0.0, np.cumsum(np.diff(self.times_s) * self.pauses))
+
+    def done(self, times_s: ArrayLike) -> Floats:
+        """Iterations finished, with a fraction."""
+        found: Floats = np.interp(np.asarray(times_s, float), self.times_s, self.iterations)
+        return found
+
+    def paused_s(self, start_s: float, end_s: float) -> float:
+        """How much of a time lies in pauses."""
+        before_s, after_s = np.interp([start_s, end_s], self.times_s, self.paused)
+        return float(after_s - before_s)
+
+    def phases(self, times_s: Sequence[float]) -> list[float]:
+        """The part of an iteration that was done at each time between the marks, not in a pause."""
+        times = np.array(times_s)
+        after = np.clip(np.searchsorted(self.times_s, times, "right"), 1, len(self.pauses))
+        within = (self.times_s[0] <= times) & (times <= self.times_s[-1])
+        phases: list[float] = (self.done(times) % 1)[within & ~self.pauses[after - 1]].tolist()
+        return phases
+
+
+def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
+    """The window from the first tick within the course of the load to one near the last.
+
+    Of the ticks in its last tenth, it ends at the one where the forward is in the phase most like
+    that at the beginning, so that what a part of a forward draws hardly matters. Where it has
+    pauses, what the ticks saw of them is taken off both the energy and the time: a tick sees back
+    `reach_s`. Raises UnusableError where not two ticks saw anything but pauses.
+    """
+    first_s, last_s = course.times_s[[0, -1]]
+    inside = [tick for tick in energy if first_s <= tick.time_s <= last_s]
+    if len(inside) < 2:
+        ticked = f"{len(inside)} times in a window of {last_s - first_s:.3g} s"
+        raise UnusableError(f"the meter ticked {ticked}")
+    start, last = inside[0], inside[-1]
+    done = course.done([tick.time_s for tick in inside])
+    late = [
+        i
+        for i in range(len(inside) - 1, 0, -1)
+        if inside[i].time_s >= last.time_s - 0.1 * (last.time_s - start.time_s)
+    ]
+    iterations = [float(done[i] - done[0]) for i in late]
+    # Of those that are alike, the last.
+    best = min(range(len(late)), key=lambda j: round(abs(iterations[j] - round(iterations[j])), 2))
+    within = inside[: late[best] + 1]
+    end = within[-1]
+    joules, seconds = end.value - start.value, end.time_s - start.time_s
+    pause_s = course.paused_s(start.time_s, end.time_s)
+    phases, chance = course.phases([tick.time_s for tick in within[1:]]), 0.0
+    if pause_s:
+        seen = outside_pauses(within, course, reach_s)
+        phases, values = [phase for phase, _ in seen], [value for _, value in seen]
+        seconds -= pause_s
+        joules = seconds * mean_over_phases(seen)
+        chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
+    if iterations[best] <= 0 or not joules:
+        raise UnusableError("the meter's ticks enclose nothing but a pause")
+    return Window(
+        joules=joules,
+        seconds=seconds,
+        iterations=iterations[best],
+        ticks=len(within) - 1,
+        edge_s=(start.within_s + end.within_s) / 2,
+        resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
+        pause_s=pause_s,
+        discrepancy=star_discrepancy(phases),
+        chance=chance,
+    )
+
+
+def outside_pauses(
+    within: Sequence[Tick], course: Course, reach_s: float
+) -> list[tuple[float, float]]:
+    """The phase of each tick that saw no pause, and its power, in W; UnusableError without any."""
+    seen = [
+        (float(course.done(after.time_s) % 1), mean_w([before, after]))
+        for before, after in pairwise(within)
+        if after.time_s > before.time_s
+        and not course.paused_s(after.time_s - reach_s, after.time_s)
+    ]
+    if not seen:
+        raise UnusableError("each tick of the meter saw a pause")
+    return seen
+
+
+def mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
+    """The mean of what was seen at some phases in [0, 1), however often at each.
+
+    Which ticks a pause meets depends on its phase, so that some phases are seen more often: a plain
+    mean was wrong by 0.6 % in simulation, in each window alike.
+    """
+    phases, values = np.array(sorted(seen)).T
+    near = max(1, len(phases) // NEAR)
+    # The weight of each is how far its neighbours lie apart, on the circle.
+    around = np.concatenate([phases - 1, phases, phases + 1])
+    at = np.arange(len(phases), 2 * len(phases))
+    return float(values @ (around[at + near] - around[at - near])) / (2 * near)
+
+
+def star_discrepancy(phases: Sequence[float]) -> float:
+    """How far phases in [0, 1) are from even: 1 / 2n for n even ones, near 1 if all are alike.
+
+    The greatest distance between their distribution and the uniform one (Niederreiter 1992, Random
+    Number Generation and Quasi-Monte Carlo Methods, theorem 2.6).
+
+    >>> star_discrepancy([0.125, 0.375, 0.625, 0.875]), star_discrepancy([0.25] * 4)
+    (0.125, 0.75)
+    """
+    count = len(phases)
+    even = (np.arange(count) + 0.5) / count
+    return float(1 / (2 * count) + np.abs(np.sort(phases) - even).max())
+
+
 def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Reading]:
     """At most so many readings: the means of as many equal spans of time, of those that have any.
 
@@ -260,13 +252,9 @@ def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Rea
     """
     if len(readings) <= points:
         return list(readings)
-    start_s, span_s = readings[0].time_s, readings[-1].time_s - readings[0].time_s
-    bins: list[list[Reading]] = [[] for _ in range(points)]
-    for reading in readings:
-        at = int((reading.time_s - start_s) / span_s * points)
-        bins[min(at, points - 1)].append(reading)
-    return [
-        Reading(*(sum(values) / len(values) for values in zip(*held, strict=True)))
-        for held in bins
-        if held
-    ]
+    times_s, values = np.array(readings).T
+    span = (times_s - times_s[0]) / (times_s[-1] - times_s[0]) * points
+    at = np.minimum(span.astype(int), points - 1)
+    counts = np.bincount(at)
+    means = [(np.bincount(at, each)[counts > 0] / counts[counts > 0]) for each in (times_s, values)]
+    return [Reading(*each) for each in zip(*map(np.ndarray.tolist, means), strict=True)]

@@ -268,7 +268,7 @@ def _measurement(row: Mapping[str, Any]) -> Measurement:
     nested: dict[str, dict[str, Any]] = {}
     for column in columns():
         value = row[column.name]
-        if column.python_type == tuple[RowWarning, ...]:
+        if isinstance(value, list) and column.python_type == tuple[RowWarning, ...]:
             value = tuple(RowWarning(w["code"], json.loads(w["values"])) for w in value)
         elif isinstance(value, list):
             value = tuple(value)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.asked import PRECISIONS
 from bench.device import gpus
-from bench.energy.session import DOUBTFUL_UNCERTAINTY
+from bench.energy.flags import HIGH_UNCERTAINTY
 from bench.measured import KERNEL_CLASSES, Measurement, Outcome
 from gpucheck.seen import TINY, NotTested, Seen
 
@@ -256,7 +256,7 @@ def _energy_known(row: Measurement) -> tuple[bool, str] | None:
     if row.energy is None or row.energy.uncertainty is None:
         return None
     uncertainty = row.energy.uncertainty
-    return uncertainty <= DOUBTFUL_UNCERTAINTY, f"+-{uncertainty:.1%}, {row.energy.ticks} ticks"
+    return uncertainty <= HIGH_UNCERTAINTY, f"+-{uncertainty:.1%}, {row.energy.ticks} ticks"
 
 
 def _attention_error(name: str) -> Callable[[Seen], Found]:
@@ -366,7 +366,7 @@ TOPICS = (
             ),
             Prediction(
                 "energy of each row that has one",
-                f"known within {DOUBTFUL_UNCERTAINTY * 100:g} %",
+                f"known within {HIGH_UNCERTAINTY * 100:g} %",
                 _each_row(_energy_known),
                 PRECISIONS,
                 on_card=True,

@@ -89,7 +89,7 @@ class FakeDriver:
 
 
 class VirtualClock:
-    """The fake's virtual clock as a `bench.energy.ticks.Clock`: polls when time passes."""
+    """The fake's virtual clock as a `bench.energy.poll.Clock`: polls when time passes."""
 
     def __init__(self, driver: FakeDriver, jitter: random.Random | None = None) -> None:
         """Follow a driver with `virtual = 1`.

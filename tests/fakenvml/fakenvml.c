@@ -263,7 +263,7 @@ static double average_watts(int d, double time_s) {
   return reported(d, mean_watts(d, tick_time(t, d, k), g->avg_window_ms), k);
 }
 
-/* A part-time counter: each tick adds the reading of its window for all of its period. */
+/* A sampled counter: each tick adds the reading of its window for all of its period. */
 static double sampled_joules(int d, ticking t, long long until) {
   pthread_mutex_lock(&sampled_lock);
   long long first = last_tick(t, d, shared->start_s);

@@ -74,35 +74,6 @@ def overlap(one: Measurement, other: Measurement) -> bool:
     return bool(same) and one.started_at < other.finished_at and other.started_at < one.finished_at
 
 
-def test_plan_and_doctor_tell_of_places_and_of_wrong_labels_before_anything_starts(
-    cluster: raylets.Raylets, matrix: Path
-) -> None:
-    cluster.add("T4", "gpu = t4", label="L4")
-    matrix.write_text(
-        MATRIX.replace('"P100"', '"P100", "L4", "H100"').replace('"fp32"', '"fp32", "bf16"')
-    )
-    shown = {}
-    for given in (("plan", matrix), ("doctor",)):
-        done = subprocess.run(
-            command(*given, "--trust-local-users", "--address", cluster.address),
-            capture_output=True,
-            text=True,
-            env=cluster.environment | {"HF_HUB_OFFLINE": "1"},
-        )
-        shown[given[0]] = done
-    plan, doctor = shown["plan"], shown["doctor"]
-    assert (plan.returncode, doctor.returncode) == (1, 0), plan.stderr + doctor.stderr
-    assert f"the cluster at {cluster.address} has 1 CPU, 1 P100, 1 T4\n" in plan.stdout
-    assert "UNPLACED: no H100 here" in plan.stdout
-    assert "UNPLACED: no L4 here" in plan.stdout
-    assert "paired: all precisions of a replicate on one GPU" in plan.stdout
-    assert "at once: 1 P100\n" in plan.stdout
-    assert "tried again after a lost process, GPU or node: once" in plan.stdout
-    assert "at most about" in plan.stdout
-    for done in (plan, doctor):
-        assert " is labelled L4, but its driver has Tesla T4: measured as T4" in done.stdout
-
-
 def test_two_sweeps_share_a_gpu_in_turns_and_a_killed_one_is_resumed(
     cluster: raylets.Raylets, matrix: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +128,35 @@ def test_interrupted_twice_or_terminated_it_stops_and_keeps_its_rows(
     if len(numbers) == 2:
         took_s = time.monotonic() - broke
         faults_record.note("Ctrl-C twice", took_s, "what was measured before; exit code 130")
+
+
+def test_plan_and_doctor_tell_of_places_and_of_wrong_labels_before_anything_starts(
+    cluster: raylets.Raylets, matrix: Path
+) -> None:
+    cluster.add("T4", "gpu = t4", label="L4")
+    matrix.write_text(
+        MATRIX.replace('"P100"', '"P100", "L4", "H100"').replace('"fp32"', '"fp32", "bf16"')
+    )
+    shown = {}
+    for given in (("plan", matrix), ("doctor",)):
+        done = subprocess.run(
+            command(*given, "--trust-local-users", "--address", cluster.address),
+            capture_output=True,
+            text=True,
+            env=cluster.environment | {"HF_HUB_OFFLINE": "1"},
+        )
+        shown[given[0]] = done
+    plan, doctor = shown["plan"], shown["doctor"]
+    assert (plan.returncode, doctor.returncode) == (1, 0), plan.stderr + doctor.stderr
+    assert f"the cluster at {cluster.address} has 1 CPU, 1 P100, 1 T4\n" in plan.stdout
+    assert "UNPLACED: no H100 here" in plan.stdout
+    assert "UNPLACED: no L4 here" in plan.stdout
+    assert "paired: all precisions of a replicate on one GPU" in plan.stdout
+    assert "at once: 1 P100\n" in plan.stdout
+    assert "tried again after a lost process, GPU or node: once" in plan.stdout
+    assert "at most about" in plan.stdout
+    for done in (plan, doctor):
+        assert " is labelled L4, but its driver has Tesla T4: measured as T4" in done.stdout
 
 
 # In the sweep's own process: the head dies in the moment in which it is asked for the second place,

@@ -385,13 +385,6 @@ def test_a_fault_while_a_profile_is_made_costs_no_row_and_no_attempt(cluster: Ra
     assert_nothing_is_left()
 
 
-def test_alone_on_a_host_types_take_turns(cluster: Raylets) -> None:
-    matrix = a_matrix(TINY, gpu_types=("T4",), replicates=2)
-    rows = rows_of(replace(matrix, placement=replace(matrix.placement, exclusive="host")))
-    assert [m.outcome for m in rows] == [Outcome.OK] * 2
-    assert [where(m).neighbours for m in rows] == [(), ()]  # though the host has two GPUs
-
-
 def test_cells_wait_for_a_device_that_others_hold_but_not_for_ever(cluster: Raylets) -> None:
     class Holder:
         def held(self) -> bool:

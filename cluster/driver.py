@@ -338,9 +338,7 @@ class _Sweep:
 
     def _may_try(self, attempt: Attempt) -> bool:
         """Whether the measurement in progress may have another attempt."""
-        request, left = attempt.request, attempt.left[:1]
-        may = [self.history.may_try((request.cell, first, request.replicate)) for first in left]
-        return any(may) and not self.stopping()
+        return self.history.may_try(attempt.request, attempt.left) and not self.stopping()
 
     def _settle(
         self, work: Work, attempt: Attempt, row: Measurement, again: bool
@@ -367,11 +365,11 @@ class _Sweep:
         process.stop(attempt)
         self.works.remove(work)
         seat, gpu_type, now = work.seat, work.seat.gpu_type, self.clock()
-        if self.view.learn(str(seat.node), given):
-            yield work.tasks[0].stage(TRIED_AGAIN, f"{reason}; the label of its node is wrong")
         seat.card = given
         self.seats.hold(seat, Why.STRAY, _HOLD_S)
         self._requeue(work)
+        if self.view.learn(str(seat.node), given):
+            yield work.tasks[0].stage(TRIED_AGAIN, f"{reason}; the label of its node is wrong")
         if now - self.strayed.setdefault(gpu_type, now) > self.placement_timeout_s:
             yield from self._unplaced(gpu_type, f"{self._why_not_in_time(gpu_type)}; {reason}")
 

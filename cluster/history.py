@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bench.asked import Cell, Matrix
+from bench.asked import Cell, Matrix, Workload
 from bench.measured import Measurement, Outcome, Placement, Quality, Sensor
 from bench.outcomes import Request, failed
 from cluster.schedule import Key, Task
@@ -55,9 +55,11 @@ class History:
         """Measure this perplexity no more."""
         self._qualities[cell, model] = Quality(self._matrix.quality.text, reason=reason)
 
-    def may_try(self, key: Key) -> bool:
-        """Whether a row may have one more attempt."""
-        return len(self._earlier.get(key, ())) < self._matrix.placement.retries
+    def may_try(self, request: Request, left: Sequence[Workload]) -> bool:
+        """Whether the first row that is left of a request may have one more attempt."""
+        keys = [(request.cell, workload, request.replicate) for workload in left[:1]]
+        retries = self._matrix.placement.retries
+        return any(len(self._earlier.get(key, ())) < retries for key in keys)
 
     def placed(self, row: Measurement, node: str, host: str, beside: set[str]) -> Measurement:
         """The row with where it was measured, and how earlier attempts ended."""

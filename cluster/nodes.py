@@ -17,6 +17,8 @@ from cluster.placement import NODE_LABEL, Offer, Told, gpus_of
 T = TypeVar("T")
 Node = Mapping[str, Any]  # of `ray.nodes()`
 _TIMEOUT_S = 60.0
+# What drivers have told, by Ray's id of the node, which no other node ever has.
+_answered: dict[str, tuple[Card, ...]] = {}
 
 
 class View:
@@ -71,11 +73,13 @@ def told(nodes: Iterable[Node]) -> Told:
     None of a node that does not answer, or whose driver has more than Ray gives away, of several
     types: whatever runs there finds out.
     """
-    asked = [node for node in nodes if gpus_of(node)]
-    return {
-        node["NodeID"]: () if isinstance(answer, str) else given_away(answer, gpus_of(node))
-        for node, answer in ask(inventory.visible_gpus, asked)
-    }
+    having = [node for node in nodes if gpus_of(node) and node["Alive"]]
+    for node, answer in ask(
+        inventory.visible_gpus, [node for node in having if node["NodeID"] not in _answered]
+    ):
+        if not isinstance(answer, str):
+            _answered[node["NodeID"]] = given_away(answer, gpus_of(node))
+    return {node["NodeID"]: _answered.get(node["NodeID"], ()) for node in having}
 
 
 def present() -> tuple[Sequence[Node], Told]:

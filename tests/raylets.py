@@ -26,6 +26,7 @@ class Raylets:
         """Use `started`."""
         self._cluster, self._library = cluster, library
         self._nodes: list[Any] = []
+        self.of_type: dict[str, Any] = {}  # the last node of each
         self.address = str(cluster.address)
 
     @property
@@ -72,6 +73,7 @@ class Raylets:
                 include_dashboard=False,
             )
         self._nodes.append(node)
+        self.of_type[gpu_type] = node
         return node
 
     def measurements(self) -> list[tuple[int, str, Any]]:

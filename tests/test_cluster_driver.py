@@ -152,6 +152,7 @@ def story(cluster: Raylets) -> Story:
                 _, node = cluster.measuring(kind)
                 told.broke[kind] = now
                 cluster.kill(node)
+    cluster.kill(cluster.of_type["A10G"])  # it would not answer the next sweeps either
     return told
 
 
@@ -227,9 +228,10 @@ def test_rows_say_what_shared_their_host(story: Story) -> None:
 def test_what_stands_for_auto_is_what_the_drivers_have(story: Story) -> None:
     present, told = nodes.present()
     named = placement.offers(present, told, ["A100"])
-    assert driver.offers() == {name: o for name, o in named.items() if name != "A100"}
-    counts = {name: offer.devices for name, offer in named.items() if name.startswith("A")}
-    assert counts == {"A10G": 1, "A100-40G": 1, "A100-80G": 1, "A100": 2}
+    # That one is gone, and the head may have to find out yet.
+    assert {*driver.offers(), "A10G"} == {*named, "A10G"} - {"A100"}
+    counts = {name: offer.devices for name, offer in named.items() if name.startswith("A100")}
+    assert counts == {"A100-40G": 1, "A100-80G": 1, "A100": 2}
     (wrong,) = map(str, placement.mislabelled(present, told))
     assert wrong == (
         f"{socket.gethostname()} is labelled A40, but its driver has NVIDIA A100-SXM4-40GB, NVIDIA"

@@ -41,8 +41,8 @@ from bench.measured import (
     Trace,
 )
 from bench.model import attention, engines
-from bench.model import load as models
 from bench.model import requests as queues
+from bench.model.load import Model, load_model
 from bench.outcomes import (
     DEVICE,
     PERPLEXITY,
@@ -74,7 +74,6 @@ def measure(request: Request) -> Iterator[Event]:
     with nvml.driver() as driver:
         yield _stage(request, request.workloads[0], DEVICE)
         try:
-            engines.keep_compiled()
             found = device.acquire(
                 request.cell, driver, threads=request.threads, simulated=request.simulated
             )
@@ -143,12 +142,12 @@ class _Shelf:
 
     def __init__(self, precision_name: str, device_type: str) -> None:
         self._precision_name, self._device_type = precision_name, device_type
-        self._held: tuple[str, models.Model] | None = None
+        self._held: tuple[str, Model] | None = None
 
-    def get(self, name: str) -> models.Model:
+    def get(self, name: str) -> Model:
         if self._held is None or self._held[0] != name:
             self._held = None
-            self._held = name, models.load(name, self._precision_name, self._device_type)
+            self._held = name, load_model(name, self._precision_name, self._device_type)
         return self._held[1]
 
 
@@ -200,7 +199,7 @@ def _measure_workload(
     request: Request,
     workload: Workload,
     found: device.Found,
-    model: models.Model,
+    model: Model,
     known: Quality | None,
 ) -> Iterator[Stage | Measurement]:
     """Time, then energy: the recipe of one row."""
@@ -357,7 +356,7 @@ def _why_unusable(found: device.Found) -> str | None:
     return None
 
 
-def _quality(model: models.Model, request: Request, found: device.Found) -> Quality:
+def _quality(model: Model, request: Request, found: device.Found) -> Quality:
     """The quality, or the reason why there is none: what fails here does not stop the timing."""
     if found.type == "cuda" and found.device.simulated:
         return Quality(text=request.quality.text, reason="a modelled GPU computes nothing")

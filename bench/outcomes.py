@@ -14,6 +14,7 @@ DEVICE = "device"  # the stage in which a GPU of another type is found out
 # The stages whose end by force costs no row.
 PERPLEXITY = "perplexity"
 PROFILE = "profile"
+# torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 

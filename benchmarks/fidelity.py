@@ -78,7 +78,7 @@ def compare(rounds: int = ROUNDS, seconds: float = SECONDS) -> Figure:
         if torch.cuda.is_available():
             gpu_type = kinds.gpu_type(torch.cuda.get_device_name(0))
         found = acquire(Cell(gpu_type, "fp32"), driver)
-    model = models.load(WORKLOAD.model, "fp32", found.type)
+    model = models.load_model(WORKLOAD.model, "fp32", found.type)
     queue = queues.forward_queue(found.type, model, WORKLOAD)
     ids = torch.tensor([models.prompt_ids(model)[:128]], device=found.type)
     with precision.applied("fp32", found.type), torch.inference_mode():

@@ -454,7 +454,7 @@ class Model(Kind):
     def read(self, rng: random.Random) -> None:
         from bench.model import load as model
 
-        model.prompt_ids(model.load(str(self.place), "fp32", "cpu"))
+        model.prompt_ids(model.load_model(str(self.place), "fp32", "cpu"))
 
 
 class Commands(Kind):

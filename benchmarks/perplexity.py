@@ -43,8 +43,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from bench import stats
 from bench.measured import Weights
-from bench.model import load as bench_models
-from bench.perplexity import evaluate as quality
+from bench.model.load import Model
+from bench.perplexity import head
+from bench.perplexity.head import window_nats
+from bench.perplexity.windows import windows
 
 VOCABULARY = 50_257
 SHAPES = {
@@ -185,18 +187,18 @@ def timed(run: Callable[[], float]) -> tuple[float, float]:
 
 
 def contender(
-    name: str, model: bench_models.Model, ids: list[int], context: int, batch: int
+    name: str, model: Model, ids: list[int], context: int, batch: int
 ) -> Callable[[], float]:
     """A function that reads the text in windows of `context` tokens and returns the nats.
 
     The text's length is a multiple of the context: every window is full, for every contender.
     """
     if name == TOGETHER:
-        quality._TOKENS_AT_ONCE[DEVICE] = 8 * context
+        head.TOKENS_AT_ONCE[DEVICE] = 8 * context
     if name in ("ours", TOGETHER):
-        chosen = list(quality.windows(len(ids), context, context))
+        chosen = list(windows(len(ids), context, context))
         stream = [model.bos, *ids]
-        return lambda: sum(quality.window_nats(model, stream, chosen))
+        return lambda: sum(window_nats(model, stream, chosen))
     if name == "lm-eval":
         return lm_eval_run(model, ids, context, batch)
     at_once = 1 if name == "guide" else batch
@@ -225,9 +227,7 @@ def contender(
     return run
 
 
-def lm_eval_run(
-    model: bench_models.Model, ids: list[int], context: int, batch: int
-) -> Callable[[], float]:
+def lm_eval_run(model: Model, ids: list[int], context: int, batch: int) -> Callable[[], float]:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -261,17 +261,10 @@ def a_text(tokens: int) -> list[int]:
     return [rng.randrange(VOCABULARY - 1) for _ in range(tokens)]
 
 
-def load(shape: str) -> bench_models.Model:
+def load(shape: str) -> Model:
     torch.manual_seed(0)
     module = GPT2LMHeadModel(SHAPES[shape]).to(DEVICE).eval().requires_grad_(False)
-    return bench_models.Model(
-        module=module,
-        tokenizer=None,
-        weights=Weights(0, 0, "float32"),
-        positions=1024,
-        vocabulary=VOCABULARY,
-        bos=module.config.bos_token_id,
-    )
+    return Model(module, None, Weights(0, 0, "float32"))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from bench.asked import Matrix, QualityPlan
 from bench.measured import Measurement, Outcome, Profile
 from bench.results import columns as table
 from bench.results import store as results
-from bench.text import load as texts
+from bench.text.load import load_text
 from cluster import driver, faults
 from cluster.session import session
 
@@ -454,7 +454,7 @@ def _ours() -> Iterator[tuple[int, str]]:
 
 def _text(folder: Path) -> Path:
     path = folder / "text.txt"
-    path.write_text(texts.load(QualityPlan()).first(TEXT_LINES).text)
+    path.write_text(load_text(QualityPlan()).first(TEXT_LINES).text)
     return path
 
 

@@ -14,15 +14,7 @@ from bench.model.load import Model
 
 
 def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
-    config = module.config
-    return Model(
-        module=module.eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        weights=Weights(0, 0, str(module.dtype)),
-        positions=config.n_positions,
-        vocabulary=config.vocab_size,
-        bos=config.bos_token_id,
-    )
+    return Model(module.eval().requires_grad_(False), tokenizer, Weights(0, 0, str(module.dtype)))
 
 
 def planted(log_steps: Sequence[float], positions: int = 16) -> GPT2LMHeadModel:

@@ -1,14 +1,11 @@
-"""bench.model.attention: which attention runs, where it does not, and that a row runs what it asks."""
+"""bench.model.attention: which attention runs, where not, and that a row runs what it asks."""
 
 from __future__ import annotations
 
-import gc
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +13,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.asked import ATTENTIONS, Cell, QualityPlan, Sampling, Workload
-from bench.energy import session as energy
 from bench.errors import Unsupported
 from bench.measure import measure
-from bench.measured import Measurement, Outcome
+from bench.measured import Measurement, Outcome, Profile
 from bench.model import attention, engines
-from bench.model import load as model
 from bench.outcomes import Request
 from bench.profile import trace as kernels
+from bench.warnings import having
 
 TINY = Workload("tiny", prompt_tokens=16)
 QUICK = Sampling(
@@ -33,21 +29,19 @@ QUICK = Sampling(
     min_samples=5,
     median_within=0.5,
     throughput_s=0.02,
-    energy_s=0.02,
-    idle_s=0,
+    energy="none",
 )
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, small_peaks: None, one_thread: None) -> Iterator[None]:
-    """A real energy meter need not settle here."""
-    monkeypatch.setattr(energy, "SETTLE_S", 0.01)
-    gc.collect()
-    yield
+def quick(small_peaks: None, one_thread: None) -> None:
+    """Little work, on one thread."""
 
 
-def rows(*workloads: Workload, precision: str = "fp32") -> list[Measurement]:
-    """The last row of each workload."""
+def measured(
+    *workloads: Workload, precision: str = "fp32"
+) -> list[tuple[Measurement, Profile | None]]:
+    """The row of each workload, and its profile if it has one."""
     request = Request(
         run="r",
         cell=Cell("CPU", precision),
@@ -56,8 +50,10 @@ def rows(*workloads: Workload, precision: str = "fp32") -> list[Measurement]:
         sampling=QUICK,
         quality=QualityPlan(enabled=False),
     )
-    found = {e.workload: e for e in measure(request) if isinstance(e, Measurement)}
-    return [found[workload] for workload in workloads]
+    events = list(measure(request))
+    rows = {event.workload: event for event in events if isinstance(event, Measurement)}
+    profiles = {event.workload: event for event in events if isinstance(event, Profile)}
+    return [(rows[workload], profiles.get(workload)) for workload in workloads]
 
 
 def flags() -> tuple[bool, ...]:
@@ -80,23 +76,22 @@ def test_one_attention_is_switched_on_alone_and_all_are_put_back(name: str) -> N
         assert flags() == before
 
 
-@pytest.mark.parametrize("new_tokens", [0, 3])
-@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+@pytest.mark.parametrize(("precision", "new_tokens"), [("fp32", 3), ("mixed", 0)])
 def test_a_row_runs_the_attention_that_it_asks_for(precision: str, new_tokens: int) -> None:
     asked = replace(TINY, new_tokens=new_tokens)
     workloads = [replace(asked, attention=name) for name in ("auto", "flash", "math")]
-    found = rows(*workloads, precision=precision)
-    assert [row.outcome for row in found] == [Outcome.OK] * 3
-    ran = [row.trace.attention if row.trace else None for row in found]
+    found = measured(*workloads, precision=precision)
+    assert [row.outcome for row, _ in found] == [Outcome.OK] * 3
+    ran = [profile.trace.attention if profile else None for _, profile in found]
     assert ran == ["flash", "flash", "math"]
-    assert not any("attention" in doubt for row in found for doubt in row.doubts)
+    assert not any(having(p.warnings, "attention-differs") for _, p in found if p)
     assert flags() == (True,) * 4
 
 
 def test_an_attention_that_a_device_lacks_costs_its_rows_alone() -> None:
     lacked = [replace(TINY, attention=name) for name in ("efficient", "cudnn")]
-    *unsupported, row = rows(*lacked, TINY)
-    for name, found in zip(("efficient", "cudnn"), unsupported, strict=True):
+    *unsupported, (row, _) = measured(*lacked, TINY)
+    for name, (found, _) in zip(("efficient", "cudnn"), unsupported, strict=True):
         assert (found.outcome, found.timing) == (Outcome.UNSUPPORTED, None)
         assert str(found.reason).startswith(f"attention {name} does not run on a CPU: No viable")
     assert row.outcome == Outcome.OK
@@ -146,22 +141,30 @@ def test_a_label_names_the_attention_only_where_one_is_asked_for() -> None:
     assert str(pinned) == "tiny eager batch 1 x 16 tokens + 2 new, math attention"
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # within inductor
-def test_what_was_compiled_with_another_attention_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    model.load("tiny", "fp32", "cpu")  # registers the attention
+def test_a_compiled_forward_gives_the_same_logits_by_the_attention_that_is_asked_for() -> None:
+    """Also where the same forward was compiled with another attention before."""
+    try:
+        engines.check("compile", "cpu")
+    except Unsupported as reason:
+        pytest.skip(str(reason))
     config = GPT2Config(
-        n_layer=1, n_embd=16, n_head=2, vocab_size=50, attn_implementation="tensorgap_sdpa"
+        n_layer=1,
+        n_embd=16,
+        n_head=2,
+        vocab_size=50,
+        bos_token_id=0,
+        eos_token_id=0,
+        attn_implementation=attention.FUSED,
     )
+    torch.manual_seed(0)
     small = GPT2LMHeadModel(config).eval()
-    ids = torch.zeros(1, 9, dtype=torch.long)
+    ids = torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(1))
     ran = []
     for name in ("flash", "math"):
         with attention.applied(name), torch.inference_mode():
             run = engines.forward("compile", small)
+            torch.testing.assert_close(run(ids), small(ids).logits)
             found = kernels.trace(partial(run, ids), lambda: None, "cpu", 1, None, fused=True)
         ran.append(found.attention)
     # A softmax that inductor fused leaves no operation to be seen.

@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.device import precision
 from bench.errors import Unsupported
-from bench.model import engines
-from bench.model import load as models
+from bench.model import attention, engines
+from bench.model.load import TINY_FOLDER, Model, load_model, prompt_ids
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +88,17 @@ def test_eager_attends_to_what_stands_before_and_not_to_what_follows(
 
 
 @pytest.fixture(scope="module")
-def tiny() -> models.Model:
-    return models.load("tiny", "fp32", "cpu")
+def tiny() -> Model:
+    return load_model("tiny", "fp32", "cpu")
 
 
-def prompts(tiny: models.Model, batch: int, tokens: int) -> torch.Tensor:
-    return torch.tensor(models.prompt_ids(tiny)[: batch * tokens]).reshape(batch, tokens)
+def prompts(tiny: Model, batch: int, tokens: int) -> torch.Tensor:
+    return torch.tensor(prompt_ids(tiny)[: batch * tokens]).reshape(batch, tokens)
 
 
 @pytest.mark.parametrize(("batch", "tokens", "new"), [(3, 20, 12), (1, 1, 5), (2, 9, 1)])
 def test_a_generation_is_the_greedy_one_of_transformers(
-    tiny: models.Model, batch: int, tokens: int, new: int
+    tiny: Model, batch: int, tokens: int, new: int
 ) -> None:
     ids = prompts(tiny, batch, tokens)
     theirs = tiny.module.generate(
@@ -113,7 +113,7 @@ def test_a_generation_is_the_greedy_one_of_transformers(
         assert torch.equal(run(ids), theirs[:, tokens:])
 
 
-def test_a_prompt_begins_the_cache_anew(tiny: models.Model) -> None:
+def test_a_prompt_begins_the_cache_anew(tiny: Model) -> None:
     run = engines.generation("eager", tiny.module, 8)
     first, second = prompts(tiny, 2, 16)[:1], prompts(tiny, 2, 16)[1:]
     with torch.inference_mode():
@@ -123,7 +123,7 @@ def test_a_prompt_begins_the_cache_anew(tiny: models.Model) -> None:
     assert not torch.equal(before, other)
 
 
-def test_a_generation_never_waits_for_the_device(tiny: models.Model) -> None:
+def test_a_generation_never_waits_for_the_device(tiny: Model) -> None:
     run = engines.generation("eager", tiny.module, 4)
     ids = prompts(tiny, 2, 16)
     with torch.inference_mode(), Operations() as ours:
@@ -135,7 +135,7 @@ def test_a_generation_never_waits_for_the_device(tiny: models.Model) -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "mixed"])
 def test_the_mask_of_a_new_token_is_made_once(name: str) -> None:
-    held = models.load("tiny", name, "cpu")
+    held = load_model("tiny", name, "cpu")
     ids = prompts(held, 2, 16)
     with precision.applied(name, "cpu"), torch.inference_mode():
         found = []
@@ -150,7 +150,7 @@ def test_the_mask_of_a_new_token_is_made_once(name: str) -> None:
 
 
 def test_the_mask_of_a_new_token_has_aligned_rows() -> None:
-    mask = models._causal_mask(
+    mask = attention.causal_mask(
         batch_size=2,
         q_length=1,
         kv_length=17,
@@ -166,10 +166,10 @@ def test_the_mask_of_a_new_token_has_aligned_rows() -> None:
 
 
 def test_a_model_with_a_padding_token_does_not_look_for_it(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(models.TINY_FOLDER, tmp_path / "padded"))
+    folder = Path(shutil.copytree(TINY_FOLDER, tmp_path / "padded"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 0}))
-    held = models.load(str(folder), "fp32", "cpu")
+    held = load_model(str(folder), "fp32", "cpu")
     run = engines.forward("eager", held.module)
     with torch.inference_mode():
         assert profiled(run, prompts(held, 2, 16))["aten::_local_scalar_dense"] == 0
@@ -242,7 +242,7 @@ def test_a_replayed_forward_reads_the_ids_that_it_is_given(
     assert recorded == [False]
 
 
-def test_a_replayed_generation_is_the_eager_one(tiny: models.Model, recorded: list[bool]) -> None:
+def test_a_replayed_generation_is_the_eager_one(tiny: Model, recorded: list[bool]) -> None:
     run = engines.generation("graph", tiny.module, 6)
     plain = engines.generation("eager", tiny.module, 6)
     ids = prompts(tiny, 2, 16)
@@ -250,23 +250,6 @@ def test_a_replayed_generation_is_the_eager_one(tiny: models.Model, recorded: li
         for prompt in (ids[:1], ids[1:], ids[:1]):
             assert torch.equal(run(prompt), plain(prompt))
     assert recorded == [False, False]
-
-
-# ------------------------------------------------------------------------------- compile
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # within inductor
-def test_a_compiled_forward_gives_the_same_logits() -> None:
-    try:
-        engines.check("compile", "cpu")
-    except Unsupported as reason:
-        pytest.skip(str(reason))
-    torch.manual_seed(0)
-    small = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50)).eval()
-    ids = torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        found = engines.forward("compile", small)(ids)
-        torch.testing.assert_close(found, small(ids).logits)
 
 
 # ------------------------------------------------------------------------------- refusals
@@ -279,7 +262,7 @@ def test_eager_runs_everywhere() -> None:
 
 
 def test_a_cpu_replays_no_graph() -> None:
-    with pytest.raises(Unsupported, match="CUDA graphs, which a CPU has not"):
+    with pytest.raises(Unsupported, match="CUDA graphs, which a CPU does not have"):
         engines.check("graph", "cpu")
 
 

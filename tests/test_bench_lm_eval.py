@@ -1,11 +1,11 @@
-"""bench.perplexity.evaluate beside lm-eval: its own code on the same models and texts."""
+"""bench.perplexity beside lm-eval: its own code on the same models and texts."""
 
 from __future__ import annotations
 
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import examples  # noqa: F401 - fixes what hypothesis draws
@@ -15,15 +15,14 @@ from hypothesis import given
 from planted import as_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from bench.asked import QualityPlan
-from bench.model import load as models
-from bench.model.load import Model
-from bench.perplexity import evaluate as quality
-from bench.text import load as texts
+from bench.model.load import Model, load_model
+from bench.perplexity.evaluate import evaluate
 from bench.text.detokenizer import detokenize
 from bench.text.embedded import corpus
+from bench.text.load import Text
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[test]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -50,31 +49,28 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> tuple[Model, texts.Text]:
+def tiny() -> tuple[Model, Text]:
     stories = [corpus.generate(seed=seed, paragraphs=6).text for seed in (7, 8, 9)]
-    return models.load("tiny", "fp32", "cpu"), a_text(stories)
+    return load_model("tiny", "fp32", "cpu"), Text.of("a text", stories)
 
 
 @pytest.fixture(scope="module")
-def random_124m() -> tuple[Model, texts.Text]:
-    """GPT-2's architecture with a tokenizer that makes one token of each byte."""
+def every_byte() -> tuple[Model, Text]:
+    """GPT-2's vocabulary at random weights, with a tokenizer that makes one token of each byte."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     ids = {letter: index for index, letter in enumerate(letters)} | {"<|endoftext|>": 50_256}
-    every_byte = Tokenizer(tokenizer_models.BPE(vocab=ids, merges=[]))
-    every_byte.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    every_byte.decoder = decoders.ByteLevel()
+    words = Tokenizer(tokenizer_models.BPE(vocab=ids, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=every_byte, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+        tokenizer_object=words, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
-    return as_model(models.load("gpt2:random", "fp32", "cpu").module, tokenizer), a_text(ARTICLE)
+    return as_model(
+        GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=64, n_head=2)), tokenizer
+    ), Text.of("a text", ARTICLE)
 
 
-def a_text(rows: Sequence[str]) -> texts.Text:
-    words = sum(len(row.split()) for row in rows)
-    return texts.Text("a text", tuple(rows), "\n\n", words, len("".join(rows).encode()))
-
-
-def by_lm_eval(model: Model, text: texts.Text, context: int, batch: int) -> dict[str, float]:
+def by_lm_eval(model: Model, text: Text, context: int, batch: int) -> dict[str, float]:
     """lm-eval's wikitext task over the pages of a text, with its own code for every step."""
     from lm_eval.api import metrics
     from lm_eval.api.instance import Instance
@@ -107,7 +103,7 @@ def by_lm_eval(model: Model, text: texts.Text, context: int, batch: int) -> dict
 
 @pytest.mark.parametrize(
     ("which", "context", "batch"),
-    [("tiny", 256, 1), ("tiny", 32, 3), ("random_124m", 128, 2)],
+    [("tiny", 256, 1), ("tiny", 32, 3), ("every_byte", 128, 2)],
 )
 def test_mode_lm_eval_is_what_lm_eval_computes(
     quiet: None, which: str, context: int, batch: int, request: pytest.FixtureRequest
@@ -115,7 +111,7 @@ def test_mode_lm_eval_is_what_lm_eval_computes(
     model, text = request.getfixturevalue(which)
     assert len(text.pages()) > 1
     theirs = by_lm_eval(model, text, context, batch)
-    ours = quality.evaluate(model, text, QualityPlan(mode="lm-eval", context=context))
+    ours = evaluate(model, text, QualityPlan(mode="lm-eval", context=context))
     assert (ours.tokens, ours.words, ours.bytes) == (
         theirs["tokens"],
         theirs["words"],
@@ -129,12 +125,12 @@ def test_mode_lm_eval_is_what_lm_eval_computes(
 
 
 def test_one_page_without_overlap_is_the_same_in_our_own_mode(
-    quiet: None, tiny: tuple[Model, texts.Text]
+    quiet: None, tiny: tuple[Model, Text]
 ) -> None:
     model, text = tiny
-    page = a_text(text.rows[:1])
+    page = Text.of("a text", text.rows[:1])
     theirs = by_lm_eval(model, page, 64, 1)
-    ours = quality.evaluate(model, page, QualityPlan(context=64, stride=64))
+    ours = evaluate(model, page, QualityPlan(context=64, stride=64))
     assert ours.nats is not None
     assert ours.tokens == theirs["tokens"]
     assert abs(ours.nats - theirs["nats"]) / theirs["tokens"] < 1e-6

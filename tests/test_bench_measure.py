@@ -32,14 +32,15 @@ from bench.measure import measure
 from bench.measured import Measurement, Outcome, Quality, Stage
 from bench.model import engines
 from bench.model import load as models
+from bench.model import requests as queues
 from bench.model.engines import Forward
 from bench.outcomes import Request, classify, failed
 from bench.perplexity import evaluate as quality
 from bench.profile import peaks as ceiling
 from bench.profile import trace as kernels
 from bench.results import columns as table
-from bench.text import load as texts
 from bench.text.embedded import corpus
+from bench.text.load import Text
 
 QUICK = Sampling(
     warmup_min_s=0,
@@ -165,7 +166,7 @@ def test_a_row_holds_what_was_asked_and_all_that_was_found(
         assert row.started_at and row.finished_at and row.started_at < row.finished_at
         assert row.device and row.device.gpu_type == "CPU"
         assert row.software and row.software.torch == torch.__version__
-        assert row.weights == models.load("tiny", "fp32", "cpu").weights
+        assert row.weights == models.load_model("tiny", "fp32", "cpu").weights
         assert row.conditions and row.conditions.load_after is not None
         assert row.energy and row.energy.method
     assert one.finished_at and two.started_at and one.finished_at <= two.started_at
@@ -241,15 +242,15 @@ def test_a_missing_text_is_a_doubt_and_does_not_stop_the_timing(
 def test_random_weights_have_times_and_a_reason_but_no_doubt_and_read_no_text(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def load(_: QualityPlan) -> texts.Text:
+    def load(_: QualityPlan) -> Text:
         raise AssertionError("a text was loaded for weights that have learnt nothing")
 
-    config = GPT2Config(n_layer=1, n_embd=8, n_head=1, n_positions=64)
-    monkeypatch.setattr(models, "_random", lambda: GPT2LMHeadModel(config))
-    monkeypatch.setattr(texts, "load", load)
+    small = functools.partial(GPT2Config, n_layer=1, n_embd=8, n_head=1, n_positions=64)
+    monkeypatch.setattr(models, "GPT2Config", small)
+    monkeypatch.setattr(quality, "load_text", load)
     (row,) = rows_of(request_(Workload("gpt2:random", prompt_tokens=16), precision=name))
     assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
-    assert row.quality and "random weights" in (row.quality.reason or "")
+    assert row.quality and "randomly initialised weights" in (row.quality.reason or "")
     assert (row.quality.perplexity, row.quality.elapsed_s) == (None, None)
     assert not any("perplexity" in doubt for doubt in row.doubts)
 
@@ -258,7 +259,7 @@ def test_each_model_is_loaded_once_and_has_a_quality_of_its_own(
     request_: Callable[..., Request], tmp_path: Path
 ) -> None:
     folder = tmp_path / "other"
-    other = models.load("tiny", "fp32", "cpu").module
+    other = models.load_model("tiny", "fp32", "cpu").module
     torch.nn.init.zeros_(other.transformer.wte.weight)
     other.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -304,7 +305,7 @@ def test_prompts_are_consecutive_real_tokens_used_in_turn(
 ) -> None:
     forwards = Forwards(monkeypatch)
     rows_of(request_(TWO))
-    tiny = models.load("tiny", "fp32", "cpu")
+    tiny = models.load_model("tiny", "fp32", "cpu")
     real = models.token_ids(tiny, corpus.split("test").text)
     per_prompt = TWO.batch_size * TWO.prompt_tokens
     assert len(forwards.ids) > 8
@@ -317,7 +318,7 @@ def test_prompts_are_consecutive_real_tokens_used_in_turn(
 def test_more_prompt_tokens_than_the_text_has_begin_it_again(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "prompt_ids", lambda _: [1, 2, 3])
+    monkeypatch.setattr(queues, "prompt_ids", lambda _: [1, 2, 3])
     forwards = Forwards(monkeypatch)
     rows_of(request_(Workload("tiny", prompt_tokens=4)))
     seen = list(itertools.chain.from_iterable(ids.flatten().tolist() for ids in forwards.ids[:8]))

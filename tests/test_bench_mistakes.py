@@ -1,4 +1,4 @@
-"""bench.perplexity.mistakes: each variant against its formula, on a model whose predictions are known.
+"""bench.perplexity.mistakes: each variant against its formula, on a model that is known.
 
 The reference is written with lists and loops only; it shares no code with what it judges.
 """
@@ -23,7 +23,8 @@ from transformers import GPT2LMHeadModel
 from bench.asked import QualityPlan
 from bench.errors import TensorgapError
 from bench.perplexity import mistakes
-from bench.text import load as texts
+from bench.perplexity.variants import Variant
+from bench.text.load import Text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,13 +54,12 @@ LINES = [row for row in ROWS if row]
 
 
 @pytest.fixture(scope="module")
-def text() -> texts.Text:
-    words = sum(len(row.split()) for row in ROWS)
-    return texts.Text("planted", tuple(ROWS), "\n\n", words, len("".join(ROWS)))
+def text() -> Text:
+    return Text.of("planted", ROWS)
 
 
 @pytest.fixture(scope="module")
-def found(text: texts.Text) -> dict[str, mistakes.Variant]:
+def found(text: Text) -> dict[str, Variant]:
     module = planted([-nats for nats in NATS], POSITIONS)
     model = as_model(module, LetterTokenizer(ALPHABET))
     variants = list(mistakes.catalogue(model, text))
@@ -236,7 +236,7 @@ def others() -> dict[str, float]:
 
 @pytest.mark.parametrize("group", [whole, peers, uncut, padded, others])
 def test_each_variant_is_exactly_its_formula(
-    found: dict[str, mistakes.Variant], group: Callable[[], dict[str, float]]
+    found: dict[str, Variant], group: Callable[[], dict[str, float]]
 ) -> None:
     expected = group()
     values = {what: found[what].perplexity for what in expected}
@@ -244,12 +244,12 @@ def test_each_variant_is_exactly_its_formula(
     assert values == pytest.approx(exact, rel=1e-9)
 
 
-def test_every_variant_has_a_formula(found: dict[str, mistakes.Variant]) -> None:
+def test_every_variant_has_a_formula(found: dict[str, Variant]) -> None:
     formulas = whole() | peers() | uncut() | padded() | others()
     assert set(found) == set(formulas)
 
 
-def test_the_variants_differ(found: dict[str, mistakes.Variant]) -> None:
+def test_the_variants_differ(found: dict[str, Variant]) -> None:
     """Else the formulas could stand for each other."""
     values = {round(variant.perplexity or 0, 9) for variant in found.values()}
     assert len(values) > 0.6 * len(found)
@@ -265,9 +265,9 @@ def small() -> GPT2LMHeadModel:
 
 
 @pytest.fixture(scope="module")
-def of_padded(small: GPT2LMHeadModel, text: texts.Text) -> dict[str, float | None]:
+def of_padded(small: GPT2LMHeadModel, text: Text) -> dict[str, float | None]:
     model = as_model(small, LetterTokenizer(ALPHABET))
-    return {variant.what: variant.perplexity for variant in mistakes._padded(model, text)}
+    return {variant.what: variant.perplexity for variant in mistakes.padded_lines(model, text)}
 
 
 @pytest.mark.parametrize("mask", [True, False])
@@ -308,12 +308,12 @@ def test_a_group_that_the_model_has_no_words_for_is_a_reason() -> None:
 
     rows = ("ab cd ab ab \n", "", "d ab ab \n")
     model = as_model(planted([-nats for nats in NATS]), Poor(ALPHABET))
-    variants = mistakes.catalogue(model, texts.Text("poor", rows, "\n\n", 7, 21))
+    variants = mistakes.catalogue(model, Text.of("poor", rows))
     without = [variant for variant in variants if variant.perplexity is None]
     assert [(v.what, v.reason) for v in without] == [("rare words as <unk>", "no word for <unk>")]
 
 
-def test_a_loss_beyond_every_number_is_a_reason_beside_it(text: texts.Text) -> None:
+def test_a_loss_beyond_every_number_is_a_reason_beside_it(text: Text) -> None:
     impossible = planted([-2000.0, *[0.0] * (SIZE - 1)])
     few = mistakes.catalogue(as_model(impossible, LetterTokenizer(ALPHABET)), text.first(4))
     by_name = {variant.what: variant for variant in few}
@@ -323,11 +323,11 @@ def test_a_loss_beyond_every_number_is_a_reason_beside_it(text: texts.Text) -> N
 
 
 def test_random_weights_are_refused() -> None:
-    with pytest.raises(TensorgapError, match="random weights have learnt nothing"):
+    with pytest.raises(TensorgapError, match="its weights are randomly initialised"):
         list(mistakes.compute("gpt2:random", QualityPlan()))
 
 
-def test_the_first_rows_of_a_text_are_a_text(text: texts.Text) -> None:
+def test_the_first_rows_of_a_text_are_a_text(text: Text) -> None:
     part = text.first(3)
     assert part.rows == tuple(ROWS[:3])
     assert part.words == sum(len(row.split()) for row in ROWS[:3])

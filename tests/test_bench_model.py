@@ -8,6 +8,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,15 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from processes import without_cache
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 
 from bench.asked import PRECISIONS
 from bench.errors import TensorgapError
+from bench.files import private
 from bench.model import engines
-from bench.model import load as models
-from bench.model.load import Model
+from bench.model.load import TINY_FOLDER, Model, load_model, prompt_ids, token_ids
 from bench.text.embedded import corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Change = Callable[[Path], object]
 PARAMETERS_OF_GPT2 = 124_439_808
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-WORDS: dict[str, int] = json.loads(
-    (models.TINY_FOLDER / "tokenizer.json").read_text(encoding="utf-8")
-)["model"]["vocab"]
+WORDS: dict[str, int] = json.loads((TINY_FOLDER / "tokenizer.json").read_text(encoding="utf-8"))[
+    "model"
+]["vocab"]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT-2 of two layers as `save_pretrained` writes it, with the embedded tokenizer."""
     config = GPT2Config(
         vocab_size=len(WORDS),
@@ -47,21 +50,32 @@ def folder(tmp_path: Path) -> Path:
         bos_token_id=0,
         eos_token_id=0,
     )
-    path = tmp_path / "model"
+    path = tmp_path_factory.mktemp("saved")
     GPT2LMHeadModel(config).save_pretrained(path)
     for name in TOKENIZER_FILES:
-        shutil.copy(models.TINY_FOLDER / name, path / name)
+        shutil.copy(TINY_FOLDER / name, path / name)
     return path
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Model:
+    return load_model("tiny", "fp32", "cpu")
 
 
 @pytest.fixture(scope="module")
 def gpt2_random() -> Iterator[Model]:
-    yield models.load("gpt2:random", "fp32", "cpu")
+    yield load_model("gpt2:random", "fp32", "cpu")
     gc.collect()
 
 
 def load(folder: Path, precision: str = "fp32") -> Model:
-    return models.load(str(folder), precision, "cpu")
+    return load_model(str(folder), precision, "cpu")
 
 
 def configure(folder: Path, file: str = "config.json", **changes: Any) -> None:
@@ -133,6 +147,20 @@ def test_weights_named_as_on_the_hub_are_loaded(folder: Path) -> None:
     reweigh(folder, as_on_the_hub)
     after = load(folder).module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_torch_keeps_what_it_compiles_where_nobody_else_writes(tmp_path: Path) -> None:
+    """Importing transformers' GPT-2 is enough for torch to make its folder."""
+    code = "import bench.model.load, os; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=without_cache() | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [f"tensorgap-{os.getuid()}"]
+    assert private.why_shared(Path(done.stdout.strip()).parent) is None
 
 
 def test_loading_is_silent(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -297,11 +325,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 def test_an_attention_that_the_config_would_fetch_is_not_used(folder: Path) -> None:
     configure(folder, attn_implementation="stranger/evil")
-    assert models.load(str(folder), "fp32", "cpu").weights.attention == "sdpa"
+    assert load_model(str(folder), "fp32", "cpu").weights.attention == "sdpa"
 
 
 def test_a_plain_causal_mask_is_never_built(
-    monkeypatch: pytest.MonkeyPatch, gpt2_random: Model
+    monkeypatch: pytest.MonkeyPatch, gpt2_random: Model, tiny: Model
 ) -> None:
     """As in a release of transformers that builds it while a graph is captured."""
     masks: list[torch.Tensor | None] = []
@@ -314,7 +342,7 @@ def test_a_plain_causal_mask_is_never_built(
     monkeypatch.setattr(masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: False)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
     ids = torch.ones(2, 8, dtype=torch.long)
-    for module in (models.load("tiny", "fp32", "cpu").module, gpt2_random.module):
+    for module in (tiny.module, gpt2_random.module):
         for run in (engines.forward("eager", module), engines.generation("eager", module, 1)):
             with torch.inference_mode():
                 run(ids)
@@ -324,8 +352,7 @@ def test_a_plain_causal_mask_is_never_built(
             assert masks == [None] * module.config.n_layer
 
 
-def test_padding_is_masked() -> None:
-    tiny = models.load("tiny", "fp32", "cpu")
+def test_padding_is_masked(tiny: Model) -> None:
     ids = torch.arange(2, 18)[None]
     padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), ids], 1)
     mask = (torch.arange(20) >= 4).long()[None]
@@ -357,7 +384,7 @@ def test_the_refusal_of_pickled_weights_says_why_and_what_to_do(folder: Path) ->
 
 def test_a_folder_may_be_below_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert models.load(f"~/{folder.name}", "fp32", "cpu").weights == load(folder).weights
+    assert load_model(f"~/{folder.name}", "fp32", "cpu").weights == load(folder).weights
 
 
 @pytest.mark.parametrize(
@@ -365,7 +392,7 @@ def test_a_folder_may_be_below_the_home(folder: Path, monkeypatch: pytest.Monkey
 )
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(TensorgapError, match=f"model {name}: there is no such folder"):
-        models.load(name, "fp32", "cpu")
+        load_model(name, "fp32", "cpu")
 
 
 def test_a_lack_of_memory_is_not_blamed_on_the_folder(
@@ -448,7 +475,7 @@ def test_random_weights_are_the_same_each_time_and_leave_the_dice_alone(
     torch.manual_seed(123)
     expected_next = torch.rand(3)
     torch.manual_seed(123)
-    again = models.load("gpt2:random", "fp16", "cpu")
+    again = load_model("gpt2:random", "fp16", "cpu")
     assert torch.equal(torch.rand(3), expected_next)
     assert again.weights.size_bytes == 2 * PARAMETERS_OF_GPT2
     first, second = (m.module.state_dict() for m in (gpt2_random, again))
@@ -459,19 +486,19 @@ def test_random_weights_are_the_same_each_time_and_leave_the_dice_alone(
 # ------------------------------------------------------------------------------- tiny, tokens
 
 
-def test_the_embedded_model_is_small_and_whole() -> None:
-    found = models.load("tiny", "fp32", "cpu")
-    size = sum(path.stat().st_size for path in models.TINY_FOLDER.iterdir())
+def test_the_embedded_model_is_small_and_whole(tiny: Model) -> None:
+    size = sum(path.stat().st_size for path in TINY_FOLDER.iterdir())
     assert size < 4_000_000
-    assert found.positions == 256
-    assert found.vocabulary == len(WORDS)
-    content = (models.TINY_FOLDER / "model.safetensors").read_bytes()
-    assert found.weights.sha256 == hashlib.sha256(content).hexdigest()
+    assert tiny.positions == 256
+    assert tiny.vocabulary == len(WORDS)
+    content = (TINY_FOLDER / "model.safetensors").read_bytes()
+    assert tiny.weights.sha256 == hashlib.sha256(content).hexdigest()
+    assert tiny.weights.published_as == "tiny"
 
 
 def test_tokens_are_those_of_the_text_without_special_ones(folder: Path) -> None:
     story = corpus.generate(seed=3, paragraphs=2)
-    ids = models.token_ids(load(folder), story.text)
+    ids = token_ids(load(folder), story.text)
     word_of = {token: word for word, token in WORDS.items()}
     assert len(ids) == story.tokens
     assert "".join(word_of[token] for token in ids) == story.text
@@ -480,7 +507,7 @@ def test_tokens_are_those_of_the_text_without_special_ones(folder: Path) -> None
 def test_a_text_with_unknown_words_is_refused_with_their_count(folder: Path) -> None:
     story = corpus.generate(seed=3, paragraphs=1).text
     with pytest.raises(TensorgapError, match=r"lacks words of the text \(1 of \d+ tokens\)"):
-        models.token_ids(load(folder), story.replace(".", " quux.", 1))
+        token_ids(load(folder), story.replace(".", " quux.", 1))
 
 
 def test_a_tokenizer_of_more_words_than_the_model_has_is_refused(folder: Path) -> None:
@@ -488,17 +515,15 @@ def test_a_tokenizer_of_more_words_than_the_model_has_is_refused(folder: Path) -
     configure(folder, vocab_size=few)
     reweigh(folder, lambda weights: weights.update({name: weights[name][:few].clone()}))
     with pytest.raises(TensorgapError, match="the tokenizer does not belong to the model"):
-        models.token_ids(load(folder), corpus.generate(seed=3, paragraphs=2).text)
+        token_ids(load(folder), corpus.generate(seed=3, paragraphs=2).text)
 
 
-def test_prompts_of_a_model_with_words_are_real_tokens(folder: Path) -> None:
-    found = load(folder)
-    assert models.prompt_ids(found) == models.token_ids(found, corpus.split("test").text)
+def test_prompts_of_a_model_with_words_are_real_tokens(tiny: Model) -> None:
+    assert prompt_ids(tiny) == token_ids(tiny, corpus.split("test").text)
 
 
-def test_prompts_of_random_weights_are_real_tokens_too(gpt2_random: Model) -> None:
-    tiny = models.load("tiny", "fp32", "cpu")
-    assert models.prompt_ids(gpt2_random) == models.prompt_ids(tiny)
+def test_prompts_of_random_weights_are_real_tokens_too(gpt2_random: Model, tiny: Model) -> None:
+    assert prompt_ids(gpt2_random) == prompt_ids(tiny)
 
 
 # ------------------------------------------------------------------------------- the hub
@@ -510,7 +535,7 @@ def test_a_model_of_the_hub_without_the_hub_is_one_message_with_the_remedy(
     # What HF_HUB_OFFLINE=1 sets when huggingface_hub is imported.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(TensorgapError) as caught:
-        models.load("nobody/never-was", "fp32", "cpu")
+        load_model("nobody/never-was", "fp32", "cpu")
     words = str(caught.value)
     assert words.startswith("model nobody/never-was: cannot be loaded: ")
     assert "\n" not in words

@@ -1,4 +1,4 @@
-"""bench.perplexity.evaluate: windows by their invariants, sums against models of known perplexity."""
+"""bench.perplexity: windows by their invariants, sums against models of known perplexity."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from bench.asked import QualityPlan
 from bench.device import precision
 from bench.errors import TensorgapError
 from bench.measured import Quality, Weights
-from bench.model import load as models
-from bench.model.load import Model
-from bench.perplexity import evaluate as quality
-from bench.perplexity.evaluate import Window
+from bench.model.load import Model, load_model
+from bench.perplexity import head
+from bench.perplexity.evaluate import measure_quality, warnings
+from bench.perplexity.head import window_nats
+from bench.perplexity.windows import TokenWindow, guide_windows, windows
 from bench.text import published
 from bench.text.embedded import corpus
+from bench.warnings import RowWarning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,7 +52,7 @@ def ids() -> list[int]:
 
 
 def naive_nats(
-    module: GPT2LMHeadModel, ids: Sequence[int], chosen: Sequence[Window]
+    module: GPT2LMHeadModel, ids: Sequence[int], chosen: Sequence[TokenWindow]
 ) -> list[float]:
     """One token at a time, from the full logits of its window alone, all in double precision."""
     stream = torch.tensor([BOS, *ids])
@@ -73,60 +75,37 @@ contexts = st.integers(1, 60)
 
 
 @given(st.integers(0, 300), contexts, st.data())
-def test_each_token_is_predicted_exactly_once_and_in_order(
+def test_each_token_is_predicted_exactly_once_with_the_context_that_the_stride_leaves(
     tokens: int, context: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(1, context))
-    scored: list[int] = []
-    for window in quality.windows(tokens, context, stride):
-        scored.extend(range(window.first, window.end + 1))
-        assert window.scored == window.end + 1 - window.first > 0
-    assert scored == list(range(1, tokens + 1))
-
-
-@given(st.integers(1, 300), contexts, st.data())
-def test_windows_are_equally_long_and_lie_within_the_stream(
-    tokens: int, context: int, data: st.DataObject
-) -> None:
-    stride = data.draw(st.integers(1, context))
-    for window in quality.windows(tokens, context, stride):
-        assert window.end - window.start == min(context, tokens)
+    found = list(windows(tokens, context, stride))
+    scored = [range(window.first, window.end + 1) for window in found]
+    assert [position for part in scored for position in part] == list(range(1, tokens + 1))
+    for window, part in zip(found, scored, strict=True):
+        assert window.scored == len(part) > 0
+        assert window.length == min(context, tokens)
         assert 0 <= window.start < window.end <= tokens
-
-
-@given(st.integers(1, 300), contexts, st.data())
-def test_each_token_has_all_the_left_context_that_the_stride_leaves(
-    tokens: int, context: int, data: st.DataObject
-) -> None:
-    stride = data.draw(st.integers(1, context))
-    for window in quality.windows(tokens, context, stride):
-        for position in range(window.first, window.end + 1):
+        for position in part:
             before = position - window.start
             assert min(position, context - stride + 1) <= before <= context
-
-
-@given(st.integers(1, 300), contexts, st.data())
-def test_no_window_scores_more_than_its_stride_but_the_first(
-    tokens: int, context: int, data: st.DataObject
-) -> None:
-    stride = data.draw(st.integers(1, context))
-    first, *rest = quality.windows(tokens, context, stride)
-    assert first.scored == min(context, tokens)
-    assert all(window.scored == stride for window in rest[:-1])
-    assert all(0 < window.scored <= stride for window in rest[-1:])
+    # No window scores more than its stride, but the first.
+    assert [window.scored for window in found[:1]] == [min(context, tokens)] * bool(tokens)
+    assert all(window.scored == stride for window in found[1:-1])
+    assert all(window.scored <= stride for window in found[1:])
 
 
 def test_a_stride_as_long_as_the_context_makes_windows_without_overlap_but_the_last() -> None:
-    found = [(w.start, w.end, w.first) for w in quality.windows(10, 4, 4)]
+    found = [(w.start, w.end, w.first) for w in windows(10, 4, 4)]
     assert found == [(0, 4, 1), (4, 8, 5), (6, 10, 9)]
 
 
 def test_a_text_shorter_than_the_context_is_one_window() -> None:
-    assert list(quality.windows(3, 1024, 512)) == [Window(0, 3, 1)]
+    assert list(windows(3, 1024, 512)) == [TokenWindow(0, 3, 1)]
 
 
 def test_no_tokens_are_no_windows() -> None:
-    assert list(quality.windows(0, 4, 2)) == []
+    assert list(windows(0, 4, 2)) == []
 
 
 @given(st.integers(0, 300), st.integers(2, 60), st.data())
@@ -142,7 +121,7 @@ def test_windows_of_the_guide_score_each_token_once_and_count_as_its_loop_does(
         previous = end
         if end == tokens:
             break
-    pairs = list(quality.guide_windows(tokens, context, stride))
+    pairs = list(guide_windows(tokens, context, stride))
     for window, count in pairs:
         scored.extend(range(window.first, window.end + 1))
         assert 0 < count <= window.scored <= count + 1
@@ -162,8 +141,8 @@ PLANS = [(POSITIONS, POSITIONS), (POSITIONS, 7), (64, 16), (5, 1), (1, 1)]
 def test_nats_are_those_of_a_naive_loop_over_full_logits(
     small: GPT2LMHeadModel, ids: list[int], context: int, stride: int
 ) -> None:
-    chosen = list(quality.windows(len(ids), context, stride))[:12]
-    found = quality.window_nats(as_model(small), [BOS, *ids], chosen)
+    chosen = list(windows(len(ids), context, stride))[:12]
+    found = window_nats(as_model(small), [BOS, *ids], chosen)
     assert found == pytest.approx(naive_nats(small, ids, chosen), rel=1e-9)
 
 
@@ -171,11 +150,9 @@ def test_the_logits_of_the_reference_are_far_from_uniform(
     small: GPT2LMHeadModel, ids: list[int]
 ) -> None:
     """Else a wrong row or a wrong target would go unnoticed."""
-    chosen = list(quality.windows(len(ids), 64, 64))
+    chosen = list(windows(len(ids), 64, 64))
     shifted = [*ids[1:], ids[0]]
-    right, wrong = (
-        sum(quality.window_nats(as_model(small), [BOS, *t], chosen)) for t in (ids, shifted)
-    )
+    right, wrong = (sum(window_nats(as_model(small), [BOS, *t], chosen)) for t in (ids, shifted))
     assert abs(right - wrong) > 1e-3 * right
     assert abs(right - len(ids) * math.log(VOCABULARY)) > 0.1 * right
 
@@ -184,37 +161,39 @@ def test_the_logits_of_the_reference_are_far_from_uniform(
 def test_nats_do_not_depend_on_how_many_windows_run_at_once(
     small: GPT2LMHeadModel, ids: list[int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = list(quality.windows(len(ids), 64, 16))
-    usual = quality.window_nats(as_model(small), [BOS, *ids], chosen)
-    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 64 * at_once)
-    assert quality.window_nats(as_model(small), [BOS, *ids], chosen) == pytest.approx(
-        usual, rel=1e-9
-    )
+    chosen = list(windows(len(ids), 64, 16))
+    usual = window_nats(as_model(small), [BOS, *ids], chosen)
+    monkeypatch.setitem(head.TOKENS_AT_ONCE, "cpu", 64 * at_once)
+    assert window_nats(as_model(small), [BOS, *ids], chosen) == pytest.approx(usual, rel=1e-9)
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 10_000])
 def test_nats_do_not_depend_on_how_many_rows_the_head_takes_at_once(
     small: GPT2LMHeadModel, ids: list[int], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = list(quality.windows(len(ids), POSITIONS, 64))
-    usual = quality.window_nats(as_model(small), [BOS, *ids], chosen)
-    monkeypatch.setattr(quality, "_HEAD_ROWS", rows)
-    assert quality.window_nats(as_model(small), [BOS, *ids], chosen) == pytest.approx(
-        usual, rel=1e-9
-    )
+    chosen = list(windows(len(ids), POSITIONS, 64))
+    usual = window_nats(as_model(small), [BOS, *ids], chosen)
+    monkeypatch.setattr(head, "HEAD_ROWS", rows)
+    assert window_nats(as_model(small), [BOS, *ids], chosen) == pytest.approx(usual, rel=1e-9)
 
 
 def test_windows_of_unequal_length_keep_their_order(small: GPT2LMHeadModel, ids: list[int]) -> None:
-    chosen = [Window(0, 4, 1), Window(0, 4, 2), Window(2, 9, 5), Window(5, 9, 9), Window(4, 8, 8)]
-    found = quality.window_nats(as_model(small), [BOS, *ids], chosen)
+    chosen = [
+        TokenWindow(0, 4, 1),
+        TokenWindow(0, 4, 2),
+        TokenWindow(2, 9, 5),
+        TokenWindow(5, 9, 9),
+        TokenWindow(4, 8, 8),
+    ]
+    found = window_nats(as_model(small), [BOS, *ids], chosen)
     assert found == pytest.approx(naive_nats(small, ids, chosen), rel=1e-9)
 
 
 def test_single_precision_agrees_with_double(small: GPT2LMHeadModel, ids: list[int]) -> None:
-    chosen = list(quality.windows(len(ids), 64, 16))
-    double = sum(quality.window_nats(as_model(small), [BOS, *ids], chosen))
+    chosen = list(windows(len(ids), 64, 16))
+    double = sum(window_nats(as_model(small), [BOS, *ids], chosen))
     try:
-        single = sum(quality.window_nats(as_model(small.float()), [BOS, *ids], chosen))
+        single = sum(window_nats(as_model(small.float()), [BOS, *ids], chosen))
     finally:
         small.double()
     assert single == pytest.approx(double, rel=1e-5)
@@ -235,9 +214,9 @@ def random_walk(count: int) -> tuple[list[int], float]:
 @pytest.mark.parametrize(("context", "stride"), [(16, 16), (16, 3), (2, 1), (1, 1)])
 def test_planted_bigrams_cost_exactly_their_nats(context: int, stride: int) -> None:
     ids, nats = random_walk(500)
-    chosen = list(quality.windows(len(ids), context, stride))
+    chosen = list(windows(len(ids), context, stride))
     module = planted([math.log(p) for p in STEPS])
-    found = sum(quality.window_nats(as_model(module), [0, *ids], chosen))
+    found = sum(window_nats(as_model(module), [0, *ids], chosen))
     assert found == pytest.approx(nats, rel=1e-9)
 
 
@@ -250,7 +229,7 @@ def words(tmp_path: Path) -> Path:
 
 
 def measure(model: Model, text: Path, context: int = 16, stride: int = 8) -> Any:
-    return quality.measure_quality(model, QualityPlan(str(text), context=context, stride=stride))
+    return measure_quality(model, QualityPlan(str(text), context=context, stride=stride))
 
 
 def test_every_perplexity_derives_from_nats_and_counts(words: Path) -> None:
@@ -282,8 +261,8 @@ def test_the_standard_error_is_that_of_windows_as_clusters(words: Path) -> None:
     ids, _ = random_walk(490)
     model = as_model(planted([math.log(p) for p in STEPS]), FixedTokenizer(ids))
     found = measure(model, words, context=16, stride=16)
-    chosen = list(quality.windows(490, 16, 16))
-    nats = np.array(quality.window_nats(model, [0, *ids], chosen))
+    chosen = list(windows(490, 16, 16))
+    nats = np.array(window_nats(model, [0, *ids], chosen))
     tokens = np.array([window.scored for window in chosen])
     residuals = nats - nats.sum() / tokens.sum() * tokens
     expected = math.sqrt(len(chosen) * residuals.var(ddof=1)) / tokens.sum()
@@ -345,7 +324,7 @@ def test_mode_hf_docs_is_the_loop_of_the_guide(
     small: GPT2LMHeadModel, ids: list[int], words: Path, context: int, stride: int
 ) -> None:
     plan = QualityPlan(str(words), mode="hf-docs", context=context, stride=stride)
-    found = quality.measure_quality(as_model(small, FixedTokenizer(ids)), plan)
+    found = measure_quality(as_model(small, FixedTokenizer(ids)), plan)
     # transformers computes the loss in float32, whatever the model's type is.
     assert found.perplexity == pytest.approx(guide_loop(small, ids, context, stride), rel=1e-5)
     assert (found.mode, found.word_perplexity, found.bits_per_byte) == ("hf-docs", None, None)
@@ -355,8 +334,8 @@ def test_mode_hf_docs_is_the_loop_of_the_guide(
 
 def test_each_window_is_kept(small: GPT2LMHeadModel, ids: list[int], words: Path) -> None:
     found = measure(as_model(small, FixedTokenizer(ids)), words, context=64, stride=32)
-    chosen = list(quality.windows(len(ids), 64, 32))
-    assert found.window_nats == tuple(quality.window_nats(as_model(small), [BOS, *ids], chosen))
+    chosen = list(windows(len(ids), 64, 32))
+    assert found.window_nats == tuple(window_nats(as_model(small), [BOS, *ids], chosen))
     assert found.window_tokens == tuple(window.scored for window in chosen)
     assert math.fsum(found.window_nats) == found.nats
     assert sum(found.window_tokens) == found.tokens == len(ids)
@@ -366,25 +345,25 @@ def test_windows_alone_agree_with_those_in_a_batch(
     small: GPT2LMHeadModel, ids: list[int], words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = as_model(small, FixedTokenizer(ids))
-    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 4 * 64)
+    monkeypatch.setitem(head.TOKENS_AT_ONCE, "cpu", 4 * 64)
     assert measure(model, words, context=64, stride=32).batch_difference_nats < 1e-9
-    monkeypatch.setitem(quality._TOKENS_AT_ONCE, "cpu", 64)
+    monkeypatch.setitem(head.TOKENS_AT_ONCE, "cpu", 64)
     assert measure(model, words, context=64, stride=32).batch_difference_nats is None
 
 
 def test_a_batch_that_changes_a_window_is_found(
     small: GPT2LMHeadModel, ids: list[int], words: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = quality._scored_states
+    real = head.scored_states
 
-    def mixed_up(model: Model, stream: torch.Tensor, batch: Sequence[Window]) -> torch.Tensor:
+    def mixed_up(model: Model, stream: torch.Tensor, batch: Sequence[TokenWindow]) -> torch.Tensor:
         states = real(model, stream, batch)
         return states if len(batch) == 1 else states.flip(0)
 
-    monkeypatch.setattr(quality, "_scored_states", mixed_up)
+    monkeypatch.setattr(head, "scored_states", mixed_up)
     found = measure(as_model(small, FixedTokenizer(ids)), words, context=64, stride=32)
     assert found.batch_difference_nats > 1e-3
-    assert any("between alone and in a batch" in doubt for doubt in doubts_of(found))
+    assert [w.code for w in warnings_of(found)] == ["perplexity-depends-on-batch"]
 
 
 def test_logits_stored_in_16_bits_cost_what_rounding_them_costs(
@@ -400,8 +379,8 @@ def test_logits_stored_in_16_bits_cost_what_rounding_them_costs(
     assert found.logits_dtype == "bfloat16"
     stream = torch.tensor([BOS, *ids])
     rounded, exact = [], []
-    for window in quality.windows(len(ids), 64, 64):
-        states = quality._scored_states(model, stream, [window])
+    for window in windows(len(ids), 64, 64):
+        states = head.scored_states(model, stream, [window])
         logits = states.double() @ module.lm_head.weight.double().T
         for kind, values in ((rounded, module.lm_head(states).double()), (exact, logits)):
             wanted = stream[window.first : window.end + 1, None]
@@ -434,50 +413,51 @@ def test_under_autocast_the_head_stores_16_bits(
     assert found.logit_rounding_nats not in (None, 0)
 
 
-# ------------------------------------------------------------------------------- doubts
+# ------------------------------------------------------------------------------- warnings
 
 GPT2 = Weights(1, 1, "float32", sha256="1" * 64, published_as="gpt2")
-(WIKITEXT2,) = published.TEXTS
 
 
-def doubts_of(found: Quality, weights: Weights = GPT2, precision_name: str = "fp32") -> list[str]:
-    return quality.doubts(found, weights, "gpt2", precision_name)
+def warnings_of(
+    found: Quality, weights: Weights = GPT2, precision_name: str = "fp32"
+) -> list[RowWarning]:
+    return warnings(found, weights, "gpt2", precision_name)
 
 
 def real_gpt2(perplexity: float, context: int, stride: int, mode: str = "hf-docs") -> Quality:
     return Quality(
-        WIKITEXT2.name,
+        published.WIKITEXT2_TEST.name,
         perplexity=perplexity,
         mode=mode,
         context=context,
         stride=stride,
-        text_sha256=WIKITEXT2.joined_sha256,
+        text_sha256=published.WIKITEXT2_TEST.joined_sha256,
     )
 
 
 @pytest.mark.parametrize(
-    ("found", "doubt"),
+    ("found", "words"),
     [
         (real_gpt2(59.71, 128, 128), None),
-        (real_gpt2(60.5, 128, 128), "60.5 per token where 59.69 is published for this protocol"),
-        (real_gpt2(217, 128, 128), "217 per token where 59.69 is published"),
+        (real_gpt2(60.5, 128, 128), "60.5 per token, but 59.69 ±0.5% is published for this"),
+        (real_gpt2(217, 128, 128), "217 per token, but 59.69 ±0.5% is published"),
         (real_gpt2(30.0, 1024, 1024), None),
-        (real_gpt2(28.0, 1024, 1024), "28 per token where 29.94 is published"),
+        (real_gpt2(28.0, 1024, 1024), "28 per token, but 29.94 ±0.5% is published"),
         (real_gpt2(61.0, 128, 128, "tensorgap"), None),
         (real_gpt2(25.1, 1024, 512, "tensorgap"), None),
-        (real_gpt2(217, 128, 128, "tensorgap"), "217, outside 41.2 to 65.7, which published"),
+        (real_gpt2(217, 128, 128, "tensorgap"), "217 is outside 41.2 to 65.7, the range that"),
         (real_gpt2(217, 32, 32, "tensorgap"), None),  # nothing is published
         (replace(real_gpt2(217, 128, 128), text_sha256="0" * 64), None),  # another text
     ],
     ids=str,
 )
-def test_gpt2_far_from_what_is_published_is_a_doubt(found: Quality, doubt: str | None) -> None:
-    said = doubts_of(found)
-    assert len(said) == (doubt is not None)
-    assert doubt is None or doubt in said[0]
+def test_gpt2_far_from_what_is_published_is_a_warning(found: Quality, words: str | None) -> None:
+    told = [warning.text for warning in warnings_of(found)]
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
     # Another precision or other weights are not what was published.
-    assert doubts_of(found, precision_name="bf16") == []
-    assert doubts_of(found, replace(GPT2, published_as="tiny")) == []
+    assert warnings_of(found, precision_name="bf16") == []
+    assert warnings_of(found, replace(GPT2, published_as="tiny")) == []
 
 
 @pytest.mark.parametrize(("word", "bits", "count"), [(37.4, 0.977, 0), (29.9, 0.9, 2)])
@@ -485,18 +465,18 @@ def test_the_units_of_lm_eval_are_held_against_its_published_numbers(
     word: float, bits: float, count: int
 ) -> None:
     found = real_gpt2(24.8, 1024, 1024, "lm-eval")
-    assert len(doubts_of(replace(found, word_perplexity=word, bits_per_byte=bits))) == count
+    assert len(warnings_of(replace(found, word_perplexity=word, bits_per_byte=bits))) == count
 
 
-def test_weights_called_gpt2_that_are_others_are_a_doubt() -> None:
-    said = doubts_of(real_gpt2(217, 128, 128), replace(GPT2, published_as="unrecognised"))
-    assert said == ["the weights are called gpt2 and have not its published hash"]
+def test_weights_called_gpt2_that_are_others_are_a_warning() -> None:
+    told = warnings_of(real_gpt2(217, 128, 128), replace(GPT2, published_as="unrecognised"))
+    assert told == [RowWarning("weights-not-published", {"model": "gpt2"})]
 
 
 @pytest.mark.parametrize(("precision_name", "count"), [("fp32", 1), ("bf16", 0)])
 def test_a_batch_may_differ_by_as_much_as_its_precision(precision_name: str, count: int) -> None:
     found = Quality("a text", perplexity=5.0, batch_difference_nats=1e-4)
-    assert len(doubts_of(found, precision_name=precision_name)) == count
+    assert len(warnings_of(found, precision_name=precision_name)) == count
 
 
 # ------------------------------------------------------------------------------- the embedded model
@@ -504,7 +484,7 @@ def test_a_batch_may_differ_by_as_much_as_its_precision(precision_name: str, cou
 
 @pytest.fixture(scope="module")
 def tiny() -> Model:
-    return models.load("tiny", "fp32", "cpu")
+    return load_model("tiny", "fp32", "cpu")
 
 
 @pytest.fixture
@@ -543,13 +523,13 @@ def test_more_context_costs_less(tiny: Model, story: Path) -> None:
 def test_other_precisions_are_within_one_percent(name: str, story: Path, tiny: Model) -> None:
     exact = measure(tiny, story, context=128, stride=64).perplexity
     with precision.applied(name, "cpu"):
-        found = measure(models.load("tiny", name, "cpu"), story, context=128, stride=64).perplexity
+        found = measure(load_model("tiny", name, "cpu"), story, context=128, stride=64).perplexity
     assert found == pytest.approx(exact, rel=0.01)
     assert found != exact
 
 
 def test_the_embedded_text_has_the_floor_of_its_generator(tiny: Model) -> None:
-    found = quality.measure_quality(tiny, QualityPlan(context=256, stride=256))
+    found = measure_quality(tiny, QualityPlan(context=256, stride=256))
     test = corpus.split("test")
     assert found.text == "embedded test"
     assert found.tokens == test.tokens
@@ -589,10 +569,10 @@ def test_a_text_that_is_not_there_is_refused(tiny: Model, tmp_path: Path) -> Non
 
 def test_the_embedded_text_has_no_validation_split(tiny: Model) -> None:
     with pytest.raises(TensorgapError, match="the embedded text has train and test"):
-        quality.measure_quality(tiny, QualityPlan(split="validation"))
+        measure_quality(tiny, QualityPlan(split="validation"))
 
 
 def test_random_weights_have_a_reason_and_no_perplexity(small: GPT2LMHeadModel) -> None:
-    found = quality.measure_quality(as_model(small), QualityPlan())
-    assert found.reason == "random weights have learnt nothing: a perplexity would mean nothing"
+    found = measure_quality(as_model(small), QualityPlan())
+    assert found.reason == "randomly initialised weights"
     assert (found.perplexity, found.nats, found.tokens, found.words) == (None, None, None, None)

@@ -21,7 +21,6 @@ from bench.energy import session as energy
 from bench.errors import REAL_GPU
 from bench.measured import Measurement, Outcome, Sensor, Stage
 from bench.model import engines
-from bench.model import load as models
 from bench.results import columns as table
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
@@ -134,7 +133,7 @@ def test_torch_s_error_for_a_lost_gpu_is_told_from_any_other(
         raise RuntimeError("CUDA error: unspecified launch failure")
 
     if stage == "loading":
-        monkeypatch.setattr(models, "load", fail)
+        monkeypatch.setattr("bench.measure.load_model", fail)
     else:
         monkeypatch.setattr(engines, "forward", lambda *_: fail)
     (row,) = rows()

@@ -18,9 +18,9 @@ from bench.asked import QualityPlan
 from bench.errors import TensorgapError
 from bench.measured import Weights
 from bench.model.load import Model
-from bench.perplexity import evaluate as quality
-from bench.text import load as texts
+from bench.perplexity.evaluate import read
 from bench.text import published
+from bench.text.load import Text, check_tokens, load_text
 
 ROWS = ["", " = Title = \n", "", " A first line . \n", " Grüße \n"]
 
@@ -50,7 +50,7 @@ def test_rows_of_a_file_are_joined_as_the_guide_of_transformers_joins_them(
 ) -> None:
     path = tmp_path / f"some.{kind}"
     WRITERS[kind](path, "content")
-    found = texts.load(plan(path, column="content"))
+    found = load_text(plan(path, column="content"))
     assert found.rows == tuple(ROWS)
     assert found.text == "\n\n".join(ROWS)
     assert (found.words, found.bytes) == (8, len("".join(ROWS).encode()))
@@ -64,22 +64,22 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(
     path = tmp_path / f"some.{kind}"
     WRITERS[kind](path, "content")
     with pytest.raises(TensorgapError, match=r"no column text; name one of content, id in quality"):
-        texts.load(plan(path))
+        load_text(plan(path))
     with pytest.raises(TensorgapError, match=r"column id holds int, not text"):
-        texts.load(plan(path, column="id"))
+        load_text(plan(path, column="id"))
 
 
 def test_a_text_file_keeps_its_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "dos.txt"
     path.write_bytes(b"one\r\ntwo\r\n")
-    assert texts.load(plan(path)).text == "one\r\ntwo\r\n"
+    assert load_text(plan(path)).text == "one\r\ntwo\r\n"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.parquet", b"PAR", "no Parquet file"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": ', "line 2 is no JSON"),
+        ("a.parquet", b"PAR", "not a Parquet file"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": ', "line 2 is not JSON"),
         ("a.jsonl", b"[1]\n", "no column text"),
         ("a.txt", b"\xff", "not UTF-8 text"),
         ("a.jsonl", b'{"text": null}\n', "the text is empty"),
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, me
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(TensorgapError, match=message):
-        texts.load(plan(path))
+        load_text(plan(path))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
@@ -98,46 +98,46 @@ def test_a_text_of_gigabytes_is_refused_before_it_is_read(tmp_path: Path, name: 
     path.touch()
     os.truncate(path, 3_000_000_000)
     with pytest.raises(TensorgapError, match=r"quality\.text = .*: 3 GB; must be at most 1 GB"):
-        texts.load(plan(path))
+        load_text(plan(path))
 
 
 def test_a_nest_of_json_that_no_parser_follows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("[" * 100_000)
-    with pytest.raises(TensorgapError, match="line 1 is no JSON: maximum recursion depth"):
-        texts.load(plan(path))
+    with pytest.raises(TensorgapError, match="line 1 is not JSON: maximum recursion depth"):
+        load_text(plan(path))
 
 
 def test_a_folder_gives_the_files_of_the_split(tmp_path: Path) -> None:
     for name in ("train-00000.parquet", "test-00000.parquet", "test-00001.parquet"):
         write_parquet(tmp_path / name)
     (tmp_path / "README.md").write_text("no text of it")
-    found = texts.load(plan(tmp_path))
+    found = load_text(plan(tmp_path))
     assert found.rows == (*ROWS, *ROWS)
     assert found.name == f"{tmp_path.name} test"
-    assert texts.load(plan(tmp_path, split="train")).rows == tuple(ROWS)
+    assert load_text(plan(tmp_path, split="train")).rows == tuple(ROWS)
 
 
 def test_a_folder_of_configurations_gives_the_one_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     write_parquet(tmp_path / "second" / "validation-00000-of-00001.parquet")
-    found = texts.load(plan(tmp_path, split="validation", configuration="second"))
+    found = load_text(plan(tmp_path, split="validation", configuration="second"))
     assert found.rows == tuple(ROWS)
 
 
 def test_the_only_file_of_a_folder_is_its_text(tmp_path: Path) -> None:
     write_parquet(tmp_path / "stories.parquet")
-    assert texts.load(plan(tmp_path)).rows == tuple(ROWS)
+    assert load_text(plan(tmp_path)).rows == tuple(ROWS)
 
 
 def test_a_folder_without_the_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TensorgapError, match=r"no file of the split test.*found no Parquet"):
-        texts.load(plan(tmp_path))
+        load_text(plan(tmp_path))
     for name in ("train.txt", "valid.txt"):
         (tmp_path / name).write_text("x")
     with pytest.raises(TensorgapError, match=r"split test.*found train\.txt, valid\.txt"):
-        texts.load(plan(tmp_path))
-    assert texts.load(plan(tmp_path, split="validation")).text == "x"
+        load_text(plan(tmp_path))
+    assert load_text(plan(tmp_path, split="validation")).text == "x"
 
 
 # ------------------------------------------------------------------------------- the hub
@@ -157,9 +157,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 
 
 def test_a_data_set_is_asked_for_by_name_configuration_and_split(hub: list[object]) -> None:
-    texts.load(plan("wikitext-103", split="validation"))
-    texts.load(plan("some/stories", configuration="short", split="train"))
-    texts.load(plan("some/stories"))
+    load_text(plan("wikitext-103", split="validation"))
+    load_text(plan("some/stories", configuration="short", split="train"))
+    load_text(plan("some/stories"))
     assert hub == [
         ("Salesforce/wikitext", "wikitext-103-raw-v1", "validation"),
         ("some/stories", "short", "train"),
@@ -172,13 +172,13 @@ def test_wikitext2_is_known_by_two_names_and_refused_if_it_is_another_text(
     hub: list[object], name: str
 ) -> None:
     with pytest.raises(TensorgapError, match="called wikitext-2 test and is not"):
-        texts.load(plan(name))
+        load_text(plan(name))
     assert hub == [("Salesforce/wikitext", "wikitext-2-raw-v1", "test")]
 
 
 def test_a_column_that_the_data_set_lacks_is_refused(hub: list[object]) -> None:
     with pytest.raises(TensorgapError, match="no column body; name one of text, id"):
-        texts.load(plan("some/stories", column="body"))
+        load_text(plan("some/stories", column="body"))
 
 
 def test_without_hub_and_cache_one_message_says_what_to_do(
@@ -188,7 +188,7 @@ def test_without_hub_and_cache_one_message_says_what_to_do(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(TensorgapError) as caught:
-        texts.load(plan("wikitext-2"))
+        load_text(plan("wikitext-2"))
     message = str(caught.value)
     assert "quality.text = wikitext-2: cannot be had from the hub or its cache" in message
     assert "load_dataset('Salesforce/wikitext', 'wikitext-2-raw-v1')" in message
@@ -201,12 +201,12 @@ def test_without_hub_and_cache_one_message_says_what_to_do(
 
 def test_pages_begin_at_titles_and_not_at_headings() -> None:
     rows = ("", " = One = \n", "", " = = Part = = \n", " a \n", " = Two = \n", " b \n")
-    found = texts.Text("x", rows, "\n\n", 1, 1).pages()
+    found = Text.of("x", rows).pages()
     assert found == [" = One = \n \n = = Part = = \n a ", " = Two = \n b \n"]
 
 
 def test_rows_without_titles_are_pages_themselves() -> None:
-    assert texts.Text("x", ("a", " ", "b = c"), "\n\n", 1, 1).pages() == ["a", "b = c"]
+    assert Text.of("x", ("a", " ", "b = c")).pages() == ["a", "b = c"]
 
 
 # ------------------------------------------------------------------------------- real WikiText-2
@@ -216,13 +216,13 @@ BESIDE = [folder / "shared" / "data" for folder in Path(__file__).resolve().pare
 SHARED = next((folder for folder in BESIDE if folder.is_dir()), BESIDE[0])
 WIKITEXT2 = SHARED / "wikitext-2" / "wiki.test.raw"
 BPE = SHARED / "gpt2-bpe"
-(KNOWN,) = published.TEXTS
+KNOWN = published.WIKITEXT2_TEST
 real = pytest.mark.skipif(not WIKITEXT2.is_file(), reason="WikiText-2 is not here")
 
 
 @real
 def test_wikitext2_is_recognised_by_its_hash(tmp_path: Path) -> None:
-    found = texts.load(plan(WIKITEXT2))
+    found = load_text(plan(WIKITEXT2))
     assert found.known == KNOWN
     assert (found.name, found.words, found.bytes) == ("wikitext-2 test", 241_211, 1_290_590)
     assert len(found.rows) == 4358
@@ -232,7 +232,7 @@ def test_wikitext2_is_recognised_by_its_hash(tmp_path: Path) -> None:
     assert sum(len(re.split(r"\s+", page)) for page in pages) == 241_335
     # The rows of the hub, under any name.
     pq.write_table(pa.table({"text": found.rows}), tmp_path / "any.parquet")
-    assert texts.load(plan(tmp_path / "any.parquet")) == found
+    assert load_text(plan(tmp_path / "any.parquet")) == found
 
 
 @real
@@ -253,7 +253,7 @@ def test_wikitext2_with_a_changed_byte_is_refused(
     path = tmp_path / name
     path.write_bytes(damage(WIKITEXT2.read_bytes()))
     with pytest.raises(TensorgapError) as caught:
-        texts.load(plan(path))
+        load_text(plan(path))
     message = str(caught.value)
     assert KNOWN.sha256 in message
     assert "1,290,590 bytes, 241,211 words; found " in message
@@ -264,7 +264,7 @@ def test_the_text_with_unk_is_refused_as_such(tmp_path: Path) -> None:
     path = tmp_path / "wiki.test.raw"
     path.write_text(re.sub(r" (\w{9}) ", " <unk> ", WIKITEXT2.read_text(encoding="utf-8")))
     with pytest.raises(TensorgapError, match=r"of them <unk>: that is wikitext-2-v1"):
-        texts.load(plan(path))
+        load_text(plan(path))
 
 
 @real
@@ -276,18 +276,15 @@ def test_gpt2_makes_287644_tokens_of_wikitext2_and_another_tokenizer_is_refused(
         module=GPT2LMHeadModel(config),
         tokenizer=GPT2TokenizerFast.from_pretrained(BPE),
         weights=Weights(0, 0, "float32"),
-        positions=1024,
-        vocabulary=config.vocab_size,
-        bos=config.bos_token_id,
     )
-    text = texts.load(plan(WIKITEXT2))
+    text = load_text(plan(WIKITEXT2))
     guide = replace(plan(WIKITEXT2, mode="hf-docs"), context=128, stride=128)
-    reading = quality.read(model, text, guide)
+    reading = read(model, text, guide)
     assert len(reading.ids) == 287_644
     assert sum(reading.counts) == 285_396  # as published with 59.69
     other = [*reading.ids[:-1], 7]
     with pytest.raises(
         TensorgapError, match=r"is not GPT-2's: expected 287,644 tokens with sha256"
     ):
-        texts.check_tokens(text, other, model.vocabulary)
-    texts.check_tokens(text, other, 32_000)
+        check_tokens(text, other, model.vocabulary)
+    check_tokens(text, other, 32_000)

@@ -1,4 +1,4 @@
-"""bench.results.unpacking: what is small and unpacks to much is refused before it is unpacked."""
+"""bench.files.unpacking: what is small and unpacks to much is refused before it is unpacked."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ import pytest
 from hypothesis import given, settings
 
 from bench.errors import TensorgapError
-from bench.files import limits
+from bench.files import limits, unpacking
 from bench.files.limits import Allowance
 from bench.measured import Measurement
 from bench.results import columns as table
 from bench.results import store as results
-from bench.results import unpacking
 from bench.results.columns import Source
 
 SOURCE = Source("local/20261124T120000Z-0a1b2c", '[[workloads]]\nmodel = "tiny"\n', "0.1.0", None)

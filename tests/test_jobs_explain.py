@@ -16,7 +16,7 @@ from examples import measurement
 
 from bench.asked import Cell
 from bench.measured import Measurement, Quality, Weights
-from bench.perplexity.mistakes import Variant
+from bench.perplexity.variants import Variant
 from bench.text import published
 from jobs import explain
 from jobs.report import comparison, perplexity, render

@@ -15,45 +15,48 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._functorch import config
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from bench.asked import AUTO
 from bench.errors import Unsupported
 from bench.warnings import RowWarning
 
-# torch.nn.attention.SDPBackend, and what torch calls it where it says why it does not run.
+# The name, for transformers, of torch's fused attention without a mask where a plain causal one
+# would do. transformers drops that mask as well, but in many releases not while a CUDA graph is
+# captured or torch.compile traces: those engines would run another kernel than eager does.
+FUSED = "tensorgap_sdpa"
+# torch's backend, and how its reason why it does not run begins.
 _BACKENDS = {
-    "flash": ("FLASH_ATTENTION", "Flash attention kernel not used"),
-    "efficient": ("EFFICIENT_ATTENTION", "Memory efficient kernel not used"),
-    "cudnn": ("CUDNN_ATTENTION", "cuDNN attention kernel not used"),
-    "math": ("MATH", ""),
+    "flash": (SDPBackend.FLASH_ATTENTION, "Flash attention kernel not used"),
+    "efficient": (SDPBackend.EFFICIENT_ATTENTION, "Memory efficient kernel not used"),
+    "cudnn": (SDPBackend.CUDNN_ATTENTION, "cuDNN attention kernel not used"),
+    "math": (SDPBackend.MATH, None),  # it runs anywhere
 }
 # What torch says where it may run no other: on CUDA, on a CPU, and within cuDNN.
 _NONE = ("No available kernel", "No viable backend", "No valid execution plans", "No valid engine")
-_NO_CACHE = {"enable_autograd_cache": False}
 
 
 @contextlib.contextmanager
 def applied(name: str) -> Iterator[None]:
     """Everything inside runs this attention and no other; `auto` leaves torch its choice."""
-    from torch._functorch import config
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    with contextlib.ExitStack() as stack:
-        # Its cache knows what is compiled by what that was before an attention was chosen: one that
-        # was compiled with another, ever on this disk, would run (seen in torch 2.11).
-        stack.enter_context(config.patch(_NO_CACHE))
-        if name != AUTO:
-            stack.enter_context(sdpa_kernel(getattr(SDPBackend, _BACKENDS[name][0])))
+    kernel = contextlib.nullcontext() if name == AUTO else sdpa_kernel(_BACKENDS[name][0])
+    # Its cache knows what is compiled by what that was before an attention was chosen: one that
+    # was compiled with another, ever on this disk, would run (seen in torch 2.11).
+    with config.patch({"enable_autograd_cache": False}), kernel:
         yield
 
 
 def check(name: str, device_type: str, run: Callable[[], object]) -> None:
-    """Raise Unsupported where a request cannot run this attention, found out by running it.
+    """Raise Unsupported where a request cannot run this attention, which the caller has `applied`.
 
-    Args:
-        name: one of `bench.asked.ATTENTIONS`, which the caller has `applied`.
-        device_type: `cuda` or `cpu`.
-        run: one request, to its end.
+    It is found out by running it: `run` is one request, to its end.
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -66,6 +69,19 @@ def check(name: str, device_type: str, run: Callable[[], object]) -> None:
             why = _why(name, [str(warning.message) for warning in told]) or first
             where = "a CPU" if device_type == "cpu" else "this GPU at this precision and length"
             raise Unsupported(f"attention {name} does not run on {where}: {why}") from error
+
+
+def _why(name: str, told: list[str]) -> str:
+    """What torch says of this attention; it says of each other one that it is switched off."""
+    heading = _BACKENDS[name][1]
+    reasons = []
+    about = False
+    for text in told:
+        if "not used because" in text:
+            about = heading is not None and text.startswith(heading)
+        elif about:
+            reasons.append(text.split(" (Triggered internally", 1)[0].strip().rstrip("."))
+    return "; ".join(dict.fromkeys(reasons))
 
 
 def warning(asked: str, ran: str | None) -> RowWarning | None:
@@ -81,15 +97,26 @@ def warning(asked: str, ran: str | None) -> RowWarning | None:
     return RowWarning("attention-differs", {"asked": asked, "ran": ran})
 
 
-def _why(name: str, told: list[str]) -> str:
-    """What torch says of this attention; it says of each other one that it is switched off."""
-    heading = _BACKENDS[name][1]
-    texts = [text.split(" (Triggered internally", 1)[0].strip() for text in told]
-    reasons = []
-    about = False
-    for text in texts:
-        if "not used because" in text:
-            about = bool(heading) and text.startswith(heading)
-        elif about:
-            reasons.append(text.rstrip("."))
-    return "; ".join(dict.fromkeys(reasons))
+def causal_mask(**given: Any) -> Any:
+    """The mask of transformers; None where each token attends to itself and to all before it.
+
+    That of a cache of fixed size is one to add, made once: of a boolean one, each layer makes such
+    a mask for itself, and another where a row's length is no multiple of 8 (aligned loads).
+    """
+    # Older releases give the positions themselves.
+    queries = given["q_length"] if "q_length" in given else len(given["cache_position"])
+    if given["attention_mask"] is None and queries == given["kv_length"]:
+        return None
+    attended = sdpa_mask(**given)
+    if given["attention_mask"] is not None or attended is None:
+        return attended
+    device_type, length = attended.device.type, attended.shape[-1]
+    cast = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type) if cast else given["dtype"]
+    aligned = (*attended.shape[:-1], -(-length // 8) * 8)
+    added = torch.full(aligned, float("-inf"), dtype=dtype, device=attended.device)[..., :length]
+    return added.masked_fill_(attended, 0)
+
+
+AttentionInterface.register(FUSED, sdpa_attention_forward)
+AttentionMaskInterface.register(FUSED, causal_mask)

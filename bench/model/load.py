@@ -10,29 +10,29 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file, logging
 
 from bench.device import precision
 from bench.errors import TensorgapError
 from bench.files import limits
 from bench.measured import UNRECOGNISED, Weights
+from bench.model import attention
 from bench.outcomes import is_out_of_memory
 from bench.text import published
 from bench.text.embedded import corpus
-
-if TYPE_CHECKING:
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 TINY = "tiny"
 RANDOM = "gpt2:random"
 TINY_FOLDER = Path(__file__).parents[1] / "text" / "embedded" / "tiny"
 _SEED = 0
-_ATTENTION = "tensorgap_sdpa"
-# torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
 _LARGEST_NUMBER = 1_000_000  # of config.json
 _MOST_LABELS = 10_000  # for each of which transformers makes a name, again and again
@@ -49,189 +49,71 @@ class Model:
     module: GPT2LMHeadModel
     tokenizer: PreTrainedTokenizerBase | None
     weights: Weights
-    positions: int
-    vocabulary: int
-    bos: int
+
+    @property
+    def positions(self) -> int:
+        """The longest input, in tokens."""
+        return int(self.module.config.n_positions)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows."""
+        return int(self.module.config.vocab_size)
+
+    @property
+    def bos(self) -> int:
+        """The token before the first one of a text."""
+        return int(self.module.config.bos_token_id)
 
 
-def load(name: str, precision_name: str, device_type: str) -> Model:
-    """Load a model onto a device.
+def load_model(name: str, precision_name: str, device_type: str) -> Model:
+    """Load a model onto a device (`cuda` or `cpu`) at a precision.
 
-    Args:
-        name: `tiny`, `gpt2:random`, a folder with config.json and model.safetensors, or a GPT-2
-            of the hub or its cache, such as `gpt2`.
-        precision_name: one of `bench.asked.PRECISIONS`.
-        device_type: `cuda` or `cpu`.
-
-    Raises:
-        TensorgapError: the folder or the name is not a GPT-2 in safetensors, or the hub cannot be
-            reached; the text says what to do.
+    Its name is `tiny`, `gpt2:random`, a folder with config.json and model.safetensors, or that of a
+    GPT-2 of the hub or its cache, such as `gpt2`. Raises TensorgapError where it is not a GPT-2 in
+    safetensors, or the hub cannot be reached; the text says what to do.
     """
-    tokenizer = sha256 = None
+    tokenizer = sha256 = published_as = None
     if name == RANDOM:
-        module = _random()
-    elif name == TINY or os.path.isdir(os.path.expanduser(name)):
-        folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
-        _check_folder(folder)
-        weights = folder / "model.safetensors"
-        module, tokenizer = _pretrained(str(folder), name, weights)
-        sha256 = _sha256(weights)
-    elif name.startswith((".", "/", "~")):
-        raise TensorgapError(f"model {name}: there is no such folder")
+        # The 124M architecture with seeded random weights: the same time, no knowledge.
+        with torch.random.fork_rng():
+            torch.manual_seed(_SEED)
+            module = GPT2LMHeadModel(GPT2Config(attn_implementation=attention.FUSED))
     else:
-        weights = _cached_weights(name)
-        module, tokenizer = _pretrained(name, name, weights)
-        sha256 = _sha256(weights)
+        folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
+        if os.path.isdir(folder):
+            _check_folder(folder)
+            source, weights = str(folder), folder / "model.safetensors"
+        elif name.startswith((".", "/", "~")):
+            raise TensorgapError(f"model {name}: there is no such folder")
+        else:
+            with _loading(name):
+                source, weights = name, Path(str(cached_file(name, "model.safetensors")))
+        module, tokenizer = _pretrained(source, name, weights)
+        with weights.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        published_as = published.WEIGHTS.get(sha256, UNRECOGNISED)
     # With one, each eager forward asks the device whether a prompt is padded; ours never is.
     module.config.pad_token_id = None
     dtype = precision.storage(precision_name)
     module = module.to(device=device_type, dtype=dtype).eval().requires_grad_(False)
     tensors = [*module.parameters(), *module.buffers()]
-    return Model(
-        module=module,
-        tokenizer=tokenizer,
-        weights=Weights(
-            parameters=sum(p.numel() for p in module.parameters()),
-            size_bytes=sum(t.numel() * t.element_size() for t in tensors),
-            dtype=str(dtype).removeprefix("torch."),
-            sha256=sha256,
-            attention="sdpa",
-            published_as=_published_as(sha256),
-        ),
-        positions=module.config.n_positions,
-        vocabulary=module.config.vocab_size,
-        bos=module.config.bos_token_id,
+    described = Weights(
+        parameters=sum(p.numel() for p in module.parameters()),
+        size_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        dtype=str(dtype).removeprefix("torch."),
+        sha256=sha256,
+        attention="sdpa",
+        published_as=published_as,
     )
-
-
-def _published_as(sha256: str | None) -> str | None:
-    if sha256 is None:
-        return None
-    known = published.weights_of(sha256)
-    return known.name if known else UNRECOGNISED
-
-
-def _random() -> GPT2LMHeadModel:
-    """The 124M architecture with seeded random weights: the same time, no knowledge."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(_SEED)
-        return GPT2LMHeadModel(GPT2Config(attn_implementation=_attention()))
-
-
-def _attention() -> str:
-    """The name of torch's fused attention without a mask where a plain causal one would do.
-
-    transformers drops that mask as well, but in many releases not while a CUDA graph is captured or
-    torch.compile traces: those engines would run another kernel than eager does.
-    """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
-    AttentionMaskInterface.register(_ATTENTION, _causal_mask)
-    return _ATTENTION
-
-
-def _causal_mask(**given: Any) -> Any:
-    """The mask of transformers; None where each token attends to itself and to all before it.
-
-    That of a cache of fixed size is one to add, made once: of a boolean one, each layer makes such
-    a mask for itself, and another where a row's length is no multiple of 8 (aligned loads).
-    """
-    import torch
-    from transformers.masking_utils import sdpa_mask
-
-    # Older releases give the positions themselves.
-    queries = given["q_length"] if "q_length" in given else len(given["cache_position"])
-    if given["attention_mask"] is None and queries == given["kv_length"]:
-        return None
-    attended = sdpa_mask(**given)
-    if given["attention_mask"] is not None or attended is None:
-        return attended
-    device_type, length = attended.device.type, attended.shape[-1]
-    cast = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if cast else given["dtype"]
-    aligned = (*attended.shape[:-1], -(-length // 8) * 8)
-    added = torch.full(aligned, float("-inf"), dtype=dtype, device=attended.device)[..., :length]
-    return added.masked_fill_(attended, 0)
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse what could run code or is no GPT-2, before transformers opens it."""
-    check = limits.small(f"model {folder}: config.json")
-    try:
-        config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
-    except FileNotFoundError:
-        raise TensorgapError(f"model {folder}: it has no config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise TensorgapError(f"model {folder}: config.json cannot be read: {told}") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "gpt2":
-        raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
-    if "quantization_config" in config:
-        raise TensorgapError(
-            f"model {folder}: its weights are quantised (quantization_config); a precision of the"
-            " matrix is that of the arithmetic, so give a folder with float32 weights"
-        )
-    for key, value in config.items():
-        most = _MOST_LABELS if key == "num_labels" else _LARGEST_NUMBER
-        if isinstance(value, int) and abs(value) > most:
-            raise TensorgapError(
-                f"model {folder}: config.json: {key} = {f'{value:,}'[:30]}: must be at most"
-                f" {most:,}"
-            )
-    for path in folder.iterdir():
-        if path.suffix in _READ_WHOLE:
-            _check_size(folder, path)
-    if not (folder / "model.safetensors").is_file():
-        raise TensorgapError(
-            f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
-            " because they can run code: save it with save_pretrained of transformers 5"
-        )
-
-
-def _check_size(folder: Path, path: Path) -> None:
-    """Refuse what would be read whole and is no file, or larger than any tokenizer."""
-    try:
-        found = path.stat()
-    except OSError:
-        return  # a link to nothing is as good as no file
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise TensorgapError(f"model {folder}: {path.name}: not a regular file")
-    limits.at_most(_LARGEST_FILE_BYTES, f"model {folder}: {path.name}")(found.st_size)
-
-
-def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
-    """Refuse a header that would fill memory, and a model of more weights than its file holds."""
-    size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > _LARGEST_HEADER_BYTES:
-        raise TensorgapError(
-            f"model {name}: model.safetensors: its header would have {header_bytes:,} bytes; at"
-            f" most {limits.shown(_LARGEST_HEADER_BYTES)} are read"
-        )
-    width, layers = abs(config.n_embd), abs(config.n_layer)
-    inner = 4 * width if config.n_inner is None else abs(config.n_inner)
-    weights = (abs(config.vocab_size) + abs(config.n_positions)) * width
-    weights += layers * (4 * width * width + 2 * width * inner)
-    if weights > size_bytes:  # each takes at least a byte
-        raise TensorgapError(
-            f"model {name}: config.json and model.safetensors do not belong together: {weights:,}"
-            f" weights do not fit into {size_bytes:,} bytes"
-        )
+    return Model(module, tokenizer, described)
 
 
 def _pretrained(
     source: str, name: str, weights: Path
 ) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    with _explained(name), _quiet():
+    """The model and the tokenizer of a folder or of the hub, whole and belonging together."""
+    with _loading(name):
         _check_weights(name, weights, GPT2Config.from_pretrained(source))
         module, loading = GPT2LMHeadModel.from_pretrained(
             source,
@@ -239,7 +121,7 @@ def _pretrained(
             trust_remote_code=False,
             dtype="float32",
             # Named, so that a config.json cannot have kernels of its own fetched.
-            attn_implementation=_attention(),
+            attn_implementation=attention.FUSED,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -265,15 +147,12 @@ def _pretrained(
     return module, tokenizer
 
 
-def _cached_weights(name: str) -> Path:
-    from transformers.utils import cached_file
-
-    with _explained(name):
-        return Path(str(cached_file(name, "model.safetensors")))
-
-
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _loading(name: str) -> Iterator[None]:
+    """No output of transformers, and one message for what ends it, but for a lack of memory."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     except TensorgapError:
@@ -289,27 +168,77 @@ def _explained(name: str) -> Iterator[None]:
             " of the hub, with the hub or its cache within reach; or gpt2:random, which needs"
             " neither)"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars or loading reports of transformers within our own display."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 
 
-def _sha256(path: Path) -> str:
+# ------------------------------------------------------------------------------- strangers' files
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what could run code or is no GPT-2, before transformers opens it."""
+    check = limits.small(f"model {folder}: config.json")
+    try:
+        config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
+    except FileNotFoundError:
+        raise TensorgapError(f"model {folder}: it has no config.json") from None
+    except (OSError, ValueError, RecursionError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise TensorgapError(f"model {folder}: config.json cannot be read: {told}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "gpt2":
+        raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
+    if "quantization_config" in config:
+        raise TensorgapError(
+            f"model {folder}: its weights are quantised (quantization_config); a precision of the"
+            " matrix is that of the arithmetic, so give a folder with float32 weights"
+        )
+    for key, value in config.items():
+        most = _MOST_LABELS if key == "num_labels" else _LARGEST_NUMBER
+        if isinstance(value, int) and abs(value) > most:
+            shown = f"{value:,}"[:30]
+            raise TensorgapError(
+                f"model {folder}: config.json: {key} = {shown}: must be at most {most:,}"
+            )
+    for path in folder.iterdir():
+        # A link to nothing is as good as no file.
+        if path.suffix not in _READ_WHOLE or not os.path.exists(path) or os.path.isdir(path):
+            continue
+        origin = f"model {folder}: {path.name}"
+        if not os.path.isfile(path):
+            raise TensorgapError(f"{origin}: not a regular file")
+        limits.at_most(_LARGEST_FILE_BYTES, origin)(path.stat().st_size)
+    if not (folder / "model.safetensors").is_file():
+        raise TensorgapError(
+            f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
+            " because they can run code: save it with save_pretrained of transformers 5"
+        )
+
+
+def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
+    """Refuse a header that would fill memory, and a model of more weights than its file holds."""
+    size_bytes = path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        raise TensorgapError(
+            f"model {name}: model.safetensors: its header would have {header_bytes:,} bytes; at"
+            f" most {limits.shown(_LARGEST_HEADER_BYTES)} are read"
+        )
+    width, layers = abs(config.n_embd), abs(config.n_layer)
+    inner = 4 * width if config.n_inner is None else abs(config.n_inner)
+    weights = (abs(config.vocab_size) + abs(config.n_positions)) * width
+    weights += layers * (4 * width * width + 2 * width * inner)
+    if weights > size_bytes:  # each takes at least a byte
+        raise TensorgapError(
+            f"model {name}: config.json and model.safetensors do not belong together: {weights:,}"
+            f" weights do not fit into {size_bytes:,} bytes"
+        )
+
+
+# ------------------------------------------------------------------------------- tokens
 
 
 def token_ids(model: Model, text: str) -> list[int]:
@@ -333,8 +262,6 @@ def prompt_ids(model: Model) -> list[int]:
     A model without a tokenizer gets those of the embedded tokenizer: the time of a forward depends
     on how many ids there are, not on which.
     """
-    from tokenizers import Tokenizer
-
     text = corpus.split("test").text
     if model.tokenizer is None:
         embedded = Tokenizer.from_file(str(TINY_FOLDER / "tokenizer.json"))

@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import torch
 
 from bench import timing
 from bench.asked import Workload
 from bench.errors import Unsupported
 from bench.model import engines
-from bench.model import load as models
-
-if TYPE_CHECKING:
-    import torch
+from bench.model.load import Model, prompt_ids
 
 _PROMPTS = 8  # different inputs, used in turn
 
@@ -32,9 +30,7 @@ class CpuQueue:
     def synchronise(self) -> None:
         """All is done."""
 
-    def timed(self) -> None:
-        """Run one forward."""
-        self._run()
+    timed = enqueue
 
     def device_ms(self) -> None:
         """A CPU has no clock beside the host's."""
@@ -49,41 +45,37 @@ class _CudaQueue:
     """CUDA launches kernels and returns; events on the stream tell the device's own time."""
 
     def __init__(self, run: Callable[[], object]) -> None:
-        import torch
-
         self._run = run
-        self._torch = torch
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._end = torch.cuda.Event(enable_timing=True)
+        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def enqueue(self) -> None:
         self._run()
 
     def synchronise(self) -> None:
-        self._torch.cuda.synchronize()
+        torch.cuda.synchronize()
 
     def timed(self) -> None:
         self._start.record()
         self._run()
         self._end.record()
-        self._torch.cuda.synchronize()
+        torch.cuda.synchronize()
 
     def device_ms(self) -> float:
         return float(self._start.elapsed_time(self._end))
 
     def stretch(self) -> Callable[[], float]:
-        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
 
         def took_s() -> float:
             end.record()
-            self._torch.cuda.synchronize()
+            torch.cuda.synchronize()
             return float(start.elapsed_time(end)) / 1e3
 
         return took_s
 
 
-def forward_queue(device_type: str, model: models.Model, workload: Workload) -> timing.Queue:
+def forward_queue(device_type: str, model: Model, workload: Workload) -> timing.Queue:
     """A queue of requests over prompts of real tokens, which lie on the device already."""
     if workload.prompt_tokens + workload.new_tokens > model.positions:
         beside = f" and new_tokens = {workload.new_tokens}" if workload.new_tokens else ""
@@ -95,19 +87,14 @@ def forward_queue(device_type: str, model: models.Model, workload: Workload) -> 
         forward = engines.generation(workload.engine, model.module, workload.new_tokens)
     else:
         forward = engines.forward(workload.engine, model.module)
-    prompts = itertools.cycle(_prompts(model, workload).to(device_type))
-
-    def run() -> None:
-        forward(next(prompts))
-
-    return _CudaQueue(run) if device_type == "cuda" else CpuQueue(run)
-
-
-def _prompts(model: models.Model, workload: Workload) -> torch.Tensor:
-    """Token ids (prompts, batch, tokens) of the embedded text, cut one after the other."""
-    import torch
-
-    ids = torch.tensor(models.prompt_ids(model))
+    # Of the embedded text, cut one after the other.
+    ids = torch.tensor(prompt_ids(model))
     shape = (_PROMPTS, workload.batch_size, workload.prompt_tokens)
     needed = _PROMPTS * workload.batch_size * workload.prompt_tokens
-    return ids.repeat(-(-needed // len(ids)))[:needed].reshape(shape)
+    prompts = ids.repeat(-(-needed // len(ids)))[:needed].reshape(shape)
+    turns = itertools.cycle(prompts.to(device_type))
+
+    def run() -> None:
+        forward(next(turns))
+
+    return _CudaQueue(run) if device_type == "cuda" else CpuQueue(run)

@@ -8,8 +8,8 @@ from bench.asked import Workload
 from bench.device import acquire as device
 from bench.device import precision
 from bench.measured import Roofline, Trace
-from bench.model import load as models
 from bench.model import requests as queues
+from bench.model.load import Model
 from bench.outcomes import is_out_of_memory
 from bench.profile import peaks as ceiling
 from bench.profile import trace as kernels
@@ -25,7 +25,7 @@ _OF_A_GRAPH = (
 def gather(
     workload: Workload,
     precision_name: str,
-    model: models.Model,
+    model: Model,
     found: device.Found,
     latency_ms: float | None,
 ) -> tuple[Trace, Roofline]:
@@ -53,9 +53,7 @@ def gather(
     return traced, ceiling.with_launches(limits, workload.engine, traced)
 
 
-def _limits(
-    workload: Workload, precision_name: str, model: models.Model, found: device.Found
-) -> Roofline:
+def _limits(workload: Workload, precision_name: str, model: Model, found: device.Found) -> Roofline:
     """The floors of compute and memory; where the peaks cannot be measured, the work alone."""
     work = ceiling.work(
         model.module.config,
@@ -76,7 +74,7 @@ def _limits(
 
 
 def _trace(
-    workload: Workload, model: models.Model, found: device.Found, latency_ms: float | None
+    workload: Workload, model: Model, found: device.Found, latency_ms: float | None
 ) -> Trace:
     """The kernels of a request, in eager mode where a graph replays them."""
     as_graph = workload.engine == "graph"

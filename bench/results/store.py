@@ -34,12 +34,11 @@ from bench.asked import Matrix
 from bench.device import software
 from bench.errors import TensorgapError
 from bench.files import atomic as files
-from bench.files import limits
+from bench.files import limits, unpacking
 from bench.files.limits import Allowance
 from bench.files.location import redacted, shown, within
 from bench.measured import Measurement, Stage
 from bench.results import columns as table
-from bench.results import unpacking
 from bench.results.columns import Source
 from bench.results.spool import PART, Spool
 

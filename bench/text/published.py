@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 GPT2 = "gpt2"
 GPT2_NAMES = (GPT2, "openai-community/gpt2")  # on the hub
-WIKITEXT2_TEST = "wikitext-2 test"
-
 GPT2_VOCABULARY = 50_257
 
 TOKEN = "token"
@@ -22,124 +20,31 @@ BITS_PER_BYTE = "bit/B"
 
 
 @dataclass(frozen=True)
-class Text:
-    """A published text.
+class PublishedText:
+    """A published text; its rows are joined by an empty line, as transformers' guide does it."""
 
-    Attributes:
-        name: Text and split.
-        sha256: Of the original file.
-        joined_sha256: Of its rows with an empty line between each two, as the perplexity guide of
-            transformers reads them.
-        gpt2_tokens: Tokens that GPT-2's byte-pair encoding makes of the joined rows.
-        gpt2_tokens_sha256: Of these ids as little-endian int32.
-        source: Where hash and counts come from.
-    """
-
-    name: str
-    sha256: str
-    joined_sha256: str
+    name: str  # with its split
+    sha256: str  # of the original file
+    joined_sha256: str  # of the joined rows
     bytes: int
     words: int
-    gpt2_tokens: int
-    gpt2_tokens_sha256: str
+    gpt2_tokens: int  # that GPT-2's byte-pair encoding makes of the joined rows
+    gpt2_tokens_sha256: str  # of these ids as little-endian int32
     source: str
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Published weights: the SHA-256 of their safetensors file."""
+class PublishedPerplexity:
+    """A perplexity that was published of GPT-2 small (`GPT2`) on the test split of WikiText-2."""
 
-    name: str
-    sha256: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published perplexity.
-
-    Attributes:
-        mode: As `quality.mode` in a matrix.
-        context: Longest window, in tokens.
-        stride: New tokens per window.
-        unit: Perplexity per token or word, or bits per byte.
-        within: Relative tolerance that covers rounding, versions and what the source leaves open.
-        tokens: Tokens that the source says it scored; None where it does not say.
-    """
-
-    model: str
-    text: str
-    mode: str
-    context: int
-    stride: int
-    unit: str
+    mode: str  # as `quality.mode` in a matrix
+    context: int  # longest window, in tokens
+    stride: int  # new tokens per window
+    unit: str  # perplexity per token or word, or bits per byte
     value: float
-    within: float
+    within: float  # relative tolerance: rounding, versions and what the source leaves open
     source: str
-    tokens: int | None = None
-
-
-TEXTS = (
-    Text(
-        name=WIKITEXT2_TEST,
-        sha256="173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
-        joined_sha256="696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13fc4dfae83",
-        bytes=1_290_590,
-        words=241_211,
-        gpt2_tokens=287_644,
-        gpt2_tokens_sha256="ef6af648320b73e3cb62461c48c8e4539aec4d10c751005e32d690977f0b9ccf",
-        source="wiki.test.raw of Merity et al. 2016 (arXiv:1609.07843), as wikitext-2-raw-v1.zip"
-        " holds it; 287,644 tokens: huggingface/transformers, docs/source/en/perplexity.md",
-    ),
-)
-
-WEIGHTS = (
-    Weights(
-        name=GPT2,
-        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-        source="model.safetensors of openai-community/gpt2, revision"
-        " 607a30d783dfa663caf39e06633721c8d4cfcd7e",
-    ),
-    Weights(
-        name="tiny",
-        sha256="786e74a53db59093a360c4a810f3694b049de935820b9e80b2cd8d26d6f14a43",
-        source="bench/text/embedded/tiny, which bench/text/embedded/train.py makes",
-    ),
-)
-
-PUBLISHED = (
-    Published(
-        GPT2, WIKITEXT2_TEST, "hf-docs", 128, 128, TOKEN, 59.69, 0.005,
-        "umer-ateeq/GPT-From-Scratch, docs: fp32 on a CPU, the whole raw test split",
-        tokens=285_396,
-    ),
-    Published(
-        GPT2, WIKITEXT2_TEST, "hf-docs", 256, 256, TOKEN, 43.34, 0.02,
-        "huggingface/transformers#483 (its 29.17 at 1024 shows another count of tokens)",
-    ),
-    Published(
-        GPT2, WIKITEXT2_TEST, "hf-docs", 1024, 1024, TOKEN, 29.94, 0.005,
-        "huggingface/transformers#13761; karpathy/llm.c#276",
-    ),
-    Published(
-        GPT2, WIKITEXT2_TEST, "hf-docs", 1024, 512, TOKEN, 25.2, 0.01,
-        "loss 3.23: allenlu2009.github.io, 2025-01-15, Perplexity_Code",
-    ),
-    Published(
-        GPT2, WIKITEXT2_TEST, "lm-eval", 1024, 1024, WORD, 37.37, 0.003,
-        "lm-eval's wikitext task: huggingface/transformers#13761; 37.3698 in workofart/ml-by-hand",
-    ),
-    Published(
-        GPT2, WIKITEXT2_TEST, "lm-eval", 1024, 1024, BITS_PER_BYTE, 0.9769, 0.003,
-        "lm-eval's wikitext task: workofart/ml-by-hand, its run of openai-community/gpt2",
-    ),
-)  # fmt: skip
-
-# Published numbers that come of a mistake, or of another question than the text's perplexity.
-MEAN_OF_LINES = Published(
-    GPT2, WIKITEXT2_TEST, "evaluate", 1024, 1024, "mean of the lines' perplexities", 546.62, 0.01,
-    "huggingface.co/spaces/evaluate-measurement/perplexity/discussions/1",
-)  # fmt: skip
+    tokens: int | None = None  # that the source says it scored
 
 
 @dataclass(frozen=True)
@@ -154,10 +59,65 @@ class PaddedLines:
     @property
     def padding_share(self) -> float:
         """Share of the labels, one fewer per line than tokens, that are padding."""
-        labels = self.lines * (self.length - 1)
-        return 1 - (self.tokens - self.lines) / labels
+        return 1 - (self.tokens - self.lines) / (self.lines * (self.length - 1))
 
 
+TEXTS = (
+    PublishedText(
+        name="wikitext-2 test",
+        sha256="173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
+        joined_sha256="696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13fc4dfae83",
+        bytes=1_290_590,
+        words=241_211,
+        gpt2_tokens=287_644,
+        gpt2_tokens_sha256="ef6af648320b73e3cb62461c48c8e4539aec4d10c751005e32d690977f0b9ccf",
+        source="wiki.test.raw of Merity et al. 2016 (arXiv:1609.07843), as wikitext-2-raw-v1.zip"
+        " holds it; 287,644 tokens: huggingface/transformers, docs/source/en/perplexity.md",
+    ),
+)
+(WIKITEXT2_TEST,) = TEXTS
+
+# The name of published weights by the SHA-256 of their model.safetensors.
+WEIGHTS = {
+    # openai-community/gpt2, revision 607a30d783dfa663caf39e06633721c8d4cfcd7e
+    "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707": GPT2,
+    # bench/text/embedded/tiny, which benchmarks/train_tiny.py makes
+    "786e74a53db59093a360c4a810f3694b049de935820b9e80b2cd8d26d6f14a43": "tiny",
+}
+
+PUBLISHED = (
+    PublishedPerplexity(
+        "hf-docs", 128, 128, TOKEN, 59.69, 0.005,
+        "umer-ateeq/GPT-From-Scratch, docs: fp32 on a CPU, the whole raw test split",
+        tokens=285_396,
+    ),
+    PublishedPerplexity(
+        "hf-docs", 256, 256, TOKEN, 43.34, 0.02,
+        "huggingface/transformers#483 (its 29.17 at 1024 shows another count of tokens)",
+    ),
+    PublishedPerplexity(
+        "hf-docs", 1024, 1024, TOKEN, 29.94, 0.005,
+        "huggingface/transformers#13761; karpathy/llm.c#276",
+    ),
+    PublishedPerplexity(
+        "hf-docs", 1024, 512, TOKEN, 25.2, 0.01,
+        "loss 3.23: allenlu2009.github.io, 2025-01-15, Perplexity_Code",
+    ),
+    PublishedPerplexity(
+        "lm-eval", 1024, 1024, WORD, 37.37, 0.003,
+        "lm-eval's wikitext task: huggingface/transformers#13761; 37.3698 in workofart/ml-by-hand",
+    ),
+    PublishedPerplexity(
+        "lm-eval", 1024, 1024, BITS_PER_BYTE, 0.9769, 0.003,
+        "lm-eval's wikitext task: workofart/ml-by-hand, its run of openai-community/gpt2",
+    ),
+)  # fmt: skip
+
+# Published numbers that come of a mistake, or of another question than the text's perplexity.
+MEAN_OF_LINES = PublishedPerplexity(
+    "evaluate", 1024, 1024, "mean of the lines' perplexities", 546.62, 0.01,
+    "huggingface.co/spaces/evaluate-measurement/perplexity/discussions/1",
+)  # fmt: skip
 FIRST_STUDY = PaddedLines(
     lines=1_940,
     tokens=197_913,
@@ -178,13 +138,8 @@ def expected_perplexity(context: int) -> tuple[float, float] | None:
     Without overlap, windows of `context` tokens leave half of it to a token on average; windows
     that move token by token leave all of it, as much as windows of twice the length do without
     overlap. So the range goes from the published value at twice the context to the one at
-    `context`, interpolated on logarithmic axes, with what honest protocols differ by.
-
-    Args:
-        context: Longest window, from 128 to 1024 tokens.
-
-    Returns:
-        Least and greatest perplexity; None where nothing is published.
+    `context`, interpolated on logarithmic axes, with what honest protocols differ by. None beyond
+    128 to 1024 tokens, where nothing is published.
 
     >>> low, high = expected_perplexity(128)
     >>> low < 59.69 < high < 217
@@ -193,10 +148,10 @@ def expected_perplexity(context: int) -> tuple[float, float] | None:
     """
     if not 128 <= context <= 1024:
         return None
-    return _BELOW * _disjoint(2 * context), _ABOVE * _disjoint(context)
+    return _BELOW * _without_overlap(2 * context), _ABOVE * _without_overlap(context)
 
 
-def _disjoint(context: int) -> float:
+def _without_overlap(context: int) -> float:
     """The published perplexity without overlap; beyond its ends along the nearest line."""
     points = sorted(
         (math.log(p.context), math.log(p.value))
@@ -209,11 +164,6 @@ def _disjoint(context: int) -> float:
     return math.exp(y0 + (y1 - y0) * (x - x0) / (x1 - x0))
 
 
-def text_of(sha256: str) -> Text | None:
+def text_of(sha256: str) -> PublishedText | None:
     """The published text with this hash, of the file or of its joined rows."""
     return next((t for t in TEXTS if sha256 in (t.sha256, t.joined_sha256)), None)
-
-
-def weights_of(sha256: str) -> Weights | None:
-    """The published weights with this hash."""
-    return next((w for w in WEIGHTS if w.sha256 == sha256), None)

@@ -101,7 +101,7 @@ def _same_output(precision_name: str) -> dict[str, float]:
     from bench.model import engines
     from bench.model import load as models
 
-    model = models.load(RANDOM, precision_name, "cuda")
+    model = models.load_model(RANDOM, precision_name, "cuda")
     ids = torch.tensor(models.prompt_ids(model)[: _PROMPTS * TOKENS], device="cuda")
     differences: list[float] = []
     alike = 0

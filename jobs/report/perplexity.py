@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
+from bench.perplexity.variants import Variant
 from bench.text import published
 from jobs.report.comparison import BASELINE, Line
 from jobs.terminal import clean
 
 NEAR = 0.02  # a variant within this share of the observed number gives it
 _LISTED = 12
-
-
-class Variant(Protocol):
-    """As `bench.perplexity.mistakes.Variant`, which a report does not import: it needs torch."""
-
-    @property
-    def what(self) -> str: ...  # noqa: D102
-    @property
-    def perplexity(self) -> float | None: ...  # noqa: D102
-    @property
-    def right(self) -> bool: ...  # noqa: D102
-    @property
-    def reason(self) -> str | None: ...  # noqa: D102
 
 
 def compared(lines: Sequence[Line]) -> Iterator[str]:
@@ -142,7 +129,7 @@ def _verdict(observed: float, rows: Sequence[tuple[float, str, str, int, int]]) 
     )
 
 
-def _per_word(known: published.Published) -> float:
+def _per_word(known: published.PublishedPerplexity) -> float:
     (text,) = published.TEXTS
     tokens = known.tokens or text.gpt2_tokens
     return math.exp(math.log(known.value) * tokens / text.words)

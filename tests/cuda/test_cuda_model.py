@@ -248,8 +248,7 @@ torch.empty(8 * 2**30, dtype=torch.uint8, device="cuda")
 def test_the_fake_nvml_sees_the_power_of_the_busy_share(on_gpu: Any) -> None:
     code = """
 import ctypes, os, time, torch
-from bench import errors
-from bench import nvml
+from bench.device import nvml
 library = ctypes.CDLL(os.environ["LD_PRELOAD"])
 library.fakecuda_busy_s.restype = ctypes.c_double
 square = torch.zeros(4096, 4096, device="cuda", dtype=torch.half)
@@ -297,7 +296,8 @@ print(tried(lambda: x + 1))
 def test_a_device_that_falls_off_the_bus_is_lost_for_nvml_too(on_gpu: Any) -> None:
     code = """
 import torch
-from bench import nvml
+from bench import errors
+from bench.device import nvml
 with nvml.driver() as driver:
     gpu = driver.gpus()[0]
     x = torch.zeros(64, 64, device="cuda")

@@ -12,9 +12,10 @@ import pytest
 
 ROWS = """
 import dataclasses, json, sys
+from bench.asked import Cell, QualityPlan, Sampling, Workload
 from bench.measure import measure
+from bench.measured import Measurement
 from bench.outcomes import Request
-from bench.records import Cell, Measurement, QualityPlan, Sampling, Workload
 
 asked = json.loads({!r})
 sampling = Sampling(**asked["sampling"])

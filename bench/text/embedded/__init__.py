@@ -1,6 +1,5 @@
 """A tiny trained GPT-2 and the text it was made for: perplexity without any hub.
 
-* `bench.text.embedded.corpus` writes the text and knows its exact entropy, the floor of any perplexity.
-* `bench.text.embedded.grammar` is the grammar of that text.
-* `bench.text.embedded.train` made the checkpoint in ``tiny/``.
+`bench.text.embedded.corpus` writes the text by the rules of `grammar.toml` and knows its exact
+entropy; `benchmarks/train_tiny.py` made the checkpoint in `tiny/`.
 """

@@ -1,6 +1,6 @@
 """Make the embedded checkpoint: a tiny GPT-2, trained until it comes near the floor of the corpus.
 
-    python -m bench.text.embedded.train [--output DIR] [--steps N]
+    python benchmarks/train_tiny.py [--output DIR] [--steps N]
 
 It writes `config.json`, `model.safetensors` and the tokenizer, and prints the held-out perplexity
 beside its floor, after about five minutes on one core. The same machine and torch make the same
@@ -15,19 +15,24 @@ many steps ended 19 to 20 % above it, where names and places from the start of a
 * Muon (Jordan et al. 2024) trains the matrices of the blocks, and AdamW the rest.
 """
 
+from __future__ import annotations
+
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from bench.asked import QualityPlan
-from bench.model.load import TINY_FOLDER, load
+from bench.model.load import TINY_FOLDER, load_model
 from bench.perplexity.evaluate import measure_quality
 from bench.text.embedded import corpus
 
@@ -74,7 +79,7 @@ def main() -> None:
     tokenizer.save_pretrained(options.output)
 
     found = measure_quality(
-        load(str(options.output), "fp32", "cpu"), QualityPlan(context=CONTEXT, stride=STRIDE)
+        load_model(str(options.output), "fp32", "cpu"), QualityPlan(context=CONTEXT, stride=STRIDE)
     )
     print(f"held-out perplexity {found.perplexity:.4f}, floor {found.floor_perplexity:.4f}")
 

@@ -1,0 +1,106 @@
+"""Nats of a model's predictions: through its head some rows at a time, log-softmax in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from bench.model.load import Model
+from bench.perplexity.windows import TokenWindow, batches
+
+# Enough for the matrix products of a CPU; more would only take memory.
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
+HEAD_ROWS = 256  # 256 rows x 50,257 logits x 4 B = 51 MB: the full logits never exist
+
+
+class Head:
+    """A model's head over some rows at a time, under the precision that is on.
+
+    Args:
+        exact: The same products of the same 16-bit numbers, but stored in float32; otherwise
+            rounded to the type that the head stores its logits in, as it is tested.
+    """
+
+    def __init__(self, model: Model, exact: bool = False) -> None:
+        self._linear: Any = model.module.lm_head
+        self._stored = logits_dtype(model)
+        self._wide: torch.Tensor | None = None
+        if exact:
+            self._wide = self._linear.weight.to(self._stored).float()
+        elif self._stored.itemsize > 2:
+            self._wide = self._linear.weight
+        # One for all rows: fresh pages of this size cost as much time as a narrow product.
+        self._buffer = torch.empty(
+            (HEAD_ROWS, model.vocabulary),
+            dtype=torch.promote_types(self._stored, torch.float32),
+            device=model.module.device,
+        )
+
+    def losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """-ln p of `targets` (tokens,) given hidden `states` (tokens, width): float32 or 64."""
+        found = self._buffer.new_empty(len(states))
+        parts = (tensor.split(len(self._buffer)) for tensor in (states, targets, found))
+        for rows, wanted, nats in zip(*parts, strict=True):
+            logits = self._buffer[: len(rows)]
+            if self._wide is None:
+                logits.copy_(self._linear(rows))
+            else:
+                with torch.autocast(logits.device.type, enabled=False):
+                    torch.mm(rows.to(self._stored).to(logits.dtype), self._wide.T, out=logits)
+            # In place: each logit is read for the last time where its result is written.
+            torch.log_softmax(logits, dim=-1, out=logits)
+            torch.neg(logits.gather(1, wanted[:, None])[:, 0], out=nats)
+        return found
+
+
+def logits_dtype(model: Model) -> torch.dtype:
+    """The type of the head's output under the precision that is on."""
+    head: Any = model.module.lm_head
+    row = torch.zeros((1, head.in_features), dtype=head.weight.dtype, device=head.weight.device)
+    # Of a slice: autocast would cast the whole weight for one row.
+    with torch.inference_mode():
+        dtype: torch.dtype = torch.nn.functional.linear(row, head.weight[:1]).dtype
+    return dtype
+
+
+def scored_states(model: Model, ids: torch.Tensor, batch: Sequence[TokenWindow]) -> torch.Tensor:
+    """Hidden states (tokens, width) that predict the scored tokens of some windows."""
+    inputs = torch.stack([ids[w.start : w.end] for w in batch])
+    hidden = model.module.transformer(input_ids=inputs, use_cache=False).last_hidden_state
+    return torch.cat([row[-w.scored :] for row, w in zip(hidden, batch, strict=True)])
+
+
+def token_nats(
+    model: Model, stream: Sequence[int], chosen: Sequence[TokenWindow], heads: Sequence[Head] = ()
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """-ln p of the scored tokens, window by window, for each head: float32 or 64, (scored,)."""
+    device = model.module.device
+    heads = heads or [Head(model)]
+    ids = torch.tensor(stream, dtype=torch.long, device=device)
+    for batch in batches(chosen, TOKENS_AT_ONCE[device.type]):
+        with torch.inference_mode():
+            states = scored_states(model, ids, batch)
+            targets = torch.cat([ids[w.first : w.end + 1] for w in batch])
+            sizes = [window.scored for window in batch]
+            found = [head.losses(states, targets).split(sizes) for head in heads]
+        yield from zip(*found, strict=True)
+
+
+def window_nats(model: Model, stream: Sequence[int], chosen: Sequence[TokenWindow]) -> list[float]:
+    """Sum of -ln p over the scored tokens of each window, in nats."""
+    return window_sums(model, stream, chosen, [Head(model)])[0]
+
+
+def window_sums(
+    model: Model, stream: Sequence[int], chosen: Sequence[TokenWindow], heads: Sequence[Head]
+) -> list[list[float]]:
+    """For each head, of the same hidden states, the nats of each window."""
+    # Left on the device until the end, so that no window waits for the one before.
+    rows = [
+        torch.stack([nats.double().sum() for nats in window])
+        for window in token_nats(model, stream, chosen, heads)
+    ]
+    sums: list[list[float]] = torch.stack(rows, dim=1).tolist()
+    return sums

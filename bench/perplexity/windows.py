@@ -1,0 +1,101 @@
+"""Windows over a stream of tokens, by the rules of three protocols. Standard library only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenWindow:
+    """Read stream[start:end]; score the predictions of stream[first:end + 1].
+
+    The token at position p of the stream is predicted from the tokens before it, so that a window
+    that reads up to `end` also predicts the token at `end`.
+    """
+
+    start: int
+    end: int
+    first: int
+
+    @property
+    def length(self) -> int:
+        """How many tokens this window reads."""
+        return self.end - self.start
+
+    @property
+    def scored(self) -> int:
+        """How many tokens this window scores."""
+        return self.end + 1 - self.first
+
+    def shifted(self, offset: int) -> TokenWindow:
+        """The same window further on in the stream."""
+        return TokenWindow(self.start + offset, self.end + offset, self.first + offset)
+
+
+def windows(tokens: int, context: int, stride: int) -> Iterator[TokenWindow]:
+    """Windows over a stream of BOS and `tokens` tokens (positions 1 to `tokens`).
+
+    Each position from 1 to `tokens` is scored in exactly one window, with at least one token and
+    at most `context` tokens before it; no window is longer than `context`. The last window
+    reaches back to a full context. With stride == context this is lm-eval's rule.
+
+        context 4, stride 2, tokens 7:   B 1 2 3 4 5 6 7
+            reads [0, 4)                 ~ ~ ~ ~          scores 1 2 3 4
+            reads [2, 6)                     ~ ~ ~ ~      scores 5 6
+            reads [3, 7)                       ~ ~ ~ ~    scores 7
+
+    >>> [(w.start, w.end, w.first) for w in windows(7, 4, 2)]
+    [(0, 4, 1), (2, 6, 5), (3, 7, 7)]
+    """
+    end = min(context, tokens)
+    first = 1
+    while first <= tokens:
+        yield TokenWindow(max(0, end - context), end, first)
+        first = end + 1
+        end = min(end + stride, tokens)
+
+
+def guide_windows(tokens: int, context: int, stride: int) -> Iterator[tuple[TokenWindow, int]]:
+    """Windows of the strided recipe over `tokens` tokens without BOS, and what each counts for.
+
+    From docs/source/en/perplexity.md of transformers: labels of the overlap are masked, the model
+    shifts the labels, and the mean loss of a window counts for one token less than it has labels.
+    So the first token of the text, and of each window without overlap, is never scored; and a
+    window that overlaps counts for one token less than it scores.
+
+    >>> [(w.start, w.end, w.first, count) for w, count in guide_windows(7, 4, 2)]
+    [(0, 3, 1, 3), (2, 5, 4, 1)]
+    """
+    previous = 0
+    for start in range(0, tokens, stride):
+        end = min(start + context, tokens)
+        count = end - previous - 1
+        if count > 0:
+            yield TokenWindow(start, end - 1, max(previous, start + 1)), count
+        previous = end
+        if end == tokens:
+            return
+
+
+def second_halves(tokens: int, length: int) -> list[TokenWindow]:
+    """Windows of llama.cpp over `tokens` tokens: without overlap, the second half scored.
+
+    tools/perplexity: BOS takes the place of each window's first token, and the tail is dropped.
+    """
+    starts = range(0, tokens - length + 1, length)
+    return [TokenWindow(s, s + length - 1, s + length // 2 + 1) for s in starts]
+
+
+def batches(chosen: Sequence[TokenWindow], tokens_at_once: int) -> Iterator[list[TokenWindow]]:
+    """Neighbouring windows of equal length, a few at a time."""
+    for length, alike in itertools.groupby(chosen, key=lambda window: window.length):
+        at_once = max(1, tokens_at_once // length)
+        while batch := list(itertools.islice(alike, at_once)):
+            yield batch
+
+
+def evenly(chosen: Sequence[TokenWindow], most: int) -> Sequence[TokenWindow]:
+    """At most so many windows, from all over the text."""
+    return chosen[:: max(1, -(-len(chosen) // most))]

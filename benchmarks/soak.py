@@ -241,14 +241,14 @@ class Soak:
 
     def _check(self, one: Sweep) -> Iterator[str]:
         """What is wrong with a sweep that has ended."""
-        rows, torn = one.kept.read()
+        rows, corrupt = one.kept.read()
         one.kept.settle(0)
         merged, _, _ = results.read(one.kept.finish())
         for name, found in (("parts", rows), ("table", merged)):
             keys = collections.Counter(row.key for row in found)
             yield from (f"{name}: missing {key}" for key in one.wanted - set(keys))
             yield from (f"{name}: doubled {key}" for key, count in keys.items() if count > 1)
-        yield from (f"torn: {part.path}" for part in torn)
+        yield from (f"corrupt: {part.path}" for part in corrupt)
         if {row.key: _alone(row) for row in merged} != {k: _alone(r) for k, r in one.told.items()}:
             yield "the table differs from what the driver said"
         traces = {row.key: row.trace for row in merged if row.trace}

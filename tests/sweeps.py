@@ -131,8 +131,8 @@ def wait_for_rows(output: Path, count: int) -> Path:
 
 def rows_in(place: Path | str) -> dict[object, Measurement]:
     """The rows of a results folder or a Parquet file, by their keys."""
-    rows, _, torn = results.read(str(place))
-    assert torn == []
+    rows, _, corrupt = results.read(str(place))
+    assert corrupt == []
     found = {row.key: row for row in rows}
     assert len(found) == len(rows)
     return found

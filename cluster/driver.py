@@ -22,7 +22,7 @@ from cluster.faults import Cost, End
 from cluster.history import History
 from cluster.lease import Seat, Seats, Why
 from cluster.placement import Offer
-from cluster.process import Attempt, Work
+from cluster.process import Attempt, AtWork
 from cluster.schedule import Block, Queues, Use
 
 _POLL_S = 1.0
@@ -100,11 +100,11 @@ class _Sweep:
         self.alone_on_host = matrix.placement.exclusive == "host"
         self.placement_timeout_s, self.stopping, self.clock = placement_timeout_s, stopping, clock
         self.head, self.view, self.seats = head.Watch(clock), nodes.View(), Seats(clock)
-        self.works: list[Work] = []
+        self.at_work: list[AtWork] = []
         self.strayed: dict[str, float] = {}  # since when a type has been given other GPUs
 
     def events(self) -> Iterator[Event]:
-        while self.works or (any(self.queues.values()) and not self.stopping()):
+        while self.at_work or (any(self.queues.values()) and not self.stopping()):
             if self.head.answers():
                 if not self.stopping():
                     yield from self._ask()
@@ -115,11 +115,11 @@ class _Sweep:
     def close(self) -> None:
         if self.head.silent_since is not None:
             return  # there is nobody to tell; the head ends what a lost driver has left
-        for work in self.works:
+        for work in self.at_work:
             if work.attempt:
                 process.stop(work.attempt)
             lease.release(work.seat)
-        self.seats.let_go(lambda held: True)
+        self.seats.let_go(lambda seat, why: True)
 
     def _ask(self) -> Iterator[Measurement]:
         """Ask for a seat for each block that may start; empty the queue of a type that has none."""
@@ -134,7 +134,7 @@ class _Sweep:
             self.queues[gpu_type].remove(block)
             offer = present.get(gpu_type) or placement.to_be_started(gpu_type)
             seat = self._stray_of(gpu_type) or self._new_seat(offer)
-            self.works.append(Work(deque(block.tasks), seat))
+            self.at_work.append(AtWork(deque(block.tasks), seat))
 
     def _new_seat(self, offer: Offer) -> Seat:
         occupied: set[str] = set()
@@ -160,7 +160,7 @@ class _Sweep:
 
     def _seat(self) -> Iterator[Event]:
         """Start the first process of each block whose seat is there; give up what waits in vain."""
-        for work in [w for w in self.works if w.attempt is None]:
+        for work in [w for w in self.at_work if w.attempt is None]:
             lease.look(work.seat)
             if work.seat.node is None and (stray := self._stray_of(work.seat.gpu_type)):
                 lease.release(work.seat)
@@ -172,7 +172,7 @@ class _Sweep:
             else:
                 yield from self._wait_on(work)
 
-    def _wait_on(self, work: Work) -> Iterator[Event]:
+    def _wait_on(self, work: AtWork) -> Iterator[Event]:
         """Say once what a block waits for; give it up in time, or where it waits in vain."""
         asked, gpu_type = work.seat.offer, work.seat.gpu_type
         ours = any(
@@ -222,27 +222,27 @@ class _Sweep:
             for task in self.queues[gpu_type].popleft().tasks:
                 yield from self.history.unplaced(task, reason)
 
-    def _requeue(self, work: Work) -> None:
+    def _requeue(self, work: AtWork) -> None:
         """Put what is left of a block first in its queue."""
         if tasks := work.rest():
             self.queues[work.seat.gpu_type].appendleft(Block(work.seat.gpu_type, tasks))
 
-    def _leave(self, work: Work) -> None:
-        self.works.remove(work)
+    def _leave(self, work: AtWork) -> None:
+        self.at_work.remove(work)
         self.seats.give_back(work.seat)
 
     def _let_go(self, placed: str | None = None) -> None:
         """Give back what need not be held: one of its type has a new seat, or all proved right."""
         unsure = {
             work.seat.gpu_type
-            for work in self.works
+            for work in self.at_work
             if work.attempt is None or work.attempt.stage in (faults.STARTING, DEVICE)
         }
         self.strayed = {name: since for name, since in self.strayed.items() if name in unsure}
         self.seats.let_go(
-            lambda held: (
-                (held.why is Why.MOVED and held.seat.gpu_type == placed)
-                or (held.why is Why.STRAY and held.seat.gpu_type not in unsure)
+            lambda seat, why: (
+                (why is Why.MOVED and seat.gpu_type == placed)
+                or (why is Why.STRAY and seat.gpu_type not in unsure)
             )
         )
 
@@ -250,13 +250,13 @@ class _Sweep:
         """What the cluster offers, without the GPUs that were lost."""
         present = self.view.look(self.queues)
         # Ray would look for another GPU for what is held on a node that is gone.
-        self.seats.let_go(lambda held: held.seat.node not in self.view.alive)
+        self.seats.let_go(lambda seat, why: seat.node not in self.view.alive)
         lost = Counter(seat.gpu_type for seat in self.seats.held(Why.LOST))
         kept = {name: replace(o, devices=o.devices - lost[name]) for name, o in present.items()}
         return {name: offer for name, offer in kept.items() if offer.devices > 0}
 
     def _uses(self) -> list[Use]:
-        seats = [*(work.seat for work in self.works), *self.seats.held(Why.MOVED)]
+        seats = [*(work.seat for work in self.at_work), *self.seats.held(Why.MOVED)]
         return [
             Use(
                 seat.gpu_type,
@@ -266,7 +266,7 @@ class _Sweep:
             for seat in seats
         ]
 
-    def _start(self, work: Work) -> None:
+    def _start(self, work: AtWork) -> None:
         self._let_go(work.seat.gpu_type)
         task = work.tasks[0]
         threads = work.seat.offer.num_cpus if task.cell.gpu_type == CPU else None
@@ -277,21 +277,21 @@ class _Sweep:
         for other in beside:
             other.neighbours.add(str(work.attempt))
 
-    def _host(self, work: Work) -> str:
+    def _host(self, work: AtWork) -> str:
         return self.view.host_of(str(work.seat.node))
 
-    def _beside(self, work: Work) -> list[Attempt]:
+    def _beside(self, work: AtWork) -> list[Attempt]:
         """What of the sweep runs on the same host now."""
         return [
             other.attempt
-            for other in self.works
+            for other in self.at_work
             if other.attempt and other is not work and self._host(other) == self._host(work)
         ]
 
     def _listen(self) -> Iterator[Event]:
         """Take what the processes say, and end what takes too long."""
-        running = [(work, work.attempt) for work in self.works if work.attempt]
-        awaited = [work.seat.since for work in self.works if work.attempt is None]
+        running = [(work, work.attempt) for work in self.at_work if work.attempt]
+        awaited = [work.seat.since for work in self.at_work if work.attempt is None]
         soon = any(self.clock() - since <= _SAY_AFTER_S for since in awaited)
         pause_s = _SOON_S if soon else _POLL_S
         if not running:
@@ -316,10 +316,10 @@ class _Sweep:
                     self._move(work, attempt)
             elif found:
                 yield from self._end(work, attempt, found)
-            if attempt.ended and work in self.works:
+            if attempt.ended and work in self.at_work:
                 self._go_on(work, attempt)
 
-    def _end(self, work: Work, attempt: Attempt, end: End) -> Iterator[Event]:
+    def _end(self, work: AtWork, attempt: Attempt, end: End) -> Iterator[Event]:
         """Pay what an end before its time costs, and move on."""
         attempt.ended = True
         cost = faults.cost(end, attempt.stage, len(attempt.left), self._may_try(attempt))
@@ -341,7 +341,7 @@ class _Sweep:
         return self.history.may_try(attempt.request, attempt.left) and not self.stopping()
 
     def _settle(
-        self, work: Work, attempt: Attempt, row: Measurement, again: bool
+        self, work: AtWork, attempt: Attempt, row: Measurement, again: bool
     ) -> Iterator[Event]:
         """Give a row away, or keep it as an earlier attempt of the one that is to come."""
         node, host = str(work.seat.node), self._host(work)
@@ -356,14 +356,14 @@ class _Sweep:
             attempt.neighbours = set(map(str, self._beside(work)))
             yield row
 
-    def _stray(self, work: Work, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
+    def _stray(self, work: AtWork, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
         """Put a block whose GPU is of another type back into its queue: it measured nothing there.
 
         The GPU is held until the next seat has proved right, so that Ray gives another, or until a
         block of its type takes it.
         """
         process.stop(attempt)
-        self.works.remove(work)
+        self.at_work.remove(work)
         seat, gpu_type, now = work.seat, work.seat.gpu_type, self.clock()
         seat.card = given
         self.seats.hold(seat, Why.STRAY, _HOLD_S)
@@ -373,22 +373,22 @@ class _Sweep:
         if now - self.strayed.setdefault(gpu_type, now) > self.placement_timeout_s:
             yield from self._unplaced(gpu_type, f"{self._why_not_in_time(gpu_type)}; {reason}")
 
-    def _move(self, work: Work, attempt: Attempt) -> None:
+    def _move(self, work: AtWork, attempt: Attempt) -> None:
         """After a fault of the cluster, what is left of a block goes back into its queue.
 
         Its old GPU is held for a while if another is spare, so that it gets that one.
         """
         process.stop(attempt)
-        self.works.remove(work)
+        self.at_work.remove(work)
         self._requeue(work)
         if work.seat in self.seats.held(Why.LOST):
             return
         gpu_type = work.seat.gpu_type
         self.seats.hold(work.seat, Why.MOVED, _MOVE_S)
         if not self._startable({gpu_type: self.queues[gpu_type]}, self._offers()):
-            self.seats.let_go(lambda held: held.seat is work.seat)
+            self.seats.let_go(lambda seat, why: seat is work.seat)
 
-    def _go_on(self, work: Work, attempt: Attempt) -> None:
+    def _go_on(self, work: AtWork, attempt: Attempt) -> None:
         """After a process: the next one of the block on the same GPU."""
         process.stop(attempt)
         work.tasks, work.attempt = deque(work.rest()), None

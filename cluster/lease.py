@@ -58,47 +58,35 @@ class Why(enum.Enum):
     STRAY = enum.auto()  # of another type than asked for: so that Ray gives another one
 
 
-@dataclass(frozen=True)
-class Held:
-    """A seat that no block uses."""
-
-    seat: Seat
-    why: Why
-    until: float
-
-
 class Seats:
     """The seats that a sweep holds without a block, and when it gave the others back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Args: clock: monotonic seconds."""
         self._clock = clock
-        self._held: list[Held] = []
+        self._held: dict[Seat, tuple[Why, float]] = {}  # why, and until when
         self._freed: dict[str, float] = {}  # by GPU type
 
     def hold(self, seat: Seat, why: Why, seconds: float = math.inf) -> None:
         """Keep a seat for a while; all strays of a type are kept as long as the last of them."""
-        until = self._clock() + seconds
-        together = [
-            h for h in self._held if why is h.why is Why.STRAY and h.seat.gpu_type == seat.gpu_type
-        ]
-        self._held = [h for h in self._held if h not in together]
-        self._held += [Held(one, why, until) for one in (*(h.seat for h in together), seat)]
+        alike = [one for one in self.held(Why.STRAY) if one.gpu_type == seat.gpu_type]
+        for one in (seat, *(alike if why is Why.STRAY else ())):
+            self._held[one] = why, self._clock() + seconds
 
     def held(self, why: Why) -> list[Seat]:
         """The seats that are held for this reason."""
-        return [held.seat for held in self._held if held.why is why]
+        return [seat for seat, (reason, _) in self._held.items() if reason is why]
 
     def take(self, seat: Seat) -> Seat:
         """Hold a seat no longer: a block uses it."""
-        self._held = [held for held in self._held if held.seat is not seat]
+        self._held.pop(seat)
         return seat
 
-    def let_go(self, over: Callable[[Held], bool]) -> None:
+    def let_go(self, over: Callable[[Seat, Why], bool]) -> None:
         """Give back the held seats of which this is true, and those whose time is over."""
-        for held in list(self._held):
-            if self._clock() > held.until or over(held):
-                self.give_back(self.take(held.seat))
+        for seat, (why, until) in list(self._held.items()):
+            if self._clock() > until or over(seat, why):
+                self.give_back(self.take(seat))
 
     def give_back(self, seat: Seat) -> None:
         """Give a seat up, and note when."""

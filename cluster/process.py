@@ -59,14 +59,16 @@ class Attempt:
     left: list[Workload]
     stage: str = faults.STARTING
     ended: bool = False  # no more events: done, or the process is not to be used any longer
-    neighbours: set[str] = field(default_factory=set)  # what shared the host with the row in progress
+    neighbours: set[str] = field(
+        default_factory=set
+    )  # what shared the host with the row in progress
 
     def __str__(self) -> str:
         return f"{self.request.cell}, replicate {self.request.replicate}"
 
 
 @dataclass(eq=False)
-class Work:
+class AtWork:
     """A block that has, or waits for, its seat."""
 
     tasks: deque[Task]

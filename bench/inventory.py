@@ -8,11 +8,10 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bench import errors
 from bench.asked import CPU, PRECISIONS
-from bench.device import cpu, gpus, kinds, nvml, precision, software
+from bench.device import cpu, gpus, kinds, nvml, software, support, visible
 from bench.energy.meter import NoMeter, find_meter
-from bench.errors import Unsupported
+from bench.errors import GpuLostError, Unsupported
 from bench.measured import Sensor
 from bench.warnings import RowWarning
 
@@ -27,7 +26,7 @@ class Processor:
     name: str
     detail: str  # memory, compute capability, power limit
     energy: str  # how it is metered, or why not
-    precisions: tuple[tuple[str, str | None], ...]  # what weakens each; None: nothing
+    precisions: tuple[tuple[str, RowWarning | None], ...]  # what weakens each; None: nothing
     unsupported: tuple[tuple[str, str], ...]
     sensor: Sensor | str | None = None  # how its power sensor works, why that is unknown, not asked
 
@@ -56,16 +55,18 @@ def take(probe: bool = False) -> Inventory:
         found, lost = [], []
         for index, gpu in driver.found():
             try:
-                if isinstance(gpu, errors.GpuLostError):
+                if isinstance(gpu, GpuLostError):
                     raise gpu
-                found.append(replace(_gpu(gpu), sensor=_sensor(gpu)) if probe else _gpu(gpu))
-            except errors.GpuLostError as error:
+                described = _gpu(gpu)
+                found.append(replace(described, sensor=probed(gpu)) if probe else described)
+            except GpuLostError as error:
                 lost.append(f"GPU {index}: {error}")
         version, reason, simulated = driver.version, driver.reason, driver.simulated
+    cpu_detail = f"{os.cpu_count()} CPUs, {cpu.memory_bytes() / 2**30:.0f} GiB"
     return Inventory(
         hostname=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        processors=(*found, _cpu()),
+        processors=(*found, _processor(CPU, cpu.name(), cpu_detail, None, cpu_weakness)),
         lost=tuple(lost),
         driver=version,
         no_driver=reason,
@@ -81,87 +82,75 @@ def real_gpu() -> bool:
 
 
 def visible_gpus() -> tuple[kinds.Card, ...]:
-    """This machine's GPUs that answer, without those that CUDA_VISIBLE_DEVICES leaves out.
-
-    Nor those that are cut into slices, of which a program is given one.
-    """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
+    """This machine's GPUs that answer and that this process may use, as `visible.cards`."""
     with nvml.driver() as driver:
-        return tuple(
-            gpu.card
-            for index, gpu in driver.found()
-            if isinstance(gpu, nvml.Gpu)
-            and not gpu.mig
-            and (
-                names is None
-                or str(index) in names
-                or any(name and gpu.uuid.startswith(name) for name in names)
-            )
-        )
+        return visible.cards(driver)
 
 
-def weakness(gpu_type: str, precision_name: str) -> RowWarning | None:
+def weakness(gpu_type: str, precision: str) -> RowWarning | None:
     """What weakens a precision on a type, from the facts alone; None where nothing is known to.
 
     Raises Unsupported where the type lacks it.
     """
     if gpu_type == CPU:
-        return precision.cpu_warning(precision_name, cpu.flags())
+        return cpu_weakness(precision)
     capability = gpus.capability_of(gpu_type)
-    return _gpu_warning(precision_name, capability) if capability else None
+    return gpu_weakness(precision, capability) if capability else None
 
 
-def _gpu_warning(precision_name: str, capability: gpus.Capability) -> RowWarning | None:
-    """As `bench.device.precision.gpu_warning`, with the torch of this machine in mind."""
+def cpu_weakness(precision: str) -> RowWarning | None:
+    """As `bench.device.support.cpu_warning`, of this machine's CPU."""
+    return support.cpu_warning(precision, cpu.flags())
+
+
+def gpu_weakness(precision: str, capability: gpus.Capability) -> RowWarning | None:
+    """As `bench.device.support.gpu_warning`, with the torch of this machine in mind."""
     torch = software.installed("torch") or "absent"
     # The CPU build says so in its version; of other builds only torch itself knows the kernels.
     if torch == "absent" or torch.endswith("+cpu"):
         raise Unsupported(f"torch {torch} has no CUDA; try: {gpus.install_hint(capability)}")
-    return precision.gpu_warning(precision_name, capability)
+    return support.gpu_warning(precision, capability)
 
 
 def _gpu(gpu: nvml.Gpu) -> Processor:
-    capability = gpu.compute_capability
-    memory, limit = gpu.memory_bytes, gpu.power_limit_w
+    capability, memory, limit = gpu.compute_capability, gpu.memory_bytes, gpu.power_limit_w
     detail = [
         f"{memory / 2**30:.0f} GiB" if memory else None,
         f"compute capability {capability}" if capability else None,
         f"limit {limit:.0f} W" if limit else None,
         "MIG" if gpu.mig else None,
     ]
-    major, minor = map(int, capability.split(".")) if capability else (0, 0)
-    able, unable = _precisions(lambda name: _gpu_warning(name, (major, minor)))
-    return Processor(
-        gpu_type=gpu.gpu_type,
-        name=gpu.name,
-        detail=", ".join(part for part in detail if part),
-        energy=_energy(gpu),
-        precisions=able,
-        unsupported=unable,
+    known = gpus.capability(capability) or (0, 0)
+    return _processor(
+        gpu.gpu_type,
+        gpu.name,
+        ", ".join(part for part in detail if part),
+        gpu,
+        lambda precision: gpu_weakness(precision, known),
     )
 
 
-def _cpu() -> Processor:
-    able, unable = _precisions(lambda name: precision.cpu_warning(name, cpu.flags()))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Processor(
-        gpu_type=CPU,
-        name=cpu.name(),
-        detail=f"{os.cpu_count()} CPUs, {memory / 2**30:.0f} GiB",
-        energy=_energy(None),
-        precisions=able,
-        unsupported=unable,
-    )
-
-
-def _energy(gpu: nvml.Gpu | None) -> str:
+def _processor(
+    gpu_type: str,
+    name: str,
+    detail: str,
+    gpu: nvml.Gpu | None,
+    weakness_of: Callable[[str], RowWarning | None],
+) -> Processor:
+    able: list[tuple[str, RowWarning | None]] = []
+    unable: list[tuple[str, str]] = []
+    for precision in PRECISIONS:
+        try:
+            able.append((precision, weakness_of(precision)))
+        except Unsupported as error:
+            unable.append((precision, str(error)))
     meter = find_meter(gpu)
-    return f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
+    method = f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
+    return Processor(gpu_type, name, detail, method, tuple(able), tuple(unable))
 
 
-def _sensor(gpu: nvml.Gpu) -> Sensor | str:
-    """How its power sensor works, or why that cannot be found out."""
+def probed(gpu: nvml.Gpu) -> Sensor | str:
+    """How a power sensor works, or why that cannot be found out."""
     try:
         import torch
 
@@ -176,17 +165,3 @@ def _sensor(gpu: nvml.Gpu) -> Sensor | str:
         gpu.check()
         return str(error).splitlines()[0]
     return f"torch {torch.__version__} cannot load this GPU"
-
-
-def _precisions(
-    warning: Callable[[str], RowWarning | None],
-) -> tuple[tuple[tuple[str, str | None], ...], tuple[tuple[str, str], ...]]:
-    able: list[tuple[str, str | None]] = []
-    unable: list[tuple[str, str]] = []
-    for name in PRECISIONS:
-        try:
-            found = warning(name)
-            able.append((name, found.text if found else None))
-        except Unsupported as error:
-            unable.append((name, str(error)))
-    return tuple(able), tuple(unable)

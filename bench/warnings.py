@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Value = str | float | int | bool | None
+Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class RowWarning:
         """The warning in words.
 
         >>> RowWarning("host-busy", {"share": 0.07}).text
-        'other processes used 7 % of the host CPU time'
+        'other processes used 7% of the host CPU time'
         >>> RowWarning("few-ticks", {"ticks": 3, "window": 2, "repeated": True}).text
         'energy window 2 (measured again): only 3 ticks of the meter'
         """
@@ -43,7 +44,6 @@ class RowWarning:
         return f"energy window {window}{again}: {text}"
 
     def __str__(self) -> str:
-        """As `text`."""
         return self.text
 
 
@@ -52,49 +52,50 @@ def having(warnings: Iterable[RowWarning], *codes: str) -> list[RowWarning]:
     return [warning for warning in warnings if warning.code in codes]
 
 
-def _not_converged(what: str) -> Callable[[Mapping[str, Any]], str]:
-    def words(v: Mapping[str, Any]) -> str:
-        half = v["half_width"]
-        known = "too few for an interval" if half is None else f"median within ±{half:.1%}"
-        asked = f"{v['min_samples']}, ±{v['median_within']:.1%}"
-        return f"{what} not converged: {v['samples']} samples, {known} (asked: {asked})"
-
-    return words
+def _samples(v: Values) -> str:
+    """How far a latency has converged, and what was asked for."""
+    half = v["half_width"]
+    known = "too few for an interval" if half is None else f"median within ±{half:.1%}"
+    asked = f"at least {v['min_samples']}, ±{v['median_within']:.1%}"
+    return f"{v['samples']} samples, {known} (asked for: {asked})"
 
 
-def _throttled(v: Mapping[str, Any]) -> str:
-    causes = f" ({v['causes']})" if v.get("causes") else ""
-    seconds = "" if v.get("seconds") is None else f" for {v['seconds']:.1f} s"
+def _throttled(v: Values) -> str:
+    causes = f" ({v['causes']})" if v["causes"] else ""
+    seconds = f" for {v['seconds']:.1f} s" if v["seconds"] else ""
     return f"clocks were throttled{causes}{seconds}"
 
 
-def _emulated(v: Mapping[str, Any]) -> str:
-    if v.get("compute_capability"):
-        why = f"compute capability {v['compute_capability']} has no {v['precision']} arithmetic"
-        return f"{v['precision']} is emulated: {why} (8.0 and newer do)"
-    return f"{v['precision']} is emulated: this CPU has none of {v['instructions']}"
+def _emulated(v: Values) -> str:
+    capability = v.get("compute_capability")
+    if capability is None:
+        why = f"this CPU has none of {v['instructions']}"
+    else:
+        why = f"compute capability {capability} has no {v['precision']} arithmetic"
+        why += " (8.0 and newer have it)"
+    return f"{v['precision']} is emulated: {why}"
 
 
-_WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
+_WORDS: Mapping[str, str | Callable[[Values], str]] = {
     # device
-    "simulated-meter": ("simulated: energy, clocks and temperature of a {gpu} that does not exist"),
+    "simulated-meter": "simulated: energy, clocks and temperature are those of a simulated {gpu}",
     "simulated-gpu": "simulated: the CPU computed in place of a {gpu}; no number is a GPU's",
-    "modelled-gpu": "simulated: a model of a {gpu}, whose kernels only take time",
+    "modelled-gpu": "simulated: a model of a {gpu}, whose kernels take time but compute nothing",
     "gpu-unknown-to-driver": "no clocks, temperature or energy: {reason}",
-    "mig-slice": "a MIG slice: other slices share its memory system and power",
-    "virtual-gpu": "a virtual GPU: other machines share its board",
+    "mig-slice": "the GPU is a MIG slice: other slices share its memory system and power",
+    "virtual-gpu": "the GPU is virtual: other machines share its board",
     "precision-emulated": _emulated,
     "no-tensor-cores": (
-        "{precision} without Tensor Cores: compute capability {compute_capability} multiplies"
-        " float16 in float32 arithmetic in PyTorch, so that only the bytes are halved"
+        "{precision} runs without Tensor Cores: on compute capability {compute_capability} PyTorch"
+        " multiplies float16 in float32 arithmetic, so that only the bytes are halved"
     ),
     "host-busy": "other processes used {share:.0%} of the host CPU time",
-    "gpu-shared": "{processes} other processes used the same GPU",
+    "gpu-shared": "other processes on the same GPU: {processes}",
     "throttled": _throttled,
     # timing
-    "warm-up-not-steady": "warm-up not steady after {seconds:.1f} s",
-    "latency-not-converged": _not_converged("latency"),
-    "first-token-not-converged": _not_converged("time to first token"),
+    "warm-up-not-steady": "the latency was not steady after {seconds:.1f} s of warm-up",
+    "latency-not-converged": lambda v: f"latency not converged: {_samples(v)}",
+    "first-token-not-converged": lambda v: f"time to first token not converged: {_samples(v)}",
     "attention-differs": "attention {asked} was asked for, but {ran} ran",
     # energy
     "sensor-unknown": "power sensor unknown: {reason}",
@@ -111,7 +112,7 @@ _WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
         " {readings_w:.1f} W"
     ),
     "counter-disagrees": "the energy counter gave {ratio:.2f} times the power of the readings",
-    "not-steady": "clock and temperature not steady after {seconds:.0f} s",
+    "not-steady": "clock and temperature were not steady after {seconds:.0f} s",
     "clock-moved": "the SM clock moved by {share:.0%}",
     "temperature-moved": "the temperature moved by {celsius:.0f} C",
     "meter-stuck": "the power reading never changed: the sensor may be stuck",
@@ -126,16 +127,16 @@ _WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
     "perplexity-not-measured": "perplexity not measured: {reason}",
     "weights-not-published": "the weights are called {model} but do not have its published hash",
     "perplexity-depends-on-batch": (
-        "perplexity: a window differs by {nats:.2g} nats per token between alone and in a batch,"
-        " more than {allowed:g}"
+        "perplexity depends on the batch: a window alone and in a batch differ by {nats:.2g} nats"
+        " per token (allowed: {allowed:g})"
     ),
     "perplexity-unlike-published": (
         "perplexity {value:.5g} per {unit}, but {published:g} ±{within:.1%} is published for this"
         " protocol ({source})"
     ),
     "perplexity-out-of-range": (
-        "perplexity {value:.5g} is outside {low:.1f} to {high:.1f}, the range that published"
-        " numbers give for gpt2 and a context of {context} tokens"
+        "perplexity {value:.5g} is outside {low:.1f} to {high:.1f}, the range of the numbers that"
+        " are published for gpt2 and a context of {context} tokens"
     ),
 }
 CODES = frozenset(_WORDS)

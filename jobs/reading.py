@@ -11,6 +11,7 @@ from bench.files.location import shown
 from bench.measured import Measurement
 from bench.results import store as results
 from bench.results.columns import Source
+from bench.results.parts import CorruptFile
 from jobs import terminal
 
 
@@ -29,20 +30,20 @@ def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], lis
             raise TensorgapError(
                 f"{shown(place)}: a CSV; `tensorgap explain {shown(place)}` reads tables of others"
             )
-        found, origins, torn = results.read(place, allowance)
-        tell_torn(torn, "its row is missing")
+        found, origins, corrupt = results.read(place, allowance)
+        tell_corrupt(corrupt, "its row is missing")
         rows.extend(found)
         sources.update(dict.fromkeys(origins))
     return rows, list(sources)
 
 
-def tell_torn(torn: Iterable[results.Torn], consequence: str) -> None:
-    """Name each torn part, the fault and what follows from it, on standard error."""
-    for part in torn:
+def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:
+    """Name each corrupt result file, the fault and what follows from it, on standard error."""
+    for part in corrupt:
         if part.consequence:
-            _say_once(f"{part.path} {part.reason}; {part.consequence}")
+            _say_once(f"{part.path}: {part.reason}; {part.consequence}")
         else:
-            terminal.say(f"torn part {part.path}: {part.reason}; {consequence}")
+            terminal.say(f"corrupt result file {part.path}: {part.reason}; {consequence}")
 
 
 @functools.cache

@@ -222,7 +222,7 @@ def measure(
     interrupts.measuring(functools.partial(abandon, folder, _STOPPED))
     folder.restore()
     rows, corrupt = folder.read()
-    reading.tell_torn(corrupt, "it is measured again")
+    reading.tell_corrupt(corrupt, "it is measured again")
     due = _TRY_AGAIN if not retry_failed else tuple(set(Outcome) - {Outcome.OK})
     done = [row for row in rows if row.outcome not in due]
     # What an attempt found says more than that there is no place for another.
@@ -281,7 +281,7 @@ def conclude(folder: results.Results, finished: bool) -> int:
         failure = error
     rows, corrupt = folder.read()
     # Before it is merged: a full disk must not hide what was measured.
-    reading.tell_torn(corrupt, "its row is missing")
+    reading.tell_corrupt(corrupt, "its row is missing")
     if rows:
         terminal.show(render.table(comparison.compare(rows), terminal.width(), terminal.coloured()))
     if failure:

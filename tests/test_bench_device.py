@@ -1,8 +1,10 @@
-"""bench.device: why torch has no GPU, what disturbs a measurement, and the names of CPUs."""
+"""bench.device: why torch has no GPU, which one is given, what weakens a row, names of CPUs."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 
 import fakenvml
@@ -10,11 +12,11 @@ import pytest
 import torch
 
 from bench import errors
-from bench.asked import Cell
+from bench.asked import CPU, Cell
 from bench.device import acquire as device
-from bench.device import nvml
-from bench.errors import Unsupported
-from bench.measured import Conditions
+from bench.device import conditions, cpu, nvml
+from bench.errors import Unsupported, WrongDevice
+from bench.measured import Conditions, Device
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
 
@@ -80,13 +82,85 @@ def test_a_lost_gpu_is_why_torch_has_none(
         acquire("P100")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "doubts"), [(None, []), (0.04, []), (0.16, ["clocks held down for 0.2 s"])]
-)
-def test_clocks_that_were_held_down_for_a_moment_are_no_doubt(
-    seconds: float | None, doubts: list[str]
+def test_clocks_that_were_throttled_for_a_moment_are_no_warning() -> None:
+    for seconds in (None, 0.04):
+        assert not conditions.warnings(Conditions(load_before=0.0, throttled_s=seconds))
+
+
+def test_what_disturbed_a_measurement_is_a_warning() -> None:
+    found = Conditions(
+        load_before=0.0,
+        other_cpu_share=0.07,
+        other_processes=1,
+        throttled_s=0.16,
+        clocks_event_reasons=0x25,
+    )
+    assert [(warning.code, warning.values) for warning in conditions.warnings(found)] == [
+        ("host-busy", {"share": 0.07}),
+        ("gpu-shared", {"processes": 1}),
+        ("throttled", {"causes": "power cap, software thermal", "seconds": 0.16}),
+    ]
+
+
+def test_what_surrounds_a_measurement_is_read_on_either_side(fake_nvml: FakeNvml) -> None:
+    fake = fake_nvml("gpu = v100", "virtual = 1", "throttle = 24:0:5", "extra_pid = 4194000")
+    with nvml.driver() as driver:
+        (gpu,) = driver.gpus()
+        fake.advance(1)
+        before = conditions.observe(gpu)
+        fake.advance(6)
+        found = conditions.between(before, conditions.observe(gpu))
+    # Both causes, a power cap and heat, lasted for the 4 s that were left of 5.
+    assert found.throttled_s == pytest.approx(8)
+    assert (found.sm_mhz_before, found.sm_mhz_after) == (690, 1380)
+    assert (found.clocks_event_reasons, found.performance_state) == (1, 0)  # idle
+    assert (found.pcie_generation, found.pcie_width, found.other_processes) == (3, 16, 1)
+    assert found.temperature_c_before and found.temperature_c_after
+    assert found.other_cpu_share is None or 0 <= found.other_cpu_share <= 1
+
+
+def test_a_cpu_has_no_gpu_s_surroundings() -> None:
+    found = conditions.between(conditions.observe(None), conditions.observe(None))
+    assert (found.sm_mhz_after, found.throttled_s, found.other_processes) == (None, None, None)
+    assert found.load_after is not None
+
+
+def test_facts_and_the_inventory_are_had_without_torch() -> None:
+    names = "conditions, cpu, gpus, kinds, nvml, software, support, visible"
+    imports = f"import sys, bench.inventory\nfrom bench.device import {names}"
+    program = f"{imports}\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_gpu_of_another_type_is_found_out_before_torch_starts(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert device.doubts(Conditions(load_before=0.0, throttled_s=seconds)) == doubts
+    fake_nvml("gpu = t4", "gpu = v100", "uuid = GPU-second")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # as Ray tells a process its GPU
+    monkeypatch.delattr(torch.cuda, "init")
+    with pytest.raises(WrongDevice) as caught:
+        acquire("T4")
+    assert (caught.value.given.uuid, caught.value.given.gpu_type) == ("GPU-second", "V100")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("CUDA error: no kernel image is available", r"has no kernels for GPU \(sm_60; it has"),
+        ("CUBLAS_STATUS_NOT_SUPPORTED when calling", "cuBLAS has no fp32 on GPU"),
+    ],
+)
+def test_a_gpu_without_kernels_or_products_is_unsupported(
+    monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    def ones(*_: object, **__: object) -> None:
+        raise RuntimeError(f"{text}\nmore")
+
+    gpu = Device("GPU", "P100", "host", "CPU", 1, compute_capability="6.0")
+    monkeypatch.setattr(device, "on_cpu", lambda *_: device.Found("cuda", gpu, None, ()))
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(Unsupported, match=told):
+        acquire(CPU)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +172,6 @@ def test_clocks_that_were_held_down_for_a_moment_are_no_doubt(
     ],
 )
 def test_a_cpu_has_a_name(monkeypatch: pytest.MonkeyPatch, lines: list[str], name: str) -> None:
-    monkeypatch.setattr(device, "_cpuinfo", lambda: lines)
+    monkeypatch.setattr(cpu, "info", lambda: lines)
     monkeypatch.setattr(platform, "processor", lambda: "aarch64")
-    assert device.cpu_name() == name
+    assert cpu.name() == name

@@ -156,7 +156,10 @@ def test_the_driver_is_closed_after_its_block(fake_nvml: FakeNvml) -> None:
 
 
 def test_a_new_process_finds_the_library_as_it_finds_the_real_one(fakenvml_library: Path) -> None:
-    program = "from bench.device.nvml import driver\nwith driver() as d: print([g.name for g in d.gpus()])"
+    program = (
+        "from bench.device.nvml import driver\n"
+        "with driver() as opened: print([gpu.name for gpu in opened.gpus()])"
+    )
     printed = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[1],
@@ -181,8 +184,19 @@ def test_a_gpu_is_found_by_its_uuid(fake_nvml: FakeNvml, uuid: str) -> None:
 
 def test_an_unknown_uuid_is_named(fake_nvml: FakeNvml) -> None:
     fake_nvml("gpu = a100")
-    with nvml.driver() as driver, pytest.raises(TensorgapError, match=r"no GPU 1234 \(Not Found\)"):
-        driver.gpu("1234")
+    with (
+        nvml.driver() as driver,
+        pytest.raises(TensorgapError, match=r"no GPU 12-34 \(Not Found\)"),
+    ):
+        driver.gpu("12-34")
+
+
+def test_a_gpu_is_found_by_its_index(fake_nvml: FakeNvml) -> None:
+    fake_nvml("gpu = t4", "gpu = a100")
+    with nvml.driver() as driver:
+        assert [driver.gpu(index).gpu_type for index in ("0", "1")] == ["T4", "A100"]
+        with pytest.raises(TensorgapError, match=r"no GPU 2 \(Invalid Argument\)"):
+            driver.gpu("2")
 
 
 def test_withheld_gpus_are_left_out(fake_nvml: FakeNvml) -> None:
@@ -314,14 +328,14 @@ def test_an_older_driver_is_asked_in_its_own_words(
         assert name not in gpu.reasons
 
 
-def test_each_cause_that_holds_the_clocks_down_is_timed(fake_nvml: FakeNvml) -> None:
+def test_each_cause_that_throttles_the_clocks_is_timed(fake_nvml: FakeNvml) -> None:
     fake = fake_nvml("gpu = v100", "virtual = 1", "throttle = 24:2:5")
     with nvml.driver() as driver:
         (gpu,) = driver.gpus()
         fake.advance(4)
-        held_s = gpu.throttled_s()
+        throttled_s = gpu.throttled_s()
         # 0x4 and 0x20: power cap and heat by software, for 2 of these 4 s.
-        assert held_s == pytest.approx(
+        assert throttled_s == pytest.approx(
             {
                 "power cap": 2,
                 "sync boost": 0,
@@ -331,7 +345,7 @@ def test_each_cause_that_holds_the_clocks_down_is_timed(fake_nvml: FakeNvml) -> 
             }
         )
         fake.advance(6)
-        assert gpu.throttled_s() == pytest.approx({cause: s and 3 for cause, s in held_s.items()})
+        assert gpu.throttled_s() == pytest.approx({c: s and 3 for c, s in throttled_s.items()})
 
 
 @pytest.mark.parametrize(
@@ -450,12 +464,13 @@ def test_an_old_nvidia_ml_py_is_imported() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_mistake_of_ours_is_none_of_nvidia_ml_py(fake_nvml: FakeNvml) -> None:
+def test_a_mistake_of_ours_is_none_of_nvidia_ml_py(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_nvml("gpu = t4")
-    with nvml.driver() as driver:
-        (gpu,) = driver.gpus()
-        with pytest.raises(AttributeError):
-            gpu._ask("x", lambda: None.x)  # type: ignore[attr-defined]
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetSerial", lambda handle: handle.no_such_attribute)
+    with nvml.driver() as driver, pytest.raises(AttributeError, match="no_such_attribute"):
+        print(driver.gpus()[0].serial)
 
 
 def test_an_unknown_performance_state_is_none(fake_nvml: FakeNvml) -> None:

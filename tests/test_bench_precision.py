@@ -1,4 +1,4 @@
-"""bench.device.precision: switches set and put back, and which device really has which precision."""
+"""bench.device.precision sets switches and puts them back; support: who has which precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.asked import PRECISIONS
-from bench.device import gpus, precision
+from bench.device import gpus, precision, support
 from bench.errors import Unsupported
 
 # Capabilities by the name under which people know the GPU: P100 and P40 have no Tensor Cores,
@@ -23,16 +23,24 @@ CAPABILITY = {
     "L4": (8, 9),
     "H100": (9, 0),
 }
-NATIVE, DOUBTED, UNSUPPORTED = "native", "doubted", "unsupported"
+NATIVE, WEAK, UNSUPPORTED = "native", "weak", "unsupported"
 VERDICTS = {
     #         fp32    tf32         fp16     bf16     mixed
-    "P100": (NATIVE, UNSUPPORTED, DOUBTED, DOUBTED, DOUBTED),
-    "P40": (NATIVE, UNSUPPORTED, DOUBTED, DOUBTED, DOUBTED),
-    "V100": (NATIVE, UNSUPPORTED, NATIVE, DOUBTED, NATIVE),
-    "T4": (NATIVE, UNSUPPORTED, NATIVE, DOUBTED, NATIVE),
+    "P100": (NATIVE, UNSUPPORTED, WEAK, WEAK, WEAK),
+    "P40": (NATIVE, UNSUPPORTED, WEAK, WEAK, WEAK),
+    "V100": (NATIVE, UNSUPPORTED, NATIVE, WEAK, NATIVE),
+    "T4": (NATIVE, UNSUPPORTED, NATIVE, WEAK, NATIVE),
     "A100": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
     "L4": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
     "H100": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
+}
+
+
+# How cuBLAS may sum products of 16 bits: torch's own defaults.
+SUMS = {
+    "allow_fp16_reduced_precision_reduction": True,
+    "allow_bf16_reduced_precision_reduction": True,
+    "allow_fp16_accumulation": False,
 }
 
 
@@ -50,7 +58,7 @@ def switches() -> Switches:
     return Switches(
         matmul=torch.get_float32_matmul_precision(),
         cudnn_tf32=torch.backends.cudnn.allow_tf32,
-        sums={name: getattr(torch.backends.cuda.matmul, name) for name in precision._SUMS},
+        sums={name: getattr(torch.backends.cuda.matmul, name) for name in SUMS},
         autocast=torch.is_autocast_enabled("cpu"),
         autocast_type=torch.get_autocast_dtype("cpu"),
     )
@@ -63,7 +71,7 @@ def before(request: pytest.FixtureRequest) -> Iterator[Switches]:
     matmul, cudnn_tf32, sums = request.param
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32 = cudnn_tf32
-    for name in precision._SUMS:
+    for name in SUMS:
         setattr(torch.backends.cuda.matmul, name, sums)
     yield switches()
     torch.set_float32_matmul_precision(at_first.matmul)
@@ -86,7 +94,7 @@ def test_tf32_is_on_at_tf32_and_off_otherwise(name: str, before: Switches) -> No
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_sums_of_16_bits_are_torch_s_own(name: str, before: Switches) -> None:
     with precision.applied(name, "cpu"):
-        assert switches().sums == precision._SUMS
+        assert switches().sums == SUMS
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
@@ -155,28 +163,20 @@ def test_weights_are_stored_in_the_type_of_the_precision(name: str, expected: to
 
 def gpu_verdict(name: str, capability: tuple[int, int]) -> tuple[str, str]:
     try:
-        doubt = precision.gpu_doubt(name, capability)
+        warning = support.gpu_warning(name, capability)
     except Unsupported as error:
         return UNSUPPORTED, str(error)
-    return (NATIVE, "") if doubt is None else (DOUBTED, doubt)
+    return (NATIVE, "") if warning is None else (WEAK, warning.text)
 
 
-@pytest.mark.parametrize(
-    ("gpu_type", "name", "expected"),
-    [
-        (gpu_type, name, verdict)
-        for gpu_type, verdicts in VERDICTS.items()
-        for name, verdict in zip(PRECISIONS, verdicts, strict=True)
-    ],
-)
-def test_each_gpu_type_has_the_precisions_of_its_architecture(
-    gpu_type: str, name: str, expected: str
-) -> None:
-    verdict, words = gpu_verdict(name, CAPABILITY[gpu_type])
-    assert verdict == expected
-    if verdict != NATIVE:
-        assert name in words
-        assert "compute capability {}.{}".format(*CAPABILITY[gpu_type]) in words
+@pytest.mark.parametrize("gpu_type", VERDICTS)
+def test_each_gpu_type_has_the_precisions_of_its_architecture(gpu_type: str) -> None:
+    for name, expected in zip(PRECISIONS, VERDICTS[gpu_type], strict=True):
+        verdict, words = gpu_verdict(name, CAPABILITY[gpu_type])
+        assert verdict == expected
+        if verdict != NATIVE:
+            assert name in words
+            assert "compute capability {}.{}".format(*CAPABILITY[gpu_type]) in words
 
 
 def test_the_capabilities_of_this_test_are_the_known_ones() -> None:
@@ -184,13 +184,15 @@ def test_the_capabilities_of_this_test_are_the_known_ones() -> None:
 
 
 def test_pascal_is_told_that_only_the_bytes_are_halved() -> None:
-    assert "without Tensor Cores" in (precision.gpu_doubt("fp16", (6, 0)) or "")
-    assert "only the bytes are halved" in (precision.gpu_doubt("mixed", (6, 0)) or "")
+    for name in ("fp16", "mixed"):
+        warning = support.gpu_warning(name, (6, 0))
+        assert warning and warning.code == "no-tensor-cores"
+        assert "only the bytes are halved" in warning.text
 
 
 def test_a_missing_tf32_would_have_been_another_precision() -> None:
     with pytest.raises(Unsupported, match=r"compute capability 8\.0; .* would run plain fp32"):
-        precision.gpu_doubt("tf32", (7, 5))
+        support.gpu_warning("tf32", (7, 5))
 
 
 def test_a_tf32_that_the_environment_switches_off_would_be_another_precision(
@@ -198,15 +200,15 @@ def test_a_tf32_that_the_environment_switches_off_would_be_another_precision(
 ) -> None:
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     with pytest.raises(Unsupported, match="NVIDIA_TF32_OVERRIDE=0: it would run plain fp32"):
-        precision.gpu_doubt("tf32", (8, 0))
-    assert precision.gpu_doubt("fp32", (8, 0)) is None
+        support.gpu_warning("tf32", (8, 0))
+    assert support.gpu_warning("fp32", (8, 0)) is None
 
 
 # ------------------------------------------------------------------------------- CPUs
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "doubted"),
+    ("name", "flags", "emulated"),
     [
         ("fp32", (), False),
         ("bf16", ("avx512_bf16",), False),
@@ -221,15 +223,15 @@ def test_a_tf32_that_the_environment_switches_off_would_be_another_precision(
         ("fp16", ("f16c", "avx512_bf16"), True),  # f16c converts, it does not multiply
     ],
 )
-def test_a_cpu_without_the_instructions_is_doubted(
-    name: str, flags: tuple[str, ...], doubted: bool
+def test_a_cpu_without_the_instructions_emulates(
+    name: str, flags: tuple[str, ...], emulated: bool
 ) -> None:
-    doubt = precision.cpu_doubt(name, flags)
-    assert (doubt is not None) == doubted
-    if doubt is not None:
-        assert doubt.startswith(f"{name} is emulated: this CPU has none of ")
+    warning = support.cpu_warning(name, flags)
+    assert (warning is not None) == emulated
+    if warning is not None:
+        assert warning.text.startswith(f"{name} is emulated: this CPU has none of ")
 
 
 def test_a_cpu_has_no_tf32() -> None:
     with pytest.raises(Unsupported, match=r"tf32 needs Tensor Cores .* a CPU has none"):
-        precision.cpu_doubt("tf32", {"avx512_bf16", "amx_bf16"})
+        support.cpu_warning("tf32", {"avx512_bf16", "amx_bf16"})

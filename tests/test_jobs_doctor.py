@@ -98,7 +98,7 @@ def test_a_probe_shows_how_the_sensor_works(
     def probe(gpu: nvml.Gpu) -> object:
         return sensor.probe(gpu, load.busy, clock)
 
-    monkeypatch.setattr(inventory, "_sensor", probe)  # no torch can load a GPU that is not there
+    monkeypatch.setattr(inventory, "probed", probe)  # no torch can load a GPU that is not there
     assert (
         "sensor      counter sampled, every 100 ms; instant readings every 100 ms,"
         " each the mean of 25 ms"

@@ -1,17 +1,18 @@
-"""Which device am I on, is it the one asked for, can this torch build run it, what disturbs it."""
+"""Which device am I on, is it the one asked for, can this torch build run it, what weakens it."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from bench.asked import CPU, Cell
-from bench.device import cpu, gpus, kinds, nvml, precision
-from bench.errors import REAL_GPU, TensorgapError, Unsupported, WrongDevice
+from bench.device import cpu, gpus, kinds, nvml, precision, support, visible
+from bench.errors import REAL_GPU, TensorgapError, Unsupported
 from bench.measured import Device, Sensor
 from bench.warnings import RowWarning
 
@@ -23,7 +24,11 @@ _NO_DRIVER = ("driver on your system is too old", "Found no NVIDIA driver")
 _NO_PRODUCT = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_ARCH_MISMATCH")
 # A function of the stand-in for CUDA's libraries that the tests build.
 _MODELLED_CUDA = "fakecuda_launches"
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+# What of a Device only the driver knows.
+_OF_THE_DRIVER = (
+    "uuid", "pci_bus_id", "mig", "power_limit_w", "default_power_limit_w", "max_sm_mhz", "vgpu",
+    "ecc", "persistence", "module", "serial", "vbios",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,31 +60,34 @@ def acquire(
         TensorgapError: a simulation was asked for where there is a real GPU, or no stand-in.
         GpuLostError: the driver says that the GPU is lost.
     """
-    if cell.gpu_type != CPU and _VISIBLE in os.environ:
-        # Ray counts in NVML's order; CUDA, by default, the fastest first.
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        # Before torch, whose import takes seconds; what NVML does not see, torch may.
-        with contextlib.suppress(TensorgapError):
-            card = _given(driver).card
-            if card.memory_bytes:
-                _check_type(cell, card)
+    visible.check(cell, driver)
     if threads is not None:
-        import torch
-
         torch.set_num_threads(threads)
     if cell.gpu_type == CPU:
-        found = _cpu(cell, driver)
+        found = on_cpu(cell, driver)
+    elif simulated and not models_cuda():
+        found = in_place_of_gpu(cell, driver)
     else:
-        on_cpu = simulated and not _models_cuda()
-        found = _simulated(cell, driver) if on_cpu else _cuda(cell, driver)
-    _run_one_kernel(cell.precision, found)
+        found = on_gpu(cell, driver)
+    run_one_kernel(cell.precision, found)
     return found
 
 
-def _cpu(cell: Cell, driver: nvml.Driver) -> Found:
-    import torch
+def of_host() -> dict[str, Any]:
+    """What of a Device is the same for each device of this host."""
+    threads = torch.get_num_threads()
+    return {"hostname": socket.gethostname(), "cpu": cpu.name(), "threads": threads}
 
-    warnings = [precision.cpu_warning(cell.precision, cpu.flags())]
+
+def of_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
+    """What of a Device only the driver knows; nothing where it does not know the GPU."""
+    return {name: getattr(gpu, name) for name in _OF_THE_DRIVER} if gpu else {}
+
+
+def on_cpu(cell: Cell, driver: nvml.Driver) -> Found:
+    """The CPU."""
+    weakness = support.cpu_warning(cell.precision, cpu.flags())
+    warnings = [weakness] if weakness else []
     # A simulated GPU cannot compute; the CPU does in its place, so that the whole way is tried.
     gpu = next(iter(driver.gpus()), None) if driver.simulated else None
     if gpu:
@@ -87,87 +95,85 @@ def _cpu(cell: Cell, driver: nvml.Driver) -> Found:
     device = Device(
         name=cpu.name(),
         gpu_type=CPU,
-        hostname=socket.gethostname(),
-        cpu=cpu.name(),
-        threads=torch.get_num_threads(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=cpu.memory_bytes(),
         uuid=gpu.uuid if gpu else None,
         simulated=gpu is not None,
+        **of_host(),
     )
-    return Found("cpu", device, gpu, tuple(w for w in warnings if w))
+    return Found("cpu", device, gpu, tuple(warnings))
 
 
-def _simulated(cell: Cell, driver: nvml.Driver) -> Found:
+def in_place_of_gpu(cell: Cell, driver: nvml.Driver) -> Found:
     """The CPU in the place of a GPU that the stand-in for the driver says is there.
 
     Precisions are what the CPU has: `tf32` is unsupported, `mixed` casts to bf16.
     """
-    import torch
-
     if torch.cuda.is_available() or (driver.gpus() and not driver.simulated):
         raise TensorgapError(REAL_GPU)
     try:
-        gpu = _given(driver)
+        gpu = visible.given(driver)
     except TensorgapError as error:
         raise TensorgapError(
             f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
         ) from None
-    _check_type(cell, gpu.card)
+    visible.check_type(cell, gpu.card)
     simulated = RowWarning("simulated-gpu", {"gpu": gpu.name})
-    warnings = (simulated, precision.cpu_warning(cell.precision, cpu.flags()))
+    weakness = support.cpu_warning(cell.precision, cpu.flags())
     device = Device(
         name=gpu.name,
         gpu_type=gpu.gpu_type,
-        hostname=socket.gethostname(),
-        cpu=cpu.name(),
-        threads=torch.get_num_threads(),
-        **_of_the_driver(gpu),
         memory_bytes=gpu.memory_bytes,
         compute_capability=gpu.compute_capability,
         simulated=True,
+        **of_host(),
+        **of_driver(gpu),
     )
-    return Found("cpu", device, gpu, tuple(w for w in warnings if w))
+    return Found("cpu", device, gpu, (simulated, weakness) if weakness else (simulated,))
 
 
-def _models_cuda() -> bool:
+def models_cuda() -> bool:
     """Whether torch's CUDA is a stand-in, whose kernels take their time and compute nothing."""
     return hasattr(ctypes.CDLL(None), _MODELLED_CUDA)
 
 
-def _given(driver: nvml.Driver) -> nvml.Gpu:
-    """The GPU that this process was given: by this variable Ray tells it, by index."""
-    name = os.environ.get(_VISIBLE, "0").split(",")[0]
-    return driver.gpu_at(int(name)) if name.isdecimal() else driver.gpu(name)
-
-
-def _check_type(cell: Cell, card: kinds.Card) -> None:
-    if not card.is_a(cell.gpu_type):
-        raise WrongDevice(cell.gpu_type, card, socket.gethostname())
-
-
-def _of_the_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
-    """What of a Device only the driver knows."""
-    names = (
-        "uuid",
-        "pci_bus_id",
-        "mig",
-        "power_limit_w",
-        "default_power_limit_w",
-        "max_sm_mhz",
-        "vgpu",
-        "ecc",
-        "persistence",
-        "module",
-        "serial",
-        "vbios",
+def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
+    """CUDA's first device."""
+    start_cuda(gpus.capability_of(cell.gpu_type) or (9, 0), driver)
+    properties = torch.cuda.get_device_properties(0)
+    capability = (properties.major, properties.minor)
+    modelled = models_cuda()
+    warnings = [RowWarning("modelled-gpu", {"gpu": properties.name})] if modelled else []
+    if weakness := support.gpu_warning(cell.precision, capability):
+        warnings.append(weakness)
+    try:
+        gpu = driver.gpu(str(properties.uuid))
+    except TensorgapError as error:
+        gpu = None
+        warnings.append(RowWarning("gpu-unknown-to-driver", {"reason": str(error)}))
+    if gpu and gpu.mig:
+        warnings.append(RowWarning("mig-slice"))
+    if gpu and gpu.vgpu:
+        warnings.append(RowWarning("virtual-gpu"))
+    words = "{}.{}".format(*capability)
+    uuid = gpu.uuid if gpu else str(properties.uuid)
+    card = kinds.Card(properties.name, uuid, properties.total_memory, words)
+    visible.check_type(cell, card)
+    device = Device(
+        name=properties.name,
+        gpu_type=card.gpu_type,
+        memory_bytes=properties.total_memory,
+        compute_capability=words,
+        multiprocessors=properties.multi_processor_count,
+        l2_bytes=getattr(properties, "L2_cache_size", None),
+        simulated=modelled or driver.simulated,
+        **of_host(),
+        **({"uuid": uuid} | of_driver(gpu)),
     )
-    return {name: getattr(gpu, name) for name in names} if gpu else {}
+    return Found("cuda", device, gpu, tuple(warnings))
 
 
-def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
-    import torch
-
-    capability = gpus.capability_of(cell.gpu_type) or (9, 0)
+def start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
+    """Initialise CUDA; Unsupported, with what to install, where this build or driver cannot."""
     if torch.version.cuda is None:
         raise Unsupported(
             f"torch {torch.__version__} has no CUDA; try: {gpus.install_hint(capability)}"
@@ -182,48 +188,13 @@ def _cuda(cell: Cell, driver: nvml.Driver) -> Found:
                 f" {gpus.old_driver_hint(capability)}"
             ) from error
         with contextlib.suppress(TensorgapError):
-            _given(driver).check()
+            visible.given(driver).check()
         raise
-    properties = torch.cuda.get_device_properties(0)
-    capability = (properties.major, properties.minor)
-    warnings = [precision.gpu_warning(cell.precision, capability)]
-    try:
-        gpu = driver.gpu(str(properties.uuid))
-    except TensorgapError as error:
-        gpu = None
-        warnings.append(RowWarning("gpu-unknown-to-driver", {"reason": str(error)}))
-    words = f"{capability[0]}.{capability[1]}"
-    uuid = gpu.uuid if gpu else str(properties.uuid)
-    card = kinds.Card(properties.name, uuid, properties.total_memory, words)
-    _check_type(cell, card)
-    if gpu and gpu.mig:
-        warnings.append(RowWarning("mig-slice"))
-    if gpu and gpu.vgpu:
-        warnings.append(RowWarning("virtual-gpu"))
-    modelled = _models_cuda()
-    if modelled:
-        warnings.insert(0, RowWarning("modelled-gpu", {"gpu": properties.name}))
-    device = Device(
-        name=properties.name,
-        gpu_type=card.gpu_type,
-        hostname=socket.gethostname(),
-        cpu=cpu.name(),
-        threads=torch.get_num_threads(),
-        memory_bytes=properties.total_memory,
-        **({"uuid": uuid} | _of_the_driver(gpu)),
-        compute_capability=words,
-        multiprocessors=properties.multi_processor_count,
-        l2_bytes=getattr(properties, "L2_cache_size", None),
-        simulated=modelled or driver.simulated,
-    )
-    return Found("cuda", device, gpu, tuple(w for w in warnings if w))
 
 
-def _run_one_kernel(precision_name: str, found: Found) -> None:
+def run_one_kernel(precision_name: str, found: Found) -> None:
     """is_available() stays true on a GPU that this torch build has no kernels for."""
-    import torch
-
-    dtype = precision.autocast_type(precision_name, found.type) or precision.storage(precision_name)
+    dtype = precision.arithmetic(precision_name, found.type)
     try:
         squares = torch.ones(2, 64, 64, dtype=dtype, device=found.type)
         # Plain and batched, as attention without a fused kernel: cuBLAS may have the one alone.
@@ -238,11 +209,12 @@ def _run_one_kernel(precision_name: str, found: Found) -> None:
             if found.gpu:
                 found.gpu.check()
             raise
-        if found.device.compute_capability is None:
+        capability = gpus.capability(found.device.compute_capability)
+        if capability is None:
             raise Unsupported(f"torch {torch.__version__}: {first}") from error
-        major, minor = map(int, found.device.compute_capability.split("."))
         built = ", ".join(torch.cuda.get_arch_list()) or "none"
         raise Unsupported(
-            f"torch {torch.__version__} has no kernels for {found.device.name} (sm_{major}{minor};"
-            f" it has {built}); try: {gpus.install_hint((major, minor))}"
+            f"torch {torch.__version__} has no kernels for {found.device.name}"
+            f" (sm_{capability[0]}{capability[1]}; it has {built});"
+            f" try: {gpus.install_hint(capability)}"
         ) from error

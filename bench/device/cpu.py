@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pathlib import Path
 def name() -> str:
     """The host CPU's model name; on ARM, who made it and which, in the numbers that Linux gives."""
     found: dict[str, str] = {}
-    for line in _cpuinfo():
+    for line in info():
         key, _, value = line.partition(":")
         found.setdefault(key.strip(), value.strip())
     if "model name" in found:
@@ -22,13 +23,29 @@ def name() -> str:
 
 def flags() -> frozenset[str]:
     """The host CPU's instruction sets, as Linux names them; empty where it does not tell."""
-    for line in _cpuinfo():
+    for line in info():
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
 
 
-def _cpuinfo() -> list[str]:
+def memory_bytes() -> int:
+    """The host's memory, in B."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def busy_s() -> float | None:
+    """CPU time that all processes have used, in s; None where Linux's /proc is not."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def info() -> list[str]:
+    """The lines of /proc/cpuinfo; none where there is none."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.device import kinds
-from bench.device.precision import FIRST_BF16_AND_TF32, FIRST_TENSOR_CORES
 
 Capability = tuple[int, int]
 
@@ -51,148 +51,83 @@ _TORCH_BLAS = (
     "pytorch aten/src/ATen/cuda/CUDABlas.cpp: gemm<Half> with CUDA_R_32F; pytorch/pytorch#123157,"
     " #144441"
 )
-_COUNTER = "nvml.h: nvmlDeviceGetTotalEnergyConsumption is for Volta or newer"
 
 
 @dataclass(frozen=True)
 class Board:
-    """The datasheet of one board. None: not there, or not found; `sources` has every value's.
+    """The datasheet of one board. None: not there, or not found."""
 
-    Attributes:
-        name: Type, form and memory, such as A100-SXM-40GB.
-        gpu_type: As Ray names it.
-        marks: Words that all stand in the driver's name of this board, and in no sibling's.
-        capability: CUDA compute capability.
-        tensor_cores: Their generation; None: it has none.
-        fp32_tflops: Without Tensor Cores, as the next one.
-        fp16_tflops: What the hardware can; PyTorch's matrix products do not use it.
-        fp16_tensor_tflops: With Tensor Cores, as the next two.
-        bandwidth_gb_per_s: Of the device memory.
-        tdp_w: The vendor's power limit.
-        idle_w: Least and greatest power seen on an idle board in its highest performance state,
-            where it also is while a program holds it.
-        energy_counter: Whether NVML counts energy.
-    """
-
-    name: str
-    gpu_type: str
-    marks: tuple[str, ...]
+    name: str  # type, form and memory, such as A100-SXM-40GB
     capability: Capability
-    tensor_cores: int | None
-    fp32_tflops: float
+    tensor_cores: int | None  # their generation
+    fp32_tflops: float  # without Tensor Cores, as the next one
+    fp16_tflops: float | None  # what the hardware can; PyTorch's matrix products do not use it
+    fp16_tensor_tflops: float | None
+    bf16_tensor_tflops: float | None
+    tf32_tensor_tflops: float | None
     memory_gb: float
-    bandwidth_gb_per_s: float
-    tdp_w: float
+    bandwidth_gb_per_s: float  # of the device memory
+    l2_mb: float | None
+    tdp_w: float  # the vendor's power limit
+    # Least and greatest power seen on an idle board in its highest performance state, where it also
+    # is while a program holds it.
     idle_w: tuple[float, float]
-    energy_counter: bool
-    sources: Mapping[str, str]
-    fp16_tflops: float | None = None
-    fp16_tensor_tflops: float | None = None
-    bf16_tensor_tflops: float | None = None
-    tf32_tensor_tflops: float | None = None
-    l2_mb: float | None = None
+    sources: Mapping[str, str]  # of single fields, and of all others by an empty name
 
+    @property
+    def gpu_type(self) -> str:
+        """As Ray names it."""
+        return self.name.partition("-")[0]
+
+    @property
+    def energy_counter(self) -> bool:
+        """Whether NVML counts energy."""
+        return self.capability >= FIRST_ENERGY_COUNTER
+
+    def is_called(self, driver_name: str) -> bool:
+        """Whether the driver gives this name to this board and to no other of its type."""
+        words = _DRIVER_WORDS.get(self.name, self.name).split("-")
+        return all(word in driver_name.upper() for word in words)
+
+    def source(self, field: str) -> str:
+        """Where a field was read."""
+        return self.sources.get(field) or (_SMI if field == "idle_w" else self.sources[""])
+
+
+# nvml.h: nvmlDeviceGetTotalEnergyConsumption is for Volta or newer.
+FIRST_ENERGY_COUNTER: Capability = (7, 0)
+# The driver calls it by its memory: NVIDIA H100 80GB HBM3.
+_DRIVER_WORDS = {"H100-SXM": "H100-HBM3"}
+_A100 = {"": _ML, "fp16_tflops": _V100}
+_HOPPER = {"": _ML, "fp16_tflops": _H100}
 
 GPUS = (
-    Board(
-        "P100-PCIE", "P100", ("P100", "PCIE"), (6, 0), None,
-        fp32_tflops=9.3, fp16_tflops=18.7, memory_gb=16, bandwidth_gb_per_s=732, l2_mb=4,
-        tdp_w=250, idle_w=(23, 33), energy_counter=False,
-        sources={"": _P100, "bandwidth_gb_per_s": _P100_BOARD, "l2_mb": _P100_BOARD, "idle_w": _SMI,
-                 "energy_counter": _COUNTER},
-    ),
-    Board(
-        "P100-SXM2", "P100", ("P100", "SXM2"), (6, 0), None,
-        fp32_tflops=10.6, fp16_tflops=21.2, memory_gb=16, bandwidth_gb_per_s=732, l2_mb=4,
-        tdp_w=300, idle_w=(25, 41), energy_counter=False,
-        sources={"": _P100_LAUNCH, "bandwidth_gb_per_s": _P100_BOARD, "memory_gb": _P100,
-                 "tdp_w": _SMI, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "P40", "P40", ("P40",), (6, 1), None,
-        fp32_tflops=11.8, fp16_tflops=0.18, memory_gb=24, bandwidth_gb_per_s=346, l2_mb=3,
-        tdp_w=250, idle_w=(45, 51), energy_counter=False,
-        sources={"": _P40, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "V100-PCIE", "V100", ("V100", "PCIE"), (7, 0), 1,
-        fp32_tflops=14.1, fp16_tflops=28.3, fp16_tensor_tflops=113, memory_gb=32,
-        bandwidth_gb_per_s=900, l2_mb=6, tdp_w=250, idle_w=(24, 38), energy_counter=True,
-        sources={"": _V100, "l2_mb": _VOLTA, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "V100-SXM2", "V100", ("V100", "SXM2"), (7, 0), 1,
-        fp32_tflops=15.7, fp16_tflops=31.3, fp16_tensor_tflops=125, memory_gb=32,
-        bandwidth_gb_per_s=900, l2_mb=6, tdp_w=300, idle_w=(37, 43), energy_counter=True,
-        sources={"": _V100, "l2_mb": _VOLTA, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "T4", "T4", ("T4",), (7, 5), 2,
-        fp32_tflops=8.1, fp16_tflops=16.3, fp16_tensor_tflops=65, memory_gb=16,
-        bandwidth_gb_per_s=320, l2_mb=4, tdp_w=70, idle_w=(26, 33), energy_counter=True,
-        sources={"": _T4, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "A10G", "A10G", ("A10G",), (8, 6), 3,
-        fp32_tflops=35, fp16_tflops=35, fp16_tensor_tflops=70, bf16_tensor_tflops=70,
-        tf32_tensor_tflops=35, memory_gb=24, bandwidth_gb_per_s=600, l2_mb=6, tdp_w=300,
-        idle_w=(25, 59), energy_counter=True,
-        sources={"": _A10G, "l2_mb": _GA102, "tdp_w": _SMI, "idle_w": _SMI,
-                 "energy_counter": _COUNTER},
-    ),
-    *(
-        Board(
-            f"A100-{form}-{memory}GB", "A100", ("A100", form, f"{memory}GB"), (8, 0), 3,
-            fp32_tflops=19.5, fp16_tflops=78, fp16_tensor_tflops=312, bf16_tensor_tflops=312,
-            tf32_tensor_tflops=156, memory_gb=memory, bandwidth_gb_per_s=bandwidth, l2_mb=40,
-            tdp_w=tdp, idle_w=idle, energy_counter=True,
-            sources={"": _ML, "fp16_tflops": _V100, "idle_w": _SMI, "energy_counter": _COUNTER},
-        )
-        for form, memory, bandwidth, tdp, idle in (
-            ("PCIE", 40, 1555.0, 250.0, (33.0, 45.0)),
-            ("PCIE", 80, 1940.0, 300.0, (41.0, 73.0)),
-            ("SXM", 40, 1555.0, 400.0, (42.0, 62.0)),
-            ("SXM", 80, 2039.0, 400.0, (42.0, 62.0)),
-        )
-    ),
-    Board(
-        "L4", "L4", ("L4",), (8, 9), 4,
-        fp32_tflops=30.3, fp16_tflops=30.3, fp16_tensor_tflops=125, bf16_tensor_tflops=125,
-        tf32_tensor_tflops=63, memory_gb=24, bandwidth_gb_per_s=300, l2_mb=48, tdp_w=72,
-        idle_w=(25, 36), energy_counter=True,
-        sources={"": _L4, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "H100-PCIE", "H100", ("H100", "PCIE"), (9, 0), 4,
-        fp32_tflops=51, fp16_tflops=102, fp16_tensor_tflops=756, bf16_tensor_tflops=756,
-        tf32_tensor_tflops=378, memory_gb=80, bandwidth_gb_per_s=2000, l2_mb=50, tdp_w=350,
-        idle_w=(44, 90), energy_counter=True,
-        sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        # The driver calls it by its memory: NVIDIA H100 80GB HBM3.
-        "H100-SXM", "H100", ("H100", "HBM3"), (9, 0), 4,
-        fp32_tflops=67, fp16_tflops=134, fp16_tensor_tflops=989, bf16_tensor_tflops=989,
-        tf32_tensor_tflops=495, memory_gb=80, bandwidth_gb_per_s=3350, l2_mb=50, tdp_w=700,
-        idle_w=(68, 73), energy_counter=True,
-        sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        "H200", "H200", ("H200",), (9, 0), 4,
-        fp32_tflops=67, fp16_tflops=134, fp16_tensor_tflops=989, bf16_tensor_tflops=989,
-        tf32_tensor_tflops=495, memory_gb=141, bandwidth_gb_per_s=4800, l2_mb=50, tdp_w=700,
-        idle_w=(73, 122), energy_counter=True,
-        sources={"": _ML, "fp16_tflops": _H100, "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
-    Board(
-        # Sources disagree about its L2 (65 to 126 MB).
-        "B200", "B200", ("B200",), (10, 0), 5,
-        fp32_tflops=80, fp16_tflops=150, fp16_tensor_tflops=2250, bf16_tensor_tflops=2250,
-        tf32_tensor_tflops=1130, memory_gb=192, bandwidth_gb_per_s=8000, tdp_w=1000,
-        idle_w=(136, 144), energy_counter=True,
-        sources={"": _B200, "fp16_tflops": _B200_SPECS, "tf32_tensor_tflops": _B200_SPECS,
-                 "idle_w": _SMI, "energy_counter": _COUNTER},
-    ),
+    #     name, capability, Tensor Cores; peak TFLOP/s: fp32, fp16 | with Tensor Cores: fp16, bf16,
+    #     tf32; GB, GB/s, L2 MB; W: limit, idle
+    Board("P100-PCIE", (6, 0), None, 9.3, 18.7, None, None, None, 16, 732, 4, 250, (23, 33),
+          {"": _P100, "bandwidth_gb_per_s": _P100_BOARD, "l2_mb": _P100_BOARD}),
+    Board("P100-SXM2", (6, 0), None, 10.6, 21.2, None, None, None, 16, 732, 4, 300, (25, 41),
+          {"": _P100_LAUNCH, "bandwidth_gb_per_s": _P100_BOARD, "memory_gb": _P100, "tdp_w": _SMI}),
+    Board("P40", (6, 1), None, 11.8, 0.18, None, None, None, 24, 346, 3, 250, (45, 51),
+          {"": _P40}),
+    Board("V100-PCIE", (7, 0), 1, 14.1, 28.3, 113, None, None, 32, 900, 6, 250, (24, 38),
+          {"": _V100, "l2_mb": _VOLTA}),
+    Board("V100-SXM2", (7, 0), 1, 15.7, 31.3, 125, None, None, 32, 900, 6, 300, (37, 43),
+          {"": _V100, "l2_mb": _VOLTA}),
+    Board("T4", (7, 5), 2, 8.1, 16.3, 65, None, None, 16, 320, 4, 70, (26, 33), {"": _T4}),
+    Board("A10G", (8, 6), 3, 35, 35, 70, 70, 35, 24, 600, 6, 300, (25, 59),
+          {"": _A10G, "l2_mb": _GA102, "tdp_w": _SMI}),
+    Board("A100-PCIE-40GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 40, 1555, 40, 250, (33, 45), _A100),
+    Board("A100-PCIE-80GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 80, 1940, 40, 300, (41, 73), _A100),
+    Board("A100-SXM-40GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 40, 1555, 40, 400, (42, 62), _A100),
+    Board("A100-SXM-80GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 80, 2039, 40, 400, (42, 62), _A100),
+    Board("L4", (8, 9), 4, 30.3, 30.3, 125, 125, 63, 24, 300, 48, 72, (25, 36), {"": _L4}),
+    Board("H100-PCIE", (9, 0), 4, 51, 102, 756, 756, 378, 80, 2000, 50, 350, (44, 90), _HOPPER),
+    Board("H100-SXM", (9, 0), 4, 67, 134, 989, 989, 495, 80, 3350, 50, 700, (68, 73), _HOPPER),
+    Board("H200", (9, 0), 4, 67, 134, 989, 989, 495, 141, 4800, 50, 700, (73, 122), _HOPPER),
+    # Sources disagree about its L2 (65 to 126 MB).
+    Board("B200", (10, 0), 5, 80, 150, 2250, 2250, 1130, 192, 8000, None, 1000, (136, 144),
+          {"": _B200, "fp16_tflops": _B200_SPECS, "tf32_tensor_tflops": _B200_SPECS}),
 )  # fmt: skip
 
 # Ray's words for an A100's memory, which it cannot tell itself, are types too.
@@ -202,6 +137,18 @@ COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gp
 )
 
 
+def capability(text: str | None) -> Capability | None:
+    """A compute capability as the driver and the rows write it, as numbers that can be compared.
+
+    >>> capability("8.0"), capability(None)
+    ((8, 0), None)
+    """
+    if text is None:
+        return None
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
 def capability_of(gpu_type: str) -> Capability | None:
     """The compute capability of a type, which may be finer by its memory; None: a foreign type.
 
@@ -209,22 +156,6 @@ def capability_of(gpu_type: str) -> Capability | None:
     ((7, 0), None)
     """
     return COMPUTE_CAPABILITY.get(kinds.coarse(gpu_type))
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """What PyTorch does at a precision on a GPU.
-
-    Attributes:
-        kind: native, tensor cores, storage only (half the bytes, float32 arithmetic), emulated (no
-            instruction of the GPU takes the type) or absent.
-        text: In words.
-        source: Where that was read.
-    """
-
-    kind: str
-    text: str
-    source: str
 
 
 def named(name: str) -> tuple[Board, ...]:
@@ -251,36 +182,58 @@ def boards(gpu_type: str, driver_name: str | None = None) -> tuple[Board, ...]:
     ['P100-PCIE', 'P100-SXM2']
     """
     siblings = named(gpu_type)
-    upper = (driver_name or "").upper()
-    told = tuple(gpu for gpu in siblings if all(mark in upper for mark in gpu.marks))
-    return told or siblings
+    return tuple(gpu for gpu in siblings if gpu.is_called(driver_name or "")) or siblings
+
+
+class Arithmetic(NamedTuple):
+    """What PyTorch does at a precision on a GPU.
+
+    Attributes:
+        kind: native, tensor cores, storage only (half the bytes, float32 arithmetic), emulated (no
+            instruction of the GPU takes the type) or absent.
+        text: In words.
+        source: Where that was read.
+    """
+
+    kind: str
+    text: str
+    source: str
+
+
+# cublasGemmEx computes float16 in float32 below 7.0: aten/src/ATen/cuda/CUDABlas.cpp, and torch
+# allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
+FIRST_TENSOR_CORES: Capability = (7, 0)
+FIRST_BF16_AND_TF32: Capability = (8, 0)
+_FP32 = Arithmetic("native", "float32 arithmetic", _ML)
+_HALF_STORED = Arithmetic(
+    "storage only",
+    "float16 storage, float32 arithmetic: PyTorch asks cuBLAS for float32 sums, so that only"
+    " the bytes are halved",
+    _TORCH_BLAS,
+)
+_NO_TF32 = Arithmetic("absent", "{} has no TF32: the switch does nothing", _TORCH_SUPPORT)
+_NO_BF16 = Arithmetic("emulated", "{} has no bfloat16 arithmetic", _TORCH_SUPPORT)
+# From which compute capability on a precision runs on Tensor Cores, in which type, and what it is
+# on older GPUs.
+_ARITHMETIC: Mapping[str, tuple[Capability | None, str, Arithmetic]] = {
+    "fp32": (None, "", _FP32),
+    "tf32": (FIRST_BF16_AND_TF32, "tf32", _NO_TF32),
+    "fp16": (FIRST_TENSOR_CORES, "float16", _HALF_STORED),
+    "bf16": (FIRST_BF16_AND_TF32, "bf16", _NO_BF16),
+    "mixed": (FIRST_TENSOR_CORES, "float16", _HALF_STORED),
+}
 
 
 def arithmetic(precision: str, capability: Capability) -> Arithmetic:
     """What a precision really is in PyTorch on a GPU of this compute capability.
 
-    >>> arithmetic("fp16", (6, 0)).kind, arithmetic("bf16", (7, 5)).kind
-    ('storage only', 'emulated')
+    >>> arithmetic("fp16", (6, 0)).kind, arithmetic("bf16", (7, 5)).text
+    ('storage only', 'compute capability 7.5 has no bfloat16 arithmetic')
     """
-    have = f"compute capability {capability[0]}.{capability[1]}"
-    if precision == "fp32":
-        return Arithmetic("native", "float32 arithmetic", _ML)
-    if precision in ("tf32", "bf16"):
-        if capability >= FIRST_BF16_AND_TF32:
-            return Arithmetic("tensor cores", f"{precision} on Tensor Cores", _ML)
-        if precision == "tf32":
-            return Arithmetic(
-                "absent", f"{have} has no TF32: the switch does nothing", _TORCH_SUPPORT
-            )
-        return Arithmetic("emulated", f"{have} has no bfloat16 arithmetic", _TORCH_SUPPORT)
-    if capability >= FIRST_TENSOR_CORES:
-        return Arithmetic("tensor cores", "float16 on Tensor Cores", _ML)
-    return Arithmetic(
-        "storage only",
-        "float16 storage, float32 arithmetic: PyTorch asks cuBLAS for float32 sums, so that only"
-        " the bytes are halved",
-        _TORCH_BLAS,
-    )
+    first, multiplied, older = _ARITHMETIC[precision]
+    if first and capability >= first:
+        return Arithmetic("tensor cores", f"{multiplied} on Tensor Cores", _ML)
+    return older._replace(text=older.text.format("compute capability {}.{}".format(*capability)))
 
 
 def peak_tflops(gpu: Board, precision: str) -> float | None:

@@ -13,18 +13,18 @@ one that does not answer.
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import pynvml
 
-from bench.device import kinds
+from bench.device import kinds, software
+from bench.device.quantity import Fact, Live, Question, thousandths
 from bench.errors import GpuLostError, TensorgapError
 
 T = TypeVar("T")
@@ -51,23 +51,16 @@ _SUCCESS = pynvml.NVML_SUCCESS
 _TRIES = 3
 _PAUSE_S = 0.01
 
-THROTTLED_S = 0.1  # Clocks held down for less hardly change what lasts for seconds.
-
-# Counters, in ns, of how long each cause has held the clocks down (nvml.h). The numbers have no
-# name in older pynvml, nor an answer from older drivers, which know the first three.
+# Counters, in ns, of how long each cause has throttled the clocks (nvml.h): a field, and the policy
+# that tells the same where a GPU has none of these fields; deprecated in CUDA 13. The numbers have
+# no name in older pynvml, nor an answer from older drivers, which know the first three.
 _THROTTLED = {
-    "power cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
-    "heat": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
-    "sync boost": pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST,
-    "software thermal": 269,
-    "hardware thermal": 270,
-    "power brake": 271,
-}
-# What tells the same where a GPU has none of these fields; deprecated in CUDA 13.
-_VIOLATIONS = {
-    "power cap": pynvml.NVML_PERF_POLICY_POWER,
-    "heat": pynvml.NVML_PERF_POLICY_THERMAL,
-    "sync boost": pynvml.NVML_PERF_POLICY_SYNC_BOOST,
+    "power cap": (pynvml.NVML_FI_DEV_PERF_POLICY_POWER, pynvml.NVML_PERF_POLICY_POWER),
+    "heat": (pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL, pynvml.NVML_PERF_POLICY_THERMAL),
+    "sync boost": (pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST, pynvml.NVML_PERF_POLICY_SYNC_BOOST),
+    "software thermal": (269, None),
+    "hardware thermal": (270, None),
+    "power brake": (271, None),
 }
 # Where nvmlFieldValue_t keeps each nvmlValueType_t.
 _MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
@@ -127,8 +120,10 @@ class Driver:
                 except GpuLostError as error:
                     yield index, error
 
-    def gpu_at(self, index: int) -> Gpu:
-        """The GPU at this place in NVML's order.
+    def gpu(self, name: str) -> Gpu:
+        """The GPU or MIG slice of this name: its UUID or, as Ray tells it, its index in NVML.
+
+        A UUID is as NVML writes it or, as torch does, without its prefix.
 
         Raises:
             TensorgapError: There is no such GPU, or no driver.
@@ -136,37 +131,126 @@ class Driver:
         """
         if self.reason:
             raise TensorgapError(self.reason)
-        try:
-            return Gpu(_persist(pynvml.nvmlDeviceGetHandleByIndex, index))
-        except pynvml.NVMLError as error:
-            raise TensorgapError(f"NVML has no GPU {index} ({error})") from None
-
-    def gpu(self, uuid: str) -> Gpu:
-        """The GPU or MIG slice with this UUID, as NVML writes it or, as torch does, unprefixed.
-
-        Raises:
-            TensorgapError: There is no such GPU, or no driver.
-            GpuLostError: It is lost.
-        """
-        if self.reason:
-            raise TensorgapError(f"there is no GPU {uuid}: {self.reason}")
+        find, names = pynvml.nvmlDeviceGetHandleByUUID, [name]
+        if name.isdecimal():
+            find = pynvml.nvmlDeviceGetHandleByIndex
+        elif not name.startswith(("GPU-", "MIG-")):
+            names = [f"GPU-{name}", f"MIG-{name}"]
         why = ""
-        for prefix in ("",) if uuid.startswith(("GPU-", "MIG-")) else ("GPU-", "MIG-"):
+        for each in names:
             try:
-                return Gpu(_persist(pynvml.nvmlDeviceGetHandleByUUID, prefix + uuid))
+                return Gpu(_persist(find, int(each) if name.isdecimal() else each))
             except pynvml.NVMLError as error:
                 why = str(error)
-        raise TensorgapError(f"NVML finds no GPU {uuid} ({why}); `nvidia-smi -L` lists the GPUs")
+        raise TensorgapError(f"NVML finds no GPU {name} ({why}); `nvidia-smi -L` lists the GPUs")
+
+
+def call(name: str, *arguments: Any) -> Question:
+    """Of the function `nvmlDevice...`; AttributeError, when asked, where nvidia-ml-py lacks it."""
+    return lambda handle: getattr(pynvml, f"nvmlDevice{name}")(handle, *arguments)
+
+
+def field(number: int, scope: int = 0) -> Question:
+    """Of one value of `nvmlDeviceGetFieldValues`."""
+    fields = [(number, scope)]
+    return lambda handle: value_of(pynvml.nvmlDeviceGetFieldValues(handle, fields)[0])
+
+
+def value_of(field: Any) -> Any:
+    """The value of an nvmlFieldValue_t; each has a status of its own."""
+    if field.nvmlReturn != _SUCCESS:
+        raise pynvml.NVMLError(field.nvmlReturn)
+    return getattr(field.value, _MEMBERS[field.valueType])
+
+
+def throttled_by_fields(handle: Any) -> dict[str, float]:
+    """Seconds for which each cause has throttled the clocks."""
+    fields = pynvml.nvmlDeviceGetFieldValues(handle, [number for number, _ in _THROTTLED.values()])
+    known = {
+        cause: value_of(field) / 1e9
+        for cause, field in zip(_THROTTLED, fields, strict=True)
+        if field.nvmlReturn == _SUCCESS
+    }
+    if not known:
+        raise pynvml.NVMLError(fields[0].nvmlReturn)
+    if "software thermal" in known:
+        known.pop("heat", None)  # The newer counters tell the two kinds apart.
+    return known
+
+
+def throttled_by_policies(handle: Any) -> dict[str, float]:
+    """The same, of GPUs that have none of these fields."""
+    return {
+        cause: pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime / 1e9
+        for cause, (_, policy) in _THROTTLED.items()
+        if policy is not None
+    }
 
 
 class Gpu:
     """One GPU, or one MIG slice of a GPU.
 
-    Whatever the GPU or its driver cannot tell is None; `reasons[NAME]`, by the name of the property
-    or method, then says why. Power, clocks and temperature are always those of the whole board.
-
-    Any of them raises GpuLostError once the GPU is lost.
+    Whatever the GPU or its driver cannot tell is None; `reasons[NAME]`, by the name of the
+    attribute or method, then says why. Power, clocks and temperature are always those of the whole
+    board. Any of them raises GpuLostError once the GPU is lost.
     """
+
+    pci_bus_id = Fact[str](call("GetPciInfo_v3"), convert=attrgetter("busId"))
+    compute_capability = Fact[str](call("GetCudaComputeCapability"), convert="{0[0]}.{0[1]}".format)
+    # Of the GPU or of the slice.
+    memory_bytes = Fact[int](call("GetMemoryInfo"), convert=attrgetter("total"), of_slice=True)
+    # Whether it shares its board with other machines: not where it is passed through to one, whole.
+    vgpu = Fact[bool](
+        call("GetVirtualizationMode"),
+        convert=lambda mode: bool(mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU),
+    )
+    # Whether the memory corrects its errors, which costs bandwidth on some GPUs.
+    ecc = Fact[bool](call("GetEccMode"), convert=lambda modes: bool(modes[0]))
+    # Whether the driver stays loaded, and the clocks set, while nobody uses the GPU.
+    persistence = Fact[bool](call("GetPersistenceMode"), convert=bool)
+    serial = Fact[str](call("GetSerial"))  # consumer boards tell none
+    vbios = Fact[str](call("GetVbiosVersion"))  # sets the clocks and the power limits
+    power_limit_w = Fact[float](call("GetEnforcedPowerLimit"), convert=thousandths)
+    default_power_limit_w = Fact[float](  # that the vendor set
+        call("GetPowerManagementDefaultLimit"), convert=thousandths
+    )
+    max_sm_mhz = Fact[float](call("GetMaxClockInfo", pynvml.NVML_CLOCK_SM))
+
+    pcie_generation = Live[int](call("GetCurrPcieLinkGeneration"))  # an idle GPU may lower it
+    pcie_width = Live[int](call("GetCurrPcieLinkWidth"))  # lanes
+    # The last reading that the sensor has published: averaged over 1 s on Ampere and newer but
+    # GA100, else over the sensor's last 10 to 100 ms (nvml.h; Yang, Adamek, Armour, SC'24).
+    power_w = Live[float](call("GetPowerUsage"), convert=thousandths)
+    # Over the sensor's last 10 to 100 ms on every GPU; drivers from 530.
+    instant_power_w = Live[float](field(pynvml.NVML_FI_DEV_POWER_INSTANT), convert=thousandths)
+    # Since the driver was loaded. Pascal has no such counter; Grace Hopper's counts the whole
+    # module (zeus, PR 172).
+    total_energy_j = Live[float](
+        call("GetTotalEnergyConsumption"),
+        field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION),
+        convert=thousandths,
+    )
+    # How long each cause has throttled the clocks since the driver was loaded. Unlike the mask of
+    # `clocks_event_reasons`, a difference of these misses nothing between two looks.
+    throttled_s = Live[dict[str, float]](throttled_by_fields, throttled_by_policies)
+    sm_mhz = Live[float](call("GetClockInfo", pynvml.NVML_CLOCK_SM))
+    memory_mhz = Live[float](call("GetClockInfo", pynvml.NVML_CLOCK_MEM))
+    # The second call is all that an older driver knows; NVIDIA removes it with CUDA 14.
+    temperature_c = Live[float](
+        call("GetTemperatureV", pynvml.NVML_TEMPERATURE_GPU),
+        call("GetTemperature", pynvml.NVML_TEMPERATURE_GPU),
+    )
+    memory_temperature_c = Live[float](field(pynvml.NVML_FI_DEV_MEMORY_TEMP))  # HBM only
+    # Why the clocks are what they are: a bit mask, of which `bench.device.conditions` names those
+    # that slow. The second call is all that an older driver knows.
+    clocks_event_reasons = Live[int](
+        call("GetCurrentClocksEventReasons"), call("GetCurrentClocksThrottleReasons")
+    )
+
+    performance_state = Live[int](  # 0 is the fastest, 15 the slowest
+        call("GetPerformanceState"),
+        convert=lambda state: None if state == pynvml.NVML_PSTATE_UNKNOWN else state,
+    )
 
     def __init__(self, handle: Any) -> None:
         """Wrap an NVML handle; it is valid only inside the block of `driver`."""
@@ -174,13 +258,10 @@ class Gpu:
         self._answered: set[str] = set()
         self.name: str = _persist(pynvml.nvmlDeviceGetName, handle)
         self.uuid: str = _persist(pynvml.nvmlDeviceGetUUID, handle)
-        self._handle = handle
-        self._slice = bool(self._ask("mig", lambda: pynvml.nvmlDeviceIsMigDeviceHandle(handle)))
-        self._board = (
-            _persist(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
-            if self._slice
-            else handle
-        )
+        self._handle = self._board = handle
+        self._slice = bool(self.ask("mig", call("IsMigDeviceHandle")))
+        if self._slice:
+            self._board = _persist(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
 
     def check(self) -> None:
         """Ask whether the GPU is lost, which GpuLostError says."""
@@ -202,47 +283,8 @@ class Gpu:
     @property
     def mig(self) -> bool | None:
         """Whether this is a MIG slice or a GPU cut into slices; None where the GPU has no MIG."""
-        mode = self._ask("mig", lambda: pynvml.nvmlDeviceGetMigMode(self._board))
+        mode = self.ask("mig", call("GetMigMode"))
         return self._slice or (None if mode is None else bool(mode[0]))
-
-    @property
-    def pci_bus_id(self) -> str | None:
-        """PCI bus id, as 00000000:01:00.0."""
-        return self._ask("pci_bus_id", lambda: pynvml.nvmlDeviceGetPciInfo_v3(self._board).busId)
-
-    @property
-    def compute_capability(self) -> str | None:
-        """CUDA compute capability, as 8.0."""
-        version = self._ask(
-            "compute_capability", lambda: pynvml.nvmlDeviceGetCudaComputeCapability(self._board)
-        )
-        return version and "{}.{}".format(*version)
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """Memory of the GPU or of the slice, in B."""
-        return self._ask("memory_bytes", lambda: pynvml.nvmlDeviceGetMemoryInfo(self._handle).total)
-
-    @property
-    def vgpu(self) -> bool | None:
-        """Whether this is a virtual GPU, which shares its board with other machines.
-
-        A GPU that is passed through to a virtual machine is whole, and none.
-        """
-        mode = self._ask("vgpu", lambda: pynvml.nvmlDeviceGetVirtualizationMode(self._board))
-        return None if mode is None else mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
-
-    @property
-    def ecc(self) -> bool | None:
-        """Whether the memory corrects its errors, which costs bandwidth on some GPUs."""
-        modes = self._ask("ecc", lambda: pynvml.nvmlDeviceGetEccMode(self._board))
-        return None if modes is None else bool(modes[0])
-
-    @property
-    def persistence(self) -> bool | None:
-        """Whether the driver stays loaded, and the clocks set, while nobody uses the GPU."""
-        mode = self._ask("persistence", lambda: pynvml.nvmlDeviceGetPersistenceMode(self._board))
-        return None if mode is None else bool(mode)
 
     @property
     def module(self) -> bool:
@@ -252,76 +294,27 @@ class Gpu:
         """
         if not _WITH_CPU.search(self.name):
             return False
-        watts = self._ask(
-            "module",
-            lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT, _MODULE_SCOPE),
-        )
-        return bool(watts)  # 0 W is no module's.
+        power = field(pynvml.NVML_FI_DEV_POWER_INSTANT, _MODULE_SCOPE)
+        return bool(self.ask("module", power))  # 0 W is no module's.
 
-    @property
-    def serial(self) -> str | None:
-        """Serial number of the board; consumer boards tell none."""
-        return self._ask("serial", lambda: pynvml.nvmlDeviceGetSerial(self._board))
+    def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
+        """Process ids that use this GPU and are not among our `own`: compute, graphics, MPS.
 
-    @property
-    def vbios(self) -> str | None:
-        """Version of the board's firmware, which sets its clocks and its power limits."""
-        return self._ask("vbios", lambda: pynvml.nvmlDeviceGetVbiosVersion(self._board))
-
-    @property
-    def power_limit_w(self) -> float | None:
-        """Enforced power limit, in W."""
-        return self._thousandth("power_limit_w", pynvml.nvmlDeviceGetEnforcedPowerLimit)
-
-    @property
-    def default_power_limit_w(self) -> float | None:
-        """Power limit that the vendor set, in W."""
-        return self._thousandth(
-            "default_power_limit_w", pynvml.nvmlDeviceGetPowerManagementDefaultLimit
-        )
-
-    @property
-    def max_sm_mhz(self) -> float | None:
-        """Highest clock of the streaming multiprocessors, in MHz."""
-        return self._ask(
-            "max_sm_mhz",
-            lambda: pynvml.nvmlDeviceGetMaxClockInfo(self._board, pynvml.NVML_CLOCK_SM),
-        )
-
-    def pcie_generation(self) -> int | None:
-        """Generation of the PCIe link; an idle GPU may lower it."""
-        return self._ask(
-            "pcie_generation", lambda: pynvml.nvmlDeviceGetCurrPcieLinkGeneration(self._board)
-        )
-
-    def pcie_width(self) -> int | None:
-        """Lanes of the PCIe link."""
-        return self._ask("pcie_width", lambda: pynvml.nvmlDeviceGetCurrPcieLinkWidth(self._board))
-
-    def power_w(self) -> float | None:
-        """Power, in W: the last reading that the sensor has published.
-
-        Averaged over 1 s on Ampere and newer but GA100, else over the sensor's last 10 to 100 ms
-        (nvml.h; Yang, Adamek, Armour, SC'24).
+        For a process that uses the GPU itself. In a container the driver may hide processes, or
+        give the host's numbers, ours too (NVIDIA/nvidia-docker#1483): then none is among our `own`,
+        and one of them is left out in our place.
         """
-        return self._thousandth("power_w", pynvml.nvmlDeviceGetPowerUsage)
-
-    def instant_power_w(self) -> float | None:
-        """Power, in W, over the sensor's last 10 to 100 ms on every GPU; drivers from 530."""
-        watts = self._ask("instant_power_w", lambda: self._field(pynvml.NVML_FI_DEV_POWER_INSTANT))
-        return None if watts is None else watts / 1000
-
-    def total_energy_j(self) -> float | None:
-        """Energy since the driver was loaded, in J.
-
-        Pascal has no such counter; Grace Hopper's counts the whole module (zeus, PR 172).
-        """
-        millijoules = self._ask(
-            "total_energy_j",
-            lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._board),
-            lambda: self._field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION),
-        )
-        return None if millijoules is None else millijoules / 1000
+        found: set[int] = set()
+        for kind in ("Graphics", "MPSCompute", "Compute"):
+            name = "foreign_processes" if kind == "Compute" else f"{kind.lower()}_processes"
+            calls = [call(f"Get{kind}RunningProcesses_{version}") for version in ("v3", "v2")]
+            processes = self.ask(name, *calls, of_slice=True)
+            if processes is None and kind == "Compute":
+                return None
+            found |= {process.pid for process in processes or ()}
+        if own and found.isdisjoint(own):
+            return tuple(sorted(found))[1:]
+        return tuple(sorted(found.difference(own)))
 
     def reader(self, name: str) -> Callable[[], float | None]:
         """The method `total_energy_j`, `instant_power_w` or `power_w`, made to be polled.
@@ -354,117 +347,13 @@ class Gpu:
 
         return read_field if name == "instant_power_w" else read
 
-    def throttled_s(self) -> dict[str, float] | None:
-        """How long each cause has held the clocks down since the driver was loaded, in s.
-
-        Unlike the mask of `clocks_event_reasons`, a difference of these misses nothing between two
-        looks.
-        """
-        return self._ask("throttled_s", self._held_down_by_fields, self._held_down_by_violations)
-
-    def sm_mhz(self) -> float | None:
-        """Clock of the streaming multiprocessors, in MHz."""
-        return self._clock_mhz("sm_mhz", pynvml.NVML_CLOCK_SM)
-
-    def memory_mhz(self) -> float | None:
-        """Clock of the memory, in MHz."""
-        return self._clock_mhz("memory_mhz", pynvml.NVML_CLOCK_MEM)
-
-    def temperature_c(self) -> float | None:
-        """Temperature of the GPU, in C."""
-        sensor = pynvml.NVML_TEMPERATURE_GPU
-        return self._ask(
-            "temperature_c",
-            lambda: pynvml.nvmlDeviceGetTemperatureV(self._board, sensor),
-            # All that an older driver knows; NVIDIA removes it with CUDA 14.
-            lambda: pynvml.nvmlDeviceGetTemperature(self._board, sensor),
-        )
-
-    def memory_temperature_c(self) -> float | None:
-        """Temperature of the memory, in C; HBM only."""
-        return self._ask(
-            "memory_temperature_c", lambda: self._field(pynvml.NVML_FI_DEV_MEMORY_TEMP)
-        )
-
-    def clocks_event_reasons(self) -> int | None:
-        """Why the clocks are what they are: NVML's bit mask (nvmlClocksEventReason*)."""
-        return self._ask(
-            "clocks_event_reasons",
-            lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._board),
-            # All that an older driver knows.
-            lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._board),
-        )
-
-    def performance_state(self) -> int | None:
-        """P-state: 0 is the fastest, 15 the slowest."""
-        state = self._ask(
-            "performance_state", lambda: pynvml.nvmlDeviceGetPerformanceState(self._board)
-        )
-        if state == pynvml.NVML_PSTATE_UNKNOWN:
-            self.reasons["performance_state"] = "the driver does not know it"
-            return None
-        return state
-
-    def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
-        """Process ids that use this GPU and are not among our `own`: compute, graphics, MPS.
-
-        For a process that uses the GPU itself. In a container the driver may hide processes, or
-        give the host's numbers, ours too (NVIDIA/nvidia-docker#1483): then none is among our `own`,
-        and one of them is left out in our place.
-        """
-        lists = [
-            self._ask(
-                "foreign_processes" if kind == "Compute" else f"{kind.lower()}_processes",
-                *(partial(_processes, self._handle, kind, version) for version in ("v3", "v2")),
-            )
-            for kind in ("Graphics", "MPSCompute", "Compute")
-        ]
-        if lists[-1] is None:
-            return None
-        found = {pid for pids in lists for pid in pids or ()}
-        if own and found.isdisjoint(own):
-            return tuple(sorted(found))[1:]
-        return tuple(sorted(found.difference(own)))
-
-    def _field(self, field: int, scope: int = 0) -> Any:
-        """One field value, in NVML's unit."""
-        (asked,) = pynvml.nvmlDeviceGetFieldValues(self._board, [(field, scope)])
-        return _value(asked)
-
-    def _held_down_by_fields(self) -> dict[str, float]:
-        fields = pynvml.nvmlDeviceGetFieldValues(self._board, list(_THROTTLED.values()))
-        known = {
-            cause: _value(field) / 1e9
-            for cause, field in zip(_THROTTLED, fields, strict=True)
-            if field.nvmlReturn == pynvml.NVML_SUCCESS
-        }
-        if not known:
-            raise pynvml.NVMLError(fields[0].nvmlReturn)
-        if "software thermal" in known:
-            known.pop("heat", None)  # The newer counters tell the two kinds apart.
-        return known
-
-    def _held_down_by_violations(self) -> dict[str, float]:
-        return {
-            cause: pynvml.nvmlDeviceGetViolationStatus(self._board, policy).violationTime / 1e9
-            for cause, policy in _VIOLATIONS.items()
-        }
-
-    def _clock_mhz(self, name: str, clock: int) -> float | None:
-        return self._ask(name, lambda: pynvml.nvmlDeviceGetClockInfo(self._board, clock))
-
-    def _thousandth(self, name: str, function: Callable[[Any], int]) -> float | None:
-        """Ask for what NVML gives in mW or mJ."""
-        thousandths = self._ask(name, lambda: function(self._board))
-        return None if thousandths is None else thousandths / 1000
-
-    def _ask(self, name: str, *questions: Callable[[], T]) -> T | None:
+    def ask(self, name: str, *questions: Question, of_slice: bool = False) -> Any:
         """The answer to the first question that the driver knows, or None with its reason."""
+        handle = self._handle if of_slice else self._board
+        passing = _SHAKEN if name in self._answered else _TRANSIENT
         for question in questions:
             try:
-                answer = _persist(
-                    question, passing=_SHAKEN if name in self._answered else _TRANSIENT
-                )
+                answer = _persist(question, handle, passing=passing)
             except pynvml.NVMLError as error:
                 if error.value == pynvml.NVML_ERROR_UNINITIALIZED:
                     raise  # A mistake of the caller, who has left the block of `driver`.
@@ -477,33 +366,14 @@ class Gpu:
             except AttributeError as error:
                 if error.obj is not pynvml:
                     raise
-                self.reasons[name] = f"{_binding()} lacks {error.name}"
+                self.reasons[name] = (
+                    f"nvidia-ml-py {software.installed('nvidia-ml-py') or ''} lacks {error.name}"
+                )
             else:
                 self.reasons.pop(name, None)
                 self._answered.add(name)
                 return answer
         return None
-
-
-def _binding() -> str:
-    """Which nvidia-ml-py this is; a module of the same name may come from elsewhere."""
-    try:
-        return f"nvidia-ml-py {importlib.metadata.version('nvidia-ml-py')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "pynvml"
-
-
-def _value(field: Any) -> Any:
-    """The value of an nvmlFieldValue_t; each has a status of its own."""
-    if field.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(field.nvmlReturn)
-    return getattr(field.value, _MEMBERS[field.valueType])
-
-
-def _processes(handle: Any, kind: str, version: str) -> set[int]:
-    """Process ids in one of NVML's lists."""
-    function = getattr(pynvml, f"nvmlDeviceGet{kind}RunningProcesses_{version}")
-    return {process.pid for process in function(handle)}
 
 
 def _persist(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -46,6 +47,10 @@ def describe(driver: str | None, nvml: str | None) -> Software:
     """The versions in this process; the driver's are given, because only NVML knows them."""
     import torch
 
+    cudnn = None
+    # torch has none, or refuses it for a GPU (before 7.5).
+    with contextlib.suppress(RuntimeError):
+        cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
     return Software(
         python=platform.python_version(),
         # A TorchVersion, which whoever unpickles a row would need torch for.
@@ -53,23 +58,12 @@ def describe(driver: str | None, nvml: str | None) -> Software:
         transformers=installed("transformers") or "absent",
         tensorgap=version(),
         cuda=torch.version.cuda,
-        cudnn=_cudnn() if torch.version.cuda else None,
+        cudnn=None if cudnn is None else str(cudnn),
         driver=driver,
         nvml=nvml,
         ray=installed("ray"),
         os=f"{platform.system()} {platform.release()}",
     )
-
-
-def _cudnn() -> str | None:
-    """The version of cuDNN; None where torch has none, or refuses it for a GPU (before 7.5)."""
-    import torch
-
-    try:
-        version = torch.backends.cudnn.version()
-    except RuntimeError:
-        return None
-    return None if version is None else str(version)
 
 
 def installed(package: str) -> str | None:

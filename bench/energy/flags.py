@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED
-from bench.device.nvml import THROTTLED_S
+from bench.device.conditions import THROTTLED_S
 from bench.energy.meter import Channel, Recording, State, agree
 from bench.energy.protocol import AVERAGED_RESTART_S, FEWEST_TICKS
 from bench.energy.ticks import counted_ticks, mean_w, period_s, regular, ticks
@@ -34,10 +34,12 @@ def warnings(found: Energy) -> list[RowWarning]:
         return []
     told = list(found.flags or ())
     if found.uncertainty is not None and found.uncertainty > HIGH_UNCERTAINTY:
-        names = ("uncertainty", "window_s", "resolution_s")
-        told.insert(
-            0, RowWarning("energy-uncertain", {name: getattr(found, name) for name in names})
-        )
+        values = {
+            "uncertainty": found.uncertainty,
+            "window_s": found.window_s,
+            "resolution_s": found.resolution_s,
+        }
+        told.insert(0, RowWarning("energy-uncertain", values))
     return told
 
 

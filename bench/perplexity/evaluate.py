@@ -216,8 +216,13 @@ def _far_from_published(found: Quality) -> Iterator[RowWarning]:
     for known in alike:
         value = measured[known.unit]
         if value is not None and abs(value / known.value - 1) > known.within:
-            told: dict[str, Value] = {"published": known.value, "within": known.within}
-            told |= {"value": value, "unit": known.unit, "source": known.source}
+            told: dict[str, Value] = {
+                "value": value,
+                "unit": known.unit,
+                "published": known.value,
+                "within": known.within,
+                "source": known.source,
+            }
             yield RowWarning("perplexity-unlike-published", told)
     expected = published.expected_perplexity(found.context)
     if not alike and found.mode != LM_EVAL and expected and found.perplexity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
-from bench.matrix import toml_value
+from bench.matrix import toml
 from bench.text import published
 from jobs.report.cases import Group
 from jobs.report.finding import Code, Finding, Verdict
@@ -24,15 +24,15 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     why_auto = ""
     if any(group.plain for group in on_gpu) and Code.GPU_DOUBTFUL in open_codes:
         types = [AUTO, *([CPU] if CPU in types else [])]
-        why_auto = " # whatever the GPU is, the rows will name it"
+        why_auto = "whatever the GPU is, the rows will name it"
     found = {case.precision for group in groups for case in group.cases}
     found |= {"fp32", "fp16"} if on_gpu else {"fp32"}
     precisions = [precision for precision in PRECISIONS if precision in found]
     lines = [
         "# What the findings leave open. Save as next.toml, then: tensorgap sweep next.toml",
         "[cells]",
-        f"gpu_types = {toml_value(types)}{why_auto}",
-        f"precisions = {toml_value(precisions)}",
+        _line("gpu_types", types, why_auto),
+        _line("precisions", precisions),
     ]
     by_model: dict[tuple[str, int, int], list[Group]] = {}
     for group in groups:
@@ -44,22 +44,22 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         launched = any(group.gpu_type != CPU for group in members)
         if launched and batches[-1] < 2 * batches[0]:
             batches.append(min(_LARGER * batches[0], _MOST))
-        lines += ["", "[[workloads]]", f"model = {toml_value(model)}"]
+        lines += ["", "[[workloads]]", _line("model", model)]
         engines = {group.workload.engine for group in members} & {*ENGINES}
         if launched:
             engines |= {"eager", "graph"}
         if engines - {"eager"}:
-            told = " # the same kernels with and without launches" if launched else ""
-            lines.append(f"engine = {toml_value([e for e in ENGINES if e in engines])}{told}")
+            told = "the same kernels with and without launches" if launched else ""
+            lines.append(_line("engine", [e for e in ENGINES if e in engines], told))
         attentions = {group.workload.attention for group in members}
         told = ""
         if launched and Code.ATTENTION_DIFFERS in open_codes:
             attentions |= {AUTO, "efficient"}
-            told = " # the same kernel in each precision"
+            told = "the same kernel in each precision"
         if attentions - {AUTO}:
             kept = [a for a in (AUTO, *ATTENTIONS) if a in attentions]
-            lines.append(f"attention = {toml_value(kept)}{told}")
-        lines.append(f"batch_size = {toml_value(sorted(set(batches)))}")
+            lines.append(_line("attention", kept, told))
+        lines.append(_line("batch_size", sorted(set(batches))))
         lines.append(f"prompt_tokens = {prompt_tokens}")
         if new_tokens:
             lines.append(f"new_tokens = {new_tokens}")
@@ -81,3 +81,8 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
             "stride = 128 # 59.69 is published for fp32 with these windows",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: object, why: str = "") -> str:
+    """A line of TOML, with a comment."""
+    return toml({key: value}).rstrip() + (f" # {why}" if why else "")

@@ -1,4 +1,4 @@
-"""Rows of modelled GPUs: their evidence, the attention that ran and was asked for, their memory."""
+"""Rows of modelled GPUs: their profiles, the attention that ran and was asked for, their memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = """
 import dataclasses, json, sys
 from bench.asked import Cell, QualityPlan, Sampling, Workload
 from bench.measure import measure
-from bench.measured import Measurement
+from bench.measured import Measurement, Profile
 from bench.outcomes import Request
 
 asked = json.loads({!r})
@@ -25,11 +25,17 @@ for precision in asked["precisions"]:
         workloads=tuple(Workload(**workload) for workload in asked["workloads"]),
         sampling=sampling, quality=QualityPlan(enabled=asked["quality"]), simulated=True,
     )
-    last = {{}}
+    rows = {{}}
     for event in measure(request):
         if isinstance(event, Measurement):
-            last[event.workload] = event
-    for row in last.values():
+            rows[event.workload] = event
+        elif isinstance(event, Profile):
+            row = rows[event.workload]
+            rows[event.workload] = dataclasses.replace(
+                row, trace=event.trace, roofline=event.roofline,
+                warnings=row.warnings + event.warnings,
+            )
+    for row in rows.values():
         print("ROW", json.dumps(dataclasses.asdict(row), default=str))
 """
 SAMPLING = {
@@ -48,7 +54,7 @@ Rows = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def rows(on_gpu: Any) -> Rows:
-    """A function that measures workloads of GPT-2 on a board; each row as its last came."""
+    """A function that measures workloads of GPT-2 on a board; each row with its profile."""
 
     def measured(
         gpu_type: str,
@@ -83,10 +89,10 @@ def ran(row: dict[str, Any]) -> str:
     return str(row["trace"]["attention"] if row["outcome"] == "OK" else row["reason"])
 
 
-# ------------------------------------------------------------------------------- evidence
+# ------------------------------------------------------------------------------- profiles
 
 
-def test_an_engine_that_breaks_costs_the_others_no_evidence(rows: Rows, tmp_path: Path) -> None:
+def test_an_engine_that_breaks_costs_the_others_no_profile(rows: Rows, tmp_path: Path) -> None:
     engines = [{"engine": engine} for engine in ("eager", "graph", "compile")]
     # Nothing that was compiled before may help it.
     caches = {name: str(tmp_path) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
@@ -103,7 +109,7 @@ def test_a_context_that_broke_gives_the_rows_before_the_reason(rows: Rows) -> No
     assert [row["outcome"] for row in found] == ["OK", "FAILED"]
     first, other = found
     assert first["timing"]["latency_ms_p50"] and first["roofline"] is None
-    assert first["trace"]["reason"].startswith("the device broke before the evidence")
+    assert first["trace"]["reason"].startswith("the device failed before the profile")
     assert "illegal memory access" in first["trace"]["reason"]
     assert "illegal memory access" in other["reason"]
 
@@ -203,8 +209,8 @@ def test_a_wrong_counter_contradicts_the_readings_without_a_probe(
         nvml=[f"energy_scale = {scale}"],
         sampling={"energy": "quick", "energy_s": 4, "idle_s": 0.5},
     )
-    doubts = row["doubts"]
-    assert any("times the power of the readings" in d for d in doubts) == contradicts, doubts
+    codes = [warning["code"] for warning in row["warnings"]]
+    assert ("counter-disagrees" in codes) == contradicts, codes
 
 
 # --------------------------------------------------------------------------------- faults

@@ -78,7 +78,7 @@ def test_each_row_is_there_and_says_that_it_is_simulated(rows: Rows) -> None:
         assert row.outcome is Outcome.OK, row.reason
         assert row.device
         assert row.device.simulated
-        assert row.doubts[0].startswith("simulated: a model of a ")
+        assert row.warnings[0].code == "modelled-gpu"
         assert row.quality is None
 
 
@@ -98,7 +98,7 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
         assert off[-1] < 2 * row.energy.uncertainty, (row.cell, row.workload)
         waits = not counts and engine == "eager"
         within = 0.05 if waits or row.energy.flags else 0.005
-        assert off[-1] < within, (row.cell, row.workload, row.doubts)
+        assert off[-1] < within, (row.cell, row.workload, row.warnings)
     assert statistics.median(off) < 0.002
 
 

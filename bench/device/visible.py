@@ -1,0 +1,63 @@
+"""Which GPUs this process may use, by CUDA_VISIBLE_DEVICES, which Ray sets. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from bench.asked import CPU, Cell
+from bench.device import kinds, nvml
+from bench.errors import TensorgapError, WrongDevice
+
+_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def check(cell: Cell, driver: nvml.Driver) -> None:
+    """Compare the GPU that this process was given with the cell; it takes no torch, so no seconds.
+
+    To be called before CUDA starts. What NVML does not see, torch may: then nothing is said.
+
+    Raises:
+        WrongDevice: it is of another type than was asked for.
+        GpuLostError: the driver says that the GPU is lost.
+    """
+    if cell.gpu_type == CPU or _VARIABLE not in os.environ:
+        return
+    # Ray counts in NVML's order; CUDA, by default, the fastest first.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    with contextlib.suppress(TensorgapError):
+        card = given(driver).card
+        if card.memory_bytes:
+            check_type(cell, card)
+
+
+def check_type(cell: Cell, card: kinds.Card) -> None:
+    """Raise WrongDevice where a GPU is not of the cell's type."""
+    if not card.is_a(cell.gpu_type):
+        raise WrongDevice(cell.gpu_type, card, socket.gethostname())
+
+
+def given(driver: nvml.Driver) -> nvml.Gpu:
+    """The first GPU that this process may use; raises as `nvml.Driver.gpu`."""
+    return driver.gpu(os.environ.get(_VARIABLE, "0").split(",")[0])
+
+
+def cards(driver: nvml.Driver) -> tuple[kinds.Card, ...]:
+    """The GPUs that answer and that this process may use.
+
+    Without those that are cut into slices, of which a program is given one.
+    """
+    chosen = os.environ.get(_VARIABLE)
+    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
+    return tuple(
+        gpu.card
+        for index, gpu in driver.found()
+        if isinstance(gpu, nvml.Gpu)
+        and not gpu.mig
+        and (
+            names is None
+            or str(index) in names
+            or any(name and gpu.uuid.startswith(name) for name in names)
+        )
+    )

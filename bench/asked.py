@@ -1,12 +1,13 @@
 """What a sweep asks for: cells, workloads, how long to measure, which text, where.
 
-A field's unit stands in its name and, with its meaning, in its metadata; `bench.results.columns`
-derives the columns of the Parquet file from these classes. Standard library only.
+A field says its unit, its meaning and what a matrix may ask of it: `bench.results.columns` makes
+columns of the Parquet file from these classes, `bench.matrix` checks TOML. Standard library only.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +22,42 @@ OURS, HF_DOCS, LM_EVAL = QUALITY_MODES = ("tensorgap", "hf-docs", "lm-eval")
 EXCLUSIVE = ("gpu", "host")
 
 
-def column(description: str, unit: str = "", **kwargs: Any) -> Any:
-    """A dataclass field that carries its unit and meaning into the Parquet schema."""
-    return dataclasses.field(metadata={"description": description, "unit": unit}, **kwargs)
+def doc(
+    description: str,
+    unit: str = "",
+    *,
+    limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    up_to: str = "",
+    **kwargs: Any,
+) -> Any:
+    """A dataclass field that says what it is, and what a matrix may ask of it.
+
+    Args:
+        description: its meaning.
+        unit: its unit, as in the name of the field.
+        limits: least and greatest value; the upper one catches a slip of the unit (ms for s).
+        choices: the allowed values.
+        up_to: another field of the record, which it must not exceed.
+        kwargs: of `dataclasses.field`.
+    """
+    about = {"description": description, "unit": unit}
+    return dataclasses.field(
+        metadata={**about, "limits": limits, "choices": choices, "up_to": up_to}, **kwargs
+    )
 
 
-_column = column  # for a field of that name
+maybe = functools.partial(doc, default=None)  # a field that is None where nothing was measured
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
     """One GPU type at one precision: what one actor measures."""
 
-    gpu_type: str = column("GPU type as Ray names it (P100, T4, V100, A100, ...) or CPU")
-    precision: str = column("fp32 (TF32 off), tf32, fp16, bf16 or mixed (autocast)")
+    gpu_type: str = doc("GPU type as Ray names it (P100, T4, V100, A100, ...) or CPU")
+    precision: str = doc(
+        "fp32 (TF32 off), tf32, fp16, bf16 or mixed (autocast)", choices=PRECISIONS
+    )
 
     def __str__(self) -> str:
         return f"{self.gpu_type} {self.precision}"
@@ -44,21 +67,20 @@ class Cell:
 class Workload:
     """One kind of request: a forward pass over prompts, or with `new_tokens` their continuation."""
 
-    model: str = column("gpt2, gpt2:random, tiny, another model of the hub, or a local folder")
-    engine: str = column(
-        "how it is run: eager, graph (CUDA graph replay) or compile (torch.compile)",
+    model: str = doc("gpt2, gpt2:random, tiny, another model of the hub, or a local folder")
+    engine: str = doc(
+        "eager, graph (CUDA graph replay) or compile (torch.compile)",
+        choices=ENGINES,
         default="eager",
     )
-    batch_size: int = column("prompts per request", default=1)
-    prompt_tokens: int = column("tokens per prompt", "tokens", default=128)
-    new_tokens: int = column(
-        "tokens generated after each prompt, greedily; 0: one forward pass over the prompt",
-        "tokens",
-        default=0,
+    batch_size: int = doc("prompts per request", limits=(1, 65_536), default=1)
+    prompt_tokens: int = doc("tokens per prompt", "tokens", limits=(1, 1024), default=128)
+    new_tokens: int = doc(
+        "tokens generated greedily after each prompt", "tokens", limits=(0, 1023), default=0
     )
-    attention: str = column(
-        "what runs the attention: auto (torch chooses, by GPU, precision and mask), flash,"
-        " efficient, cudnn or math",
+    attention: str = doc(
+        "auto (torch chooses, by GPU, precision and mask), flash, efficient, cudnn or math",
+        choices=(AUTO, *ATTENTIONS),
         default=AUTO,
     )
 
@@ -69,35 +91,46 @@ class Workload:
         return text if self.attention == AUTO else f"{text}, {self.attention} attention"
 
 
+def _seconds(description: str, default: float, least: float = 0, up_to: str = "timeout_s") -> Any:
+    return doc(description, "s", limits=(least, 3600), up_to=up_to, default=default)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How long and how often to measure. The defaults are the protocol of a result to publish."""
 
-    replicates: int = column("fresh processes per cell", default=1)
-    warmup_min_s: float = column("shortest warm-up", "s", default=2.0)
-    warmup_max_s: float = column("longest warm-up", "s", default=30.0)
-    latency_min_s: float = column("shortest sampling of the latency", "s", default=10.0)
-    latency_max_s: float = column("longest sampling of the latency", "s", default=60.0)
-    min_samples: int = column("fewest latency samples; 662 allow a p99", default=662)
-    max_samples: int = column("most latency samples", default=20_000)
-    median_within: float = column(
-        "stop when the 95 % interval of the median is within +- this share of it", default=0.01
+    replicates: int = doc("fresh processes per cell", limits=(1, 1000), default=1)
+    warmup_min_s: float = _seconds("shortest warm-up", 2.0, up_to="warmup_max_s")
+    warmup_max_s: float = _seconds("longest warm-up", 30.0)
+    latency_min_s: float = _seconds("shortest sampling of the latency", 10.0, up_to="latency_max_s")
+    latency_max_s: float = _seconds("longest sampling of the latency", 60.0, 0.01)
+    min_samples: int = doc(
+        "fewest latency samples; 662 allow a p99",
+        limits=(5, 10**6),
+        up_to="max_samples",
+        default=662,
     )
-    throughput_s: float = column("length of the full-queue run", "s", default=10.0)
-    energy: str = column(
+    max_samples: int = doc("most latency samples", limits=(5, 10**6), default=20_000)
+    median_within: float = doc(
+        "stop when the 95 % interval of the median is within +- this share of it",
+        limits=(0.0001, 0.5),
+        default=0.01,
+    )
+    throughput_s: float = _seconds("length of the full-queue run", 10.0, 0.01)
+    energy: str = doc(
         "quick: one window; standard: five that share energy_s, idle before and after; certified:"
         " five of at least 10 s and 50 ticks of the probed sensor, on a GPU warmed until steady;"
         " none, of a script and not of a matrix: no energy",
+        choices=ENERGY_PROTOCOLS,
         default="standard",
     )
-    energy_s: float = column("length of all energy windows together", "s", default=30.0)
-    idle_s: float = column("length of an idle baseline beside the energy windows", "s", default=5.0)
-    profile: bool = column(
-        "after all timing, trace what each forward does and measure the device's ceilings",
-        default=True,
+    energy_s: float = _seconds("length of all energy windows together", 30.0, 0.01)
+    idle_s: float = _seconds("length of an idle baseline beside the energy windows", 5.0)
+    profile: bool = doc(
+        "after all timing, trace each forward pass and measure the device's peaks", default=True
     )
-    timeout_s: float = column(
-        "a stage that takes longer (loading, latency, ...) is ended: TIMED_OUT", "s", default=900.0
+    timeout_s: float = doc(
+        "a stage that takes longer is ended: TIMED_OUT", "s", limits=(1, 604_800), default=900.0
     )
 
 
@@ -105,43 +138,49 @@ class Sampling:
 class QualityPlan:
     """Which text the perplexity is measured on, and through which windows."""
 
-    text: str = column(
+    text: str = doc(
         "embedded, wikitext-2, another data set of the hub, or a local file or folder of Parquet,"
         " JSON lines or text",
         default="embedded",
     )
-    split: str = column("train, validation or test", default="test")
-    configuration: str = column(
+    split: str = doc(
+        "train, validation or test", choices=("train", "validation", "test"), default="test"
+    )
+    configuration: str = doc(
         "configuration of a data set; empty: its only one, or the usual one", default=""
     )
-    mode: str = column(
+    column: str = doc("column of a data set that holds the text", default="text")
+    mode: str = doc(
         "tensorgap: BOS, then each token once; hf-docs: the strided recipe of transformers' guide;"
         " lm-eval: its wikitext task, page by page, without overlap whatever the stride says",
+        choices=QUALITY_MODES,
         default=OURS,
     )
-    context: int = column("longest window", "tokens", default=1024)
-    stride: int = column("new tokens per window", "tokens", default=512)
-    timeout_s: float = column(
-        "a perplexity that takes longer is given up, not the times", "s", default=7200.0
+    context: int = doc("longest window", "tokens", limits=(2, 1024), default=1024)
+    stride: int = doc(
+        "new tokens per window", "tokens", limits=(1, 1024), up_to="context", default=512
     )
-    enabled: bool = column("false: no perplexity is measured", default=True)
-    # The last one, since from here on the name means the field.
-    column: str = _column("column of a data set that holds the text", default="text")
+    timeout_s: float = doc(
+        "an evaluation that takes longer is given up", "s", limits=(1, 604_800), default=7200.0
+    )
+    enabled: bool = doc("false: no perplexity is measured", default=True)
 
 
 @dataclass(frozen=True)
 class PlacementPlan:
     """Which cells share a GPU and a host, and how often a fault of the cluster is tried again."""
 
-    paired: bool = column(
+    paired: bool = doc(
         "within a replicate, all precisions of a type are measured on the same GPU", default=True
     )
-    exclusive: str = column(
+    exclusive: str = doc(
         "gpu: cells run on other GPUs of a host meanwhile; host: nothing else of the sweep does",
+        choices=EXCLUSIVE,
         default="gpu",
     )
-    retries: int = column(
+    retries: int = doc(
         "new attempts, on another GPU if there is one, after a process, a GPU or a node is lost",
+        limits=(0, 10),
         default=1,
     )
 

@@ -12,7 +12,10 @@ REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to me
 
 
 class TensorgapError(Exception):
-    """A mistake that the user can mend; its text says what is wrong and what to do."""
+    """A mistake that the user can mend; its lines say what is wrong and what to do."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class Unplaced(Exception):

@@ -14,111 +14,49 @@
     [quality]
     [placement]
 
-The allowed keys are the fields of the records in `bench.records`, so that there is one list of
-them. Each mistake is one TensorgapError that names the file, the key, the value and the remedy.
+The allowed keys are the fields of the records in `bench.asked`, which also say what is allowed.
+Every mistake becomes a line of one TensorgapError: the file, the key, the value and the remedy.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import errno
 import itertools
-import json
 import math
 import os
+import re
 import tomllib
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.asked import (
-    ATTENTIONS,
-    AUTO,
-    CPU,
-    ENERGY_PROTOCOLS,
-    ENGINES,
-    EXCLUSIVE,
-    PRECISIONS,
-    QUALITY_MODES,
-    Cell,
-    Matrix,
-    PlacementPlan,
-    QualityPlan,
-    Sampling,
-    Workload,
-)
-from bench.device.gpus import COMPUTE_CAPABILITY
+import tomli_w
+
+from bench.asked import AUTO, CPU, Cell, Matrix, Workload
 from bench.energy import protocol
 from bench.errors import TensorgapError
 from bench.files import limits
-
-Record = typing.TypeVar("Record")
+from bench.validation import PLANS, gpu_type, refuse, said, shown, unknown, validated
 
 # GPT-2 has 1,024 positions; the embedded model has 256.
 POSITIONS = {"gpt2": 1024, "gpt2:random": 1024, "tiny": 256}
 
-_TABLES = ("sampling", "quality", "placement")  # each a field of Matrix and of TOML
 _RESERVED = (*POSITIONS, "embedded")  # never a folder or file of that name
-
-_CHOICES = {
-    "precision": PRECISIONS,
-    "engine": ENGINES,
-    "attention": (AUTO, *ATTENTIONS),
-    "energy": ENERGY_PROTOCOLS,
-    "exclusive": EXCLUSIVE,
-    "split": ("train", "validation", "test"),
-    "mode": QUALITY_MODES,
-}
-# Least and greatest allowed value; the upper ends catch a slip of the unit, such as ms for s.
-_LIMITS: dict[str, tuple[float, float]] = {
-    "batch_size": (1, 65_536),
-    "prompt_tokens": (1, 1024),
-    "new_tokens": (0, 1023),
-    "replicates": (1, 1000),
-    "warmup_min_s": (0, 3600),
-    "warmup_max_s": (0, 3600),
-    "latency_min_s": (0, 3600),
-    "latency_max_s": (0.01, 3600),
-    "min_samples": (5, 1_000_000),
-    "max_samples": (5, 1_000_000),
-    "median_within": (0.0001, 0.5),
-    "throughput_s": (0.01, 3600),
-    "energy_s": (0.01, 3600),
-    "idle_s": (0, 3600),
-    "timeout_s": (1, 604_800),
-    "context": (2, 1024),
-    "stride": (1, 1024),
-    "retries": (0, 10),
-}
-_MOST_ENTRIES = 1000  # of a list of cells: more than there are types of GPU
 _MOST_DOTS = 100  # of a line
 _MOST_WORKLOADS = 10_000  # years of measuring
-_ORDERED = (
-    ("warmup_min_s", "warmup_max_s"),
-    ("latency_min_s", "latency_max_s"),
-    ("min_samples", "max_samples"),
-    ("stride", "context"),
-    ("warmup_max_s", "timeout_s"),
-    ("latency_max_s", "timeout_s"),
-    ("throughput_s", "timeout_s"),
-    ("energy_s", "timeout_s"),
-    ("idle_s", "timeout_s"),
-)
 
 
 def load(path: Path) -> Matrix:
     """Read a matrix from a TOML file; TensorgapError names what is wrong with it."""
     try:
         text = limits.read_file(path, limits.small(str(path))).decode("utf-8")
-    except FileNotFoundError:
-        raise TensorgapError(f"{path}: there is no such file; give the path of a matrix") from None
-    except IsADirectoryError:
-        raise TensorgapError(f"{path}: this is a folder; give the path of a matrix") from None
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
-        raise TensorgapError(f"{path}: cannot be read: {error.strerror}") from None
+        known = {errno.ENOENT: "there is no such file", errno.EISDIR: "this is a folder"}
+        fault = known.get(error.errno or 0, f"cannot be read: {error.strerror}")
+        raise TensorgapError(f"{path}: {fault}; give the path of a matrix") from None
     return parse(text, path.name, path.stem)
 
 
@@ -129,50 +67,110 @@ def parse(text: str, source: str, name: str) -> Matrix:
         if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
             raise TensorgapError(f"{source}: line {number}: more than {_MOST_DOTS} dots")
     try:
-        document = tomllib.loads(text)
+        document = {"name": name, **tomllib.loads(text)}
     # TOMLDecodeError, a whole number of more digits than Python reads, tables within tables.
     except (ValueError, RecursionError) as error:
         raise TensorgapError(f"{source}: not valid TOML: {error}") from None
-    reader = _Reader(source)
-    reader.only(document, "", ("name", "cells", "workloads", *_TABLES))
-    sampling = reader.record(Sampling, reader.table(document, "sampling"), "sampling")
-    longest_s = protocol.longest_s(sampling)
-    if sampling.timeout_s < longest_s:
-        least = f"must be at least {math.ceil(longest_s)}"
-        allowed = f'{least}: so long can energy = "{sampling.energy}" take'
-        raise reader.error("sampling.timeout_s", sampling.timeout_s, f"{allowed}; raise it")
-    quality = reader.record(QualityPlan, reader.table(document, "quality"), "quality")
-    placement = reader.record(PlacementPlan, reader.table(document, "placement"), "placement")
-    cells = reader.table(document, "cells")
-    reader.only(cells, "cells", ("gpu_types", "precisions", "include", "exclude"))
-    include = reader.cells(cells, "include")
-    gpu_types = reader.names(cells, "gpu_types", () if include else (AUTO,))
-    precisions = reader.names(cells, "precisions", () if include else ("fp32",))
-    for index, precision in enumerate(precisions):
-        reader.value(precision, "precision", f"cells.precisions[{index}]")
-    if bool(gpu_types) != bool(precisions):
-        empty, full = ("gpu_types", "precisions") if precisions else ("precisions", "gpu_types")
-        remedy = f"must name at least one where cells.{full} does"
-        raise TensorgapError(f"{source}: cells.{empty}: empty or missing; {remedy}")
-    if not gpu_types and not include:
-        raise reader.error("cells.gpu_types", [], 'must name a type, such as "auto"')
-    exclude = reader.cells(cells, "exclude")
-    for index, cell in enumerate(exclude):
-        if not _may_be_asked(cell, gpu_types, precisions, include):
-            allowed = "excludes nothing: no cell of this matrix; correct it or take it out"
-            raise reader.error(f"cells.exclude[{index}]", str(cell), allowed)
-    return Matrix(
-        name=reader.name(document.get("name", name)),
-        gpu_types=gpu_types,
-        precisions=precisions,
+    read = validated(document, source)
+    asked = read.cells
+    include, exclude = (
+        tuple(Cell(**dict(cell)) for cell in table or ())
+        for table in (asked.include, asked.exclude)
+    )
+    types = (AUTO,) if asked.gpu_types is None and not include else asked.gpu_types or ()
+    precisions = ("fp32",) if asked.precisions is None and not include else asked.precisions or ()
+    matrix = Matrix(
+        name=read.name,
+        gpu_types=tuple(types),
+        precisions=tuple(precisions),
         include=include,
         exclude=exclude,
-        workloads=reader.workloads(document),
-        sampling=sampling,
-        quality=quality,
+        workloads=workloads(document["workloads"], source),
         text=text,
-        placement=placement,
+        **{name: kind(**dict(getattr(read, name))) for name, kind in PLANS.items()},
     )
+    refuse(conflicts(matrix, document), source)
+    return matrix
+
+
+def workloads(tables: Iterable[Mapping[str, Any]], source: str) -> tuple[Workload, ...]:
+    """Every workload of valid tables, whose lists multiply out in the order of their keys."""
+    found: dict[Workload, str] = {}
+    mistakes: list[str] = []
+    count = 0
+    for index, table in enumerate(tables):
+        where = f"workloads[{index}]"
+        axes = [value if isinstance(value, list) else [value] for value in table.values()]
+        # Before they are multiplied out, which would take all memory.
+        count += math.prod(map(len, axes))
+        if count > _MOST_WORKLOADS:
+            allowed = f"allowed: {_MOST_WORKLOADS:,} in all; shorten its lists"
+            raise TensorgapError(f"{source}: {where}: {count:,} workloads; {allowed}")
+        for combination in itertools.product(*axes):
+            workload = Workload(**dict(zip(table, combination, strict=True)))
+            positions = POSITIONS.get(workload.model, math.inf)
+            prompt, new = workload.prompt_tokens, workload.new_tokens
+            allowed = f"{workload.model} has {positions} positions; must be at most"
+            if prompt > positions:
+                mistakes.append(said(f"{where}.prompt_tokens", prompt, f"{allowed} {positions}"))
+            elif prompt + new > positions:
+                most = f"{positions - prompt} beside prompt_tokens = {prompt}"
+                mistakes.append(said(f"{where}.new_tokens", new, f"{allowed} {most}"))
+            if workload in found:
+                remedy = f"stands in {found[workload]} already; remove one of the two"
+                mistakes.append(f"{where}: {workload} {remedy}")
+            found[workload] = where
+    refuse(mistakes, source)
+    return tuple(found)
+
+
+def conflicts(matrix: Matrix, document: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong between values of which each alone is allowed."""
+    sampling = matrix.sampling
+    unordered = list(wrong_order("sampling", sampling, document))
+    yield from unordered
+    longest_s = protocol.longest_s(sampling)
+    if sampling.timeout_s < longest_s and not unordered:
+        least = f"must be at least {math.ceil(longest_s)}"
+        remedy = f'{least}: so long can energy = "{sampling.energy}" take; raise it'
+        yield said("sampling.timeout_s", sampling.timeout_s, remedy)
+    yield from wrong_order("quality", matrix.quality, document)
+    rule = {"gpu_types": matrix.gpu_types, "precisions": matrix.precisions}
+    for key, values in rule.items():
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                yield said(f"cells.{key}[{index}]", value, "stands in the list twice")
+    if bool(matrix.gpu_types) != bool(matrix.precisions):
+        empty, full = sorted(rule, key=lambda key: bool(rule[key]))
+        remedy = f"must name at least one where cells.{full} does"
+        yield f"cells.{empty}: empty or missing; {remedy}"
+    elif not matrix.gpu_types and not matrix.include:
+        yield said("cells.gpu_types", [], 'must name a type, such as "auto"')
+    for index, cell in enumerate(matrix.exclude):
+        if not may_hold(cell, matrix.gpu_types, matrix.precisions, matrix.include):
+            remedy = "excludes nothing: no cell of this matrix; correct it or take it out"
+            yield said(f"cells.exclude[{index}]", str(cell), remedy)
+
+
+def wrong_order(name: str, record: Any, document: Mapping[str, Any]) -> Iterator[str]:
+    """Each field of a record that exceeds the field up to which it may go."""
+    table = document.get(name, {})
+    for field in dataclasses.fields(record):
+        low, high = field.name, field.metadata["up_to"]
+        if high and getattr(record, low) > getattr(record, high):
+            key, other, what = low, high, "must not be greater than"
+            if low not in table and high in table:
+                key, other, what = high, low, "must not be less than"
+            remedy = f"{what} {other} = {getattr(record, other)}"
+            yield said(f"{name}.{key}", getattr(record, key), remedy)
+
+
+def may_hold(
+    cell: Cell, gpu_types: Sequence[str], precisions: Sequence[str], include: Sequence[Cell]
+) -> bool:
+    """Whether such a matrix can hold the cell, whichever types `auto` stands for."""
+    by_rule = cell.precision in precisions and (cell.gpu_type in gpu_types or AUTO in gpu_types)
+    return by_rule or cell in include
 
 
 def cells(matrix: Matrix, present: Iterable[str]) -> tuple[Cell, ...]:
@@ -205,44 +203,42 @@ def narrow(
     """Keep only what is named; an empty list keeps all. TensorgapError where nothing is left."""
     if not (gpu_types or precisions or models):
         return matrix
-    reader = _Reader("command line")
-    in_matrix = {
-        "--gpu-type": [*matrix.gpu_types, *(c.gpu_type for c in matrix.include)],
-        "--precision": [*matrix.precisions, *(c.precision for c in matrix.include)],
-        "--model": [w.model for w in matrix.workloads],
-    }
-    given = {"--gpu-type": gpu_types, "--precision": precisions, "--model": models}
-    for option, values in given.items():
+    auto = AUTO in matrix.gpu_types
+    for option, values, present in (
+        ("--gpu-type", gpu_types, [*matrix.gpu_types, *(c.gpu_type for c in matrix.include)]),
+        ("--precision", precisions, [*matrix.precisions, *(c.precision for c in matrix.include)]),
+        ("--model", models, [w.model for w in matrix.workloads]),
+    ):
         for value in values:
-            auto = option == "--gpu-type" and AUTO in matrix.gpu_types
-            if value not in in_matrix[option] and not auto:
-                raise reader.unknown(option, value, in_matrix[option], "not in this matrix")
-            if auto:
-                reader.value(value, "gpu_type", option)
-    kept_types = tuple(dict.fromkeys(gpu_types)) or matrix.gpu_types
-    if gpu_types and AUTO not in matrix.gpu_types:
-        kept_types = tuple(t for t in kept_types if t in matrix.gpu_types)
-    kept_precisions = tuple(p for p in matrix.precisions if not precisions or p in precisions)
+            try:
+                if auto and values is gpu_types:
+                    gpu_type(value)
+                elif value not in present:
+                    raise ValueError(unknown(value, present, "not in this matrix"))
+            except ValueError as error:
+                raise TensorgapError(f"command line: {said(option, value, str(error))}") from None
+    types = tuple(dict.fromkeys(gpu_types)) or matrix.gpu_types
+    if gpu_types and not auto:
+        types = tuple(name for name in types if name in matrix.gpu_types)
+    kept = tuple(p for p in matrix.precisions if not precisions or p in precisions)
     include = tuple(
-        c
-        for c in matrix.include
-        if (not gpu_types or c.gpu_type in gpu_types)
-        and (not precisions or c.precision in precisions)
+        cell
+        for cell in matrix.include
+        if (not gpu_types or cell.gpu_type in gpu_types)
+        and (not precisions or cell.precision in precisions)
     )
-    if not (kept_types and kept_precisions):
-        kept_types = kept_precisions = ()
+    if not (types and kept):
+        types = kept = ()
         if not include:
             raise TensorgapError(
                 "command line: --gpu-type and --precision leave no cell to measure"
             )
     narrowed = dataclasses.replace(
         matrix,
-        gpu_types=kept_types,
-        precisions=kept_precisions,
+        gpu_types=types,
+        precisions=kept,
         include=include,
-        exclude=tuple(
-            c for c in matrix.exclude if _may_be_asked(c, kept_types, kept_precisions, include)
-        ),
+        exclude=tuple(cell for cell in matrix.exclude if may_hold(cell, types, kept, include)),
         workloads=tuple(w for w in matrix.workloads if not models or w.model in models),
     )
     return dataclasses.replace(narrowed, text=dump(narrowed))
@@ -294,13 +290,13 @@ def check_paths(matrix: Matrix) -> None:
     for index, workload in enumerate(matrix.workloads):
         if _is_path(workload.model) and not os.path.isdir(os.path.expanduser(workload.model)):
             raise TensorgapError(
-                f"{matrix.name}: workload {index + 1}: model = {_shown(workload.model)}: there is"
+                f"{matrix.name}: workload {index + 1}: model = {shown(workload.model)}: there is"
                 " no such folder; give one that holds config.json and model.safetensors"
             )
     text = matrix.quality.text
     if matrix.quality.enabled and _is_path(text) and not os.path.exists(os.path.expanduser(text)):
         raise TensorgapError(
-            f"{matrix.name}: quality.text = {_shown(text)}: there is no such file or folder"
+            f"{matrix.name}: quality.text = {shown(text)}: there is no such file or folder"
         )
 
 
@@ -311,237 +307,19 @@ def _is_path(name: str) -> bool:
 
 def dump(matrix: Matrix) -> str:
     """A matrix as TOML that `parse` reads back as an equal one."""
-    lines = [f"name = {toml_value(matrix.name)}", "", "[cells]"]
-    for key in ("gpu_types", "precisions", "include", "exclude"):
-        values = [
-            toml_value(dataclasses.asdict(v) if isinstance(v, Cell) else v)
-            for v in getattr(matrix, key)
-        ]
-        lines.append(f"{key} = [{', '.join(values)}]")
-    tables: list[tuple[str, Any]] = [("[[workloads]]", workload) for workload in matrix.workloads]
-    tables += [(f"[{name}]", getattr(matrix, name)) for name in _TABLES]
-    for header, record in tables:
-        lines += ["", header]
-        table = dataclasses.asdict(record)
-        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
-    return "\n".join(lines) + "\n"
+    table = dataclasses.asdict(matrix)
+    cells = {key: table.pop(key) for key in ("gpu_types", "precisions", "include", "exclude")}
+    del table["text"]
+    return toml({"name": matrix.name, "cells": cells, **table})
 
 
-def _may_be_asked(
-    cell: Cell, gpu_types: Sequence[str], precisions: Sequence[str], include: Sequence[Cell]
-) -> bool:
-    """Whether such a matrix can hold the cell, whichever types `auto` stands for."""
-    by_rule = cell.precision in precisions and (cell.gpu_type in gpu_types or AUTO in gpu_types)
-    return by_rule or cell in include
+def toml(table: Mapping[str, Any]) -> str:
+    """A table as TOML, in which whatever does not print is escaped, so that it can be shown."""
+    text = tomli_w.dumps(table)
+    text = "".join(c if c.isprintable() or c == "\n" else f"\\U{ord(c):08x}" for c in text)
+    # A list of plain values fits in a line.
+    return re.sub(r"= \[\n((?: {4}[^\n{]+,\n)+)\]", _on_one_line, text)
 
 
-class _Reader:
-    """Checks values and words every complaint alike: source, key, value, what is allowed."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def error(self, key: str, value: object, allowed: str) -> TensorgapError:
-        return TensorgapError(f"{self.source}: {key} = {_shown(value)}: {allowed}")
-
-    def unknown(
-        self, key: str, value: str, known: Iterable[str], what: str = "unknown"
-    ) -> TensorgapError:
-        names = list(dict.fromkeys(known))
-        near = _nearest(value, names)
-        hint = f"did you mean {near}? " if near else ""
-        return self.error(key, value, f"{what}; {hint}allowed: {', '.join(names)}")
-
-    def only(self, table: Mapping[str, Any], where: str, known: Sequence[str]) -> None:
-        for key in table:
-            if key not in known:
-                near = _nearest(key, known)
-                hint = f"did you mean {near}? " if near else ""
-                path = _cut(f"{where}.{key}" if where else key)
-                raise TensorgapError(
-                    f"{self.source}: {path}: unknown key; {hint}allowed: {', '.join(known)}"
-                )
-
-    def table(self, document: Mapping[str, Any], key: str) -> dict[str, Any]:
-        value = document.get(key, {})
-        if not isinstance(value, dict):
-            raise self.error(key, value, f"must be a table, written [{key}]")
-        return value
-
-    def name(self, value: object) -> str:
-        allowed = "must be letters, digits, '.', '_' and '-'; it becomes a folder's name"
-        if not isinstance(value, str) or not value.strip("."):
-            raise self.error("name", value, allowed)
-        if not all(c.isascii() and (c.isalnum() or c in "._-") for c in value) or len(value) > 100:
-            raise self.error("name", value, allowed)
-        return value
-
-    def names(
-        self, table: Mapping[str, Any], key: str, default: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        """A list of non-empty strings without repetition."""
-        values = table.get(key, list(default))
-        path = f"cells.{key}"
-        if not isinstance(values, list):
-            raise self.error(path, values, 'must be a list of strings, such as ["auto"]')
-        self.few(values, path)
-        for index, value in enumerate(values):
-            self.value(value, "gpu_type", f"{path}[{index}]")
-            if value in values[:index]:
-                raise self.error(f"{path}[{index}]", value, "stands in the list twice")
-        return tuple(values)
-
-    def few(self, values: Sequence[object], path: str) -> None:
-        """Refuse a list so long that comparing its entries with one another takes minutes."""
-        if len(values) > _MOST_ENTRIES:
-            raise TensorgapError(
-                f"{self.source}: {path}: {len(values):,} entries; allowed: {_MOST_ENTRIES:,}"
-            )
-
-    def cells(self, table: Mapping[str, Any], key: str) -> tuple[Cell, ...]:
-        value = table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            allowed = 'must be a list such as [{gpu_type = "CPU", precision = "fp16"}]'
-            raise self.error(f"cells.{key}", value, allowed)
-        self.few(value, f"cells.{key}")
-        found = []
-        for index, entry in enumerate(value):
-            where = f"cells.{key}[{index}]"
-            cell = self.record(Cell, entry, where)
-            if cell.gpu_type == AUTO:
-                raise self.error(f"{where}.gpu_type", AUTO, "must be one type, such as T4 or CPU")
-            found.append(cell)
-        return tuple(found)
-
-    def workloads(self, document: Mapping[str, Any]) -> tuple[Workload, ...]:
-        """Every workload, lists multiplied out in the order of the fields."""
-        tables = document.get("workloads", [])
-        if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
-            raise self.error("workloads", tables, "must be tables, each written [[workloads]]")
-        if not tables:
-            allowed = '[[workloads]] must name at least a model, such as model = "gpt2"'
-            raise TensorgapError(f"{self.source}: workloads: nothing to measure; {allowed}")
-        found: dict[Workload, str] = {}
-        count = 0
-        for index, table in enumerate(tables):
-            where = f"workloads[{index}]"
-            for key, value in table.items():
-                if value == []:
-                    raise self.error(f"{where}.{key}", value, "must not be an empty list")
-            axes = [v if isinstance(v, list) else [v] for v in table.values()]
-            # Before they are multiplied out, which would take all memory.
-            count += math.prod(map(len, axes))
-            if count > _MOST_WORKLOADS:
-                raise TensorgapError(
-                    f"{self.source}: {where}: {count:,} workloads; allowed: {_MOST_WORKLOADS:,} in"
-                    " all; shorten its lists"
-                )
-            for combination in itertools.product(*axes):
-                workload = self.record(Workload, dict(zip(table, combination, strict=True)), where)
-                self.fits_positions(workload, where)
-                if workload in found:
-                    raise TensorgapError(
-                        f"{self.source}: {where}: {workload} stands in {found[workload]} already;"
-                        " remove one of the two"
-                    )
-                found[workload] = where
-        return tuple(found)
-
-    def fits_positions(self, workload: Workload, where: str) -> None:
-        positions = POSITIONS.get(workload.model)
-        if positions is None:
-            return
-        prompt, new = workload.prompt_tokens, workload.new_tokens
-        allowed = f"{workload.model} has {positions} positions; must be at most"
-        if prompt > positions:
-            raise self.error(f"{where}.prompt_tokens", prompt, f"{allowed} {positions}")
-        if prompt + new > positions:
-            most = f"{positions - prompt} beside prompt_tokens = {prompt}"
-            raise self.error(f"{where}.new_tokens", new, f"{allowed} {most}")
-
-    def record(self, kind: type[Record], table: Mapping[str, Any], where: str) -> Record:
-        """A record from a table whose keys are its fields."""
-        fields = dataclasses.fields(typing.cast(Any, kind))
-        self.only(table, where, [field.name for field in fields])
-        types = typing.get_type_hints(kind)
-        values = {}
-        for field in fields:
-            path = f"{where}.{field.name}"
-            if field.name in table:
-                values[field.name] = self.typed(table[field.name], types[field.name], path)
-                self.value(values[field.name], field.name, path)
-            elif field.default is dataclasses.MISSING:
-                raise TensorgapError(f"{self.source}: {path}: missing; {_meaning(field)}")
-        record = kind(**values)
-        for low, high in _ORDERED:
-            both = hasattr(record, low) and hasattr(record, high)
-            if both and getattr(record, low) > getattr(record, high):
-                if low in table or high not in table:
-                    key, other, what = low, high, "must not be greater than"
-                else:
-                    key, other, what = high, low, "must not be less than"
-                allowed = f"{what} {other} = {getattr(record, other)}"
-                raise self.error(f"{where}.{key}", getattr(record, key), allowed)
-        return record
-
-    def typed(self, value: Any, kind: type, path: str) -> Any:
-        """The value, if TOML gave it the right type; an integer also serves as a float."""
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except OverflowError:
-                raise self.error(path, value, "is too large") from None
-        if type(value) is kind:
-            return value
-        nouns = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        raise self.error(path, value, f"must be {nouns[kind]}")
-
-    def value(self, value: Any, field: str, path: str) -> None:
-        """Check one value against what its field allows."""
-        if field in _CHOICES and value not in _CHOICES[field]:
-            raise self.unknown(path, value, _CHOICES[field])
-        if field in _LIMITS:
-            low, high = _LIMITS[field]
-            if not low <= value <= high:
-                raise self.error(path, value, f"must be from {low:g} to {high:g}")
-        if field in ("gpu_type", "model", "text", "column"):
-            if not isinstance(value, str) or not value.strip():
-                raise self.error(path, value, "must be a string that is not empty")
-            names = (AUTO, CPU, *COMPUTE_CAPABILITY)
-            if field == "gpu_type" and value not in names:
-                alike = [name for name in names if name.lower() == value.lower().strip()]
-                if alike:
-                    raise self.error(path, value, f"unknown type; did you mean {alike[0]}?")
-
-
-def _meaning(field: dataclasses.Field[Any]) -> str:
-    return str(field.metadata["description"])
-
-
-def _nearest(word: object, known: Iterable[str]) -> str | None:
-    close = difflib.get_close_matches(str(word).lower(), [k.lower() for k in known], n=1)
-    return next((k for k in known if close and k.lower() == close[0]), None)
-
-
-def toml_value(value: object) -> str:
-    """A value as TOML; JSON's lists, strings, numbers and booleans are TOML's too.
-
-    What does not print is escaped, so that a terminal, too, can be shown the text.
-    """
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + "}"
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
-
-
-def _shown(value: object) -> str:
-    """A value for a message, cut to a readable length."""
-    try:
-        text = toml_value(value) if isinstance(value, str | bool | int | float) else str(value)
-    except ValueError:  # an integer of thousands of digits
-        text = hex(value) if isinstance(value, int) else "?"
-    return _cut(text)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+def _on_one_line(found: re.Match[str]) -> str:
+    return f"= [{', '.join(line.strip(' ,') for line in found[1].splitlines())}]"

@@ -30,17 +30,24 @@ _CHUNK = 2_000_000  # resampled values held at once: 16 MB
 
 @dataclass(frozen=True)
 class Summary:
-    """The statistics of a sample; in the unit of the sample. None: too few samples."""
+    """The statistics of a sample, in its unit. None: too few samples."""
 
     count: int
-    least: float
-    p50: float
-    p50_low: float | None
-    p50_high: float | None
+    min: float
     iqr: float
-    p90: float | None
-    p95: float | None
-    p99: float | None
+    p50: float
+    p50_low: float | None = None
+    p50_high: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """How far the interval of the median reaches from it, as a share of it."""
+        if self.p50_low is None or self.p50_high is None:
+            return None
+        return max(self.p50_high - self.p50, self.p50 - self.p50_low) / self.p50
 
 
 @dataclass(frozen=True)
@@ -68,23 +75,12 @@ class Difference:
 
 
 def summarise(samples: Sequence[float]) -> Summary:
-    """Summarise at least one sample in one pass over the quantiles."""
-    values = np.asarray(samples, dtype=np.float64)
-    p25, p50, p75, p90, p95, p99 = np.quantile(values, (0.25, 0.5, 0.75, 0.90, 0.95, 0.99))
-    count = len(values)
-    enough = FEWEST_FOR_QUANTILE
-    low, high = median_interval(samples) if count >= enough[0.50] else (None, None)
-    return Summary(
-        count=count,
-        least=float(values.min()),
-        p50=float(p50),
-        p50_low=low,
-        p50_high=high,
-        iqr=float(p75 - p25),
-        p90=float(p90) if count >= enough[0.90] else None,
-        p95=float(p95) if count >= enough[0.95] else None,
-        p99=float(p99) if count >= enough[0.99] else None,
-    )
+    """Summarise at least one sample; a quantile is given where enough samples stand behind it."""
+    low, high, *found = map(float, np.quantile(samples, (0.25, 0.75, *FEWEST_FOR_QUANTILE)))
+    count, fewest = len(samples), FEWEST_FOR_QUANTILE.values()
+    known = [value if count >= n else None for value, n in zip(found, fewest, strict=True)]
+    interval = (None, None) if known[0] is None else median_interval(samples)
+    return Summary(count, min(samples), high - low, found[0], *interval, *known[1:])
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:
@@ -110,10 +106,9 @@ def ratio_of_medians(
     Each argument holds one sequence of samples per replicate (a fresh process). With several on
     both sides it is that of their geometric means, and the interval Welch's over the logarithms of
     the medians, because processes differ from each other by more than the samples within one do
-    (Kalibera and Jones 2013, ISMM). `paired`, the replicates of both sides belong together in their
-    order, as on one GPU of several: what a pair shares cancels, and the interval is Student's over
-    the differences of the logarithms.
-    With one it is the bootstrap's, and holds for that process only.
+    (Kalibera and Jones 2013, ISMM). With one on a side it is the bootstrap's, and holds for that
+    process only. `paired`: replicates belong together in their order, as on one GPU of several, so
+    that what a pair shares cancels.
 
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
     Ratio(value=2.0, low=2.0, high=2.0)
@@ -196,13 +191,6 @@ def paired_difference(
     return Difference(mean, error, mean - reach, mean + reach)
 
 
-def half_width(summary: Summary) -> float | None:
-    """How far the interval of the median reaches from it, as a share of it; None without one."""
-    if summary.p50_low is None or summary.p50_high is None:
-        return None
-    return max(summary.p50_high - summary.p50, summary.p50 - summary.p50_low) / summary.p50
-
-
 def student_interval(values: Sequence[float]) -> float:
     """Half the 95 % interval of the mean of at least two independent values, by Student's t.
 
@@ -221,24 +209,17 @@ def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 
     >>> steady([0.1] * 20), steady([0.2] * 5 + [0.1] * 10), steady([0.1] * 15)
     (True, False, False)
     """
-    last, rest = _take_window(durations_s, window_s)
-    before, _ = _take_window(rest, window_s)
-    if not before:
-        return False
-    newer, older = float(np.median(last)), float(np.median(before))
+    medians: list[float] = []
+    rest = np.asarray(durations_s, dtype=np.float64)
+    for _ in range(2):
+        # The shortest tail that lasts so long.
+        count = 1 + int(np.searchsorted(np.cumsum(rest[::-1]), window_s * (1 - 1e-9)))
+        if count > len(rest):
+            return False
+        medians.append(float(np.median(rest[-count:])))
+        rest = rest[:-count]
+    newer, older = medians
     return abs(newer - older) <= within * older
-
-
-def _take_window(
-    durations_s: Sequence[float], window_s: float
-) -> tuple[Sequence[float], Sequence[float]]:
-    """The shortest tail that lasts `window_s`, and what stands before it; empty if none does."""
-    total = 0.0
-    for index in range(len(durations_s) - 1, -1, -1):
-        total += durations_s[index]
-        if total >= window_s * (1 - 1e-9):
-            return durations_s[index:], durations_s[:index]
-    return (), ()
 
 
 def _welch(sides: Sequence[Floats]) -> tuple[float, float | None]:

@@ -40,12 +40,11 @@ import raylets
 
 from bench import matrix as matrices
 from bench.asked import Matrix, QualityPlan
-from bench.measured import Measurement, Outcome
+from bench.measured import Measurement, Outcome, Profile
 from bench.results import columns as table
 from bench.results import store as results
 from bench.text.load import load_text
-from cluster import driver
-from cluster import process as attempts
+from cluster import driver, faults
 from cluster.session import session
 
 MATRIX = """
@@ -67,7 +66,7 @@ throughput_s = 0.05
 energy = "quick"
 energy_s = 0.05
 idle_s = 0
-profile = {evidence}
+profile = {profile}
 timeout_s = {timeout_s}
 [quality]
 text = "{text}"
@@ -90,7 +89,7 @@ PATIENT_S = 120  # where no process is stopped
 LEFT_LIMIT_S = 20  # for what was ended to be gone
 MARK = "TENSORGAP_SOAK"  # in the environment of all that this process starts
 # What a clock or a sensor says, and the run's own name.
-UNSTEADY = ("timing_", "energy_", "conditions_", "doubts", "started_at", "finished_at", "run")
+UNSTEADY = ("timing_", "energy_", "conditions_", "warnings", "started_at", "finished_at", "run")
 UNSTEADY_TOO = ("quality_elapsed_s",)
 
 Table = dict[object, dict[str, object]]  # columns by the keys of the rows
@@ -103,7 +102,8 @@ class Sweep:
     asked: Matrix
     kept: results.Results
     wanted: set[object]  # the keys of its rows
-    told: dict[object, Measurement]  # the last row of each key
+    told: dict[object, Measurement]  # by their keys
+    profiles: dict[object, Profile]  # by the keys of their rows
     wrong: list[str]
     stopping: threading.Event  # as Ctrl-C: finish what runs
     leaving: threading.Event  # as Ctrl-C twice
@@ -138,17 +138,17 @@ class Soak:
             row_s: how long a row usually takes; None: nothing breaks.
         """
         chance = random.Random(seed)
-        faults = 0 if row_s is None else chance.randint(1, 3)
+        count = 0 if row_s is None else chance.randint(1, 3)
         limit_s = PATIENT_S if row_s is None else max(STAGE_LIMIT_S, 8 * row_s)
-        attempts._START_LIMIT_S = 2 * limit_s
-        evidence = chance.choice(("true", "false", "false"))
+        faults.START_LIMIT_S = 2 * limit_s
+        profile = chance.choice(("true", "false", "false"))
         paired = chance.choice(("true", "false"))
         precisions = chance.choice(('"fp32"', '"bf16"', '"fp32", "bf16"'))
         text = MATRIX.format(
             types=", ".join(f'"{kind}"' for kind in TYPES),
             precisions=precisions,
             replicates=1,
-            profile=evidence,
+            profile=profile,
             paired=paired,
             text=_text(self.folder),
             timeout_s=limit_s,
@@ -161,9 +161,9 @@ class Soak:
             for workload in asked.workloads
         }
         events = (threading.Event(), threading.Event(), threading.Event())
-        one = Sweep(asked, kept, wanted, {}, [], *events, [])
+        one = Sweep(asked, kept, wanted, {}, {}, [], *events, [])
         within_s = len(wanted) * (row_s or 0)
-        plan = [(chance.uniform(0, within_s), chance.choice(FAULTS)) for _ in range(faults)]
+        plan = [(chance.uniform(0, within_s), chance.choice(FAULTS)) for _ in range(count)]
         with ThreadPoolExecutor(1) as pool:
             breaking = pool.submit(self._break_all, one, sorted(plan), chance)
             try:
@@ -174,7 +174,7 @@ class Soak:
             breaking.result()
         self._replace_lost()
         one.wrong += self._check(one)
-        words = f"{len(wanted)} rows{', evidence' if evidence == 'true' else ''}"
+        words = f"{len(wanted)} rows{', profile' if profile == 'true' else ''}"
         return one, words + (", paired" if paired == "true" else "")
 
     def _run(self, one: Sweep) -> bool:
@@ -193,10 +193,12 @@ class Soak:
         with contextlib.closing(stream) as events:
             for event in events:
                 if isinstance(event, Measurement):
-                    before = one.told.get(event.key)
-                    if before and not _is_evidence(before, event):
+                    if event.key in one.told:
                         one.wrong.append(f"measured twice: {event.cell} {event.workload}")
                     one.told[event.key] = event
+                    one.kept.write(event)
+                elif isinstance(event, Profile):
+                    one.profiles[event.key] = event
                     one.kept.write(event)
                 self._replace_lost()
                 if one.leaving.is_set():
@@ -239,16 +241,19 @@ class Soak:
 
     def _check(self, one: Sweep) -> Iterator[str]:
         """What is wrong with a sweep that has ended."""
-        rows, torn = one.kept.read()
+        rows, corrupt = one.kept.read()
         one.kept.settle(0)
         merged, _, _ = results.read(one.kept.finish())
         for name, found in (("parts", rows), ("table", merged)):
             keys = collections.Counter(row.key for row in found)
             yield from (f"{name}: missing {key}" for key in one.wanted - set(keys))
             yield from (f"{name}: doubled {key}" for key, count in keys.items() if count > 1)
-        yield from (f"torn: {part.path}" for part in torn)
-        if {row.key: row for row in merged} != one.told:
+        yield from (f"corrupt: {part.path}" for part in corrupt)
+        if {row.key: _alone(row) for row in merged} != {k: _alone(r) for k, r in one.told.items()}:
             yield "the table differs from what the driver said"
+        traces = {row.key: row.trace for row in merged if row.trace}
+        if traces != {key: profile.trace for key, profile in one.profiles.items()}:
+            yield "the profiles differ from what the driver said"
         # What a fault costs: one row at most.
         failed = [row for row in merged if row.outcome != Outcome.OK]
         if len(failed) > len(one.broke):
@@ -298,8 +303,8 @@ def kill_drivers(kills: int, seed: int) -> tuple[bool, str]:
                 types='"P100"',
                 precisions='"fp32", "bf16"',
                 replicates=2,
-                # What ends before its evidence has none, which is no fault of the times.
-                evidence="false",
+                # What ends before its profile has none, which is no fault of the times.
+                profile="false",
                 paired="true",
                 text=_text(folder),
                 timeout_s=PATIENT_S,
@@ -367,12 +372,9 @@ def _is_over(pid: int) -> bool:
     return any(actor["Pid"] == pid and actor["State"] == "DEAD" for actor in actors)
 
 
-def _is_evidence(before: Measurement, now: Measurement) -> bool:
-    """Whether a row that comes again is the same measurement with its evidence."""
-    same = replace(
-        now, trace=before.trace, roofline=before.roofline, finished_at=before.finished_at
-    )
-    return before.trace != now.trace and same == before
+def _alone(row: Measurement) -> Measurement:
+    """A row without what its profile adds."""
+    return replace(row, trace=None, roofline=None, warnings=())
 
 
 def _killed(process: subprocess.Popen[bytes], after_s: float) -> bool:

@@ -64,7 +64,7 @@ def give_up() -> None:
 def _remove(folder: Path, kill: bool = False) -> None:
     """Remove a folder in which processes that end may still make a file."""
     for _ in range(_TRIES):
-        for pid in _descendants(os.getpid()) if kill else ():
+        for pid in descendants(os.getpid()) if kill else ():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,13 +73,13 @@ def _remove(folder: Path, kill: bool = False) -> None:
         time.sleep(_PAUSE_S)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Process ids of all below a process, as far as Linux tells."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # ended meanwhile
             for child in map(int, children.read_text(encoding="ascii").split()):
-                found += [child, *_descendants(child)]
+                found += [child, *descendants(child)]
     return found
 
 

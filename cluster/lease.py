@@ -1,4 +1,4 @@
-"""A seat: one GPU of a type, asked for and then held through a placement group of Ray.
+"""Seats: a seat is one GPU of a type, asked for and then held through a placement group of Ray.
 
 The group keeps the same physical GPU for every process of a block, and keeps other work of the
 cluster, another sweep included, off it meanwhile. While it waits it is a demand that an autoscaler
@@ -8,9 +8,16 @@ sees; whether one runs, and what it says to that demand, stands in the head's GC
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+import enum
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
+
+from ray import exceptions
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.experimental import internal_kv
+from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from bench.device.kinds import Card
 from cluster.placement import Offer
@@ -18,7 +25,7 @@ from cluster.placement import Offer
 _GCS_TIMEOUT_S = 10
 
 
-@dataclass
+@dataclass(eq=False)
 class Seat:
     """A GPU that is asked for (node None) or held."""
 
@@ -27,6 +34,11 @@ class Seat:
     since: float  # when it was asked for
     node: str | None = None
     card: Card | None = None  # which GPU it is, if it was not what was asked for
+
+    @property
+    def gpu_type(self) -> str:
+        """The type that was asked for."""
+        return self.offer.gpu_type
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,64 @@ class Autoscaler:
     present: bool = False
 
 
+class Why(enum.Enum):
+    """Why a seat is held that no block uses."""
+
+    LOST = enum.auto()  # whoever got this GPU would lose it again: to the end of the sweep
+    MOVED = enum.auto()  # so that the next attempt gets another GPU
+    STRAY = enum.auto()  # of another type than asked for: so that Ray gives another one
+
+
+class Seats:
+    """The seats that a sweep holds without a block, and when it gave the others back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Args: clock: monotonic seconds."""
+        self._clock = clock
+        self._held: dict[Seat, tuple[Why, float]] = {}  # why, and until when
+        self._freed: dict[str, float] = {}  # by GPU type
+
+    def hold(self, seat: Seat, why: Why, seconds: float = math.inf) -> None:
+        """Keep a seat for a while; all strays of a type are kept as long as the last of them."""
+        alike = [one for one in self.held(Why.STRAY) if one.gpu_type == seat.gpu_type]
+        for one in (seat, *(alike if why is Why.STRAY else ())):
+            self._held[one] = why, self._clock() + seconds
+
+    def held(self, why: Why) -> list[Seat]:
+        """The seats that are held for this reason."""
+        return [seat for seat, (reason, _) in self._held.items() if reason is why]
+
+    def take(self, seat: Seat) -> Seat:
+        """Hold a seat no longer: a block uses it."""
+        self._held.pop(seat)
+        return seat
+
+    def let_go(self, over: Callable[[Seat, Why], bool]) -> None:
+        """Give back the held seats of which this is true, and those whose time is over."""
+        for seat, (why, until) in list(self._held.items()):
+            if self._clock() > until or over(seat, why):
+                self.give_back(self.take(seat))
+
+    def give_back(self, seat: Seat) -> None:
+        """Give a seat up, and note when."""
+        release(seat)
+        if seat.card is None or seat.card.is_a(seat.gpu_type):
+            self._freed[seat.gpu_type] = self._clock()
+
+    def waited_s(self, seat: Seat, ours: bool) -> float:
+        """How long a seat has waited for others, counted from when this sweep last freed a GPU.
+
+        Args:
+            seat: that is asked for.
+            ours: what it waits for may be a GPU of this sweep.
+        """
+        if ours:
+            self._freed[seat.gpu_type] = self._clock()
+        return self._clock() - max(seat.since, self._freed.get(seat.gpu_type, 0.0))
+
+
 def ask(offer: Offer, occupied: Collection[str], now: float) -> Seat:
     """Ask for a seat, away from the occupied nodes."""
-    from ray.util import placement_group
-
     bundle = {"CPU": offer.num_cpus, "GPU": offer.num_gpus}
     group = placement_group(
         [{name: amount for name, amount in bundle.items() if amount}],
@@ -52,32 +118,24 @@ def ask(offer: Offer, occupied: Collection[str], now: float) -> Seat:
 
 def look(seat: Seat) -> None:
     """Note the node of a seat, if Ray has found one."""
-    from ray.util import placement_group_table
-
     found = placement_group_table(seat.group)
     seat.node = found["bundles_to_node_id"][0] if found.get("state") == "CREATED" else None
 
 
 def release(seat: Seat) -> None:
     """Give the seat up; whatever runs on it ends."""
-    import ray
-    from ray.util import remove_placement_group
-
     # What cannot be reached any longer must not keep the others.
-    with contextlib.suppress(ray.exceptions.RayError, ValueError, RuntimeError):
+    with contextlib.suppress(exceptions.RayError, ValueError, RuntimeError):
         remove_placement_group(seat.group)
 
 
 def autoscaler() -> Autoscaler:
     """Ask the head what its autoscaler does and cannot do."""
-    import ray
-    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-    from ray.experimental.internal_kv import internal_kv_get_gcs_client
-
     # ray.autoscaler.v2.sdk leaves out what is infeasible.
     try:
-        content = internal_kv_get_gcs_client().get_cluster_status(timeout_s=_GCS_TIMEOUT_S)
-    except ray.exceptions.RpcError:  # a head that is slow; it is asked again
+        client = internal_kv.internal_kv_get_gcs_client()
+        content = client.get_cluster_status(timeout_s=_GCS_TIMEOUT_S)
+    except exceptions.RpcError:  # a head that is slow; it is asked again
         return Autoscaler(present=True)
     state = GetClusterStatusReply.FromString(content).autoscaling_state
     return Autoscaler(

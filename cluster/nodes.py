@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+import ray
+from ray import exceptions
 
 from bench import inventory
 from bench.device.kinds import Card
 from bench.inventory import Inventory
-from cluster.placement import NODE_LABEL, Told, gpus_of
+from cluster import placement
+from cluster.placement import NODE_LABEL, Offer, Told, gpus_of
 
 T = TypeVar("T")
 Node = Mapping[str, Any]  # of `ray.nodes()`
 _TIMEOUT_S = 60.0
+# What drivers have told, by Ray's id of the node, which no other node ever has.
+_answered: dict[str, tuple[Card, ...]] = {}
+
+
+class View:
+    """What the nodes have, as a sweep knows it: a driver is asked once, and a process may add."""
+
+    def __init__(self) -> None:
+        """Know nothing yet; see `look`."""
+        self.alive: set[str] = set()  # Ray's ids of the nodes
+        self.wrong: list[placement.Mislabelled] = []
+        self._told: dict[str, tuple[Card, ...]] = {}
+        self._hosts: dict[str, str] = {}
+
+    def look(self, asked: Collection[str] = ()) -> dict[str, Offer]:
+        """What the cluster offers now, these types included."""
+        found = ray.nodes()
+        self._told.update(told(node for node in found if node["NodeID"] not in self._told))
+        self._hosts = {node["NodeID"]: placement.host_of(node) for node in found}
+        self.alive = {node["NodeID"] for node in found if node["Alive"]}
+        self.wrong = placement.mislabelled(found, self._told)
+        return placement.offers(found, self._told, asked)
+
+    def host_of(self, node: str) -> str:
+        """The name of a node's host."""
+        if node not in self._hosts:
+            self.look()
+        return self._hosts.get(node, node)
+
+    def nodes_of(self, hosts: Collection[str]) -> set[str]:
+        """The nodes that run on these hosts."""
+        return {node for node, host in self._hosts.items() if host in hosts}
+
+    def learn(self, node: str, card: Card) -> bool:
+        """Note a GPU that a process found on a node; False where it was known."""
+        known = self._told.get(node, ())
+        if card.uuid in {one.uuid for one in known}:
+            return False
+        self._told[node] = (card, *known)
+        return True
 
 
 def inventories() -> list[Inventory | str]:
     """The inventory of each living node, or what kept it from answering."""
-    import ray
-
     return [
         f"{node['NodeName']}: {answer}" if isinstance(answer, str) else answer
-        for node, answer in _ask(inventory.take, ray.nodes())
+        for node, answer in ask(inventory.take, ray.nodes())
     ]
 
 
@@ -31,31 +73,31 @@ def told(nodes: Iterable[Node]) -> Told:
     None of a node that does not answer, or whose driver has more than Ray gives away, of several
     types: whatever runs there finds out.
     """
-    asked = [node for node in nodes if gpus_of(node)]
-    return {
-        node["NodeID"]: () if isinstance(answer, str) else _given_away(answer, gpus_of(node))
-        for node, answer in _ask(inventory.visible_gpus, asked)
-    }
+    having = [node for node in nodes if gpus_of(node) and node["Alive"]]
+    for node, answer in ask(
+        inventory.visible_gpus, [node for node in having if node["NodeID"] not in _answered]
+    ):
+        if not isinstance(answer, str):
+            _answered[node["NodeID"]] = given_away(answer, gpus_of(node))
+    return {node["NodeID"]: _answered.get(node["NodeID"], ()) for node in having}
 
 
 def present() -> tuple[Sequence[Node], Told]:
     """The nodes of the cluster, and what their drivers tell."""
-    import ray
-
     nodes = ray.nodes()
     return nodes, told(nodes)
 
 
-def _given_away(cards: tuple[Card, ...], count: int) -> tuple[Card, ...]:
+def given_away(cards: tuple[Card, ...], count: int) -> tuple[Card, ...]:
+    """Which of a driver's GPUs are those that Ray gives away; none where nobody can say."""
     alike = len({(card.name, card.memory_bytes) for card in cards}) == 1
     return cards[:count] if alike or len(cards) <= count else ()
 
 
-def _ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T | str]]:
+def ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T | str]]:
     """What the living ones of these nodes answer, or what kept each from it."""
-    import ray
-
-    task = ray.remote(question)
+    # By default Ray would try again, and for ever where its memory monitor ended the first try.
+    task = ray.remote(max_retries=0)(question)
     asked = [
         (node, task.options(num_cpus=0, label_selector={NODE_LABEL: node["NodeID"]}).remote())
         for node in nodes
@@ -68,7 +110,7 @@ def _ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T
     for node, reference in asked:
         try:
             found.append((node, ray.get(reference, timeout=0)))
-        except ray.exceptions.RayError as error:
+        except exceptions.RayError as error:
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             found.append((node, f"no answer: {last}"))
             ray.cancel(reference, force=True)  # it would answer beside a measurement

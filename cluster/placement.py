@@ -44,6 +44,50 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A living node, by what Ray, its labels and its driver tell of it."""
+
+    name: str  # Ray's id of it
+    host: str  # name of the machine that it runs on
+    cpus: int
+    gpus: int  # that Ray gives away
+    label: str | None
+    named: tuple[str, ...]  # what its label and its resources call its GPUs, the finest name last
+    cards: tuple[Card, ...]  # the GPUs that its driver told of, as far as Ray gives them away
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any], told: Told) -> Node:
+        """A node of `ray.nodes()`, with what the drivers told.
+
+        Ray cannot tell an A100 of 80 GB from one of 40 GB. Whoever starts the node says so with the
+        resource `accelerator_type:A100-80G`, Ray's own word; it counts more than the label.
+        """
+        resources, label = node["Resources"], node.get("Labels", {}).get(TYPE_LABEL)
+        finer = f"{_TYPE_RESOURCE}{label}-" if label else _TYPE_RESOURCE
+        found = sorted(n.removeprefix(_TYPE_RESOURCE) for n in resources if n.startswith(finer))
+        gpus = gpus_of(node)
+        return cls(
+            node["NodeID"],
+            host_of(node),
+            int(resources.get("CPU", 0)),
+            gpus,
+            label,
+            (label, *found) if label else tuple(found[:1]),
+            told.get(node["NodeID"], ())[:gpus],
+        )
+
+    @property
+    def believed(self) -> str | None:
+        """The type of the GPUs that no driver told of."""
+        return self.named[-1] if self.named and self.gpus > len(self.cards) else None
+
+    def count(self, gpu_type: str) -> int:
+        """How many GPUs of a type it has."""
+        untold = self.gpus - len(self.cards) if self.believed == gpu_type else 0
+        return untold + sum(card.is_a(gpu_type) for card in self.cards)
+
+
+@dataclass(frozen=True)
 class Mislabelled:
     """A node whose label or resources name other GPUs than its driver has."""
 
@@ -64,6 +108,11 @@ class Mislabelled:
         return f"{words}; to mend it: ray start --labels {TYPE_LABEL}={types[0]}"
 
 
+def living(nodes: Iterable[Mapping[str, Any]], told: Told) -> list[Node]:
+    """The nodes of `ray.nodes()` that are alive."""
+    return [Node.of(node, told) for node in nodes if node["Alive"]]
+
+
 def offers(
     nodes: Iterable[Mapping[str, Any]], told: Told, asked: Collection[str] = ()
 ) -> dict[str, Offer]:
@@ -77,42 +126,32 @@ def offers(
         told: what their drivers told.
         asked: types that are wanted beside those that `auto` stands for, as one that is finer.
     """
-    alive = [node for node in nodes if node["Alive"]]
-    every = told_apart(card for node in alive for card in _told_of(node, told))
+    alive = living(nodes, told)
+    every = told_apart(card for node in alive for card in node.cards)
     mixed = {coarse(name) for name in every} - every
-    every.update(name for node in alive if (name := _believed(node, told)[0]) and name not in mixed)
+    every.update(node.believed for node in alive if node.believed and node.believed not in mixed)
     found: dict[str, Offer] = {}
     for name in sorted(every.union(asked) - {CPU}):
-        counts = {node["NodeID"]: _count(node, name, told) for node in alive}
-        having = [node for node in alive if counts[node["NodeID"]]]
-        alike = [c for n in having for c in _told_of(n, told) if c.is_a(name)]
-        if not having or len({card.compute_capability for card in alike} - {None}) > 1:
+        having = [node for node in alive if node.count(name)]
+        alike = {c.compute_capability for node in having for c in node.cards if c.is_a(name)}
+        if not having or len(alike - {None}) > 1:
             continue
-        labelled = [node for node in alive if _label(node) == name and gpus_of(node)]
-        by_label = labelled == having and all(
-            counts[node["NodeID"]] == gpus_of(node) for node in having
-        )
+        labelled = [node for node in alive if node.label == name and node.gpus]
+        true = labelled == having and all(node.count(name) == node.gpus for node in having)
         found[name] = Offer(
             name,
-            devices=sum(counts.values()),
-            num_cpus=min(1, *(int(node["Resources"].get("CPU", 0)) for node in having)),
+            devices=sum(node.count(name) for node in having),
+            num_cpus=min(1, *(node.cpus for node in having)),
             num_gpus=1,
             # A label that tells the truth can be met by a node that an autoscaler starts, too.
-            label=name if by_label else None,
-            nodes=frozenset(node["NodeID"] for node in having),
-            hosts=frozenset(map(host_of, having)),
+            label=name if true else None,
+            nodes=frozenset(node.name for node in having),
+            hosts=frozenset(node.host for node in having),
         )
-    hosts = [node for node in alive if node["Resources"].get("CPU", 0) >= 1]
-    if hosts:
-        host = max(hosts, key=lambda n: (not n["Resources"].get("GPU"), n["Resources"]["CPU"]))
-        found[CPU] = Offer(
-            CPU,
-            devices=1,
-            num_cpus=int(host["Resources"]["CPU"]),
-            num_gpus=0,
-            nodes=frozenset({host["NodeID"]}),
-            hosts=frozenset({host_of(host)}),
-        )
+    if hosts := [node for node in alive if node.cpus]:
+        best = max(hosts, key=lambda node: (not node.gpus, node.cpus))
+        alone = frozenset({best.name}), frozenset({best.host})
+        found[CPU] = Offer(CPU, 1, best.cpus, 0, None, *alone)
     return found
 
 
@@ -122,13 +161,14 @@ def mislabelled(nodes: Iterable[Mapping[str, Any]], told: Told) -> list[Mislabel
     Ray's own label is right where a type is finer than Ray can tell.
     """
     found = []
-    for node in nodes:
-        cards, named = _told_of(node, told), _named(node)
-        if not node["Alive"] or not cards or not named:
-            continue
-        fits = [[_fits(card, name) for name in named] for card in cards]
-        if not all(map(any, fits)) or not all(map(any, zip(*fits, strict=True))):
-            found.append(Mislabelled(host_of(node), named, cards))
+    for node in living(nodes, told):
+        fits = [
+            [card.is_a(name) or rays_label(card.name) == name for name in node.named]
+            for card in node.cards
+        ]
+        all_fit = all(map(any, fits)) and all(map(any, zip(*fits, strict=True)))
+        if node.cards and node.named and not all_fit:
+            found.append(Mislabelled(node.host, node.named, node.cards))
     return found
 
 
@@ -151,6 +191,14 @@ def why_unplaced(gpu_type: str, present: Collection[str], wrong: Iterable[Mislab
     )
 
 
+def why_not_in_time(gpu_type: str, timeout_s: float, wrong: Iterable[Mislabelled]) -> str:
+    """Why a cell of a type that is held by others, or is never what it should be, is given up."""
+    return (
+        f"no {gpu_type} became free within --placement-timeout {timeout_s:g}; resume later, or"
+        f" raise it{false_labels(gpu_type, wrong)}"
+    )
+
+
 def false_labels(gpu_type: str, wrong: Iterable[Mislabelled]) -> str:
     """What stands behind a reason where nodes bear this type without having it."""
     return "".join(f"; {node}" for node in wrong if gpu_type in node.named)
@@ -159,48 +207,3 @@ def false_labels(gpu_type: str, wrong: Iterable[Mislabelled]) -> str:
 def gpus_of(node: Mapping[str, Any]) -> int:
     """How many GPUs Ray gives away on a node of `ray.nodes()`."""
     return int(node["Resources"].get("GPU", 0))
-
-
-def _told_of(node: Mapping[str, Any], told: Told) -> tuple[Card, ...]:
-    """The GPUs that a driver told of, as far as Ray gives them away."""
-    return told.get(node["NodeID"], ())[: gpus_of(node)]
-
-
-def _count(node: Mapping[str, Any], name: str, told: Told) -> int:
-    """How many GPUs of a type a node has."""
-    believed, count = _believed(node, told)
-    known = sum(card.is_a(name) for card in _told_of(node, told))
-    return known + (count if believed == name else 0)
-
-
-def _believed(node: Mapping[str, Any], told: Told) -> tuple[str | None, int]:
-    """The type of the GPUs that no driver told of, by what the node is called, and how many.
-
-    Ray cannot tell an A100 of 80 GB from one of 40 GB. Whoever starts the node says so with the
-    resource `accelerator_type:A100-80G`, Ray's own word; it counts more than the label.
-    """
-    count = gpus_of(node) - len(_told_of(node, told))
-    named = _named(node)
-    return (named[-1], count) if named and count else (None, 0)
-
-
-def _label(node: Mapping[str, Any]) -> str | None:
-    label = node.get("Labels", {}).get(TYPE_LABEL)
-    return str(label) if label else None
-
-
-def _named(node: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the label and the resources of a node call its GPUs, the finest name last."""
-    label = _label(node)
-    resources = {
-        name.removeprefix(_TYPE_RESOURCE)
-        for name in node["Resources"]
-        if name.startswith(_TYPE_RESOURCE)
-    }
-    if label is None:
-        return tuple(sorted(resources))[:1]
-    return (label, *sorted(name for name in resources if name.startswith(f"{label}-")))
-
-
-def _fits(card: Card, name: str) -> bool:
-    return card.is_a(name) or rays_label(card.name) == name

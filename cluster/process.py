@@ -1,41 +1,51 @@
-"""An attempt: one process on one seat, what it says as it goes, and what its end means."""
+"""An attempt: one fresh process on one seat, and what it says as it goes.
+
+The process is an actor of Ray that does nothing which `bench.measure` does not do: a row is the
+same whether a cluster or one desk made it.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import importlib
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import ray
+from ray import exceptions
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 from bench.asked import Workload
-from bench.device.kinds import Card
-from bench.errors import WrongDevice
-from bench.measured import Event, Measurement, Outcome, Stage
-from bench.outcomes import PERPLEXITY, Request, classify, failed
-from cluster.actor import CellActor
+from bench.errors import Unplaced
+from bench.files import private
+from bench.measured import Event, Outcome, Stage
+from bench.outcomes import Request
+from cluster import faults, folders
+from cluster.faults import End
 from cluster.lease import Seat
+from cluster.schedule import Task
 
-STARTING = "starting"
-# A process whose interpreter or packages are missing on its node never starts, and Ray raises
-# nothing (Ray 2.60); a node that loads Python from a slow network disk needs a minute.
-_START_LIMIT_S = 180.0
 _GET_TIMEOUT_S = 60.0  # a row whose node went away after it was announced
-_NODE_DEATH = re.compile(r"node (has died|was terminated)")
 
 
-@dataclass(frozen=True)
-class End:
-    """How an attempt ended before its time.
+class CellActor:
+    """Measures one Request in a fresh process; Ray makes an actor of this plain class."""
 
-    The cluster's faults (a dead process, node or GPU) are worth another attempt; what the
-    measurement itself did is not. A GPU of another type than was asked for is no attempt at all.
-    """
+    def run(self, measure: str, request: Request) -> Iterator[Event]:
+        """Yield each stage, row and profile of `measure` (MODULE:FUNCTION) as it comes.
 
-    outcome: Outcome
-    reason: str
-    of_the_cluster: bool = False
-    given: Card | None = None  # the GPU of another type
+        Raises Unplaced where other users of this host could have changed what runs here: on a node
+        that joined later than `folders.refuse_shared` asked.
+        """
+        why = private.why_writable(Path(__file__).parent)
+        if why and folders.TRUSTING not in os.environ:
+            raise Unplaced(f"other users of this host can change the code that runs: {why}")
+        module, _, name = measure.partition(":")
+        yield from getattr(importlib.import_module(module), name)(request)
 
 
 @dataclass
@@ -47,16 +57,36 @@ class Attempt:
     stream: Any
     since: float  # of the last event
     left: list[Workload]
-    stage: str = STARTING
+    stage: str = faults.STARTING
     ended: bool = False  # no more events: done, or the process is not to be used any longer
-    neighbours: set[str] = field(default_factory=set)  # what shared the host with the row in work
+    neighbours: set[str] = field(
+        default_factory=set
+    )  # what shared the host with the row in progress
+
+    def __str__(self) -> str:
+        return f"{self.request.cell}, replicate {self.request.replicate}"
 
 
-def start(request: Request, seat: Seat, now: float) -> Attempt:
+@dataclass(eq=False)
+class AtWork:
+    """A block that has, or waits for, its seat."""
+
+    tasks: deque[Task]
+    seat: Seat
+    attempt: Attempt | None = None
+    said: bool = False  # that it waits
+
+    def rest(self) -> tuple[Task, ...]:
+        """The tasks that are left after what the process has measured."""
+        if self.attempt is None:
+            return tuple(self.tasks)
+        first, *others = self.tasks
+        left = tuple(self.attempt.left)
+        return (replace(first, workloads=left), *others) if left else tuple(others)
+
+
+def start(request: Request, seat: Seat, measure: str, now: float) -> Attempt:
     """Start a process on a seat."""
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
     # A measuring actor is never restarted by Ray: a silent second run would be another measurement.
     actor = (
         ray.remote(CellActor)
@@ -69,22 +99,18 @@ def start(request: Request, seat: Seat, now: float) -> Attempt:
         )
         .remote()
     )
-    stream = actor.run.options(num_returns="streaming").remote(request)
+    stream = actor.run.options(num_returns="streaming").remote(measure, request)
     return Attempt(request, actor, stream, now, list(request.workloads))
 
 
 def stop(attempt: Attempt) -> None:
     """End the process; it may be dead already."""
-    import ray
-
-    with contextlib.suppress(ray.exceptions.RayError, ValueError):
+    with contextlib.suppress(exceptions.RayError, ValueError):
         ray.kill(attempt.actor)
 
 
 def ready(attempts: Sequence[Attempt], timeout_s: float) -> list[Attempt]:
     """All whose next event is there; waits for the first, but no longer than this."""
-    import ray
-
     streams = [attempt.stream for attempt in attempts]
     ray.wait(streams, num_returns=1, timeout=timeout_s, fetch_local=False)
     found, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
@@ -93,8 +119,6 @@ def ready(attempts: Sequence[Attempt], timeout_s: float) -> list[Attempt]:
 
 def next_event(attempt: Attempt, now: float) -> Event | End | None:
     """The next event of an attempt that is ready; None at its regular end."""
-    import ray
-
     attempt.since = now
     try:
         event: Event = ray.get(next(attempt.stream), timeout=_GET_TIMEOUT_S)
@@ -103,72 +127,9 @@ def next_event(attempt: Attempt, now: float) -> Event | End | None:
         if len(attempt.left) == len(attempt.request.workloads):
             return End(Outcome.FAILED, "the process ended without a row")
         return None
-    except ray.exceptions.RayError as error:
+    except exceptions.RayError as error:
         attempt.ended = True
-        return explain(error, attempt.stage)
+        return faults.explain(error, attempt.stage)
     if isinstance(event, Stage):
         attempt.stage = event.name
     return event
-
-
-def overdue(attempt: Attempt, now: float) -> End | None:
-    """The end of an attempt whose stage takes too long."""
-    request = attempt.request
-    if attempt.stage == STARTING:
-        if now - attempt.since <= _START_LIMIT_S:
-            return None
-        reason = (
-            f"the process did not start within {_START_LIMIT_S:g} s; raylet.err and the"
-            " runtime_env logs in session_latest/logs of Ray's --temp-dir on its node say why"
-        )
-        return End(Outcome.TIMED_OUT, reason, of_the_cluster=True)
-    quality = attempt.stage == PERPLEXITY
-    limit_s = request.quality.timeout_s if quality else request.sampling.timeout_s
-    if now - attempt.since <= limit_s:
-        return None
-    key = "quality" if quality else "sampling"
-    reason = f"stage {attempt.stage} took longer than {key}.timeout_s = {limit_s:g}"
-    return End(Outcome.TIMED_OUT, reason)
-
-
-def row(attempt: Attempt, end: End) -> Measurement:
-    """The row that a forced end leaves of what was being measured."""
-    return failed(attempt.request, attempt.left[0], end.outcome, end.reason)
-
-
-def explain(error: Exception, stage: str) -> End:
-    """What an error of Ray means for the row that was being measured, and the reason in words."""
-    import ray
-
-    errors = ray.exceptions
-    if isinstance(error, errors.RayTaskError):
-        outcome, reason = classify(error.cause)
-        if isinstance(error.cause, WrongDevice):
-            return End(outcome, reason, of_the_cluster=True, given=error.cause.given)
-        return End(outcome, f"{reason} (in stage {stage})", outcome == Outcome.LOST)
-    text = str(error).strip() or type(error).__name__
-    first = text.splitlines()[0]
-    if isinstance(error, errors.OutOfMemoryError) or "OutOfMemory" in text:
-        reason = f"Ray ended the process for memory in stage {stage}: {first}"
-        return End(Outcome.OUT_OF_MEMORY, reason, of_the_cluster=True)
-    if isinstance(error, errors.ActorUnschedulableError):
-        return End(Outcome.UNPLACED, first)
-    # Ray says ActorUnavailable while it cannot reach a node, ActorDied once it knows; a process
-    # that dies on a living node is ActorDied at once (measured on Ray 2.60).
-    lost = (
-        errors.ActorUnavailableError,
-        errors.GetTimeoutError,
-        errors.ObjectLostError,
-        errors.NodeDiedError,
-        errors.ActorPlacementGroupRemoved,
-    )
-    if isinstance(error, lost) or _NODE_DEATH.search(text):
-        return End(Outcome.LOST, f"the node went away in stage {stage}", of_the_cluster=True)
-    if isinstance(error, errors.ActorDiedError) and "creation task" not in text:
-        reason = (
-            f"the process died in stage {stage}: it crashed or was killed, perhaps for memory;"
-            " the kernel's log (dmesg) on its node tells"
-        )
-        return End(Outcome.FAILED, reason, of_the_cluster=True)
-    reason = f"{type(error).__name__} in stage {stage}: {text.splitlines()[-1]}"
-    return End(Outcome.FAILED, reason)

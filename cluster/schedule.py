@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.asked import Cell, Matrix, Workload
+from bench.measured import Stage
 from cluster.placement import Offer
 
 Key = tuple[Cell, Workload, int]
@@ -27,6 +28,10 @@ class Task:
     cell: Cell
     replicate: int
     workloads: tuple[Workload, ...]
+
+    def stage(self, name: str, why: str) -> Stage:
+        """Something unusual about it, in the place of a stage."""
+        return Stage(self.cell, self.workloads[0], self.replicate, name, why)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Use:
 def plan(cells: Sequence[Cell], matrix: Matrix, done: Collection[Key]) -> Queues:
     """Blocks for each GPU type, without what is done, in the order to run them."""
     shuffled = random.Random(matrix.text)
+    models = [workload.model for workload in matrix.workloads]
     queues: Queues = {}
     for replicate in range(matrix.sampling.replicates):
         order = list(cells)
@@ -57,7 +63,7 @@ def plan(cells: Sequence[Cell], matrix: Matrix, done: Collection[Key]) -> Queues
         for cell in order:
             left = [w for w in matrix.workloads if (cell, w, replicate) not in done]
             # One load per model: its workloads stand together.
-            left.sort(key=lambda w: _first_of_model(matrix, w))
+            left.sort(key=lambda w: models.index(w.model))
             if left:
                 together = cell.gpu_type if matrix.placement.paired else cell
                 blocks.setdefault(together, []).append(Task(cell, replicate, tuple(left)))
@@ -84,10 +90,17 @@ def startable(
     for gpu_type, queue in queues.items():
         offer = offers.get(gpu_type)
         for block in queue:
-            use = Use(gpu_type, free_hosts(offer, taken, alone_on_host), placed=False)
-            if not _fits(use, offer, taken, alone_on_host):
+            hosts = free_hosts(offer, taken, alone_on_host)
+            full = sum(use.gpu_type == gpu_type for use in taken) >= (offer.devices if offer else 1)
+            in_the_way = alone_on_host and (
+                (offer and not hosts)
+                or any(
+                    use.hosts & hosts or use.gpu_type == gpu_type for use in taken if not use.placed
+                )
+            )
+            if full or in_the_way:
                 break
-            taken.append(use)
+            taken.append(Use(gpu_type, hosts, placed=False))
             chosen.append(block)
     return chosen
 
@@ -98,19 +111,3 @@ def free_hosts(offer: Offer | None, uses: Iterable[Use], alone_on_host: bool) ->
     if not alone_on_host:
         return hosts
     return hosts.difference(*(use.hosts for use in uses if use.placed))
-
-
-def _fits(use: Use, offer: Offer | None, taken: Sequence[Use], alone_on_host: bool) -> bool:
-    of_its_type = [other for other in taken if other.gpu_type == use.gpu_type]
-    if len(of_its_type) >= (offer.devices if offer else 1):
-        return False
-    if not alone_on_host:
-        return True
-    waiting = [other for other in taken if not other.placed]
-    return (not offer or bool(use.hosts)) and not any(
-        other.hosts & use.hosts or other.gpu_type == use.gpu_type for other in waiting
-    )
-
-
-def _first_of_model(matrix: Matrix, workload: Workload) -> int:
-    return next(i for i, w in enumerate(matrix.workloads) if w.model == workload.model)

@@ -1,4 +1,9 @@
-"""A connection to Ray: a cluster of this machine that ends with the sweep, or one that exists."""
+"""A connection to Ray: a cluster of this machine that ends with the sweep, or one that exists.
+
+Ray reads its environment when it is imported. So neither this module nor what it imports does so
+before the environment is set, and `cluster.driver`, `lease`, `nodes`, `process` and `faults`, which
+import Ray, are themselves imported within a session.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,7 +21,7 @@ from typing import Any
 
 from bench import inventory
 from bench.errors import TensorgapError
-from cluster import folders
+from cluster import folders, head
 from cluster.placement import TYPE_LABEL
 
 LOCAL = "local"
@@ -28,26 +32,8 @@ _AGENT_INTERVAL_MS = "3600000"
 # Ray runs its workers at nice 15, so that anything else on the host computes first.
 _NICENESS = "0"
 _REACH_TIMEOUT_S = 10.0
-_PROBE_TIMEOUT_S = 3.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # rows are small
-
-
-class HeadLostError(TensorgapError):
-    """The head of the cluster is gone: a call to it would hang, and then end this process."""
-
-
-def head_answers() -> bool:
-    """Whether the head of the connected cluster can be reached, found out without Ray's help.
-
-    A call through Ray would wait for up to 60 s and then end this process.
-    """
-    import ray
-
-    try:
-        _reach(ray.get_runtime_context().gcs_address, _PROBE_TIMEOUT_S)
-    except OSError:
-        return False
-    return True
+_ROOT = Path(__file__).resolve().parent.parent  # where our packages are installed
 
 
 @contextlib.contextmanager
@@ -73,83 +59,79 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
     local = address in (None, LOCAL)
     # Ray prints its own news of dead workers on standard output, which is ours alone; the row of
     # the cell says the same in fewer words.
-    quiet = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
-    settings = quiet | _local_settings() if local else quiet
+    settings = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(settings))
+        stack.enter_context(environment(settings | (local_settings() if local else {})))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        ray = _ray()
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise TensorgapError(
+                "Ray is not installed, and runs each cell, also on one machine:"
+                " pip install 'ray>=2.60'"
+            ) from None
+        options: dict[str, Any]
         if local:
-            where = "on this machine"
             options = {
                 "address": LOCAL,
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
-                "labels": _local_labels(),
+                "labels": local_labels(),
                 "_temp_dir": stack.enter_context(folders.own()),
             }
         else:
-            where = f"at {address}"
-            head = folders.current_address() if address == AUTO else str(address)
-            options = {"address": head}
-        with _explained(where):
+            options = {"address": folders.current_address() if address == AUTO else str(address)}
+        with explained("on this machine" if local else f"at {address}"):
             if not local:
-                _reach(head)
+                head.reach(options["address"], _REACH_TIMEOUT_S)
                 if not trust_local_users:
                     # A connection of its own, because Ray brings the code to the nodes at once.
-                    with _connected(ray, options):
+                    with connected(ray, options):
                         folders.refuse_shared()
             code = {
-                "py_modules": [_package("bench"), _package("cluster")],
+                "py_modules": [str(_ROOT / "bench"), str(_ROOT / "cluster")],
                 "env_vars": {folders.TRUSTING: "1"} if trust_local_users else {},
             }
-            stack.enter_context(_connected(ray, options | {"runtime_env": code}))
+            stack.enter_context(connected(ray, options | {"runtime_env": code}))
         yield
 
 
-def _ray() -> Any:
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise TensorgapError(
-            "Ray is not installed, and runs each cell, also on one machine: pip install 'ray>=2.60'"
-        ) from None
-    return ray
-
-
 @contextlib.contextmanager
-def _connected(ray: Any, options: Mapping[str, Any]) -> Iterator[None]:
-    with _driver_explained(), _own_sigterm():
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        if head_answers():
-            ray.shutdown()  # which would wait for the head
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the handler that there is: Ray's own, from when it starts, is sys.exit(15)."""
+def connected(ray: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    """Connect, with the handler of SIGTERM that there is: Ray's own is sys.exit(15)."""
     before = signal.getsignal(signal.SIGTERM)
     try:
-        yield
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit as ended:
         raise KeyboardInterrupt from ended
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if head.answers():
+            ray.shutdown()  # which would wait for the head
 
 
 @contextlib.contextmanager
-def _explained(where: str) -> Iterator[None]:
+def explained(where: str) -> Iterator[None]:
     """Say in one line why there is no connection."""
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
         text = str(error).strip() or type(error).__name__
+        # Of Ray's own copy of pynvml: Ray counts the GPUs of a node that it starts.
+        if type(error).__name__.startswith("NVMLError"):
+            raise TensorgapError(
+                "Ray cannot count the GPUs of this machine: the NVIDIA driver says:"
+                f" {error}; nvidia-smi shows which GPU it is: reset it (nvidia-smi --gpu-reset), or"
+                " restart the machine"
+            ) from error
+        if not isinstance(error, RuntimeError | ValueError | OSError):
+            raise
         first = text.splitlines()[0]
         if "ersion mismatch" in first:  # the versions stand in the lines below
             first = " ".join(text.split())
@@ -159,7 +141,7 @@ def _explained(where: str) -> Iterator[None]:
         ) from error
 
 
-def _local_labels() -> dict[str, str]:
+def local_labels() -> dict[str, str]:
     """The type of this machine's GPUs, if they are of one: Ray itself would name the first.
 
     It does so also where CUDA_VISIBLE_DEVICES leaves the first out.
@@ -168,33 +150,8 @@ def _local_labels() -> dict[str, str]:
     return {TYPE_LABEL: types.pop()} if len(types) == 1 else {}
 
 
-@contextlib.contextmanager
-def _driver_explained() -> Iterator[None]:
-    """Say in words what the NVIDIA driver told Ray, which counts the GPUs of a node it starts."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__name__.startswith("NVMLError"):  # of Ray's own copy of pynvml
-            raise
-        raise TensorgapError(
-            f"Ray cannot count the GPUs of this machine: the NVIDIA driver says: {error};"
-            " nvidia-smi shows which GPU it is: reset it (nvidia-smi --gpu-reset), or restart the"
-            " machine"
-        ) from error
-
-
-def _reach(address: str, timeout_s: float = _REACH_TIMEOUT_S) -> None:
-    """Raise OSError where nothing listens: ray.init would try again for minutes.
-
-    `auto` and names that are no HOST:PORT are left to Ray.
-    """
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-
-
 @functools.cache
-def _local_settings() -> dict[str, str]:
+def local_settings() -> dict[str, str]:
     """The environment of a cluster that nobody else can use, and that leaves nothing behind.
 
     Its token lives in this process only: with a token file, which ray.init would write, every
@@ -223,13 +180,9 @@ def _local_settings() -> dict[str, str]:
     return settings
 
 
-def _package(name: str) -> str:
-    """The folder of one of our packages, wherever it is installed."""
-    return str(Path(__file__).resolve().parent.parent / name)
-
-
 @contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables for as long as the block lasts."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except TensorgapError as error:
-        _fail(str(error), BAD_INPUT, debug, given)
+        _fail(BAD_INPUT, debug, given, *map(str, error.args))
     except click.ClickException as error:
         told = io.StringIO()
         error.show(file=told)
@@ -103,14 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         terminal.complain(*(redacted(line, given) for line in lines))
         sys.exit(BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", INTERRUPTED, debug, given)
+        _fail(INTERRUPTED, debug, given, "interrupted")
     except MemoryError:
-        _fail(
-            "there is not enough memory; read less at once, and see --max-input",
-            BAD_INPUT,
-            debug,
-            given,
-        )
+        words = "there is not enough memory; read less at once, and see --max-input"
+        _fail(BAD_INPUT, debug, given, words)
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
         hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
-        _fail(f"{type(error).__name__}: {first}{hint}", 3, debug, given)
+        _fail(3, debug, given, f"{type(error).__name__}: {first}{hint}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -132,9 +128,10 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str, code: int, debug: bool, given: Sequence[str]) -> None:
+def _fail(code: int, debug: bool, given: Sequence[str], *lines: str) -> None:
     if debug:
-        lines = traceback.format_exc().splitlines()
-        terminal.complain(*(redacted(line, given) for line in lines))
-    terminal.say(redacted(message, given))
+        trace = traceback.format_exc().splitlines()
+        terminal.complain(*(redacted(line, given) for line in trace))
+    for line in lines:
+        terminal.say(redacted(line, given))
     sys.exit(code)

@@ -59,10 +59,12 @@ def inventories(
         from bench import inventory
 
         return [inventory.take(probe)], []
-    from cluster import nodes, placement
+    from cluster import placement
     from cluster.session import session
 
     with session(address, trust_local_users):
+        from cluster import nodes
+
         wrong = placement.mislabelled(*nodes.present())
         return nodes.inventories(), list(map(str, wrong))
 

@@ -93,7 +93,7 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
 
 def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
     """What this machine, or the cluster at an address, has."""
-    from cluster import lease, nodes, placement
+    from cluster import placement
     from cluster.session import session
 
     if address is None:
@@ -101,6 +101,8 @@ def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
         here = {"NodeID": "", "Alive": True, "Resources": {"CPU": 1, "GPU": len(cards)}}
         return place_of(asked, [here], {"": cards})
     with session(address, trust_local_users):
+        from cluster import lease, nodes
+
         present, told = nodes.present()
         wrong = tuple(map(str, placement.mislabelled(present, told)))
         scaled = lease.autoscaler().present

@@ -12,6 +12,7 @@ from bench.measured import Measurement
 from bench.results import columns
 from bench.results import store as results
 from bench.results.columns import Source
+from bench.results.parts import CorruptFile
 from jobs import terminal
 
 # The same place is found again for each folder, and at the start and at the end of a sweep.
@@ -45,10 +46,10 @@ def merged(places: Iterable[str], most_bytes: int) -> list[Measurement]:
     return columns.merge(read(places, most_bytes)[0])
 
 
-def tell_corrupt(corrupt: Iterable[results.Torn], consequence: str) -> None:
+def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:
     """Name each file that cannot be read, the fault and what follows, on standard error."""
     for part in corrupt:
         if part.consequence:
-            _say_once(f"{part.path} {part.reason}; {part.consequence}")
+            _say_once(f"{part.path}: {part.reason}; {part.consequence}")
         else:
             terminal.say(f"corrupt result file {part.path}: {part.reason}; {consequence}")

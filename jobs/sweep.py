@@ -104,8 +104,7 @@ def command(
     check_options(matrix, output, resume, retry_failed, simulated or only != options.Only())
     if simulated and inventory.real_gpu():
         raise TensorgapError(REAL_GPU)
-    from cluster import driver
-    from cluster.session import HeadLostError
+    from cluster.head import HeadLostError
 
     # The lock outlives Ray: until the rows are merged.
     held = click.get_current_context().with_resource
@@ -121,6 +120,8 @@ def command(
                 folder.check_resumable()
                 held(folder.locked())
             connect(stack, address, trust_local_users, quiet)
+            from cluster import driver
+
             if matrix is not None:
                 # Only now: a cluster that cannot be reached leaves no empty folder behind.
                 place, types, now = output or "results", driver.offers(), outcomes.now()
@@ -216,7 +217,7 @@ def measure(
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
     from cluster import driver
-    from cluster.session import HeadLostError
+    from cluster.head import HeadLostError
 
     interrupts.measuring(functools.partial(abandon, folder, _STOPPED))
     folder.restore()

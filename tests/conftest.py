@@ -11,8 +11,10 @@ from pathlib import Path
 import fakenvml
 import pynvml
 import pytest
+from sweeps import Done, Run
 
 from bench.device import nvml
+from jobs.cli import main
 
 # Tests run side by side: threads of OpenMP that wait actively for one another, on cores that others
 # use, made a forward of 2 ms take 170.
@@ -105,3 +107,16 @@ def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     peaks.peaks.cache_clear()
     yield
     peaks.peaks.cache_clear()
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """The program, in this process."""
+
+    def run(*arguments: object) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, arguments)))
+        return Done(ended.value.code, *capfd.readouterr())
+
+    return run

@@ -21,6 +21,7 @@ from bench.measured import (
     Measurement,
     Outcome,
     Placement,
+    Profile,
     Quality,
     Roofline,
     Sensor,
@@ -117,6 +118,21 @@ def measurement(**changes: Any) -> Measurement:
         energy=Energy(method="none", reason="no meter"),
     )
     return dataclasses.replace(row, **changes)
+
+
+def profile(**changes: Any) -> Profile:
+    """The profile of the row that `measurement` makes, with the given fields changed."""
+    found = Profile(
+        run="local/20261124T120000Z",
+        cell=Cell("CPU", "fp32"),
+        workload=Workload("tiny"),
+        replicate=0,
+        trace=Trace("op", requests=3, count=7.0),
+        roofline=Roofline(flops=10, bytes_moved=20),
+        warnings=(RowWarning("attention-differs", {"asked": "flash", "ran": "math"}),),
+        measured_at=NOON + datetime.timedelta(seconds=40),
+    )
+    return dataclasses.replace(found, **changes)
 
 
 def timing() -> Timing:

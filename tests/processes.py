@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from cluster.folders import _descendants
+from cluster.folders import descendants
 
 
 def without_cache() -> dict[str, str]:
@@ -17,7 +17,7 @@ def without_cache() -> dict[str, str]:
 
 def family(pid: int) -> list[int]:
     """The process and all below it."""
-    return [pid, *_descendants(pid)]
+    return [pid, *descendants(pid)]
 
 
 def lives(pid: int) -> bool:

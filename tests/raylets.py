@@ -13,8 +13,10 @@ from typing import Any
 
 import fakenvml
 
-from cluster import folders
-from cluster.session import _environment, _local_settings
+from cluster import folders, session
+
+# A virtual GPU, whose energy nobody can measure: rows come sooner.
+VIRTUAL = "virtualization = 2\nenergy = 0"
 
 
 class Raylets:
@@ -24,12 +26,13 @@ class Raylets:
         """Use `started`."""
         self._cluster, self._library = cluster, library
         self._nodes: list[Any] = []
+        self.of_type: dict[str, Any] = {}  # the last node of each
         self.address = str(cluster.address)
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that another process needs to join."""
-        return os.environ | _local_settings()
+        return os.environ | session.local_settings()
 
     def add(
         self,
@@ -60,7 +63,7 @@ class Raylets:
         fake = fakenvml.environment(self._library, *lines) if gpus else {}
         given = fake | dict(environment or {})
         # Ray looks for LD_PRELOAD in its own environment, and sets one where there is none.
-        with _environment(given):
+        with session.environment(given):
             node = self._cluster.add_node(
                 num_cpus=num_cpus or len(gpus) or modelled,
                 num_gpus=num_gpus or len(gpus) or modelled,
@@ -70,6 +73,7 @@ class Raylets:
                 include_dashboard=False,
             )
         self._nodes.append(node)
+        self.of_type[gpu_type] = node
         return node
 
     def measurements(self) -> list[tuple[int, str, Any]]:
@@ -104,7 +108,9 @@ class Raylets:
 @contextlib.contextmanager
 def started(library: Path, **head: Any) -> Iterator[Raylets]:
     """A head without CPUs; nodes are added to it."""
-    with folders.own() as temporary, _environment(_local_settings()):
+    # Its processes find tests/scripted.py.
+    settings = session.local_settings() | {"PYTHONPATH": str(Path(__file__).parent)}
+    with folders.own() as temporary, session.environment(settings):
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": temporary, **head}

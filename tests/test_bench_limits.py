@@ -1,4 +1,4 @@
-"""bench.files.limits: what others made is read up to a size, and the message says how to raise it."""
+"""bench.files.limits: foreign files are read up to a size; a message says how to raise it."""
 
 from __future__ import annotations
 

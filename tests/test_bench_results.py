@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,18 +30,21 @@ import faults_record
 import hypothesis.strategies as st
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from pyarrow import fs
 
 import bench
 from bench.asked import PRECISIONS, Cell, Workload
 from bench.errors import TensorgapError
 from bench.files import limits
-from bench.measured import Measurement, Outcome, Stage
+from bench.measured import Measurement, Outcome, Profile, Stage
 from bench.results import columns as table
+from bench.results import parts
 from bench.results import store as results
+from bench.results.spool import Spool
 from bench.results.store import Results
 
 MATRIX = '[[workloads]]\nmodel = "tiny"\n'
@@ -56,12 +60,31 @@ def folder(tmp_path: Path) -> Results:
     return Results.create(str(tmp_path), "local", MATRIX, NOW)
 
 
-def parts(folder: Results) -> list[Path]:
+def parts_of(folder: Results) -> list[Path]:
     return sorted((Path(folder.location) / results.PARTS).glob("*"))
 
 
 def row(replicate: int = 0, **changes: Any) -> Measurement:
     return examples.measurement(run=f"local/{STAMP}", replicate=replicate, **changes)
+
+
+def profile(replicate: int = 0, **changes: Any) -> Profile:
+    return examples.profile(run=f"local/{STAMP}", replicate=replicate, **changes)
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Results) -> Iterator[None]:
+    """No room in this folder."""
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if target.startswith(folder.location):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        yield
 
 
 # ------------------------------------------------------------------------------- a sweep's life
@@ -120,8 +143,8 @@ def test_every_row_is_kept(folder: Results) -> None:
     rows = [row(replicate) for replicate in range(5)]
     for one in rows:
         folder.write(one)
-    found, torn = folder.read()
-    assert (sorted(found, key=lambda one: one.replicate), torn) == (rows, [])
+    found, corrupt = folder.read()
+    assert (sorted(found, key=lambda one: one.replicate), corrupt) == (rows, [])
 
 
 def test_finishing_merges_the_parts_into_one_file(folder: Results) -> None:
@@ -149,8 +172,53 @@ def test_measuring_again_replaces_the_row(folder: Results) -> None:
     folder.write(row(outcome=Outcome.LOST, reason="the node went away"))
     folder.write(row(1))
     folder.write(row())
-    assert len(parts(folder)) == 2
+    assert len(parts_of(folder)) == 2
     assert sorted(folder.read()[0], key=lambda one: one.replicate) == [row(), row(1)]
+
+
+def test_a_profile_is_a_part_of_its_own_and_joined_to_its_row(folder: Results) -> None:
+    folder.write(row())
+    content = parts_of(folder)[0].read_bytes()
+    folder.write(profile())
+    assert sorted(path.name for path in parts_of(folder)) == [
+        parts.name_of(profile()),
+        parts.name_of(row()),
+    ]
+    assert content in [path.read_bytes() for path in parts_of(folder)]  # no row is written twice
+    joined = replace(
+        row(),
+        trace=profile().trace,
+        roofline=profile().roofline,
+        warnings=profile().warnings,
+    )
+    assert folder.read() == ([joined], [])
+    assert results.read(folder.location)[0] == results.read(folder.finish())[0] == [joined]
+    shutil.rmtree(Path(folder.location) / results.PARTS)
+    folder.restore()
+    assert folder.read() == ([joined], [])
+
+
+def test_a_row_without_its_profile_is_a_row_and_a_profile_without_its_row_is_none(
+    folder: Results,
+) -> None:
+    folder.write(row(0))
+    folder.write(profile(1))
+    assert folder.read() == ([row(0)], [])
+    alone = Path(folder.location) / results.PARTS / parts.name_of(profile(1))
+    with pytest.raises(TensorgapError, match="a profile without its row; give the folder"):
+        results.read(str(alone))
+
+
+def test_a_corrupt_profile_is_reported_and_its_row_is_kept(folder: Results) -> None:
+    folder.write(row())
+    folder.write(profile())
+    victim = Path(folder.location) / results.PARTS / parts.name_of(profile())
+    victim.write_bytes(victim.read_bytes()[:-1])
+    rows, corrupt = folder.read()
+    assert rows == [row()]
+    assert [(one.path, one.consequence) for one in corrupt] == [
+        (str(victim), "its row stands without a profile")
+    ]
 
 
 def test_a_relative_folder_is_meant_from_here(
@@ -184,18 +252,19 @@ def test_existence_is_asked_of_the_place(tmp_path: Path, folder: Results) -> Non
 def test_a_part_has_the_name_that_its_stage_foretold() -> None:
     asked = row(3)
     stage = Stage(asked.cell, asked.workload, asked.replicate, "warm-up", "host")
-    assert results.part_name(stage) == results.part_name(asked)
+    assert parts.name_of(stage) == parts.name_of(asked)
 
 
 def test_a_part_can_be_told_by_its_name() -> None:
     asked = row(2, cell=Cell("A100", "bf16"), workload=Workload("gpt2", batch_size=8))
-    assert results.part_name(asked).startswith("A100-bf16-gpt2-b8-r2-")
+    assert parts.name_of(asked).startswith("A100-bf16-gpt2-b8-r2-")
 
 
+@settings(max_examples=30)
 @given(st.lists(examples.any_measurement(), min_size=2, max_size=2))
 def test_parts_share_a_name_only_where_the_same_was_asked(rows: list[Measurement]) -> None:
     first, second = rows
-    same_name = results.part_name(first) == results.part_name(second)
+    same_name = parts.name_of(first) == parts.name_of(second)
     assert same_name == (first.key == second.key)
 
 
@@ -203,24 +272,24 @@ def test_parts_share_a_name_only_where_the_same_was_asked(rows: list[Measurement
 def test_a_part_has_a_name_that_every_place_takes(
     gpu_type: str, precision: str, model: str
 ) -> None:
-    name = results.part_name(row(cell=Cell(gpu_type, precision), workload=Workload(model)))
+    name = parts.name_of(row(cell=Cell(gpu_type, precision), workload=Workload(model)))
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.parquet", name)
     assert len(name) < 200
 
 
 def test_alike_models_in_different_folders_are_told_apart() -> None:
     models = ["a/b", "a-b", "a b", "../a/b"]
-    assert len({results.part_name(row(workload=Workload(model))) for model in models}) == 4
+    assert len({parts.name_of(row(workload=Workload(model))) for model in models}) == 4
 
 
-# ------------------------------------------------------------------------------- torn parts
+# ------------------------------------------------------------------------------- corrupt parts
 
 
 def cut(length: float) -> Callable[[bytes], bytes]:
     return lambda content: content[: int(len(content) * length)]
 
 
-TEARS: dict[str, Callable[[bytes], bytes]] = {
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "one byte": lambda content: content[:1],
     "magic number only": lambda content: content[:4],
@@ -237,49 +306,60 @@ TEARS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("tear", TEARS.values(), ids=TEARS.keys())
-def test_a_torn_part_is_reported_and_the_rest_is_read(
-    folder: Results, tear: Callable[[bytes], bytes]
-) -> None:
+def test_a_corrupt_part_is_reported_and_the_rest_is_read(folder: Results) -> None:
     for replicate in range(3):
         folder.write(row(replicate))
-    victim = Path(folder.location) / results.PARTS / results.part_name(row(1))
-    victim.write_bytes(tear(victim.read_bytes()))
-    rows, torn = folder.read()
-    assert sorted(one.replicate for one in rows) == [0, 2]
-    assert [one.path for one in torn] == [str(victim)]
-    assert torn[0].reason
-    assert "\n" not in torn[0].reason
-    assert str(victim) not in torn[0].reason
+    victim = Path(folder.location) / results.PARTS / parts.name_of(row(1))
+    whole = victim.read_bytes()
+    for name, damage in DAMAGE.items():
+        victim.write_bytes(damage(whole))
+        rows, corrupt = folder.read()
+        assert sorted(one.replicate for one in rows) == [0, 2], name
+        assert [one.path for one in corrupt] == [str(victim)], name
+        assert corrupt[0].reason, name
+        assert "\n" not in corrupt[0].reason, name
+        assert str(victim) not in corrupt[0].reason, name
+
+
+def test_a_part_of_wrong_content_is_corrupt_too(folder: Results) -> None:
+    """Whole as a file, but a value in it is none that a row can have."""
+    folder.write(row())
+    content = table.to_table([row(1)], [folder.source])
+    at = content.column_names.index("outcome")
+    content = content.set_column(at, content.schema.field(at), pa.array(["SPLENDID"]))
+    pq.write_table(content, Path(folder.location) / results.PARTS / "b.parquet")
+    rows, (corrupt,) = folder.read()
+    assert rows == [row()]
+    assert 'outcome = "SPLENDID"' in corrupt.reason
 
 
 def test_every_truncation_is_noticed(folder: Results) -> None:
     folder.write(row())
-    (part,) = parts(folder)
+    (part,) = parts_of(folder)
     content = part.read_bytes()
     for length in range(0, len(content), 499):
         part.write_bytes(content[:length])
-        rows, torn = folder.read()
-        assert (rows, len(torn)) == ([], 1), length
+        rows, corrupt = folder.read()
+        assert (rows, len(corrupt)) == ([], 1), length
 
 
 def test_a_parquet_file_of_another_program_among_the_parts_is_reported(folder: Results) -> None:
     folder.write(row())
     stranger = Path(folder.location) / results.PARTS / "stranger.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(stranger)
-    rows, torn = folder.read()
+    rows, corrupt = folder.read()
     assert rows == [row()]
-    assert [Path(one.path).name for one in torn] == ["stranger.parquet"]
-    assert "not written by tensorgap" in torn[0].reason
+    assert [Path(one.path).name for one in corrupt] == ["stranger.parquet"]
+    assert "not written by tensorgap" in corrupt[0].reason
 
 
 def test_a_part_of_another_version_is_whole_and_not_measured_over(
     folder: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "SCHEMA_VERSION", 1)
+    monkeypatch.setattr(table, "SCHEMA_VERSION", 2)
     folder.write(row())
     monkeypatch.undo()
-    with pytest.raises(TensorgapError, match="schema version 1; this tensorgap reads"):
+    with pytest.raises(TensorgapError, match="schema version 2; this tensorgap reads"):
         folder.read()
 
 
@@ -301,31 +381,31 @@ def test_a_folder_that_lost_all_says_so(folder: Results) -> None:
         results.read(folder.location)
 
 
-def test_a_torn_part_is_replaced_by_measuring_again(folder: Results) -> None:
+def test_a_corrupt_part_is_replaced_by_measuring_again(folder: Results) -> None:
     folder.write(row())
-    parts(folder)[0].write_bytes(b"PAR1")
+    parts_of(folder)[0].write_bytes(b"PAR1")
     folder.write(row())
     assert folder.read() == ([row()], [])
 
 
-def test_a_torn_part_is_left_out_of_the_merged_file(folder: Results) -> None:
+def test_a_corrupt_part_is_left_out_of_the_merged_file(folder: Results) -> None:
     folder.write(row(0))
     folder.write(row(1))
-    (Path(folder.location) / results.PARTS / results.part_name(row(1))).write_bytes(b"")
+    (Path(folder.location) / results.PARTS / parts.name_of(row(1))).write_bytes(b"")
     assert results.read(folder.finish())[0] == [row(0)]
 
 
-def test_a_flipped_bit_is_an_equal_row_or_a_torn_part(folder: Results) -> None:
+def test_a_flipped_bit_is_an_equal_row_or_a_corrupt_part(folder: Results) -> None:
     folder.write(row())
-    (part,) = parts(folder)
+    (part,) = parts_of(folder)
     content = part.read_bytes()
     random = Random(0)
-    for _ in range(100):
+    for _ in range(60):
         at, bit = random.randrange(len(content)), random.randrange(8)
         flipped = content[at] ^ (1 << bit)
         part.write_bytes(content[:at] + bytes([flipped]) + content[at + 1 :])
-        rows, torn = folder.read()
-        assert len(rows) + len(torn) == 1, (at, bit)
+        rows, corrupt = folder.read()
+        assert len(rows) + len(corrupt) == 1, (at, bit)
         assert rows in ([], [row()]), (at, bit)
 
 
@@ -334,7 +414,7 @@ def test_a_flipped_bit_is_an_equal_row_or_a_torn_part(folder: Results) -> None:
 
 def test_what_an_interrupted_write_left_is_ignored(folder: Results) -> None:
     folder.write(row())
-    content = parts(folder)[0].read_bytes()
+    content = parts_of(folder)[0].read_bytes()
     (Path(folder.location) / results.PARTS / "x.parquet.123.tmp").write_bytes(content[:100])
     (Path(folder.location) / results.PARTS / "y.parquet.124.tmp").write_bytes(content)
     assert folder.read() == ([row()], [])
@@ -359,48 +439,38 @@ def test_rows_wait_elsewhere_while_their_disk_is_full(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     again = Results.open(folder.location)
-    replace = os.replace
-
-    def full(source: str, target: str) -> None:
-        if target.startswith(again.location):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    again.write(row(0))
-    again.write(row(1))
-    assert parts(folder) == []
-    assert f"{folder.location}: No space left on device; rows wait in {tmp_path}" in again.trouble
-    assert sorted(again.read()[0], key=lambda one: one.replicate) == [row(0), row(1)]
-    with pytest.raises(TensorgapError, match="for --resume"):
-        again.settle(0)
+    with full_disk(monkeypatch, again):
+        again.write(row(0))
+        again.write(row(1))
+        again.write(profile(1))
+        assert parts_of(folder) == []
+        told = f"{folder.location}: No space left on device; rows wait in {tmp_path}"
+        assert told in str(again.trouble)
+        first, second = again.read()[0]
+        assert (first, second.trace) == (row(0), profile(1).trace)
+        with pytest.raises(TensorgapError, match="for --resume"):
+            again.settle(0)
     # A killed sweep: the next one finds what waits.
-    monkeypatch.setattr(os, "replace", replace)
     resumed = Results.open(folder.location)
     assert len(resumed.read()[0]) == 2
     resumed.settle(0)
     assert resumed.trouble is None
-    assert len(parts(folder)) == 2
+    assert len(parts_of(folder)) == 3
     assert len(resumed.read()[0]) == 2
     faults_record.note("disk full", 0, "rows wait in the temporary folder until there is room")
 
 
-def test_a_row_whose_evidence_waits_is_one_row_and_the_later_one(
+def test_a_row_measured_again_replaces_the_one_that_waits(
     folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     again = Results.open(folder.location)
-    again.write(row())
-
-    def full(name: str, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(again, "_write_part", full)
-    later = row(finished_at=NOW + datetime.timedelta(days=365), doubts=("the later one",))
-    again.write(later)
-    assert again.trouble is not None
-    assert again.read() == ([later], [])
-    assert results.read(again.finish())[0] == [later]
+    again.write(row(outcome=Outcome.LOST, reason="the node went away"))
+    with full_disk(monkeypatch, again):
+        again.write(row())
+        assert again.trouble is not None
+        assert again.read() == ([row()], [])
+    assert results.read(again.finish())[0] == [row()]
 
 
 def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:
@@ -416,9 +486,9 @@ def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results)
         [sys.executable, "-c", script, folder.location], env=with_our_path(), timeout=60
     )
     assert killed.returncode == -9
-    rows, torn = folder.read()
-    assert ([one.replicate for one in rows], torn) == ([0], [])
-    assert any(path.name.endswith(".tmp") for path in parts(folder))
+    rows, corrupt = folder.read()
+    assert ([one.replicate for one in rows], corrupt) == ([0], [])
+    assert any(path.name.endswith(".tmp") for path in parts_of(folder))
 
 
 # ------------------------------------------------------------------------------- one at a time
@@ -522,27 +592,28 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("run", HOSTILE, ids=lambda run: repr(run)[:40])
-def test_a_run_that_leads_out_of_the_folder_is_refused(folder: Results, run: str) -> None:
-    changed_source(folder, run=run)
-    with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
-        Results.open(folder.location)
+def test_a_run_that_leads_out_of_the_folder_is_refused(folder: Results) -> None:
+    for run in HOSTILE:
+        changed_source(folder, run=run)
+        with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
+            Results.open(folder.location)
 
 
-@pytest.mark.parametrize("name", ["local", "my study", "Étude 研究", "a.b", "..."])
-def test_a_run_with_blanks_and_unicode_is_read(folder: Results, name: str) -> None:
-    changed_source(folder, run=f"{name}/20261124T123005Z-2-0a1b2c")
-    assert Results.open(folder.location).source.run.startswith(f"{name}/")
+def test_a_run_with_blanks_and_unicode_is_read(folder: Results) -> None:
+    for name in ("local", "my study", "Étude 研究", "a.b", "..."):
+        changed_source(folder, run=f"{name}/20261124T123005Z-2-0a1b2c")
+        assert Results.open(folder.location).source.run.startswith(f"{name}/")
 
 
+@settings(max_examples=30)
 @given(st.text(st.sampled_from("./\\~\0\n aé0TZ-") | st.characters(), max_size=40), st.booleans())
 def test_no_run_moves_reads_or_deletes_what_lies_elsewhere(run: str, well_formed: bool) -> None:
     with tempfile.TemporaryDirectory() as made:
         there = Path(made)
         folder = Results.create(str(there / "out"), "local", MATRIX, NOW)
-        victim = there / "victim" / results.part_name(row())
+        victim = there / "victim" / parts.name_of(row())
         victim.parent.mkdir()
-        victim.write_bytes(results._parquet([row()], [folder.source]).to_pybytes())
+        victim.write_bytes(parts.to_parquet([row()], [folder.source]))
         tail = "/20261124T123005Z-0a1b2c" if well_formed else ""
         changed_source(folder, run=run + tail)
         before = sorted(there.rglob("*"))
@@ -551,9 +622,8 @@ def test_no_run_moves_reads_or_deletes_what_lies_elsewhere(run: str, well_formed
             assert opened.read() == ([], [])
             opened.settle(0)
             opened.finish()
-            inside = Path(opened._spool.location).resolve()
-            assert inside.is_relative_to(Path(opened._spool.usual).resolve())
-            assert inside != Path(opened._spool.usual).resolve()
+            spool = Spool(opened.source.run)
+            assert spool.usual in Path(spool.location).resolve().parents
         after = sorted(there.rglob("*"))
         assert [path for path in after if path.name != "results.parquet"] == before
 
@@ -565,26 +635,19 @@ def test_an_absolute_run_does_not_take_foreign_files(folder: Results, tmp_path: 
     changed_source(folder, run=f"{other.location}/parts")
     with pytest.raises(TensorgapError, match="damaged"):
         Results.open(folder.location).settle(0)
-    assert len(parts(other)) == 1
+    assert len(parts_of(other)) == 1
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"gpu_types": "T4"}, {"gpu_types": [1]}, {"run": 7}, {"matrix": None}, {"simulated": "no"}],
-    ids=str,
-)
-def test_a_source_whose_field_has_another_type_is_one_message(
-    folder: Results, changes: dict[str, Any]
-) -> None:
-    changed_source(folder, **changes)
-    with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
-        Results.open(folder.location)
-
-
-def test_a_source_within_lists_within_lists_is_one_message(folder: Results) -> None:
-    (Path(folder.location) / "source.json").write_text("[" * 100_000)
-    with pytest.raises(TensorgapError, match=r"source\.json is damaged"):
-        Results.open(folder.location)
+def test_a_source_whose_field_has_another_type_is_one_message(folder: Results) -> None:
+    whole = (Path(folder.location) / "source.json").read_text()
+    changes: list[dict[str, Any]] = [{"gpu_types": "T4"}, {"gpu_types": [1]}, {"run": 7}]
+    changes += [{"matrix": None}, {"simulated": "no"}]
+    contents = [json.dumps(json.loads(whole) | change) for change in changes]
+    contents += ["", "{", "[]", "null", '{"run": "x"}', '{"runs": 1}', "[" * 100_000]
+    for content in contents:
+        (Path(folder.location) / "source.json").write_text(content)
+        with pytest.raises(TensorgapError, match=r"source\.json is damaged, or another version"):
+            Results.open(folder.location)
 
 
 def test_a_source_of_many_bytes_is_one_message(folder: Results) -> None:
@@ -597,13 +660,13 @@ def test_a_part_that_is_a_link_or_a_pipe_is_not_followed(folder: Results, tmp_pa
     other = Results.create(str(tmp_path / "other"), "local", MATRIX, NOW)
     other.write(row())
     place = Path(folder.location) / results.PARTS
-    (place / "a.parquet").symlink_to(parts(other)[0])
+    (place / "a.parquet").symlink_to(parts_of(other)[0])
     os.mkfifo(place / "b.parquet")
     (place / "c.parquet").mkdir()
-    rows, torn = folder.read()
+    rows, corrupt = folder.read()
     assert rows == []
-    assert [Path(one.path).name for one in torn] == ["a.parquet", "b.parquet", "c.parquet"]
-    assert "a link, which is not followed" in torn[0].reason
+    assert [Path(one.path).name for one in corrupt] == ["a.parquet", "b.parquet", "c.parquet"]
+    assert "a link, which is not followed" in corrupt[0].reason
 
 
 @pytest.mark.parametrize("name", ["source.json", "parts"])
@@ -655,14 +718,14 @@ def test_a_spool_that_is_not_ours_is_told_and_costs_no_row(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder.write(row())
     usual = tmp_path / f"tensorgap-{os.getuid()}"
-    forged = usual / folder.source.run / results.part_name(row(1))
+    forged = usual / folder.source.run / parts.name_of(row(1))
     forged.parent.mkdir(parents=True)
-    forged.write_bytes(results._parquet([row(1)], [folder.source]).to_pybytes())
+    forged.write_bytes(parts.to_parquet([row(1)], [folder.source]))
     usual.chmod(0o777)
     rows, _, (told,) = results.read(folder.location)
     assert rows == [row()]
     assert told.path == str(usual)
-    assert told.reason == f"is ignored: others can enter {usual} (mode 0777)"
+    assert told.reason == f"ignored: others can enter {usual} (mode 0777)"
     assert told.consequence == "rows that wait there are not read"
 
 
@@ -720,7 +783,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_starts(
 
 def test_what_killed_sweeps_left_is_removed_by_the_next(folder: Results) -> None:
     place = Path(folder.location)
-    part = results.part_name(row())
+    part = parts.name_of(row())
     left = [f"results.parquet.{number}.tmp" for number in (1, 4242)]
     left += [f"parts/{part}.77.tmp", "matrix.toml.5.tmp"]
     kept = ["mine.parquet.1.tmp", "parts/mine.1.tmp", "results.parquet.tmp"]
@@ -750,13 +813,6 @@ def test_a_file_is_no_results_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TensorgapError, match="not a results folder"):
         Results.open(str(tmp_path / "file"))
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"run": "x"}', '{"runs": 1}'])
-def test_a_damaged_source_is_one_message(folder: Results, content: str) -> None:
-    (Path(folder.location) / "source.json").write_text(content)
-    with pytest.raises(TensorgapError, match=r"source\.json is damaged, or another version"):
-        Results.open(folder.location)
 
 
 def test_reading_what_is_not_there_is_one_message(tmp_path: Path) -> None:
@@ -1015,5 +1071,7 @@ def test_duckdb_shows_where_the_results_came_from(parquet: str) -> None:
     query = f"select key, value from parquet_kv_metadata('{parquet}')"
     metadata = dict(duckdb.sql(query).fetchall())
     (source,) = json.loads(metadata[b"tensorgap.sources"])
-    assert table.Source.from_json(source) == Results.open(str(Path(parquet).parent)).source
+    assert (
+        table.Source(**source | {"gpu_types": ()}) == Results.open(str(Path(parquet).parent)).source
+    )
     assert source["matrix"] == MATRIX

@@ -1,4 +1,4 @@
-"""bench.results.spool: rows wait in a folder of this user alone, and no other is read or written."""
+"""bench.results.spool: rows wait in a folder of this user alone; no other is read or written."""
 
 from __future__ import annotations
 

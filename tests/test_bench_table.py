@@ -18,7 +18,7 @@ from hypothesis import given, settings
 
 from bench.asked import Cell, Workload
 from bench.errors import TensorgapError
-from bench.measured import Energy, Measurement, Outcome, Sensor, Timing, Trace
+from bench.measured import Energy, Measurement, Outcome, Profile, Timing
 from bench.results import columns as table
 from bench.results.columns import Source
 
@@ -27,9 +27,10 @@ SOURCE = Source(
 )
 VERSION = b"tensorgap.schema_version"
 SOURCES = b"tensorgap.sources"
+KIND = b"tensorgap.records"
 
 
-def through_parquet(rows: list[Measurement]) -> list[Measurement]:
+def through_parquet(rows: list[Any]) -> list[Any]:
     """Written to a Parquet file and read from it again."""
     sink = pa.BufferOutputStream()
     pq.write_table(table.to_table(rows, [SOURCE]), sink, compression="zstd")
@@ -53,22 +54,31 @@ def with_metadata(changes: Mapping[bytes, bytes | None]) -> pa.Table:
 # ------------------------------------------------------------------------------- round trip
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_read_back_equal(rows: list[Measurement]) -> None:
     assert through_parquet(rows) == rows
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_written_merged_and_read_back_are_the_merged_rows(rows: list[Measurement]) -> None:
     assert through_parquet(table.merge(rows)) == table.merge(through_parquet(rows))
 
 
-@pytest.mark.parametrize("name", [kind.__name__.lower() for kind in examples.FOUND])
-def test_an_absent_record_stays_absent(name: str) -> None:
-    row = examples.measurement(**{name: None})
-    assert getattr(through_parquet([row])[0], name) is None
+def test_any_profile_reads_back_equal() -> None:
+    @settings(max_examples=30)
+    @given(st.lists(examples.any_record(Profile), max_size=3))
+    def check(profiles: list[Profile]) -> None:
+        assert through_parquet(profiles) == profiles
+
+    check()
+
+
+def test_an_absent_record_stays_absent() -> None:
+    for name in (kind.__name__.lower() for kind in examples.FOUND):
+        row = examples.measurement(**{name: None})
+        assert getattr(through_parquet([row])[0], name) is None
 
 
 def test_an_empty_list_is_not_an_absent_one() -> None:
@@ -84,8 +94,19 @@ def test_zero_is_not_an_absent_value() -> None:
 
 
 def test_signs_of_every_script_survive() -> None:
-    row = examples.measurement(reason="Å\n\t\0 🔥 日本語", doubts=("ümlaut", ""))
+    row = examples.measurement(reason="Å\n\t\0 🔥 日本語")
     assert through_parquet([row]) == [row]
+
+
+def test_warnings_keep_code_and_values_and_are_worded_for_a_reader() -> None:
+    row = examples.measurement(warnings=examples.WARNINGS)
+    assert through_parquet([row])[0].warnings == examples.WARNINGS
+    stored = table.to_table([row], [SOURCE])["warnings"][0].as_py()
+    assert stored[0] == {
+        "code": "host-busy",
+        "values": '{"share": 0.07}',
+        "text": examples.WARNINGS[0].text,
+    }
 
 
 def test_infinities_survive() -> None:
@@ -120,10 +141,10 @@ def test_the_sources_survive() -> None:
 # ------------------------------------------------------------------------------- schema
 
 
-@pytest.mark.parametrize("field", list(table.schema()), ids=lambda field: field.name)
-def test_every_column_has_a_description_and_a_unit(field: pa.Field) -> None:
-    assert set(field.metadata) == {b"unit", b"description"}
-    assert len(field.metadata[b"description"]) >= 3
+def test_every_column_has_a_description_and_a_unit() -> None:
+    for field in table.schema():
+        assert set(field.metadata) == {b"unit", b"description"}
+        assert len(field.metadata[b"description"]) >= 3
 
 
 def test_units_and_descriptions_are_those_of_the_records() -> None:
@@ -135,34 +156,35 @@ def test_units_and_descriptions_are_those_of_the_records() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "unit"),
-    [
-        ("gpu_type", pa.string(), ""),
-        ("precision", pa.string(), ""),
-        ("model", pa.string(), ""),
-        ("batch_size", pa.int64(), ""),
-        ("prompt_tokens", pa.int64(), "tokens"),
-        ("outcome", pa.string(), ""),
-        ("started_at", pa.timestamp("us", tz="UTC"), ""),
-        ("doubts", pa.list_(pa.string()), ""),
-        ("timing_latency_ms_p50", pa.float64(), "ms"),
-        ("timing_latency_ms_samples", pa.list_(pa.float64()), "ms"),
-        ("timing_converged", pa.bool_(), ""),
-        ("energy_per_sample_mj", pa.float64(), "mJ"),
-        ("energy_idle_w", pa.float64(), "W"),
-        ("device_compute_capability", pa.string(), ""),
-        ("device_memory_bytes", pa.int64(), "B"),
-        ("quality_perplexity", pa.float64(), ""),
-        ("weights_size_bytes", pa.int64(), "B"),
-        ("software_torch", pa.string(), ""),
-        ("conditions_sm_mhz_before", pa.float64(), "MHz"),
-    ],
+PROMISED = (
+    ("gpu_type", pa.string(), ""),
+    ("precision", pa.string(), ""),
+    ("model", pa.string(), ""),
+    ("batch_size", pa.int64(), ""),
+    ("prompt_tokens", pa.int64(), "tokens"),
+    ("outcome", pa.string(), ""),
+    ("started_at", pa.timestamp("us", tz="UTC"), ""),
+    ("trace_attention", pa.string(), ""),
+    ("roofline_lower_bound_ms", pa.float64(), "ms"),
+    ("timing_latency_ms_p50", pa.float64(), "ms"),
+    ("timing_latency_ms_samples", pa.list_(pa.float64()), "ms"),
+    ("timing_converged", pa.bool_(), ""),
+    ("energy_per_sample_mj", pa.float64(), "mJ"),
+    ("energy_idle_w", pa.float64(), "W"),
+    ("device_compute_capability", pa.string(), ""),
+    ("device_memory_bytes", pa.int64(), "B"),
+    ("quality_perplexity", pa.float64(), ""),
+    ("weights_size_bytes", pa.int64(), "B"),
+    ("software_torch", pa.string(), ""),
+    ("conditions_sm_mhz_before", pa.float64(), "MHz"),
 )
-def test_the_promised_columns_exist(name: str, kind: pa.DataType, unit: str) -> None:
-    field = table.schema().field(name)
-    assert field.type == kind
-    assert field.metadata[b"unit"].decode() == unit
+
+
+def test_the_promised_columns_exist() -> None:
+    for name, kind, unit in PROMISED:
+        field = table.schema().field(name)
+        assert field.type == kind
+        assert field.metadata[b"unit"].decode() == unit
 
 
 def test_every_field_of_every_record_is_one_column() -> None:
@@ -207,71 +229,29 @@ def test_a_table_that_pandas_wrote_is_refused() -> None:
     assert "not written by tensorgap" in refusal(rewritten)
 
 
-OLDER = "measure again, or read it with the tensorgap that wrote it"
-
-
-@pytest.mark.parametrize(
-    ("version", "remedy"),
-    [
-        (b"0", OLDER),
-        (b"10", "update tensorgap"),
-        (b"999", "update tensorgap"),
-        (b"1.0", OLDER),
-        (b"", OLDER),
-        (b"\xff", OLDER),
-    ],
-)
-def test_another_schema_version_is_refused_with_the_remedy(version: bytes, remedy: str) -> None:
-    message = refusal(with_metadata({VERSION: version}))
-    assert message.endswith(f"this tensorgap reads 2 to {table.SCHEMA_VERSION}: {remedy}")
-
-
-SENSOR = Sensor("sampled", reading_window_s=0.01, reading_lag_s=0.04, counter_lag_s=0.0)
-
-
-@pytest.mark.parametrize("count", [0, 2])
-@pytest.mark.parametrize("version", [b"2", b"3", b"4"])
-def test_an_earlier_version_is_read_without_what_came_later(version: bytes, count: int) -> None:
-    traced = Trace("kernel", attention="flash")
-    rows = [
-        examples.measurement(
-            replicate=number, sensor=SENSOR, trace=traced, received_at=examples.NOON
+def test_another_schema_version_is_refused_with_the_remedy() -> None:
+    for version in (b"0", b"2", b"5", b"999", b"1.0", b"", b"\xff"):
+        message = refusal(with_metadata({VERSION: version}))
+        assert message.endswith(
+            "this tensorgap reads version 1: measure again, or read it with the tensorgap that"
+            " wrote it"
         )
-        for number in range(count)
-    ]
-    old = table.to_table(rows, [SOURCE]).drop_columns(list(table._NEW[version]))
-    old = old.replace_schema_metadata({**old.schema.metadata, VERSION: version})
-    expected = [dataclasses.replace(row, received_at=None) for row in rows]
-    if version != b"4":
-        expected = [dataclasses.replace(row, trace=Trace("kernel")) for row in expected]
-    if version == b"2":
-        timing = dataclasses.replace(examples.timing(), throughput_output_tokens_per_s=None)
-        known = dataclasses.replace(SENSOR, reading_lag_s=None, counter_lag_s=None)
-        expected = [dataclasses.replace(row, timing=timing, sensor=known) for row in expected]
-    assert table.from_table(old, "x.parquet") == (expected, (SOURCE,))
-    assert all(row.workload.attention == "auto" for row in expected)
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        *(
-            None,
-            b"",
-            b"{",
-            b"\xff\xfe",
-            b"7",
-            b"null",
-            b'{"run": "x"}',
-            b'["x"]',
-            b'[{"run": "x"}]',
-        ),
-        b"[" * 100_000,
-    ],
-    ids=lambda damaged: str(damaged)[:20],
+def test_records_of_another_kind_are_refused() -> None:
+    for kind in (None, b"", b"Sampling", b"\xff"):
+        assert "tensorgap.records is damaged" in refusal(with_metadata({KIND: kind}))
+
+
+DAMAGED = (
+    *(None, b"", b"{", b"\xff\xfe", b"7", b"null", b'{"run": "x"}', b'["x"]', b'[{"run": "x"}]'),
+    b"[" * 100_000,
 )
-def test_damaged_sources_are_refused(damaged: bytes | None) -> None:
-    assert "tensorgap.sources is damaged" in refusal(with_metadata({SOURCES: damaged}))
+
+
+def test_damaged_sources_are_refused() -> None:
+    for damaged in DAMAGED:
+        assert "tensorgap.sources is damaged" in refusal(with_metadata({SOURCES: damaged}))
 
 
 @pytest.mark.parametrize(
@@ -309,14 +289,38 @@ def test_an_unknown_outcome_is_refused() -> None:
     assert "SPLENDID" in refusal(content)
 
 
+WRONG_WARNINGS = (
+    {"code": "no-such-code", "values": "{}", "text": ""},
+    {"code": "host-busy", "values": "{}", "text": ""},
+    {"code": "host-busy", "values": '{"share": "x"}', "text": ""},
+    {"code": "host-busy", "values": '{"share": [1]}', "text": ""},
+    {"code": "latency-not-converged", "values": "{}", "text": ""},
+    {"code": "throttled", "values": "7", "text": ""},
+    {"code": "mig-slice", "values": "[" * 100_000, "text": ""},
+    {"code": "mig-slice", "values": None, "text": ""},
+    {"code": None, "values": "{}", "text": ""},
+    None,
+)
+
+
+def test_a_warning_that_has_no_words_is_refused() -> None:
+    content = good_table()
+    at = content.column_names.index("warnings")
+    for warning in WRONG_WARNINGS:
+        changed = pa.array([[warning]], content.schema.field("warnings").type)
+        assert "a row cannot be read" in refusal(
+            content.set_column(at, content.schema.field("warnings"), changed)
+        )
+
+
 def test_a_record_that_lacks_what_each_has_is_refused() -> None:
     content = table.to_table([examples.measurement()], [])
     at = content.column_names.index("timing_latency_ms_p50")
     content = content.set_column(at, content.schema.field(at), pa.nulls(1, pa.float64()))
-    assert "latency_ms_p50 of Timing lacks a value" in refusal(content)
+    assert "timing_latency_ms_p50 lacks a value" in refusal(content)
 
 
-@pytest.mark.parametrize("name", ["gpu_type", "run", "replicate", "outcome", "doubts"])
+@pytest.mark.parametrize("name", ["gpu_type", "run", "replicate", "outcome", "warnings"])
 def test_a_null_where_none_may_be_is_refused(name: str) -> None:
     content = good_table()
     at = content.column_names.index(name)
@@ -348,48 +352,72 @@ OF_A_WORKER = [o for o in Outcome if o not in (Outcome.OK, Outcome.UNPLACED)]
 
 
 def row_of(outcome: Outcome, finished_s: float, received_s: float | None) -> Measurement:
-    """A row by two clocks: of its host, and of the driver (None: before version 5)."""
+    """A row by two clocks: of its host, and of the driver (None: it has not come to one)."""
     received = received_s and examples.NOON + datetime.timedelta(seconds=received_s)
     return later(examples.measurement(outcome=outcome), finished_s, received_at=received)
 
 
-def merged(*rows: Measurement) -> Measurement:
+def merged(*rows: Measurement | Profile) -> Measurement:
     """The one that is kept, in whichever order they come."""
     kept = {one for order in itertools.permutations(rows) for one in table.merge(order)}
     assert len(kept) == 1
     return kept.pop()
 
 
-@pytest.mark.parametrize("received", [True, False], ids=["version 5", "before"])
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o != Outcome.OK])
-def test_merge_keeps_a_measured_row_whose_host_has_a_slow_clock(
-    outcome: Outcome, received: bool
-) -> None:
+def test_merge_keeps_a_measured_row_whose_host_has_a_slow_clock() -> None:
     """Its end is by the clock of its host, that of a LOST row by the driver's."""
-    before = row_of(outcome, 100, 100 if received else None)
-    measured = row_of(Outcome.OK, -5000, 200 if received else None)
-    assert merged(before, measured) == measured
+    for outcome, received in itertools.product(set(Outcome) - {Outcome.OK}, (True, False)):
+        before = row_of(outcome, 100, 100 if received else None)
+        measured = row_of(Outcome.OK, -5000, 200 if received else None)
+        assert merged(before, measured) == measured
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o != Outcome.OK])
-def test_merge_keeps_a_measured_row_whatever_came_later(outcome: Outcome) -> None:
-    measured = row_of(Outcome.OK, 0, 100)
-    assert merged(measured, row_of(outcome, 50, 200)) == measured
+def test_merge_keeps_a_measured_row_whatever_came_later() -> None:
+    for outcome in set(Outcome) - {Outcome.OK}:
+        measured = row_of(Outcome.OK, 0, 100)
+        assert merged(measured, row_of(outcome, 50, 200)) == measured
 
 
-@pytest.mark.parametrize("outcome", OF_A_WORKER)
-def test_merge_keeps_what_an_attempt_found_rather_than_that_there_is_no_place(
-    outcome: Outcome,
-) -> None:
-    found = row_of(outcome, 0, 100)
-    assert merged(found, row_of(Outcome.UNPLACED, 50, 200)) == found
+def test_merge_keeps_what_an_attempt_found_rather_than_that_there_is_no_place() -> None:
+    for outcome in OF_A_WORKER:
+        found = row_of(outcome, 0, 100)
+        assert merged(found, row_of(Outcome.UNPLACED, 50, 200)) == found
 
 
 def test_merge_orders_equals_by_the_clock_of_the_driver() -> None:
     first, second = row_of(Outcome.FAILED, 500, 100), row_of(Outcome.LOST, -500, 200)
     assert merged(first, second) == second
-    bare, with_evidence = row_of(Outcome.OK, 0, 100), row_of(Outcome.OK, 0, 101)
-    assert merged(bare, with_evidence) == with_evidence
+
+
+def at(seconds: float) -> datetime.datetime:
+    return examples.NOON + datetime.timedelta(seconds=seconds)
+
+
+def test_merge_joins_a_profile_to_its_row() -> None:
+    row = examples.measurement(warnings=examples.WARNINGS[:1], received_at=at(30))
+    profile = examples.profile(received_at=at(40))
+    joined = dataclasses.replace(
+        row,
+        trace=profile.trace,
+        roofline=profile.roofline,
+        warnings=(*row.warnings, *profile.warnings),
+    )
+    assert merged(row, profile) == joined
+    # Again, as where a folder was merged and a profile still waits: nothing stands there twice.
+    assert merged(joined, profile) == joined
+    assert merged(row, joined) == joined
+    # Of another replicate, run or workload it is not this row's.
+    for other in ({"replicate": 1}, {"run": "x"}, {"workload": Workload("gpt2")}):
+        assert merged(row, dataclasses.replace(profile, **other)) == row
+    assert table.merge([profile]) == []
+
+
+def test_merge_joins_no_profile_of_an_attempt_before() -> None:
+    """Its row was lost, and the cell was measured again."""
+    row = examples.measurement(received_at=at(100))
+    before, after = examples.profile(received_at=at(50)), examples.profile(received_at=at(150))
+    assert merged(row, before) == row
+    assert merged(row, before, after).trace == after.trace
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
@@ -425,6 +453,7 @@ def test_merge_orders_by_run_cell_workload_and_replicate() -> None:
     assert table.merge(reversed(rows)) == rows
 
 
+@settings(max_examples=20)
 @given(st.lists(examples.any_measurement(), max_size=5), st.randoms(use_true_random=False))
 def test_merging_again_changes_nothing(rows: list[Measurement], random: Any) -> None:
     merged = table.merge(rows)
@@ -465,24 +494,18 @@ ANYTHING = st.recursive(
 @given(st.sampled_from(sorted(RECORD)), ANYTHING)
 def test_a_source_has_its_types_or_is_refused(name: str, value: Any) -> None:
     try:
-        source = Source.from_json(json.loads(json.dumps({**RECORD, name: value})))
-    except (TypeError, ValueError):
+        source = Source.from_json(json.dumps({**RECORD, name: value}).encode())
+    except ValueError:
         return
-    again = json.loads(json.dumps(dataclasses.asdict(source)))
-    assert Source.from_json(again) == source
+    assert Source.from_json(source.to_json().encode()) == source
     assert all(isinstance(text, str) for text in (source.run, source.matrix, *source.gpu_types))
     hash(source)
     json.dumps(dataclasses.asdict(source), ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize("record", [None, [], "x", 7, {}, {"run": "x"}, {**RECORD, "more": 1}])
-def test_what_is_no_source_is_refused(record: object) -> None:
-    with pytest.raises(TypeError):
-        Source.from_json(record)
-
-
-@pytest.mark.parametrize("name", sorted(RECORD))
-def test_a_field_of_another_type_is_refused(name: str) -> None:
-    for value in (7, [7], {"a": "b"}):
-        with pytest.raises(TypeError):
-            Source.from_json({**RECORD, name: value})
+def test_what_is_no_source_is_refused() -> None:
+    wrong = [None, [], "x", 7, {}, {"run": "x"}, {**RECORD, "more": 1}]
+    wrong += [{**RECORD, name: value} for name in RECORD for value in (7, [7], {"a": "b"})]
+    for record in wrong:
+        with pytest.raises(ValueError):
+            Source.from_json(json.dumps(record).encode())

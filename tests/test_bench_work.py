@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -70,7 +74,7 @@ def test_bytes_of_a_forward_are_weights_and_logits() -> None:
 def test_each_new_token_reads_the_weights_again_and_one_more_key() -> None:
     moved = work_of(Shape.of(SMALL), 1, 8, 4).forward_bytes(4, 4)
     per_key = 2 * 2 * 32 * 4
-    assert [b - a for a, b in zip(moved, moved[1:], strict=False)] == [per_key] * 3
+    assert [b - a for a, b in itertools.pairwise(moved)] == [per_key] * 3
 
 
 @given(st.integers(1, 8), st.integers(1, 200), st.integers(0, 50))
@@ -103,3 +107,11 @@ def test_a_lower_bound_is_work_over_rate_beyond_what_a_cache_keeps() -> None:
 def test_casts_of_autocast_are_those_that_were_counted() -> None:
     assert work.cast_bytes(SHAPES["gpt2"], 1, 128) == pytest.approx(827e6, rel=0.001)
     assert work.scaled(158, SHAPES["gpt2-medium"]) == 316
+
+
+def test_what_the_driver_and_the_report_load_of_a_measurement_needs_no_torch() -> None:
+    code = (
+        "import sys, bench.outcomes, bench.stats, bench.timing, bench.profile.work\n"
+        "sys.exit(bool({'torch', 'transformers', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

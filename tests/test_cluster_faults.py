@@ -1,236 +1,150 @@
-"""What breaks in a cluster, over real raylets of this machine whose GPUs are the fake driver's."""
+"""What an error of Ray means, what an end costs, and what the rows so far spare the next ones."""
 
 from __future__ import annotations
 
-import collections
-import os
-import signal
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
-import faults_record
+import examples
 import pytest
-import raylets
-from test_cluster_driver import SHORT, TINY, a_matrix
+from ray import exceptions
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from sweeps import TINY, TINY_8, a_matrix
 
-from bench.asked import CPU, Cell
-from bench.measured import Measurement, Outcome, Placement
-from cluster import driver
-from cluster.session import session
+from bench.asked import CPU, Cell, PlacementPlan
+from bench.device.kinds import Card
+from bench.errors import GpuLostError, WrongDevice
+from bench.measured import Device, Outcome, Quality, Sensor, Software
+from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request
+from cluster import faults
+from cluster.faults import STARTING, Cost, End
+from cluster.history import History
+from cluster.schedule import Task
 
-QUICK = replace(SHORT, energy="quick", latency_min_s=2, latency_max_s=3)
-LOST = "fault = nvmlDevice*:0:15:0"  # the first GPU of the node, in each process, from the start
-# Nobody can measure the energy of a virtual GPU: the rows come sooner.
-VIRTUAL = "virtualization = 2\nenergy = 0"
-TYPES = ("T4", "P100", "V100", "L4", "A10G", "H100")
-EXCLUDED = (Cell("L4", "bf16"), Cell("A10G", "bf16"), Cell("H100", "bf16"))  # one row says it all
-
-
-@pytest.fixture(scope="module")
-def cluster(fakenvml_library: Path) -> Iterator[raylets.Raylets]:
-    """A cluster to which this process is connected."""
-    with raylets.started(fakenvml_library) as nodes:
-        nodes.add("T4", f"gpu = t4\n{VIRTUAL}", f"gpu = t4\n{VIRTUAL}")
-        nodes.add("P100", f"gpu = p100\n{LOST}", f"gpu = p100\n{VIRTUAL}")
-        nodes.add("V100", f"gpu = v100\n{LOST}")
-        nodes.add("L4", f"gpu = l4\n{VIRTUAL}")
-        nodes.add("L4", f"gpu = l4\n{VIRTUAL}")
-        hungry = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
-        nodes.add("A10G", "gpu = NVIDIA A10G", environment=hungry)
-        with session(nodes.address):
-            yield nodes
+CARD = Card("Tesla T4", "GPU-1")
+TASK = Task(Cell(CPU, "fp32"), 0, (TINY, TINY_8))
 
 
-@dataclass
-class Story:
-    """A sweep in which things break, as its rows tell it."""
-
-    rows: list[Measurement] = field(default_factory=list)
-    broke: dict[str, float] = field(default_factory=dict)  # when, by GPU type
-    noticed: dict[str, float] = field(default_factory=dict)  # how long after, in s
-
-    def of(self, gpu_type: str) -> list[Measurement]:
-        return [row for row in self.rows if row.cell.gpu_type == gpu_type]
-
-    def record(self, fault: str, gpu_type: str) -> None:
-        """Note how it ended for the row with the most attempts."""
-        row = max(self.of(gpu_type), key=lambda m: where(m).attempt)
-        reasons = "; ".join([*where(row).earlier, *filter(None, [row.reason])])
-        text = f"{row.outcome} in attempt {where(row).attempt}; before: {reasons}"
-        faults_record.note(fault, self.noticed.get(gpu_type), text)
+def of_a_task(cause: Exception) -> exceptions.RayTaskError:
+    return exceptions.RayTaskError("run", "traceback", cause)
 
 
-def assert_nothing_is_left() -> None:
-    """No placement, process or GPU in use; processes end, and GPUs come back, a little later."""
-    import ray
-    from ray.util import placement_group_table
-
-    def in_use() -> float:
-        present, free = ray.cluster_resources()["GPU"], ray.available_resources()["GPU"]
-        return float(present - free)
-
-    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
-    deadline = time.monotonic() + 60
-    while (raylets.measuring_processes() or in_use()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert raylets.measuring_processes() == []
-    assert in_use() == 0
-
-
-def where(row: Measurement) -> Placement:
-    return row.placement or Placement("", "", 0)
-
-
-@pytest.fixture(scope="module")
-def story(cluster: raylets.Raylets) -> Story:
-    """One sweep, in which a process, two GPUs and a raylet are lost and a node lacks memory."""
-    told = Story()
-    settle = driver._Sweep._settle
-
-    def watched(self, block, row, of_the_cluster):  # type: ignore[no-untyped-def]
-        if of_the_cluster:
-            now, kind = time.monotonic(), row.cell.gpu_type
-            told.noticed.setdefault(kind, now - told.broke.get(kind, now))
-        return settle(self, block, row, of_the_cluster)
-
-    matrix = a_matrix(TINY, precisions=("fp32", "bf16"))
-    matrix = replace(matrix, sampling=QUICK, gpu_types=TYPES, exclude=EXCLUDED)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver._Sweep, "_settle", watched)
-        for event in driver.sweep("test/run", matrix, (), simulated=True):
-            kind = event.cell.gpu_type
-            if isinstance(event, Measurement):
-                told.rows.append(event)
-            elif event.name == "latency" and kind not in told.broke:
-                # Of the T4, the second cell: the first says which GPU it was.
-                if kind == "T4" and told.of("T4"):
-                    pid, _ = cluster.measuring(kind)
-                    told.broke[kind] = time.monotonic()
-                    os.kill(pid, signal.SIGKILL)
-                if kind == "L4":
-                    _, node = cluster.measuring(kind)
-                    told.broke[kind] = time.monotonic()
-                    cluster.kill(node)
-    return told
-
-
-def test_no_row_is_lost_and_none_doubled(story: Story) -> None:
-    every = {Cell(kind, precision) for kind in TYPES for precision in ("fp32", "bf16")}
-    assert collections.Counter(m.cell for m in story.rows) == dict.fromkeys(
-        every.difference(EXCLUDED), 1
+def died(message: str) -> exceptions.ActorDiedError:
+    return exceptions.ActorDiedError(
+        ActorDiedErrorContext(actor_id=bytes(16), error_message=message)
     )
 
 
-def test_a_killed_process_is_tried_again_on_another_gpu(story: Story) -> None:
-    first, second = story.of("T4")
-    assert (first.outcome, second.outcome) == (Outcome.OK, Outcome.OK)
-    assert (where(first).attempt, where(second).attempt) == (1, 2)
-    assert "the process died in stage latency" in where(second).earlier[0]
-    assert first.device is not None
-    assert second.device is not None
-    assert {first.device.uuid, second.device.uuid} == {"GPU-T4-0-0", "GPU-T4-0-1"}
-    story.record("process killed", "T4")
-
-
-def test_a_lost_gpu_is_left_alone_and_the_rest_comes_onto_another(story: Story) -> None:
-    first, second = story.of("P100")
-    assert (first.outcome, second.outcome) == (Outcome.OK, Outcome.OK)
-    assert where(first).attempt == 2
-    assert "LOST: " in where(first).earlier[0]
-    assert where(second).attempt == 1
-    for row in (first, second):
-        assert row.device is not None
-        assert row.device.uuid == "GPU-P100-1-1"  # paired: both on what was left
-    story.record("GPU lost", "P100")
-
-
-def test_without_another_gpu_the_lost_one_is_the_reason(story: Story) -> None:
-    first, second = story.of("V100")
-    assert (first.outcome, second.outcome) == (Outcome.LOST, Outcome.UNPLACED)
-    assert "no other attempt: the last V100 of the cluster was lost" in str(first.reason)
-    assert where(first).attempt == 1
-    assert "the last V100 of the cluster was lost" in str(second.reason)
-
-
-def test_a_killed_raylet_costs_an_attempt(story: Story) -> None:
-    (row,) = story.of("L4")
-    assert (row.outcome, where(row).attempt) == (Outcome.OK, 2)
-    assert "LOST: the node went away in stage latency" in where(row).earlier[0]
-    story.record("raylet killed", "L4")
-
-
-def test_a_process_that_is_killed_for_memory_is_out_of_memory(story: Story) -> None:
-    (row,) = story.of("A10G")
-    assert row.outcome == Outcome.OUT_OF_MEMORY
-    assert "Ray ended the process for memory" in str(row.reason)
-    assert (where(row).attempt, len(where(row).earlier)) == (2, 1)
-    story.record("killed for memory", "A10G")
-
-
-def test_an_absent_type_is_unplaced(story: Story) -> None:
-    (row,) = story.of("H100")
-    assert row.outcome == Outcome.UNPLACED
-    assert "no H100 here" in str(row.reason)
-
-
-def test_rows_say_what_shared_their_host(story: Story) -> None:
-    first, _ = story.of("T4")
-    assert any(name.startswith("P100 ") for name in where(first).neighbours)
-
-
-def test_nothing_is_left_of_a_sweep(story: Story) -> None:
-    assert_nothing_is_left()
-
-
-def test_a_fault_of_the_cluster_while_evidence_is_gathered_costs_no_row_and_no_attempt(
-    cluster: raylets.Raylets,
+@pytest.mark.parametrize(
+    ("error", "outcome", "words", "of_the_cluster"),
+    [
+        (of_a_task(ValueError("no")), Outcome.FAILED, "ValueError: no (in stage latency)", False),
+        (of_a_task(MemoryError()), Outcome.OUT_OF_MEMORY, "out of memory (in stage", False),
+        (of_a_task(GpuLostError("GPU is lost")), Outcome.LOST, "GPU is lost (in stage", True),
+        (exceptions.OutOfMemoryError("full\nmore"), Outcome.OUT_OF_MEMORY, "latency: full", True),
+        (exceptions.ActorUnschedulableError("no"), Outcome.UNPLACED, "no", False),
+        (exceptions.ActorUnavailableError("gone", None), Outcome.LOST, "node went away", True),
+        (exceptions.GetTimeoutError("late"), Outcome.LOST, "the node went away in stage", True),
+        (died("the actor's node was terminated"), Outcome.LOST, "the node went away", True),
+        (died("connection error code 2"), Outcome.FAILED, "the process died in stage", True),
+        (
+            exceptions.ActorDiedError(of_a_task(ValueError("no"))),
+            Outcome.FAILED,
+            "ActorDiedError in stage latency: ",
+            False,
+        ),
+    ],
+)
+def test_an_error_of_ray_is_an_outcome_and_a_fault_of_the_cluster_or_not(
+    error: Exception, outcome: Outcome, words: str, of_the_cluster: bool
 ) -> None:
-    cluster.add("L4", "gpu = l4")
-    matrix = a_matrix(TINY, precisions=("fp32", "bf16"))
-    sampling = replace(QUICK, profile=True, latency_min_s=0.1)
-    matrix = replace(matrix, sampling=sampling, gpu_types=("T4", "L4"))
-    told: dict[object, list[Measurement]] = {}
-    broken: dict[str, object] = {}  # the row whose evidence was in work, by GPU type
-    for event in driver.sweep("r", matrix, (), simulated=True):
-        kind = event.cell.gpu_type
-        if isinstance(event, Measurement):
-            told.setdefault(event.key, []).append(event)
-        elif event.name == "profile" and kind not in broken:
-            broken[kind] = (event.cell, event.workload, event.replicate)
-            pid, node = cluster.measuring(kind)
-            if kind == "L4":
-                cluster.kill(node)
-            else:
-                os.kill(pid, signal.SIGKILL)
-    assert len(told) == 4
-    assert len(broken) == 2
-    for key, rows in told.items():
-        assert {(m.outcome, where(m).attempt) for m in rows} == {(Outcome.OK, 1)}
-        assert rows[0].trace is not None
-        assert "the process ended before its evidence" in str(rows[0].kernels.reason)
-        assert len(rows) == (1 if key in broken.values() else 2)
-    for kind in broken:
-        one, other = (rows[-1] for key, rows in told.items() if rows[0].cell.gpu_type == kind)
-        assert one.device is not None
-        assert other.device is not None
-        assert one.device.uuid != other.device.uuid  # the rest went to another GPU
-    assert_nothing_is_left()
+    found = faults.explain(error, "latency")
+    assert (found.outcome, found.of_the_cluster, found.given) == (outcome, of_the_cluster, None)
+    assert words in found.reason
 
 
-def test_alone_on_a_host_types_take_turns(cluster: raylets.Raylets, story: Story) -> None:
-    matrix = a_matrix(TINY, precisions=("fp32",), replicates=2)
-    sampling = replace(QUICK, replicates=2)
-    plan = replace(matrix.placement, exclusive="host")
-    matrix = replace(matrix, sampling=sampling, gpu_types=("T4",), placement=plan)
-    rows = [e for e in driver.sweep("r", matrix, (), simulated=True) if isinstance(e, Measurement)]
-    assert [m.outcome for m in rows] == [Outcome.OK] * 2
-    assert [where(m).neighbours for m in rows] == [(), ()]  # though the host has two GPUs
+def test_a_gpu_of_another_type_says_which_it_is() -> None:
+    found = faults.explain(of_a_task(WrongDevice("V100", CARD, "host")), DEVICE)
+    assert found.given == CARD
+    assert "asked for V100, found Tesla T4" in found.reason
 
 
-def test_without_the_option_a_gpu_cell_needs_cuda(cluster: raylets.Raylets, story: Story) -> None:
-    matrix = replace(a_matrix(TINY), gpu_types=("T4",))
-    (row,) = [e for e in driver.sweep("r", matrix, {CPU}) if isinstance(e, Measurement)]
-    assert row.outcome == Outcome.UNSUPPORTED
-    assert "torch" in str(row.reason)
+OURS, CLUSTERS = End(Outcome.FAILED, ""), End(Outcome.LOST, "", of_the_cluster=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "stage", "rows_left", "may_try", "cost"),
+    [
+        (replace(CLUSTERS, given=CARD), DEVICE, 2, True, Cost.SEAT),
+        (CLUSTERS, "latency", 2, True, Cost.ATTEMPT),
+        (CLUSTERS, "latency", 2, False, Cost.ROW),
+        (OURS, "latency", 2, True, Cost.ROW),
+        (CLUSTERS, PERPLEXITY, 2, True, Cost.ATTEMPT),
+        (CLUSTERS, PERPLEXITY, 2, False, Cost.PERPLEXITY),
+        (OURS, PERPLEXITY, 2, True, Cost.PERPLEXITY),
+        (CLUSTERS, PROFILE, 0, True, Cost.NOTHING),
+        (OURS, PROFILE, 1, True, Cost.NOTHING),
+        (OURS, "latency", 0, True, Cost.NOTHING),
+    ],
+)
+def test_what_an_end_costs(end: End, stage: str, rows_left: int, may_try: bool, cost: Cost) -> None:
+    assert faults.cost(end, stage, rows_left, may_try) is cost
+
+
+def test_each_stage_has_its_limit() -> None:
+    matrix = a_matrix(TINY, timeout_s=100)
+    request = Request("", TASK.cell, 0, TASK.workloads, matrix.sampling, matrix.quality)
+    limit_s = matrix.quality.timeout_s
+    for stage, most_s, words in (
+        (STARTING, 180, "the process did not start within 180 s; raylet.err"),
+        ("latency", 100, "stage latency took longer than sampling.timeout_s = 100"),
+        (PERPLEXITY, limit_s, f"perplexity took longer than quality.timeout_s = {limit_s:g}"),
+    ):
+        assert faults.overdue(request, stage, most_s - 1) is None
+        end = faults.overdue(request, stage, most_s + 1)
+        assert end is not None
+        assert (end.outcome, end.of_the_cluster) == (Outcome.TIMED_OUT, stage == STARTING)
+        assert words in end.reason
+
+
+def test_a_probe_is_kept_for_its_gpu_and_driver_unless_it_failed() -> None:
+    here = Device("V100", "V100", "host", "cpu", 1, uuid="GPU-1")
+    versions = Software("3.12", "2.13", "5.24", "0.1", driver="580.65.06")
+    row = examples.measurement(device=here, software=versions)
+    history = History("run", a_matrix(TINY), False, [])
+    history.learn(replace(row, sensor=Sensor("unknown", reason="the probe failed: no memory")))
+    assert not history.request(TASK).known_sensors
+    found = Sensor("integrating", probe_s=20.0)
+    history.learn(replace(row, sensor=found))
+    assert history.request(TASK).known_sensors == {("GPU-1", "580.65.06"): found}
+
+
+def test_of_rows_that_are_there_only_a_perplexity_that_was_measured_is_known() -> None:
+    measured, failed = Quality("text", nats=1.0), Quality("text", reason="no text")
+    rows = [examples.measurement(quality=measured), examples.measurement(quality=failed)]
+    for row, known in zip(rows, ({"tiny": measured}, {}), strict=True):
+        assert History("run", a_matrix(TINY), False, [row]).request(TASK).known_quality == known
+
+
+def test_a_row_tells_of_its_earlier_attempts_and_of_more_than_that_it_has_no_place() -> None:
+    matrix = replace(a_matrix(TINY), placement=PlacementPlan(retries=1))
+    history = History("run", matrix, False, [])
+    request = history.request(TASK)
+    lost = examples.measurement(
+        cell=TASK.cell, workload=TINY, outcome=Outcome.LOST, reason="the node went away"
+    )
+    first = history.placed(lost, "node", "host", {"b", "a"})
+    assert first.placement
+    assert (first.placement.attempt, first.placement.neighbours) == (1, ("a", "b"))
+    assert history.may_try(request, [TINY])
+    history.put_off(first)
+    assert not history.may_try(request, [TINY])
+    assert history.may_try(request, [TINY_8])
+    assert not history.may_try(request, [])
+    second = history.placed(replace(lost, outcome=Outcome.OK), "node", "host", set())
+    assert second.placement
+    assert second.placement.attempt == 2
+    assert second.placement.earlier == ("LOST: the node went away",)
+    told, other = history.unplaced(TASK, "no T4 here")
+    assert told.outcome == Outcome.LOST
+    assert told.reason == "the node went away; no other attempt: no T4 here"
+    assert (other.outcome, other.reason) == (Outcome.UNPLACED, "no T4 here")

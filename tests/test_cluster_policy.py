@@ -11,21 +11,19 @@ from typing import Any
 import pytest
 import ray
 from examples import measurement
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-from ray.experimental import internal_kv
-from test_cluster_driver import TINY, a_matrix
+from sweeps import TINY, a_matrix
 from test_cluster_placement import node
 
 from bench.asked import CPU, Matrix, PlacementPlan
 from bench.device.kinds import Card
 from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
 from bench.outcomes import DEVICE, PROFILE, Request
-from cluster import driver
-from cluster import lease as seats
+from cluster import driver, head, lease, nodes, process
+from cluster.faults import End
+from cluster.head import HeadLostError
 from cluster.lease import Autoscaler, Seat
 from cluster.placement import Offer
-from cluster.process import Attempt, End
-from cluster.session import HeadLostError
+from cluster.process import Attempt
 
 
 class Cluster:
@@ -60,7 +58,7 @@ class Cluster:
     def release(self, seat: Seat) -> None:
         self.seats = [s for s in self.seats if s is not seat]
 
-    def start(self, request: Request, seat: Seat, now: float) -> Attempt:
+    def start(self, request: Request, seat: Seat, measure: str, now: float) -> Attempt:
         attempt = Attempt(request, seat, object(), now, list(request.workloads), "latency")
         self.due[id(attempt)] = now + self.row_s + len(self.due)  # no two at once
         return attempt
@@ -94,15 +92,15 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(cluster: Cluster, matrix: Matrix, **options: Any) -> Iterator[Stage | Measurement]:
         for name in ("ask", "look", "release"):
-            monkeypatch.setattr(driver.seats, name, getattr(cluster, name))
-        monkeypatch.setattr(driver.seats, "autoscaler", lambda: cluster.autoscaler)
+            monkeypatch.setattr(lease, name, getattr(cluster, name))
+        monkeypatch.setattr(lease, "autoscaler", lambda: cluster.autoscaler)
         for name in ("start", "ready", "next_event"):
-            monkeypatch.setattr(driver.attempts, name, getattr(cluster, name))
-        monkeypatch.setattr(driver.attempts, "stop", lambda attempt: None)
-        monkeypatch.setattr(driver, "head_answers", lambda: cluster.head_answers)
+            monkeypatch.setattr(process, name, getattr(cluster, name))
+        monkeypatch.setattr(process, "stop", lambda attempt: None)
+        monkeypatch.setattr(head, "answers", lambda: cluster.head_answers)
         monkeypatch.setattr(driver.time, "sleep", cluster.sleep)
         monkeypatch.setattr(ray, "nodes", lambda: cluster.nodes)
-        monkeypatch.setattr(driver.nodes, "told", lambda nodes: cluster.told)
+        monkeypatch.setattr(nodes, "told", lambda nodes: cluster.told)
         return driver.sweep("run", matrix, (), clock=lambda: cluster.now, **options)
 
     return run
@@ -159,18 +157,6 @@ def test_a_wait_is_told_once_with_what_it_is_for(
     assert [event.outcome for event in events] == [Outcome.OK]
 
 
-def test_what_the_head_says_of_its_autoscaler_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    reply = GetClusterStatusReply()
-    state = reply.autoscaling_state
-    state.autoscaler_state_version = 4
-    state.pending_instance_requests.add(ray_node_type_name="t4")
-    state.pending_instances.add(ray_node_type_name="v100")
-    state.infeasible_gang_resource_requests.add(details="5e:PACK|PENDING")
-    client = types.SimpleNamespace(get_cluster_status=lambda timeout_s: reply.SerializeToString())
-    monkeypatch.setattr(internal_kv, "internal_kv_get_gcs_client", lambda: client)
-    assert seats.autoscaler() == Autoscaler(frozenset({"5e"}), ("t4", "v100"), present=True)
-
-
 def test_a_row_that_is_written_slowly_times_out_no_other(sweep: Any) -> None:
     cluster = Cluster(node("a", gpus=1, label="T4"), node("b", gpus=1, label="L4"), row_s=5)
     matrix = replace(a_matrix(TINY, timeout_s=60), gpu_types=("T4", "L4"))
@@ -209,6 +195,38 @@ def test_a_lost_gpu_is_given_back_once_its_node_is_gone(sweep: Any) -> None:
     assert [m.outcome for m in rows(iter(told))] == [Outcome.OK] * 2
     assert lost not in cluster.seats
     assert any(isinstance(e, Stage) and "LOST" in e.host for e in told)
+
+
+def test_without_another_gpu_the_lost_one_is_the_reason(sweep: Any) -> None:
+    cluster = Cluster(node("a", gpus=1, label="V100"), row_s=5)
+    cluster.fate["a"] = Outcome.LOST
+    matrix = replace(a_matrix(TINY, precisions=("fp32", "bf16")), gpu_types=("V100",))
+    first, second = rows(sweep(cluster, matrix))
+    assert (first.outcome, second.outcome) == (Outcome.LOST, Outcome.UNPLACED)
+    assert "no other attempt: the last V100 of the cluster was lost" in str(first.reason)
+    assert first.placement
+    assert first.placement.attempt == 1
+    assert second.reason == "the last V100 of the cluster was lost"
+    assert cluster.seats == []
+
+
+def test_a_type_that_the_cluster_lacks_is_unplaced_at_once(sweep: Any) -> None:
+    cluster = Cluster(node("a", gpus=1, label="T4"), row_s=5)
+    found = rows(sweep(cluster, replace(a_matrix(TINY, replicates=2), gpu_types=("A100",))))
+    assert [m.outcome for m in found] == [Outcome.UNPLACED] * 2
+    assert "no A100 here (only CPU, T4)" in str(found[0].reason)
+    assert cluster.now < 5
+
+
+def test_a_sweep_that_is_closed_leaves_no_seat_whatever_it_just_said(sweep: Any) -> None:
+    for most in range(1, 9):
+        cluster = Mixed(a="vt", b="t")
+        cluster.fate["b"] = Outcome.LOST
+        events = sweep(cluster, replace(a_matrix(TINY, replicates=4), gpu_types=("T4",)))
+        for _ in zip(range(most), events, strict=False):
+            pass
+        events.close()
+        assert cluster.seats == []
 
 
 @pytest.mark.parametrize("of_the_cluster", [True, False])
@@ -264,9 +282,9 @@ class Mixed(Cluster):
                 if seat.node is None and card.uuid not in held:
                     seat.node, seat.group.card = host, card
 
-    def start(self, request: Request, seat: Seat, now: float) -> Attempt:
+    def start(self, request: Request, seat: Seat, measure: str, now: float) -> Attempt:
         self.starts += 1
-        attempt = super().start(request, seat, now)
+        attempt = super().start(request, seat, measure, now)
         attempt.stage = DEVICE
         return attempt
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 from hypothesis import given
-from test_cluster_driver import TINY, TINY_8, a_matrix
+from sweeps import TINY, TINY_8, a_matrix
 
 from bench.asked import CPU, Cell, Workload
 from cluster import schedule

@@ -139,7 +139,7 @@ def test_each_python_example_of_the_pages_runs(code: str, results_folder: Path) 
 
 
 def test_the_columns_that_the_pages_name_exist() -> None:
-    names = {column.name for column in table.columns()}
+    names = set(table.schema().names)
     page = PAGES[ROOT / "docs" / "results.md"]
     named = set(re.findall(r"`([a-z0-9_]+)`", page))
     assert len(named) > 15

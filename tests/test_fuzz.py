@@ -10,12 +10,12 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "fuzz.py"
 INPUTS = {
-    "source.json": 200,
-    "matrix.toml": 1000,
-    "table.csv": 1000,
-    "rows.parquet": 150,
-    "model": 40,
-    "commands": 100,
+    "source.json": 100,
+    "matrix.toml": 500,
+    "table.csv": 500,
+    "rows.parquet": 80,
+    "model": 20,
+    "commands": 50,
 }
 
 

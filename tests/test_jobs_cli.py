@@ -5,45 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from sweeps import Run
 
 from bench import __version__
 from bench import matrix as matrices
 from bench.results import store as results
 from jobs import plan, sweep
-from jobs.cli import main
 
 COMMANDS = ("sweep", "plan", "report", "explain", "merge", "doctor")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What the program printed, and its exit code."""
-
-    returncode: object
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """The program, in this process."""
-
-    def run(*arguments: str) -> Done:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        return Done(ended.value.code, *capfd.readouterr())
-
-    return run
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import signal
@@ -15,8 +16,10 @@ from pathlib import Path
 import faults_record
 import processes
 import pytest
-from test_jobs_sweep import MATRIX, REPLICATES, ROWS, rows_in, wait_for_rows
+import sweeps
+from sweeps import MATRIX, ROWS, rows_in, wait_for_rows
 
+from bench.measured import Outcome
 from jobs.interrupts import Interrupts
 
 
@@ -27,14 +30,22 @@ def temporary() -> Iterator[Path]:
         yield Path(made)
 
 
+REPLICATES = 4
+
+
 def start(matrix: Path, output: Path, temporary: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobs", "sweep", str(matrix), "--output", str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=processes.without_cache() | {"TMPDIR": str(temporary)},
-    )
+    """A scripted sweep on a Ray of its own."""
+    environment = {"TMPDIR": str(temporary), "PYTHONPATH": sweeps.TESTS}
+    given = sweeps.scripted("sweep", matrix, "--output", output)
+    return sweeps.start(given, processes.without_cache() | environment)
+
+
+@pytest.fixture
+def long_matrix(tmp_path: Path) -> Path:
+    """Cells that cannot all be done between a first row and what a test does then."""
+    path = tmp_path / "short.toml"
+    path.write_text(MATRIX.replace("min_s = 0.3", f"min_s = 2\nreplicates = {REPLICATES}"))
+    return path
 
 
 def ended(pids: list[int]) -> bool:
@@ -79,14 +90,31 @@ def test_while_ray_starts_it_ends_with_a_word_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_interrupted_once_it_finishes_the_running_cell(
+    long_matrix: Path, tmp_path: Path, temporary: Path
+) -> None:
+    process = start(long_matrix, tmp_path / "out", temporary)
+    folder = wait_for_rows(tmp_path / "out", 1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all in the foreground
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 130, errors
+    assert "finishing the running cells; Ctrl-C again stops them now" in errors
+    assert f"go on with: tensorgap sweep --resume {folder}" in errors
+    assert "Traceback" not in errors
+    found = rows_in(folder / "results.parquet")
+    assert {m.outcome for m in found.values()} == {Outcome.OK}
+    assert len(found) < ROWS * REPLICATES
+    cells = collections.Counter((m.cell, m.replicate) for m in found.values())
+    assert set(cells.values()) == {2}  # each that ran has measured both workloads
+    assert output.splitlines()[-1] == str(folder / "results.parquet")
+    faults_record.note("Ctrl-C", None, "the running cell is measured; exit code 130")
+
+
 def test_all_processes_terminated_at_once_it_merges_without_waiting_for_ray(
-    tmp_path: Path, temporary: Path
+    long_matrix: Path, tmp_path: Path, temporary: Path
 ) -> None:
     """As Slurm ends a job: SIGTERM to each process of it."""
-    matrix = tmp_path / "short.toml"
-    text = MATRIX.replace("latency_min_s = 0.3", f"replicates = {REPLICATES}\nlatency_min_s = 2")
-    matrix.write_text(text.replace("latency_max_s = 0.5", "latency_max_s = 3"))
-    process = start(matrix, tmp_path / "out", temporary)
+    process = start(long_matrix, tmp_path / "out", temporary)
     folder = wait_for_rows(tmp_path / "out", 1)
     below = processes.family(process.pid)
     broke = time.monotonic()
@@ -103,8 +131,7 @@ def test_all_processes_terminated_at_once_it_merges_without_waiting_for_ray(
     assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS * REPLICATES
     assert output.splitlines()[-1] == str(folder / "results.parquet")
     assert ended(below)
-    # What torch compiles is for the next time.
-    assert [made.name for made in temporary.iterdir()] == [f"tensorgap-{os.getuid()}"]
+    assert list(temporary.iterdir()) == []
     faults_record.note("SIGTERM to all", took_s, "what was measured before; exit code 130")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.asked import CPU, Cell, Sampling, Workload
 from bench.energy import protocol
-from bench.measured import WAITING, Measurement, Outcome, Stage
+from bench.measured import WAITING, Measurement, Outcome, Profile, Stage, Trace
 from jobs import progress, terminal
 from jobs.progress import Progress
 
@@ -60,11 +60,11 @@ def test_types_run_at_the_same_time_so_the_slowest_decides() -> None:
     assert shown.left_s() == 6
 
 
-def test_a_row_that_comes_again_with_its_evidence_counts_once() -> None:
+def test_a_profile_is_no_row() -> None:
     shown = Progress({FP32: 2}, row_s=10, clock=Clock())
     assert shown.take(a_row(FP32))
     assert not shown.take(Stage(FP32, WORKLOAD, 0, "profile", "host"))
-    assert not shown.take(a_row(FP32))
+    assert not shown.take(Profile("", FP32, WORKLOAD, 0, Trace("op")))
     assert shown.count == 1
 
 

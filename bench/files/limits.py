@@ -47,10 +47,12 @@ class Allowance:
         if size_bytes <= self.left_bytes:
             return
         taken = self.most_bytes - self.left_bytes
+        unit = "GB" if taken + size_bytes >= _UNITS["GB"] else "MB"
+        enough = f"{(taken + size_bytes) // _UNITS[unit] + 1}{unit}"
         together = f", and {shown(taken)} were read before" if taken else ""
         raise TooLargeError(
             f"{origin}: {shown(size_bytes)} to read{together}; at most {shown(self.most_bytes)}"
-            f" are read; raise it with {OPTION}, such as {OPTION} {_enough(taken + size_bytes)}, if"
+            f" are read; raise it with {OPTION}, such as {OPTION} {enough}, if"
             " you trust where it comes from"
         )
 
@@ -110,9 +112,3 @@ def shown(size_bytes: int) -> str:
         if size_bytes >= _UNITS[unit]:
             return f"{size_bytes / _UNITS[unit]:.4g} {unit}"
     return f"{size_bytes} B"
-
-
-def _enough(size_bytes: int) -> str:
-    """The next whole megabyte or gigabyte."""
-    unit = "GB" if size_bytes >= _UNITS["GB"] else "MB"
-    return f"{size_bytes // _UNITS[unit] + 1}{unit}"

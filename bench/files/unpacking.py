@@ -8,6 +8,7 @@ unpacks just as many bytes as that header says, or fails.
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -79,22 +80,22 @@ def unpack(
         for number in range(group.num_columns):
             column = group.column(number)
             if column.path_in_schema.partition(".")[0] in names:
-                _take(content, column, origin, allowance)
+                take_column(content, column, origin, allowance)
     return file.read(columns=list(names))
 
 
-def _take(
+def take_column(
     content: bytes, column: pq.ColumnChunkMetaData, origin: str, allowance: Allowance
 ) -> None:
     """Set aside what the pages of a column unpack to."""
     values = longest_bytes = 0
-    for page in _pages(content, column):
+    for page in pages_of(content, column):
         allowance.take(page.size_bytes + page.values * _VALUE_BYTES, origin)
         if page.kind != _DICTIONARY:
             values += page.values
         elif column.physical_type == "BYTE_ARRAY":
             packed = content[page.begin : page.begin + page.packed_bytes]
-            lengths = [_longest(d, page.values) for d in _unpacked(packed, page.size_bytes)]
+            lengths = [longest_of(d, page.values) for d in dictionaries(packed, page.size_bytes)]
             fitting = [length for length in lengths if length is not None]
             if not fitting:
                 raise ValueError("a dictionary is damaged")
@@ -103,7 +104,7 @@ def _take(
     allowance.take(values * longest_bytes, origin)
 
 
-def _unpacked(packed: bytes, size_bytes: int) -> Iterator[bytes]:
+def dictionaries(packed: bytes, size_bytes: int) -> Iterator[bytes]:
     """Whatever a dictionary may unpack to.
 
     The footer names the codec, but pyarrow ends the process when it is asked for one that it does
@@ -114,10 +115,10 @@ def _unpacked(packed: bytes, size_bytes: int) -> Iterator[bytes]:
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             yield bytes(pa.Codec(name).decompress(packed, size_bytes, asbytes=True))
     with contextlib.suppress(OSError, ValueError, struct.error, pa.ArrowException):
-        yield b"".join(_unframed(packed, size_bytes))
+        yield b"".join(unframed(packed, size_bytes))
 
 
-def _unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
+def unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
     """LZ4 as Hadoop wrote it, which the reader still reads: blocks, each behind its two sizes."""
     at, codec = 0, pa.Codec("lz4_raw")
     while at < len(packed) and size_bytes >= 0:
@@ -129,7 +130,7 @@ def _unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
         at += 8 + packed_bytes
 
 
-def _longest(dictionary: bytes, count: int) -> int | None:
+def longest_of(dictionary: bytes, count: int) -> int | None:
     """The length of the longest text of a dictionary, each of which follows its length.
 
     None where so many texts do not fit into it.
@@ -145,7 +146,7 @@ def _longest(dictionary: bytes, count: int) -> int | None:
 
 
 @dataclass(frozen=True)
-class _Page:
+class Page:
     """What a page's header says of it."""
 
     kind: int
@@ -155,7 +156,7 @@ class _Page:
     begin: int  # where it lies in the file, behind its header
 
 
-def _pages(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
+def pages_of(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[Page]:
     """The pages of a column, from where the reader begins to where it ends."""
     at = column.data_page_offset
     if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < at:
@@ -163,78 +164,59 @@ def _pages(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
     end = at + column.total_compressed_size
     if not 0 <= at <= end <= len(content):
         raise ValueError("a column lies outside the file")
+    stream = io.BytesIO(content)
     try:
         while at < end:
-            page = _Header(content, at).page()
+            stream.seek(at)
+            fields = fields_of(stream)
+            kind, size_bytes, packed_bytes = (fields[number] for number in (1, 2, 3))
+            about = fields[_ABOUT[kind]] if kind != _INDEX else {1: 0}
+            if kind != _INDEX and about[_ENCODING[kind]] not in _ENCODINGS:
+                raise ValueError("an encoding that tensorgap does not write")
+            page = Page(kind, size_bytes, packed_bytes, about[1], stream.tell())
+            if min(page.size_bytes, page.packed_bytes, page.values) < 0:
+                raise ValueError("a size in a page's header is negative")
             at = page.begin + page.packed_bytes
             yield page
-    except (IndexError, KeyError, TypeError):
+    except (IndexError, KeyError, OverflowError, TypeError):
         raise ValueError("a page's header is damaged") from None
 
 
-class _Header:
-    """A page's header: a struct in Thrift's compact protocol.
+def fields_of(stream: io.BytesIO, depth: int = 0) -> dict[int, Any]:
+    """The fields of a struct in Thrift's compact protocol, by number: whole numbers and structs.
 
     Every writer writes its fields once and in order. Whatever else there is, one reader may take
     for this and another for that, so it is refused.
     """
+    if depth > _DEEPEST:
+        raise ValueError("structs within structs")
+    fields: dict[int, Any] = {}
+    number = 0
+    while begin := stream.read(1)[0]:
+        step, kind = begin >> 4, begin & 15
+        number += step
+        if not step:
+            raise ValueError("fields out of order")
+        if kind in _BOOLEANS:
+            fields[number] = kind
+        elif kind in _WHOLE:
+            value = number_at(stream)
+            fields[number] = value >> 1 ^ -(value & 1)  # zigzag: 0, -1, 1, -2, ...
+        elif kind == _BINARY:
+            stream.seek(number_at(stream), io.SEEK_CUR)
+        elif kind == _STRUCT:
+            fields[number] = fields_of(stream, depth + 1)
+        else:
+            raise ValueError("a field of a type that no page has")
+    return fields
 
-    def __init__(self, content: bytes, at: int) -> None:
-        self.content, self.at = content, at
 
-    def page(self) -> _Page:
-        """The page that follows the header."""
-        fields = self._struct()
-        kind, size_bytes, packed_bytes = (fields[number] for number in (1, 2, 3))
-        values = 0
-        if kind != _INDEX:
-            about = fields[_ABOUT[kind]]
-            values = about[1]
-            if about[_ENCODING[kind]] not in _ENCODINGS:
-                raise ValueError("an encoding that tensorgap does not write")
-        if min(size_bytes, packed_bytes, values) < 0:
-            raise ValueError("a size in a page's header is negative")
-        return _Page(kind, size_bytes, packed_bytes, values, self.at)
-
-    def _struct(self, depth: int = 0) -> dict[int, Any]:
-        """The fields of a struct, by their numbers: whole numbers, and structs of such."""
-        if depth > _DEEPEST:
-            raise ValueError("structs within structs")
-        fields: dict[int, Any] = {}
-        number = 0
-        while begin := self._byte():
-            step, kind = begin >> 4, begin & 15
-            number += step
-            if not step:
-                raise ValueError("fields out of order")
-            if kind in _BOOLEANS:
-                fields[number] = kind
-            elif kind in _WHOLE:
-                fields[number] = self._whole()
-            elif kind == _BINARY:
-                length = self._varint()
-                self.at += length
-            elif kind == _STRUCT:
-                fields[number] = self._struct(depth + 1)
-            else:
-                raise ValueError("a field of a type that no page has")
-        return fields
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self.content[self.at - 1]
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-            if shift > 63:
-                raise ValueError("a number is too long")
-
-    def _whole(self) -> int:
-        value = self._varint()  # zigzag: 0, -1, 1, -2, ...
-        return value >> 1 ^ -(value & 1)
+def number_at(stream: io.BytesIO) -> int:
+    """A number of 7 bits in each byte, of which the last has no highest bit."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)[0]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value
+    raise ValueError("a number is too long")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from bench.asked import Workload
 from bench.device import acquire as device
 from bench.measured import Roofline, Trace
-from bench.model import requests as queues
 from bench.model.load import Model
+from bench.model.requests import forward_queue
 from bench.profile.peaks import measured_roofline, with_launches
 from bench.profile.trace import trace
 from bench.profile.work import Shape, work_of
@@ -29,12 +29,8 @@ def gather(
 ) -> tuple[Trace, Roofline]:
     """Measure the peaks, then trace some requests: what is measured after a trace is slower.
 
-    Args:
-        workload: what was timed.
-        precision_name: at which the caller has switched the process to.
-        model: loaded at that precision.
-        found: the device.
-        latency_ms: median latency without a profiler.
+    The caller has switched the process to the precision; `latency_ms` is the median without a
+    profiler.
     """
     shape = Shape.of(model.module.config)
     work = work_of(shape, workload.batch_size, workload.prompt_tokens, workload.new_tokens)
@@ -42,11 +38,11 @@ def gather(
     as_graph = workload.engine == "graph"
     seen = replace(workload, engine="eager") if as_graph else workload
     traced = trace(
-        queues.forward_queue(found.type, model, seen),
+        forward_queue(found.type, model, seen),
         found.type,
         requests=1 if workload.new_tokens else _TRACED_FORWARDS,
-        # Trace that a host launches one by one, over the latency of others in one launch, would
-        # be the share of nothing.
+        # The time of kernels that are launched one by one, over the latency of a replay in one
+        # launch, is no share of anything.
         latency_ms=None if as_graph else latency_ms,
         fused=workload.engine == "compile",
     )

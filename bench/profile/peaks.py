@@ -92,15 +92,11 @@ def measured_roofline(
     l2_bytes: int | None,
     latency_ms: float | None,
 ) -> Roofline:
-    """The lower bounds by the peaks of this device, without that of launches.
+    """The lower bounds of a request by the peaks of this device, but for that of launches.
 
-    Args:
-        work: of one request.
-        precision_name: at which the caller has switched the process to.
-        device_type: `cuda` or `cpu`.
-        l2_bytes: of a GPU.
-        latency_ms: median that was measured. Where a bound is above it, something disturbed the
-            device meanwhile, or else the latency is impossible: the peaks are measured again.
+    The caller has switched the process to the precision. Where a bound is above the measured
+    `latency_ms`, something disturbed the device meanwhile, or else the latency is impossible: the
+    peaks are measured again.
     """
     weight_bytes = precision.storage(precision_name).itemsize
     result_bytes = precision.arithmetic(precision_name, device_type).itemsize

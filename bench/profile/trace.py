@@ -60,12 +60,8 @@ def trace(
 ) -> Trace:
     """Trace some requests; what the profiler cannot see is a reason in the record, not an error.
 
-    Args:
-        queue: of the requests.
-        device_type: `cuda` or `cpu`.
-        requests: how many.
-        latency_ms: median latency without the profiler.
-        fused: a compiler made casts a part of other kernels, so that nobody can count their bytes.
+    `latency_ms` is the median without the profiler; `fused`: a compiler made casts a part of other
+    kernels, so that their bytes cannot be counted.
     """
     on_cuda = device_type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]

@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import fs
 
 from bench.errors import TensorgapError
 from bench.files import private
-from bench.files.atomic import write_atomically
+from bench.files.storage import Storage, complaint
+from bench.results import parts
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
-
-# The name of a part: see `bench.results.store.part_name`.
-PART = re.compile(r"(?!\.)[A-Za-z0-9.-]*-b-?[0-9]+-r-?[0-9]+-[0-9a-f]{12}\.parquet")
 
 Write = Callable[[str, bytes], None]  # puts a part with this name into its place
 
@@ -39,10 +35,11 @@ class Spool:
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: run: the run's name, which no other run has; clock: monotonic seconds."""
         self._run = run
-        self._usual = private.usual()
-        exists = os.path.lexists(self._usual)
-        self.ignored = private.why_shared(self._usual) if exists else None  # the usual place
-        self._own = self._found()
+        self.usual = private.usual()  # where parts wait if nobody else has taken that place
+        exists = os.path.lexists(self.usual)
+        self.ignored = private.why_shared(self.usual) if exists else None
+        holding = [folder for folder in private.kept() if self._is_real(folder)]
+        self._own = next(iter(holding), None if self.ignored else self.usual)
         self._clock = clock
         self._pause_s = _FIRST_PAUSE_S
         self._next = 0.0  # when the place is tried again
@@ -51,36 +48,14 @@ class Spool:
     @property
     def location(self) -> str:
         """Where parts wait."""
-        return str((self._own or self._usual) / self._run)
-
-    @property
-    def usual(self) -> str:
-        """Where parts wait if nobody else has taken that place."""
-        return str(self._usual)
+        return str((self._own or self.usual) / self._run)
 
     def waiting(self) -> list[Path]:
         """The parts that wait: files of this user that have the name of a part."""
         if self._own is None or not self._is_real(self._own):
             return []
-        entries = os.scandir(self._own / self._run)
-        return sorted(
-            Path(entry.path)
-            for entry in entries
-            if PART.fullmatch(entry.name) and _is_own(Path(entry.path), stat.S_ISREG)
-        )
-
-    def _found(self) -> Path | None:
-        """The folder in which rows of this run wait, or would."""
-        holding = [folder for folder in private.kept() if self._is_real(folder)]
-        return next(iter(holding), None if self.ignored else self._usual)
-
-    def _is_real(self, own: Path) -> bool:
-        """Whether the run has a folder below this one, and no link leads to another."""
-        levels = (own / self._run).relative_to(own).parts
-        return private.why_shared(own) is None and all(
-            _is_own(own.joinpath(*levels[: depth + 1]), stat.S_ISDIR)
-            for depth in range(len(levels))
-        )
+        entries = [Path(entry.path) for entry in os.scandir(self._own / self._run)]
+        return sorted(p for p in entries if parts.is_name(p.name) and _is_own(p, stat.S_ISREG))
 
     def put(self, name: str, content: bytes, write: Write) -> None:
         """Put a part into its place, with all that waits; or keep it here if that fails."""
@@ -93,7 +68,7 @@ class Spool:
             self._failed(error)
             self._keep(name, content)
         else:
-            # A row comes again with its evidence: what waits under its name is older.
+            # A row that was measured again: what waits under its name is older.
             for path in self.waiting():
                 if path.name == name:
                     path.unlink()
@@ -120,30 +95,31 @@ class Spool:
             time.sleep(min(self._pause_s, max(0.0, end - self._clock())))
         return left
 
+    def _is_real(self, own: Path) -> bool:
+        """Whether the run has a folder below this one, and no link leads to another."""
+        levels = [own / self._run, *(own / self._run).parents]
+        below = levels[: levels.index(own)]
+        return private.why_shared(own) is None and all(_is_own(p, stat.S_ISDIR) for p in below)
+
     def _failed(self, error: Exception) -> None:
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        self.trouble = text.splitlines()[0]
+        self.trouble = complaint(error)
         self._next = self._clock() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _keep(self, name: str, content: bytes) -> None:
         try:
-            own = self._make_own()
-            folder = own / self._run
+            if self._own is None or private.why_shared(self._own):
+                self._own = private.folder()
+            folder = self._own / self._run
             folder.mkdir(parents=True, exist_ok=True)
-            if not self._is_real(own):
-                raise PermissionError(errno.EPERM, private.why_shared(own) or "there is a link")
-            write_atomically(fs.LocalFileSystem(), str(folder / name), content)
+            if not self._is_real(self._own):
+                why = private.why_shared(self._own) or "there is a link"
+                raise PermissionError(errno.EPERM, why)
+            Storage.at(str(folder / name)).write(content)
         except OSError as error:
             raise TensorgapError(
                 f"{self.trouble}; and the row cannot wait in {self.location}: {error.strerror}"
             ) from error
-
-    def _make_own(self) -> Path:
-        """The folder of this user alone, another one if the usual one is not."""
-        if self._own is None or private.why_shared(self._own):
-            self._own = private.folder()
-        return self._own
 
 
 def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:

@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
+from bench.files.storage import Storage
 from bench.measured import Measurement, Profile
 from bench.results import columns as table
 from bench.results import store as results
-from bench.results.spool import write_atomically
 
 NAME = "gpu-check"
 FACTS, LOG, TABLE = "facts.jsonl", "log.txt", "predictions.txt"
@@ -89,7 +87,7 @@ class Folder:
 
     def write_table(self, text: str) -> None:
         """Write the predictions as far as they are known."""
-        write_atomically(fs.LocalFileSystem(), str(self.path / TABLE), f"{text}\n".encode())
+        Storage.at(str(self.path / TABLE)).write(f"{text}\n".encode())
 
 
 def _append(path: Path, line: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
+from bench.matrix import toml
 from bench.text import published
 from jobs.report.facts import Group
 from jobs.report.finding import Finding, Verdict
@@ -77,10 +77,5 @@ def workload(members: Sequence[Group], other_attention: bool) -> list[str]:
 
 
 def assignment(key: str, value: object, comment: str = "", told: bool = True) -> str:
-    """One key of the matrix, on a line of its own with its reason, which tomli-w cannot write.
-
-    What does not print is escaped, so that a terminal, too, can be shown the text.
-    """
-    text = json.dumps(value, ensure_ascii=False)
-    text = "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
-    return f"{key} = {text}" + (f" # {comment}" if comment and told else "")
+    """One key of the matrix, on a line of its own with its reason, which tomli-w cannot write."""
+    return toml({key: value}).rstrip() + (f" # {comment}" if comment and told else "")

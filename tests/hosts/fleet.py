@@ -40,8 +40,8 @@ class Fleet:
         done = self.ray("rsync-down", CONFIG, "results/", "results/")
         assert done.returncode == 0, done.stderr
         assert self.project(f"{path}/results.parquet").exists()
-        rows, torn = results.Results.open(str(self.project(path))).read()
-        assert not torn
+        rows, corrupt = results.Results.open(str(self.project(path))).read()
+        assert not corrupt
         return rows
 
     def project(self, path: str) -> Path:

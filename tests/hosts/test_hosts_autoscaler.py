@@ -15,9 +15,9 @@ from pathlib import Path
 
 import fakenvml
 import pytest
-from test_cluster_faults import VIRTUAL
+from raylets import VIRTUAL
+from sweeps import rows_in
 from test_jobs_faults import MATRIX
-from test_jobs_sweep import rows_in
 
 from bench.measured import Outcome
 from cluster import folders

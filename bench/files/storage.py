@@ -1,0 +1,191 @@
+"""A folder or a file, on this disk or behind a URI that pyarrow's file systems know.
+
+It may come from a stranger: it is read up to a size, and written whole or not at all. On a local
+disk no link is followed, since it can lead to any file that this user may read or overwrite, and
+nothing but a regular file is opened: a pipe would be waited for without end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from bench.errors import TensorgapError
+from bench.files import limits
+from bench.files.location import redacted, shown, within
+
+_PROBE = ".tensorgap-probe"
+_TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write` names it
+# How S3 words that it does not know who asks, or that he may not (pyarrow 26).
+_NO_ACCESS = re.compile(
+    "ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE|EXPIRED|TOKEN|CREDENTIALS"
+    "|HTTP (response code|status) 40[013]",
+    re.IGNORECASE,
+)
+_CREDENTIALS = (
+    "the credentials may be missing, wrong or not suffice: set AWS_ACCESS_KEY_ID and"
+    " AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they are temporary), or AWS_PROFILE, or use"
+    " the role of the instance; the bucket's policy must let them read, write and list"
+)
+
+
+def complaint(error: Exception) -> str:
+    """The first line of what the system or a file system says."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder or a file; `location` is as the user typed it and may hold secrets."""
+
+    location: str
+    filesystem: fs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, location: str) -> Storage:
+        """The place of a path or a URI; TensorgapError where no file system knows it."""
+        if "://" not in location:
+            return cls(location, fs.LocalFileSystem(), str(Path(location).absolute()))
+        try:
+            filesystem, path = fs.FileSystem.from_uri(location)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            known = "a folder, or a URI such as s3://BUCKET/PATH or gs://BUCKET/PATH"
+            first = redacted(complaint(error), [location])
+            raise TensorgapError(
+                f"{shown(location)}: cannot be used ({first}); give {known}"
+            ) from None
+        return cls(location, filesystem, path.rstrip("/"))
+
+    def within(self, name: str) -> Storage:
+        """A place within this folder."""
+        return Storage(within(self.location, name), self.filesystem, f"{self.path}/{name}")
+
+    @property
+    def shown(self) -> str:
+        """The place as it may be shown."""
+        return shown(self.location)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a disk of this machine."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def type(self) -> fs.FileType:
+        """What is there: a file, a folder or nothing."""
+        return self.filesystem.get_file_info(self.path).type
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything is there."""
+        return bool(self.type != fs.FileType.NotFound)
+
+    def read(self, check: Callable[[int], None]) -> bytes:
+        """The content of the file, whose size `check` may refuse before it is read.
+
+        Raises:
+            OSError: there is no such file, it is a link, or it is not a regular file.
+        """
+        if self.is_local:
+            if os.path.islink(self.path):  # else the system speaks of too many levels of links
+                raise OSError(errno.ELOOP, "a link, which is not followed", self.path)
+            return limits.read_file(self.path, check, os.O_NOFOLLOW)
+        size_bytes = self.filesystem.get_file_info(self.path).size
+        if size_bytes is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self.path)
+        check(size_bytes)
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read(size_bytes))
+
+    def write(self, content: bytes) -> None:
+        """Write the file so that a reader sees the old content or the new, never a part of it."""
+        if not self.is_local:
+            with self.filesystem.open_output_stream(self.path) as stream:
+                stream.write(content)
+            return
+        # The process id keeps two writers apart; the suffix keeps a leftover from being read.
+        temporary = Path(f"{self.path}.{os.getpid()}.tmp")
+        try:
+            temporary.unlink(missing_ok=True)
+            # "x": never through a link that somebody put there.
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except OSError:
+            # On a full disk the half of a file is in the way of the next try.
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def remove_temporaries(self, is_ours: Callable[[str], bool]) -> None:
+        """Remove what killed writers left in this local folder, whose lock is held.
+
+        Args:
+            is_ours: whether a file of this name is one that is written there.
+        """
+        for entry in list(os.scandir(self.path)):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and is_ours(found[1]) and not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+
+    def make_folder(self) -> None:
+        """Make the folder, and those above it."""
+        self.filesystem.create_dir(self.path, recursive=True)
+
+    def probe(self) -> None:
+        """Write a file of a few bytes into this folder, and remove it again."""
+        probe = self.within(_PROBE)
+        probe.write(b"tensorgap\n")
+        # Whoever may write to a bucket may not always delete, which a sweep never does.
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self.filesystem.delete_file(probe.path)
+
+    @contextlib.contextmanager
+    def explained(self, remedy: str = "") -> Iterator[None]:
+        """Turn a complaint of the file system into one message that names the place."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            text = redacted(complaint(error), [self.location])
+            if self.location.startswith("s3:") and _NO_ACCESS.search(text):
+                remedy = f"; {_CREDENTIALS}"
+            raise TensorgapError(f"{self.shown}: {text}{remedy}") from error
+
+    @contextlib.contextmanager
+    def locked(self, name: str, busy: str) -> Iterator[None]:
+        """Keep other processes out of a local folder; the lock ends with the process, however.
+
+        Raises:
+            TensorgapError: another process holds the lock; `busy` says so.
+        """
+        if not self.is_local:
+            yield
+            return
+        import fcntl  # not on Windows, where Ray drivers are rare
+
+        with contextlib.ExitStack() as stack:
+            with self.explained():
+                # Never through a link, whose target would be made or emptied.
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                number = os.open(f"{self.path}/{name}", flags)
+                lock = stack.enter_context(os.fdopen(number, "rb+", buffering=0))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TensorgapError(f"{self.shown}: {busy}") from None
+            except OSError as error:
+                # Lustre without flock and some NFS know no locks.
+                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                    raise
+            yield

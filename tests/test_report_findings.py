@@ -446,7 +446,7 @@ def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> No
     (finding,) = found(measured, "warm-up-unsteady")
     assert texts(finding.evidence) == (
         "fp16: the latency was not steady after 3.0 s of warm-up; the median of the last third of"
-        " 0.900x that of the first"
+        " the samples is 0.900x that of the first"
     )
     assert [f.verdict for f in found(measured, "effect")] == [Verdict.INCONCLUSIVE]
 

@@ -1,4 +1,4 @@
-"""The structure that a newcomer meets: small files, short functions, imports downwards, one name."""
+"""The structure that a newcomer meets: small files, short functions, imports that go downwards."""
 
 from __future__ import annotations
 

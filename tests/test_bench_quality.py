@@ -445,7 +445,7 @@ def real_gpt2(perplexity: float, context: int, stride: int, mode: str = "hf-docs
         (real_gpt2(28.0, 1024, 1024), "28 per token, but 29.94 ±0.5% is published"),
         (real_gpt2(61.0, 128, 128, "tensorgap"), None),
         (real_gpt2(25.1, 1024, 512, "tensorgap"), None),
-        (real_gpt2(217, 128, 128, "tensorgap"), "217 is outside 41.2 to 65.7, the range that"),
+        (real_gpt2(217, 128, 128, "tensorgap"), "217 is outside 41.2 to 65.7, the range of the"),
         (real_gpt2(217, 32, 32, "tensorgap"), None),  # nothing is published
         (replace(real_gpt2(217, 128, 128), text_sha256="0" * 64), None),  # another text
     ],

@@ -33,7 +33,7 @@ BUSY_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Board:
-    """What CUDA tells of a board beside the facts in `bench.device.gpus`; rates are what kernels reach.
+    """What CUDA tells of a board beside `bench.device.gpus`; rates are what kernels reach.
 
     Multiprocessors, and the clock of `cudaDeviceProp`, in MHz: NVIDIA's white papers of Pascal,
     Volta, Turing, Ampere (GA100) and Hopper.

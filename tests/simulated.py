@@ -62,7 +62,7 @@ def row(
     peak = gpus.peak_tflops(gpu, precision)
     assert peak is not None
     arithmetic = gpus.arithmetic(precision, gpu.capability).kind
-    flops = gpt2.block_flops(SHAPE, batch_size, 128) + gpt2.head_flops(SHAPE, batch_size, 128)
+    flops = gpt2.work_of(SHAPE, batch_size, 128).least_flops
     weights = (SHAPE.layers * 12 * SHAPE.width**2 + SHAPE.vocabulary * SHAPE.width) * (
         gpt2.stored_bytes("fp16" if precision == "mixed" else precision)
     )

@@ -92,12 +92,12 @@ def test_layers_and_head_together_are_all_of_a_forward() -> None:
         shape = SHAPES[name]
         for batch, tokens in ((1, 1), (1, 128), (3, 77), (64, 1024)):
             found = work_of(shape, batch, tokens)
+            layers = work_of(shape, batch, tokens, head=False)
             head = 2 * batch * tokens * shape.width * shape.vocabulary
-            assert work.head_flops(shape, batch, tokens) == head
-            assert work.block_flops(shape, batch, tokens) + head == found.least_flops
-            for precision, size in {"fp32": 4, "fp16": 2, "bf16": 2, "mixed": 4}.items():
-                weights = work.block_bytes(shape, precision) + work.head_bytes(shape, precision)
-                assert found.forward_bytes(size, 0) == (weights,)
+            assert layers.least_flops + head == found.least_flops
+            embedding = shape.width * shape.vocabulary
+            assert found.forward_bytes(4, 0) == (4 * (shape.layer_weights + embedding),)
+            assert layers.forward_bytes(2, 7) == (2 * shape.layer_weights,)
 
 
 def test_a_lower_bound_is_work_over_rate_beyond_what_a_cache_keeps() -> None:

@@ -32,7 +32,7 @@ def case(board: str, **numbers: Any) -> facts.Case:
 def test_gpt2_by_formula_is_gpt2_as_it_is_known() -> None:
     shape = gpt2.SHAPES["gpt2"]
     assert shape.parameters == 124_439_808
-    total = gpt2.block_flops(shape, 1, 128) + gpt2.head_flops(shape, 1, 128)
+    total = gpt2.work_of(shape, 1, 128).least_flops
     assert total == pytest.approx(32.2e9, rel=0.01)
     assert gpt2.cast_bytes(shape, 1, 128) == pytest.approx(827e6, rel=0.001)
     assert gpt2.scaled(158, gpt2.SHAPES["gpt2-medium"]) == 316

@@ -118,9 +118,14 @@ class Work:
         return tuple(self.weights * weight_bytes + count * result_bytes for count in self.results)
 
 
-def work_of(shape: Shape, batch_size: int, prompt_tokens: int, new_tokens: int = 0) -> Work:
-    """The work of one request, whose logits are those of each position, or of each new token."""
-    width, layers, vocabulary = shape.width, shape.layers, shape.vocabulary
+def work_of(
+    shape: Shape, batch_size: int, prompt_tokens: int, new_tokens: int = 0, head: bool = True
+) -> Work:
+    """The work of one request, whose logits are those of each position, or of each new token.
+
+    Without the `head`, which makes the logits, it is the least that any use of the model computes.
+    """
+    width, layers, vocabulary = shape.width, shape.layers, head * shape.vocabulary
     batch, prompt, new = batch_size, prompt_tokens, new_tokens
     # (rows with logits, pairs, pairs under the mask, positions kept) of each forward
     full = prompt * prompt
@@ -159,27 +164,6 @@ def lower_bounds_ms(
     """The least time of the arithmetic, and of the bytes of each forward that no cache can keep."""
     beyond = sum(max(0.0, moved - cache_bytes) for moved in forward_bytes)
     return flops / tflops / 1e9, beyond / gb_per_s / 1e6
-
-
-def head_flops(shape: Shape, batch_size: int, tokens: int) -> int:
-    """Operations of the product that makes the logits of every position."""
-    return work_of(shape, batch_size, tokens).products[-1].flops
-
-
-def block_flops(shape: Shape, batch_size: int, tokens: int) -> int:
-    """Operations of the layers alone: the least that any use of the model computes."""
-    work = work_of(shape, batch_size, tokens)
-    return work.least_flops - work.products[-1].flops
-
-
-def block_bytes(shape: Shape, precision: str) -> int:
-    """Bytes of the layers' weights as stored, each read once in a forward."""
-    return shape.layer_weights * stored_bytes(precision)
-
-
-def head_bytes(shape: Shape, precision: str) -> int:
-    """Bytes of the embedding as stored, which the product for the logits reads once."""
-    return shape.vocabulary * shape.width * stored_bytes(precision)
 
 
 def stored_bytes(precision: str) -> int:

@@ -20,7 +20,6 @@ from typing import Any
 
 from bench.files.storage import Storage
 from bench.measured import Measurement, Profile
-from bench.results import columns as table
 from bench.results import store as results
 
 NAME = "gpu-check"
@@ -61,9 +60,8 @@ class Folder:
         self.results.finish()
 
     def rows(self) -> list[Measurement]:
-        """Every row that can be read; the later one of two with the same identity."""
-        found, _ = self.results.read()
-        return table.merge(found)
+        """Every row that can be read, once and with its profile."""
+        return self.results.read()[0]
 
     def tell(self, line: str) -> None:
         """Print a line and log it."""

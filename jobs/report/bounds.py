@@ -49,14 +49,12 @@ def of_board(
     peak = (gpus.peak_tflops if by_pytorch else gpus.hardware_peak_tflops)(board, precision)
     if shape is None or peak is None or (by_pytorch and workload.new_tokens):
         return None
-    size = (shape, workload.batch_size, workload.prompt_tokens)
-    flops, stored = work.block_flops(*size), work.block_bytes(shape, precision)
-    if by_pytorch:
-        flops += work.head_flops(*size)
-        stored += work.head_bytes(shape, precision)
+    size = (workload.batch_size, workload.prompt_tokens)
+    least = work.work_of(shape, *size, head=by_pytorch)
+    moved = least.forward_bytes(work.stored_bytes(precision), result_bytes=0)
     # Weights may stay in the cache from one forward pass to the next.
     rates = peak, board.bandwidth_gb_per_s
-    times = work.lower_bounds_ms(flops, [stored], *rates, (board.l2_mb or 0.0) * 1e6)
+    times = work.lower_bounds_ms(least.least_flops, moved, *rates, (board.l2_mb or 0.0) * 1e6)
     return longer(*times, *rates, board.name)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.asked import Cell, QualityPlan, Sampling, Workload
 from bench.errors import GpuLostError, TensorgapError, Unplaced, Unsupported
-from bench.measured import Measurement, Outcome, Quality, Sensor
+from bench.measured import Measurement, Outcome, Quality, Sensor, Stage
 
 DEVICE = "device"  # the stage in which a GPU of another type is found out
 # The stages whose end by force costs no row.
@@ -33,6 +34,11 @@ class Request:
     known_sensors: Mapping[tuple[str, str | None], Sensor] = field(default_factory=dict)
     threads: int | None = None  # CPUs to compute with; None: torch's own choice
     simulated: bool = False  # a GPU cell may compute on the CPU below a stand-in for the driver
+
+
+def stage(request: Request, workload: Workload, name: str) -> Stage:
+    """A stage that begins in this process."""
+    return Stage(request.cell, workload, request.replicate, name, socket.gethostname())
 
 
 def failed(request: Request, workload: Workload, outcome: Outcome, reason: str) -> Measurement:
@@ -62,12 +68,12 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
         return Outcome.LOST, text
     if is_out_of_memory(error):
         return Outcome.OUT_OF_MEMORY, first or "out of memory"
-    if (hidden := hidden_by_capture(error)) is not None:
+    if (hidden := _hidden_by_capture(error)) is not None:
         return classify(hidden)
     return Outcome.FAILED, f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def hidden_by_capture(error: BaseException) -> BaseException | None:
+def _hidden_by_capture(error: BaseException) -> BaseException | None:
     """The lack of memory that ended the capture of a graph.
 
     torch/cuda/graphs.py ends the capture in __exit__, which then fails as well and in other words.
@@ -75,6 +81,17 @@ def hidden_by_capture(error: BaseException) -> BaseException | None:
     hidden = error.__context__
     capturing = isinstance(error, RuntimeError) and "captur" in str(error)
     return hidden if capturing and hidden and is_out_of_memory(hidden) else None
+
+
+def breaks_process(error: BaseException) -> bool:
+    """Whether the process may be damaged: by anything but what is foreseen."""
+    outcome, _ = classify(error)
+    return (
+        outcome == Outcome.LOST
+        or (outcome == Outcome.FAILED and not isinstance(error, TensorgapError))
+        # The memory of such a capture is never given back (pytorch/pytorch#190308).
+        or _hidden_by_capture(error) is not None
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,9 @@ one would give intervals that are too narrow; whole blocks are resampled instead
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,35 +22,32 @@ RESAMPLES = 1000
 # Fewest samples for a quantile at 99 % confidence: MLPerf LoadGen's early-stopping estimate,
 # https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
 FEWEST_FOR_QUANTILE = {0.50: 11, 0.90: 64, 0.95: 130, 0.99: 662}
-# Degrees of freedom and the 97.5 % quantile of Student's t (NIST/SEMATECH e-Handbook, 1.3.6.7.2).
-_STUDENT_T = (
-    *zip(
-        range(1, 31),
-        (
-            *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-            *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-            *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-        ),
-        strict=True,
-    ),
-    *((40, 2.021), (60, 2.000), (120, 1.980), (100_000, 1.960)),
-)
+_NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
+_TAIL = (1 - CONFIDENCE) / 2
+_ANGLES = np.linspace(0, math.pi / 2, 10_001)
 _CHUNK = 2_000_000  # resampled values held at once: 16 MB
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The statistics of a sample; in the unit of the sample. None: too few samples."""
+    """The statistics of a sample, in its unit. None: too few samples."""
 
     count: int
-    least: float
-    p50: float
-    p50_low: float | None
-    p50_high: float | None
+    min: float
     iqr: float
-    p90: float | None
-    p95: float | None
-    p99: float | None
+    p50: float
+    p50_low: float | None = None
+    p50_high: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """How far the interval of the median reaches from it, as a share of it."""
+        if self.p50_low is None or self.p50_high is None:
+            return None
+        return max(self.p50_high - self.p50, self.p50 - self.p50_low) / self.p50
 
 
 @dataclass(frozen=True)
@@ -76,23 +75,12 @@ class Difference:
 
 
 def summarise(samples: Sequence[float]) -> Summary:
-    """Summarise at least one sample in one pass over the quantiles."""
-    values = np.asarray(samples, dtype=np.float64)
-    p25, p50, p75, p90, p95, p99 = np.quantile(values, (0.25, 0.5, 0.75, 0.90, 0.95, 0.99))
-    count = len(values)
-    enough = FEWEST_FOR_QUANTILE
-    low, high = median_interval(samples) if count >= enough[0.50] else (None, None)
-    return Summary(
-        count=count,
-        least=float(values.min()),
-        p50=float(p50),
-        p50_low=low,
-        p50_high=high,
-        iqr=float(p75 - p25),
-        p90=float(p90) if count >= enough[0.90] else None,
-        p95=float(p95) if count >= enough[0.95] else None,
-        p99=float(p99) if count >= enough[0.99] else None,
-    )
+    """Summarise at least one sample; a quantile is given where enough samples stand behind it."""
+    low, high, *found = map(float, np.quantile(samples, (0.25, 0.75, *FEWEST_FOR_QUANTILE)))
+    count, fewest = len(samples), FEWEST_FOR_QUANTILE.values()
+    known = [value if count >= n else None for value, n in zip(found, fewest, strict=True)]
+    interval = (None, None) if known[0] is None else median_interval(samples)
+    return Summary(count, min(samples), high - low, found[0], *interval, *known[1:])
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:
@@ -105,9 +93,7 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     (2.0, 2.0)
     """
     values = np.asarray(samples, dtype=np.float64)
-    medians = _resampled(values, np.random.default_rng(0))
-    low, high = _percentile_interval(medians)
-    return low, high
+    return _percentile_interval(_resampled(values, np.random.default_rng(0)))
 
 
 def ratio_of_medians(
@@ -120,10 +106,9 @@ def ratio_of_medians(
     Each argument holds one sequence of samples per replicate (a fresh process). With several on
     both sides it is that of their geometric means, and the interval Welch's over the logarithms of
     the medians, because processes differ from each other by more than the samples within one do
-    (Kalibera and Jones 2013, ISMM). `paired`, the replicates of both sides belong together in their
-    order, as on one GPU of several: what a pair shares cancels, and the interval is Student's over
-    the differences of the logarithms.
-    With one it is the bootstrap's, and holds for that process only.
+    (Kalibera and Jones 2013, ISMM). With one on a side it is the bootstrap's, and holds for that
+    process only. `paired`: replicates belong together in their order, as on one GPU of several, so
+    that what a pair shares cancels.
 
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
     Ratio(value=2.0, low=2.0, high=2.0)
@@ -133,27 +118,33 @@ def ratio_of_medians(
     if len(above) > 1 and len(below) > 1:
         logs_above, logs_below = np.log(above), np.log(below)
         value = math.exp(float(logs_above.mean() - logs_below.mean()))
-        if paired:
-            half, freedom = _student(logs_above - logs_below)
-        else:
-            half, freedom = _welch(logs_above, logs_below)
+        logs = [logs_above - logs_below] if paired else [logs_above, logs_below]
+        half, freedom = _welch(logs)
         factor = math.exp(half)
         return Ratio(value, value / factor, value * factor, freedom)
-    value = float(np.mean(above) / np.mean(below))
     rng = np.random.default_rng(0)
-    low, high = _percentile_interval(
-        _resampled_mean(numerator, rng) / _resampled_mean(denominator, rng)
-    )
-    return Ratio(value, low, high)
+    means = [
+        np.mean([_resampled(np.asarray(s, dtype=np.float64), rng) for s in replicates], axis=0)
+        for replicates in (numerator, denominator)
+    ]
+    value = float(np.mean(above) / np.mean(below))
+    return Ratio(value, *_percentile_interval(means[0] / means[1]))
 
 
-def t_quantile(freedom: float) -> float:
-    """Student's t for a two-sided 95 % interval, at the next lower tabulated degree of freedom.
+@functools.lru_cache(maxsize=1024)
+def t_quantile(freedom: float, tail: float = _TAIL) -> float:
+    """What Student's t exceeds with probability `tail`, at any degrees of freedom from 1 on.
 
-    >>> t_quantile(4.9), t_quantile(1e9)
-    (2.776, 1.96)
+    >>> [round(t_quantile(freedom), 3) for freedom in (1, 1.5, 2, 30, math.inf)]
+    [12.706, 6.017, 4.303, 2.042, 1.96]
     """
-    return next(value for least, value in reversed(_STUDENT_T) if freedom >= least)
+    if freedom > _NORMAL:
+        return statistics.NormalDist().inv_cdf(1 - tail)
+    # t = sqrt(freedom) tan(angle) makes the density a power of the cosine, which ends at pi / 2.
+    density = np.cos(_ANGLES) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    angle = float(np.interp((1 - 2 * tail) * share[-1], share, _ANGLES))
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def ratio_of_uncertain(a: float, a_relative: float, b: float, b_relative: float) -> Ratio:
@@ -200,13 +191,6 @@ def paired_difference(
     return Difference(mean, error, mean - reach, mean + reach)
 
 
-def half_width(summary: Summary) -> float | None:
-    """How far the interval of the median reaches from it, as a share of it; None without one."""
-    if summary.p50_low is None or summary.p50_high is None:
-        return None
-    return max(summary.p50_high - summary.p50, summary.p50 - summary.p50_low) / summary.p50
-
-
 def student_interval(values: Sequence[float]) -> float:
     """Half the 95 % interval of the mean of at least two independent values, by Student's t.
 
@@ -225,52 +209,30 @@ def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 
     >>> steady([0.1] * 20), steady([0.2] * 5 + [0.1] * 10), steady([0.1] * 15)
     (True, False, False)
     """
-    last, rest = _take_window(durations_s, window_s)
-    before, _ = _take_window(rest, window_s)
-    if not before:
-        return False
-    newer, older = float(np.median(last)), float(np.median(before))
+    medians: list[float] = []
+    rest = np.asarray(durations_s, dtype=np.float64)
+    for _ in range(2):
+        # The shortest tail that lasts so long.
+        count = 1 + int(np.searchsorted(np.cumsum(rest[::-1]), window_s * (1 - 1e-9)))
+        if count > len(rest):
+            return False
+        medians.append(float(np.median(rest[-count:])))
+        rest = rest[:-count]
+    newer, older = medians
     return abs(newer - older) <= within * older
 
 
-def _take_window(
-    durations_s: Sequence[float], window_s: float
-) -> tuple[Sequence[float], Sequence[float]]:
-    """The shortest tail that lasts `window_s`, and what stands before it; empty if none does."""
-    total = 0.0
-    for index in range(len(durations_s) - 1, -1, -1):
-        total += durations_s[index]
-        if total >= window_s * (1 - 1e-9):
-            return durations_s[index:], durations_s[:index]
-    return (), ()
+def _welch(sides: Sequence[Floats]) -> tuple[float, float | None]:
+    """Half the 95 % interval of a mean, or of a difference of two, and its degrees of freedom.
 
-
-def _student(differences: Floats) -> tuple[float, float | None]:
-    """Half the 95 % interval of a mean, and its degrees of freedom; none where nothing varies."""
-    freedom = len(differences) - 1
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    return (t_quantile(freedom) * error, freedom) if error else (0.0, None)
-
-
-def _welch(a: Floats, b: Floats) -> tuple[float, float | None]:
-    """Half the 95 % interval of a difference of means, and its degrees of freedom.
-
-    Welch 1947, Biometrika 34; no freedom where nothing varies.
+    Welch 1947, Biometrika 34; of one side it is Student's. No freedom where nothing varies.
     """
-    parts = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
-    variance = sum(parts)
+    parts = [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides]
+    variance = sum(part for part, _ in parts)
     if variance == 0:
         return 0.0, None
-    shares = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
-    freedom = variance**2 / shares
+    freedom = variance**2 / sum(part**2 / alone for part, alone in parts)
     return t_quantile(freedom) * math.sqrt(variance), freedom
-
-
-def _resampled_mean(replicates: Sequence[Sequence[float]], rng: np.random.Generator) -> Floats:
-    """Bootstrap distribution of the mean of the replicates' medians."""
-    medians = [_resampled(np.asarray(samples, dtype=np.float64), rng) for samples in replicates]
-    mean: Floats = np.mean(medians, axis=0)
-    return mean
 
 
 def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
@@ -290,6 +252,5 @@ def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _percentile_interval(distribution: Floats) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(distribution, (tail, 1 - tail))
+    low, high = np.quantile(distribution, (_TAIL, 1 - _TAIL))
     return float(low), float(high)

@@ -13,6 +13,7 @@ virtual clock.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import math
@@ -134,8 +135,7 @@ def sample_latency(
             due = count >= next_check and elapsed_s >= sampling.latency_min_s
             if not (capped or due):
                 continue
-            summary = stats.summarise(host_ms)
-            half = stats.half_width(summary)
+            half = stats.summarise(host_ms).half_width
             enough = half is not None and half <= sampling.median_within
             converged = enough and count >= sampling.min_samples
             if converged or capped:
@@ -176,33 +176,25 @@ def timing(
     latencies: Latencies,
     throughput: Throughput,
     workload: Workload,
-    *,
-    first_token: Latencies | None = None,
+    first_token: Latencies | None,
     peak_memory_bytes: int | None,
 ) -> Timing:
     """The record of all of them."""
-    summary, device = latencies.summary, latencies.device_ms
+    device_ms, summary = latencies.device_ms, dataclasses.asdict(latencies.summary)
     per_s = throughput.iterations * workload.batch_size / throughput.elapsed_s
     first_p50 = None if first_token is None else first_token.summary.p50
     per_output_token = None
     if first_p50 is not None and workload.new_tokens > 1:
-        per_output_token = (summary.p50 - first_p50) / (workload.new_tokens - 1)
+        per_output_token = (summary["p50"] - first_p50) / (workload.new_tokens - 1)
     return Timing(
         latency_ms_samples=latencies.host_ms,
-        latency_ms_p50=summary.p50,
-        latency_ms_p50_low=summary.p50_low,
-        latency_ms_p50_high=summary.p50_high,
-        latency_ms_min=summary.least,
-        latency_ms_iqr=summary.iqr,
-        latency_count=summary.count,
+        latency_count=summary.pop("count"),
+        **{f"latency_ms_{name}": value for name, value in summary.items()},
         converged=latencies.converged,
         warmup_s=warm.elapsed_s,
         warmup_iterations=warm.iterations,
-        latency_ms_p90=summary.p90,
-        latency_ms_p95=summary.p95,
-        latency_ms_p99=summary.p99,
-        device_ms_samples=device,
-        device_ms_p50=None if device is None else statistics.median(device),
+        device_ms_samples=device_ms,
+        device_ms_p50=None if device_ms is None else statistics.median(device_ms),
         first_token_ms_samples=None if first_token is None else first_token.host_ms,
         first_token_ms_p50=first_p50,
         per_output_token_ms=per_output_token,
@@ -226,7 +218,7 @@ def warnings(
         if sampled is not None and not sampled.converged:
             values = {
                 "samples": sampled.summary.count,
-                "half_width": stats.half_width(sampled.summary),
+                "half_width": sampled.summary.half_width,
                 "min_samples": sampling.min_samples,
                 "median_within": sampling.median_within,
             }

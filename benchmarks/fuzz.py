@@ -296,11 +296,10 @@ class TableCsv(TextKind):
 
     def read(self, rng: random.Random) -> None:
         from bench.files.limits import Allowance
-        from jobs import explain
-        from jobs.report import study
+        from jobs.report import from_csv
 
-        entries = explain.read_csv(str(self.place), Allowance())
-        study.groups(entries, rng.choice((None, "T4", "P100-PCIE", "CPU")))
+        lines = from_csv.load(str(self.place), Allowance())
+        from_csv.cases(lines, rng.choice(([], ["T4"], ["P100-PCIE"], ["CPU"])))
 
 
 class RowsParquet(Kind):
@@ -375,12 +374,13 @@ class RowsParquet(Kind):
     def read(self, rng: random.Random) -> None:
         from bench.results import columns as table
         from bench.results import store as results
-        from jobs.report import comparison, render
+        from jobs.report import compare, export, from_rows
+        from jobs.report import table as report
 
         rows, _, _ = results.read(str(self.place))
-        lines = comparison.compare(table.merge(rows))
-        for shown in (render.table, render.markdown, render.to_csv, render.to_json):
-            print(shown(lines))
+        cases = compare.with_ratios(from_rows.cases(table.merge(rows)))
+        for shown in (report.shown, report.markdown, export.to_csv, export.to_json):
+            print(shown(cases))
 
 
 class Model(Kind):

@@ -30,19 +30,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpucheck import plan, verdicts, work
+from gpucheck import plan, verdicts
 from gpucheck.folder import LOG, Folder
 from gpucheck.predictions import PREDICTIONS, TOPICS, Prediction
-from gpucheck.preflight import REFUSED, Refused
-from gpucheck.runner import Ended, Step, Stopped, run_all, stoppable
+from gpucheck.runner import Ended, Incomplete, Refused, Step, Stopped, run_all, stoppable
 from gpucheck.seen import Seen
 from gpucheck.verdicts import Line, counted, judge
 
 from bench.errors import TensorgapError
 from bench.results.store import MERGED
-from jobs.report import comparison, render
+from jobs.report import compare, from_rows
+from jobs.report import table as report
 
 _PR_SET_PDEATHSIG = 1
+_REFUSED = "refused"  # the fact that says why
 
 
 def main() -> int:
@@ -147,7 +148,7 @@ def _how(one: Ended) -> str:
 
 def _refuse(folder: Folder, one: Ended) -> int:
     """Nothing can be checked: one message."""
-    why = folder.facts().get(REFUSED) or f"the preflight failed: {one.reason}"
+    why = folder.facts().get(_REFUSED) or f"the preflight failed: {one.reason}"
     print(f"gpu_check: {why}; nothing was checked ({folder.path / LOG})", file=sys.stderr)
     return 2
 
@@ -168,7 +169,7 @@ def _conclude(folder: Folder, steps: Sequence[Step], ended: dict[str, Ended]) ->
     lines = _judged(folder, steps, ended)
     rows = folder.rows()
     if rows:
-        folder.tell("\n" + render.table(comparison.compare(rows), width=120))
+        folder.tell("\n" + report.shown(compare.with_ratios(from_rows.cases(rows)), width=120))
     folder.tell("\n" + "\n".join(map(_how, ended.values())))
     table = verdicts.table(lines)
     folder.write_table(table)
@@ -190,13 +191,15 @@ def _child(asked: argparse.Namespace) -> int:
     faulthandler.enable()
     os.environ["HF_HUB_OFFLINE"] = "1"  # no step needs a hub, and none waits for one
     folder = Folder.open(asked.output)
+    from gpucheck import work  # torch and transformers, which the parent needs not
+
     try:
         work.do(folder, asked.step, plan.REHEARSAL if asked.rehearse else plan.QUICK)
     except Refused as why:
-        folder.fact(REFUSED, str(why))
+        folder.fact(_REFUSED, str(why))
         print(why)
         return 1
-    except work.Incomplete as why:
+    except Incomplete as why:
         print(why)
         return 1
     return 0

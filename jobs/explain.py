@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -14,16 +12,13 @@ from click.core import ParameterSource
 from bench.asked import CPU, QualityPlan
 from bench.device import gpus
 from bench.errors import TensorgapError
-from bench.files import limits
 from bench.files.limits import Allowance
-from bench.measured import Measurement
 from jobs import options, terminal
-from jobs.report import cases, findings, perplexity, proposal, render, study
-from jobs.report.cases import Group
-from jobs.report.study import Entry
+from jobs.report import compare, export, facts, findings, from_csv, from_rows, perplexity, proposal
+from jobs.report import text as texts
+from jobs.report.facts import Case
+from jobs.report.finding import topics
 
-_STDIN = "-"
-_AS_ROWS = 10  # bytes of memory for each byte of a CSV: its text, decoded, and its rows
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
 _OF_RESULTS = ("gpu_types", "expected", "form", "most_bytes")
 _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_rows")
@@ -73,12 +68,9 @@ def command(
     form: str,
     observed: float | None,
     model: str | None,
-    text: str | None,
-    split: str,
-    configuration: str,
-    column: str,
     first_rows: int | None,
     most_bytes: int,
+    **text: Any,
 ) -> None:
     """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
 
@@ -91,10 +83,10 @@ def command(
 
     \b
     Verdicts:
-      reject       the numbers cannot be right
-      fix          something can be mended, and the numbers would change
-      cannot tell  evidence is missing; the matrix at the end would bring it
-      accept       they stand, and the cause is known
+      reject        the numbers cannot be right
+      fix           something can be mended, and the numbers would change
+      inconclusive  evidence is missing; the matrix at the end would bring it
+      accept        they stand, and the cause is known
 
     \b
     tensorgap explain results/local/20261124T120000Z
@@ -111,28 +103,22 @@ def command(
     tensorgap explain --observed-perplexity 217
     tensorgap explain --observed-perplexity 217 --model gpt2 --text wikitext-2
     """
-    if observed is not None:
-        if places:
-            raise click.UsageError("--observed-perplexity stands instead of RESULTS")
-        _refuse(_OF_RESULTS, "--observed-perplexity")
-        if model is None:
-            _refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
-        plan = QualityPlan(
-            text or ("embedded" if model == "tiny" else "wikitext-2"),
-            split=split,
-            configuration=configuration,
-            column=column,
-        )
-        _explain_perplexity(observed, model, plan, first_rows)
+    if observed is None:
+        if not places:
+            raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
+        refuse(_OF_PERPLEXITY, "RESULTS")
+        explain_results(places, gpu_types, expected, form, most_bytes)
         return
-    if not places:
-        raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
-    _refuse(_OF_PERPLEXITY, "RESULTS")
-    _explain_results(places, gpu_types, expected, form, most_bytes)
+    if places:
+        raise click.UsageError("--observed-perplexity stands instead of RESULTS")
+    refuse(_OF_RESULTS, "--observed-perplexity")
+    if model is None:
+        refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
+    explain_perplexity(observed, model, first_rows, **text)
 
 
-def _refuse(names: Sequence[str], partner: str) -> None:
-    """Raise UsageError for an option that was typed and that nobody would read."""
+def refuse(names: Sequence[str], partner: str) -> None:
+    """Raise UsageError for an option that was typed and would be ignored."""
     context = click.get_current_context()
     for option in context.command.params:
         typed = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
@@ -140,133 +126,77 @@ def _refuse(names: Sequence[str], partner: str) -> None:
             raise click.UsageError(f"{option.opts[0]} does not go with {partner}")
 
 
-def _explain_results(
+def explain_results(
     places: Sequence[str],
-    gpu_types: tuple[str, ...],
+    gpu_types: Sequence[str],
     expected: str | None,
     form: str,
     most_bytes: int,
 ) -> None:
-    for name in gpu_types:
-        if not _known(name):
-            known = ", ".join(gpus.COMPUTE_CAPABILITY)
-            raise TensorgapError(f"--gpu {name}: unknown type; allowed: {known}, or their boards")
-    gpu_types = tuple(dict.fromkeys(gpu_types))
-    places = list(dict.fromkeys(places))
-    allowance = Allowance(most_bytes)
-    tables = [place for place in places if place == _STDIN or place.lower().endswith(".csv")]
-    entries = [entry for place in tables for entry in read_csv(place, allowance, len(tables) > 1)]
-    rows = _read_rows([place for place in places if place not in tables], allowance.left_bytes)
-    unnamed = [entry for entry in entries if entry.gpu_type is None]
-    if gpu_types and not unnamed and (entries or rows):
+    """Print the findings of results folders, files and tables."""
+    known = ", ".join(gpus.COMPUTE_CAPABILITY)
+    if foreign := [name for name in gpu_types if not is_known(name)]:
+        raise TensorgapError(f"--gpu {foreign[0]}: unknown type; allowed: {known}, or their boards")
+    places, allowance = list(dict.fromkeys(places)), Allowance(most_bytes)
+    tables = [p for p in places if p == from_csv.STDIN or p.lower().endswith(".csv")]
+    lines = [line for place in tables for line in from_csv.load(place, allowance, len(tables) > 1)]
+    cases: list[Case] = []
+    if files := [place for place in places if place not in tables]:
+        from jobs import reading  # and with it pyarrow, which tables alone do not need
+
+        cases = from_rows.cases(reading.merged(files, allowance.left_bytes))
+    if gpu_types and (lines or cases) and all(line["gpu"] for line in lines):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
-    groups = cases.of_rows(rows)
-    groups += _of_entries(entries, gpu_types)
+    cases += from_csv.cases(lines, gpu_types)
+    groups = facts.grouped(compare.with_ratios(cases))
     if not groups:
-        raise TensorgapError(_nothing(rows))
+        ends: Counter[str] = Counter()
+        for case in cases:
+            ends[str(case.outcome)] += case.failed
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
+        why = f" ({told}); `tensorgap report` shows the reasons" if told else " to explain"
+        raise TensorgapError(f"there is no row that is OK{why}")
     if not any(group.baseline for group in groups):
         terminal.say("there is no fp32 to compare with")
-    wished = read_csv(expected, allowance) if expected else []
-    _warn_of_unknown([*entries, *wished])
-    shown = findings.find(groups, wished)
-    matrix = proposal.next_matrix(groups, shown)
-    assumed = [f"where the table does not say: {_ASSUMED}"] if entries else []
+    wished = from_csv.cases(from_csv.load(expected, allowance)) if expected else []
+    named = {case.gpu: None for case in (*cases, *wished) if case.foreign and case.gpu_type}
+    if foreign := [name for name in named if not is_known(name)]:
+        terminal.say(f"nothing is known of the GPU {', '.join(foreign)}; known: {known}")
+    found = findings.find(groups, wished)
+    matrix = proposal.next_matrix(groups, found)
+    assumed = [f"where the table does not say: {_ASSUMED}"] if lines else []
     if form == "json":
-        terminal.show(render.findings_json(shown, matrix, assumed))
+        terminal.show(export.findings(found, matrix, assumed))
         return
-    for text in assumed:
-        terminal.echo(f"Assumed {text}.")
-    terminal.show(render.findings(shown, matrix, terminal.width(), terminal.coloured()))
+    terminal.echo(*(f"Assumed {what}." for what in assumed))
+    terminal.show(texts.findings(topics(found), matrix, terminal.width(), terminal.coloured()))
 
 
-def _nothing(rows: Sequence[Measurement]) -> str:
-    if not rows:
-        return "there is no row that is OK, and so nothing to explain"
-    ends = Counter(str(row.outcome) for row in rows)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
-    return f"there is no row that is OK ({told}); `tensorgap report` shows the reasons"
-
-
-def _warn_of_unknown(entries: Sequence[Entry]) -> None:
-    """A foreign GPU is compared, but nothing can be expected of it; it may be a slip."""
-    foreign = {e.gpu_type: None for e in entries if e.gpu_type and not _known(e.gpu_type)}
-    if foreign:
-        terminal.say(
-            f"nothing is known of the GPU {', '.join(foreign)}; known:"
-            f" {', '.join(gpus.COMPUTE_CAPABILITY)}"
-        )
-
-
-def _known(gpu_type: str) -> bool:
+def is_known(gpu_type: str) -> bool:
+    """Whether anything is expected of a GPU; one that is not known may be a slip."""
     return gpu_type.upper() == CPU or bool(gpus.named(gpu_type))
 
 
-def _explain_perplexity(
-    observed: float, model: str | None, plan: QualityPlan, first_rows: int | None
+def explain_perplexity(
+    observed: float,
+    model: str | None,
+    first_rows: int | None,
+    text: str | None,
+    split: str,
+    configuration: str,
+    column: str,
 ) -> None:
+    """Print which mistakes give an observed perplexity: by published numbers, or by a model."""
     if model is None:
         terminal.show(perplexity.from_published(observed))
         return
     from bench.perplexity import mistakes
 
+    text = text or ("embedded" if model == "tiny" else "wikitext-2")
+    plan = QualityPlan(text, split=split, configuration=configuration, column=column)
     variants = []
     for variant in mistakes.compute(model, plan, first_rows):
         if variant.perplexity is not None:
             terminal.say(f"{variant.perplexity:12.5g}  {variant.what}")
         variants.append(variant)
     terminal.show(perplexity.ranking(observed, f"{model} on {plan.text}", variants))
-
-
-def _read_rows(places: Sequence[str], most_bytes: int) -> list[Measurement]:
-    if not places:
-        return []
-    from bench.results import columns as table
-    from jobs import reading
-
-    rows, _ = reading.read(places, most_bytes)
-    return table.merge(rows)
-
-
-def _of_entries(entries: list[Entry], gpu_types: tuple[str, ...]) -> list[Group]:
-    if len(gpu_types) <= 1:
-        return study.groups(entries, *gpu_types)
-    named = [entry for entry in entries if entry.gpu_type is not None]
-    unnamed = [entry for entry in entries if entry.gpu_type is None]
-    return study.groups(named) + [g for name in gpu_types for g in study.groups(unnamed, name)]
-
-
-def read_csv(place: str, allowance: Allowance, several: bool = False) -> list[Entry]:
-    """The entries of a table; of `several`, each table is a run of its own."""
-    name = "standard input" if place == _STDIN else place
-    try:
-        if place == _STDIN:
-            content = _standard_input(allowance)
-        else:
-            content = limits.read_file(place, lambda size: _take(size, place, allowance))
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TensorgapError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except OSError as error:
-        remedy = "; a pipe is read from standard input: -" if error.errno == errno.EINVAL else ""
-        raise TensorgapError(f"{name}: cannot be read: {error.strerror}{remedy}") from None
-    entries, ignored = study.read(text, name)
-    if several:
-        entries = [
-            replace(e, line=replace(e.line, run=f"{name} {e.line.run}".rstrip())) for e in entries
-        ]
-    if ignored:
-        terminal.say(f"{name}: nobody reads the columns {', '.join(ignored)}")
-    return entries
-
-
-def _standard_input(allowance: Allowance) -> bytes:
-    if sys.stdin is None:
-        raise OSError(errno.EBADF, "it is closed")
-    content = sys.stdin.buffer.read(allowance.left_bytes // _AS_ROWS + 1)
-    _take(len(content), "standard input", allowance)
-    return content
-
-
-def _take(size_bytes: int, name: str, allowance: Allowance) -> None:
-    told = f"{name} ({limits.shown(size_bytes)}, and {_AS_ROWS} times that as rows)"
-    allowance.take(_AS_ROWS * size_bytes, told)

@@ -1,4 +1,4 @@
-"""Reads rows of several places, and says which parts of a folder cannot be read."""
+"""Reads rows of several places, and says which files cannot be read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from bench.errors import TensorgapError
 from bench.files.limits import Allowance
 from bench.files.location import shown
 from bench.measured import Measurement
+from bench.results import columns
 from bench.results import store as results
 from bench.results.columns import Source
 from bench.results.parts import CorruptFile
 from jobs import terminal
+
+# The same place is found again for each folder, and at the start and at the end of a sweep.
+_say_once = functools.cache(terminal.say)
 
 
 def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], list[Source]]:
@@ -37,16 +41,15 @@ def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], lis
     return rows, list(sources)
 
 
+def merged(places: Iterable[str], most_bytes: int) -> list[Measurement]:
+    """The rows of files and folders, each once."""
+    return columns.merge(read(places, most_bytes)[0])
+
+
 def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:
-    """Name each corrupt result file, the fault and what follows from it, on standard error."""
+    """Name each file that cannot be read, the fault and what follows, on standard error."""
     for part in corrupt:
         if part.consequence:
             _say_once(f"{part.path}: {part.reason}; {part.consequence}")
         else:
             terminal.say(f"corrupt result file {part.path}: {part.reason}; {consequence}")
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    """The same place is found again for each folder, and at the start and at the end of a sweep."""
-    terminal.say(line)

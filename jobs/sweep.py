@@ -272,7 +272,7 @@ def keep(folder: results.Results, found: Measurement | Profile) -> None:
 
 def conclude(folder: results.Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
-    from jobs.report import comparison, render
+    from jobs.report import compare, from_rows, table
 
     failure = None
     try:
@@ -283,7 +283,8 @@ def conclude(folder: results.Results, finished: bool) -> int:
     # Before it is merged: a full disk must not hide what was measured.
     reading.tell_corrupt(corrupt, "its row is missing")
     if rows:
-        terminal.show(render.table(comparison.compare(rows), terminal.width(), terminal.coloured()))
+        cases = compare.with_ratios(from_rows.cases(rows))
+        terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
     if failure:
         raise failure
     if rows:

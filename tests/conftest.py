@@ -99,14 +99,14 @@ def frozen_heap() -> Iterator[None]:
 @pytest.fixture
 def small_peaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Peaks of little work: as quick as they are wrong."""
-    from bench.profile import peaks as ceiling
+    from bench.profile import peaks
 
-    monkeypatch.setattr(ceiling, "_SIDES", {"cpu": (64,)})
-    monkeypatch.setattr(ceiling, "_LEAST_COPY_BYTES", 2**16)
-    monkeypatch.setattr(ceiling, "cpu_cache_bytes", lambda: 2**14)
-    ceiling.peaks.cache_clear()
+    monkeypatch.setattr(peaks, "SQUARES", {"cpu": (64,)})
+    monkeypatch.setattr(peaks, "LEAST_COPY_BYTES", 2**16)
+    monkeypatch.setattr(peaks, "cpu_cache_bytes", lambda: 2**14)
+    peaks.peaks.cache_clear()
     yield
-    ceiling.peaks.cache_clear()
+    peaks.peaks.cache_clear()
 
 
 @pytest.fixture

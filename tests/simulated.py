@@ -1,8 +1,7 @@
 """Rows of GPUs that are not here, made of their datasheets. They say that they are simulated.
 
-The arithmetic is simple on purpose, and not the one that `jobs.report.candidates` fits: GPU time is
-operations / a share of the peak, plus bytes / bandwidth; the host launches each operation in
-`launch_us`; the latency is the longer of the two.
+The arithmetic is simple on purpose: GPU time is operations / a share of the peak, plus bytes /
+bandwidth; the host launches each operation in `launch_us`; the latency is the longer of the two.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from bench.errors import Unsupported
 from bench.measure import measure
 from bench.measured import Measurement, Outcome, Profile
 from bench.model import attention, engines
+from bench.model.requests import CpuQueue
 from bench.outcomes import Request
-from bench.profile import trace as kernels
+from bench.profile.trace import trace
 from bench.warnings import having
 
 TINY = Workload("tiny", prompt_tokens=16)
@@ -165,7 +166,7 @@ def test_a_compiled_forward_gives_the_same_logits_by_the_attention_that_is_asked
         with attention.applied(name), torch.inference_mode():
             run = engines.forward("compile", small)
             torch.testing.assert_close(run(ids), small(ids).logits)
-            found = kernels.trace(partial(run, ids), lambda: None, "cpu", 1, None, fused=True)
+            found = trace(CpuQueue(partial(run, ids)), "cpu", 1, None, fused=True)
         ran.append(found.attention)
     # A softmax that inductor fused leaves no operation to be seen.
     assert ran == ["flash", None]

@@ -21,24 +21,22 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import errors
 from bench import measure as measuring
-from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
+from bench.asked import CPU, ENERGY_NOT_MEASURED, Cell, QualityPlan, Sampling, Workload
 from bench.device import acquire as device
-from bench.device import nvml
+from bench.device import cpu, nvml
 from bench.device.kinds import Card
 from bench.energy import meter
 from bench.energy import session as energy
 from bench.errors import TensorgapError, Unsupported
 from bench.measure import measure
-from bench.measured import Measurement, Outcome, Quality, Stage
+from bench.measured import Event, Measurement, Outcome, Profile, Quality, Stage
 from bench.model import engines
 from bench.model import load as models
 from bench.model import requests as queues
 from bench.model.engines import Forward
 from bench.outcomes import Request, classify, failed
 from bench.perplexity import evaluate as quality
-from bench.profile import peaks as ceiling
-from bench.profile import trace as kernels
-from bench.results import columns as table
+from bench.profile import gather
 from bench.text.embedded import corpus
 from bench.text.load import Text
 
@@ -56,6 +54,8 @@ QUICK = Sampling(
 )
 ONE, TWO = Workload("tiny", batch_size=1, prompt_tokens=16), Workload("tiny", batch_size=2)
 written_once = functools.cache(corpus.split)
+WITH_PROFILE = replace(QUICK, profile=True)
+NO_QUALITY = QualityPlan(enabled=False)
 STEPS = ["warm-up", "latency", "throughput", "energy"]
 
 
@@ -109,10 +109,20 @@ def rows_of(request: Request) -> list[Measurement]:
     return [event for event in measure(request) if isinstance(event, Measurement)]
 
 
+def codes(row: Measurement) -> list[str]:
+    return [warning.code for warning in row.warnings]
+
+
 def outline(request: Request) -> list[str]:
-    """Names of stages, and outcomes of rows, in the order in which they come."""
+    """Names of stages, outcomes of rows and levels of profiles, in the order in which they come."""
     events = measure(request)
-    return [event.name if isinstance(event, Stage) else str(event.outcome) for event in events]
+    return [named(event) for event in events]
+
+
+def named(event: Event) -> str:
+    if isinstance(event, Stage):
+        return event.name
+    return event.trace.level if isinstance(event, Profile) else str(event.outcome)
 
 
 def break_forward(
@@ -176,7 +186,7 @@ def test_a_row_can_be_unpickled_without_torch(request_: Callable[..., Request]) 
     (row,) = rows_of(request_(ONE))  # as it travels to the driver
     operations = [*pickletools.genops(pickle.dumps(row, protocol=2))]
     names = {str(value).split()[0] for code, value, _ in operations if code.name == "GLOBAL"}
-    assert "bench.records" in names
+    assert "bench.measured" in names
     assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "numpy"}
 
 
@@ -201,9 +211,16 @@ def test_a_cell_computes_with_the_cpus_that_it_was_given(
     assert row.device and row.device.threads == torch.get_num_threads() == 1
 
 
-def test_short_sampling_is_doubted(request_: Callable[..., Request]) -> None:
+def test_short_sampling_is_a_warning(request_: Callable[..., Request]) -> None:
     (row,) = rows_of(request_(ONE))
-    assert any(doubt.startswith("warm-up not steady after ") for doubt in row.doubts)
+    assert "warm-up-not-steady" in codes(row)
+
+
+def test_a_row_may_leave_its_energy_out(request_: Callable[..., Request]) -> None:
+    without = replace(QUICK, energy=ENERGY_NOT_MEASURED)
+    (row,) = rows_of(request_(ONE, sampling=without, quality=NO_QUALITY))
+    assert row.outcome == Outcome.OK and row.energy is not None
+    assert (row.energy.method, row.energy.reason) == ("none", "no energy was asked for")
 
 
 # ------------------------------------------------------------------------------- quality
@@ -223,27 +240,27 @@ def test_quality_that_is_known_is_not_measured_again(request_: Callable[..., Req
 
 
 def test_quality_that_is_not_asked_for_is_not_measured(request_: Callable[..., Request]) -> None:
-    request = request_(ONE, quality=QualityPlan(enabled=False))
+    request = request_(ONE, quality=NO_QUALITY)
     assert "perplexity" not in outline(request)
     (row,) = rows_of(request)
     assert (row.outcome, row.quality) == (Outcome.OK, None)
 
 
-def test_a_missing_text_is_a_doubt_and_does_not_stop_the_timing(
+def test_a_missing_text_is_a_warning_and_does_not_stop_the_timing(
     request_: Callable[..., Request],
 ) -> None:
     (row,) = rows_of(request_(ONE, quality=QualityPlan("/missing.txt")))
     assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
     assert row.quality and "there is no such file" in (row.quality.reason or "")
-    assert f"no perplexity: {row.quality.reason}" in row.doubts
+    assert f"perplexity not measured: {row.quality.reason}" in [w.text for w in row.warnings]
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "mixed"])
-def test_random_weights_have_times_and_a_reason_but_no_doubt_and_read_no_text(
+def test_random_weights_have_times_and_a_reason_but_no_warning_and_read_no_text(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def load(_: QualityPlan) -> Text:
-        raise AssertionError("a text was loaded for weights that have learnt nothing")
+        raise AssertionError("a text was loaded for randomly initialised weights")
 
     small = functools.partial(GPT2Config, n_layer=1, n_embd=8, n_head=1, n_positions=64)
     monkeypatch.setattr(models, "GPT2Config", small)
@@ -252,7 +269,7 @@ def test_random_weights_have_times_and_a_reason_but_no_doubt_and_read_no_text(
     assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
     assert row.quality and "randomly initialised weights" in (row.quality.reason or "")
     assert (row.quality.perplexity, row.quality.elapsed_s) == (None, None)
-    assert not any("perplexity" in doubt for doubt in row.doubts)
+    assert not any("perplexity" in code for code in codes(row))
 
 
 def test_each_model_is_loaded_once_and_has_a_quality_of_its_own(
@@ -377,14 +394,14 @@ def test_every_mode_is_put_back_when_the_driver_ends_it_early(
         assert modes() == before
 
 
-def test_a_precision_that_this_cpu_emulates_is_doubted(
+def test_a_precision_that_this_cpu_emulates_is_a_warning(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
     for flags in (frozenset(), frozenset({"avx512_bf16"})):
-        monkeypatch.setattr(device, "cpu_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(cpu, "flags", lambda flags=flags: flags)
         (row,) = rows_of(request_(ONE, precision="bf16"))
-        found[bool(flags)] = any("bf16 is emulated" in doubt for doubt in row.doubts)
+        found[bool(flags)] = "precision-emulated" in codes(row)
     assert found == {False: True, True: False}
 
 
@@ -412,7 +429,7 @@ def test_a_gpu_that_torch_cannot_use_is_unsupported_with_the_build_to_install(
 
 def test_the_energy_of_the_cpu_is_not_that_of_a_gpu_which_nvml_does_not_see() -> None:
     here = device.acquire(Cell(CPU, "fp32"), nvml.Driver(reason="none"))
-    found = measuring._meter(replace(here, type="cuda"))
+    found = measuring.meter_of(replace(here, type="cuda"))
     assert isinstance(found, meter.NoMeter)
     assert "NVML does not see this GPU" in found.reason
 
@@ -449,24 +466,22 @@ def test_a_prompt_longer_than_the_model_is_a_row_and_the_next_workload_is_measur
     assert short.outcome == Outcome.OK
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_a_lack_of_memory_is_a_row_and_the_next_workload_is_measured(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request_(ONE, TWO, Workload("tiny", batch_size=3, prompt_tokens=8), quality=NO_QUALITY)
+    for error in (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
         MemoryError(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_a_lack_of_memory_is_a_row_and_the_next_workload_is_measured(
-    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    break_forward(monkeypatch, error, only_batch=2)
-    rows = rows_of(request_(ONE, TWO, Workload("tiny", batch_size=3, prompt_tokens=8)))
-    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.OUT_OF_MEMORY, Outcome.OK]
-    assert "memory" in (rows[1].reason or "")
-    assert rows[1].timing is None
-    assert rows[1].weights and rows[1].quality and rows[1].device
+    ):
+        with monkeypatch.context() as patched:
+            break_forward(patched, error, only_batch=2)
+            rows = rows_of(asked)
+        assert [row.outcome for row in rows] == [Outcome.OK, Outcome.OUT_OF_MEMORY, Outcome.OK]
+        assert "memory" in (rows[1].reason or "")
+        assert rows[1].timing is None
+        assert rows[1].weights and rows[1].device
 
 
 def test_a_lack_of_memory_within_a_capture_is_a_row_and_the_last_one(
@@ -518,7 +533,7 @@ def test_a_model_that_cannot_be_loaded_is_rows_with_the_remedy_and_the_next_is_m
     assert {row.reason for row in rows[:2]} == {"model /no/model: there is no such folder"}
 
 
-def test_a_perplexity_that_fails_is_a_doubt_and_does_not_stop_the_timing(
+def test_a_perplexity_that_fails_is_a_warning_and_does_not_stop_the_timing(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhausted(*_: object) -> Quality:
@@ -528,7 +543,7 @@ def test_a_perplexity_that_fails_is_a_doubt_and_does_not_stop_the_timing(
     (row,) = rows_of(request_(ONE))
     assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
     assert row.quality and row.quality.reason == "CUDA out of memory"
-    assert "no perplexity: CUDA out of memory" in row.doubts
+    assert "perplexity not measured: CUDA out of memory" in [w.text for w in row.warnings]
 
 
 def test_a_gpu_lost_during_the_energy_leaves_the_times_and_ends_it(
@@ -537,7 +552,7 @@ def test_a_gpu_lost_during_the_energy_leaves_the_times_and_ends_it(
     def lost(*_: object, **__: object) -> None:
         raise errors.GpuLostError("GPU is lost")
 
-    monkeypatch.setattr(energy, "measure_energy", lost)
+    monkeypatch.setattr(measuring, "measure_energy", lost)
     (one,) = rows_of(request_())
     assert (one.outcome, one.reason) == (Outcome.LOST, "GPU is lost")
     assert one.timing and one.timing.latency_count >= 5
@@ -584,34 +599,32 @@ def test_a_device_of_another_type_measures_nothing_and_says_which_it_is(
 # ------------------------------------------------------------------------------- classify
 
 
-@pytest.mark.parametrize(
-    ("error", "outcome", "reason"),
-    [
-        (Unsupported("tf32 needs\n8.0"), Outcome.UNSUPPORTED, "tf32 needs\n8.0"),
-        (TensorgapError("no such folder"), Outcome.FAILED, "no such folder"),
-        (
-            errors.WrongDevice("T4", Card("Tesla P4", "GPU-1"), "h"),
-            Outcome.UNPLACED,
-            "asked for T4",
-        ),
-        (errors.GpuLostError("GPU is lost"), Outcome.LOST, "GPU is lost"),
-        (MemoryError(), Outcome.OUT_OF_MEMORY, "out of memory"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nx"), Outcome.OUT_OF_MEMORY, "CUDA out of"),
-        (RuntimeError("CUDA error: out of memory"), Outcome.OUT_OF_MEMORY, "CUDA error"),
-        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), Outcome.OUT_OF_MEMORY, "CUBLAS_STATUS"),
-        (RuntimeError("you: can't allocate memory"), Outcome.OUT_OF_MEMORY, "you: can't"),
-        (RuntimeError("mat1 and mat2\nx"), Outcome.FAILED, "RuntimeError: mat1 and mat2"),
-        (KeyError("x"), Outcome.FAILED, "KeyError: 'x'"),
-        (ValueError(), Outcome.FAILED, "ValueError"),
-        (ValueError(" \n "), Outcome.FAILED, "ValueError"),
-    ],
+ERRORS = (
+    (Unsupported("tf32 needs\n8.0"), Outcome.UNSUPPORTED, "tf32 needs\n8.0"),
+    (TensorgapError("no such folder"), Outcome.FAILED, "no such folder"),
+    (
+        errors.WrongDevice("T4", Card("Tesla P4", "GPU-1"), "h"),
+        Outcome.UNPLACED,
+        "asked for T4",
+    ),
+    (errors.GpuLostError("GPU is lost"), Outcome.LOST, "GPU is lost"),
+    (MemoryError(), Outcome.OUT_OF_MEMORY, "out of memory"),
+    (torch.OutOfMemoryError("CUDA out of memory.\nx"), Outcome.OUT_OF_MEMORY, "CUDA out of"),
+    (RuntimeError("CUDA error: out of memory"), Outcome.OUT_OF_MEMORY, "CUDA error"),
+    (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), Outcome.OUT_OF_MEMORY, "CUBLAS_STATUS"),
+    (RuntimeError("you: can't allocate memory"), Outcome.OUT_OF_MEMORY, "you: can't"),
+    (RuntimeError("mat1 and mat2\nx"), Outcome.FAILED, "RuntimeError: mat1 and mat2"),
+    (KeyError("x"), Outcome.FAILED, "KeyError: 'x'"),
+    (ValueError(), Outcome.FAILED, "ValueError"),
+    (ValueError(" \n "), Outcome.FAILED, "ValueError"),
 )
-def test_an_error_is_an_outcome_with_its_reason(
-    error: Exception, outcome: Outcome, reason: str
-) -> None:
-    found, words = classify(error)
-    assert found == outcome
-    assert words.startswith(reason)
+
+
+def test_an_error_is_an_outcome_with_its_reason() -> None:
+    for error, outcome, reason in ERRORS:
+        found, words = classify(error)
+        assert found == outcome, error
+        assert words.startswith(reason)
 
 
 def test_a_reason_of_a_fault_is_one_line() -> None:
@@ -626,122 +639,117 @@ def test_a_failed_row_holds_what_was_asked(request_: Callable[..., Request]) -> 
     assert (row.timing, row.energy, row.device) == (None, None, None)
 
 
-# ------------------------------------------------------------------------------- evidence
+# ------------------------------------------------------------------------------- profiles
 
 
-WITH_PROFILE = replace(QUICK, profile=True)
+def profiled(request: Request) -> tuple[list[Measurement], list[Profile]]:
+    """The rows of a request, and its profiles, each in the order in which they come."""
+    events = list(measure(request))
+    return (
+        [event for event in events if isinstance(event, Measurement)],
+        [event for event in events if isinstance(event, Profile)],
+    )
 
 
 @pytest.mark.usefixtures("small_peaks")
-def test_rows_come_again_with_their_evidence_after_all_timing(
+def test_profiles_come_after_all_timing_and_no_row_comes_twice(
     request_: Callable[..., Request],
 ) -> None:
-    request = request_(sampling=WITH_PROFILE, quality=QualityPlan(enabled=False))
+    request = request_(sampling=WITH_PROFILE, quality=NO_QUALITY, replicate=3)
     events = list(measure(request))
-    names = [e.name if isinstance(e, Stage) else str(e.outcome) for e in events]
-    again = ["profile", "OK", "profile", "OK"]
-    assert names == ["device", "loading", *STEPS, "OK", *STEPS, "OK", *again]
-    one, two, two_again, one_again = (e for e in events if isinstance(e, Measurement))
-    for before, after in ((one, one_again), (two, two_again)):
-        assert after.finished_at and before.finished_at and after.finished_at > before.finished_at
-        assert after == replace(
-            before,
-            finished_at=after.finished_at,
-            trace=after.trace,
-            roofline=after.roofline,
-        )
-        # What is kept if the process does not live to see its evidence.
-        assert before.trace and before.kernels.level == "none" and before.kernels.reason
-        assert before.roofline is None
-        assert after.trace and after.kernels.level == "op" and after.kernels.count
-        assert after.roofline and after.ceiling.flops and after.ceiling.lower_bound_ms
-    assert table.merge([one, two, two_again, one_again]) == table.merge([one_again, two_again])
+    last = ["profile", "op", "profile", "op"]
+    assert [*map(named, events)] == ["device", "loading", *STEPS, "OK", *STEPS, "OK", *last]
+    one, two = (e for e in events if isinstance(e, Measurement))
+    of_two, of_one = (e for e in events if isinstance(e, Profile))
+    for row, profile in ((one, of_one), (two, of_two)):
+        assert (row.trace, row.roofline) == (None, None)
+        assert (profile.key, profile.run) == (row.key, row.run)
+        assert row.finished_at and profile.measured_at and profile.measured_at > row.finished_at
+        assert profile.trace.count and not profile.trace.reason and not profile.warnings
+        assert profile.roofline and profile.roofline.flops and profile.roofline.lower_bound_ms
 
 
 @pytest.mark.usefixtures("small_peaks")
-def test_a_failure_among_the_evidence_is_its_reason_and_costs_no_row(
+def test_another_attention_than_asked_for_is_a_warning_of_the_profile(
+    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = gather.trace
+    monkeypatch.setattr(gather, "trace", lambda *a, **k: replace(real(*a, **k), attention="flash"))
+    asked = replace(ONE, attention="math")
+    _, (profile,) = profiled(request_(asked, sampling=WITH_PROFILE, quality=NO_QUALITY))
+    (warning,) = profile.warnings
+    assert (warning.code, warning.values) == (
+        "attention-differs",
+        {"asked": "math", "ran": "flash"},
+    )
+
+
+@pytest.mark.usefixtures("small_peaks")
+def test_a_profile_that_fails_has_its_reason_and_costs_no_row(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise TensorgapError("nothing to see")
 
-    monkeypatch.setattr(kernels, "trace", broken)
-    *_, last = rows_of(request_(ONE, sampling=WITH_PROFILE))
-    assert (last.outcome, bool(last.timing)) == (Outcome.OK, True)
-    assert last.trace and (last.trace.level, last.trace.reason) == ("none", "nothing to see")
+    monkeypatch.setattr(gather, "trace", broken)
+    (row,), (profile,) = profiled(request_(ONE, sampling=WITH_PROFILE))
+    assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
+    assert (profile.trace.level, profile.trace.reason) == ("none", "nothing to see")
+    assert profile.roofline is None
 
 
 @pytest.mark.usefixtures("small_peaks")
-def test_a_row_that_breaks_costs_no_other_its_evidence(
+def test_a_row_that_breaks_costs_no_other_its_profile(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_forward(monkeypatch, RuntimeError("the compiler is false"), only_batch=3)
     three, four = (Workload("tiny", batch_size=size) for size in (3, 4))
-    request = request_(ONE, TWO, three, four, sampling=WITH_PROFILE)
-    rows = rows_of(request)
-    assert [row.workload for row in rows] == [ONE, TWO, three, TWO, ONE]
-    assert [row.outcome for row in rows[:3]] == [Outcome.OK, Outcome.OK, Outcome.FAILED]
-    for row in rows[3:]:
-        assert row.outcome == Outcome.OK and row.trace and row.roofline
-        assert (row.trace.level, row.trace.reason) == ("op", None)
+    rows, profiles = profiled(request_(ONE, TWO, three, four, sampling=WITH_PROFILE))
+    assert [row.workload for row in rows] == [ONE, TWO, three]
+    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.OK, Outcome.FAILED]
+    assert [profile.workload for profile in profiles] == [TWO, ONE]
+    for profile in profiles:
+        assert profile.roofline and (profile.trace.level, profile.trace.reason) == ("op", None)
 
 
-def test_a_device_that_broke_gives_the_rows_before_it_the_reason(
+def test_a_device_that_broke_gives_the_profiles_before_it_the_reason(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "_why_unusable", lambda found: "CUDA error: device assert")
-    break_forward(monkeypatch, RuntimeError("CUDA error: device assert"), only_batch=2)
-    rows = rows_of(request_(ONE, TWO, sampling=WITH_PROFILE))
-    assert [row.workload for row in rows] == [ONE, TWO, ONE]
-    last = rows[-1]
-    assert (last.outcome, bool(last.timing), last.roofline) == (Outcome.OK, True, None)
-    assert last.trace and last.trace.reason == (
-        "the device broke before the evidence was gathered: CUDA error: device assert"
+    fault = RuntimeError("CUDA error: device assert")
+    monkeypatch.setattr(measuring, "fault_of", lambda found: fault)
+    break_forward(monkeypatch, fault, only_batch=2)
+    rows, (profile,) = profiled(request_(ONE, TWO, sampling=WITH_PROFILE))
+    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.FAILED]
+    assert (profile.workload, profile.roofline, profile.trace.level) == (ONE, None, "none")
+    assert profile.trace.reason == (
+        "the device failed before the profile: RuntimeError: CUDA error: device assert"
     )
 
 
 @pytest.mark.usefixtures("small_peaks")
 @pytest.mark.parametrize("usable", [True, False])
-def test_a_fault_among_the_evidence_of_one_row_costs_another_its_own_only_if_the_device_broke(
+def test_a_fault_in_one_profile_costs_another_only_if_the_device_broke(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch, usable: bool
 ) -> None:
-    real = kernels.trace
-    calls = itertools.count()
+    real, calls = gather.trace, itertools.count()
 
     def broken_once(*arguments: Any, **named: Any) -> Any:
         if not next(calls):
             raise RuntimeError("boom")
         return real(*arguments, **named)
 
-    monkeypatch.setattr(kernels, "trace", broken_once)
-    monkeypatch.setattr(measuring, "_why_unusable", lambda found: None if usable else "it broke")
-    *_, two, one = rows_of(request_(sampling=WITH_PROFILE))
+    monkeypatch.setattr(gather, "trace", broken_once)
+    monkeypatch.setattr(measuring, "fault_of", lambda _: None if usable else ValueError("broke"))
+    _, (two, one) = profiled(request_(sampling=WITH_PROFILE))
     assert (two.workload, one.workload) == (TWO, ONE)
-    assert two.trace and two.trace.reason == "RuntimeError: boom"
-    assert one.trace and one.trace.level == ("op" if usable else "none")
+    assert two.trace.reason == "RuntimeError: boom"
+    assert one.trace.level == ("op" if usable else "none")
 
 
-@pytest.mark.usefixtures("small_peaks")
-def test_peaks_below_what_the_model_reached_are_measured_again(
-    request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured: list[float] = []
-
-    def peaks(*_: object) -> ceiling.Peaks:
-        measured.append(1e-9 if not measured else 1e3)
-        return ceiling.Peaks(measured[-1], 1e3, 1e3, 2**14, None)
-
-    monkeypatch.setattr(ceiling, "peaks", functools.cache(peaks))
-    monkeypatch.setattr(ceiling, "model_tflops", lambda *_: 1e-9)
-    *_, last = rows_of(request_(ONE, sampling=WITH_PROFILE))
-    assert measured == [1e-9, 1e3]
-    assert last.roofline and last.roofline.matmul_tflops == 1e3
-
-
-def test_rows_that_failed_have_no_evidence(request_: Callable[..., Request]) -> None:
+def test_rows_that_failed_have_no_profile(request_: Callable[..., Request]) -> None:
     too_long = Workload("tiny", prompt_tokens=1024)
-    (row,) = rows_of(request_(too_long, sampling=WITH_PROFILE))
-    assert (row.outcome, row.trace, row.roofline) == (Outcome.UNSUPPORTED, None, None)
+    rows, profiles = profiled(request_(too_long, sampling=WITH_PROFILE))
+    assert [row.outcome for row in rows] == [Outcome.UNSUPPORTED] and not profiles
 
 
 # ------------------------------------------------------------------------------- engines
@@ -749,7 +757,7 @@ def test_rows_that_failed_have_no_evidence(request_: Callable[..., Request]) -> 
 
 def test_new_tokens_have_times_of_their_own(request_: Callable[..., Request]) -> None:
     workload = Workload("tiny", prompt_tokens=16, new_tokens=4)
-    request = request_(workload, quality=QualityPlan(enabled=False))
+    request = request_(workload, quality=NO_QUALITY)
     assert outline(request)[2:5] == ["warm-up", "latency", "first token"]
     (row,) = rows_of(request)
     found = row.timing
@@ -770,6 +778,6 @@ def test_an_engine_that_this_device_lacks_costs_only_its_rows(
     request_: Callable[..., Request],
 ) -> None:
     graph = replace(ONE, engine="graph")
-    one, two = rows_of(request_(graph, ONE, quality=QualityPlan(enabled=False)))
+    one, two = rows_of(request_(graph, ONE, quality=NO_QUALITY))
     assert (one.outcome, two.outcome) == (Outcome.UNSUPPORTED, Outcome.OK)
     assert "CUDA graphs" in str(one.reason)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,6 @@ from bench import errors, inventory, measure, outcomes, warnings
 from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
 from bench.device import nvml
 from bench.energy import meter
-from bench.energy import probe as sensor
 from bench.energy import session as energy
 from bench.errors import REAL_GPU
 from bench.measured import Measurement, Outcome, Sensor, Stage
@@ -107,7 +106,7 @@ def test_a_gpu_lost_in_the_window_keeps_the_times(fake_nvml: FakeNvml) -> None:
         return find_meter(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meter, "find_meter", find)
+        patch.setattr(measure, "find_meter", find)
         # The process is not trusted with the second workload.
         (row,) = rows(*workloads, sampling=dataclasses.replace(SAMPLING, energy_s=5))
     assert row.outcome is Outcome.LOST
@@ -152,7 +151,7 @@ def test_whatever_breaks_in_the_energy_leaves_the_times(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(energy, "measure_energy", fail)
+    monkeypatch.setattr(measure, "measure_energy", fail)
     fake_nvml("gpu = v100")
     out_of_memory = isinstance(error, MemoryError)
     row, *others = rows(Workload("tiny", "eager", 1, 32), Workload("tiny", "eager", 1, 16))
@@ -198,7 +197,7 @@ def test_a_probe_that_fails_is_a_warning_and_the_energy_is_re_phased(
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA error: out of luck")
 
-    monkeypatch.setattr(sensor, "probe", fail)
+    monkeypatch.setattr(measure, "probe", fail)
     monkeypatch.setattr(energy, "RESTART_S", 0.1)
     fake_nvml("gpu = v100")
     (row,) = rows(sampling=dataclasses.replace(SAMPLING, energy="standard", energy_s=3))
@@ -232,17 +231,17 @@ def test_a_sensor_whose_energy_is_not_told_is_not_probed(fake_nvml: FakeNvml, li
     assert stages == ["device", "loading"]
 
 
-def test_a_node_without_transformers_gives_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(package: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    (row,) = rows()
-    assert row.outcome is Outcome.FAILED
-    assert "transformers" in str(row.reason)
-    assert row.software is not None
-    assert row.software.transformers == "absent"
+def test_a_node_without_transformers_is_told_by_its_name() -> None:
+    """No process measures there: what Ray brings of it becomes the row."""
+    code = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from bench.outcomes import classify\n"
+        "try: import bench.measure\n"
+        "except ImportError as error: print(*classify(error))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("FAILED ModuleNotFoundError: ")
+    assert "transformers" in done.stdout
 
 
 def test_a_driver_that_is_not_loaded_leaves_a_plain_cpu_cell(fake_nvml: FakeNvml) -> None:

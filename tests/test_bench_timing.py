@@ -124,9 +124,8 @@ def test_warm_up_of_a_restless_device_ends_at_the_cap() -> None:
     warm = warm_up(VirtualDevice(falling), warmup_min_s=1, warmup_max_s=5)
     assert not warm.steady
     assert 5.0 <= warm.elapsed_s < 5.0 + 0.02 * 1.001**500
-    assert timing.doubts(warm, latencies((1.0,) * 20), Sampling()) == [
-        f"warm-up not steady after {warm.elapsed_s:.1f} s"
-    ]
+    (warning,) = timing.warnings(warm, latencies((1.0,) * 20), Sampling())
+    assert (warning.code, warning.values) == ("warm-up-not-steady", {"seconds": warm.elapsed_s})
 
 
 def test_forwards_longer_than_the_cap_still_run_three_times() -> None:
@@ -266,25 +265,31 @@ def test_sampling_keeps_all_its_promises(
         assert capped
 
 
-def test_a_wide_interval_is_a_doubt_that_says_how_wide_and_what_was_asked() -> None:
+def test_a_wide_interval_is_a_warning_that_says_how_wide_and_what_was_asked() -> None:
     asked = Sampling(min_samples=50, max_samples=120, latency_min_s=0)
     device = VirtualDevice(noisy(1, 1.0))
     found = timing.sample_latency(device, asked, device.clock)
-    (doubt,) = timing.doubts(WarmUp(2, 200, True), found, asked)
-    assert doubt.startswith("latency not converged: 120 samples, median within +-")
-    assert doubt.endswith("(asked: 50, +-1.0%)")
+    (warning,) = timing.warnings(WarmUp(2, 200, True), found, asked)
+    assert warning.code == "latency-not-converged"
+    assert warning.values == {
+        "samples": 120,
+        "half_width": found.summary.half_width,
+        "min_samples": 50,
+        "median_within": asked.median_within,
+    }
 
 
-def test_steady_and_converged_times_are_not_doubted() -> None:
-    assert timing.doubts(WarmUp(2, 200, True), latencies((1.0,) * 20), Sampling()) == []
+def test_steady_and_converged_times_have_no_warning() -> None:
+    assert timing.warnings(WarmUp(2, 200, True), latencies((1.0,) * 20), Sampling()) == []
 
 
-def test_too_few_samples_for_an_interval_are_a_doubt_that_says_so() -> None:
+def test_too_few_samples_for_an_interval_are_a_warning_without_a_width() -> None:
     found = sample(VirtualDevice(constant(10_000)), min_samples=662, latency_max_s=60)
-    (doubt,) = timing.doubts(WarmUp(2, 200, True), found, Sampling())
-    assert doubt == (
-        "latency not converged: 6 samples, too few for an interval (asked: 662, +-1.0%)"
-    )
+    first = latencies((1.0,) * 5)
+    (warning,) = timing.warnings(WarmUp(2, 200, True), found, Sampling(), first)
+    assert (warning.values["samples"], warning.values["half_width"]) == (6, None)
+    (of_first,) = timing.warnings(WarmUp(2, 200, True), first, Sampling(), found)
+    assert of_first.code == "first-token-not-converged"
 
 
 # ------------------------------------------------------------------------------- throughput
@@ -395,6 +400,7 @@ def record(host_ms: tuple[float, ...], device_ms: tuple[float, ...] | None = Non
         latencies(host_ms, device_ms),
         Throughput(iterations=50, elapsed_s=2.0),
         Workload("tiny", batch_size=8, prompt_tokens=128),
+        first_token=None,
         peak_memory_bytes=None,
     )
 
@@ -447,14 +453,14 @@ def test_no_device_events_are_no_median() -> None:
     assert (found.device_ms_samples, found.device_ms_p50) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("count", "given"),
-    [(10, ""), (63, ""), (64, "p90"), (130, "p90 p95"), (661, "p90 p95"), (662, "p90 p95 p99")],
-)
-def test_quantiles_stand_in_the_record_where_enough_samples_do(count: int, given: str) -> None:
-    found = record(tuple(float(index) for index in range(count)))
-    assert (found.latency_ms_p50_low is None) == (found.latency_ms_p50_high is None) == (count < 11)
-    quantiles = {name: getattr(found, f"latency_ms_{name}") for name in ("p90", "p95", "p99")}
-    assert " ".join(name for name, value in quantiles.items() if value is not None) == given
-    for name in given.split():
-        assert quantiles[name] == pytest.approx(int(name[1:]) / 100 * (count - 1))
+def test_quantiles_stand_in_the_record_where_enough_samples_do() -> None:
+    for count, names in ((10, ""), (64, "p90"), (130, "p90 p95"), (662, "p90 p95 p99")):
+        found = record(tuple(float(index) for index in range(count)))
+        bounds = (found.latency_ms_p50_low, found.latency_ms_p50_high)
+        assert [bound is None for bound in bounds] == [count < 11] * 2
+        for name in ("p90", "p95", "p99"):
+            value = getattr(found, f"latency_ms_{name}")
+            if name in names.split():
+                assert value == pytest.approx(int(name[1:]) / 100 * (count - 1))
+            else:
+                assert value is None

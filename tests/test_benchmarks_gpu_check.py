@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import signal
@@ -16,24 +15,22 @@ from typing import Any
 
 import pytest
 import simulated
+from gpucheck_rows import FACTS_OF_A_CARD, PRECISIONS, made
 
-from bench.asked import ENERGY_NOT_MEASURED, Cell, QualityPlan, Workload
-from bench.measure import measure
-from bench.measured import Measurement, Outcome, Sensor, Stage
-from bench.outcomes import Request
+from bench.asked import Workload
+from bench.measured import Measurement, Outcome
 from bench.results import store as results
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from gpucheck import plan, verdicts
 from gpucheck.folder import FACTS, LOG, TABLE, Folder
-from gpucheck.predictions import BATCH, PREDICTIONS, TOPICS, Prediction, expected_attention
+from gpucheck.predictions import BATCH, PREDICTIONS, TOPICS, expected_attention
 from gpucheck.runner import Ended, Step, run, run_all
 from gpucheck.seen import RANDOM, TINY, Seen
 from gpucheck.verdicts import Verdict, judge
 
 ROOT = Path(__file__).resolve().parent.parent
-PRECISIONS = ("fp32", "fp16", "mixed", "tf32", "bf16")
 
 
 # --------------------------------------------------------------------------------- the runner
@@ -144,87 +141,7 @@ def test_a_window_is_long_enough_for_a_counter_that_moves_every_100_ms() -> None
     assert plan.QUICK.energy_s >= 7.5
 
 
-def test_a_row_may_leave_its_energy_out() -> None:
-    request = Request(
-        run="energy",
-        cell=Cell("CPU", "fp32"),
-        replicate=0,
-        workloads=(Workload(TINY, "eager", 1, 16),),
-        sampling=replace(
-            plan.REHEARSAL, energy=ENERGY_NOT_MEASURED, profile=False, warmup_max_s=0.1
-        ),
-        quality=QualityPlan(enabled=False),
-    )
-    (row,) = [event for event in measure(request) if not isinstance(event, Stage)]
-    assert row.outcome == Outcome.OK and row.energy is not None
-    assert (row.energy.method, row.energy.reason) == (
-        ENERGY_NOT_MEASURED,
-        "no energy was asked for",
-    )
-
-
-# ------------------------------------------------------------------------------- made rows
-
-
-def made(precision: str, engine: str = "eager", batch_size: int = 1, model: str = RANDOM) -> Any:
-    """A row of an H100 as every prediction has it."""
-    row = simulated.row("H100-SXM", precision, engine="eager", batch_size=batch_size)
-    ms = {"eager": 5.0, "graph": 0.5, "compile": 3.0}[engine] * (10 if batch_size > 1 else 1)
-    ms *= {"fp32": 1.0, "mixed": 1.3}.get(precision, 0.9 if engine == "eager" else 0.3)
-    if (precision, engine) == ("fp32", "graph"):
-        ms = 1.2
-    if batch_size > 1 and precision != "fp32":
-        ms = 8.0
-    assert row.timing and row.energy and row.trace and row.roofline and row.quality
-    casts = 146 if precision == "mixed" else 0
-    count = 98 if engine == "compile" else 211 + casts
-    kernels = replace(
-        row.trace,
-        count=float(count),
-        cast_count=float(casts),
-        cast_bytes=813_000_000 if casts else 0,
-        normalisation_ms=0.0,
-        attention_ms=0.0,
-        copy_ms=0.0,
-        embedding_ms=0.0,
-        other_ms=0.0,
-        tensor_cores="no" if precision == "fp32" else "yes",
-        attention=expected_attention((9, 0), 91900, precision),
-    )
-    kernels = replace(
-        kernels,
-        traced_ms=sum(getattr(kernels, f"{kind}_ms") for kind in ("matmul", "activation", "cast")),
-    )
-    return replace(
-        row,
-        workload=Workload(model, engine, batch_size, 128),
-        device=replace(row.device, simulated=False),
-        timing=replace(row.timing, latency_ms_p50=ms, latency_ms_min=ms),
-        roofline=replace(row.roofline, lower_bound_ms=0.1),
-        energy=replace(row.energy, uncertainty=0.025),
-        quality=replace(row.quality, perplexity=5.3021),
-        trace=None if model == TINY else kernels,
-    )
-
-
-FACTS_OF_A_CARD: dict[str, Any] = {
-    "simulated": False,
-    "gpu_type": "H100",
-    "capability": [9, 0],
-    "cudnn": 91900,
-    "attention": {name: expected_attention((9, 0), 91900, name) for name in PRECISIONS},
-    "decode_error": 0.001,
-    "head16_error": 0.001,
-    "sensor": dataclasses.asdict(
-        Sensor(
-            "integrating",
-            reading_period_s=0.1,
-            reading_window_s=0.025,
-            counter_ratio=1.01,
-        )
-    ),
-    "fidelity": {"holds": True, "text": "1.0010 +-0.0020"},
-} | {f"graph output {name}": {"difference": 0.001, "alike": 3, "tried": 3} for name in PRECISIONS}
+# ------------------------------------------------------------------------------- predictions
 
 
 def all_rows() -> list[Measurement]:
@@ -354,22 +271,20 @@ def test_each_prediction_has_a_name_of_its_own_and_an_example_that_it_does_not_h
     assert set(FAILURES) == set(names)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda prediction: prediction.name)
-def test_a_prediction_holds_for_rows_as_predicted_and_for_no_others(
-    prediction: Prediction,
-) -> None:
-    held = judge(prediction, as_predicted())
-    assert held.verdict == Verdict.HOLDS, held
-    failed = judge(prediction, FAILURES[prediction.name])
-    assert failed.verdict == Verdict.FAILS, failed
+def test_a_prediction_holds_for_rows_as_predicted_and_for_no_others() -> None:
+    for prediction in PREDICTIONS:
+        held = judge(prediction, as_predicted())
+        assert held.verdict == Verdict.HOLDS, held
+        failed = judge(prediction, FAILURES[prediction.name])
+        assert failed.verdict == Verdict.FAILS, failed
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda prediction: prediction.name)
-def test_what_is_not_there_is_not_tested_and_says_why(prediction: Prediction) -> None:
+def test_what_is_not_there_is_not_tested_and_says_why() -> None:
     ended = {step.name: Ended(step.name, 3.0, "it crashed: SIGSEGV") for step in plan.steps()}
-    line = judge(prediction, Seen([], {}, ended))
-    assert line.verdict == Verdict.NOT_TESTED
-    assert "SIGSEGV" in line.found or line.found == "no row tells it"
+    for prediction in PREDICTIONS:
+        line = judge(prediction, Seen([], {}, ended))
+        assert line.verdict == Verdict.NOT_TESTED
+        assert "SIGSEGV" in line.found or line.found == "no row tells it"
 
 
 def test_a_step_left_out_is_told_with_its_reason() -> None:
@@ -431,12 +346,12 @@ def test_the_documented_predictions_are_those_of_the_code() -> None:
 
 # The script itself with stand-ins for what the steps do and for how long they may take.
 WHOLE = """
-import os, signal, sys, time
+import os, signal, sys, time, types
 sys.path[:0] = [{benchmarks!r}, {root!r}, {tests!r}]
 import gpu_check
-from gpucheck import plan, work
+import gpucheck_rows as rows
+from gpucheck import plan
 from gpucheck.runner import Step
-import test_benchmarks_gpu_check as tests
 
 gpu_check.__file__ = __file__  # what a step's process runs
 plan.steps = lambda: tuple(Step(name, 0, 10 if name == {hangs!r} else 90) for name in {steps!r})
@@ -445,10 +360,10 @@ def do(folder, step, sampling):
     print("step", step, "works")
     folder.fact("pid " + step, os.getpid())
     if step == "preflight":
-        for name, value in tests.FACTS_OF_A_CARD.items():
+        for name, value in rows.FACTS_OF_A_CARD.items():
             folder.fact(name, value)
         return
-    folder.keep(tests.of_run(folder, tests.made(step)))
+    folder.keep(rows.of_run(folder, rows.made(step)))
     print("step", step, "kept a row")
     if step == {hangs!r}:
         time.sleep(60)
@@ -456,15 +371,12 @@ def do(folder, step, sampling):
         os.kill(os.getpid(), signal.SIGSEGV)
     if step == "tf32":
         raise ValueError("tf32 is tired")
-    folder.keep(tests.of_run(folder, tests.made(step, "graph")))
+    folder.keep(rows.of_run(folder, rows.made(step, "graph")))
 
-work.do = do
+import gpucheck
+gpucheck.work = sys.modules["gpucheck.work"] = types.SimpleNamespace(do=do)
 sys.exit(gpu_check.main())
 """
-
-
-def of_run(folder: Folder, row: Measurement) -> Measurement:
-    return replace(row, run=folder.run)
 
 
 def whole(folder: Path, steps: tuple[str, ...], hangs: str = "") -> list[str]:
@@ -553,26 +465,36 @@ def test_a_line_that_a_kill_cut_short_costs_itself_only(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- without installing
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.stem)
-def test_each_benchmark_runs_from_anywhere_without_installing(path: Path, tmp_path: Path) -> None:
-    code = (
-        "import importlib.util, runpy, sys\n"
-        "sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]\n"
-        f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n"
-        "assert importlib.util.find_spec('bench') is None\n"
-        f"sys.argv = [{str(path)!r}, '--help']\n"
-        f"runpy.run_path({str(path)!r}, run_name='__main__')\n"
-    )
+ALL = """
+import contextlib, importlib.util, io, pathlib, runpy, sys
+sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]
+sys.path = before = [p for p in sys.path if p != {root!r}]
+for path in sorted(pathlib.Path({root!r}, "benchmarks").glob("*.py")):
+    for name in [m for m in sys.modules if m.partition(".")[0] in ("bench", "cluster", "jobs")]:
+        del sys.modules[name]
+    sys.path, sys.argv, told = [*before], [str(path), "--help"], io.StringIO()
+    assert importlib.util.find_spec("bench") is None
+    with contextlib.redirect_stdout(told):
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, path
+    assert told.getvalue().startswith("usage: "), path
+    print(path.stem)
+"""
+
+
+def test_each_benchmark_runs_from_anywhere_without_installing(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
+        [sys.executable, "-P", "-c", ALL.format(root=str(ROOT))],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: ")
+    assert done.stdout.split() == sorted(path.stem for path in ROOT.glob("benchmarks/*.py"))
 
 
 def test_where_there_is_no_gpu_one_message_says_what_to_do(tmp_path: Path) -> None:

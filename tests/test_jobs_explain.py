@@ -19,7 +19,8 @@ from bench.measured import Measurement, Quality, Weights
 from bench.perplexity.variants import Variant
 from bench.text import published
 from jobs import explain
-from jobs.report import comparison, perplexity, render
+from jobs.report import compare, export, from_rows, perplexity, table
+from jobs.report.facts import Case
 
 WINDOWS = (400.0, 380.0, 460.0, 420.0)  # nats
 TOKENS = (100, 100, 100, 50)
@@ -52,22 +53,22 @@ WORSE = a_row("bf16", (0.5, 0.4, 0.6, 0.2), logit_rounding_nats=0.004)
 UNDECIDED = a_row("mixed", (0.5, -0.6, 0.3, -0.1))
 
 
-def lines_of(*rows: Measurement) -> dict[str, comparison.Line]:
-    return {line.precision: line for line in comparison.compare(rows)}
+def cases_of(*rows: Measurement) -> dict[str, Case]:
+    return {case.precision: case for case in compare.with_ratios(from_rows.cases(rows))}
 
 
 def test_precisions_are_compared_window_by_window() -> None:
-    lines = lines_of(FP32, WORSE, UNDECIDED)
-    difference = lines["bf16"].nats_difference
+    cases = cases_of(FP32, WORSE, UNDECIDED)
+    difference = cases["bf16"].nats_difference
     assert difference is not None
     assert difference.mean == pytest.approx(1.7 / 350)
     assert difference.low is not None and difference.low > 0
     # Unpaired, the windows' own spread would hide it many times over.
     assert WINDOWS[2] - WINDOWS[1] > 40 * 1.7
-    unpaired = lines["mixed"].nats_difference
+    unpaired = cases["mixed"].nats_difference
     assert unpaired is not None and unpaired.low is not None and unpaired.high is not None
     assert unpaired.low < 0 < unpaired.high
-    assert lines["fp32"].nats_difference is None
+    assert cases["fp32"].nats_difference is None
 
 
 @pytest.mark.parametrize(
@@ -84,28 +85,28 @@ def test_precisions_are_compared_window_by_window() -> None:
 )
 def test_what_was_read_otherwise_is_not_compared(changes: dict[str, Any]) -> None:
     other = a_row("bf16", (0.5, 0.4, 0.6, 0.2), **changes)
-    assert lines_of(FP32, other)["bf16"].nats_difference is None
+    assert cases_of(FP32, other)["bf16"].nats_difference is None
 
 
 def test_other_weights_are_not_compared() -> None:
     other = dataclasses.replace(WORSE, weights=Weights(1, 1, "float32", sha256="4" * 64))
-    assert lines_of(FP32, other)["bf16"].nats_difference is None
+    assert cases_of(FP32, other)["bf16"].nats_difference is None
 
 
 def test_the_report_says_whether_precisions_differ_and_why() -> None:
-    lines = comparison.compare([FP32, WORSE, UNDECIDED])
-    bf16, mixed = perplexity.compared(lines)
+    cases = list(cases_of(FP32, WORSE, UNDECIDED).values())
+    bf16, mixed = perplexity.compared(cases)
     assert bf16.startswith("bf16: +0.0049 nats per token against fp32 [+0.00")
     assert ": perplexity +0.49%; logits stored in 16 bits account for +0.004" in bf16
-    assert mixed.endswith(": no difference shown")
-    assert bf16 in render.markdown(lines)
-    assert f'"nats_difference": {1.7 / 350:.6f}'[:25] in render.to_json(lines)
+    assert mixed.endswith(": no significant difference")
+    assert bf16 in table.markdown(cases)
+    assert f'"nats_difference": {1.7 / 350:.6f}'[:25] in export.to_json(cases)
 
 
 def test_one_window_gives_no_interval() -> None:
     one = {"window_nats": (5.0,), "window_tokens": (10,)}
     rows = [a_row(name, (0, 0, 0, 0), **one) for name in ("fp32", "bf16")]
-    (text,) = perplexity.compared(comparison.compare(rows))
+    (text,) = perplexity.compared(cases_of(*rows).values())
     assert text == "bf16: +0 nats per token against fp32, one window: no interval"
 
 
@@ -229,7 +230,7 @@ MODELS = [
     ],
     ids=str,
 )
-def test_an_option_that_nobody_would_read_is_refused(
+def test_an_option_that_would_be_ignored_is_refused(
     given: list[str], unread: list[str], partner: str
 ) -> None:
     done = CliRunner().invoke(explain.command, [*given, *unread])

@@ -20,7 +20,7 @@ import examples  # noqa: F401 - fixes what hypothesis draws
 import fakenvml
 import hypothesis.strategies as st
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from test_jobs_report import a_row
 
 from bench import matrix as matrices
@@ -28,10 +28,13 @@ from bench.asked import Cell, Workload
 from bench.measured import Measurement, Outcome, Stage
 from bench.results import store as results
 from bench.results.columns import Source
+from bench.warnings import RowWarning
 from jobs import progress, terminal
 from jobs.cli import main
-from jobs.report import comparison, render, words
-from jobs.report.cases import of_rows
+from jobs.report import compare, export, from_rows, table, words
+from jobs.report import text as as_text
+from jobs.report.facts import Case, grouped
+from jobs.report.finding import topics
 from jobs.report.findings import find
 from jobs.report.proposal import next_matrix
 
@@ -51,7 +54,7 @@ def harm(text: str, ours: re.Pattern[str] = re.compile("(?!)")) -> list[str]:
 
 def with_texts(row: Measurement, texts: list[str]) -> Measurement:
     """The row with those texts in every foreign place that a report shows."""
-    name, model, reason, doubt = texts
+    name, model, reason, warning = texts
     device = row.device and dataclasses.replace(
         row.device, name=name, gpu_type=name, hostname=name, cpu=name
     )
@@ -64,7 +67,7 @@ def with_texts(row: Measurement, texts: list[str]) -> Measurement:
         device=device,
         software=software,
         reason=reason,
-        doubts=(doubt, name),
+        warnings=(RowWarning("energy-meter", {"reason": warning}), RowWarning("mig-slice")),
     )
 
 
@@ -78,43 +81,49 @@ def rows_of(texts: list[str]) -> list[Measurement]:
     return [*rows[:2], lost]
 
 
+def cases_of(texts: list[str]) -> list[Case]:
+    """The same as cases of the table."""
+    return compare.with_ratios(from_rows.cases(rows_of(texts)))
+
+
 four_texts = st.lists(FOREIGN, min_size=4, max_size=4)
 
 
 @given(four_texts)
+@settings(max_examples=50)
 @example([HOSTILE] * 4)
 def test_no_format_of_a_report_lets_anything_through(texts: list[str]) -> None:
-    lines = comparison.compare(rows_of(texts))
+    cases = cases_of(texts)
     for color in (False, True):
-        assert not harm(render.table(lines, 80, color), OURS)
-    assert not harm(render.table(lines))
-    assert not harm(render.markdown(lines))
-    assert not harm(render.to_csv(lines))
-    as_json = render.to_json(lines)
+        assert not harm(table.shown(cases, 80, color), OURS)
+    assert not harm(table.shown(cases))
+    assert not harm(table.markdown(cases))
+    assert not harm(export.to_csv(cases))
+    as_json = export.to_json(cases)
     assert not harm(as_json)
     assert json.loads(as_json)[0]["gpu_type"] == texts[0]  # whole, and escaped
     beside = [dataclasses.replace(row, cell=Cell("A100", "fp32")) for row in rows_of(texts)[:1]]
-    against = comparison.against(rows_of(texts) + beside, "A100")
-    assert not harm(render.against(against))
-    assert not harm(render.against_json(against))
+    against = compare.against(from_rows.cases(rows_of(texts) + beside), "A100")
+    assert not harm(as_text.against(against, "A100"))
+    assert not harm(export.against(against, "A100"))
 
 
 @given(four_texts)
 @example([HOSTILE] * 4)
 @example(["a\x00b 1", "2", "1 \x00", "\x00 1"])
 def test_no_format_of_the_findings_lets_anything_through(texts: list[str]) -> None:
-    groups = of_rows(rows_of(texts))
-    found = find(groups, [])
+    groups = grouped(cases_of(texts))
+    found = find(groups)
     matrix = next_matrix(groups, found)
-    assert not harm(render.findings(found, matrix, 80, True), OURS)
-    assert not harm(render.findings_json(found, matrix, texts))
+    assert not harm(as_text.findings(topics(found), matrix, 80, True), OURS)
+    assert not harm(export.findings(found, matrix, texts))
 
 
 def test_a_markup_in_a_title_makes_no_link() -> None:
     name = "[link=file:///etc/passwd]T4[/link]"
-    lines = comparison.compare(rows_of([name] * 4))
-    assert name in render.table(lines)
-    assert "\x1b]8" not in render.table(lines, color=True)
+    cases = cases_of([name] * 4)
+    assert name in table.shown(cases)
+    assert "\x1b]8" not in table.shown(cases, color=True)
 
 
 @given(st.text())
@@ -151,28 +160,32 @@ def test_every_text_leaves_through_one_module() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_an_encoding_that_lacks_a_sign_is_no_crash(tmp_path: Path, encoding: str) -> None:
+def test_an_encoding_that_lacks_a_sign_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     place = tmp_path / "\u540d.parquet"
     results.write_merged(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
-    environment = os.environ | {
-        "PYTHONIOENCODING": encoding,
-        "LC_ALL": "C",
-        "LANG": "C",
-        "PYTHONUTF8": "1",
-    }
     for form in ("table", "markdown", "csv", "json"):
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs", "report", str(place), "--format", form],
-            capture_output=True,
-            env=environment,
-            timeout=100,
-        )
-        assert done.returncode == 0, done.stderr
-        shown = done.stdout.decode(encoding)
+        stream = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding))
+        with pytest.raises(SystemExit) as left:
+            main(["report", str(place), "--format", form])
+        assert left.value.code == 0
+        shown = stream.getvalue().decode(encoding)
         assert "fp16" in shown
         if encoding != "utf-8":
             assert "\\u540d" in shown
             assert "u2500" not in shown  # a rule is drawn with another sign
+
+
+def test_a_locale_without_unicode_is_no_crash(tmp_path: Path) -> None:
+    place = tmp_path / "\u540d.parquet"
+    results.write_merged(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "jobs", "report", str(place)]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "\\u540d" in done.stdout.decode("ascii")
 
 
 SOURCE = Source("study/now", "", "0.1.0", None, (), False)
@@ -222,7 +235,7 @@ def test_findings_of_a_strangers_csv(
         f"fp16,10.4,{foreign},{foreign},{foreign},{foreign},2\n"
     )
     shown = told(capfd, "explain", str(place), "--format", form)
-    assert "\\x1b]52" in shown  # of the column that nobody reads
+    assert "\\x1b]52" in shown  # of the column that is ignored
     place.write_text(f"precision,latency_ms\nfp32,{foreign}\n")
     assert "\\x1b]52" in told(capfd, "explain", str(place), code=2)
 
@@ -312,7 +325,7 @@ def test_a_traceback_that_was_asked_for(
         warnings.warn(HOSTILE, stacklevel=1)
         raise RuntimeError(HOSTILE)
 
-    monkeypatch.setattr(render, "table", lambda *_: None)
+    monkeypatch.setattr(table, "shown", lambda *_: None)
     monkeypatch.setattr("jobs.reading.read", fail)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -322,26 +335,26 @@ def test_a_traceback_that_was_asked_for(
 
 
 @given(four_texts)
+@settings(max_examples=30)
 @example(["=cmd|' /C calc'!A0", "@SUM(1)", "-2+3", "+1"])
 def test_no_text_of_a_csv_is_a_formula(texts: list[str]) -> None:
-    shown = render.to_csv(comparison.compare(rows_of(texts)))
+    shown = export.to_csv(cases_of(texts))
     for row in csv.DictReader(io.StringIO(shown)):
         for name in ("run", "gpu_type", "model", "device_name", "torch", "driver", "reason"):
             assert not row[name].startswith(tuple("=+-@\t\r"))
 
 
 def test_a_negative_number_of_a_csv_stays_one() -> None:
-    (line,) = comparison.compare(rows_of(["T4", "gpt2", "r", "d"])[:1])
+    case = cases_of(["T4", "gpt2", "r", "d"])[0]
     (row,) = csv.DictReader(
-        io.StringIO(render.to_csv([dataclasses.replace(line, latency_ms=-1.5)]))
+        io.StringIO(export.to_csv([dataclasses.replace(case, latency_ms=-1.5)]))
     )
     assert float(row["latency_ms"]) == -1.5
 
 
 def test_foreign_text_in_markdown_stays_text() -> None:
     text = "[1]: http://h ![x](http://h/) <img src=x> `a` a|b &amp; *b*"
-    lines = comparison.compare(rows_of([text] * 4))
-    shown = render.markdown(lines)
+    shown = table.markdown(cases_of([text] * 4))
     for markup in (r"\]\(", "<img", "`a", r"a\|b", "&amp", r"\*b\*", r"^- \[1\]: http"):
         assert re.search(markup, shown.replace("\\", ""), re.MULTILINE)
         assert not re.search(rf"(?<!\\){markup}", shown, re.MULTILINE)
@@ -355,5 +368,7 @@ def test_a_text_in_toml_prints_and_is_read_back(text: str) -> None:
     assert tomllib.loads(shown)["x"] == text
 
 
-def test_texts_alike_but_for_a_nul() -> None:
-    assert words.alike(["1 \x00", "\x00 1"]) == ["1 \x00", "\x00 1"]
+def test_warnings_alike_but_for_a_nul() -> None:
+    reasons = ["1 \x00", "\x00 1"]
+    warnings = [RowWarning("energy-meter", {"reason": reason}) for reason in reasons]
+    assert words.alike(warnings) == reasons

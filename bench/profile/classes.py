@@ -1,15 +1,5 @@
 """Which class a kernel of CUDA or an operation of torch belongs to, by its name.
 
-    class           what belongs to it
-    matmul          matrix products
-    attention       fused attention
-    normalisation   layer norms, softmax
-    activation      the activation function and other arithmetic element by element
-    cast            changes of type
-    copy            copies and fills without a change of type
-    embedding       embeddings
-    other           all else
-
 Tensor Cores are told by name as well: the list that kineto's tensor_core.py has from NVIDIA's
 PyProf, but for what only looks like them. A plain float32 kernel of an A100,
 `sm80_xmma_gemm_f32f32_..._ffma_...`, contains `xmma_gemm` too.

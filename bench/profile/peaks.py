@@ -1,80 +1,42 @@
-"""What this device can reach at most, and so the least time that a request can take.
+"""Measured peaks: what this device reaches at one precision, and so the least time of a request.
 
-    floor           a request cannot be quicker than
+    lower bound     a request cannot be quicker than
     compute         its floating-point operations at the higher matrix-product peak
     memory          the bytes that no cache can keep at the higher of copy and read
     launch          its kernels, each launched like an empty one (CUDA, but not a replayed graph)
 
 Peaks are measured, not read from a datasheet: at this power limit, in this slot, with this torch
-build. Each is the best of several tries, since a disturbance makes it lower and a floor higher.
-Counts are formulas of the architecture, and lower bounds wherever a kernel may spare work.
+build. Each is the best of several tries, since a disturbance makes it lower and a bound higher.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench.asked import Workload
+import torch
+
 from bench.device import precision
-from bench.measured import Roofline, Trace
-
-if TYPE_CHECKING:
-    import torch
+from bench.measured import Roofline
+from bench.outcomes import is_out_of_memory
+from bench.profile.work import Product, Work, lower_bounds_ms
 
 # Multiplied by itself: large enough to be at the peak, small enough to take a moment.
-_SIDES = {"cuda": (4096, 8192), "cpu": (2048,)}
-_LEAST_COPY_BYTES = 256 * 2**20
+SQUARES = {"cuda": (4096, 8192), "cpu": (2048,)}
+LEAST_COPY_BYTES = 256 * 2**20
 _CACHES_PER_COPY = 4
 _TRIES = 5
 _TRIES_S = 0.5  # for all tries of one peak, where a try takes long
+_MORE_PEAKS = 2  # tries of all peaks
 _CALLS = 10  # of which the launches take some 0.1 ms, and the kernels of an H100 less
 _AHEAD_CYCLES = 2_000_000  # 1 ms at 2 GHz
 _LAUNCHES = 1000  # about as many as a queue of CUDA holds
 _CPU_CACHES = Path("/sys/devices/system/cpu")
-
-
-@dataclass(frozen=True)
-class Product:
-    """One matrix product, (rows, inner) by (inner, columns), and how often it is computed.
-
-    `transposed` is the head, which multiplies by the transposed embedding and has no bias.
-    """
-
-    rows: int
-    inner: int
-    columns: int
-    times: int
-    transposed: bool = False
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions of all times."""
-        return 2 * self.rows * self.inner * self.columns * self.times
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a request computes and moves."""
-
-    products: tuple[Product, ...]
-    attention_flops: int  # over every pair of positions that a kernel may look at
-    least_attention_flops: int  # over those that the causal mask leaves
-    forward_bytes: tuple[int, ...]  # least bytes, forward by forward
-
-    @property
-    def flops(self) -> int:
-        """As torch.utils.flop_counter counts: attention in full."""
-        return sum(product.flops for product in self.products) + self.attention_flops
-
-    @property
-    def least_flops(self) -> int:
-        """What no kernel can spare."""
-        return self.flops - self.attention_flops + self.least_attention_flops
 
 
 @dataclass(frozen=True)
@@ -88,108 +50,115 @@ class Peaks:
     launch_us: float | None
 
 
-def work(config: Any, workload: Workload, storage_bytes: int, logit_bytes: int) -> Work:
-    """The work of one request by formula.
-
-    Args:
-        config: transformers' GPT2Config.
-        workload: batch, prompt and new tokens.
-        storage_bytes: of one weight.
-        logit_bytes: of one logit, key or value.
-    """
-    width, layers, vocabulary = config.n_embd, config.n_layer, config.vocab_size
-    inner = config.n_inner or 4 * width
-    batch, prompt, new = workload.batch_size, workload.prompt_tokens, workload.new_tokens
-    # (rows, rows with logits, pairs, pairs under the mask, positions kept) of each forward
-    full = prompt * prompt
-    forwards = [(prompt, 1 if new else prompt, full, (full + prompt) // 2, prompt if new else 0)]
-    for kept in range(prompt + 1, prompt + new):
-        forwards.append((1, 1, prompt + new, kept, kept))
-    shapes = ((width, 3 * width), (width, width), (width, inner), (inner, width))
-    weights = layers * sum(k * n for k, n in shapes) + vocabulary * width
-    per_pair = 4 * width * layers * batch  # query by key, and weight by value
-    return Work(
-        products=tuple(
-            product
-            for rows, times in ((prompt, 1), (1, max(0, new - 1)))
-            if times
-            for product in (
-                *(Product(batch * rows, k, n, layers * times) for k, n in shapes),
-                Product(batch * (1 if new else rows), width, vocabulary, times, transposed=True),
-            )
-        ),
-        attention_flops=per_pair * sum(pairs for _, _, pairs, _, _ in forwards),
-        least_attention_flops=per_pair * sum(least for _, _, _, least, _ in forwards),
-        forward_bytes=tuple(
-            weights * storage_bytes
-            + batch * (logits * vocabulary + 2 * layers * width * kept) * logit_bytes
-            for _, logits, _, _, kept in forwards
-        ),
-    )
+def launch() -> None:
+    """Launch kernels that do nothing, without the work of an operation, and wait for them."""
+    for _ in range(_LAUNCHES):
+        torch.cuda._sleep(1)  # one cycle
+    torch.cuda.synchronize()
 
 
 @functools.cache
 def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
     """Measure the peaks; once in a process for each device and precision."""
-    import torch
-
     dtype = precision.arithmetic(precision_name, device_type)
     cache_bytes = l2_bytes if device_type == "cuda" else cpu_cache_bytes()
-    squares = [Product(side, side, side, 1) for side in _SIDES[device_type]]
-    numbers = max(_LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 4
+    squares = [Product(side, side, side, 1) for side in SQUARES[device_type]]
+    numbers = max(LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 4
     source = torch.zeros(numbers, device=device_type)
     target = torch.empty_like(source)
+    launch_us = None
+    if device_type == "cuda":
+        launch_us = best_s(launch, "cpu") / _LAUNCHES * 1e6  # by the host's clock
     return Peaks(
-        matmul_tflops=max(p.flops / _seconds(p, dtype, device_type) / 1e12 for p in squares),
-        copy_gb_per_s=8 * numbers / _best_s(lambda: target.copy_(source), device_type) / 1e9,
-        read_gb_per_s=4 * numbers / _best_s(source.sum, device_type) / 1e9,
+        matmul_tflops=max(p.flops / product_s(p, dtype, device_type) / 1e12 for p in squares),
+        copy_gb_per_s=8 * numbers / best_s(lambda: target.copy_(source), device_type) / 1e9,
+        read_gb_per_s=4 * numbers / best_s(source.sum, device_type) / 1e9,
         cache_bytes=cache_bytes,
-        launch_us=_launch_us() if device_type == "cuda" else None,
+        launch_us=launch_us,
     )
 
 
-def model_tflops(found: Work, precision_name: str, device_type: str) -> float:
+def model_tflops(work: Work, precision_name: str, device_type: str) -> float:
     """The rate of the model's own matrix products, weighted as they occur."""
     dtype = precision.arithmetic(precision_name, device_type)
-    seconds = sum(_seconds(p, dtype, device_type) * p.times for p in found.products)
-    return sum(product.flops for product in found.products) / seconds / 1e12
+    seconds = sum(product_s(p, dtype, device_type) * p.times for p in work.products)
+    return sum(product.flops for product in work.products) / seconds / 1e12
 
 
-def ceiling(found: Work, peak: Peaks, model_rate: float, precision_name: str) -> Roofline:
-    """The floors that follow from work, peaks and the rate of the model's products in TFLOP/s."""
-    flops = found.least_flops
+def measured_roofline(
+    work: Work,
+    precision_name: str,
+    device_type: str,
+    l2_bytes: int | None,
+    latency_ms: float | None,
+) -> Roofline:
+    """The lower bounds of a request by the peaks of this device, but for that of launches.
+
+    The caller has switched the process to the precision. Where a bound is above the measured
+    `latency_ms`, something disturbed the device meanwhile, or else the latency is impossible: the
+    peaks are measured again.
+    """
+    weight_bytes = precision.storage(precision_name).itemsize
+    result_bytes = precision.arithmetic(precision_name, device_type).itemsize
+    moved = work.forward_bytes(weight_bytes, result_bytes)
+    tries_left = _MORE_PEAKS
+    while True:
+        try:
+            peak = peaks(precision_name, device_type, l2_bytes)
+            rate = model_tflops(work, precision_name, device_type)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = "no memory is left to measure peaks in"
+            return Roofline(work.flops, sum(moved), reason=reason)
+        limits = roofline(work, moved, peak, rate, precision_name)
+        possible = latency_ms is None or (limits.lower_bound_ms or 0.0) <= latency_ms
+        if possible or not tries_left:
+            return limits
+        tries_left -= 1
+        peaks.cache_clear()
+
+
+def roofline(
+    work: Work, moved: Sequence[int], peak: Peaks, model_rate: float, precision_name: str
+) -> Roofline:
+    """The lower bounds that follow from work and peaks.
+
+    `moved` are the least bytes of each forward; `model_rate` the TFLOP/s of the model's products.
+    """
+    flops = work.least_flops
     if precision_name == "fp32":
         # From compute capability 8.0 on fused attention multiplies float32 on Tensor Cores, three
         # TF32 products for one (CUTLASS, OpMultiplyAddFastF32), whatever the switch of TF32 says.
-        flops -= found.least_attention_flops
-    compute_ms = flops / max(peak.matmul_tflops, model_rate) / 1e9
+        flops -= work.least_attention_flops
+    tflops = max(peak.matmul_tflops, model_rate)
+    gb_per_s = max(peak.copy_gb_per_s, peak.read_gb_per_s)
+    compute_ms, beyond_ms = lower_bounds_ms(flops, moved, tflops, gb_per_s, peak.cache_bytes or 0)
     memory_ms = reason = None
     if peak.cache_bytes is None:
-        reason = "no floor of memory: the size of the last-level cache is unknown"
+        reason = "no lower bound of memory: the size of the last-level cache is unknown"
     else:
-        beyond = sum(max(0, size - peak.cache_bytes) for size in found.forward_bytes)
-        memory_ms = beyond / max(peak.copy_gb_per_s, peak.read_gb_per_s) / 1e6
+        memory_ms = beyond_ms
     return Roofline(
-        flops=found.flops,
-        bytes_moved=sum(found.forward_bytes),
+        flops=work.flops,
+        bytes_moved=sum(moved),
         reason=reason,
-        matmul_tflops=peak.matmul_tflops,
+        **dataclasses.asdict(peak),
         matmul_model_tflops=model_rate,
-        copy_gb_per_s=peak.copy_gb_per_s,
-        read_gb_per_s=peak.read_gb_per_s,
-        cache_bytes=peak.cache_bytes,
-        launch_us=peak.launch_us,
         lower_bound_compute_ms=compute_ms,
         lower_bound_memory_ms=memory_ms,
         lower_bound_ms=max(compute_ms, memory_ms or 0.0),
     )
 
 
-def with_launches(limits: Roofline, engine: str, kernels: Trace) -> Roofline:
-    """The floors with that of launching a request's kernels, where each is launched by itself."""
-    if limits.launch_us is None or kernels.count is None or engine == "graph":
+def with_launches(limits: Roofline, launches: float | None) -> Roofline:
+    """The lower bounds with that of launching a request's kernels one by one.
+
+    `launches` is None where they are unknown, or where a graph is one launch.
+    """
+    if limits.launch_us is None or launches is None:
         return limits
-    launch_ms = kernels.count * limits.launch_us / 1e3
+    launch_ms = launches * limits.launch_us / 1e3
     lower_bound_ms = max(limits.lower_bound_ms or 0.0, launch_ms)
     return replace(limits, lower_bound_launch_ms=launch_ms, lower_bound_ms=lower_bound_ms)
 
@@ -209,45 +178,40 @@ def cpu_cache_bytes(root: Path = _CPU_CACHES) -> int | None:
     return sum(size for (level, _), size in found.items() if level == last) or None
 
 
-def _seconds(product: Product, dtype: torch.dtype, device_type: str) -> float:
+def product_s(product: Product, dtype: torch.dtype, device_type: str) -> float:
     """The time of one matrix product, in the layout in which the model computes it."""
-    import torch
-
     like: dict[str, Any] = {"device": device_type, "dtype": dtype}
     left = torch.randn(product.rows, product.inner, **like)
     if product.transposed:
         right = torch.randn(product.columns, product.inner, **like)
-        return _best_s(lambda: torch.nn.functional.linear(left, right), device_type)
+        return best_s(lambda: torch.nn.functional.linear(left, right), device_type)
     right = torch.randn(product.inner, product.columns, **like)
     bias = torch.randn(product.columns, **like)
-    return _best_s(lambda: torch.addmm(bias, left, right), device_type)
+    return best_s(lambda: torch.addmm(bias, left, right), device_type)
 
 
-def _best_s(run: Callable[[], object], device_type: str) -> float:
-    """The least time of one call; on CUDA of a call in a full queue, by the device's own clock."""
-    return _least_s(run, _queued_s if device_type == "cuda" else _called_s)
+def best_s(run: Callable[[], object], device_type: str) -> float:
+    """The least time of one call of some tries, after one that warms up.
 
-
-def _least_s(run: Callable[[], object], once_s: Callable[[Callable[[], object]], float]) -> float:
-    """The least of some tries, after one that warms up."""
+    On CUDA of a call in a full queue, by the device's own clock.
+    """
     run()
-    best_s, end_s = float("inf"), time.perf_counter() + _TRIES_S
+    found_s, end_s = float("inf"), time.perf_counter() + _TRIES_S
     for _ in range(_TRIES):
-        best_s = min(best_s, once_s(run))
+        start_s = time.perf_counter()
+        if device_type == "cuda":
+            once_s = queued_s(run)
+        else:
+            run()
+            once_s = time.perf_counter() - start_s
+        found_s = min(found_s, once_s)
         if time.perf_counter() > end_s:
             break
-    return best_s
+    return found_s
 
 
-def _called_s(run: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    run()
-    return time.perf_counter() - start_s
-
-
-def _queued_s(run: Callable[[], object]) -> float:
-    import torch
-
+def queued_s(run: Callable[[], object]) -> float:
+    """The time of one of some calls in a full queue of CUDA."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     torch.cuda._sleep(_AHEAD_CYCLES)  # what follows is launched meanwhile
@@ -257,15 +221,3 @@ def _queued_s(run: Callable[[], object]) -> float:
     end.record()
     torch.cuda.synchronize()
     return float(start.elapsed_time(end)) / 1e3 / _CALLS
-
-
-def _launch_us() -> float:
-    """The time per launch of a kernel that does nothing, without the work of an operation."""
-    import torch
-
-    def launch() -> None:
-        for _ in range(_LAUNCHES):
-            torch.cuda._sleep(1)  # one cycle
-        torch.cuda.synchronize()
-
-    return _least_s(launch, _called_s) / _LAUNCHES * 1e6

@@ -1,14 +1,27 @@
-"""GPT-2 by formula: what one forward pass must compute and move, and what PyTorch launches for it.
+"""GPT-2 by formula: what a request must compute and move at least, and what PyTorch launches.
+
+One formula serves a loaded model, whose shape is in its configuration, and a line of a table, whose
+shape is known by the model's name. Counts are lower bounds wherever a kernel may spare work.
 
 Operations and casts were counted with torch 2.13 and transformers 5.23, on fake CUDA tensors of
 GPT-2 small at batch 1, 128 tokens, without a cache of keys and values. They are per layer and do
-not depend on batch or length, so that another depth only scales them. What is computed and moved is
-as `bench.profile.peaks` has it of a loaded model, which a table that somebody else made has not.
+not depend on batch or length, so that another depth only scales them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+# Kernel-launching operations per forward: (with fused attention, with eager attention).
+OPERATIONS = (218, 294)
+CASTS = (146, 158)  # that autocast adds, each a kernel of its own
+SHORTEST_KERNEL_S = 2.5e-6  # of a GPU's work on next to nothing: 2 to 3 us on all of them
+# ms of fp32 and fp16 in eager PyTorch (TorchScript) at batch 1, 128 tokens, for the same 12 layers
+# x 768 without the product that makes logits: NVIDIA FasterTransformer, docs/bert_guide.md.
+PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
+PUBLISHED_IN_TF32 = "A100"  # whose first number is not fp32's
 
 
 @dataclass(frozen=True)
@@ -19,14 +32,32 @@ class Shape:
     width: int
     vocabulary: int = 50_257
     positions: int = 1024
+    feed_forward: int = 0  # its width; 0: four times the model's
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """Of transformers' GPT2Config."""
+        inner = config.n_inner or 0
+        return cls(config.n_layer, config.n_embd, config.vocab_size, config.n_positions, inner)
+
+    @property
+    def products(self) -> tuple[tuple[int, int], ...]:
+        """The matrices of one layer, as (rows, columns)."""
+        width, inner = self.width, self.feed_forward or 4 * self.width
+        return (width, 3 * width), (width, width), (width, inner), (inner, width)
+
+    @property
+    def layer_weights(self) -> int:
+        """Numbers in the matrices of all layers."""
+        return self.layers * sum(rows * columns for rows, columns in self.products)
 
     @property
     def parameters(self) -> int:
         """Parameters, the tied embedding counted once: 124,439,808 for GPT-2 small."""
-        block = 12 * self.width**2 + 13 * self.width
-        return (
-            (self.vocabulary + self.positions) * self.width + self.layers * block + 2 * self.width
-        )
+        biases = sum(columns for _, columns in self.products)
+        norms = 2 * (2 * self.layers + 1) * self.width
+        embeddings = (self.vocabulary + self.positions) * self.width
+        return embeddings + self.layer_weights + self.layers * biases + norms
 
 
 SHAPES = {
@@ -37,34 +68,116 @@ SHAPES = {
     "gpt2-xl": Shape(48, 1600),
 }
 
-# Kernel-launching operations per forward: (with fused attention, with eager attention).
-OPERATIONS = (218, 294)
-CASTS = (146, 158)  # that autocast adds, each a kernel of its own
-SHORTEST_KERNEL_S = 2.5e-6  # of a GPU's work on next to nothing: 2 to 3 us on all of them
-
 
 def shape_of(model: str) -> Shape | None:
     """The shape of a model that is known by name, with or without its owner on the hub."""
     return SHAPES.get(model.rpartition("/")[2])
 
 
-def block_flops(shape: Shape, batch_size: int, tokens: int) -> float:
-    """Operations of the layers alone: the least that any use of the model computes."""
-    linear = 2 * batch_size * tokens * shape.layers * 12 * shape.width**2
-    return linear + 2 * batch_size * shape.layers * shape.width * tokens * (tokens + 1)
+@dataclass(frozen=True)
+class Product:
+    """One matrix product, (rows, inner) by (inner, columns), and how often it is computed.
+
+    `transposed` is the head, which multiplies by the transposed embedding and has no bias.
+    """
+
+    rows: int
+    inner: int
+    columns: int
+    times: int
+    transposed: bool = False
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of all times."""
+        return 2 * self.rows * self.inner * self.columns * self.times
 
 
-def head_flops(shape: Shape, batch_size: int, tokens: int) -> float:
+@dataclass(frozen=True)
+class Work:
+    """What a request computes and moves."""
+
+    products: tuple[Product, ...]
+    attention_flops: int  # over every pair of positions that a kernel may look at
+    least_attention_flops: int  # over those that the causal mask leaves
+    weights: int  # numbers, each read once in a forward
+    results: tuple[int, ...]  # numbers that each forward writes or reads: logits, keys and values
+
+    @property
+    def flops(self) -> int:
+        """As torch.utils.flop_counter counts: attention in full."""
+        return sum(product.flops for product in self.products) + self.attention_flops
+
+    @property
+    def least_flops(self) -> int:
+        """What no kernel can spare."""
+        return self.flops - self.attention_flops + self.least_attention_flops
+
+    def forward_bytes(self, weight_bytes: int, result_bytes: int) -> tuple[int, ...]:
+        """Least bytes of each forward, by the bytes of a stored weight and of a logit."""
+        return tuple(self.weights * weight_bytes + count * result_bytes for count in self.results)
+
+
+def work_of(shape: Shape, batch_size: int, prompt_tokens: int, new_tokens: int = 0) -> Work:
+    """The work of one request, whose logits are those of each position, or of each new token."""
+    width, layers, vocabulary = shape.width, shape.layers, shape.vocabulary
+    batch, prompt, new = batch_size, prompt_tokens, new_tokens
+    # (rows with logits, pairs, pairs under the mask, positions kept) of each forward
+    full = prompt * prompt
+    forwards = [(1 if new else prompt, full, (full + prompt) // 2, prompt if new else 0)]
+    forwards += [(1, prompt + new, kept, kept) for kept in range(prompt + 1, prompt + new)]
+    # (rows, rows with logits, times)
+    kinds = [(prompt, 1 if new else prompt, 1), (1, 1, new - 1)]
+    per_pair = 4 * width * layers * batch  # query by key, and weight by value
+    return Work(
+        products=tuple(
+            product
+            for rows, logits, times in kinds
+            if times > 0
+            for product in (
+                *(Product(batch * rows, k, n, layers * times) for k, n in shape.products),
+                Product(batch * logits, width, vocabulary, times, transposed=True),
+            )
+        ),
+        attention_flops=per_pair * sum(pairs for _, pairs, _, _ in forwards),
+        least_attention_flops=per_pair * sum(least for _, _, least, _ in forwards),
+        weights=shape.layer_weights + vocabulary * width,
+        results=tuple(
+            batch * (logits * vocabulary + 2 * layers * width * kept)
+            for logits, _, _, kept in forwards
+        ),
+    )
+
+
+def lower_bounds_ms(
+    flops: float,
+    forward_bytes: Sequence[float],
+    tflops: float,
+    gb_per_s: float,
+    cache_bytes: float,
+) -> tuple[float, float]:
+    """The least time of the arithmetic, and of the bytes of each forward that no cache can keep."""
+    beyond = sum(max(0.0, moved - cache_bytes) for moved in forward_bytes)
+    return flops / tflops / 1e9, beyond / gb_per_s / 1e6
+
+
+def head_flops(shape: Shape, batch_size: int, tokens: int) -> int:
     """Operations of the product that makes the logits of every position."""
-    return 2.0 * batch_size * tokens * shape.width * shape.vocabulary
+    return work_of(shape, batch_size, tokens).products[-1].flops
 
 
-def block_bytes(shape: Shape, precision: str) -> float:
+def block_flops(shape: Shape, batch_size: int, tokens: int) -> int:
+    """Operations of the layers alone: the least that any use of the model computes."""
+    work = work_of(shape, batch_size, tokens)
+    return work.least_flops - work.products[-1].flops
+
+
+def block_bytes(shape: Shape, precision: str) -> int:
     """Bytes of the layers' weights as stored, each read once in a forward."""
-    return shape.layers * 12 * shape.width**2 * stored_bytes(precision)
+    return shape.layer_weights * stored_bytes(precision)
 
 
-def head_bytes(shape: Shape, precision: str) -> float:
+def head_bytes(shape: Shape, precision: str) -> int:
     """Bytes of the embedding as stored, which the product for the logits reads once."""
     return shape.vocabulary * shape.width * stored_bytes(precision)
 
@@ -74,19 +187,19 @@ def stored_bytes(precision: str) -> int:
     return 2 if precision in ("fp16", "bf16") else 4
 
 
-def cast_bytes(shape: Shape, batch_size: int, tokens: int) -> float:
+def cast_bytes(shape: Shape, batch_size: int, tokens: int) -> int:
     """Bytes that autocast's casts read and write in a forward: 827 MB for GPT-2 small at 1 x 128.
 
     Each weight is read in 4 bytes and written in 2, in every forward, as are the inputs of the
     products; the activation function and the softmax compute in float32.
     """
     positions = batch_size * tokens
-    weights = shape.layers * (12 * shape.width**2 + 9 * shape.width)
+    weights = shape.layer_weights + shape.layers * 9 * shape.width
     weights += shape.vocabulary * shape.width
     per_layer = (2 + 4 + 4) * shape.width * positions  # layer norms' outputs, activation in and out
     softmax = shape.layers * positions * tokens * (shape.width // 64)
     inputs = shape.layers * per_layer + shape.width * positions + softmax
-    return 6.0 * (weights + inputs)
+    return 6 * (weights + inputs)
 
 
 def scaled(count: int, shape: Shape) -> int:

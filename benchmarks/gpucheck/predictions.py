@@ -244,11 +244,11 @@ def _classes_sum(row: Measurement) -> tuple[bool, str] | None:
     return holds, f"{total:.4g} of {traced.traced_ms:.4g} ms"
 
 
-def _above_floor(row: Measurement) -> tuple[bool, str] | None:
+def _above_lower_bound(row: Measurement) -> tuple[bool, str] | None:
     limits, timing = row.roofline, row.timing
     if limits is None or limits.lower_bound_ms is None or timing is None:
         return None
-    text = f"{timing.latency_ms_min:.3g} ms, the bound is {limits.lower_bound_ms:.3g} ms"
+    text = f"{timing.latency_ms_min:.3g} ms, the lower bound is {limits.lower_bound_ms:.3g} ms"
     return timing.latency_ms_min >= limits.lower_bound_ms, text
 
 
@@ -458,7 +458,7 @@ TOPICS = (
             Prediction(
                 "latency of each row with measured peaks",
                 "not below their lower bound",
-                _each_row(_above_floor),
+                _each_row(_above_lower_bound),
                 (*PRECISIONS, "compile"),
                 on_card=True,
             ),

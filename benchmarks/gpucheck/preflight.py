@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend
 
 from bench.asked import PRECISIONS
 from bench.device import kinds, nvml, precision
@@ -12,17 +15,10 @@ from bench.energy.ticks import Reading, period_s, ticks
 from bench.errors import TensorgapError, Unsupported
 from bench.model import engines
 from gpucheck.folder import Folder
+from gpucheck.runner import Refused
 
-if TYPE_CHECKING:
-    import torch
-
-REFUSED = "refused"
 _CALLS = 100
 _COUNTER_S, _POLL_S = 1.5, 0.002
-
-
-class Refused(Exception):
-    """Nothing can be checked here; the text says why, and what to do."""
 
 
 def preflight(folder: Folder) -> None:
@@ -30,8 +26,6 @@ def preflight(folder: Folder) -> None:
 
     Raises Refused where they would fail.
     """
-    import torch
-
     if not torch.cuda.is_available():
         build = f"torch {torch.__version__}"
         why = "has no CUDA" if torch.version.cuda is None else "sees no CUDA device here"
@@ -104,9 +98,6 @@ def _counter_tick_s(gpu: nvml.Gpu) -> float | None:
 
 def _chosen(precision_name: str) -> str:
     """Which attention torch takes for GPT-2's heads of 64 without a mask."""
-    import torch
-    from torch.nn.attention import SDPBackend
-
     names: dict[Any, str] = {
         int(SDPBackend.MATH): "math",
         int(SDPBackend.FLASH_ATTENTION): "flash",
@@ -122,8 +113,6 @@ def _chosen(precision_name: str) -> str:
 
 def _attention_error(query: tuple[int, ...], keys: tuple[int, ...], masked: bool = False) -> float:
     """How far fp16 attention on the GPU is from float32 on the CPU; masks the last 15 keys."""
-    import torch
-
     torch.manual_seed(0)
     q, k, v = (torch.randn(shape) for shape in (query, keys, keys))
     mask = None

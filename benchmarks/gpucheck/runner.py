@@ -45,6 +45,14 @@ class Stopped(Exception):
     """This process was asked to end; the text says by which signal."""
 
 
+class Refused(Exception):
+    """Nothing can be checked here; the text says why, and what to do."""
+
+
+class Incomplete(Exception):
+    """A row broke its process, so that what would follow is not measured in it."""
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Within, the first SIGTERM or SIGINT raises Stopped, so that what was measured is told."""

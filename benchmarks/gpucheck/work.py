@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 
+import fidelity
+import torch
+
 from bench.asked import Cell, Sampling, Workload
+from bench.device import nvml, precision
+from bench.device.acquire import acquire
+from bench.energy import probe as sensor
 from bench.measure import measure
 from bench.measured import Measurement, Outcome, Profile
+from bench.model import engines
+from bench.model import load as models
 from bench.outcomes import PROFILE, Request
 from gpucheck import plan
 from gpucheck.folder import Folder
 from gpucheck.preflight import preflight
+from gpucheck.runner import Incomplete
 from gpucheck.seen import RANDOM, TOKENS
 
 _GENERATED = 16
 _PROMPTS = 3
-
-
-class Incomplete(Exception):
-    """A row broke its process, so that what would follow is not measured in it."""
 
 
 def do(folder: Folder, step: str, sampling: Sampling) -> None:
@@ -39,10 +44,6 @@ def do(folder: Folder, step: str, sampling: Sampling) -> None:
 
 
 def _probe(folder: Folder, gpu_type: str) -> None:
-    from bench.device import nvml
-    from bench.device.acquire import acquire
-    from bench.energy import probe as sensor
-
     with nvml.driver() as driver:
         found = acquire(Cell(gpu_type, "fp32"), driver)
         assert found.gpu is not None  # the preflight saw it
@@ -62,6 +63,8 @@ def _keep_all(folder: Folder, request: Request) -> None:
             rows[event.workload] = event
         elif isinstance(event, Profile):
             folder.keep(event)
+            if event.trace.count is not None:
+                print(f"{event.cell} {event.workload}: {event.trace.count:g} kernels")
         elif compares and event.name == PROFILE:
             compares = False
             _compare_outputs(folder, request.cell.precision)
@@ -80,8 +83,6 @@ def _told(row: Measurement) -> str:
         parts.append(f"{row.energy.per_sample_mj:.4g} mJ +-{row.energy.uncertainty:.1%}")
     if row.quality and row.quality.perplexity is not None:
         parts.append(f"perplexity {row.quality.perplexity:.4f}")
-    if row.trace and row.trace.count is not None:
-        parts.append(f"{row.trace.count:g} kernels")
     return ", ".join(parts)
 
 
@@ -95,12 +96,6 @@ def _compare_outputs(folder: Folder, precision_name: str) -> None:
 
 
 def _same_output(precision_name: str) -> dict[str, float]:
-    import torch
-
-    from bench.device import precision
-    from bench.model import engines
-    from bench.model import load as models
-
     model = models.load_model(RANDOM, precision_name, "cuda")
     ids = torch.tensor(models.prompt_ids(model)[: _PROMPTS * TOKENS], device="cuda")
     differences: list[float] = []
@@ -120,6 +115,4 @@ def _same_output(precision_name: str) -> dict[str, float]:
 
 
 def _compare_with_plain_loop(folder: Folder) -> None:
-    import fidelity
-
     folder.fact("fidelity", dataclasses.asdict(fidelity.compare(seconds=plan.FIDELITY_S)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from bench.errors import TensorgapError
-from bench.results import columns as table
 from jobs import options, reading, terminal
-from jobs.report import comparison, render
+from jobs.report import compare, export, from_rows, table, text
 
 
 @click.command("report")
@@ -28,9 +27,10 @@ from jobs.report import comparison, render
 def command(places: tuple[str, ...], form: str, against: str | None, most_bytes: int) -> None:
     """Show the table of RESULTS: a Parquet file or a NAME/UTC-TIMESTAMP folder, one or more.
 
-    A folder is read part by part, so that a sweep in work can be looked at. Each precision is
-    compared with fp32 on the same GPU type; the interval is the 95 % interval of that ratio.
-    `tensorgap explain` says what the table means.
+    A folder is read part by part, so that a sweep in progress can be looked at. Each precision is
+    compared with fp32 on the same GPU type; the interval is the 95 % interval of that ratio. A
+    ratio with a `*` has warnings, which stand below its table. `tensorgap explain` says what the
+    table means.
 
     \b
     tensorgap report results/local/20261124T120000Z
@@ -38,21 +38,23 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --against T4
     """
-    rows, _ = reading.read(places, most_bytes)
+    cases = from_rows.cases(reading.merged(places, most_bytes))
     if against:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
-        found_types = comparison.against(table.merge(rows), against)
-        one = render.against_json if form == "json" else render.against
-        terminal.show(one(found_types))
+        found = compare.against(cases, against)
+        shown = export.against if form == "json" else text.against
+        terminal.show(shown(found, against))
         return
-    lines = comparison.compare(table.merge(rows))
-    if not lines:
+    if not cases:
         terminal.say("there are no rows yet")
-    show = {
-        "table": lambda: render.table(lines, terminal.width(), terminal.coloured()),
-        "markdown": lambda: render.markdown(lines),
-        "csv": lambda: render.to_csv(lines),
-        "json": lambda: render.to_json(lines),
-    }
-    terminal.show(show[form]())
+    cases = compare.with_ratios(cases)
+    match form:
+        case "table":
+            terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
+        case "markdown":
+            terminal.show(table.markdown(cases))
+        case "csv":
+            terminal.show(export.to_csv(cases))
+        case "json":
+            terminal.show(export.to_json(cases))

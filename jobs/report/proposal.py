@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
 from bench.matrix import toml
 from bench.text import published
-from jobs.report.cases import Group
-from jobs.report.finding import Code, Finding, Verdict
+from jobs.report.facts import Group
+from jobs.report.finding import Finding, Verdict
 
 _LARGER = 8  # times the batch: a latency that grows up to there is not the host's
 _MOST = 65_536  # of a matrix
+# By these the numbers of a table are not those of the GPU that it names.
+_NOT_THIS_GPU = ("latency-below-lower-bound", "power-above-limit", "power-below-idle")
 
 
 def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | None:
@@ -19,70 +21,61 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     open_codes = {f.code for f in findings if f.verdict != Verdict.ACCEPT}
     if not groups or not open_codes:
         return None
-    types = list(dict.fromkeys(group.gpu_type or AUTO for group in groups))
-    on_gpu = [group for group in groups if group.gpu_type != CPU]
-    why_auto = ""
-    if any(group.plain for group in on_gpu) and Code.GPU_DOUBTFUL in open_codes:
+    on_gpu = [group for group in groups if group.cases[0].gpu_type != CPU]
+    types = list(dict.fromkeys(group.cases[0].gpu_type or AUTO for group in groups))
+    if any(group.cases[0].foreign for group in on_gpu) and not open_codes.isdisjoint(_NOT_THIS_GPU):
         types = [AUTO, *([CPU] if CPU in types else [])]
-        why_auto = "whatever the GPU is, the rows will name it"
-    found = {case.precision for group in groups for case in group.cases}
-    found |= {"fp32", "fp16"} if on_gpu else {"fp32"}
-    precisions = [precision for precision in PRECISIONS if precision in found]
+    found = {case.precision for group in groups for case in group.cases} | {"fp32"}
+    found |= {"fp16"} if on_gpu else set()
     lines = [
         "# What the findings leave open. Save as next.toml, then: tensorgap sweep next.toml",
         "[cells]",
-        _line("gpu_types", types, why_auto),
-        _line("precisions", precisions),
+        assignment("gpu_types", types, "whatever the GPU is, the rows will name it", AUTO in types),
+        assignment("precisions", [precision for precision in PRECISIONS if precision in found]),
     ]
     by_model: dict[tuple[str, int, int], list[Group]] = {}
     for group in groups:
-        workload = group.workload
-        key = (workload.model, workload.prompt_tokens, workload.new_tokens)
-        by_model.setdefault(key, []).append(group)
-    for (model, prompt_tokens, new_tokens), members in by_model.items():
-        batches = sorted({group.workload.batch_size for group in members})
-        launched = any(group.gpu_type != CPU for group in members)
-        if launched and batches[-1] < 2 * batches[0]:
-            batches.append(min(_LARGER * batches[0], _MOST))
-        lines += ["", "[[workloads]]", _line("model", model)]
-        engines = {group.workload.engine for group in members} & {*ENGINES}
-        if launched:
-            engines |= {"eager", "graph"}
-        if engines - {"eager"}:
-            told = "the same kernels with and without launches" if launched else ""
-            lines.append(_line("engine", [e for e in ENGINES if e in engines], told))
-        attentions = {group.workload.attention for group in members}
-        told = ""
-        if launched and Code.ATTENTION_DIFFERS in open_codes:
-            attentions |= {AUTO, "efficient"}
-            told = "the same kernel in each precision"
-        if attentions - {AUTO}:
-            kept = [a for a in (AUTO, *ATTENTIONS) if a in attentions]
-            lines.append(_line("attention", kept, told))
-        lines.append(_line("batch_size", sorted(set(batches))))
-        lines.append(f"prompt_tokens = {prompt_tokens}")
-        if new_tokens:
-            lines.append(f"new_tokens = {new_tokens}")
-    lines += [
-        "",
-        "[sampling]",
-        "replicates = 5 # fresh processes: how they differ is the interval",
-    ]
-    if on_gpu or any(case.line.energy_mj for group in groups for case in group.cases):
-        lines.append(
-            'energy = "certified" # windows from tick to tick, idle power before and after'
-        )
+        asked = group.cases[0].workload
+        by_model.setdefault((asked.model, asked.prompt_tokens, asked.new_tokens), []).append(group)
+    for members in by_model.values():
+        lines += workload(members, other_attention="attention-differs" in open_codes)
+    lines += ["", "[sampling]"]
+    lines.append(assignment("replicates", 5, "fresh processes: how they differ is the interval"))
+    if on_gpu or any(case.energy_mj for group in groups for case in group.cases):
+        how = "windows from tick to tick, idle power before and after"
+        lines.append(assignment("energy", "certified", how))
     if any(model in published.GPT2_NAMES for model, _, _ in by_model):
-        lines += [
-            "",
-            "[quality]",
-            'text = "wikitext-2"',
-            "context = 128",
-            "stride = 128 # 59.69 is published for fp32 with these windows",
-        ]
+        lines += ["", "[quality]", assignment("text", "wikitext-2"), assignment("context", 128)]
+        lines.append(assignment("stride", 128, "59.69 is published for fp32 with these windows"))
     return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: object, why: str = "") -> str:
-    """A line of TOML, with a comment."""
-    return toml({key: value}).rstrip() + (f" # {why}" if why else "")
+def workload(members: Sequence[Group], other_attention: bool) -> list[str]:
+    """The lines of the workloads of one model and length."""
+    asked = members[0].cases[0].workload
+    launched = any(group.cases[0].gpu_type != CPU for group in members)
+    batches = sorted({group.cases[0].workload.batch_size for group in members})
+    if launched and batches[-1] < 2 * batches[0]:
+        batches.append(min(_LARGER * batches[0], _MOST))
+    lines = ["", "[[workloads]]", assignment("model", asked.model)]
+    engines = {group.cases[0].workload.engine for group in members} & {*ENGINES}
+    engines |= {"eager", "graph"} if launched else set()
+    if engines - {"eager"}:
+        kept = [engine for engine in ENGINES if engine in engines]
+        lines.append(
+            assignment("engine", kept, "the same kernels with and without launches", launched)
+        )
+    attentions = {group.cases[0].workload.attention for group in members}
+    pinned = launched and other_attention
+    attentions |= {AUTO, "efficient"} if pinned else set()
+    if attentions - {AUTO}:
+        kept = [attention for attention in (AUTO, *ATTENTIONS) if attention in attentions]
+        lines.append(assignment("attention", kept, "the same kernel in each precision", pinned))
+    lines.append(assignment("batch_size", sorted(set(batches))))
+    lines.append(assignment("prompt_tokens", asked.prompt_tokens))
+    return lines + ([assignment("new_tokens", asked.new_tokens)] if asked.new_tokens else [])
+
+
+def assignment(key: str, value: object, comment: str = "", told: bool = True) -> str:
+    """One key of the matrix, on a line of its own with its reason, which tomli-w cannot write."""
+    return toml({key: value}).rstrip() + (f" # {comment}" if comment and told else "")

@@ -1,15 +1,20 @@
-"""Numbers in words that a person can read."""
+"""Numbers, lists and warnings in words that a person can read, and pages of them for a terminal."""
 
 from __future__ import annotations
 
-import itertools
+import io
 import math
-import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Self
+
+from bench.warnings import RowWarning, Value
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 NOTHING = "-"
-# A number that stands by itself: no part of a name, a version or an identifier.
-_NUMBER = re.compile(r"(?:(?<=\+-)|(?<![\w.-]))\d+(?:\.\d+)?(?!\w|\.\d|-\w)")
+READABLE, NARROWEST = 100, 60  # columns of text
+_ANY_WIDTH = 1000  # of tables, whose numbers are never cut
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:
@@ -46,39 +51,6 @@ def span(values: Iterable[float], unit: str = "", digits: int = 3) -> str:
     return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
 
 
-def ratio(value: float) -> str:
-    """A ratio with two decimals; beyond 100-fold either way only that it is beyond.
-
-    >>> ratio(0.87), ratio(1.005), ratio(4e8), ratio(0.0)
-    ('0.87', '1.00', '>100', '<0.01')
-    """
-    if value > 100:
-        return ">100"
-    return "<0.01" if value < 0.01 else f"{value:.2f}"
-
-
-def alike(texts: Iterable[str]) -> list[str]:
-    """Each text once; those that differ in numbers alone as one, with the range of each.
-
-    >>> alike(["steady after 3.7 s", "torch 2.13.0", "steady after 12 s", "torch 2.12.1"])
-    ['steady after 3.7 to 12 s', 'torch 2.13.0', 'torch 2.12.1']
-    """
-    numbers: dict[tuple[str, ...], list[list[str]]] = {}
-    for text in dict.fromkeys(texts):
-        numbers.setdefault(tuple(_NUMBER.split(text)), []).append(_NUMBER.findall(text))
-    joined = []
-    for between, found in numbers.items():
-        ranges = [_range(slot) for slot in zip(*found, strict=True)]
-        parts = itertools.zip_longest(between, ranges, fillvalue="")
-        joined.append("".join(itertools.chain.from_iterable(parts)))
-    return joined
-
-
-def _range(numbers: Iterable[str]) -> str:
-    known = sorted(numbers, key=float)
-    return known[0] if float(known[0]) == float(known[-1]) else f"{known[0]} to {known[-1]}"
-
-
 def listed(words: Iterable[str]) -> str:
     """Words with commas and an `and`.
 
@@ -87,3 +59,54 @@ def listed(words: Iterable[str]) -> str:
     """
     every = list(words)
     return " and ".join([", ".join(every[:-1]), every[-1]] if len(every) > 1 else every)
+
+
+class Spread(float):
+    """Several numbers in the place of one, which a format writes as their range."""
+
+    ends: tuple[float, float]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        """The least of them, with both ends as they were: a whole number stays one."""
+        known = sorted(values)
+        least = cls(known[0])
+        least.ends = known[0], known[-1]
+        return least
+
+    def __format__(self, spec: str) -> str:
+        """Both ends, where they read differently."""
+        low, high = (format(end, spec) for end in self.ends)
+        return low if low == high else f"{low} to {high}"
+
+
+def alike(warnings: Iterable[RowWarning]) -> list[str]:
+    """Each warning once; those that differ in numbers alone as one, with the range of each.
+
+    >>> alike(RowWarning("host-busy", {"share": share}) for share in (0.07, 0.1))
+    ['other processes used 7% to 10% of the host CPU time']
+    """
+    by_words: dict[tuple[str, tuple[tuple[str, Value], ...]], list[dict[str, float]]] = {}
+    for warning in warnings:
+        values = warning.values.items()
+        numbers = {
+            k: v for k, v in values if isinstance(v, int | float) and not isinstance(v, bool)
+        }
+        fixed = tuple((k, None if k in numbers else v) for k, v in values)
+        by_words.setdefault((warning.code, fixed), []).append(numbers)
+    return [
+        RowWarning(
+            code, dict(fixed) | {k: Spread.of(one[k] for one in every) for k in every[0]}
+        ).text
+        for (code, fixed), every in by_words.items()
+    ]
+
+
+def page(parts: Iterable[RenderableType], color: bool = False) -> str:
+    """What rich makes of some parts, of any width, without blanks at the ends of lines."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=_ANY_WIDTH, force_terminal=color, highlight=False)
+    console.print(*parts, sep="\n")
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")

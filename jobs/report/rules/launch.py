@@ -1,28 +1,29 @@
-"""Whether the host that launches kernels, and not the GPU that runs them, sets the latency.
+"""Whether launches set the latency.
 
-Signals, strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
+Then it is that of the host, which launches kernels, and not of the GPU, which runs them. Signals,
+strongest first: the same kernels as a CUDA graph take less time; the GPU is idle for a
 part of each forward. Weaker ones, which only raise the question: a latency that stays flat over the
 batch, as it also does where weights are streamed or few multiprocessors have work; power near idle;
-launches that alone take most of the time; a latency far above every floor.
+launches that alone take most of the time; a latency far above the lower bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.asked import CPU
-from bench.device.gpus import GPUS, Board
-from jobs.report.cases import Case, Group
-from jobs.report.finding import Code, Finding, Verdict
-from jobs.report.rules import floors
-from jobs.report.words import listed, number, span
+from bench.device import gpus
+from jobs.report import bounds
+from jobs.report.facts import Case, Group
+from jobs.report.finding import Note, Value, Verdict
+from jobs.report.rules.architecture import one_of_each_type
+from jobs.report.rules.rule import Hit, note, rule
 
-_GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
 BUSY, _QUITE_BUSY = 0.7, 0.85
+_GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
 _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
-_FAR_ABOVE = 5.0  # floors
+_FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
 
 
@@ -30,9 +31,9 @@ _MOSTLY = 0.5
 class Signals:
     """What speaks for the host (strong or weak) and what speaks against it."""
 
-    strong: tuple[str, ...] = ()
-    weak: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
+    strong: tuple[Note, ...] = ()
+    weak: tuple[Note, ...] = ()
+    against: tuple[Note, ...] = ()
 
     @property
     def bound(self) -> bool:
@@ -45,193 +46,161 @@ class Signals:
         return bool(self.strong or self.weak) and not self.against
 
 
-def signals(group: Group, case: Case) -> Signals:
+def signals(case: Case, group: Group) -> Signals:
     """Every signal for one case of a group; none on a CPU, which is host and device in one."""
-    if group.gpu_type == CPU or group.workload.engine != "eager" or not case.latency_ms:
+    if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
         return Signals()
-    strong, weak, against = [], [], []
-    graph = _elsewhere(group, case, "graph", group.workload.batch_size)
-    if graph and graph.latency_ms:
-        gain = case.latency_ms / graph.latency_ms
-        text = (
-            f"{case.precision}: eager {number(case.latency_ms, ' ms')}, as a CUDA graph"
-            f" {number(graph.latency_ms, ' ms')}: {gain:.2f}x"
-        )
-        if gain > _GRAPH_GAIN:
-            strong.append(text)
-        elif gain < _NO_GRAPH_GAIN:
-            against.append(text)
+    strong: list[Note] = []
+    weak: list[Note] = []
+    against: list[Note] = []
+
+    def hear(text: str, into: list[Note] | None, **values: Value) -> None:
+        if into is not None:
+            into.append(note("{precision}: " + text, **values))
+
+    ms, batch = case.latency_ms, case.workload.batch_size
+    for other in group.others:
+        same = other.case(case.precision)
+        if same is None or not same.latency_ms:
+            continue
+        engine, times = same.workload.engine, same.workload.batch_size / batch
+        if engine == "graph" and times == 1:
+            gain = ms / same.latency_ms
+            into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else None
+            text = "eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
+            hear(text, into, graph_ms=same.latency_ms, gain=gain)
+        elif engine == "eager" and times >= 2:
+            growth = same.latency_ms / ms
+            into = weak if growth < _FLAT else against if growth > _SCALES * times else None
+            text = (
+                "{times:g}x the batch takes {growth:.2f}x the time ({latency_ms:ms}, {larger:ms})"
+            )
+            hear(text, into, times=times, growth=growth, larger=same.latency_ms)
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
-        text = f"{case.precision}: the GPU is busy for {busy:.0%} of the latency"
-        if busy < BUSY:
-            strong.append(text)
-        elif busy > _QUITE_BUSY:
-            against.append(text)
-    for other in group.others:
-        larger = other.case(case.precision)
-        times = other.workload.batch_size / group.workload.batch_size
-        if other.workload.engine != "eager" or times < 2 or not larger or not larger.latency_ms:
-            continue
-        growth = larger.latency_ms / case.latency_ms
-        text = (
-            f"{case.precision}: {times:g}x the batch takes {growth:.2f}x the time"
-            f" ({number(case.latency_ms, ' ms')}, {number(larger.latency_ms, ' ms')})"
-        )
-        if growth < _FLAT:
-            weak.append(text)
-        elif growth > _SCALES * times:
-            against.append(text)
+        into = strong if busy < BUSY else against if busy > _QUITE_BUSY else None
+        hear("the GPU is busy for {busy:.0%} of the latency", into, busy=busy)
     launches = case.roofline.lower_bound_launch_ms if case.roofline else None
-    if launches and launches > _MOSTLY * case.latency_ms:
-        weak.append(
-            f"{case.precision}: launching its kernels back to back alone takes"
-            f" {number(launches, ' ms')}"
-        )
-    if idle := _near_idle(case):
-        weak.append(f"{case.precision}: {idle}")
-    floor = floors.pytorch_floor_ms(group.boards, case.precision, group.workload)
-    if floor and case.latency_ms > _FAR_ABOVE * floor[1]:
-        weak.append(
-            f"{case.precision}: {number(case.latency_ms, ' ms')} is"
-            f" {case.latency_ms / floor[1]:.0f} times the floor of {span(floor, ' ms')}"
-        )
+    if launches and launches > _MOSTLY * ms:
+        hear("launching its kernels back to back alone takes {ms:ms}", weak, ms=launches)
+    weak += near_idle(case)
+    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
+    if least and ms > _FAR_ABOVE * least[1]:
+        text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
+        hear(text, weak, times=ms / least[1], bound=least)
     return Signals(tuple(strong), tuple(weak), tuple(against))
 
 
-def _elsewhere(group: Group, case: Case, engine: str, batch_size: int) -> Case | None:
-    for other in group.others:
-        if (other.workload.engine, other.workload.batch_size) == (engine, batch_size):
-            return other.case(case.precision)
-    return None
-
-
-def _near_idle(case: Case) -> str | None:
+def near_idle(case: Case) -> list[Note]:
     """Where the mean power leaves next to nothing for computing."""
-    power = case.mean_w
+    power, idle = case.mean_w, case.idle_w
     if power is None or not case.boards:
-        return None
-    if case.idle_w is not None:
-        limit = case.tdp_w or 0.0
-        share = (power - case.idle_w) / (limit - case.idle_w) if limit > case.idle_w else 1.0
-        if share >= _NEAR_IDLE:
-            return None
-        return (
-            f"{number(power, ' W')}, {number(power - case.idle_w, ' W')} above the idle power of"
-            f" {number(case.idle_w, ' W')}; the limit is {limit:g} W"
-        )
-    if any(above_idle(gpu, power) >= _NEAR_IDLE for gpu in case.boards):
-        return None
-    return (
-        f"{number(power, ' W')}, {_way(case.boards[0], [power])}"
-        f" of the {idle_and_limit(case.boards[0])}"
-    )
+        return []
+    if idle is not None:
+        limit = max(board.tdp_w for board in case.boards)
+        share = (power - idle) / (limit - idle) if limit > idle else 1.0
+        text = "{precision}: {mean_w:W}, {above:W} above the idle power of {idle_w:W}; the limit is"
+        text += " {limit:g W}"
+        return [note(text, above=power - idle, limit=limit)] if share < _NEAR_IDLE else []
+    if any(above_idle(board, power) >= _NEAR_IDLE for board in case.boards):
+        return []
+    board = case.boards[0]
+    share = max(0.0, above_idle(board, power))
+    text = "{precision}: {mean_w:W}, {share:.0%} of the way from idle to the limit of the {board}"
+    return [note(text, share=share, board=idle_and_limit(board))]
 
 
-def above_idle(gpu: Board, power_w: float) -> float:
+def above_idle(board: gpus.Board, power_w: float) -> float:
     """How far a power is above the middle of the idle range, as a share of the way to the limit."""
-    idle = sum(gpu.idle_w) / 2
-    return (power_w - idle) / (gpu.tdp_w - idle)
+    idle = sum(board.idle_w) / 2
+    return (power_w - idle) / (board.tdp_w - idle)
 
 
-def idle_and_limit(gpu: Board) -> str:
+def idle_and_limit(board: gpus.Board) -> str:
     """The two powers between which a board works."""
-    return f"{gpu.name} ({span(gpu.idle_w, ' W', 2)} idle, limit {gpu.tdp_w:g} W)"
+    low, high = board.idle_w
+    return f"{board.name} ({low:g} to {high:g} W idle, limit {board.tdp_w:g} W)"
 
 
-def launch_bound(group: Group) -> Iterator[Finding]:
-    """The host sets the latency: measured, or no more than likely."""
-    found = {case.precision: signals(group, case) for case in group.cases}
-    bound = [precision for precision, s in found.items() if s.bound]
-    if bound:
-        yield Finding(
-            Code.LAUNCH_BOUND,
-            Verdict.FIX,
-            group.title,
-            tuple(bound),
-            f"{listed(bound)}: launching the kernels takes longer than running them, so the latency"
-            " is the host's and not the GPU's.",
-            evidence=tuple(
-                text
-                for precision in bound
-                for text in found[precision].strong + found[precision].weak
-            ),
-            expected=_floor_texts(group, bound),
-            actions=(
+@rule(
+    "launch-bound",
+    Verdict.FIX,
+    or_else=(Verdict.INCONCLUSIVE,),
+    cause="Launching the kernels takes longer than running them, so the latency is the host's and"
+    " not the GPU's.",
+    missing=[
+        "the same forward pass as a CUDA graph, which launches everything at once",
+        "the share of the time in which a kernel runs (a trace)",
+        "the latency at larger batches: where it grows with them, launches do not set it",
+    ],
+    do=["Run the matrix below: it brings all three."],
+)
+def launch_bound(case: Case, group: Group) -> Hit | None:
+    """The host, which launches kernels, sets the latency, or may.
+
+    Fix: a CUDA graph is over 1.2x faster, or the GPU is busy for less than 70 %. Inconclusive: 2x
+    the batch takes less than 1.3x the time (so it also does where weights are streamed or few
+    multiprocessors have work), power near idle (15 % of the way to the limit), launching its
+    kernels alone takes over half of the latency, or 5 times the lower bound. Silent where the GPU
+    is busy for over 85 %, a graph gains less than 1.1x, or time grows with the batch; on a CPU; in
+    another engine than eager.
+    """
+    found = signals(case, group)
+    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
+    text = "{precision}: no less than {bound:ms}, by the datasheet"
+    expected = [note(text, bound=least)] if least else []
+    if found.bound:
+        return Hit(
+            evidence=[*found.strong, *found.weak],
+            expected=expected,
+            missing=(),
+            do=[
                 'Measure engine = ["eager", "graph"] and larger batches; compare GPUs on these.',
                 "Keep the host's CPU with each number: it is part of the result.",
-            ),
+            ],
         )
-        return
-    perhaps = [precision for precision, s in found.items() if s.perhaps]
-    evidence = [text for precision in perhaps for text in found[precision].weak]
-    cause = (
-        f"{listed(perhaps)}: the GPU seems to wait for the host most of the time (launch-bound)."
-    )
-    if not group.boards and group.gpu_type is None:
-        perhaps, evidence, cause = _of_an_unknown_gpu(group)
-    if perhaps:
-        yield Finding(
-            Code.LAUNCH_BOUND,
-            Verdict.CANNOT_TELL,
-            group.title,
-            tuple(perhaps),
-            cause,
-            evidence=tuple(evidence),
-            expected=_floor_texts(group, perhaps),
-            missing=(
-                "the same forward as a CUDA graph, which launches everything at once",
-                "the share of the time in which a kernel runs (a trace)",
-                "the latency at larger batches: where it grows with them, launches do not set it",
-            ),
-            actions=("Run the matrix below: it brings all three.",),
-        )
+    if case.gpu_type is None:
+        return on_unspecified(case, group)
+    if not found.perhaps:
+        return None
+    seems = "The GPU seems to wait for the host most of the time (launch-bound)."
+    return Hit(evidence=found.weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems)
 
 
-def _floor_texts(group: Group, precisions: list[str]) -> tuple[str, ...]:
-    texts = []
-    for precision in precisions:
-        floor = floors.pytorch_floor_ms(group.boards, precision, group.workload)
-        if floor:
-            texts.append(f"{precision}: no less than {span(floor, ' ms')}, by the datasheet")
-    return tuple(texts)
-
-
-def _of_an_unknown_gpu(group: Group) -> tuple[list[str], list[str], str]:
+def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Where a power would be near idle on some types, these and the others, told one by one."""
-    powers = {case.precision: case.mean_w for case in group.cases if case.mean_w is not None}
-    if not powers or group.workload.engine != "eager":
-        return [], [], ""
-    boards: dict[str, Board] = {}
-    for gpu in GPUS:
-        boards.setdefault(gpu.gpu_type, gpu)
-    able = [gpu for gpu in boards.values() if min(powers.values()) > 0.8 * gpu.idle_w[0]]
-    near = [gpu for gpu in able if above_idle(gpu, max(powers.values())) < _NEAR_IDLE]
-    if not near:
-        return [], [], ""
-    evidence = [
-        f"mean power = energy / latency = {span(powers.values(), ' W')}"
-        f" ({', '.join(f'{p} {number(w)}' for p, w in powers.items())})",
-        *(
-            f"{idle_and_limit(gpu)}: {_way(gpu, powers.values())}, "
-            + ("near idle: it mostly waited" if gpu in near else "it worked for a part of the time")
-            for gpu in able
-        ),
+    powers = {one.precision: one.mean_w for one in group.cases if one.mean_w is not None}
+    if case.precision not in powers or case.workload.engine != "eager":
+        return None
+    watts = tuple(powers.values())
+    able = [
+        board
+        for board in one_of_each_type(gpus.GPUS)
+        if min(watts) > bounds.LEAST_POWER_OF_OTHERS * board.idle_w[0]
     ]
-    others = [gpu.name for gpu in able if gpu not in near]
-    cause = (
-        "Whether the GPU waits for the host depends on which it is: on"
-        f" {listed(gpu.name for gpu in near)} this power is near idle, on {listed(others)} it is"
-        " not."
+    near = [board for board in able if above_idle(board, max(watts)) < _NEAR_IDLE]
+    if not near:
+        return None
+    evidence: list[str | Note] = ["mean power = energy / latency = {watts:W} ({each})"]
+    for board in able:
+        shares = tuple(max(0.0, above_idle(board, watt)) for watt in watts)
+        text = "{board}: {share:.0%} of the way from idle to the limit, " + (
+            "near idle: it mostly waited" if board in near else "it worked for a part of the time"
+        )
+        evidence.append(note(text, board=idle_and_limit(board), share=shares))
+    others = tuple(board.name for board in able if board not in near)
+    return Hit(
+        {
+            "near": tuple(board.name for board in near),
+            "others": others,
+            "watts": watts,
+            "each": ", ".join(f"{precision} {watt:.1f}" for precision, watt in powers.items()),
+        },
+        evidence,
+        verdict=Verdict.INCONCLUSIVE,
+        cause="Whether the GPU waits for the host depends on which it is: on {near} this power is"
+        " near idle, on {others} it is not."
         if others
-        else f"{listed(powers)}: on every type that it can be, this power is near idle: the GPU"
-        " seems to wait for the host most of the time (launch-bound)."
+        else "On every type that it can be, this power is near idle: the GPU seems to wait for the"
+        " host most of the time (launch-bound).",
     )
-    return list(powers), evidence, cause
-
-
-def _way(gpu: Board, powers_w: Iterable[float]) -> str:
-    """How far powers are on the way from idle to the limit."""
-    shares = [f"{max(0.0, above_idle(gpu, power)):.0%}" for power in sorted(powers_w)]
-    told = shares[0] if shares[0] == shares[-1] else f"{shares[0]} to {shares[-1]}"
-    return f"{told} of the way from idle to the limit"

@@ -1,218 +1,183 @@
-"""Numbers that cannot be, or that contradict each other."""
+"""Impossible or contradictory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from bench.device import gpus
-from jobs.report.cases import Case, Group
-from jobs.report.finding import Code, Finding, Verdict
-from jobs.report.rules import floors
-from jobs.report.rules.conditions import shared_with
-from jobs.report.words import number, span
+from jobs.report import bounds
+from jobs.report.facts import Case, Group
+from jobs.report.finding import Note, Verdict
+from jobs.report.rules.conditions import sharing
+from jobs.report.rules.rule import Hit, note, rule
 
-# What a ceiling's own noise and a clock's rounding may give.
-_TOLERANCE = 0.9
-# A meter's gain error (5 to 6 %) on one side of each comparison.
-_METER = 0.1
-# An idle power of public tables is of other boards, warm or cold.
-_OTHER_BOARDS = 0.2
 # A full queue hides launches, a closed loop does not; a busy host disturbs one of the two.
 _QUEUE = (0.75, 1.6)
 _BATCH_FITS = 0.1
+_HOW_READ = "how the energy was read, and over what interval"
+_CHECK = "Synchronise before each reading of the clock, and check model, batch size and length."
+_CHECK_TF32 = "Check that TF32 was off: on this GPU fp32 with TF32 is another precision."
 
 
-def latency_below_floor(group: Group) -> Iterator[Finding]:
-    """No latency can be below the time that the arithmetic or the memory needs."""
-    for case in group.cases:
-        least = floors.impossible_below_ms(case)
-        if least is None or case.latency_ms is None or case.latency_ms >= _TOLERANCE * least[0]:
-            continue
-        floor, why = least
-        yield Finding(
-            Code.LATENCY_BELOW_FLOOR,
-            Verdict.REJECT,
-            group.title,
-            (case.precision,),
-            f"{number(case.latency_ms, ' ms')} is less than the forward pass needs:"
-            f" {number(floor, ' ms')}.",
-            evidence=(f"{why} take {number(floor, ' ms')}",),
-            missing=("whether the clock waited for the GPU (synchronise)", "the GPU's name"),
-            actions=(
-                "Synchronise before each reading of the clock, and check model, batch and length.",
-                *_tf32_was_on(case),
-            ),
-        )
+@rule(
+    "latency-below-lower-bound",
+    Verdict.REJECT,
+    undermines_effects=True,
+    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}.",
+    missing=["whether the clock waited for the GPU (synchronise)", "the name of the GPU"],
+    do=[_CHECK],
+)
+def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
+    """The latency is below 0.9 of its lower bound.
 
-
-def _tf32_was_on(case: Case) -> list[str]:
-    capability = case.capability
-    if case.precision != "fp32" or capability is None or capability < (8, 0):
-        return []
-    return ["Check that TF32 was off: on this GPU fp32 with TF32 is another precision."]
-
-
-def power_above_limit(group: Group) -> Iterator[Finding]:
-    """The mean power cannot exceed the limit that the driver enforces."""
-    for case in group.cases:
-        limits = [m.device.power_limit_w for m in case.rows if m.device and m.device.power_limit_w]
-        limit = max(limits, default=case.tdp_w)
-        if case.mean_w is None or limit is None or case.mean_w <= (1 + _METER) * limit:
-            continue
-        yield Finding(
-            Code.POWER_ABOVE_LIMIT,
-            Verdict.REJECT,
-            group.title,
-            (case.precision,),
-            f"A mean power of {number(case.mean_w, ' W')} is above the limit of"
-            f" {number(limit, ' W')}.",
-            evidence=_power_arithmetic(case),
-            missing=("how the energy was read, and over which time",),
-            actions=("Check units (mJ, J), the batch size, and how many GPUs the meter adds up.",),
-        )
-
-
-def power_below_idle(group: Group) -> Iterator[Finding]:
-    """A GPU that computes draws more than when idle."""
-    for case in group.cases:
-        power = case.mean_w
-        if power is None:
-            continue
-        if case.idle_w is not None:
-            least, whose = (1 - _METER) * case.idle_w, "measured beside the load"
-        else:
-            known = [gpu.idle_w[0] for gpu in case.boards]
-            if not known:
-                continue
-            least, whose = (1 - _OTHER_BOARDS) * min(known), f"of a {case.gpu_type}, P0"
-        if power >= least:
-            continue
-        idle = case.idle_w if case.idle_w is not None else least / (1 - _OTHER_BOARDS)
-        yield Finding(
-            Code.POWER_BELOW_IDLE,
-            Verdict.REJECT,
-            group.title,
-            (case.precision,),
-            f"A mean power of {number(power, ' W')} under load is below the idle power of"
-            f" {number(idle, ' W')} ({whose}).",
-            evidence=_power_arithmetic(case),
-            missing=("how the energy was read, and over which time", "the GPU's name"),
-            actions=(
-                "Measure energy over whole seconds, from tick to tick of the sensor.",
-                "Check that the meter reads the GPU that computes.",
-            ),
-        )
-
-
-def _power_arithmetic(case: Case) -> tuple[str, ...]:
-    if case.stated is None or case.line.energy_mj is None or case.latency_ms is None:
-        return ()
-    times = f" x {case.workload.batch_size}" if case.workload.batch_size > 1 else ""
-    return (
-        f"{number(case.line.energy_mj, ' mJ')}{times} / {number(case.latency_ms, ' ms')} ="
-        f" {number(case.mean_w, ' W')}",
+    By the measured peaks, or by the datasheet with the model's layers alone. Silent where nothing
+    is known of the GPU or the model.
+    """
+    least = bounds.of_case(case)
+    if not least or not case.latency_ms or case.latency_ms >= bounds.LEAST_LATENCY * least.ms:
+        return None
+    has_tf32 = case.capability and gpus.arithmetic("tf32", case.capability).kind == "tensor cores"
+    return Hit(
+        {"bound": least.ms, "why": least.why},
+        ["{why} take {bound:ms}"],
+        do=[_CHECK, _CHECK_TF32] if has_tf32 and case.is_baseline else None,
     )
 
 
-def throughput_contradicts_latency(group: Group) -> Iterator[Finding]:
-    """Prompts per second and the time of one tell of the same thing, on a device of one's own."""
-    for case in group.cases:
-        ratio = queue_gain(case)
-        if ratio is None or _QUEUE[0] <= ratio <= _queue_limit(case) or shared_with(case):
-            continue
-        batch = case.workload.batch_size
-        expected = batch * 1000 / (case.latency_ms or 1.0)
-        fitting = 2 ** round(math.log2(ratio * batch))
-        likely = (
-            f"A batch of {fitting} would fit: was that it?"
-            if fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS
-            else "One of the two was measured on something else."
-        )
-        yield Finding(
-            Code.THROUGHPUT_CONTRADICTS_LATENCY,
-            Verdict.FIX,
-            group.title,
-            (case.precision,),
-            f"{number(case.line.throughput_per_s, ' prompts/s')} and"
-            f" {number(case.latency_ms, ' ms')} contradict each other. {likely}",
-            evidence=(
-                f"{batch} / {number(case.latency_ms, ' ms')} = {number(expected, ' prompts/s')}:"
-                f" {ratio:.2f}x of it was found",
-            ),
-            missing=("whether the queue was full while throughput was measured",),
-            actions=("Measure both on the same batch, with one synchronise at the end.",),
-        )
-
-
-def queue_gain(case: Case) -> float | None:
-    """Throughput x latency / batch size: 1 in a closed loop, more with a full queue."""
-    if not case.line.throughput_per_s or not case.latency_ms:
+@rule(
+    "power-above-limit",
+    Verdict.REJECT,
+    undermines_effects=True,
+    cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W}.",
+    missing=[_HOW_READ],
+    do=["Check units (mJ or J), the batch size, and how many GPUs the meter sums."],
+)
+def power_above_limit(case: Case, group: Group) -> Hit | None:
+    """The mean power is more than 10 % above the enforced limit, or the highest of that type."""
+    limit = case.power_limit_w or max((board.tdp_w for board in case.boards), default=None)
+    if case.mean_w is None or limit is None or case.mean_w <= bounds.MOST_POWER * limit:
         return None
-    return case.line.throughput_per_s * case.latency_ms / 1000 / case.workload.batch_size
+    return Hit({"limit_w": limit}, power_arithmetic(case))
 
 
-def _queue_limit(case: Case) -> float:
-    """A full queue can at most hide all but the kernels themselves."""
-    kernels = case.trace
-    if kernels and kernels.busy_share:
-        return max(_QUEUE[1], 1.1 / kernels.busy_share)
-    return _QUEUE[1]
+@rule(
+    "power-below-idle",
+    Verdict.REJECT,
+    undermines_effects=True,
+    cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W} ({whose}).",
+    missing=[_HOW_READ, "the name of the GPU"],
+    do=[
+        "Measure energy over whole seconds, from tick to tick of the sensor.",
+        "Check that the meter reads the GPU that computes.",
+    ],
+)
+def power_below_idle(case: Case, group: Group) -> Hit | None:
+    """The mean power is more than 10 % below the idle power measured beside it.
+
+    Or 20 % below the least seen on that type.
+    """
+    idle, share, whose = case.idle_w, bounds.LEAST_POWER, "measured beside the load"
+    if idle is None:
+        idle = min((board.idle_w[0] for board in case.boards), default=None)
+        share, whose = bounds.LEAST_POWER_OF_OTHERS, f"of a {case.gpu_type} in state P0"
+    if case.mean_w is None or idle is None or case.mean_w >= share * idle:
+        return None
+    return Hit({"idle_w": idle, "whose": whose}, power_arithmetic(case))
 
 
-def simulated(group: Group) -> Iterator[Finding]:
-    """No number of a simulated GPU is a real one."""
-    names = {m.device.name for c in group.cases for m in c.rows if m.device and m.device.simulated}
-    if names:
-        yield Finding(
-            Code.SIMULATED,
-            Verdict.REJECT,
-            group.title,
-            tuple(case.precision for case in group.cases),
-            f"The GPU is a simulation of a {', '.join(sorted(names))}: nothing here was measured.",
-            actions=("Run the same matrix on the real GPU.",),
-        )
+def power_arithmetic(case: Case) -> list[str]:
+    """How a table's power comes about."""
+    if not case.foreign:
+        return []
+    times = " x {batch_size}" if case.workload.batch_size > 1 else ""
+    return [f"{{energy_mj:mJ}}{times} / {{latency_ms:ms}} = {{mean_w:W}}"]
 
 
-def fp32_on_tensor_cores(group: Group) -> Iterator[Finding]:
-    """Plain float32 products never run on Tensor Cores."""
-    case = group.case("fp32")
-    if case and case.trace and case.trace.tensor_cores == "yes":
-        yield Finding(
-            Code.FP32_ON_TENSOR_CORES,
-            Verdict.REJECT,
-            group.title,
-            ("fp32",),
-            "fp32 ran on Tensor Cores, so TF32 was on: the row is tf32, not fp32.",
-            evidence=tuple(f"kernel {name}" for name in (case.trace.names or ())[:3]),
-            actions=("Switch TF32 off, and measure tf32 as a precision of its own.",),
-        )
+@rule(
+    "fp32-on-tensor-cores",
+    Verdict.REJECT,
+    undermines_effects=True,
+    cause="fp32 ran on Tensor Cores, so TF32 was on: the row is tf32, not fp32.",
+    do=["Switch TF32 off, and measure tf32 as a precision of its own."],
+)
+def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
+    """A trace of fp32 shows Tensor Core kernels: TF32 was on.
+
+    Silent without a trace.
+    """
+    ran = case.is_baseline and case.trace and case.trace.tensor_cores == "yes"
+    return Hit(evidence=kernels_of(case)) if ran else None
 
 
-def tensor_cores_unused(group: Group) -> Iterator[Finding]:
-    """A precision whose point is the Tensor Cores, and whose products did not run there."""
-    for case in group.cases:
-        capability = case.capability
-        if case.precision == "fp32" or capability is None or case.trace is None:
-            continue
-        able = gpus.arithmetic(case.precision, capability).kind == "tensor cores"
-        if not able or case.trace.tensor_cores != "no":
-            continue
-        peaks = [p for gpu in case.boards if (p := gpus.peak_tflops(gpu, case.precision))]
-        yield Finding(
-            Code.TENSOR_CORES_UNUSED,
-            Verdict.FIX,
-            group.title,
-            (case.precision,),
-            f"{case.precision} did not run on the Tensor Cores that this GPU has.",
-            evidence=(
-                f"products: {number(case.trace.matmul_ms, ' ms')} of"
-                f" {number(case.trace.traced_ms, ' ms')} traced",
-                *(f"kernel {name}" for name in (case.trace.names or ())[:3]),
-            ),
-            expected=(f"up to {span(peaks, ' TFLOP/s')} on Tensor Cores",) if peaks else (),
-            missing=("hardware counters of the Tensor Cores",),
-            actions=(
-                "Check that sizes are multiples of 8, and that the torch build knows this GPU.",
-            ),
-        )
+@rule(
+    "simulated",
+    Verdict.REJECT,
+    undermines_effects=True,
+    cause="The GPU is a simulation of a {name}: nothing here was measured on one.",
+    do=["Run the same matrix on the real GPU."],
+)
+def simulated(case: Case, group: Group) -> Hit | None:
+    """The row comes from a simulated GPU."""
+    return Hit({"name": case.device_name}) if case.simulated else None
+
+
+@rule(
+    "throughput-contradicts-latency",
+    Verdict.FIX,
+    undermines_effects=True,
+    cause="A throughput of {throughput_per_s:prompts/s} contradicts the latency of"
+    " {latency_ms:ms}. {likely}",
+    missing=["whether the queue was full while the throughput was measured"],
+    do=["Measure both on the same batch, with one synchronise at the end."],
+)
+def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
+    """Throughput x latency / batch size is below 0.75 or above 1.6.
+
+    Or above what the busy share explains. Silent where others used the device meanwhile.
+    """
+    ratio, batch = case.queue_gain, case.workload.batch_size
+    # A full queue can at most hide all but the kernels themselves.
+    busy = case.trace.busy_share if case.trace else None
+    most = max(_QUEUE[1], 1.1 / busy) if busy else _QUEUE[1]
+    if ratio is None or _QUEUE[0] <= ratio <= most or sharing(case):
+        return None
+    fitting = 2 ** round(math.log2(ratio * batch))
+    likely = "One of the two was measured on something else."
+    if fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS:
+        likely = f"A batch of {fitting} would fit: was that the batch size?"
+    return Hit(
+        {"ratio": ratio, "implied": batch * 1000 / (case.latency_ms or 1.0), "likely": likely},
+        ["{batch_size} / {latency_ms:ms} = {implied:prompts/s}; {ratio:.2f}x of it was found"],
+    )
+
+
+@rule(
+    "tensor-cores-unused",
+    Verdict.FIX,
+    undermines_effects=True,
+    cause="{precision} did not run on the Tensor Cores that this GPU has.",
+    missing=["hardware counters of the Tensor Cores"],
+    do=["Check that sizes are multiples of 8, and that the torch build knows this GPU."],
+)
+def tensor_cores_unused(case: Case, group: Group) -> Hit | None:
+    """The GPU has Tensor Cores for this precision and the trace shows none.
+
+    Silent without a trace.
+    """
+    if case.is_baseline or case.capability is None or case.trace is None:
+        return None
+    able = gpus.arithmetic(case.precision, case.capability).kind == "tensor cores"
+    if not able or case.trace.tensor_cores != "no":
+        return None
+    peaks = tuple(p for board in case.boards if (p := gpus.peak_tflops(board, case.precision)))
+    return Hit(
+        {"ms": case.trace.matmul_ms, "traced_ms": case.trace.traced_ms, "peaks": peaks},
+        ["products: {ms:ms} of {traced_ms:ms} traced", *kernels_of(case)],
+        ["up to {peaks:TFLOP/s} on Tensor Cores"] if peaks else (),
+    )
+
+
+def kernels_of(case: Case) -> list[Note]:
+    """The kernels that took most of the time."""
+    names = case.trace.names if case.trace else None
+    return [note("kernel {name}", name=name) for name in (names or ())[:3]]

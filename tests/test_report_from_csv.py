@@ -6,79 +6,92 @@ import simulated
 from bench.asked import Workload
 from bench.errors import TensorgapError
 from bench.measured import Outcome
-from jobs.report import comparison, findings, render, study
-from jobs.report.finding import Code
+from bench.stats import Ratio
+from jobs.report import compare, export, facts, findings, from_csv, from_rows
+from jobs.report.facts import Case, Group
+
+
+def groups_of(text: str, *gpu_types: str) -> list[Group]:
+    lines, _ = from_csv.read(text, "t.csv")
+    return facts.grouped(compare.with_ratios(from_csv.cases(lines, gpu_types)))
 
 
 def test_as_little_as_a_precision_and_a_latency_is_a_table() -> None:
-    entries, ignored = study.read("precision,latency_ms\nFP32,11.7\nfp16,10.4\n", "t.csv")
-    assert ignored == []
-    (group,) = study.groups(entries)
-    assert (group.gpu_type, group.workload) == (None, Workload("gpt2"))
-    assert group.cases[1].line.speedup == comparison.Ratio(1.125, 1.125, 1.125)
-    assert group.cases[1].line.energy_mj is None
-    assert group.plain
+    text = "precision,latency_ms\nFP32,11.7\nfp16,10.4\n"
+    assert from_csv.read(text, "t.csv")[1] == []
+    (group,) = groups_of(text)
+    assert (group.cases[0].gpu_type, group.cases[0].workload) == (None, Workload("gpt2"))
+    assert group.cases[1].speedup == Ratio(1.125, 1.125, 1.125)
+    assert group.cases[1].energy_mj is None
+    assert group.cases[0].foreign
 
 
 def test_precisions_have_more_than_one_name_and_empty_is_not_zero() -> None:
     text = "format, latency_ms, energy_mj\nhalf, 10.4, -\nAMP, 13.5,\nfloat32, 11.7, 580\n"
-    entries, _ = study.read(text, "t.csv")
-    assert [e.line.precision for e in entries] == ["fp16", "mixed", "fp32"]
-    assert [e.line.energy_mj for e in entries] == [None, None, 580]
-    (group,) = study.groups(entries)
+    lines, _ = from_csv.read(text, "t.csv")
+    assert [line["precision"] for line in lines] == ["fp16", "mixed", "fp32"]
+    (group,) = groups_of(text)
     assert [case.precision for case in group.cases] == ["fp32", "fp16", "mixed"]
+    assert [case.energy_mj for case in group.cases] == [580, None, None]
 
 
-def test_what_nobody_reads_is_named() -> None:
-    _, ignored = study.read("precision,latency_ms,mood\nfp32,1,good\n", "t.csv")
-    assert ignored == ["mood"]
+def test_columns_that_are_not_known_are_named() -> None:
+    assert from_csv.read("precision,latency_ms,mood\nfp32,1,good\n", "t.csv")[1] == ["mood"]
 
 
 def test_the_gpu_is_the_row_s_own_or_the_one_that_is_told() -> None:
-    entries, _ = study.read("precision,latency_ms,gpu\nfp32,5,V100\nfp32,6,\nfp32,7,cpu\n", "t.csv")
-    groups = {g.gpu_type: g for g in study.groups(entries, "P100-PCIE")}
+    text = "precision,latency_ms,gpu\nfp32,5,V100\nfp32,6,\nfp32,7,cpu\n"
+    groups = {g.cases[0].gpu_type: g for g in groups_of(text, "P100-PCIE")}
     assert set(groups) == {"V100", "P100", "CPU"}
-    assert [board.name for board in groups["P100"].boards] == ["P100-PCIE"]
-    assert groups["CPU"].boards == ()
+    assert [board.name for board in groups["P100"].cases[0].boards] == ["P100-PCIE"]
+    assert groups["CPU"].cases[0].boards == ()
+    both = groups_of(text, "t4", "T4", "A100")
+    assert [group.cases[0].gpu_type for group in both] == ["V100", "CPU", "T4", "A100"]
 
 
 def test_the_csv_of_the_report_is_such_a_table() -> None:
-    lines = [
-        comparison.Line("r", "T4", Workload("gpt2"), p, Outcome.OK, 1, latency_ms=ms)
+    cases = [
+        Case(gpu="T4", gpu_type="T4", workload=Workload("gpt2"), precision=p, latency_ms=ms)
         for p, ms in (("fp32", 12.0), ("fp16", 6.0))
     ]
-    lines.append(comparison.Line("r", "T4", Workload("gpt2"), "bf16", Outcome.UNSUPPORTED, 0))
-    entries, _ = study.read(render.to_csv(lines), "report.csv")
-    (group,) = study.groups(entries)
+    unsupported = Outcome.UNSUPPORTED
+    cases.append(
+        Case(
+            gpu="T4",
+            gpu_type="T4",
+            workload=Workload("gpt2"),
+            precision="bf16",
+            outcome=unsupported,
+        )
+    )
+    (group,) = groups_of(export.to_csv(cases))
     assert [(c.precision, c.latency_ms) for c in group.cases] == [("fp32", 12.0), ("fp16", 6.0)]
 
 
 def test_the_intervals_of_the_report_come_with_its_table() -> None:
-    measured = simulated.rows("T4")
-    lines = comparison.compare(measured)
-    text = render.to_csv(lines)
-    entries, ignored = study.read(text, "report.csv")
+    cases = compare.with_ratios(from_rows.cases(simulated.rows("T4")))
+    text = export.to_csv(cases)
+    ignored = from_csv.read(text, "report.csv")[1]
     assert not [name for name in ignored if name.endswith(("_low", "_high")) and "nats" not in name]
-    (group,) = study.groups(entries)
-    for case, line in zip(group.cases, lines, strict=True):
+    (group,) = groups_of(text)
+    for read, written in zip(group.cases, cases, strict=True):
         for ours, theirs in (
-            (case.line.speedup, line.speedup),
-            (case.line.energy_ratio, line.energy_ratio),
+            (read.speedup, written.speedup),
+            (read.energy_ratio, written.energy_ratio),
         ):
             assert ours and theirs
             assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-    assert group.cases[1].line.speedup.low < group.cases[1].line.speedup.high  # type: ignore[union-attr]
+    speedup = group.cases[1].speedup
+    assert speedup and speedup.low < speedup.high
     # So noise is told as it is of rows.
-    wide = text.replace(repr(lines[1].speedup.low), "0.5")  # type: ignore[union-attr]
-    entries, _ = study.read(wide, "report.csv")
-    assert Code.NOISE_HIDES_EFFECT in {f.code for f in findings.find(study.groups(entries))}
+    wide = text.replace(repr(speedup.low), "0.5")
+    assert "no-significant-difference" in {f.code for f in findings.find(groups_of(wide))}
 
 
 def test_an_end_of_an_interval_may_be_below_zero() -> None:
     text = "precision,energy_mj,energy_ratio_low,energy_ratio_high\nfp32,9,,\nfp16,9,-0.5,2.5\n"
-    entries, _ = study.read(text, "t.csv")
-    (group,) = study.groups(entries)
-    assert group.cases[1].line.energy_ratio == comparison.Ratio(1.0, -0.5, 2.5)
+    (group,) = groups_of(text)
+    assert group.cases[1].energy_ratio == Ratio(1.0, -0.5, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -114,18 +127,18 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
 )
 def test_a_mistake_names_the_line_the_column_and_the_remedy(text: str, words: str) -> None:
     with pytest.raises(TensorgapError, match=r"t\.csv") as caught:
-        study.read(text, "t.csv")
+        from_csv.read(text, "t.csv")
     assert words in str(caught.value)
 
 
 def test_a_number_is_as_exact_as_it_is_written_however_that_is() -> None:
     zeros = "0" * 5000
     for written in ("29.94", f"2994e-{zeros}2", f"0.{zeros}2994e5002"):
-        (entry,), _ = study.read(f"precision,latency_ms,perplexity\nfp32,1,{written}\n", "t.csv")
-        assert entry.stated.perplexity_step == pytest.approx(0.01)
+        (line,), _ = from_csv.read(f"precision,latency_ms,perplexity\nfp32,1,{written}\n", "t.csv")
+        assert line["perplexity_step"] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x0c", "\x1c", "\x85"])
 def test_a_text_is_not_cut_where_no_line_of_a_csv_ends(end: str) -> None:
-    (entry,), _ = study.read(f"precision,latency_ms,gpu\nfp32,1,T4{end}T4\n", "t.csv")
-    assert entry.gpu_type == f"T4{end}T4"
+    (line,), _ = from_csv.read(f"precision,latency_ms,gpu\nfp32,1,T4{end}T4\n", "t.csv")
+    assert line["gpu"] == f"T4{end}T4"

@@ -17,8 +17,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bench.device import precision
 from bench.measured import KERNEL_CLASSES, Trace
 from bench.model import engines
-from bench.profile import trace as kernels
+from bench.model.requests import CpuQueue
 from bench.profile.classes import kernel_class, op_class, uses_tensor_cores
+from bench.profile.trace import trace, union
 
 # Names that profilers have shown, with Tensor Core use where it is a matrix product.
 VOLTA = "volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_tn"
@@ -86,22 +87,17 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("name", "kind"), [*dict.fromkeys(MATMULS, "matmul").items()])
-def test_matrix_products_are_told_by_name(name: str, kind: str) -> None:
-    assert kernel_class(name) == kind
+def test_kernels_are_classified_by_name() -> None:
+    for name, kind in {**dict.fromkeys(MATMULS, "matmul"), **OTHERS}.items():
+        assert kernel_class(name) == kind, name
 
 
-@pytest.mark.parametrize(("name", "kind"), OTHERS.items())
-def test_other_kernels_are_told_by_name(name: str, kind: str) -> None:
-    assert kernel_class(name) == kind
+def test_tensor_cores_are_told_by_name() -> None:
+    for name, uses in MATMULS.items():
+        assert uses_tensor_cores([name, *OTHERS]) == uses, name
 
 
-@pytest.mark.parametrize(("name", "uses"), MATMULS.items())
-def test_tensor_cores_are_told_by_name(name: str, uses: str) -> None:
-    assert uses_tensor_cores([name, *OTHERS]) == uses
-
-
-def test_one_kernel_on_tensor_cores_is_use_and_one_unknown_is_doubt() -> None:
+def test_one_kernel_on_tensor_cores_is_use_and_one_unknown_leaves_it_open() -> None:
     assert uses_tensor_cores([FFMA, VOLTA]) == "yes"
     assert uses_tensor_cores([FFMA, "some_new_gemm_of_tomorrow"]) == "unknown"
     assert uses_tensor_cores(OTHERS) == "unknown"
@@ -128,7 +124,7 @@ def traced(model: GPT2LMHeadModel, name: str, requests: int = 2) -> Trace:
     run = engines.forward("eager", model)
     ids = torch.zeros(1, 16, dtype=torch.long)
     with precision.applied(name, "cpu"), torch.inference_mode():
-        return kernels.trace(lambda: run(ids), lambda: None, "cpu", requests, latency_ms=1.0)
+        return trace(CpuQueue(lambda: run(ids)), "cpu", requests, latency_ms=1.0)
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "mixed"])
@@ -194,18 +190,20 @@ def test_a_profiler_that_cannot_run_is_a_reason(
     )
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), AssertionError()])
-@pytest.mark.parametrize("where", ["__enter__", "__exit__", "events"])
 def test_whatever_the_profiler_raises_costs_the_profile_alone(
-    model: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+    model: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> Any:
-        raise error
+    for error in (KeyError("x"), AttributeError("x"), AssertionError()):
+        for where in ("__enter__", "__exit__", "events"):
 
-    monkeypatch.setattr(torch.profiler.profile, where, broken)
-    found = traced(model, "fp32")
-    assert found.level == "none"
-    assert str(found.reason).startswith(f"the profiler cannot run: {type(error).__name__}")
+            def broken(*_: Any, error: Exception = error) -> Any:
+                raise error
+
+            with monkeypatch.context() as patched:
+                patched.setattr(torch.profiler.profile, where, broken)
+                found = traced(model, "fp32")
+            assert found.level == "none"
+            assert str(found.reason).startswith(f"the profiler cannot run: {type(error).__name__}")
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
@@ -223,7 +221,7 @@ def test_a_lack_of_memory_is_not_the_profilers_also_where_its_end_fails(
 
     monkeypatch.setattr(torch.profiler.profile, "__exit__", failing)
     with pytest.raises(type(error)):
-        kernels.trace(run, lambda: None, "cpu", requests=1, latency_ms=1.0)
+        trace(CpuQueue(run), "cpu", requests=1, latency_ms=1.0)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
@@ -235,14 +233,14 @@ def test_a_fault_of_the_gpu_is_not_the_profilers(device_type: str) -> None:
         if next(calls):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    def trace() -> Trace:
-        return kernels.trace(run, lambda: None, device_type, requests=1, latency_ms=1.0)
+    def traced() -> Trace:
+        return trace(CpuQueue(run), device_type, requests=1, latency_ms=1.0)
 
     if device_type == "cpu":
-        assert "illegal memory access" in str(trace().reason)
+        assert "illegal memory access" in str(traced().reason)
     else:
         with pytest.raises(RuntimeError, match="illegal memory access"):
-            trace()
+            traced()
 
 
 # ------------------------------------------------------------------------------- CUDA, as seen
@@ -317,7 +315,7 @@ def see(monkeypatch: pytest.MonkeyPatch) -> Any:
         marked = any(event.name == mark(0).name for event in events)
         events = events if marked else (mark(0), *events)
         monkeypatch.setattr(torch.profiler, "profile", Profile)
-        return kernels.trace(run, lambda: None, "cuda", requests=2, latency_ms=0.01)
+        return trace(CpuQueue(run), "cuda", requests=2, latency_ms=0.01)
 
     see.runs = 0  # type: ignore[attr-defined]
     return see
@@ -366,7 +364,7 @@ def test_a_gpu_whose_kernels_nobody_may_see_is_a_reason(see: Any) -> None:
 def test_bytes_of_unknown_types_are_not_guessed(see: Any) -> None:
     found = see(copy_op(["c10::Float4", "float"], [8]), cuda_event(VOLTA, 0, 1))
     assert (found.level, found.cast_bytes) == ("kernel", None)
-    assert found.reason == kernels._NO_TYPES
+    assert "the profiler does not tell their types" in str(found.reason)
 
 
 def test_kernels_that_take_longer_than_the_latency_give_no_busy_share(see: Any) -> None:
@@ -404,4 +402,4 @@ def test_the_attention_that_ran_is_told_by_its_kernels(
 def test_a_union_counts_each_moment_once(starts: list[tuple[int, int]]) -> None:
     intervals = [(start, start + length) for start, length in starts]
     moments = {moment for start, end in intervals for moment in range(start, end)}
-    assert kernels.union(intervals) == len(moments)
+    assert union(intervals) == len(moments)

@@ -1,0 +1,123 @@
+"""Cases, comparisons and findings as data: CSV and JSON, with numbers in full."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.asked import Workload
+from jobs.report import table
+from jobs.report.facts import Case
+from jobs.report.finding import Finding
+from jobs.terminal import clean
+
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the last four are the wide ones
+
+
+def flat(case: Case) -> dict[str, Any]:
+    """A case as one record of plain values, in the order of the columns."""
+    difference = case.nats_difference
+    return {
+        "run": case.run,
+        "gpu_type": case.gpu,
+        **dataclasses.asdict(case.workload),
+        "precision": case.precision,
+        "outcome": str(case.outcome),
+        "replicates": len(case.replicates),
+        "latency_ms": case.latency_ms,
+        "speedup": case.speedup and case.speedup.value,
+        "speedup_low": case.speedup and case.speedup.low,
+        "speedup_high": case.speedup and case.speedup.high,
+        "energy_mj": case.energy_mj,
+        "energy_ratio": case.energy_ratio and case.energy_ratio.value,
+        "energy_ratio_low": case.energy_ratio and case.energy_ratio.low,
+        "energy_ratio_high": case.energy_ratio and case.energy_ratio.high,
+        "throughput_per_s": case.throughput_per_s,
+        "perplexity": case.perplexity,
+        "perplexity_lower_bound": case.perplexity_lower_bound,
+        "nats_difference": difference and difference.mean,
+        "nats_difference_low": difference and difference.low,
+        "nats_difference_high": difference and difference.high,
+        "logit_rounding_nats": case.logit_rounding_nats,
+        "size_mb": case.size_mb,
+        "first_token_ms": case.first_token_ms,
+        "per_output_token_ms": case.per_output_token_ms,
+        "device_name": case.device_name,
+        "torch": "; ".join(case.seen("software_torch")) or None,
+        "driver": "; ".join(case.seen("software_driver")) or None,
+        "reason": case.reason,
+        "warnings": table.warnings(case),
+        "missing": table.not_measured(case),
+    }
+
+
+def to_csv(cases: Sequence[Case]) -> str:
+    """One row per case."""
+    names = flat(Case(gpu="", gpu_type=None, workload=Workload(""), precision=""))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(names), lineterminator="\n")
+    writer.writeheader()
+    for case in cases:
+        joined = {k: "; ".join(v) if isinstance(v, list) else v for k, v in flat(case).items()}
+        writer.writerow({k: cell(v) if isinstance(v, str) else v for k, v in joined.items()})
+    return stream.getvalue().rstrip("\n")
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a spreadsheet, which would compute what begins so, and run some of it.
+
+    >>> cell("=1+1"), cell("gpt2")
+    ("'=1+1", 'gpt2')
+    """
+    text = clean(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def to_json(value: Any) -> str:
+    """JSON of cases, or of lists and dictionaries of plain values.
+
+    In ASCII without a control character: texts are whole in it, and escaped.
+    """
+    return json.dumps(plain(value), indent=2).replace("\x7f", "\\u007f")
+
+
+def plain(value: Any) -> Any:
+    """A value of JSON's own types; it has no infinity, for which null stands."""
+    if isinstance(value, Case):
+        return plain(flat(value))
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(plain, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def against(found: Sequence[Case], chosen: str) -> str:
+    """JSON of GPU types against a chosen one; a ratio has value, low, high and freedom."""
+    return to_json(
+        [
+            {
+                "run": one.run,
+                "workload": dataclasses.asdict(one.workload),
+                "precision": one.precision,
+                "gpu_type": one.gpu,
+                "chosen": chosen,
+                "speedup": one.speedup and dataclasses.asdict(one.speedup),
+                "energy_ratio": one.energy_ratio and dataclasses.asdict(one.energy_ratio),
+                "sensor_errors": bool(one.energy_systematic),
+                "warnings": [each.text for each in one.disagreements],
+            }
+            for one in found
+        ]
+    )
+
+
+def findings(found: Sequence[Finding], matrix: str | None, assumed: Sequence[str]) -> str:
+    """JSON of the findings, the matrix as TOML (or null), and what was assumed."""
+    records = [finding.as_json() for finding in found]
+    return to_json({"findings": records, "next_matrix": matrix, "assumed": assumed})

@@ -1,0 +1,290 @@
+"""One case: the replicates of one precision on one GPU, or one line of somebody's table.
+
+`Case` is the one shape of a result above `bench.results`: flat, frozen, and each fact optional,
+because a table says far less than a row. `from_rows.of_rows` makes it of the replicates of one
+(run, GPU type, workload, precision); `of_line` of a line of somebody's table. The path of both:
+
+    cases = from_rows.cases(rows) + [facts.of_line(...) for each line]
+    cases = compare.with_ratios(cases)         speedup, energy_ratio, nats_difference, disagreements
+    groups = facts.grouped(cases)              what compares: the precisions of a workload on a GPU
+    found = findings.find(groups)
+
+A table of results shows every case; a group holds those that were measured. Words are made by the
+renderers: `warnings`, `disagreements`, `failed` and `reason` are what stands beside a row of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bench.asked import CPU, PRECISIONS, Workload
+from bench.device import gpus
+from bench.device.gpus import Capability
+from bench.measured import Conditions, Outcome, Roofline, Trace
+from bench.stats import Difference, Ratio
+from bench.warnings import RowWarning
+
+BASELINE = "fp32"
+NOT_SPECIFIED = "GPU not specified"
+WIKITEXT_2 = "wikitext-2"
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A column in which rows differ that are compared with each other.
+
+    Attributes:
+        others: What the rows were compared with: replicates, fp32 or a GPU type.
+        must: Whether the column changes time or energy by itself; else it only may.
+    """
+
+    others: str
+    column: str
+    must: bool
+    values: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        with_whom = "replicates" if self.others == "replicates" else f"compared with {self.others}"
+        must = "must" if self.must else "should"
+        return f"{with_whom}: {self.column} {must} agree: {', '.join(self.values)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is known of one precision of one workload on one GPU; None: not known.
+
+    Attributes:
+        run: Sweep, or what the table calls it.
+        gpu: As shown: the type, a board, or that the GPU is not specified.
+        gpu_type: None where it is not specified.
+        boards: The datasheets that may apply; none for a CPU or a foreign GPU.
+        capability: Of the device that measured, or of the type; None for a CPU.
+        foreign: From a line of somebody's table, without rows.
+        outcome: OK where any replicate was measured.
+        reason: Why replicates failed.
+        replicates: Numbers of those that were measured; `failed` counts the others.
+        columns: Column -> its value in each replicate, as text; None: not known. Those that must
+            or should agree, and what `notes` names.
+        latency_ms: Mean of the medians of the replicates; `latency_ms_samples` has every sample.
+        energy_mj: Gross energy of a prompt, mean of the replicates; `energies_mj` has each.
+        energy_methods: Each method by which an energy was read.
+        energy_uncertainty: Relative, of the replicate that is known least.
+        energy_windows: How many windows that replicate has.
+        energy_edge_error: What a tick of the meter at either edge of these windows explains.
+        energy_ticks: Fewest changes of the meter; `energy_window_s` is the time they took.
+        energy_systematic: The sensor's own error, relative; None where nobody knows it.
+        energy_reasons: Why there is no energy, as `perplexity_reasons`.
+        mean_w: Mean power: measured, or energy / latency where a table gives only these.
+        perplexity_step: Step of the last digit of the perplexity as it was written.
+        perplexity_lower_bound: Perplexity of the text's own generator.
+        perplexity_protocol: What must be equal for `window_nats` to be compared as pairs.
+        trace: One that has times.
+        conditions: Of each replicate.
+        speedup_ends: Interval of the speedup as a table states it, as `energy_ratio_ends`.
+        speedup: Latency of fp32 / latency: from `compare`, as all below.
+        energy_ratio: Energy / energy of fp32.
+        nats_difference: Nats per token above fp32, windows as pairs.
+    """
+
+    gpu: str
+    gpu_type: str | None
+    workload: Workload
+    precision: str
+    run: str = ""
+    boards: tuple[gpus.Board, ...] = ()
+    capability: Capability | None = None
+    foreign: bool = False
+    outcome: Outcome = Outcome.OK
+    reason: str | None = None
+    replicates: tuple[int, ...] = (0,)
+    failed: int = 0
+    warnings: tuple[RowWarning, ...] = ()
+    columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
+    latency_ms: float | None = None
+    latency_ms_samples: tuple[tuple[float, ...], ...] = ()
+    throughput_per_s: float | None = None
+    first_token_ms: float | None = None
+    per_output_token_ms: float | None = None
+    size_mb: float | None = None
+    energy_mj: float | None = None
+    energies_mj: tuple[float, ...] = ()
+    energy_methods: tuple[str, ...] = ()
+    energy_uncertainty: float | None = None
+    energy_windows: int | None = None
+    energy_edge_error: float | None = None
+    energy_ticks: int | None = None
+    energy_window_s: float | None = None
+    energy_systematic: float | None = None
+    energy_reasons: tuple[str, ...] = ()
+    mean_w: float | None = None
+    idle_w: float | None = None
+    power_limit_w: float | None = None
+    default_power_limit_w: float | None = None
+    max_sm_mhz: float | None = None
+    perplexity: float | None = None
+    perplexity_step: float | None = None
+    perplexity_lower_bound: float | None = None
+    perplexity_reasons: tuple[str, ...] = ()
+    perplexity_protocol: tuple[object, ...] | None = None
+    text: str | None = None
+    context: int | None = None
+    window_nats: tuple[float, ...] | None = None
+    window_tokens: tuple[int, ...] | None = None
+    logit_rounding_nats: float | None = None
+    logit_rounding_error_nats: float | None = None
+    trace: Trace | None = None
+    roofline: Roofline | None = None
+    conditions: tuple[Conditions, ...] = ()
+    simulated: bool = False
+    mig: bool = False
+    vgpu: bool = False
+    neighbours: tuple[str, ...] = ()
+    speedup_ends: tuple[float, float] | None = None
+    energy_ratio_ends: tuple[float, float] | None = None
+    speedup: Ratio | None = None
+    energy_ratio: Ratio | None = None
+    nats_difference: Difference | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+
+    @property
+    def key(self) -> tuple[bool, str, str, Workload]:
+        """What a case and its baseline have in common."""
+        return self.foreign, self.run, self.gpu, self.workload
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the others compare with it."""
+        return self.precision == BASELINE
+
+    @property
+    def half_precision(self) -> str:
+        """What autocast casts to here, and so what mixed compares with."""
+        return "bf16" if self.gpu_type == CPU else "fp16"
+
+    @property
+    def queue_gain(self) -> float | None:
+        """Throughput x latency / batch size: 1 in a closed loop, more with a full queue."""
+        if not self.throughput_per_s or not self.latency_ms:
+            return None
+        return self.throughput_per_s * self.latency_ms / 1000 / self.workload.batch_size
+
+    @property
+    def device_name(self) -> str | None:
+        """What the replicates call their device, each once: it should be one."""
+        return "; ".join(self.seen("device_name")) or None
+
+    def seen(self, column: str) -> list[str]:
+        """The values of a column, each once, in the order of the replicates."""
+        return [value for value in dict.fromkeys(self.columns.get(column, ())) if value is not None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What compares: the measured precisions of one workload on one GPU in one run.
+
+    Attributes:
+        title: GPU and workload, with the run where there are several.
+        others: The groups of the same GPU and run with another engine or batch size.
+        ratios: How many ratios all groups together have an interval of: each misses its true value
+            in 1 of 20, so that a single one must be wider to decide (`compare.decided`).
+    """
+
+    title: str
+    cases: tuple[Case, ...]
+    others: tuple[Group, ...] = ()
+    ratios: int = 1
+
+    @property
+    def baseline(self) -> Case | None:
+        """The case that the others compare with."""
+        return self.case(BASELINE)
+
+    def case(self, precision: str) -> Case | None:
+        """The case of a precision that was measured."""
+        return next((case for case in self.cases if case.precision == precision), None)
+
+    def base_of(self, case: Case) -> Case | None:
+        """What a case compares with; None for the baseline itself."""
+        return None if case.is_baseline else self.baseline
+
+
+def grouped(cases: Iterable[Case]) -> list[Group]:
+    """The measured cases in groups, in the order of the precisions, each with its neighbours."""
+    by_key: dict[tuple[bool, str, str, Workload], list[Case]] = {}
+    for case in cases:
+        if case.outcome == Outcome.OK:
+            by_key.setdefault(case.key, []).append(case)
+    several_runs = len({run for _, run, _, _ in by_key}) > 1
+    ratios = intervals(case for members in by_key.values() for case in members)
+    groups = []
+    for (_, run, gpu, workload), members in by_key.items():
+        title = f"{gpu}   {workload}" + (f"   ({run})" if several_runs and run else "")
+        members.sort(key=lambda case: rank(case.precision))
+        groups.append(Group(title, tuple(members), ratios=ratios))
+
+    def neighbours(mine: Case, other: Case) -> bool:
+        alike = replace(
+            other.workload, engine=mine.workload.engine, batch_size=mine.workload.batch_size
+        )
+        return mine.key != other.key and mine.key == (*other.key[:3], alike)
+
+    return [
+        replace(group, others=tuple(o for o in groups if neighbours(group.cases[0], o.cases[0])))
+        for group in groups
+    ]
+
+
+def intervals(cases: Iterable[Case]) -> int:
+    """How many ratios have an interval, and so can miss their true value by chance."""
+    ratios = itertools.chain.from_iterable((case.speedup, case.energy_ratio) for case in cases)
+    return sum(ratio is not None and ratio.low < ratio.high for ratio in ratios)
+
+
+def of_line(
+    gpu: str | None,
+    workload: Workload,
+    precision: str,
+    *,
+    energy_method: str | None = None,
+    text: str | None = None,
+    **stated: Any,
+) -> Case:
+    """A case of a line of somebody's table.
+
+    Args:
+        gpu: A type (P100) or a board (P100-PCIE), CPU, or a foreign name; None: not specified.
+        workload: As the line says, or as is assumed.
+        precision: As `bench.asked.PRECISIONS`.
+        energy_method: counter, power, or any other word.
+        text: What the perplexity is of; WikiText-2 where the line does not say.
+        stated: Fields of `Case` as they stand in the line: latency_ms, energy_mj, run ...
+    """
+    boards = gpus.named(gpu) if gpu else ()
+    if gpu and (boards or gpu.upper() == CPU):
+        gpu = gpu.upper()
+    latency_ms, energy_mj = stated.get("latency_ms"), stated.get("energy_mj")
+    power = energy_mj * workload.batch_size / latency_ms if energy_mj and latency_ms else None
+    return Case(
+        gpu=gpu or NOT_SPECIFIED,
+        gpu_type=boards[0].gpu_type if boards else gpu,
+        workload=workload,
+        precision=precision,
+        boards=boards,
+        capability=boards[0].capability if boards else None,
+        foreign=True,
+        energy_methods=(energy_method,) if energy_method else (),
+        text=text or WIKITEXT_2,
+        mean_w=power,
+        **stated,
+    )
+
+
+def rank(precision: str) -> tuple[int, str]:
+    """Where a precision stands among others."""
+    known = precision in PRECISIONS
+    return PRECISIONS.index(precision) if known else len(PRECISIONS), precision

@@ -1,0 +1,169 @@
+"""Why a precision gains less than the hardware offers."""
+
+from __future__ import annotations
+
+from bench.asked import CPU
+from bench.device import gpus
+from bench.measured import Trace
+from jobs.report import bounds
+from jobs.report.facts import BASELINE, Case, Group
+from jobs.report.finding import Note, Verdict
+from jobs.report.rules import launch
+from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain, light_kernels
+from jobs.report.rules.rule import Hit, note, rule
+
+_FAR_BELOW = 0.5  # of the gain that the lower bounds allow, and of a peak
+_LARGE_REST = 0.3  # of what runs
+_SMALL_GAIN = STORAGE_GAIN[1] + 0.2  # whichever GPU it is
+_LARGER_BATCHES = "Measure larger batches to see what the hardware gives."
+
+
+@rule(
+    "gain-below-hardware",
+    Verdict.INCONCLUSIVE,
+    or_else=(Verdict.ACCEPT,),
+    cause="{precision} gains {speedup:x} where the {by} allow {allowed:.1f}x: {why}.",
+)
+def gain_below_hardware(case: Case, group: Group) -> Hit | None:
+    """A precision gains less than half of what its lower bound against that of fp32 allows.
+
+    The datasheet's, else the measured ones, else the peaks. Accept: launches set the latency, or
+    over 30 % of what runs is no matrix product, or the model's own products reach less than half of
+    the measured peak. Where the GPU is not specified it fires below a gain of 1.5x.
+    """
+    base = group.base_of(case)
+    if base is None or case.speedup is None or case.precision == "mixed" or case.gpu_type == CPU:
+        return None
+    if case.gpu_type is None:
+        return on_unspecified(case, group)
+    allowed, by = allowed_gain(case, base, group)
+    gain = case.speedup.value
+    if allowed is None or gain >= _FAR_BELOW * allowed:
+        return None
+    found = launch.signals(case, group)
+    evidence = [*found.strong, *found.weak, *found.against]
+    if case.foreign:
+        evidence += light_kernels(case)
+    reasons = ["the host's launches set the latency"] if found.bound else []
+    if case.trace and base.trace and not found.bound:
+        evidence += products_and_rest(case.trace, base.trace)
+        if found.against or kernels_set_it(case):
+            reasons = why_no_faster(case)
+    launched = case.workload.engine == "eager" and not found.against
+    why, missing, do = what_else(case, traced=case.trace is not None and not launched)
+    return Hit(
+        {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
+        evidence,
+        expected_gain(case),
+        verdict=Verdict.ACCEPT if reasons else None,
+        missing=[] if reasons else [missing],
+        do=[do],
+    )
+
+
+def products_and_rest(ours: Trace, base: Trace) -> list[Note]:
+    """What got faster and what did not, and the bound that follows (Amdahl)."""
+    (after, rest), (before, base_rest) = split_ms(ours), split_ms(base)
+    text = "all else: {before:ms} -> {rest:ms}"
+    most = (base.traced_ms or 0.0) / rest if rest > 0 else None
+    if most:
+        text += "; with free products {rest:ms} would remain, so {most:.2f}x at most"
+    return [
+        note("products and attention: {before:ms} -> {after:ms}", before=before, after=after),
+        note(text, before=base_rest, rest=rest, most=most),
+    ]
+
+
+def split_ms(trace: Trace) -> tuple[float, float]:
+    """Time in products and attention, and in all else."""
+    products = (trace.matmul_ms or 0.0) + (trace.attention_ms or 0.0)
+    return products, (trace.traced_ms or 0.0) - products
+
+
+def kernels_set_it(case: Case) -> bool:
+    """Whether nothing but the kernels can set the latency of what is not launched one by one.
+
+    By their sum: a graph's are traced outside of it, and so have no busy share.
+    """
+    if case.workload.engine == "eager" or not case.trace or not case.latency_ms:
+        return False
+    return (case.trace.traced_ms or 0.0) > launch.BUSY * case.latency_ms
+
+
+def why_no_faster(case: Case) -> list[str]:
+    """Why kernels gain little: what the trace and the measured peaks show of it."""
+    assert case.trace and case.trace.traced_ms
+    rest = split_ms(case.trace)[1] / case.trace.traced_ms
+    reasons = [f"{rest:.0%} of what runs is no matrix product"] if rest > _LARGE_REST else []
+    peak = case.roofline.matmul_tflops if case.roofline else None
+    reached = case.roofline.matmul_model_tflops if case.roofline else None
+    if peak and reached and reached < _FAR_BELOW * peak:
+        of = note("{peak:TFLOP/s}", peak=peak).text
+        reasons.append(f"products of this size reach {reached / peak:.0%} of the measured {of}")
+    return reasons
+
+
+def what_else(case: Case, traced: bool) -> tuple[str, str, str]:
+    """Cause, missing evidence and action where the reason is not measured."""
+    if traced:
+        return (
+            "neither the trace nor the measured peaks tell why",
+            "the rate of each product beside its peak (hardware counters)",
+            _LARGER_BATCHES,
+        )
+    if case.workload.engine != "eager":
+        return (
+            "what sets the latency is not measured",
+            "a trace: products, all else, and the share of the time in which a kernel runs",
+            "Measure with sampling.profile = true, and larger batches.",
+        )
+    return (
+        "what sets the latency is not measured; launches are likely",
+        "a CUDA graph, the busy share, larger batches: which one sets the latency",
+        "Measure larger batches and engine = graph to see what the hardware gives.",
+    )
+
+
+def on_unspecified(case: Case, group: Group) -> Hit | None:
+    """Small against half the bytes, on whichever GPU."""
+    least = bounds.of_pytorch(gpus.GPUS, case.precision, case.workload)
+    assert case.speedup
+    if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
+        return None
+    why, missing, _ = what_else(case, traced=False)
+    times = tuple(case.latency_ms / bound for bound in least)
+    return Hit(
+        {"why": why, "times": times, "bound": least},
+        [
+            "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here"
+            " ({bound:2 ms})",
+            *light_kernels(case),
+        ],
+        expected_gain(case),
+        cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more:"
+        " {why}.",
+        missing=["the name of the GPU", missing],
+        do=["Run the matrix below: it tells launches from arithmetic."],
+    )
+
+
+def allowed_gain(case: Case, base: Case, group: Group) -> tuple[float | None, str]:
+    """The least gain promised on any board in question, and by what; None without Tensor Cores."""
+    boards = case.boards
+    kinds = {gpus.arithmetic(case.precision, board.capability).kind for board in boards}
+    if kinds != {"tensor cores"}:
+        return None, ""
+    by_board = []
+    for board in boards:
+        plain = bounds.of_pytorch((board,), BASELINE, case.workload)
+        ours = bounds.of_pytorch((board,), case.precision, case.workload)
+        if plain and ours:
+            by_board.append(plain[0] / ours[0])
+    if len(by_board) == len(boards):
+        return min(by_board), "lower bounds"
+    measured = [bounds.measured_ms(one.roofline) for one in (base, case)]
+    if measured[0] and measured[1]:
+        return measured[0] / measured[1], "lower bounds"
+    peaks = [gpus.peak_tflops(board, case.precision) for board in boards]
+    ratios = [p / board.fp32_tflops for p, board in zip(peaks, boards, strict=True) if p]
+    return min(ratios, default=None), "peaks"

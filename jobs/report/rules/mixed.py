@@ -1,0 +1,246 @@
+"""What mixed costs, and what to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from bench.asked import CPU
+from bench.measured import KERNEL_CLASSES, Trace
+from bench.profile import work
+from jobs.report import bounds
+from jobs.report.compare import NEGLIGIBLE, decided
+from jobs.report.facts import Case, Group
+from jobs.report.finding import Note, Value, Verdict
+from jobs.report.rules.architecture import in_question, one_of_each_type, reported
+from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.words import number
+
+_CAST_BANDWIDTH_SHARE = 0.75
+_CAST_DISPATCH_US = (5.0, 20.0)  # host time of one more small operation in eager PyTorch
+_DOCUMENT = (
+    "document it: yes. Write: mixed is torch.autocast on fp32 weights; it casts them in every"
+    " forward pass. Do not write that it is for training only. Gradients and loss scaling play no"
+    " part in inference; the casts do"
+)
+_A_TRACE = [
+    "a trace of fp32 and mixed: kernels, casts, their ms and bytes",
+    "the share of the time in which a kernel runs",
+]
+
+
+@rule(
+    "mixed-options",
+    Verdict.FIX,
+    or_else=(Verdict.ACCEPT,),
+    effect=True,
+    cause="mixed loses to {better}: what to do with it.",
+    do=["Compare fp32 with {half}, and report mixed only in a note."],
+)
+def mixed_options(case: Case, group: Group) -> Hit | None:
+    """Mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU.
+
+    Inconclusive: another finding undermines its numbers.
+    """
+    against_fp32 = decided(case.speedup, group.ratios)
+    if case.precision != "mixed" or group.baseline is None or against_fp32 is None:
+        return None
+    half, name = group.case(case.half_precision), case.half_precision
+    loses = half is not None and loses_to(case, half)
+    if against_fp32 >= 1 and not loses:
+        return None
+    better = tuple(what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats)
+    return Hit(
+        {"better": better},
+        [leave_out(case, half, loses), _DOCUMENT, another_gpu(case)],
+        verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
+        do=None if loses else ["Measure {half} beside it."],
+    )
+
+
+def loses_to(mixed: Case, half: Case) -> bool:
+    """Whether half weights take less time, and no more energy."""
+    if not half.latency_ms or not mixed.latency_ms:
+        return False
+    slower = mixed.latency_ms > (1 + NEGLIGIBLE) * half.latency_ms
+    known = half.energy_mj is not None and mixed.energy_mj is not None
+    thriftier = known and (half.energy_mj or 0.0) > (1 + NEGLIGIBLE) * (mixed.energy_mj or 0.0)
+    return slower and not thriftier
+
+
+def leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
+    """Whether to leave mixed out."""
+    if half is None:
+        return note(
+            "leave mixed out: not yet. Measure {half} first, or there is nothing in its place"
+        )
+    if not loses:
+        return note("leave mixed out: not yet. {half} does not beat it here")
+    assert mixed.latency_ms and half.latency_ms
+    known = mixed.energy_mj and half.energy_mj
+    energy = ", {energy:x} the energy" if known else ""
+    return note(
+        "leave mixed out: yes, for a study of inference. {half} beats it here (mixed takes {time:x}"
+        f" the time{energy}). Say that it was measured and left out",
+        time=mixed.latency_ms / half.latency_ms,
+        energy=(mixed.energy_mj or 0.0) / (half.energy_mj or 1.0) if known else None,
+    )
+
+
+def another_gpu(case: Case) -> Note:
+    """What another GPU would change."""
+    if case.gpu_type == CPU:
+        return note(
+            "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
+        )
+    told = [f"{name} {known.text}" for name, known in reported(case.workload).items()]
+    has = case.boards and all(board.tensor_cores for board in case.boards)
+    why = (
+        "this one has Tensor Cores already, so another of that kind changes little"
+        if has
+        else "Tensor Cores alone do not make mixed win"
+    )
+    published = f" Published for such layers in eager mode: {'; '.join(told)}." if told else ""
+    return note(
+        f"run on another GPU: {why} where launches set the latency.{published} On such a GPU engine"
+        " = graph and batch 8 show what the Tensor Cores give"
+    )
+
+
+@rule(
+    "mixed-slower",
+    Verdict.ACCEPT,
+    effect=True,
+    cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
+    " at {speedup:x} the speed of fp32{largest}.",
+    do=["Use {half} weights for inference; leave mixed out, or say what it is."],
+)
+def mixed_slower(case: Case, group: Group) -> Hit | None:
+    """Mixed is slower than fp32.
+
+    The share in ms of casts, products, other kernels and launches; without a trace, what the casts
+    are predicted to cost. Inconclusive: another finding undermines its numbers.
+    """
+    base, ratio = group.base_of(case), decided(case.speedup, group.ratios)
+    if case.precision != "mixed" or base is None or ratio is None or ratio >= 1:
+        return None
+    assert case.latency_ms and base.latency_ms  # there is a ratio
+    more_ms = case.latency_ms - base.latency_ms
+    half, energy = group.case(case.half_precision), decided(case.energy_ratio, group.ratios)
+    evidence: list[str | Note] = [
+        "mixed takes {more:ms} more than fp32 ({base_latency_ms} -> {latency_ms:ms})"
+    ]
+    if half and half.latency_ms and half.latency_ms < case.latency_ms:
+        text = "and {more:ms} more than {half}, which has the same products and no casts"
+        evidence.append(note(text, more=case.latency_ms - half.latency_ms))
+    if energy is not None:
+        at = " at {mean_w:W}" if case.mean_w else ""
+        evidence.append(f"its energy is {{energy_ratio:x}} that of fp32: {{time:x}} the time{at}")
+    largest, missing = "", _A_TRACE[: 1 if case.gpu_type == CPU else 2]
+    if case.trace and base.trace:
+        shares = shares_of(base.trace, case.trace, more_ms, case)
+        evidence += shares
+        most = max(shares, key=lambda share: cast(float, share.values["ms"]))
+        largest = Note("; the largest share is {name}, {ms:+.3g} ms", most.values).text
+        missing = []
+    elif case.gpu_type != CPU and not case.workload.new_tokens:
+        evidence += predicted_casts(case)
+    evidence += arithmetic_saved(case)
+    values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
+    return Hit(values, evidence, [expected_of(case)], missing=missing)
+
+
+def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[Note]:
+    """The difference of two traces in ms, by kind of work; what is left is the host's.
+
+    They add up to `slower_ms`.
+    """
+
+    def difference(*kinds: str) -> float:
+        return sum(
+            (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
+            for kind in kinds
+        )
+
+    def share(name: str, ms: float) -> Note:
+        return note("{name}: {ms:+.3g} ms", name=name, ms=ms)
+
+    products = ("matmul", "attention")
+    rest = "launches and gaps between kernels"
+    if case.workload.engine == "graph":
+        rest = "gaps between kernels"
+    if case.gpu_type == CPU:
+        rest = "time between the ops"
+    found = [
+        note(
+            "{name}: {count:+.0f} {level}s, {moved_mb:+.0f} MB read and written: {ms:+.3g} ms",
+            name="casts",
+            count=(mixed.cast_count or 0) - (base.cast_count or 0),
+            level=mixed.level,
+            moved_mb=((mixed.cast_bytes or 0) - (base.cast_bytes or 0)) / 1e6,
+            ms=difference("cast"),
+        ),
+        share("matrix products and attention", difference(*products)),
+        share(f"all other {mixed.level}s", difference(*({*KERNEL_CLASSES} - {"cast", *products}))),
+    ]
+    return [*found, share(rest, slower_ms - difference(*KERNEL_CLASSES))]
+
+
+def predicted_casts(case: Case) -> list[Note]:
+    """What the casts cost by formula, where no trace tells."""
+    shape = work.shape_of(case.workload.model)
+    if shape is None:
+        return []
+    counts = tuple(work.scaled(count, shape) for count in work.CASTS)
+    moved = work.cast_bytes(shape, case.workload.batch_size, case.workload.prompt_tokens)
+    found = [
+        note(
+            "autocast adds about {casts} cast kernels per forward pass (counted with torch 2.13),"
+            " which read and write about {moved_gb:.1f} GB",
+            casts=counts,
+            moved_gb=moved / 1e9,
+        )
+    ]
+    share = _CAST_BANDWIDTH_SHARE
+    each = [
+        f"{board.gpu_type} {number(moved / board.bandwidth_gb_per_s / share / 1e6, ' ms', 2)}"
+        for board in one_of_each_type(in_question(case))
+    ]
+    if each:
+        text = "at {share:.0%} of the bandwidth these bytes take: {each}"
+        found.append(note(text, share=share, each=", ".join(each)))
+    if case.workload.engine == "eager":
+        host = tuple(c * us / 1e3 for c, us in zip(counts, _CAST_DISPATCH_US, strict=True))
+        text = "launching them takes the host {host_ms:2 ms} more, at {us:g} us each"
+        found.append(note(text, host_ms=host, us=_CAST_DISPATCH_US))
+    return found
+
+
+def arithmetic_saved(case: Case) -> Sequence[str | Note]:
+    """What faster products can save at most."""
+    if not case.boards:
+        return []
+    if all(board.tensor_cores is None for board in case.boards):
+        return ["no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"]
+    plain = bounds.of_pytorch(case.boards, "fp32", case.workload)
+    tensor = bounds.of_pytorch(case.boards, "mixed", case.workload)
+    if not plain or not tensor:
+        return []
+    text = (
+        "Tensor Cores can save no more than {saved:ms} of the lower bound (fp32 {fp32:ms}, mixed"
+        " {mixed:ms}), if the GPU sets the latency"
+    )
+    return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)]
+
+
+def expected_of(case: Case) -> str:
+    """What the hardware lets one expect of mixed."""
+    if not case.boards:
+        where = "a CPU" if case.gpu_type == CPU else "every GPU"
+        return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
+    if all(board.tensor_cores is None for board in case.boards):
+        return "{gpu_type}: slower than fp32: more work, and none of it accelerated"
+    return (
+        "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"
+        " slower than fp16 everywhere"
+    )

@@ -1,0 +1,210 @@
+"""The table of the first study, with what it lacked: intervals, reasons and warnings.
+
+For a terminal and as Markdown; both show the same cells, remarks and notes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bench.measured import Outcome
+from bench.stats import Ratio
+from jobs.report import facts, perplexity, words
+from jobs.report.facts import BASELINE, Case
+from jobs.report.words import NOTHING, number
+from jobs.terminal import clean
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+HEADINGS = ["format", "latency", "speedup [95 %]", "energy", "energy ratio", "throughput"]
+HEADINGS += ["perplexity", "size"]
+MARK = "*"  # of a ratio, so that whoever copies a line keeps the warning
+_MARKUP = re.compile(r"[\\`*~<&|]|\](?=[(\[])|^[\[#>]")
+
+
+def shown(cases: Sequence[Case], width: int = words.READABLE, color: bool = False) -> str:
+    """Text for a terminal: a table per GPU type and workload, what to know of it, then the notes.
+
+    A table wider than `width` leaves out the columns in which nothing was measured.
+    """
+    from rich.constrain import Constrain
+    from rich.padding import Padding
+    from rich.text import Text
+
+    text_width = max(words.NARROWEST, min(words.READABLE, width))
+    parts: list[RenderableType] = []
+    for title, members in tables(cases):
+        parts.append(drawn(title, members, width))
+        if told := remarks(members):
+            texts = [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in told]
+            parts += [*(Constrain(text, text_width) for text in texts), ""]
+    parts += [Constrain(Text(clean(note)), text_width) for note in notes(cases)]
+    return words.page(parts, color)
+
+
+def drawn(title: str, members: Sequence[Case], width: int) -> RenderableType:
+    """One table, with all columns where they fit."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [cells(case, members) for case in members]
+    filled = [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) != {NOTHING}]
+    # A title that is no Text would be read as markup, whose links a terminal follows.
+    heading = Text(clean(title), style="bold")
+    for columns in (range(len(HEADINGS)), filled):
+        table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left", title_style="")
+        for index in columns:
+            # A number is never cut, not even where the table is wider than the text.
+            justify = "right" if index else "left"
+            table.add_column(HEADINGS[index], justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for case, row in zip(members, rows, strict=True):
+            style = "" if case.outcome == Outcome.OK else "red"
+            table.add_row(*(Text(clean(row[index]), style=style) for index in columns))
+        if Console(width=1000).measure(table).maximum <= width:
+            break
+    return table
+
+
+def markdown(cases: Sequence[Case]) -> str:
+    """The same as Markdown."""
+    parts = []
+    for title, members in tables(cases):
+        rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1)]
+        rows += [[escaped(cell) for cell in cells(case, members)] for case in members]
+        parts += [f"**{escaped(title)}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+        parts += [*(f"- {escaped(remark)}" for remark in remarks(members)), ""]
+    parts += [f"- {escaped(note)}" for note in notes(cases)]
+    return "\n".join(parts).rstrip()
+
+
+def escaped(text: str) -> str:
+    r"""Text within Markdown that makes no cell, HTML, code, emphasis or link of its own.
+
+    >>> escaped("1.13x [1.12, 1.14]"), escaped("a|b"), escaped("[a](b)")
+    ('1.13x [1.12, 1.14]', 'a\\|b', '\\[a\\](b)')
+    """
+    return _MARKUP.sub(r"\\\g<0>", clean(text).strip())
+
+
+def tables(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
+    """The cases of one GPU type and workload together, with a title."""
+    several_runs = len({case.run for case in cases}) > 1
+    for _, members in itertools.groupby(cases, key=lambda case: case.key):
+        every = list(members)
+        run = f"   ({every[0].run})" if several_runs else ""
+        yield f"{every[0].gpu}   {every[0].workload}{run}", every
+
+
+def cells(case: Case, members: Sequence[Case]) -> list[str]:
+    """The cells of a case; its ratios carry a mark where it or its baseline has warnings."""
+    if case.outcome != Outcome.OK:
+        return [case.precision, str(case.outcome), *[NOTHING] * (len(HEADINGS) - 2)]
+    weak = any(warnings(one) for one in members if one is case or one.is_baseline)
+    mark = MARK if weak and not case.is_baseline else ""
+    return [
+        case.precision,
+        number(case.latency_ms, " ms"),
+        ratio(case.speedup, mark),
+        number(case.energy_mj, " mJ"),
+        ratio(case.energy_ratio, mark),
+        number(case.throughput_per_s, " /s"),
+        # Whole numbers hide what precisions differ by: 217 against 218 is undecidable.
+        number(case.perplexity, digits=5),
+        number(case.size_mb, " MB"),
+    ]
+
+
+def ratio(value: Ratio | None, mark: str = "") -> str:
+    """A ratio with its interval; of ends beyond 100-fold only that they are beyond.
+
+    >>> ratio(Ratio(1.126, 1.1, 1.15)), ratio(Ratio(2.0, 1e-9, 4e8), "*"), ratio(None)
+    ('1.13x [1.10, 1.15]', '2.00x* [<0.01, >100]', '-')
+    """
+    if value is None:
+        return NOTHING
+    ends = [
+        ">100" if end > 100 else "<0.01" if end < 0.01 else f"{end:.2f}"
+        for end in (value.low, value.high)
+    ]
+    interval = "" if value.low == value.high else f" [{', '.join(ends)}]"
+    return f"{words.times(value.value)}{mark}{interval}"
+
+
+def warnings(case: Case) -> list[str]:
+    """What weakens the numbers of a case."""
+    texts = words.alike(case.warnings)
+    if case.failed and case.outcome == Outcome.OK:
+        every = case.failed + len(case.replicates)
+        texts.append(f"{case.failed} of {every} replicates failed: {case.reason}")
+    return texts + [one.text for one in case.disagreements]
+
+
+def remarks(members: Sequence[Case]) -> list[str]:
+    """What a reader must know beside the rows of one table."""
+    texts = []
+    if any(MARK in cell for case in members for cell in cells(case, members)[2:5]):
+        texts.append(f"{MARK} the row or its {BASELINE} baseline has warnings:")
+    for case in members:
+        if case.outcome != Outcome.OK:
+            texts.append(f"{case.precision}: {case.outcome}: {case.reason}")
+        if found := warnings(case):
+            texts.append(f"{case.precision}: warning: {'; '.join(found)}")
+    tokens = [
+        f"{case.precision} {number(case.first_token_ms, ' ms')},"
+        f" {number(case.per_output_token_ms, ' ms')}"
+        for case in members
+        if case.first_token_ms is not None
+    ]
+    if tokens:
+        texts.append(f"first token, then each further one: {'; '.join(tokens)}")
+    texts.extend(perplexity.compared(members))
+    bounds = {case.perplexity_lower_bound for case in members}
+    texts.extend(
+        f"perplexity: the lower bound is {number(bound, digits=5)}, of the text's own generator"
+        for bound in sorted(bound for bound in bounds if bound is not None)
+    )
+    return texts
+
+
+def notes(cases: Sequence[Case]) -> list[str]:
+    """What holds for the whole: what measured; what was not measured, and why."""
+    devices: dict[str, dict[str, None]] = {}
+    for case in cases:
+        torch, driver = ("; ".join(case.seen(f"software_{name}")) for name in ("torch", "driver"))
+        if case.device_name:
+            told = [case.device_name]
+            told += [f"torch {torch}"] if torch else []
+            told += [f"driver {driver}"] if driver else []
+            devices.setdefault(case.gpu, {})[", ".join(told)] = None
+    texts = [f"{gpu}: {'; '.join(told)}" for gpu, told in devices.items()]
+    texts += dict.fromkeys(itertools.chain.from_iterable(map(not_measured, cases)))
+    if cases and all(len(case.replicates) <= 1 for case in cases):
+        texts.append(
+            "the intervals hold within one process per cell; sampling.replicates shows how"
+            " processes differ"
+        )
+    if (count := facts.intervals(cases)) > 1:
+        texts.append(by_chance(count))
+    return texts
+
+
+def not_measured(case: Case) -> list[str]:
+    """What has no value although the case was measured, and why."""
+    return [
+        *(f"energy not measured: {reason}" for reason in case.energy_reasons),
+        *(
+            f"perplexity not measured for {case.workload.model}: {reason}"
+            for reason in case.perplexity_reasons
+        ),
+    ]
+
+
+def by_chance(count: int) -> str:
+    """How far so many intervals can be trusted together."""
+    return f"{count} ratios: about 1 in 20 of these 95 % intervals will miss the true value"

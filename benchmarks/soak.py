@@ -90,7 +90,7 @@ LEFT_LIMIT_S = 20  # for what was ended to be gone
 MARK = "TENSORGAP_SOAK"  # in the environment of all that this process starts
 # What a clock or a sensor says, and the run's own name.
 UNSTEADY = ("timing_", "energy_", "conditions_", "warnings", "started_at", "finished_at", "run")
-UNSTEADY_TOO = ("quality_elapsed_s",)
+UNSTEADY_TOO = ("quality_elapsed_s", "received_at")
 
 Table = dict[object, dict[str, object]]  # columns by the keys of the rows
 

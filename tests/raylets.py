@@ -109,7 +109,8 @@ class Raylets:
 def started(library: Path, **head: Any) -> Iterator[Raylets]:
     """A head without CPUs; nodes are added to it."""
     # Its processes find tests/scripted.py.
-    settings = session.local_settings() | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = session.local_settings() | {"PYTHONPATH": os.pathsep.join(paths)}
     with folders.own() as temporary, session.environment(settings):
         from ray.cluster_utils import Cluster
 

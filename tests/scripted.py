@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
 
 from bench import outcomes
 from bench.asked import CPU, Workload
-from bench.device import nvml
+from bench.device import nvml, visible
 from bench.errors import Unsupported, WrongDevice
 from bench.measured import (
     Device,
@@ -100,7 +99,7 @@ def acquire(request: Request) -> Device:
     if not request.simulated:
         raise Unsupported("this build of torch has no CUDA")
     with nvml.driver() as driver:
-        gpu = driver.gpu_at(int(os.environ.get("CUDA_VISIBLE_DEVICES", "0")))
+        gpu = visible.given(driver)
         if not gpu.card.is_a(request.cell.gpu_type):
             raise WrongDevice(request.cell.gpu_type, gpu.card, host)
         return Device(

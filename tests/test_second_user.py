@@ -28,7 +28,7 @@ ONE_CELL = (
 )
 # Where programs keep what is theirs for a while.
 TEMPORARY = ("/tmp/", "/var/tmp/", "/dev/shm/", "/run/")
-# The code itself may lie there too, and be open to all.
+# The code itself, and what it lies in, may lie there too, and be open to all.
 CODE = (str(Path(__file__).resolve().parents[1]), sys.prefix)
 
 
@@ -140,7 +140,9 @@ def used(pid: int) -> set[str]:
     inside = {
         str(path)
         for path in with_folders
-        if str(path).startswith(TEMPORARY) and not str(path).startswith(CODE)
+        if str(path).startswith(TEMPORARY)
+        and not str(path).startswith(CODE)
+        and not any(code.startswith(f"{path}/") for code in CODE)
     }
     return {path for path in inside if Path(path).exists()} | below(inside)
 

@@ -102,16 +102,11 @@ class Sampling:
     latency_min_s: float = _seconds("shortest sampling of the latency", 10.0, up_to="latency_max_s")
     latency_max_s: float = _seconds("longest sampling of the latency", 60.0, 0.01)
     min_samples: int = doc(
-        "fewest latency samples; 662 allow a p99",
-        limits=(5, 10**6),
-        up_to="max_samples",
-        default=662,
+        "fewest latencies; 662 allow a p99", limits=(5, 10**6), up_to="max_samples", default=662
     )
     max_samples: int = doc("most latency samples", limits=(5, 10**6), default=20_000)
     median_within: float = doc(
-        "stop when the 95 % interval of the median is within +- this share of it",
-        limits=(0.0001, 0.5),
-        default=0.01,
+        "stop when the median's 95 % interval is +- this share", limits=(0.0001, 0.5), default=0.01
     )
     throughput_s: float = _seconds("length of the full-queue run", 10.0, 0.01)
     energy: str = doc(

@@ -133,7 +133,10 @@ def explained(where: str) -> Iterator[None]:
 
 
 def local_labels() -> dict[str, str]:
-    """The type of this machine's visible GPUs, if they are of one: Ray would name the first's."""
+    """The type of this machine's visible GPUs, if they are of one.
+
+    Ray itself would name the first GPU's, even if CUDA_VISIBLE_DEVICES leaves that one out.
+    """
     types = {card.gpu_type for card in inventory.visible_gpus()}
     return {TYPE_LABEL: types.pop()} if len(types) == 1 else {}
 

@@ -118,16 +118,13 @@ def to_table(records: Iterable[Measurement | Profile], sources: Sequence[Source]
     """Records of one kind as an Arrow table whose metadata says where they came from."""
     rows = list(records)
     kind: Any = type(rows[0]) if rows else Measurement
-    arrays = [
-        pa.array([value_at(row, path) for row in rows], type=column.type)
-        for path, column in columns(kind).items()
-    ]
+    flat = [{at.name: value_at(row, path) for path, at in columns(kind).items()} for row in rows]
     metadata = {
         VERSION_KEY: str(SCHEMA_VERSION),
         KIND_KEY: kind.__name__,
         SOURCES_KEY: json.dumps([dataclasses.asdict(source) for source in sources]),
     }
-    return pa.Table.from_arrays(arrays, schema=schema(kind).with_metadata(metadata))
+    return pa.Table.from_pylist(flat, schema(kind).with_metadata(metadata))
 
 
 def value_at(row: Any, path: tuple[str, ...]) -> Any:

@@ -152,11 +152,10 @@ def unknown(value: object, known: Iterable[str], what: str = "unknown") -> str:
 
 def refuse(lines: Iterable[str], source: str) -> None:
     """Raise TensorgapError with a line for each mistake, if there are any."""
-    shown_lines = list(dict.fromkeys(itertools.islice(lines, MOST_MISTAKES + 1)))
-    if len(shown_lines) > MOST_MISTAKES:
-        shown_lines[MOST_MISTAKES:] = ["and more mistakes"]
-    if shown_lines:
-        raise TensorgapError(*(f"{source}: {line}" for line in shown_lines))
+    first = list(dict.fromkeys(itertools.islice(lines, MOST_MISTAKES + 1)))
+    first[MOST_MISTAKES:] = ["and more mistakes"] if len(first) > MOST_MISTAKES else []
+    if first:
+        raise TensorgapError(*(f"{source}: {line}" for line in first))
 
 
 def said(key: str, value: object, remedy: str) -> str:

@@ -14,7 +14,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,26 +80,22 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def fields_of(record: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, bool]]:
-    """The fields of a record, each with its type but for None, and whether it may be None."""
-    hints = typing.get_type_hints(record)
-    for field in dataclasses.fields(record):
-        hint = hints[field.name]
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        yield field, kinds[0], types.NoneType in kinds
-
-
 @functools.cache
-def columns(record: type) -> dict[tuple[str, ...], pa.Field]:
+def columns(
+    record: Any, path: tuple[str, ...] = (), optional: bool = False
+) -> dict[tuple[str, ...], pa.Field]:
     """Every column of a kind of record, by the path of its value, in the order of the fields."""
     found: dict[tuple[str, ...], pa.Field] = {}
-    for outer, kind, optional in fields_of(record):
-        nested = dataclasses.is_dataclass(kind)
-        for field, inner, nullable in fields_of(kind) if nested else [(outer, kind, optional)]:
-            path = (outer.name, field.name) if nested else (outer.name,)
+    hints = typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        hint, here = hints[field.name], (*path, field.name)
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        nullable = optional or types.NoneType in kinds
+        if kinds[0] in ARROW_TYPES:
             about = {key: field.metadata[key] for key in ("unit", "description")}
-            name = column_name(path)
-            found[path] = pa.field(name, ARROW_TYPES[inner], optional or nullable, about)
+            found[here] = pa.field(column_name(here), ARROW_TYPES[kinds[0]], nullable, about)
+        else:
+            found |= columns(kinds[0], here, nullable)
     return found
 
 
@@ -165,10 +161,8 @@ def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
             value = tuple(map(warning_of, value))
         elif isinstance(value, datetime.datetime):
             value = value.astimezone(datetime.UTC)
-        if len(path) == 1:
-            found[path[0]] = value
-        else:
-            found.setdefault(path[0], {})[path[1]] = value
+        inner = found.setdefault(path[0], {}) if len(path) > 1 else found
+        inner[path[-1]] = value
     return {
         name: None if isinstance(v, dict) and all(x is None for x in v.values()) else v
         for name, v in found.items()

@@ -70,7 +70,7 @@ class Spool:
     def bring(self, write: Write) -> int:
         """Bring what waits to its place; returns how many parts still wait."""
         for path in self.waiting():
-            if not self._written(path.name, path.read_bytes(), write):
+            if not self._written(path.name, path, write):
                 break
             path.unlink()
         left = len(self.waiting())
@@ -91,10 +91,10 @@ class Spool:
         below = levels[: levels.index(own)]
         return private.why_shared(own) is None and all(_is_own(p, stat.S_ISDIR) for p in below)
 
-    def _written(self, name: str, content: bytes, write: Write) -> bool:
-        """Whether a part reached its place; if not, it is tried later and later."""
+    def _written(self, name: str, content: bytes | Path, write: Write) -> bool:
+        """Whether a part, or the file that has it, reached its place; else it is tried later."""
         try:
-            write(name, content)
+            write(name, content if isinstance(content, bytes) else content.read_bytes())
         except (OSError, pa.ArrowException) as error:
             self.trouble = complaint(error)
             self._next = self._clock() + self._pause_s

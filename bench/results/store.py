@@ -2,9 +2,10 @@
 
 Each row, and each profile, becomes a part at once, under a name that its identity decides:
 measuring again replaces it, and what a killed sweep left is what `--resume` finds. A part is whole
-or absent (`Storage.write`). The folder may be any URI that pyarrow knows; while it fails, parts
-wait on the local disk (`bench.results.spool`). It may also be a stranger's: no name that stands in
-a file leads out of it, no link in it is followed, no size in it is believed.
+or absent: a local one is renamed into its place, an object store shows an object only once its
+upload is complete. The folder may be any URI that pyarrow knows; while it fails, parts wait on the
+local disk (`bench.results.spool`). It may also be a stranger's: no name that stands in a file leads
+out of it, no link in it is followed, no size in it is believed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import click
 
 from bench import inventory, outcomes
 from bench import matrix as matrices
-from bench.asked import Cell, Matrix, Workload
+from bench.asked import Matrix
 from bench.errors import REAL_GPU, TensorgapError
 from bench.files import location
 from bench.measured import Measurement, Outcome, Profile
@@ -119,8 +119,13 @@ def command(
                 asked = folder.matrix()
                 folder.check_resumable()
                 held(folder.locked())
-            connect(stack, address, trust_local_users, quiet)
-            from cluster import driver
+            if not quiet:
+                what = "starting Ray" if address is None else f"connecting to {address}"
+                terminal.say(f"{what} ...")
+            from cluster.session import session
+
+            stack.enter_context(session(address, trust_local_users))
+            from cluster import driver  # and with it Ray, whose environment is set now
 
             if matrix is not None:
                 # Only now: a cluster that cannot be reached leaves no empty folder behind.
@@ -136,23 +141,21 @@ def command(
 
 
 def check_options(
-    matrix: Path | None,
-    output: str | None,
-    resume: str | None,
-    retry_failed: bool,
-    changes_matrix: bool,
+    matrix: Path | None, output: str | None, resume: str | None, retry_failed: bool, changed: bool
 ) -> None:
     """Raise click.UsageError for options that contradict each other."""
-    if (matrix is None) == (resume is None):
-        raise click.UsageError("give either a MATRIX or --resume FOLDER")
-    if resume is not None and output is not None:
-        raise click.UsageError("a sweep is resumed where it began: leave --output out")
-    if retry_failed and resume is None:
-        raise click.UsageError("--retry-failed needs --resume FOLDER")
-    if resume is not None and changes_matrix:
-        raise click.UsageError(
-            "a sweep is resumed as it began: leave --simulated and the narrowing options out"
-        )
+    resumed = resume is not None
+    for wrong, told in (
+        ((matrix is None) != resumed, "give either a MATRIX or --resume FOLDER"),
+        (resumed and output is not None, "a sweep is resumed where it began: leave --output out"),
+        (retry_failed and not resumed, "--retry-failed needs --resume FOLDER"),
+        (
+            resumed and changed,
+            "a sweep is resumed as it began: leave --simulated and the narrowing options out",
+        ),
+    ):
+        if wrong:
+            raise click.UsageError(told)
 
 
 def asked_for(path: Path, only: options.Only, here: bool) -> Matrix:
@@ -193,18 +196,6 @@ def abandon(folder: results.Results, why: str) -> NoReturn:
     finally:
         folders.give_up()
         os._exit(code)
-
-
-def connect(
-    stack: contextlib.ExitStack, address: str | None, trust_local_users: bool, quiet: bool
-) -> None:
-    """Start Ray here, or join a cluster, for as long as the stack lasts."""
-    from cluster.session import session
-
-    if not quiet:
-        where = "starting Ray" if address is None else f"connecting to {address}"
-        terminal.say(f"{where} ...")
-    stack.enter_context(session(address, trust_local_users))
 
 
 def measure(
@@ -287,26 +278,23 @@ def conclude(folder: results.Results, finished: bool) -> int:
         terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
     if failure:
         raise failure
+    go_on = how_to_go_on(folder)
     if rows:
-        terminal.echo("", merged(folder))
-    missing = asked_keys(folder) - {row.key for row in rows}
+        try:
+            terminal.echo("", location.shown(folder.finish()))
+        except TensorgapError as error:
+            kept = f"the rows are kept in {results.PARTS}/; make room, then {go_on}"
+            raise TensorgapError(f"{error}; {kept}") from error
+    asked = folder.matrix()
+    cells = matrices.cells(asked, folder.source.gpu_types)
+    every = itertools.product(cells, asked.workloads, range(asked.sampling.replicates))
+    missing = {*every} - {row.key for row in rows}
     if missing and not finished:
-        terminal.say(how_to_go_on(folder))
+        terminal.say(go_on)
         return INTERRUPTED
     if missing:
-        terminal.say(f"{len(missing)} rows are missing; {how_to_go_on(folder)}")
+        terminal.say(f"{len(missing)} rows are missing; {go_on}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
-
-
-def merged(folder: results.Results) -> str:
-    """Where the Parquet file is, which is made of the parts."""
-    try:
-        return location.shown(folder.finish())
-    except TensorgapError as error:
-        raise TensorgapError(
-            f"{error}; the rows are kept in {results.PARTS}/; make room, then"
-            f" {how_to_go_on(folder)}"
-        ) from error
 
 
 def how_to_go_on(folder: results.Results) -> str:
@@ -314,14 +302,6 @@ def how_to_go_on(folder: results.Results) -> str:
     hidden = folder.shown != folder.location
     hint = f" (with your credentials for {location.HIDDEN})" if hidden else ""
     return f"go on with: tensorgap sweep --resume {folder.shown}{hint}"
-
-
-def asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
-    """The identity of every row that the sweep was asked for."""
-    asked = folder.matrix()
-    cells = matrices.cells(asked, folder.source.gpu_types)
-    replicates = range(asked.sampling.replicates)
-    return set(itertools.product(cells, asked.workloads, replicates))
 
 
 if __name__ == "__main__":

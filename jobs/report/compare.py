@@ -23,7 +23,6 @@ ITSELF = Ratio(1.0, 1.0, 1.0)  # the baseline's ratio to itself: no estimate, so
 ATTENTION = "trace_attention"
 # What two GPU types differ in by being two types.
 BY_TYPE = ("device.name", "device.compute_capability", "device.power_limit_w", *SHOULD_AGREE[:2])
-ALL = slice(None)  # of the replicates of a case
 Part = tuple[float, float | None]  # half a relative 95 % interval, its degrees of freedom
 
 
@@ -37,8 +36,7 @@ def with_ratio(case: Case, base: Case | None) -> Case:
     """A case with what compares it with its baseline, which may be itself."""
     differing = [*disagreements("replicates", case, case)]
     if base is not None and base is not case:
-        for places in pairs(case, base):
-            differing += disagreements(BASELINE, case, base, *places)
+        differing += disagreements(BASELINE, case, base, paired=True)
     told = replace(case, disagreements=tuple(dict.fromkeys(differing)))
     if base is None or case.outcome != Outcome.OK:
         return told
@@ -129,41 +127,32 @@ def together(ratio: Ratio, count: int) -> Ratio:
 
 
 def disagreements(
-    others: str,
-    case: Case,
-    other: Case,
-    place: slice = ALL,
-    of_other: slice = ALL,
-    besides: Container[str] = (),
+    others: str, case: Case, other: Case, paired: bool = False, besides: Container[str] = ()
 ) -> Iterator[Disagreement]:
-    """The columns in which two cases, or some of their replicates, differ but should agree."""
+    """The columns in which two cases differ but should agree."""
     for path in (*MUST_AGREE, *SHOULD_AGREE):
         column = path.replace(".", "_")
-        found = values(case, column, place) | values(other, column, of_other)
-        if len(found) > 1 and path not in besides:
-            yield Disagreement(others, column, path in MUST_AGREE, tuple(sorted(found)))
+        for found in values(column, case, other, paired):
+            if len(found) > 1 and path not in besides:
+                yield Disagreement(others, column, path in MUST_AGREE, tuple(sorted(found)))
 
 
-def values(case: Case, column: str, place: slice = ALL) -> set[str]:
-    """What stands in a column.
+def values(column: str, case: Case, other: Case, paired: bool) -> list[set[str]]:
+    """What stands in a column of both: together, or `paired` of each replicate beside its other.
 
-    Known beside not known is a difference. But a row without energy has no method of one, and of a
-    row that was not traced nobody knows which attention ran.
+    What differs from pair to pair cancels in the ratio, as the GPU does where there are several;
+    all are together where one lacks its other. Known beside not known is a difference. But a row
+    without energy has no method of one, and of a row that was not traced nobody knows which
+    attention ran.
     """
-    every = case.columns.get(column, ())[place]
-    found = {"not known" if value is None else value for value in every}
-    return found - {"not known"} if column in ("energy_method", ATTENTION) else found
-
-
-def pairs(case: Case, base: Case) -> list[tuple[slice, slice]]:
-    """The places of the same replicate in both; all together where one lacks its other.
-
-    What differs from pair to pair cancels in the ratio, as the GPU does where there are several.
-    """
-    if sorted(case.replicates) != sorted(base.replicates):
-        return [(ALL, ALL)]
-    others = map(base.replicates.index, case.replicates)
-    return [(slice(i, i + 1), slice(j, j + 1)) for i, j in enumerate(others)]
+    mine, theirs = (one.columns.get(column, ()) for one in (case, other))
+    found = [{*mine, *theirs}]
+    if paired and sorted(case.replicates) == sorted(other.replicates):
+        by_number = dict(zip(other.replicates, theirs, strict=False))
+        found = [{value, by_number.get(n)} for n, value in zip(case.replicates, mine, strict=False)]
+    if column in ("energy_method", ATTENTION):
+        found = [several - {None} for several in found]
+    return [{"not known" if value is None else value for value in several} for several in found]
 
 
 def speedup(case: Case, base: Case) -> Ratio | None:
@@ -176,11 +165,8 @@ def speedup(case: Case, base: Case) -> Ratio | None:
         return stated(base.latency_ms / case.latency_ms, case.speedup_ends)
     samples = base.latency_ms_samples, case.latency_ms_samples
     # Each replicate beside its other on one of several GPUs.
-    uuids = [
-        values(case, "device_uuid", mine) | values(base, "device_uuid", other)
-        for mine, other in pairs(case, base)
-    ]
-    paired = all(len(pair) == 1 for pair in uuids) and len(set.union(*uuids)) > 1
+    uuids = values("device_uuid", case, base, paired=True)
+    paired = all(len(pair) == 1 for pair in uuids) and len(set().union(*uuids)) > 1
     return stats.ratio_of_medians(*samples, paired=paired and len(samples[0]) == len(samples[1]))
 
 

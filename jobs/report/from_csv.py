@@ -191,13 +191,13 @@ def case_of(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -> C
     positions = matrices.POSITIONS.get(written.get("model", asked.model), most)
     line: dict[str, Any] = {}
     for field, text in written.items():
-        parsed = COLUMNS[field][0]
+        parse = COLUMNS[field][0]
         if field == "prompt_tokens":
-            parsed = whole(1, positions)
+            parse = whole(1, positions)
         elif field == "new_tokens":
-            parsed = whole(0, positions - line.get("prompt_tokens", asked.prompt_tokens))
+            parse = whole(0, positions - line.get("prompt_tokens", asked.prompt_tokens))
         try:
-            line[field] = parsed(text)
+            line[field] = parse(text)
         except ValueError as error:
             raise TensorgapError(f"{place}: {columns[field]} = {text}: {error}") from None
     of_workload = {field.name for field in dataclasses.fields(Workload)} & {*line}
@@ -223,13 +223,12 @@ def on(gpu: str, case: Case) -> Case:
     )
 
 
-def cases(lines: Iterable[Case], gpu_types: Iterable[str] = ()) -> list[Case]:
+def cases(lines: Sequence[Case], gpu_types: Iterable[str] = ()) -> list[Case]:
     """The cases; those of no GPU once on each of some types, if there are any."""
-    every = list(lines)
-    unnamed = [case for case in every if case.gpu_type is None]
-    types = list(dict.fromkeys(name.upper() for name in gpu_types))
-    found = [case for case in every if case.gpu_type is not None]
-    return found + ([on(gpu, case) for gpu in types for case in unnamed] if types else unnamed)
+    named = [case for case in lines if case.gpu_type]
+    unnamed = [case for case in lines if not case.gpu_type]
+    types = dict.fromkeys(name.upper() for name in gpu_types)
+    return named + ([on(gpu, case) for gpu in types for case in unnamed] if types else unnamed)
 
 
 def load(place: str, allowance: limits.Allowance, several: bool = False) -> list[Case]:

@@ -11,8 +11,12 @@ because a table says far less than a row. The path of both:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import itemgetter
+from statistics import fmean as mean
+from typing import Any
 
 from bench.asked import CPU, PRECISIONS, Workload
 from bench.device.gpus import Board, Capability
@@ -47,6 +51,16 @@ class Disagreement:
         return f"{with_whom}: {self.column} {must} agree: {', '.join(self.values)}"
 
 
+def each(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Every value once, in order."""
+    return tuple(dict.fromkeys(values))
+
+
+def read(path: str, of: Callable[[list[Any]], Any] = itemgetter(0), default: object = None) -> Any:
+    """A fact: the field of a row that has it, and what it is of the replicates' values."""
+    return field(default=default, metadata={"path": path, "of": of})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """What is known of one precision of one workload on one GPU; None: not known.
@@ -60,17 +74,14 @@ class Case:
         outcome: OK where any replicate was measured; `reason` is of those that failed.
         replicates: Numbers of those that were measured; `failed` counts the others.
         columns: Column -> its value in each replicate, as text.
-        latency_ms: Mean of the medians of the replicates.
-        energy_mj: Gross energy of a prompt, mean of the replicates; `energies_mj` has each.
+        energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
         energy_windows: How many windows that replicate has.
         energy_edge_error: What a tick of the meter at either edge of these windows explains.
         energy_ticks: Fewest changes of the meter; `energy_window_s` is the time they took.
-        energy_systematic: The sensor's own error, relative.
         energy_reasons: Why there is no energy, as `perplexity_reasons`.
         mean_w: Mean power: measured, or energy / latency where a table gives only these.
         perplexity_step: Step of the last digit of the perplexity as it was written.
-        perplexity_lower_bound: Perplexity of the text's own generator.
         perplexity_protocol: What must be equal for `window_nats` to be compared as pairs.
         speedup_ends: Interval of the speedup as a table states it, as `energy_ratio_ends`.
         speedup: Latency of fp32 / latency: from `compare`, as all below.
@@ -92,45 +103,45 @@ class Case:
     failed: int = 0
     warnings: tuple[RowWarning, ...] = ()
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
-    latency_ms: float | None = None
-    latency_ms_samples: tuple[tuple[float, ...], ...] = ()
-    throughput_per_s: float | None = None
-    first_token_ms: float | None = None
-    per_output_token_ms: float | None = None
-    size_mb: float | None = None
-    energy_mj: float | None = None
-    energies_mj: tuple[float, ...] = ()
-    energy_methods: tuple[str, ...] = ()
+    latency_ms: float | None = read("timing.latency_ms_p50", mean)
+    latency_ms_samples: tuple[tuple[float, ...], ...] = read("timing.latency_ms_samples", tuple, ())
+    throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
+    first_token_ms: float | None = read("timing.first_token_ms_p50", mean)
+    per_output_token_ms: float | None = read("timing.per_output_token_ms", mean)
+    size_mb: float | None = read("weights.size_bytes", lambda sizes: mean(sizes) / 1e6)
+    energy_mj: float | None = read("energy.per_sample_mj", mean)
+    energies_mj: tuple[float, ...] = read("energy.per_sample_mj", tuple, ())
+    energy_methods: tuple[str, ...] = read("energy.method", each, ())
     energy_uncertainty: float | None = None
     energy_windows: int | None = None
     energy_edge_error: float | None = None
     energy_ticks: int | None = None
     energy_window_s: float | None = None
-    energy_systematic: float | None = None
+    energy_systematic: float | None = read("energy.systematic", max)
     energy_reasons: tuple[str, ...] = ()
-    mean_w: float | None = None
-    idle_w: float | None = None
-    power_limit_w: float | None = None
-    default_power_limit_w: float | None = None
-    max_sm_mhz: float | None = None
-    perplexity: float | None = None
+    mean_w: float | None = read("energy.mean_w", mean)
+    idle_w: float | None = read("energy.idle_w", mean)
+    power_limit_w: float | None = read("device.power_limit_w", max)
+    default_power_limit_w: float | None = read("device.default_power_limit_w", max)
+    max_sm_mhz: float | None = read("device.max_sm_mhz", max)
+    perplexity: float | None = read("quality.perplexity")
     perplexity_step: float | None = None
-    perplexity_lower_bound: float | None = None
-    perplexity_reasons: tuple[str, ...] = ()
+    perplexity_lower_bound: float | None = read("quality.floor_perplexity")
+    perplexity_reasons: tuple[str, ...] = read("quality.reason", each, ())
     perplexity_protocol: tuple[object, ...] | None = None
-    text: str | None = None
-    context: int | None = None
-    window_nats: tuple[float, ...] | None = None
-    window_tokens: tuple[int, ...] | None = None
-    logit_rounding_nats: float | None = None
-    logit_rounding_error_nats: float | None = None
+    text: str | None = read("quality.text")
+    context: int | None = read("quality.context")
+    window_nats: tuple[float, ...] | None = read("quality.window_nats")
+    window_tokens: tuple[int, ...] | None = read("quality.window_tokens")
+    logit_rounding_nats: float | None = read("quality.logit_rounding_nats")
+    logit_rounding_error_nats: float | None = read("quality.logit_rounding_error_nats")
     trace: Trace | None = None
     roofline: Roofline | None = None
-    conditions: tuple[Conditions, ...] = ()
-    simulated: bool = False
-    mig: bool = False
-    vgpu: bool = False
-    neighbours: tuple[str, ...] = ()
+    conditions: tuple[Conditions, ...] = read("conditions", tuple, ())
+    simulated: bool = read("device.simulated", any, False)
+    mig: bool = read("device.mig", any, False)
+    vgpu: bool = read("device.vgpu", any, False)
+    neighbours: tuple[str, ...] = read("placement.neighbours", lambda rows: each(chain(*rows)), ())
     speedup_ends: tuple[float, float] | None = None
     energy_ratio_ends: tuple[float, float] | None = None
     speedup: Ratio | None = None

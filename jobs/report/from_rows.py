@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from bench.asked import CPU, ENERGY_NOT_MEASURED
 from bench.device import gpus
 from bench.measured import Energy, Measurement, Outcome
-from jobs.report.facts import Case, rank
+from jobs.report.facts import Case, each, rank
 
 # Fields of a row that change the time or the energy by themselves: two rows that are compared must
 # agree in them. By their column in the results, as below.
@@ -32,47 +31,6 @@ PROTOCOL = (
 )  # fmt: skip
 
 
-def each(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Every value once, in order."""
-    return tuple(dict.fromkeys(values))
-
-
-mean, first = statistics.fmean, operator.itemgetter(0)
-# Fact -> the field of a row that has it, and what it is of the replicates' values.
-FACTS: dict[str, tuple[str, Callable[[list[Any]], Any]]] = {
-    "latency_ms": ("timing.latency_ms_p50", mean),
-    "latency_ms_samples": ("timing.latency_ms_samples", tuple),
-    "throughput_per_s": ("timing.throughput_samples_per_s", mean),
-    "first_token_ms": ("timing.first_token_ms_p50", mean),
-    "per_output_token_ms": ("timing.per_output_token_ms", mean),
-    "energies_mj": ("energy.per_sample_mj", tuple),
-    "energy_mj": ("energy.per_sample_mj", mean),
-    "energy_methods": ("energy.method", each),
-    "energy_systematic": ("energy.systematic", max),
-    "mean_w": ("energy.mean_w", mean),
-    "idle_w": ("energy.idle_w", mean),
-    "size_mb": ("weights.size_bytes", lambda sizes: mean(sizes) / 1e6),
-    "power_limit_w": ("device.power_limit_w", max),
-    "default_power_limit_w": ("device.default_power_limit_w", max),
-    "max_sm_mhz": ("device.max_sm_mhz", max),
-    "simulated": ("device.simulated", any),
-    "mig": ("device.mig", any),
-    "vgpu": ("device.vgpu", any),
-    "conditions": ("conditions", tuple),
-    "neighbours": ("placement.neighbours", lambda values: each(itertools.chain(*values))),
-    "text": ("quality.text", first),
-    "context": ("quality.context", first),
-    "perplexity": ("quality.perplexity", first),
-    "perplexity_lower_bound": ("quality.floor_perplexity", first),
-    "perplexity_reasons": ("quality.reason", each),
-    "window_nats": ("quality.window_nats", first),
-    "window_tokens": ("quality.window_tokens", first),
-    "logit_rounding_nats": ("quality.logit_rounding_nats", first),
-    "logit_rounding_error_nats": ("quality.logit_rounding_error_nats", first),
-    "roofline": ("roofline", first),
-}
-
-
 def cases(rows: Iterable[Measurement]) -> list[Case]:
     """A case for each run, GPU type, workload and precision, in that order, without ratios."""
 
@@ -80,22 +38,22 @@ def cases(rows: Iterable[Measurement]) -> list[Case]:
         return row.run, row.cell.gpu_type, row.workload, rank(row.cell.precision)
 
     ordered = sorted(rows, key=lambda row: (*order(row), row.replicate))
-    return [of_rows(list(every)) for _, every in itertools.groupby(ordered, key=order)]
+    return [case_of(list(every)) for _, every in itertools.groupby(ordered, key=order)]
 
 
-def of_rows(replicates: Sequence[Measurement]) -> Case:
+def case_of(replicates: Sequence[Measurement]) -> Case:
     """A case of the rows of one (run, GPU type, workload, precision), without ratios."""
     asked = replicates[0]
     rows = [m for m in replicates if m.outcome == Outcome.OK]
     failed = [m for m in replicates if m.outcome != Outcome.OK]
     gpu_type = asked.cell.gpu_type
-    names, capabilities = known(rows, "device.name"), known(rows, "device.compute_capability")
+    names = known(rows, "device.name")
     boards = () if gpu_type == CPU else gpus.boards(gpu_type, names[0] if names else None)
     capability = boards[0].capability if boards else None
-    if capabilities:
-        major, _, minor = capabilities[0].partition(".")
+    if told := known(rows, "device.compute_capability"):
+        major, _, minor = told[0].partition(".")
         capability = int(major), int(minor)
-    found = ((fact, of, known(rows, path)) for fact, (path, of) in FACTS.items())
+    found = [(fact, known(rows, fact.metadata["path"])) for fact in fields(Case) if fact.metadata]
     return Case(
         gpu=gpu_type,
         gpu_type=gpu_type,
@@ -116,8 +74,9 @@ def of_rows(replicates: Sequence[Measurement]) -> Case:
             for path in (*MUST_AGREE, *SHOULD_AGREE)
         },
         trace=next((m.trace for m in rows if m.trace and m.trace.traced_ms), None),
+        roofline=next(iter(known(rows, "roofline")), None),
         perplexity_protocol=tuple(tuple(known(rows, path)[:1]) for path in PROTOCOL),
-        **{fact: of(values) for fact, of, values in found if values},
+        **{fact.name: fact.metadata["of"](values) for fact, values in found if values},
         **of_energy([m.energy for m in rows if m.energy]),
     )
 

@@ -36,8 +36,8 @@ def shown(cases: Sequence[Case], width: int = words.READABLE, color: bool = Fals
     parts: list[RenderableType] = []
     for title, members in tables(cases):
         parts.append(drawn(title, members, width))
-        told = [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in remarks(members)]
-        parts += [*words.narrowed(told, width), *([""] if told else [])]
+        if told := [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in remarks(members)]:
+            parts += [*words.narrowed(told, width), ""]
     parts += words.narrowed([Text(clean(note)) for note in notes(cases)], width)
     return words.page(parts, color)
 
@@ -151,12 +151,11 @@ def remarks(members: Sequence[Case]) -> list[str]:
     if tokens:
         texts.append(f"first token, then each further one: {'; '.join(tokens)}")
     texts.extend(perplexity.compared(members))
-    bounds = {case.perplexity_lower_bound for case in members} - {None}
-    texts.extend(
+    bounds = {case.perplexity_lower_bound for case in members}
+    return texts + [
         f"perplexity: the lower bound is {number(bound, digits=5)}, of the text's own generator"
         for bound in sorted(filter(None, bounds))
-    )
-    return texts
+    ]
 
 
 def notes(cases: Sequence[Case]) -> list[str]:

@@ -115,6 +115,10 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "from 1 to 256"),
         ("precision,latency_ms\nfp32,1e-300\n", "must be a number greater than 0"),
         ("precision,latency_ms\nfp32,1\n\nfp32,2\n", "line 4: fp32 stands in t.csv, line 2"),
+        (
+            "precision,latency_ms,gpu\nfp32,1,T4\nfp32,2,t4\n",
+            "line 3: fp32 stands in t.csv, line 2",
+        ),
         ("precision,latency_ms," + "x" * 200_000, "not a readable CSV: field larger than"),
         ("precision,latency_ms\nfp32," + "1" * 200_000, "not a readable CSV: field larger than"),
         (f"precision,latency_ms,batch\nfp32,1,{'1' * 5000}\n", "must be a whole number from 1"),

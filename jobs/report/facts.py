@@ -193,7 +193,7 @@ class Case:
 
     def seen(self, column: str) -> list[str]:
         """The values of a column, each once, in the order of the replicates."""
-        return [value for value in dict.fromkeys(self.columns.get(column, ())) if value is not None]
+        return [value for value in each(self.columns.get(column, ())) if value is not None]
 
 
 @dataclass(frozen=True)

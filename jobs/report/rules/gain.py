@@ -15,13 +15,27 @@ from jobs.report.rules.rule import Hit, note, rule
 _FAR_BELOW = 0.5  # of the gain that the lower bounds allow, and of a peak
 _LARGE_REST = 0.3  # of what runs
 _SMALL_GAIN = STORAGE_GAIN[1] + 0.2  # whichever GPU it is
-_LARGER_BATCHES = "Measure larger batches to see what the hardware gives."
+# Where the reason is not measured: the cause, the missing evidence, what to do.
+_TRACED = (
+    "neither the trace nor the measured peaks tell why",
+    "the rate of each product beside its peak (hardware counters)",
+    "Measure larger batches to see what the hardware gives.",
+)
+_LAUNCHED = (
+    "what sets the latency is not measured; launches are likely",
+    "a CUDA graph, the busy share, larger batches: which one sets the latency",
+    "Measure larger batches and engine = graph to see what the hardware gives.",
+)
+_NOT_TRACED = (
+    "what sets the latency is not measured",
+    "a trace: products, all else, and the share of the time in which a kernel runs",
+    "Measure with sampling.profile = true, and larger batches.",
+)
 
 
 @rule(
-    "gain-below-hardware",
     Verdict.INCONCLUSIVE,
-    or_else=(Verdict.ACCEPT,),
+    Verdict.ACCEPT,
     cause="{precision} gains {speedup:x} where the {by} allow {allowed:.1f}x: {why}.",
 )
 def gain_below_hardware(case: Case, group: Group) -> Hit | None:
@@ -35,10 +49,9 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     if base is None or case.speedup is None or case.precision == "mixed" or case.gpu_type == CPU:
         return None
     if case.gpu_type is None:
-        return on_unspecified(case, group)
-    allowed, by = allowed_gain(case, base, group)
-    gain = case.speedup.value
-    if allowed is None or gain >= _FAR_BELOW * allowed:
+        return on_unspecified(case)
+    allowed, by = allowed_gain(case, base)
+    if allowed is None or case.speedup.value >= _FAR_BELOW * allowed:
         return None
     found = launch.signals(case, group)
     evidence = [*found.strong, *found.weak, *found.against]
@@ -47,18 +60,22 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     reasons = ["the host's launches set the latency"] if found.bound else []
     if case.trace and base.trace and not found.bound:
         evidence += products_and_rest(case.trace, base.trace)
-        if found.against or kernels_set_it(case):
-            reasons = why_no_faster(case)
+        reasons = why_no_faster(case) if found.against or kernels_set_it(case) else []
     launched = case.workload.engine == "eager" and not found.against
     why, missing, do = what_else(case, traced=case.trace is not None and not launched)
     return Hit(
-        {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
         evidence,
+        {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
         expected_gain(case),
         verdict=Verdict.ACCEPT if reasons else None,
         missing=[] if reasons else [missing],
         do=[do],
     )
+
+
+def what_else(case: Case, traced: bool) -> tuple[str, str, str]:
+    """Cause, missing evidence and action where the reason is not measured."""
+    return _TRACED if traced else _LAUNCHED if case.workload.engine == "eager" else _NOT_TRACED
 
 
 def products_and_rest(ours: Trace, base: Trace) -> list[Note]:
@@ -103,42 +120,20 @@ def why_no_faster(case: Case) -> list[str]:
     return reasons
 
 
-def what_else(case: Case, traced: bool) -> tuple[str, str, str]:
-    """Cause, missing evidence and action where the reason is not measured."""
-    if traced:
-        return (
-            "neither the trace nor the measured peaks tell why",
-            "the rate of each product beside its peak (hardware counters)",
-            _LARGER_BATCHES,
-        )
-    if case.workload.engine != "eager":
-        return (
-            "what sets the latency is not measured",
-            "a trace: products, all else, and the share of the time in which a kernel runs",
-            "Measure with sampling.profile = true, and larger batches.",
-        )
-    return (
-        "what sets the latency is not measured; launches are likely",
-        "a CUDA graph, the busy share, larger batches: which one sets the latency",
-        "Measure larger batches and engine = graph to see what the hardware gives.",
-    )
-
-
-def on_unspecified(case: Case, group: Group) -> Hit | None:
+def on_unspecified(case: Case) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
     least = bounds.of_pytorch(gpus.GPUS, case.precision, case.workload)
     assert case.speedup
     if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
     why, missing, _ = what_else(case, traced=False)
+    text = (
+        "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
+    )
     times = tuple(case.latency_ms / bound for bound in least)
     return Hit(
-        {"why": why, "times": times, "bound": least},
-        [
-            "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here"
-            " ({bound:2 ms})",
-            *light_kernels(case),
-        ],
+        [note(text, times=times, bound=least), *light_kernels(case)],
+        {"why": why},
         expected_gain(case),
         cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more:"
         " {why}.",
@@ -147,7 +142,7 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
     )
 
 
-def allowed_gain(case: Case, base: Case, group: Group) -> tuple[float | None, str]:
+def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     """The least gain promised on any board in question, and by what; None without Tensor Cores."""
     boards = case.boards
     kinds = {gpus.arithmetic(case.precision, board.capability).kind for board in boards}
@@ -161,9 +156,8 @@ def allowed_gain(case: Case, base: Case, group: Group) -> tuple[float | None, st
             by_board.append(plain[0] / ours[0])
     if len(by_board) == len(boards):
         return min(by_board), "lower bounds"
-    measured = [bounds.measured_ms(one.roofline) for one in (base, case)]
-    if measured[0] and measured[1]:
-        return measured[0] / measured[1], "lower bounds"
-    peaks = [gpus.peak_tflops(board, case.precision) for board in boards]
-    ratios = [p / board.fp32_tflops for p, board in zip(peaks, boards, strict=True) if p]
-    return min(ratios, default=None), "peaks"
+    ours_ms, plain_ms = bounds.measured_ms(case.roofline), bounds.measured_ms(base.roofline)
+    if ours_ms and plain_ms:
+        return plain_ms / ours_ms, "lower bounds"
+    peaks = [(gpus.peak_tflops(board, case.precision), board.fp32_tflops) for board in boards]
+    return min((peak / plain for peak, plain in peaks if peak), default=None), "peaks"

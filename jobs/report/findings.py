@@ -13,11 +13,9 @@ from jobs.report.rules.rule import Hit, Rule
 
 
 def find(groups: Sequence[Group], expected: Sequence[Case] = ()) -> list[Finding]:
-    """What the rows show, worst first; equal verdicts in the order of the rules.
+    """What the rows show, worst first, and what of lines that somebody expected.
 
-    Args:
-        groups: From `jobs.report.facts.grouped`.
-        expected: What somebody expected, as lines of a table.
+    Equal verdicts are in the order of the rules.
     """
     found = []
     effects_last = sorted(REGISTRY.values(), key=lambda rule: rule.effect)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bench.asked import Workload
 from bench.device import gpus
@@ -15,24 +15,18 @@ STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are ha
 _SMALL = 256  # tokens of a batch up to which a light kernel takes the shortest time there is
 
 
-@dataclass(frozen=True)
-class Reported:
-    """What others measured of the same layers: the gain of fp16, and both numbers in words."""
+def reported(workload: Workload) -> dict[str, tuple[float, str]]:
+    """By GPU type, the gain of fp16 that was published of this workload, and its two numbers.
 
-    slow_in: str  # fp32 or TF32
-    gain: float
-    text: str
-
-
-def reported(workload: Workload) -> dict[str, Reported]:
-    """By GPU type, what was published of this workload: of GPT-2 small, eager, batch 1, alone."""
+    Of GPT-2 small, eager, batch 1, alone.
+    """
     same = work.shape_of(workload.model) == work.SHAPES["gpt2"]
     if not same or replace(workload, model="gpt2") != Workload("gpt2"):
         return {}
     found = {}
     for name, (slow, fast) in work.PUBLISHED_MS.items():
         slow_in = "TF32" if name == work.PUBLISHED_IN_TF32 else "fp32"
-        found[name] = Reported(slow_in, slow / fast, f"{slow} ms in {slow_in}, {fast} ms in fp16")
+        found[name] = (slow / fast, f"{slow} ms in {slow_in}, {fast} ms in fp16")
     return found
 
 
@@ -62,7 +56,7 @@ def expected_gain(case: Case) -> list[Note]:
             known = reported(case.workload).get(gpu) if case.precision == "fp16" else None
             if known:
                 text = "{gpu}: {gain:x} was published for such layers, eager, batch 1 ({told})"
-                found.append(note(text, gpu=gpu, gain=known.gain, told=known.text))
+                found.append(note(text, gpu=gpu, gain=known[0], told=known[1]))
     return found
 
 

@@ -134,11 +134,7 @@ def confounded(case: Case, group: Group) -> Hit | None:
     do=['Set attention = "efficient", which runs in each precision, to compare precisions alone.'],
 )
 def attention_differs(case: Case, group: Group) -> Hit | None:
-    """Traces show different attention kernels of a precision and of fp32; no effect falls for it.
-
-    Flash, efficient, cudnn or math, as torch chooses them on an A100 or an H100; the next matrix
-    pins one for both.
-    """
+    """Traces show another attention kernel of a precision than of fp32, as torch chooses them."""
     ran = {one.precision: tuple(sorted(one.seen(compare.ATTENTION))) for one in group.cases}
     notes = [note("{of}: {kernels}", of=of, kernels=kernels) for of, kernels in ran.items()]
     differing = (compare.ATTENTION, BASELINE)

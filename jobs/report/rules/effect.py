@@ -47,11 +47,7 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
 
 @rule(Verdict.ACCEPT, Verdict.INCONCLUSIVE, effect=True)
 def effect(case: Case, group: Group) -> Hit | None:
-    """A ratio of time or energy is decided among as many as there are, or known to be 1.
-
-    To within 2 %; with all that is consistent with it. Inconclusive: another finding undermines its
-    numbers; how the energy was read weakens what is said of the energy alone.
-    """
+    """A ratio of time or energy is decided among as many as there are, or within 2 % of 1."""
     base = group.base_of(case)
     faster = compare.decided(case.speedup, group.ratios)
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):

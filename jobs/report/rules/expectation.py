@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bench.profile import work
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
@@ -62,13 +63,7 @@ def beside_found(wished: Case, found: Case) -> Hit:
 
 
 def beside_facts(wished: Case, group: Group, measured: bool) -> Hit:
-    """What is known of numbers that no row stands beside.
-
-    Args:
-        wished: What was expected.
-        group: All that was expected of the workload there.
-        measured: Whether there are rows of that type at all.
-    """
+    """What is known of numbers that no row stands beside, in a group of all that was expected."""
     cause = "{name}: no row of {workload}" if measured else "{name}: not among the rows"
     cause += ", so the expectation is compared with what is known of it."
     values: dict[str, Value] = {"workload": str(wished.workload), "name": group.title}
@@ -82,15 +77,16 @@ def beside_facts(wished: Case, group: Group, measured: bool) -> Hit:
         text += "; that is {mean_w:W} on the {board}"
         values["board"] = idle_and_limit(wished.boards[0])
     evidence: list[str | Note] = [text]
-    told = reported(wished.workload).get(group.title)
-    if told is not None:
+    if known := reported(wished.workload).get(group.title):
+        gain, told = known
         text = "published for the same layers without the logits, eager, batch 1: {told}: {gain:x}"
-        evidence.append(note(text, told=told.text, gain=told.gain))
+        evidence.append(note(text, told=told, gain=gain))
         ms = {case.precision: case.latency_ms for case in group.cases}
         slow, fast = ms.get("fp32"), ms.get("fp16")
         # The gain from TF32 is another one.
-        if told.slow_in == "fp32" and slow and fast and slow / fast > _FAR * told.gain:
-            values |= {"wanted": slow / fast, "gain": told.gain}
+        in_fp32 = group.title != work.PUBLISHED_IN_TF32
+        if in_fp32 and slow and fast and slow / fast > _FAR * gain:
+            values |= {"wanted": slow / fast, "gain": gain}
             cause = (
                 "{name}: a gain of {wanted:.1f}x was expected; in eager mode at batch 1 {gain:x}"
                 " was published: launches, not products, set that latency."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.asked import CPU
 from bench.device import gpus
 from bench.measured import Trace
@@ -53,16 +55,22 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     allowed, by = allowed_gain(case, base)
     if allowed is None or case.speedup.value >= _FAR_BELOW * allowed:
         return None
-    found = launch.signals(case, group)
-    evidence = [*found.strong, *found.weak, *found.against]
-    if case.foreign:
-        evidence += light_kernels(case)
-    reasons = ["the host's launches set the latency"] if found.bound else []
-    if case.trace and base.trace and not found.bound:
-        evidence += products_and_rest(case.trace, base.trace)
-        reasons = why_no_faster(case) if found.against or kernels_set_it(case) else []
-    launched = case.workload.engine == "eager" and not found.against
-    why, missing, do = what_else(case, traced=case.trace is not None and not launched)
+    eager, trace = case.workload.engine == "eager", case.trace
+    strong, weak, against = launch.signals(case, group)
+    evidence = strong + weak + against + (light_kernels(case) if case.foreign else [])
+    reasons = []
+    if strong and not against:
+        reasons = ["the host's launches set the latency"]
+    elif trace and base.trace:
+        notes, reasons = of_traces(case, trace, base.trace)
+        evidence += notes
+        # A graph's kernels are traced outside of it, and so have no busy share: by their sum.
+        kernels_ms, limit_ms = trace.traced_ms or 0.0, launch.BUSY * (case.latency_ms or math.inf)
+        if not against and (eager or kernels_ms <= limit_ms):
+            reasons = []
+    why, missing, do = _LAUNCHED if eager else _NOT_TRACED
+    if trace and (against or not eager):
+        why, missing, do = _TRACED
     return Hit(
         evidence,
         {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
@@ -73,51 +81,27 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     )
 
 
-def what_else(case: Case, traced: bool) -> tuple[str, str, str]:
-    """Cause, missing evidence and action where the reason is not measured."""
-    return _TRACED if traced else _LAUNCHED if case.workload.engine == "eager" else _NOT_TRACED
-
-
-def products_and_rest(ours: Trace, base: Trace) -> list[Note]:
-    """What got faster and what did not, and the bound that follows (Amdahl)."""
-    (after, rest), (before, base_rest) = split_ms(ours), split_ms(base)
+def of_traces(case: Case, ours: Trace, base: Trace) -> tuple[list[Note], list[str]]:
+    """What got faster and what did not, with the bound that follows (Amdahl); and why so little."""
+    after, before = ((t.matmul_ms or 0.0) + (t.attention_ms or 0.0) for t in (ours, base))
+    total, base_total = ours.traced_ms or 0.0, base.traced_ms or 0.0
+    rest, most = total - after, None
     text = "all else: {before:ms} -> {rest:ms}"
-    most = (base.traced_ms or 0.0) / rest if rest > 0 else None
-    if most:
+    if rest > 0 and base_total:
+        most = base_total / rest
         text += "; with free products {rest:ms} would remain, so {most:.2f}x at most"
-    return [
+    notes = [
         note("products and attention: {before:ms} -> {after:ms}", before=before, after=after),
-        note(text, before=base_rest, rest=rest, most=most),
+        note(text, before=base_total - before, rest=rest, most=most),
     ]
-
-
-def split_ms(trace: Trace) -> tuple[float, float]:
-    """Time in products and attention, and in all else."""
-    products = (trace.matmul_ms or 0.0) + (trace.attention_ms or 0.0)
-    return products, (trace.traced_ms or 0.0) - products
-
-
-def kernels_set_it(case: Case) -> bool:
-    """Whether nothing but the kernels can set the latency of what is not launched one by one.
-
-    By their sum: a graph's are traced outside of it, and so have no busy share.
-    """
-    if case.workload.engine == "eager" or not case.trace or not case.latency_ms:
-        return False
-    return (case.trace.traced_ms or 0.0) > launch.BUSY * case.latency_ms
-
-
-def why_no_faster(case: Case) -> list[str]:
-    """Why kernels gain little: what the trace and the measured peaks show of it."""
-    assert case.trace and case.trace.traced_ms
-    rest = split_ms(case.trace)[1] / case.trace.traced_ms
-    reasons = [f"{rest:.0%} of what runs is no matrix product"] if rest > _LARGE_REST else []
+    large = rest > _LARGE_REST * total
+    reasons = [f"{rest / total:.0%} of what runs is no matrix product"] if large else []
     peak = case.roofline.matmul_tflops if case.roofline else None
     reached = case.roofline.matmul_model_tflops if case.roofline else None
     if peak and reached and reached < _FAR_BELOW * peak:
         of = note("{peak:TFLOP/s}", peak=peak).text
         reasons.append(f"products of this size reach {reached / peak:.0%} of the measured {of}")
-    return reasons
+    return notes, reasons
 
 
 def on_unspecified(case: Case) -> Hit | None:
@@ -126,7 +110,7 @@ def on_unspecified(case: Case) -> Hit | None:
     assert case.speedup
     if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
-    why, missing, _ = what_else(case, traced=False)
+    why, missing, _ = _LAUNCHED if case.workload.engine == "eager" else _NOT_TRACED
     text = (
         "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
     )

@@ -9,8 +9,6 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from bench.asked import CPU
 from bench.device import gpus
 from jobs.report import bounds
@@ -27,31 +25,21 @@ _FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
 
 
-@dataclass(frozen=True)
-class Signals:
-    """What speaks for the host (strong or weak) and what speaks against it."""
+def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note]]:
+    """What speaks for the host, strong and weak, and what against it.
 
-    strong: list[Note] = field(default_factory=list)
-    weak: list[Note] = field(default_factory=list)
-    against: list[Note] = field(default_factory=list)
-
-    @property
-    def bound(self) -> bool:
-        """Measured: the host sets the latency."""
-        return bool(self.strong) and not self.against
-
-
-def signals(case: Case, group: Group) -> Signals:
-    """Every signal for one case of a group; none on a CPU, which is host and device in one."""
-    found = Signals()
+    Nothing on a CPU, which is host and device in one.
+    """
+    strong: list[Note] = []
+    weak: list[Note] = []
+    against: list[Note] = []
     if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
-        return found
+        return strong, weak, against
 
     def hear(text: str, into: list[Note] | None, **values: Value) -> None:
         if into is not None:
             into.append(note("{precision}: " + text, **values))
 
-    strong, weak, against = found.strong, found.weak, found.against
     ms, batch = case.latency_ms, case.workload.batch_size
     for other in group.others:
         same = other.case(case.precision)
@@ -80,7 +68,7 @@ def signals(case: Case, group: Group) -> Signals:
     if least and ms > _FAR_ABOVE * least[1]:
         text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
         hear(text, weak, times=ms / least[1], bound=least)
-    return found
+    return strong, weak, against
 
 
 def near_idle(case: Case) -> list[Note]:
@@ -115,8 +103,7 @@ def idle_and_limit(board: gpus.Board) -> str:
 @rule(
     Verdict.FIX,
     Verdict.INCONCLUSIVE,
-    cause="Launching the kernels takes longer than running them, so the latency is the host's and"
-    " not the GPU's.",
+    cause="Launching the kernels takes longer than running them: the host sets the latency.",
     missing=[
         "the same forward pass as a CUDA graph, which launches everything at once",
         "the share of the time in which a kernel runs (a trace)",
@@ -134,10 +121,10 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     is busy for over 85 %, a graph gains less than 1.1x, or time grows with the batch; on a CPU; in
     another engine than eager.
     """
-    found = signals(case, group)
-    if found.bound:
+    strong, weak, against = signals(case, group)
+    if strong and not against:
         return Hit(
-            [*found.strong, *found.weak],
+            strong + weak,
             missing=(),
             do=[
                 'Measure engine = ["eager", "graph"] and larger batches; compare GPUs on these.',
@@ -147,10 +134,10 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     if case.gpu_type is None:
         return on_unspecified(case, group)
     # Measured evidence against it outweighs what only raises the question.
-    if not found.weak or found.against:
+    if not weak or against:
         return None
     seems = "The GPU seems to wait for the host most of the time (launch-bound)."
-    return Hit(found.weak, verdict=Verdict.INCONCLUSIVE, cause=seems)
+    return Hit(weak, verdict=Verdict.INCONCLUSIVE, cause=seems)
 
 
 def on_unspecified(case: Case, group: Group) -> Hit | None:

@@ -38,10 +38,7 @@ _A_TRACE = [
     do=["Compare fp32 with {half}, and report mixed only in a note."],
 )
 def mixed_options(case: Case, group: Group) -> Hit | None:
-    """Mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU.
-
-    Inconclusive: another finding undermines its numbers.
-    """
+    """Mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU."""
     against_fp32 = decided(case.speedup, group.ratios)
     if case.precision != "mixed" or against_fp32 is None:
         return None
@@ -86,7 +83,7 @@ def another_gpu(case: Case) -> list[Note]:
             " what these give"
         )
     ]
-    told = [f"{name} {known.text}" for name, known in reported(case.workload).items()]
+    told = [f"{name} {numbers}" for name, (_, numbers) in reported(case.workload).items()]
     if told:
         text = "published for such layers in eager mode: {published}"
         found.append(note(text, published="; ".join(told)))
@@ -102,11 +99,7 @@ def another_gpu(case: Case) -> list[Note]:
     do=["Use {half} weights for inference; leave mixed out, or say what it is."],
 )
 def mixed_slower(case: Case, group: Group) -> Hit | None:
-    """Mixed is slower than fp32.
-
-    The share in ms of casts, products, other kernels and launches; without a trace, what the casts
-    are predicted to cost. Inconclusive: another finding undermines its numbers.
-    """
+    """Mixed is slower than fp32: the share in ms of each kind of work, traced or predicted."""
     base, ratio = group.base_of(case), decided(case.speedup, group.ratios)
     if case.precision != "mixed" or base is None or ratio is None or ratio >= 1:
         return None
@@ -141,33 +134,27 @@ def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[N
 
     They add up to `slower_ms`.
     """
-
-    def difference(*kinds: str) -> float:
-        return sum(
-            (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
-            for kind in kinds
-        )
-
-    products = ("matmul", "attention")
-    rest = "launches and gaps between kernels"
-    if case.workload.engine == "graph":
-        rest = "gaps between kernels"
-    if case.gpu_type == CPU:
-        rest = "time between the ops"
+    ms = {
+        kind: (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
+        for kind in KERNEL_CLASSES
+    }
     casts = note(
         "{name}: {count:+.0f} {level}s, {moved_mb:+.0f} MB read and written: {ms:+.3g} ms",
         name="casts",
         count=(mixed.cast_count or 0) - (base.cast_count or 0),
         level=mixed.level,
         moved_mb=((mixed.cast_bytes or 0) - (base.cast_bytes or 0)) / 1e6,
-        ms=difference("cast"),
+        ms=ms["cast"],
     )
+    rest = "gaps" if case.workload.engine == "graph" else "launches and gaps"
+    rest = "time between the ops" if case.gpu_type == CPU else f"{rest} between kernels"
+    products = ms["matmul"] + ms["attention"]
     others = {
-        "matrix products and attention": difference(*products),
-        f"all other {mixed.level}s": difference(*({*KERNEL_CLASSES} - {"cast", *products})),
-        rest: slower_ms - difference(*KERNEL_CLASSES),
+        "matrix products and attention": products,
+        f"all other {mixed.level}s": sum(ms.values()) - ms["cast"] - products,
+        rest: slower_ms - sum(ms.values()),
     }
-    return [casts, *(note("{name}: {ms:+.3g} ms", name=n, ms=ms) for n, ms in others.items())]
+    return [casts, *(note("{name}: {ms:+.3g} ms", name=n, ms=each) for n, each in others.items())]
 
 
 def predicted_casts(case: Case) -> list[Note]:

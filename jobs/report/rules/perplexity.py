@@ -59,17 +59,16 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
     ],
 )
 def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
-    """GPT-2 small on WikiText-2 is outside what its context allows.
-
-    By `bench/text/published.py`; names the mistakes that give such a number. Silent for another
-    model or text.
-    """
+    """GPT-2 small on WikiText-2 is outside what its context allows (`bench/text/published.py`)."""
     if not is_out_of_range(case):
         return None
     wrong = [one for one in group.cases if is_out_of_range(one)]
     values = [one.perplexity or 0.0 for one in wrong]
-    first, spread, nearest = values[0], max(values) / min(values), nearest_published(wrong[0])
+    first, spread = values[0], max(values) / min(values)
     known = [p for p in published.PUBLISHED if p.unit == published.TOKEN]
+    # Where the context is not known, the largest value that there is.
+    by_context = {p.context: p.value for p in known if p.stride == p.context}
+    nearest = by_context[min(by_context, key=lambda c: abs(c - (wrong[0].context or 128)))]
     text = "{first:.5g} is {nats:+.2f} nats per token against {nearest:.4g}"
     evidence = [
         note("published: " + ", ".join(f"{p.value} at {p.context}/{p.stride}" for p in known)),
@@ -138,23 +137,13 @@ def allowed_range(case: Case) -> tuple[float, float]:
     return min(ranges)[0], math.inf if is_short else max(high for _, high in ranges)
 
 
-def nearest_published(case: Case) -> float:
-    """The published value at its context; at 128 where that is unknown, the largest there is."""
-    context = case.context or 128
-    values = {p.context: p.value for p in published.PUBLISHED if p.stride == p.context}
-    return values[min(values, key=lambda known: abs(known - context))]
-
-
 @rule(
     Verdict.FIX,
     cause="{precision} changes the perplexity by {nats:+.4f} nats per token, beyond its rounding.",
     do=["Compute the log-softmax in float32, and compare the logits of one window."],
 )
 def perplexity_differs(case: Case, group: Group) -> Hit | None:
-    """A precision changes the mean loss by over 0.005 nats per token (bf16, mixed on a CPU: 0.02).
-
-    Beyond the interval of its windows as pairs.
-    """
+    """The loss changes by over 0.005 nats per token (bf16, mixed on a CPU: 0.02), beyond noise."""
     base = group.base_of(case)
     if base is None or not case.perplexity or not base.perplexity:
         return None

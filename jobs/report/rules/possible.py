@@ -27,10 +27,7 @@ _CHECK_TF32 = "Check that TF32 was off: on this GPU fp32 with TF32 is another pr
     do=[_CHECK],
 )
 def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
-    """The latency is below 0.9 of its lower bound, by the measured peaks or by the datasheet.
-
-    The datasheet's is of the model's layers alone.
-    """
+    """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet."""
     least = bounds.of_case(case)
     if not least or not case.latency_ms or case.latency_ms >= bounds.LEAST_LATENCY * least.ms:
         return None
@@ -112,15 +109,12 @@ def simulated(case: Case, group: Group) -> Hit | None:
     do=["Measure both on the same batch, with one synchronise at the end."],
 )
 def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
-    """Throughput x latency / batch size is below 0.75, or above both 1.6 and 1.1 / busy share.
-
-    Silent where others used the device meanwhile.
-    """
+    """Throughput x latency / batch size is below 0.75, or above both 1.6 and 1.1 / busy share."""
     ratio, batch = case.queue_gain, case.workload.batch_size
     # A full queue can at most hide all but the kernels themselves.
     busy = case.trace.busy_share if case.trace else None
     most = max(_QUEUE[1], 1.1 / busy) if busy else _QUEUE[1]
-    if ratio is None or _QUEUE[0] <= ratio <= most or sharing(case):
+    if ratio is None or _QUEUE[0] <= ratio <= most or sharing(case):  # which explains it
         return None
     fitting = 2 ** round(math.log2(ratio * batch))
     likely = "One of the two was measured on something else."

@@ -19,6 +19,7 @@ from jobs.report.words import NOTHING, listed, number, times
 
 PARTS = ("evidence", "expected", "missing", "do")
 Value = float | int | str | None | tuple[float, ...] | tuple[str, ...]
+Row = tuple[tuple[str, ...], ...]  # at each place the words of a subject
 T = TypeVar("T")
 
 
@@ -184,11 +185,10 @@ def folded(subjects: Iterable[str]) -> tuple[str, ...]:
     ('T4   gpt2 eager and graph batch 1 and 8',)
     """
     found = []
-    words: list[tuple[tuple[str, ...], ...]]
-    words = [tuple((word,) for word in subject.split(" ")) for subject in dict.fromkeys(subjects)]
-    for rows in gathered(words, len):
+    every: list[Row] = [tuple((word,) for word in s.split(" ")) for s in dict.fromkeys(subjects)]
+    for rows in gathered(every, len):
         for place in reversed(range(len(rows[0]))):
-            by_rest: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+            by_rest: dict[Row, list[str]] = {}
             for row in rows:
                 by_rest.setdefault(row[:place] + row[place + 1 :], []).extend(row[place])
             rows = [(*r[:place], tuple(here), *r[place:]) for r, here in by_rest.items()]

@@ -132,12 +132,11 @@ def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     kinds = {gpus.arithmetic(case.precision, board.capability).kind for board in boards}
     if kinds != {"tensor cores"}:
         return None, ""
-    by_board = []
-    for board in boards:
-        plain = bounds.of_pytorch((board,), BASELINE, case.workload)
-        ours = bounds.of_pytorch((board,), case.precision, case.workload)
-        if plain and ours:
-            by_board.append(plain[0] / ours[0])
+    pairs = [
+        (bounds.of_pytorch((board,), p, case.workload) for p in (BASELINE, case.precision))
+        for board in boards
+    ]
+    by_board = [plain[0] / ours[0] for plain, ours in pairs if plain and ours]
     if len(by_board) == len(boards):
         return min(by_board), "lower bounds"
     ours_ms, plain_ms = bounds.measured_ms(case.roofline), bounds.measured_ms(base.roofline)

@@ -13,7 +13,7 @@ from bench.asked import CPU
 from bench.device import gpus
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Value, Verdict
+from jobs.report.finding import Note, Verdict
 from jobs.report.rules.architecture import boards_by_type
 from jobs.report.rules.rule import Hit, note, rule
 
@@ -36,10 +36,6 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
     if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
         return strong, weak, against
 
-    def hear(text: str, into: list[Note] | None, **values: Value) -> None:
-        if into is not None:
-            into.append(note("{precision}: " + text, **values))
-
     ms, batch = case.latency_ms, case.workload.batch_size
     for other in group.others:
         same = other.case(case.precision)
@@ -48,26 +44,28 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         engine, times = same.workload.engine, same.workload.batch_size / batch
         if engine == "graph" and times == 1:
             gain = ms / same.latency_ms
-            into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else None
-            text = "eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
-            hear(text, into, graph_ms=same.latency_ms, gain=gain)
+            into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else []
+            text = "{precision}: eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
+            into.append(note(text, graph_ms=same.latency_ms, gain=gain))
         elif engine == "eager" and times >= 2:
             growth = same.latency_ms / ms
-            into = weak if growth < _FLAT else against if growth > _SCALES * times else None
-            text = "{times:g}x the batch takes {growth:.2f}x the time ({latency_ms:ms}, {more:ms})"
-            hear(text, into, times=times, growth=growth, more=same.latency_ms)
+            into = weak if growth < _FLAT else against if growth > _SCALES * times else []
+            text = "{precision}: {times:g}x the batch takes {growth:.2f}x the time"
+            text += " ({latency_ms:ms}, {more:ms})"
+            into.append(note(text, times=times, growth=growth, more=same.latency_ms))
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
-        into = strong if busy < BUSY else against if busy > _QUITE_BUSY else None
-        hear("the GPU is busy for {busy:.0%} of the latency", into, busy=busy)
+        into = strong if busy < BUSY else against if busy > _QUITE_BUSY else []
+        into.append(note("{precision}: the GPU is busy for {busy:.0%} of the latency", busy=busy))
     launches = case.roofline.lower_bound_launch_ms if case.roofline else None
     if launches and launches > _MOSTLY * ms:
-        hear("launching its kernels back to back alone takes {ms:ms}", weak, ms=launches)
+        text = "{precision}: launching its kernels back to back alone takes {ms:ms}"
+        weak.append(note(text, ms=launches))
     weak += near_idle(case)
     least = bounds.of_pytorch(case.boards, case.precision, case.workload)
     if least and ms > _FAR_ABOVE * least[1]:
-        text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
-        hear(text, weak, times=ms / least[1], bound=least)
+        text = "{precision}: {latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
+        weak.append(note(text, times=ms / least[1], bound=least))
     return strong, weak, against
 
 

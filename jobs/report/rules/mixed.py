@@ -70,19 +70,11 @@ def mixed_options(case: Case, group: Group) -> Hit | None:
 def another_gpu(case: Case) -> list[Note]:
     """What another GPU would change."""
     if case.gpu_type == CPU:
-        text = (
-            "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
-        )
-        return [note(text)]
+        return [note("run on a GPU: there mixed casts to fp16, and only its rows tell the gain")]
     why = "Tensor Cores alone do not make mixed win where launches set the latency."
     if case.boards and all(board.tensor_cores for board in case.boards):
         why = "this one has Tensor Cores already, so another changes little."
-    found = [
-        note(
-            f"run on another GPU: {why} On one with Tensor Cores engine = graph and batch 8 show"
-            " what these give"
-        )
-    ]
+    found = [note(f"run on another GPU: {why} There look at engine = graph, batch 8")]
     told = [f"{name} {numbers}" for name, (_, numbers) in reported(case.workload).items()]
     if told:
         text = "published for such layers in eager mode: {published}"
@@ -124,9 +116,9 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
         missing = []
     elif case.gpu_type != CPU and not case.workload.new_tokens:
         evidence += predicted_casts(case)
-    evidence += arithmetic_saved(case)
+    saved, expected = by_hardware(case)
     values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
-    return Hit(evidence, values, [expected_of(case)], missing=missing)
+    return Hit([*evidence, *saved], values, [expected], missing=missing)
 
 
 def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[Note]:
@@ -184,29 +176,24 @@ def predicted_casts(case: Case) -> list[Note]:
     return found
 
 
-def arithmetic_saved(case: Case) -> Sequence[str | Note]:
-    """What faster products can save at most."""
-    if case.boards and all(board.tensor_cores is None for board in case.boards):
-        return ["no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"]
+def by_hardware(case: Case) -> tuple[Sequence[str | Note], str]:
+    """What faster products can save at most, and so what to expect of mixed."""
+    if not case.boards:
+        where = "a CPU" if case.gpu_type == CPU else "every GPU"
+        return [], f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
+    if all(board.tensor_cores is None for board in case.boards):
+        saved = "no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"
+        return [saved], "{gpu_type}: slower than fp32: more work, and none of it accelerated"
+    expected = (
+        "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"
+        " slower than fp16 everywhere"
+    )
     plain = bounds.of_pytorch(case.boards, "fp32", case.workload)
     tensor = bounds.of_pytorch(case.boards, "mixed", case.workload)
     if not plain or not tensor:
-        return []
+        return [], expected
     text = (
         "Tensor Cores can save no more than {saved:ms} of the lower bound (fp32 {fp32:ms}, mixed"
         " {mixed:ms}), if the GPU sets the latency"
     )
-    return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)]
-
-
-def expected_of(case: Case) -> str:
-    """What the hardware lets one expect of mixed."""
-    if not case.boards:
-        where = "a CPU" if case.gpu_type == CPU else "every GPU"
-        return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
-    if all(board.tensor_cores is None for board in case.boards):
-        return "{gpu_type}: slower than fp32: more work, and none of it accelerated"
-    return (
-        "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"
-        " slower than fp16 everywhere"
-    )
+    return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)], expected

@@ -34,7 +34,7 @@ _TOO_LOW = (
 
 @rule(
     Verdict.REJECT,
-    cause="A perplexity of {perplexity:5} is below the text's {perplexity_lower_bound:5}.",
+    cause="Perplexity {perplexity:5} is below the text's lower bound, {perplexity_lower_bound:5}.",
     do=["Look for tokens that the model sees before it predicts them."],
 )
 def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:

@@ -156,7 +156,7 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
         shares = tuple(max(0.0, above_idle(board, watt)) for watt in watts)
         is_near = max(shares) < _NEAR_IDLE
         (near if is_near else others).append(board.name)
-        text = "{board}: {share:.0%} of the way from idle to the limit, "
+        text = "{board}: {share:.0%} of the way, "
         text += "near idle: it mostly waited" if is_near else "it worked for a part of the time"
         evidence.append(note(text, board=idle_and_limit(board), share=shares))
     cause = "On every type that it can be, this power is near idle: the GPU seems to wait for the"

@@ -74,7 +74,7 @@ def another_gpu(case: Case) -> list[Note]:
     why = "Tensor Cores alone do not make mixed win where launches set the latency."
     if case.boards and all(board.tensor_cores for board in case.boards):
         why = "this one has Tensor Cores already, so another changes little."
-    found = [note(f"run on another GPU: {why} There look at engine = graph, batch 8")]
+    found = [note(f"run on another GPU: {why} Compare engine = graph at batch 8")]
     told = [f"{name} {numbers}" for name, (_, numbers) in reported(case.workload).items()]
     if told:
         text = "published for such layers in eager mode: {published}"

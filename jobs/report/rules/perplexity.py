@@ -97,8 +97,8 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
     text = "mistake: the mean of the lines' perplexities is {lines:.5g} (published)"
     if observed < 0.9 * of_lines:
         text = (
-            "mistake: exp of the mean loss per line; short headings are hard and count as much as"
-            " long lines. The mean of the lines' perplexities is {lines:.5g} (published)"
+            "mistake: exp of the mean loss per line: short headings are hard and count as much as"
+            " long lines. The mean of the lines' perplexities is {lines:.5g} (published), above it"
         )
     found = [note(text, lines=of_lines, observed=observed)]
     for share in _PAD_SHARES:
@@ -166,7 +166,7 @@ def perplexity_differs(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.INCONCLUSIVE,
-    cause="Too few digits to tell precisions apart: neither equal nor different ones count.",
+    cause="Too few digits: neither equal nor different perplexities mean anything.",
     missing=["five significant digits", "the difference token by token"],
     do=["Write the perplexity with five digits at least."],
 )

@@ -1,13 +1,10 @@
 """The NVIDIA driver's view of its GPUs, in SI units: the only module that imports pynvml.
 
 A GPU is found by its UUID, never by its index, because CUDA and NVML count in different orders.
-What a GPU can tell is found out by asking it, not by its architecture: a quantity that the GPU or
-its driver does not offer is None, and the driver's own words stand in `Gpu.reasons`. A machine
-without a driver is normal too: it has no GPUs, and `Driver.reason` says why.
-
-Drivers from 470 on are asked in the newest words that they know: a call that NVIDIA has deprecated
-is made only where the newer one does not answer. A call for which nvidia-ml-py itself is too old is
-one that does not answer.
+What it can tell is found out by asking it, not by its architecture: what it or its driver does not
+offer is None, and the driver's own words stand in `Gpu.reasons`. Drivers from 470 on are asked in
+the newest words that they know: a call that NVIDIA has deprecated is made only where the newer one
+does not answer, or nvidia-ml-py is too old for it.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from bench.device import kinds, software
-from bench.device.quantity import Fact, Live, Question, thousandths
+from bench.device.quantity import Fact, Live, Question
 from bench.errors import GpuLostError, TensorgapError
 
 T = TypeVar("T")
@@ -46,7 +43,6 @@ _NOT_READY = 27
 _MODULE_SCOPE = 1
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, _NOT_READY}
-_SHAKEN = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN}
 _SUCCESS = pynvml.NVML_SUCCESS
 _TRIES = 3
 _PAUSE_S = 0.01
@@ -73,10 +69,7 @@ _WITH_CPU = re.compile(r"\bG[HB]\d")
 
 @contextmanager
 def driver() -> Iterator[Driver]:
-    """Open the NVIDIA driver for as long as the block lasts.
-
-    Where there is none, the block gets a `Driver` with no GPUs and the reason.
-    """
+    """Open the NVIDIA driver for as long as the block lasts; without one, a `Driver` says why."""
     absent = None
     try:
         pynvml.nvmlInit()
@@ -121,7 +114,7 @@ class Driver:
                     yield index, error
 
     def gpu(self, name: str) -> Gpu:
-        """The GPU or MIG slice of this name: its UUID or, as Ray tells it, its index in NVML.
+        """The GPU or MIG slice of this name: its index in NVML, as Ray tells it, or its UUID.
 
         A UUID is as NVML writes it or, as torch does, without its prefix.
 
@@ -131,18 +124,23 @@ class Driver:
         """
         if self.reason:
             raise TensorgapError(self.reason)
-        find, names = pynvml.nvmlDeviceGetHandleByUUID, [name]
+        find = pynvml.nvmlDeviceGetHandleByUUID
+        keys: list[Any] = [name]
         if name.isdecimal():
-            find = pynvml.nvmlDeviceGetHandleByIndex
+            find, keys = pynvml.nvmlDeviceGetHandleByIndex, [int(name)]
         elif not name.startswith(("GPU-", "MIG-")):
-            names = [f"GPU-{name}", f"MIG-{name}"]
-        why = ""
-        for each in names:
+            keys = [f"GPU-{name}", f"MIG-{name}"]
+        for key in keys:
             try:
-                return Gpu(_persist(find, int(each) if name.isdecimal() else each))
+                return Gpu(_persist(find, key))
             except pynvml.NVMLError as error:
-                why = str(error)
+                why = error
         raise TensorgapError(f"NVML finds no GPU {name} ({why}); `nvidia-smi -L` lists the GPUs")
+
+
+def thousandths(value: float) -> float:
+    """W of mW, J of mJ."""
+    return value / 1000
 
 
 def call(name: str, *arguments: Any) -> Question:
@@ -152,8 +150,7 @@ def call(name: str, *arguments: Any) -> Question:
 
 def field(number: int, scope: int = 0) -> Question:
     """Of one value of `nvmlDeviceGetFieldValues`."""
-    fields = [(number, scope)]
-    return lambda handle: value_of(pynvml.nvmlDeviceGetFieldValues(handle, fields)[0])
+    return lambda handle: value_of(pynvml.nvmlDeviceGetFieldValues(handle, [(number, scope)])[0])
 
 
 def value_of(field: Any) -> Any:
@@ -188,11 +185,10 @@ def throttled_by_policies(handle: Any) -> dict[str, float]:
 
 
 class Gpu:
-    """One GPU, or one MIG slice of a GPU.
+    """One GPU, or one MIG slice, whose power, clocks and temperature are those of the whole board.
 
-    Whatever the GPU or its driver cannot tell is None; `reasons[NAME]`, by the name of the
-    attribute or method, then says why. Power, clocks and temperature are always those of the whole
-    board. Any of them raises GpuLostError once the GPU is lost.
+    What it cannot tell is None, and `reasons`, by the name of the attribute or method, says why.
+    Any of them raises GpuLostError once the GPU is lost.
     """
 
     pci_bus_id = Fact[str](call("GetPciInfo_v3"), convert=attrgetter("busId"))
@@ -246,7 +242,6 @@ class Gpu:
     clocks_event_reasons = Live[int](
         call("GetCurrentClocksEventReasons"), call("GetCurrentClocksThrottleReasons")
     )
-
     performance_state = Live[int](  # 0 is the fastest, 15 the slowest
         call("GetPerformanceState"),
         convert=lambda state: None if state == pynvml.NVML_PSTATE_UNKNOWN else state,
@@ -270,14 +265,13 @@ class Gpu:
 
     @property
     def gpu_type(self) -> str:
-        """The type; 40 GB and 80 GB A100 and their MIG slices are all A100."""
+        """The type, for all sizes of memory and MIG slices."""
         return kinds.gpu_type(self.name)
 
     @property
     def card(self) -> kinds.Card:
-        """What tells which GPU it is; of one that is cut into slices, each has less memory."""
-        shared = self.mig and not self._slice
-        memory_bytes = None if shared else self.memory_bytes
+        """What tells which GPU it is; without the memory where slices share it."""
+        memory_bytes = None if self.mig and not self._slice else self.memory_bytes
         return kinds.Card(self.name, self.uuid, memory_bytes, self.compute_capability)
 
     @property
@@ -288,14 +282,10 @@ class Gpu:
 
     @property
     def module(self) -> bool:
-        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too.
-
-        Only of a GPU that has its name from one: a board may answer the question without being one.
-        """
-        if not _WITH_CPU.search(self.name):
-            return False
+        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too."""
+        # By its name, too: a board may answer the question without being one. 0 W is no module's.
         power = field(pynvml.NVML_FI_DEV_POWER_INSTANT, _MODULE_SCOPE)
-        return bool(self.ask("module", power))  # 0 W is no module's.
+        return bool(_WITH_CPU.search(self.name) and self.ask("module", power))
 
     def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
         """Process ids that use this GPU and are not among our `own`: compute, graphics, MPS.
@@ -319,8 +309,7 @@ class Gpu:
     def reader(self, name: str) -> Callable[[], float | None]:
         """The method `total_energy_j`, `instant_power_w` or `power_w`, made to be polled.
 
-        What stays the same from call to call is made once. All but a plain answer is left to the
-        method, which tries again and knows the reasons.
+        All but a plain answer is left to the method, which tries again and knows the reasons.
         """
         method: Callable[[], float | None] = getattr(self, name)
         function_name, found = {
@@ -350,7 +339,8 @@ class Gpu:
     def ask(self, name: str, *questions: Question, of_slice: bool = False) -> Any:
         """The answer to the first question that the driver knows, or None with its reason."""
         handle = self._handle if of_slice else self._board
-        passing = _SHAKEN if name in self._answered else _TRANSIENT
+        answered = name in self._answered
+        passing = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN} if answered else _TRANSIENT
         for question in questions:
             try:
                 answer = _persist(question, handle, passing=passing)
@@ -360,15 +350,14 @@ class Gpu:
                 # Some drivers say so of one thing and give all others (Quake4/MindMiner#627), or
                 # for a moment (Azure/azhpc-diagnostics#77). What answered before, and then
                 # stays so, broke.
-                if error.value == pynvml.NVML_ERROR_UNKNOWN and name in self._answered:
+                if error.value == pynvml.NVML_ERROR_UNKNOWN and answered:
                     raise GpuLostError(f"the driver failed, {name}: {error}") from error
                 self.reasons[name] = str(error)
             except AttributeError as error:
                 if error.obj is not pynvml:
                     raise
-                self.reasons[name] = (
-                    f"nvidia-ml-py {software.installed('nvidia-ml-py') or ''} lacks {error.name}"
-                )
+                version = software.installed("nvidia-ml-py") or ""
+                self.reasons[name] = f"nvidia-ml-py {version} lacks {error.name}"
             else:
                 self.reasons.pop(name, None)
                 self._answered.add(name)

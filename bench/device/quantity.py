@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -12,25 +12,11 @@ T = TypeVar("T")
 Question = Callable[[Any], Any]
 
 
-def thousandths(value: float) -> float:
-    """W of mW, J of mJ."""
-    return value / 1000
-
-
-class Asked(Protocol):
-    """Who answers questions: `bench.device.nvml.Gpu`."""
-
-    reasons: dict[str, str]
-
-    def ask(self, name: str, *questions: Question, of_slice: bool) -> Any:
-        """The first answer, or None with its reason."""
-
-
 class Quantity(Generic[T]):
     """The first answer to some questions, in our unit; of the whole board unless `of_slice`.
 
-    Its name in the class is its key in `reasons`. Where `convert` gives None, the driver has
-    answered that it does not know.
+    Its name in the class, `bench.device.nvml.Gpu`, is its key in `reasons`. Where `convert` gives
+    None, the driver has answered that it does not know.
     """
 
     def __init__(
@@ -44,13 +30,12 @@ class Quantity(Generic[T]):
     def __set_name__(self, owner: object, name: str) -> None:
         self.name = name
 
-    def of(self, gpu: Asked) -> T | None:
+    def of(self, gpu: Any) -> T | None:
         """Its value now; None where the GPU or its driver does not tell."""
         answer = gpu.ask(self.name, *self.questions, of_slice=self.of_slice)
         if answer is None:
             return None
-        value = self.convert(answer)
-        if value is None:
+        if (value := self.convert(answer)) is None:
             gpu.reasons[self.name] = "the driver does not know it"
         return value
 
@@ -58,12 +43,12 @@ class Quantity(Generic[T]):
 class Fact(Quantity[T]):
     """What stays as it is while a row is measured: an attribute."""
 
-    def __get__(self, gpu: Asked, owner: object) -> T | None:
+    def __get__(self, gpu: Any, owner: object) -> T | None:
         return self.of(gpu)
 
 
 class Live(Quantity[T]):
     """What changes from moment to moment: a method."""
 
-    def __get__(self, gpu: Asked, owner: object) -> Callable[[], T | None]:
+    def __get__(self, gpu: Any, owner: object) -> Callable[[], T | None]:
         return partial(self.of, gpu)

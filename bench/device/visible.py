@@ -14,13 +14,9 @@ _VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def check(cell: Cell, driver: nvml.Driver) -> None:
-    """Compare the GPU that this process was given with the cell; it takes no torch, so no seconds.
+    """Compare the GPU that this process was given with the cell, before CUDA starts, for seconds.
 
-    To be called before CUDA starts. What NVML does not see, torch may: then nothing is said.
-
-    Raises:
-        WrongDevice: it is of another type than was asked for.
-        GpuLostError: the driver says that the GPU is lost.
+    What NVML does not see, torch may: then nothing is said. Raises WrongDevice or GpuLostError.
     """
     if cell.gpu_type == CPU or _VARIABLE not in os.environ:
         return
@@ -44,20 +40,17 @@ def given(driver: nvml.Driver) -> nvml.Gpu:
 
 
 def cards(driver: nvml.Driver) -> tuple[kinds.Card, ...]:
-    """The GPUs that answer and that this process may use.
-
-    Without those that are cut into slices, of which a program is given one.
-    """
+    """The GPUs that answer and that this process may use, but for those cut into slices."""
     chosen = os.environ.get(_VARIABLE)
     names = None if chosen is None else [name.strip() for name in chosen.split(",")]
+
+    def allowed(index: int, uuid: str) -> bool:
+        if names is None or str(index) in names:
+            return True
+        return any(name and uuid.startswith(name) for name in names)
+
     return tuple(
         gpu.card
         for index, gpu in driver.found()
-        if isinstance(gpu, nvml.Gpu)
-        and not gpu.mig
-        and (
-            names is None
-            or str(index) in names
-            or any(name and gpu.uuid.startswith(name) for name in names)
-        )
+        if isinstance(gpu, nvml.Gpu) and not gpu.mig and allowed(index, gpu.uuid)
     )

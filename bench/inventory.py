@@ -79,9 +79,13 @@ def real_gpu() -> bool:
 
 
 def visible_gpus() -> tuple[kinds.Card, ...]:
-    """This machine's GPUs that answer and that this process may use, as `visible.cards`."""
+    """This machine's GPUs that this process may use and that answer, but for those in slices."""
     with nvml.driver() as driver:
-        return visible.cards(driver)
+        return tuple(
+            gpu.card
+            for index, gpu in driver.found()
+            if isinstance(gpu, nvml.Gpu) and not gpu.mig and visible.allows(index, gpu.uuid)
+        )
 
 
 def weakness(

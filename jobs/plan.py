@@ -69,7 +69,8 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         words, can_run = verdict(cell, place, address is None)
-        able += [cell] if can_run else []
+        if can_run:
+            able.append(cell)
         alike.setdefault((cell.gpu_type, words), []).append(cell.precision)
     names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
     width = max(map(len, names))

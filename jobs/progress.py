@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sys
 import time
@@ -62,17 +63,15 @@ class Progress:
     def left_s(self) -> float:
         """Seconds until the slowest type is done."""
         elapsed_s = self._clock() - self._start
-        rows, done, at_work = Counter[str](), Counter[str](), Counter[str]()
-        for cell, number in self.asked.items():
-            rows[cell.gpu_type] += number
-            done[cell.gpu_type] += self.done[cell]
-        for stage in self.working.values():
-            at_work[stage.cell.gpu_type] += stage.name != WAITING
+        working = [stage for stage in self.working.values() if stage.name != WAITING]
+        at_work = Counter(stage.cell.gpu_type for stage in working)
         longest_s = 0.0
-        for name, number in rows.items():
-            guess_s = self._row_s / max(1, at_work[name])
-            pace_s = elapsed_s / done[name] if done[name] else guess_s
-            longest_s = max(longest_s, (number - done[name]) * pace_s)
+        for gpu_type in {cell.gpu_type for cell in self.asked}:
+            cells = [cell for cell in self.asked if cell.gpu_type == gpu_type]
+            done = sum(self.done[cell] for cell in cells)
+            left = sum(self.asked[cell] for cell in cells) - done
+            pace_s = elapsed_s / done if done else self._row_s / max(1, at_work[gpu_type])
+            longest_s = max(longest_s, left * pace_s)
         return longest_s
 
     def left(self) -> str:
@@ -96,21 +95,17 @@ def display(
         with live(progress) as show:
             yield show
     else:
-        yield lines(progress)
+        yield functools.partial(tell, progress)
 
 
-def lines(progress: Progress) -> Show:
+def tell(progress: Progress, event: Event) -> None:
     """One line as each row is done: readable in a log."""
-
-    def show(event: Event) -> None:
-        progress.take(event)
-        if isinstance(event, Measurement):
-            done = f"[{progress.done.total()}/{progress.asked.total()}]"
-            terminal.say(f"{done} {in_words(event)}; {progress.left()}")
-        elif isinstance(event, Stage) and event.name in (WAITING, TRIED_AGAIN):
-            terminal.say(in_words(event))
-
-    return show
+    progress.take(event)
+    if isinstance(event, Measurement):
+        done = f"[{progress.done.total()}/{progress.asked.total()}]"
+        terminal.say(f"{done} {in_words(event)}; {progress.left()}")
+    elif isinstance(event, Stage) and event.name in (WAITING, TRIED_AGAIN):
+        terminal.say(in_words(event))
 
 
 @contextlib.contextmanager

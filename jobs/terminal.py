@@ -1,11 +1,10 @@
 r"""Where text leaves: whatever a person reads on standard output or error goes through here.
 
-A name of a GPU, a host or a run, a reason or a column may come from a stranger's file, and a
-terminal obeys what stands in it: it retitles its window, writes the clipboard (OSC 52), hides or
-reverses text. So whatever does not print is shown as Python's `repr` shows it: `\x1b`, `\n`,
-`\u202e`. These are control and format characters, separators of lines and paragraphs, blanks other
-than the plain one, private and unassigned code points, and lone surrogates, which have no encoding.
-Line ends and colours are only ours.
+A name of a GPU, a reason or a column may come from a stranger's file, and a terminal obeys what
+stands in it: it retitles its window, writes the clipboard (OSC 52), hides or reverses text. So what
+does not print is shown as Python's `repr` shows it, `\x1b` or `\u202e`: control and format
+characters, separators, blanks other than the plain one, private and unassigned code points, and
+lone surrogates, which have no encoding. Line ends and colours are only ours.
 """
 
 from __future__ import annotations
@@ -38,10 +37,7 @@ def coloured() -> bool:
 
 
 def clean(value: Value) -> Value:
-    r"""The value with every text in it such that a terminal only shows it.
-
-    Args:
-        value: A text, or records, tuples and lists of such values; anything else stays as it is.
+    r"""A text, or a record, tuple or list of such values, so that a terminal only shows it.
 
     >>> clean("T4\x1b]52;c;AAAA\a\n"), clean(("\u202eexe", 3))
     ('T4\\x1b]52;c;AAAA\\x07\\n', ('\\u202eexe', 3))

@@ -47,12 +47,9 @@ def acquire(
 ) -> Found:
     """The device that this process may use, checked against the cell and with one real kernel.
 
-    Args:
-        cell: what is to be measured.
-        driver: NVML.
-        threads: CPUs that torch may compute with; None leaves its own choice.
-        simulated: a GPU cell may run on a stand-in: on the modelled GPU where torch finds that, or
-            else on the CPU, as the GPU that the stand-in for the driver tells of.
+    With `simulated`, a GPU cell may run on a stand-in: on the modelled GPU where torch finds that,
+    or else on the CPU, as the GPU that the stand-in for the driver tells of. `threads` are the CPUs
+    that torch may compute with; None leaves its own choice.
 
     Raises:
         Unsupported: this device or this torch build cannot run the cell.
@@ -82,10 +79,9 @@ def device_of(gpu: nvml.Gpu | None, **known: Any) -> Device:
 
 
 def on_cpu(cell: Cell, driver: nvml.Driver) -> Found:
-    """The CPU."""
+    """The CPU, which also computes in the place of a simulated GPU: the whole way is tried."""
     weakness = support.cpu_warning(cell.precision, cpu.flags())
     warnings = [weakness] if weakness else []
-    # A simulated GPU cannot compute; the CPU does in its place, so that the whole way is tried.
     gpu = next(iter(driver.gpus()), None) if driver.simulated else None
     if gpu:
         warnings.append(RowWarning("simulated-meter", {"gpu": gpu.name}))
@@ -147,8 +143,10 @@ def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
         warnings.append(RowWarning("gpu-unknown-to-driver", {"reason": str(error)}))
     if gpu:
         uuid = gpu.uuid
-        warnings += [RowWarning("mig-slice")] if gpu.mig else []
-        warnings += [RowWarning("virtual-gpu")] if gpu.vgpu else []
+        if gpu.mig:
+            warnings.append(RowWarning("mig-slice"))
+        if gpu.vgpu:
+            warnings.append(RowWarning("virtual-gpu"))
     words = "{}.{}".format(*capability)
     card = kinds.Card(properties.name, uuid, properties.total_memory, words)
     visible.check_type(cell, card)

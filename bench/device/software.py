@@ -24,14 +24,9 @@ def git_revision() -> str | None:
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=here.parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
+        return subprocess.check_output(
+            ["git", *arguments], cwd=here.parent, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
 
     try:
         # Installed below some other project's checkout, that project's commit says nothing of us.

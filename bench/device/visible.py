@@ -39,18 +39,9 @@ def given(driver: nvml.Driver) -> nvml.Gpu:
     return driver.gpu(os.environ.get(_VARIABLE, "0").split(",")[0])
 
 
-def cards(driver: nvml.Driver) -> tuple[kinds.Card, ...]:
-    """The GPUs that answer and that this process may use, but for those cut into slices."""
+def allows(index: int, uuid: str) -> bool:
+    """Whether this process may use the GPU of this index in NVML and this UUID."""
     chosen = os.environ.get(_VARIABLE)
-    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
-
-    def allowed(index: int, uuid: str) -> bool:
-        if names is None or str(index) in names:
-            return True
-        return any(name and uuid.startswith(name) for name in names)
-
-    return tuple(
-        gpu.card
-        for index, gpu in driver.found()
-        if isinstance(gpu, nvml.Gpu) and not gpu.mig and allowed(index, gpu.uuid)
-    )
+    names = [name.strip() for name in (chosen or "").split(",")]
+    begins = any(name and uuid.startswith(name) for name in names)
+    return chosen is None or str(index) in names or begins

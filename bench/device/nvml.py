@@ -44,6 +44,8 @@ _MODULE_SCOPE = 1
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, _NOT_READY}
 _SUCCESS = pynvml.NVML_SUCCESS
+_VGPU = pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+_NO_STATE = pynvml.NVML_PSTATE_UNKNOWN
 _TRIES = 3
 _PAUSE_S = 0.01
 
@@ -143,14 +145,15 @@ def thousandths(value: float) -> float:
     return value / 1000
 
 
-def call(name: str, *arguments: Any) -> Question:
+def call(name: str, *arguments: Any, convert: Question = lambda answer: answer) -> Question:
     """Of the function `nvmlDevice...`; AttributeError, when asked, where nvidia-ml-py lacks it."""
-    return lambda handle: getattr(pynvml, f"nvmlDevice{name}")(handle, *arguments)
+    return lambda handle: convert(getattr(pynvml, f"nvmlDevice{name}")(handle, *arguments))
 
 
-def field(number: int, scope: int = 0) -> Question:
+def field(number: int, scope: int = 0, convert: Question = lambda answer: answer) -> Question:
     """Of one value of `nvmlDeviceGetFieldValues`."""
-    return lambda handle: value_of(pynvml.nvmlDeviceGetFieldValues(handle, [(number, scope)])[0])
+    fields = [(number, scope)]
+    return lambda handle: convert(value_of(pynvml.nvmlDeviceGetFieldValues(handle, fields)[0]))
 
 
 def value_of(field: Any) -> Any:
@@ -191,40 +194,35 @@ class Gpu:
     Any of them raises GpuLostError once the GPU is lost.
     """
 
-    pci_bus_id = Fact[str](call("GetPciInfo_v3"), convert=attrgetter("busId"))
-    compute_capability = Fact[str](call("GetCudaComputeCapability"), convert="{0[0]}.{0[1]}".format)
+    pci_bus_id = Fact[str](call("GetPciInfo_v3", convert=attrgetter("busId")))
+    compute_capability = Fact[str](call("GetCudaComputeCapability", convert="{0[0]}.{0[1]}".format))
     # Of the GPU or of the slice.
-    memory_bytes = Fact[int](call("GetMemoryInfo"), convert=attrgetter("total"), of_slice=True)
+    memory_bytes = Fact[int](call("GetMemoryInfo", convert=attrgetter("total")), of_slice=True)
     # Whether it shares its board with other machines: not where it is passed through to one, whole.
-    vgpu = Fact[bool](
-        call("GetVirtualizationMode"),
-        convert=lambda mode: bool(mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU),
-    )
+    vgpu = Fact[bool](call("GetVirtualizationMode", convert=lambda mode: mode == _VGPU))
     # Whether the memory corrects its errors, which costs bandwidth on some GPUs.
-    ecc = Fact[bool](call("GetEccMode"), convert=lambda modes: bool(modes[0]))
+    ecc = Fact[bool](call("GetEccMode", convert=lambda modes: bool(modes[0])))
     # Whether the driver stays loaded, and the clocks set, while nobody uses the GPU.
-    persistence = Fact[bool](call("GetPersistenceMode"), convert=bool)
+    persistence = Fact[bool](call("GetPersistenceMode", convert=bool))
     serial = Fact[str](call("GetSerial"))  # consumer boards tell none
     vbios = Fact[str](call("GetVbiosVersion"))  # sets the clocks and the power limits
-    power_limit_w = Fact[float](call("GetEnforcedPowerLimit"), convert=thousandths)
-    default_power_limit_w = Fact[float](  # that the vendor set
-        call("GetPowerManagementDefaultLimit"), convert=thousandths
-    )
+    power_limit_w = Fact[float](call("GetEnforcedPowerLimit", convert=thousandths))
+    # That the vendor set.
+    default_power_limit_w = Fact[float](call("GetPowerManagementDefaultLimit", convert=thousandths))
     max_sm_mhz = Fact[float](call("GetMaxClockInfo", pynvml.NVML_CLOCK_SM))
 
     pcie_generation = Live[int](call("GetCurrPcieLinkGeneration"))  # an idle GPU may lower it
     pcie_width = Live[int](call("GetCurrPcieLinkWidth"))  # lanes
     # The last reading that the sensor has published: averaged over 1 s on Ampere and newer but
     # GA100, else over the sensor's last 10 to 100 ms (nvml.h; Yang, Adamek, Armour, SC'24).
-    power_w = Live[float](call("GetPowerUsage"), convert=thousandths)
+    power_w = Live[float](call("GetPowerUsage", convert=thousandths))
     # Over the sensor's last 10 to 100 ms on every GPU; drivers from 530.
-    instant_power_w = Live[float](field(pynvml.NVML_FI_DEV_POWER_INSTANT), convert=thousandths)
+    instant_power_w = Live[float](field(pynvml.NVML_FI_DEV_POWER_INSTANT, convert=thousandths))
     # Since the driver was loaded. Pascal has no such counter; Grace Hopper's counts the whole
     # module (zeus, PR 172).
     total_energy_j = Live[float](
-        call("GetTotalEnergyConsumption"),
-        field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION),
-        convert=thousandths,
+        call("GetTotalEnergyConsumption", convert=thousandths),
+        field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, convert=thousandths),
     )
     # How long each cause has throttled the clocks since the driver was loaded. Unlike the mask of
     # `clocks_event_reasons`, a difference of these misses nothing between two looks.
@@ -243,8 +241,7 @@ class Gpu:
         call("GetCurrentClocksEventReasons"), call("GetCurrentClocksThrottleReasons")
     )
     performance_state = Live[int](  # 0 is the fastest, 15 the slowest
-        call("GetPerformanceState"),
-        convert=lambda state: None if state == pynvml.NVML_PSTATE_UNKNOWN else state,
+        call("GetPerformanceState", convert=lambda state: None if state == _NO_STATE else state)
     )
 
     def __init__(self, handle: Any) -> None:
@@ -359,8 +356,10 @@ class Gpu:
                 version = software.installed("nvidia-ml-py") or ""
                 self.reasons[name] = f"nvidia-ml-py {version} lacks {error.name}"
             else:
-                self.reasons.pop(name, None)
                 self._answered.add(name)
+                self.reasons.pop(name, None)
+                if answer is None:
+                    self.reasons[name] = "the driver does not know it"
                 return answer
         return None
 

@@ -79,12 +79,10 @@ def device_of(gpu: nvml.Gpu | None, **known: Any) -> Device:
 
 
 def on_cpu(cell: Cell, driver: nvml.Driver) -> Found:
-    """The CPU, which also computes in the place of a simulated GPU: the whole way is tried."""
-    weakness = support.cpu_warning(cell.precision, cpu.flags())
-    warnings = [weakness] if weakness else []
+    """The CPU, metered as the simulated GPU where there is one, so that the whole way is tried."""
     gpu = next(iter(driver.gpus()), None) if driver.simulated else None
-    if gpu:
-        warnings.append(RowWarning("simulated-meter", {"gpu": gpu.name}))
+    simulated = RowWarning("simulated-meter", {"gpu": gpu.name}) if gpu else None
+    weakness = support.cpu_warning(cell.precision, cpu.flags())
     device = device_of(
         None,
         name=cpu.name(),
@@ -93,7 +91,7 @@ def on_cpu(cell: Cell, driver: nvml.Driver) -> Found:
         uuid=gpu and gpu.uuid,
         simulated=gpu is not None,
     )
-    return Found("cpu", device, gpu, tuple(warnings))
+    return Found("cpu", device, gpu, tuple(filter(None, (weakness, simulated))))
 
 
 def in_place_of_gpu(cell: Cell, driver: nvml.Driver) -> Found:
@@ -119,7 +117,7 @@ def in_place_of_gpu(cell: Cell, driver: nvml.Driver) -> Found:
         compute_capability=gpu.compute_capability,
         simulated=True,
     )
-    return Found("cpu", device, gpu, (simulated, weakness) if weakness else (simulated,))
+    return Found("cpu", device, gpu, tuple(filter(None, (simulated, weakness))))
 
 
 def models_cuda() -> bool:
@@ -133,9 +131,10 @@ def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
     properties = torch.cuda.get_device_properties(0)
     capability = (properties.major, properties.minor)
     modelled = models_cuda()
-    warnings = [RowWarning("modelled-gpu", {"gpu": properties.name})] if modelled else []
-    if weakness := support.gpu_warning(cell.precision, capability):
-        warnings.append(weakness)
+    warnings = [
+        RowWarning("modelled-gpu", {"gpu": properties.name}) if modelled else None,
+        support.gpu_warning(cell.precision, capability),
+    ]
     gpu, uuid = None, str(properties.uuid)
     try:
         gpu = driver.gpu(uuid)
@@ -161,7 +160,7 @@ def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
         l2_bytes=getattr(properties, "L2_cache_size", None),
         simulated=modelled or driver.simulated,
     )
-    return Found("cuda", device, gpu, tuple(warnings))
+    return Found("cuda", device, gpu, tuple(filter(None, warnings)))
 
 
 def start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:

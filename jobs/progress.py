@@ -58,7 +58,8 @@ class Progress:
             self.working[event.cell, event.replicate] = event
             return
         self.working.pop((event.cell, event.replicate), None)
-        self.done[event.cell] += isinstance(event, Measurement)
+        if isinstance(event, Measurement):
+            self.done[event.cell] += 1
 
     def left_s(self) -> float:
         """Seconds until the slowest type is done."""

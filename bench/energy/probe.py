@@ -73,63 +73,58 @@ def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None)
     """
     clock = clock or Clock()
     start_s = clock.now()
-    reader = power_reader(gpu)
-    counts = gpu.total_energy_j() is not None
+    reader, counts = power_reader(gpu), gpu.total_energy_j() is not None
     if reader is None:
-        return Sensor(
-            UNKNOWN if counts else ABSENT, reason=f"no power reading: {gpu.reasons['power_w']}"
-        )
+        why = f"no power reading: {gpu.reasons['power_w']}"
+        return Sensor(UNKNOWN if counts else ABSENT, reason=why)
     name, read_w = reader
     meter = Meter(COUNTER, read_j=gpu.total_energy_j if counts else None, read_w=read_w)
-    found = _Probe(meter, busy, clock).find()
+    found = Watch(meter, busy, clock).sensor()
     if not counts:
         found = replace(found, counter=ABSENT, reason=gpu.reasons.get("total_energy_j"))
     return replace(found, reading=name, probe_s=clock.now() - start_s)
 
 
 @dataclass(frozen=True)
-class _Probe:
+class Watch:
     """The meter, the load and the clock that belong together."""
 
     meter: Meter
     busy: Callable[[float], object]
     clock: Clock
 
-    def find(self) -> Sensor:
+    def sensor(self) -> Sensor:
         """Look, watch, and hold steady."""
         turns = random.Random(0)
-        look, _ = self.watch(LOOK_S, lambda: turns.uniform(0.01, 0.15))
+        look, _ = self.in_turns(LOOK_S, lambda: turns.uniform(0.01, 0.15))
         reading_s, counter_s = period_s(ticks(look.watts)), period_s(ticks(look.joules))
         if reading_s is None:
             return Sensor(UNKNOWN, reason="the power reading hardly changed while the load did")
         slowest_s = max(reading_s, counter_s or 0)
         seconds = float(WINDOWS_S[-1]) + TICKS * slowest_s
-        seen, edges_s = self.watch(seconds, lambda: turns.uniform(0.15, 1.6) * slowest_s)
+        seen, edges_s = self.in_turns(seconds, lambda: turns.uniform(0.15, 1.6) * slowest_s)
         shown = ticks(seen.watts)
         fit = boxcar([Reading(tick.time_s, tick.value) for tick in shown], edges_s)
         known = fit if fit and fit.believed else None
         found = Sensor(
             UNKNOWN,
             reading_period_s=period_s(shown),
-            reading_window_s=known.window_s if known else None,
-            reading_lag_s=known.lag_s if known else None,
-            reading_fit=fit.explained if fit else None,
+            reading_window_s=known and known.window_s,
+            reading_lag_s=known and known.lag_s,
+            reading_fit=fit and fit.explained,
             reason=None if known else "the readings do not follow the load",
         )
-        return self.counter(found, seen, edges_s) if self.meter.read_j else found
+        return self.with_counter(found, seen, edges_s) if self.meter.read_j else found
 
-    def counter(self, found: Sensor, seen: Recording, edges_s: list[float]) -> Sensor:
+    def with_counter(self, found: Sensor, seen: Recording, edges_s: list[float]) -> Sensor:
         """What kind of counter it is, of a sensor whose readings are known."""
         moved = ticks(seen.joules)
-        period = period_s(moved)
+        steps, period = list(pairwise(moved)), period_s(moved)
         if period is None:
             return replace(found, counter=INCONSISTENT, reason="the energy counter hardly moved")
-        if any(after.value < before.value for before, after in pairwise(moved)):
+        if any(after.value < before.value for before, after in steps):
             return replace(found, counter=INCONSISTENT, reason="the energy counter went backwards")
-        steps = [
-            Reading(after.time_s, mean_w([before, after])) for before, after in pairwise(moved)
-        ]
-        fit = boxcar(steps, edges_s)
+        fit = boxcar([Reading(step[1].time_s, mean_w(step)) for step in steps], edges_s)
         known = fit if fit and fit.believed else None
         watts = {
             "under load": self.steady_w(self.busy),
@@ -139,8 +134,8 @@ class _Probe:
         found = replace(
             found,
             counter_period_s=period,
-            counter_window_s=known.window_s if known else None,
-            counter_lag_s=known.lag_s if known else None,
+            counter_window_s=known and known.window_s,
+            counter_lag_s=known and known.lag_s,
             counter_ratio=ratios["under load"],
             counter_ratio_idle=ratios["while idle"],
         )
@@ -154,7 +149,9 @@ class _Probe:
         whole = known.window_s >= WHOLE * period
         return replace(found, counter=INTEGRATING if whole else SAMPLED)
 
-    def watch(self, seconds: float, turn_s: Callable[[], float]) -> tuple[Recording, list[float]]:
+    def in_turns(
+        self, seconds: float, turn_s: Callable[[], float]
+    ) -> tuple[Recording, list[float]]:
         """Read both meters while the load goes on and off; the turns' times, in s, on first."""
         edges_s = []
         with recorded(self.meter, self.clock, POLL_S, both_every=1) as seen:

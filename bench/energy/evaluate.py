@@ -1,10 +1,9 @@
-"""From recordings to an Energy.
+"""From recordings to an Energy: gross (all that was drawn) and net (less idle power for as long).
 
-Energy is gross (all that the device drew) and net (less idle power for as long), of all windows
-over all their forwards: each weighs alike, also where the host slowed some. The interval is
-Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
-about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every window and stands apart
-in `systematic`.
+It is of all windows over all their forwards: each weighs alike, also where the host slowed some.
+The interval is Student's over the windows, with the uncertainty of the edges in quadrature. The
+sensor's own error, about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every
+window and stands apart in `systematic`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Findings:
     @property
     def aliases(self) -> bool:
         """Whether sensor and load could be in step."""
-        return self.channel.aliases(self.iteration_s)
+        return self.iteration_s > self.channel.aliases_above_s
 
     @property
     def window_s(self) -> float:
@@ -54,8 +53,10 @@ class Findings:
 
     def window(self, recording: Recording) -> Window:
         """The window in a recording; UnusableError where there is none."""
-        energy = self.channel.energy(recording)
-        return cut(energy, Course(recording.marks), self.channel.reach_s)
+        meter = self.channel
+        # A tick sees back all of its period, as far as is known.
+        reach_s = (meter.window_s or meter.period_s) + meter.trail_s
+        return cut(meter.energy(recording), Course(recording.marks), reach_s)
 
 
 def energy(found: Findings, samples_per_step: int, tokens_per_step: int) -> Energy:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 
 import numpy as np
 
@@ -44,6 +45,9 @@ class Fit:
         return 1 - self.explained < LEFT * (1 - other.explained)
 
 
+EXPLAINS = attrgetter("explained")
+
+
 def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     """The window, delay and lag whose running mean of the load explains the values best.
 
@@ -68,7 +72,7 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
                 found = explained((busy_s(ends_s) - busy_s(starts_s)) / windows_s[:, None], values)
                 i = found.argmax()
                 fits.append(Fit(*map(float, (windows_s[i], delay_s, found[i], lag_s))))
-        return best(fits)
+        return max(fits, key=EXPLAINS)
 
     def near(coarse: Fit) -> Fit:
         step = WINDOWS_S[1] / WINDOWS_S[0]
@@ -83,11 +87,6 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
         return at_once
     smoothing = smoothed(times_s, values, edges_s)
     return lagging if lagging.beats(smoothing) else smoothing
-
-
-def best(fits: Sequence[Fit]) -> Fit:
-    """The first of those that explain most."""
-    return max(fits, key=lambda fit: fit.explained)
 
 
 def explained(shares: Floats, values: Floats) -> Floats:
@@ -117,7 +116,7 @@ def smoothed(times_s: Floats, values: Floats, edges_s: Sequence[float]) -> Fit:
         found = explained(np.array(shown)[REMEMBERED:].T, values)
         i = found.argmax()
         fits.append(Fit(period_s, *map(float, (delay_s, found[i], -period_s / np.log(KEPT[i])))))
-    return best(fits)
+    return max(fits, key=EXPLAINS)
 
 
 def busy_until(edges_s: Sequence[float], lag_s: float) -> Callable[[Floats], Floats]:

@@ -120,7 +120,9 @@ def disagreement(found: Findings, power: Channel) -> Iterator[RowWarning]:
         )
         if len(ticks(joules)) < 2 or not watts:
             continue
-        if power.aliases(found.iteration_s) and not saw_all(recording, found.channel, power):
+        if found.iteration_s > power.aliases_above_s and not saw_all(
+            recording, found.channel, power
+        ):
             if aliased_error > ALIASED_ERROR:
                 continue
             aliased = aliased_error
@@ -137,11 +139,9 @@ def disagreement(found: Findings, power: Channel) -> Iterator[RowWarning]:
 
 
 def saw_all(recording: Recording, counter: Channel, power: Channel) -> bool:
-    """Whether the ticks of counter and readings fell on all parts of a forward alike.
-
-    Readings that come more often than they are polled have their times from the counter, which
-    is of the same sensor.
-    """
+    """Whether the ticks of counter and readings fell on all parts of a forward alike."""
+    # Readings that come more often than they are polled have their times from the counter, which
+    # is of the same sensor.
     course = Course(recording.marks)
     for seen in (counter.energy(recording), regular(ticks(recording.watts), power.tick_s)):
         phases = course.phases([tick.time_s for tick in seen])

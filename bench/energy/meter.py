@@ -1,11 +1,11 @@
 """What a meter of energy is, which one there is here, and through which channel it is read.
 
-A GPU has an energy counter, readings of power, or both; a CPU has the counter RAPL. Whatever
-depends on the choice between a counter's joules and a reading's watts stands in `channel`.
+A GPU has an energy counter, readings of power, or both; a CPU has the counter RAPL.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -91,25 +91,11 @@ class Channel:
 
     method: str
     tick_s: float | None  # how often a new value comes; None: not known
+    period_s: float  # the same; the slowest known, if that is not known
     window_s: float | None  # the length of load that a value tells of; None: not known
     trail_s: float  # for how long it still shows what was before, as it lags
-    sees_all: bool  # whether no part of the load escapes it
-    aliases_above_s: float  # shorter forwards are too many in one reading to alias with it
+    aliases_above_s: float  # forwards that are longer can be in step with it
     still_ticks: int  # after so many ticks without a new value it stood still
-
-    @property
-    def period_s(self) -> float:
-        """How often it ticks; the slowest known, if that is not known."""
-        return self.tick_s or SLOWEST_TICK_S
-
-    @property
-    def reach_s(self) -> float:
-        """How far back a tick sees; all of its period, as far as is known."""
-        return (self.window_s or self.period_s) + self.trail_s
-
-    def aliases(self, iteration_s: float) -> bool:
-        """Whether it could sample in step with forwards of this length."""
-        return not self.sees_all and iteration_s > self.aliases_above_s
 
     def energy(self, recording: Recording) -> list[Tick]:
         """Its ticks, with the energy since some beginning, in J; UnusableError if it has none."""
@@ -130,14 +116,15 @@ def channel(meter: Meter, method: str, idle: Recording | None = None) -> Channel
         lag_s = lag_s if known.counter_lag_s is None else known.counter_lag_s
     if idle and not tick_s:
         tick_s = period_s(ticks(idle.readings(method)))
+    # A hundred forwards in one reading leave a hundredth of one to chance.
+    some_s = (known.reading_window_s or SHORTEST_READING_S) / 100
     return Channel(
         method,
         tick_s,
-        window_s,
+        period_s=tick_s or SLOWEST_TICK_S,
+        window_s=window_s,
         trail_s=LAGS * (lag_s or 0.0),
-        sees_all=sees_all,
-        # A hundred forwards in one reading leave a hundredth of one to chance.
-        aliases_above_s=(known.reading_window_s or SHORTEST_READING_S) / 100,
+        aliases_above_s=math.inf if sees_all else some_s,
         # A reading may well come twice; a counter that moves seldom does not.
         still_ticks=10 if method == POWER else 3,
     )

@@ -8,20 +8,16 @@ What happens, in order, and how long by `sampling.energy`:
                                    10 s, 50 ticks of the meter and 400 forwards
     idle     idle_s                not quick
 
-A meter publishes a new value every 20 to 100 ms and hides what lies between, so the difference of
-two readings taken at will is wrong by up to a tick at either end: simulated sensors lost 59 to 81 %
-of one 10 ms forward, and 4 % of the first second. Here a window begins and ends at ticks that were
-seen, and the forwards between them are counted with their fractions.
-
-What weakens a window is a flag; such a window is measured once more, then kept with its flag. An
-unusable meter gives the method "none" and the reason, never a number.
+A meter hides what lies between two of its ticks, so the difference of two readings taken at will is
+wrong by up to a tick at either end: simulated sensors lost 59 to 81 % of one 10 ms forward, and 4 %
+of the first second. So a window begins and ends at ticks that were seen. A window that has a flag,
+which says what weakens it, is measured once more. An unusable meter gives a reason, not a number.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
@@ -105,15 +101,12 @@ class Session:
             self.flag(code, reason=found.meter.reason)
         self.queue.synchronise()
         self.idle()
-        self.pace()
         self.warm_up()
         again: set[str] = set()  # codes
         for number in range(1, 2 if quick else protocol.WINDOWS + 1):
             weak = self.window(number)
             if not quick and not again.issuperset(flag.code for flag in weak):
-                found.flags += [
-                    replace(flag, values={**flag.values, "repeated": True}) for flag in weak
-                ]
+                found.flags += [replace(w, values={**w.values, "repeated": True}) for w in weak]
                 found.kept.pop()
                 weak = self.window(number)
                 # What came again will come again: no third time, nor in the windows to come.
@@ -134,7 +127,7 @@ class Session:
         if not found.sampling.idle_s:
             return
         self.clock.sleep(SETTLE_S)
-        with self.recorded() as recording:
+        with recorded(found.meter, self.clock, poll_every_s(found.channel.tick_s)) as recording:
             self.clock.sleep(found.sampling.idle_s)
         found.idle.append(recording)
         found.channel = channel(found.meter, found.channel.method, found.idle[0])
@@ -145,15 +138,12 @@ class Session:
         if counter_w is not None and not agree(counter_w, readings_w):
             self.flag("counter-disagrees-idle", counter_w=counter_w, readings_w=readings_w)
 
-    def pace(self) -> None:
-        """Find out how long a forward takes, and how often to wait for the device."""
+    def warm_up(self) -> None:
+        """Time a forward, load the device; if certified, until clock and temperature are steady."""
         # Each of these begins late, since the device is waited for before it.
         count = self.busy(DRAIN_EVERY_S)
         self.found.iteration_s = self.stretch(count) / count
         self.per_drain = max(1, int(DRAIN_EVERY_S / self.found.iteration_s))
-
-    def warm_up(self) -> None:
-        """Load the device; if certified, until clock and temperature are steady."""
         self.busy(SETTLE_S)
         look = self.found.meter.look
         if self.found.sampling.energy != protocol.CERTIFIED or not look:
@@ -178,15 +168,14 @@ class Session:
         averaged = sensor is not None and sensor.reading == "usage"
         restart_s = protocol.AVERAGED_RESTART_S if averaged else RESTART_S
         self.busy(max(restart_s, found.channel.trail_s))
-        with self.recorded() as recording:
+        with recorded(found.meter, self.clock, poll_every_s(found.channel.tick_s)) as recording:
             found.kept.append(recording)  # What there is of it stays if the GPU is lost.
             # A pause is aimed at a tick, so how often they come must be known.
             pauses = found.aliases and found.channel.tick_s is not None
             (self.busy_with_pauses if pauses else self.busy)(found.window_s, recording)
-        about = {"window": number, "repeated": False}
-        return [
-            replace(flag, values={**flag.values, **about}) for flag in self.weaknesses(recording)
-        ]
+        which: dict[str, Value] = {"window": number, "repeated": False}
+        weak = self.weaknesses(recording)
+        return [replace(flag, values={**flag.values, **which}) for flag in weak]
 
     def weaknesses(self, recording: Recording) -> list[RowWarning]:
         """What weakens a window; where its counter is unusable, readings are used from now on."""
@@ -201,10 +190,6 @@ class Session:
             return self.weaknesses(recording)
         in_meter = flags.of_meter(recording, window, found)
         return [*flags.of_surroundings(recording.states), *in_meter]
-
-    def recorded(self) -> AbstractContextManager[Recording]:
-        """Read the meter while the block runs."""
-        return recorded(self.found.meter, self.clock, poll_every_s(self.found.channel.tick_s))
 
     def busy(self, seconds: float, recording: Recording | None = None) -> int:
         """Run forwards for some time; how many. Marks where it stands whenever it is drained."""

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
-from bench.energy import protocol
 from bench.energy.meter import Channel, Meter, Recording
 from bench.energy.ticks import UnusableError, mean_w
 from bench.energy.windows import Course, Window, cut, thinned
@@ -41,11 +40,6 @@ class Findings:
     def aliases(self) -> bool:
         """Whether sensor and load could be in step."""
         return self.iteration_s > self.channel.aliases_above_s
-
-    @property
-    def window_s(self) -> float:
-        """How long a window shall be."""
-        return protocol.window_s(self.sampling, self.channel.period_s, self.iteration_s)
 
     def idle_w(self, recording: Recording) -> float:
         """Mean power, in W; UnusableError where the meter gave none."""

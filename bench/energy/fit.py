@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import attrgetter
 
 import numpy as np
 
@@ -23,7 +22,6 @@ LAGS_S = np.geomspace(0.005, 0.16, 6)
 KEPT = np.linspace(0.1, 0.9, 17)  # of the reading before, where readings are smoothed
 REMEMBERED = 20  # ticks that such a reading may still show
 LEFT = 0.5  # a fit with more to it must leave less than this share of what is not explained
-EXPLAINED = 0.8  # least share of the variance for a window to be believed
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,9 @@ class Fit:
     explained: float  # share of the variance
     lag_s: float = 0.0
 
-    @property
-    def believed(self) -> bool:
-        """Whether it explains enough."""
-        return self.explained >= EXPLAINED
-
     def beats(self, other: Fit) -> bool:
         """Whether it explains so much more that having more parameters is worth it."""
         return 1 - self.explained < LEFT * (1 - other.explained)
-
-
-EXPLAINS = attrgetter("explained")
 
 
 def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
@@ -72,7 +62,7 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
                 found = explained((busy_s(ends_s) - busy_s(starts_s)) / windows_s[:, None], values)
                 i = found.argmax()
                 fits.append(Fit(*map(float, (windows_s[i], delay_s, found[i], lag_s))))
-        return max(fits, key=EXPLAINS)
+        return max(fits, key=lambda fit: fit.explained)
 
     def near(coarse: Fit) -> Fit:
         step = WINDOWS_S[1] / WINDOWS_S[0]
@@ -116,7 +106,7 @@ def smoothed(times_s: Floats, values: Floats, edges_s: Sequence[float]) -> Fit:
         found = explained(np.array(shown)[REMEMBERED:].T, values)
         i = found.argmax()
         fits.append(Fit(period_s, *map(float, (delay_s, found[i], -period_s / np.log(KEPT[i])))))
-    return max(fits, key=EXPLAINS)
+    return max(fits, key=lambda fit: fit.explained)
 
 
 def busy_until(edges_s: Sequence[float], lag_s: float) -> Callable[[Floats], Floats]:

@@ -35,6 +35,7 @@ POLL_S = 0.001
 LOOK_S = 3.0
 TICKS = 160
 HOLD_S = 2.0
+EXPLAINED = 0.8  # least share of the variance for a window to be believed
 WHOLE = 0.8  # a window of at least this share of the period sees all of it
 
 
@@ -94,7 +95,7 @@ class Watch:
         seen, edges_s = self.in_turns(seconds, lambda: turns.uniform(0.15, 1.6) * slowest_s)
         shown = ticks(seen.watts)
         fit = boxcar([Reading(tick.time_s, tick.value) for tick in shown], edges_s)
-        known = fit if fit and fit.believed else None
+        known = fit if fit and fit.explained >= EXPLAINED else None
         found = Sensor(
             meter.UNKNOWN,
             reading_period_s=period_s(shown),
@@ -118,7 +119,7 @@ class Watch:
         if any(after.value < before.value for before, after in steps):
             return inconsistent("the energy counter went backwards")
         fit = boxcar([Reading(step[1].time_s, mean_w(step)) for step in steps], edges_s)
-        known = fit if fit and fit.believed else None
+        known = fit if fit and fit.explained >= EXPLAINED else None
         watts = {
             "under load": self.steady_w(self.busy),
             "while idle": self.steady_w(self.clock.sleep),

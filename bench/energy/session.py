@@ -172,7 +172,9 @@ class Session:
             found.kept.append(recording)  # What there is of it stays if the GPU is lost.
             # A pause is aimed at a tick, so how often they come must be known.
             pauses = found.aliases and found.channel.tick_s is not None
-            (self.busy_with_pauses if pauses else self.busy)(found.window_s, recording)
+            busy = self.busy_with_pauses if pauses else self.busy
+            period_s = found.channel.period_s
+            busy(protocol.window_s(found.sampling, period_s, found.iteration_s), recording)
         which: dict[str, Value] = {"window": number, "repeated": False}
         weak = self.weaknesses(recording)
         return [replace(flag, values={**flag.values, **which}) for flag in weak]

@@ -109,7 +109,7 @@ def grid_numbers(times_s: Sequence[float] | Floats, every_s: float) -> list[int]
     """Which tick each is, counted from the first.
 
     By the one grid that fits all best, of periods near `every_s`: the peak of a periodogram.
-    Two neighbours may be seen early and late by more than half a period together.
+    For two neighbours may be seen early and late by more than half a period together.
     """
     since_s = np.array(times_s) - times_s[0]
     # A tenth of a tick over all of them from one period to the next.
@@ -151,10 +151,7 @@ def period_s(seen: Sequence[Tick]) -> float | None:
 
 
 def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of a counter, which come `every_s` if known: the energy since some beginning, in J.
-
-    Raises UnusableError where the counter went backwards, or ticked less than twice.
-    """
+    """Ticks of a counter, in J, `every_s` if known; UnusableError if it is reset or stands still."""
     for before, after in pairwise(readings):
         if after.value < before.value:
             fall = f"from {before.value:.0f} J to {after.value:.0f} J"

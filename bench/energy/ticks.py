@@ -151,7 +151,7 @@ def period_s(seen: Sequence[Tick]) -> float | None:
 
 
 def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of a counter, in J, `every_s` if known; UnusableError if it was reset or stood still."""
+    """Ticks of a counter, in J, `every_s` if known; UnusableError if it fell or stood still."""
     for before, after in pairwise(readings):
         if after.value < before.value:
             fall = f"from {before.value:.0f} J to {after.value:.0f} J"

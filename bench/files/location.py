@@ -21,12 +21,6 @@ OPEN = re.compile(
 )
 
 
-def within(location: str, tail: str) -> str:
-    """A place within a folder or URI, whose query (?region=...) stays at the end."""
-    path, mark, query = location.partition("?") if "://" in location else (location, "", "")
-    return f"{path.rstrip('/')}/{tail}{mark}{query}"
-
-
 def shown(location: str) -> str:
     """A place as it may be shown, with `***` for what gives access to it."""
     return "".join(HIDDEN if secret else part for part, secret in parts(location))

@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from bench.errors import TensorgapError
 from bench.files import limits
-from bench.files.location import redacted, shown, within
+from bench.files.location import redacted, shown
 
 TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write` names it
 # How S3 words that it does not know who asks, or that he may not (pyarrow 26).
@@ -66,8 +66,12 @@ class Storage:
         return cls(location, filesystem, path.rstrip("/"))
 
     def within(self, name: str) -> Storage:
-        """A place within this folder."""
-        return Storage(within(self.location, name), self.filesystem, f"{self.path}/{name}")
+        """A place within this folder; the query of a URI (?region=...) stays at the end."""
+        folder, mark, query = self.location, "", ""
+        if "://" in self.location:
+            folder, mark, query = self.location.partition("?")
+        location = f"{folder.rstrip('/')}/{name}{mark}{query}"
+        return Storage(location, self.filesystem, f"{self.path}/{name}")
 
     @property
     def shown(self) -> str:

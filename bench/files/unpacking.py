@@ -87,11 +87,11 @@ def take_column(
             values += page.values
         elif column.physical_type == "BYTE_ARRAY":
             packed = content[page.begin : page.begin + page.packed_bytes]
-            lengths = [longest_of(d, page.values) for d in dictionaries(packed, page.size_bytes)]
-            fitting = [length for length in lengths if length is not None]
-            if not fitting:
+            maybe = dictionaries(packed, page.size_bytes)
+            longest = max(longest_of(dictionary, page.values) for dictionary in maybe)
+            if longest < 0:
                 raise ValueError("a dictionary is damaged")
-            longest_bytes = max(longest_bytes, *fitting)
+            longest_bytes = max(longest_bytes, longest)
     # A text that stands once in a dictionary is unpacked for each row that has it.
     allowance.take(values * longest_bytes, origin)
 
@@ -119,15 +119,15 @@ def unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
         at += 8 + packed_bytes
 
 
-def longest_of(dictionary: bytes, count: int) -> int | None:
-    """The longest of so many texts, each behind its length; None where they do not fit."""
+def longest_of(dictionary: bytes, count: int) -> int:
+    """The longest of so many texts, each behind its length; -1 where they do not fit."""
     at = longest_bytes = 0
     for _ in range(count):
         length = int.from_bytes(dictionary[at : at + 4], "little")
         longest_bytes = max(longest_bytes, length)
         at += 4 + length
         if at > len(dictionary):
-            return None
+            return -1
     return longest_bytes
 
 

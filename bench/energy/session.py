@@ -63,7 +63,7 @@ def measure_energy(
     found = evaluate.Findings(meter, sampling, channel(meter, meter.method))
     lost = None
     try:
-        Session(queue, clock or Clock(), found).run()
+        EnergySession(queue, clock or Clock(), found).run()
     except Exception as error:
         lost = error if isinstance(error, GpuLostError) else loss(meter)
         if lost is None:
@@ -84,7 +84,7 @@ def loss(meter: Meter) -> GpuLostError | None:
     return None
 
 
-class Session:
+class EnergySession:
     """The load, the clock and the meter, stage after stage; what they find is in `found`."""
 
     def __init__(self, queue: Queue, clock: Clock, found: evaluate.Findings) -> None:

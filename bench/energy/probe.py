@@ -68,14 +68,14 @@ def probe(gpu: Gpu, busy: Callable[[float], object], clock: Clock | None = None)
         return Sensor(meter.UNKNOWN if counts else meter.ABSENT, reason=why)
     name, read_w = reader
     read_j = gpu.total_energy_j if counts else None
-    found = Watch(meter.Meter(meter.COUNTER, read_j, read_w), busy, clock).sensor()
+    found = Probe(meter.Meter(meter.COUNTER, read_j, read_w), busy, clock).sensor()
     if not counts:
         found = replace(found, counter=meter.ABSENT, reason=gpu.reasons.get("total_energy_j"))
     return replace(found, reading=name, probe_s=clock.now() - start_s)
 
 
 @dataclass(frozen=True)
-class Watch:
+class Probe:
     """The meter, the load and the clock that belong together."""
 
     meters: meter.Meter

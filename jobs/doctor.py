@@ -44,7 +44,7 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
         )
     terminal.echo(f"tensorgap {__version__}")
     machines: Sequence[inventory.Inventory | str]
-    wrong: Sequence[placement.Mislabelled] = ()
+    wrong: placement.Wrong = {}
     if address is None:
         machines = [inventory.take(probe)]
     else:
@@ -54,8 +54,8 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
             machines, wrong = nodes.inventories(), placement.mislabelled(*nodes.present())
     for found in machines:
         terminal.echo("", *([found] if isinstance(found, str) else describe(found)))
-    for node in wrong:
-        terminal.echo("", f"warning: {node}")
+    for complaint in wrong:
+        terminal.echo("", f"warning: {complaint}")
     terminal.echo("", f"model hub  {hub()}")
 
 

@@ -150,8 +150,8 @@ def test_weights_named_as_on_the_hub_are_loaded(folder: Path) -> None:
 
 
 def test_torch_keeps_what_it_compiles_where_nobody_else_writes(tmp_path: Path) -> None:
-    """Importing transformers' GPT-2 is enough for torch to make its folder."""
-    code = "import bench.model.load, os; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    """Importing torch._dynamo is enough for torch to make its folder; transformers' GPT-2 does."""
+    code = "import bench.model, os, torch._dynamo; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=without_cache() | {"TMPDIR": str(tmp_path)},

@@ -109,7 +109,7 @@ def explanation(observed: float, rows: Sequence[tuple[float, str, str]]) -> list
     needed = (math.log(observed) - (1 - padding) * math.log(short)) / padding
     return [
         f"a context of 128 tokens gives about {short:.1f}, not {observed:g}: that is"
-        f" {math.log(observed / short):.2f} nats per token more, which the context does not explain",
+        f" {math.log(observed / short):.2f} nats per token more; the context does not explain it",
         f"the study that reported 217 counted its padding, {padding:.1%} of its labels"
         f" ({published.FIRST_STUDY_SOURCE}): with {short:.1f} on the text, {observed:g}"
         f" needs {needed:.1f} nats for each padding token",

@@ -1,8 +1,7 @@
 """English-like stories whose entropy is known exactly.
 
 The perplexity of this text has a floor in closed form: no model can honestly be below it, and a
-good one comes close. So tensorgap can judge a perplexity without a hub, a download or a published
-number.
+good one comes close. So tensorgap can judge a perplexity without a hub or a published number.
 
 The rules of `grammar.toml` write the stories by random choices. The next token of the text reveals
 each choice, so text and derivation determine each other, and -ln p(text) is the sum of
@@ -21,18 +20,13 @@ from typing import Literal
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
-
+# A word with its leading space, a full stop, a comma, or the end of a story.
 TOKEN_PATTERN = r"\n|[.,]| ?[A-Za-z]+"
-"""A token: a word with its leading space, a full stop, a comma, or the end of a story."""
-
 _PART = re.compile(r" ?(\[[^\]]+\])|( ?\{\w+\}|" + TOKEN_PATTERN + ")")
-
+# Option r = 1, 2, ... of a rule weighs 1 / (r + shift), the law of Zipf and Mandelbrot. Rather
+# flat, so that a tiny model meets the rare words often enough within minutes of training.
 _ZIPF_SHIFT = 5
-"""Option r = 1, 2, ... of a rule weighs 1 / (r + shift), the law of Zipf and Mandelbrot. Rather
-flat, so that a tiny model meets the rare words often enough within minutes of training."""
-
-_SPLITS = {"train": (1, 30_000), "test": (2, 280)}
-"""Seed and number of stories."""
+_SPLITS = {"train": (1, 30_000), "test": (2, 280)}  # seed and number of stories
 
 Options = tuple[str, ...]
 
@@ -75,12 +69,10 @@ def split(name: Literal["train", "test"]) -> Corpus:
 def derive(choose: Callable[[Options, Mapping[str, str]], int]) -> Iterator[tuple[str, float]]:
     """Derive one story: its tokens, each with the nats of the choices that it reveals.
 
-    Args:
-        choose: Given the options of a rule and the memory of earlier choices, the index of one.
+    Given the options of a rule and the memory of earlier choices, `choose` tells the index of one.
     """
     memory: dict[str, str] = {}
-    pending = ["[story]"]
-    nats = 0.0
+    pending, nats = ["[story]"], 0.0
     while pending:
         part = pending.pop().format_map(memory)
         if not part.startswith("["):

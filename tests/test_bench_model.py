@@ -318,7 +318,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a header of petabytes": (
         lambda f: rewritten(f, (2**50).to_bytes(8, "little")),
-        "its header would have 1,125,899,906,842,624 bytes; at most 10 MB are read",
+        "header of model.safetensors: 1126 TB; must be at most 10 MB",
     ),
 }
 

@@ -212,12 +212,7 @@ def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > _LARGEST_HEADER_BYTES:
-        raise _refused(
-            name,
-            f"{_WEIGHTS}: its header would have {header_bytes:,} bytes; at most"
-            f" {limits.shown(_LARGEST_HEADER_BYTES)} are read",
-        )
+    limits.at_most(_LARGEST_HEADER_BYTES, f"model {name}: header of {_WEIGHTS}")(header_bytes)
     width, layers = abs(config.n_embd), abs(config.n_layer)
     inner = 4 * width if config.n_inner is None else abs(config.n_inner)
     weights = (abs(config.vocab_size) + abs(config.n_positions)) * width

@@ -29,7 +29,7 @@ from bench.perplexity.windows import TokenWindow, batches, evenly, guide_windows
 from bench.text import published
 from bench.text.detokenizer import detokenize
 from bench.text.load import Text, check_tokens, load_text, tokens_sha256
-from bench.warnings import RowWarning
+from bench.warnings import RowWarning, Value
 
 _WINDOWS_CHECKED = 8  # alone and in their batch
 _WINDOWS_ROUNDED = 32  # through a head that stores float32
@@ -204,16 +204,9 @@ def _far_from_published(found: Quality) -> Iterator[RowWarning]:
     for known in alike:
         value = measured[known.unit]
         if value is not None and abs(value / known.value - 1) > known.within:
-            yield RowWarning(
-                "perplexity-unlike-published",
-                {
-                    "value": value,
-                    "unit": known.unit,
-                    "published": known.value,
-                    "within": known.within,
-                    "source": known.source,
-                },
-            )
+            told: dict[str, Value] = {"value": value, "published": known.value, "unit": known.unit}
+            told |= {"within": known.within, "source": known.source}
+            yield RowWarning("perplexity-unlike-published", told)
     if alike or found.mode == LM_EVAL or not found.perplexity or not found.context:
         return
     low, high = published.expected_perplexity(found.context) or (0, math.inf)

@@ -24,7 +24,7 @@ from bench.errors import TensorgapError
 from bench.model.load import RANDOM, Model, load_model, token_ids
 from bench.perplexity.evaluate import evaluate, read
 from bench.perplexity.head import Head, token_nats, window_nats
-from bench.perplexity.variants import Variant, mean_of_perplexities, of_nats
+from bench.perplexity.variants import Variant, of_nats
 from bench.perplexity.windows import TokenWindow, second_halves, windows
 from bench.text.load import Text, load_text
 
@@ -96,8 +96,8 @@ def whole_text(model: Model, text: Text) -> Iterator[Variant]:
         yield of_nats(f"{name}, per word", math.fsum(nats) / text.words, right=True)
         yield of_nats(f"{name}, nats taken for bits (2 ** loss)", per_token * math.log(2))
         yield of_nats(f"{name}, bits taken for nats (exp of bits)", per_token / math.log(2))
-        means = [n / tokens for n, tokens in zip(nats, scored, strict=True)]
-        yield mean_of_perplexities(f"{name}, mean of the windows' perplexities", means)
+        means = np.divide(nats, scored)
+        yield of_nats(f"{name}, mean of the windows' perplexities", mean_perplexity(means))
         if len(nats) > _FIRST_WINDOWS:
             part = math.fsum(nats[:_FIRST_WINDOWS]) / sum(scored[:_FIRST_WINDOWS])
             yield of_nats(f"{name}, only the first {_FIRST_WINDOWS} windows", part)
@@ -194,9 +194,9 @@ def padded_lines(model: Model, text: Text) -> Iterator[Variant]:
 
 def _of_means(name: str, rows: Sequence[Array], evaluated: str = "") -> Iterator[Variant]:
     """Each line weighs the same, however long: in the mean of losses, and of perplexities."""
-    means = [float(row.mean()) for row in rows]
-    yield of_nats(f"{name}, exp of the mean of the lines' losses", float(np.mean(means)))
-    yield mean_of_perplexities(f"{name}, mean of the lines' perplexities{evaluated}", means)
+    means = np.array([row.mean() for row in rows])
+    yield of_nats(f"{name}, exp of the mean of the lines' losses", means.mean())
+    yield of_nats(f"{name}, mean of the lines' perplexities{evaluated}", mean_perplexity(means))
 
 
 def _as_the_study_did(lines: Sequence[str], every: Array, length: int) -> Iterator[Variant]:
@@ -310,6 +310,11 @@ def lines_of(text: Text) -> list[str]:
 def mean(rows: Sequence[Array]) -> float:
     """Mean over the values of all rows, each value weighing the same."""
     return float(np.concatenate(rows).mean())
+
+
+def mean_perplexity(losses: Array) -> float:
+    """The loss that the mean of these losses' perplexities belongs to, in nats."""
+    return float(np.logaddexp.reduce(losses) - math.log(len(losses)))
 
 
 def parts(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

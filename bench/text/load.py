@@ -125,7 +125,7 @@ def load_text(plan: QualityPlan) -> Text:
             raise TensorgapError(
                 'quality.split = "validation": the embedded text has train and test'
             )
-        generated = corpus.split("train" if plan.split == "train" else "test")
+        generated = corpus.split(plan.split)
         return Text.of(f"embedded {plan.split}", [generated.text], "", generated.nats)
     path = Path(os.path.expanduser(plan.text))
     source = _Source(plan)

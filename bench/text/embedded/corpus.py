@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
@@ -61,8 +60,8 @@ def generate(seed: int, paragraphs: int) -> Corpus:
 
 
 @cache
-def split(name: Literal["train", "test"]) -> Corpus:
-    """The text that trained the embedded model, or the text held out from it."""
+def split(name: str) -> Corpus:
+    """`train` or `test`: the text that trained the embedded model, or the text held out from it."""
     return generate(*_SPLITS[name])
 
 

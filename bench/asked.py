@@ -4,8 +4,6 @@ A field says its unit, its meaning and what is allowed: `bench.results.columns` 
 the Parquet file from these classes, `bench.validation` checks TOML by them. Standard library only.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from dataclasses import dataclass

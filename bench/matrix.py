@@ -18,8 +18,6 @@ The allowed keys are the fields of the records in `bench.asked`, which also say 
 Every mistake becomes a line of one TensorgapError: the file, the key, the value and the remedy.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import itertools
@@ -91,7 +89,7 @@ def parse(text: str, source: str, name: str) -> Matrix:
 
 def made(record: type, table: Mapping[str, Any]) -> Any:
     """The record of a table without mistakes, in which a whole number serves as a float."""
-    floats = {field.name for field in dataclasses.fields(record) if field.type == "float"}
+    floats = {field.name for field in dataclasses.fields(record) if field.type is float}
     return record(**{key: float(v) if key in floats else v for key, v in table.items()})
 
 

@@ -3,8 +3,6 @@
 The keys of a table are the fields of a record of `bench.asked`, which say what is allowed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import itertools
@@ -23,10 +21,10 @@ LONGEST_NAME = 100
 MOST_ENTRIES = 1000  # of a list of cells: more than there are types of GPU
 MOST_MISTAKES = 20  # that are shown
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "must be a whole number"),
-    "float": ((float, int), "must be a number"),
-    "str": ((str,), "must be a string"),
-    "bool": ((bool,), "must be true or false"),
+    int: ((int,), "must be a whole number"),
+    float: ((float, int), "must be a number"),
+    str: ((str,), "must be a string"),
+    bool: ((bool,), "must be true or false"),
 }
 TYPE, PRECISION = dataclasses.fields(Cell)
 OF_CELLS: dict[str, Any] = {

@@ -5,8 +5,6 @@ of Ray. Only a folder above that nobody else enters keeps others out: a local cl
 on the nodes of another the way to the files is looked at before any code is sent there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

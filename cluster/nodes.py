@@ -1,7 +1,5 @@
 """What each node of the connected cluster has, as the node itself sees it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 

@@ -5,8 +5,6 @@ before the environment is set, and what does (`driver`, `lease`, `nodes`, `proce
 itself imported within a session.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

@@ -1,7 +1,5 @@
 """`tensorgap doctor`: what this machine or cluster offers, and what is in the way."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import urllib.error

@@ -1,7 +1,5 @@
 """`tensorgap explain`: what the rows show, why, and what to do about it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """`tensorgap plan`: what would run where, what cannot and why; starts nothing heavy."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@ On an H100 with cuDNN 9.15 torch runs cuDNN's in fp16 and the memory-efficient o
 two precisions differ in their attention as well, unless both ask for the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator

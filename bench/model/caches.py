@@ -1,7 +1,5 @@
 """The two key-value caches of the engines: none, and one of a fixed length."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

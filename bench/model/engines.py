@@ -7,8 +7,6 @@
 None of them waits for the device within a request, so that a queue of requests can be full.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Only safetensors are read, and no code that comes with a model is run: a model f
 be wrong, but it cannot do anything.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

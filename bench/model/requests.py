@@ -1,7 +1,5 @@
 """Requests of a workload, ready to be enqueued: real tokens on the device, and its own clock."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable

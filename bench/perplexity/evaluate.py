@@ -9,8 +9,6 @@ Two peers' protocols stand beside ours, so that a number of theirs can be made a
 recipe of transformers' guide (`hf-docs`), and the wikitext task of lm-eval (`lm-eval`).
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

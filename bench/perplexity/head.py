@@ -1,7 +1,5 @@
 """Nats of a model's predictions: through its head some rows at a time, log-softmax in fp32."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ that gives an observed number explains it. The right protocols stand among them,
 A line is a row of the text that is not blank, with its line end, tokenised by itself.
 """
 
-from __future__ import annotations
-
 import collections
 import math
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A perplexity as a number, and as one of many ways to compute it. Standard library only."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Windows over a stream of tokens, by the rules of three protocols. Standard library only."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A file of rows: how a part is named, written and read, and what it means where that fails."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Sequence

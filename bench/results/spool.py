@@ -6,8 +6,6 @@ folder. Everybody knows that name and can take it first; so only a folder that i
 is used, else one named `tensorgap-UID-` and random letters, which is looked for as well.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

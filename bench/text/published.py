@@ -5,8 +5,6 @@ hash are not what they claim, and a perplexity of GPT-2 far from the published o
 the protocol, not of the precision. Standard library only, so that a report can ask without torch.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a perplexity says: precisions compared as pairs, and which mistake gives an odd number."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 

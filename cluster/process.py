@@ -20,7 +20,8 @@ from ray import exceptions
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bench.asked import Workload
-from bench.errors import Unplaced
+from bench.device import nvml, visible
+from bench.errors import GpuLostError, Unplaced
 from bench.files import private
 from bench.measured import Event, Outcome, Stage
 from bench.outcomes import Request
@@ -38,12 +39,17 @@ class CellActor:
     def run(self, measure: str, request: Request) -> Iterator[Event]:
         """Yield each stage, row and profile of `measure` (MODULE:FUNCTION) as it comes.
 
-        Raises Unplaced where other users of this host could have changed what runs here: on a node
-        that joined later than `folders.refuse_shared` asked.
+        Raises:
+            WrongDevice: the GPU is of another type than was asked for.
+            Unplaced: other users of this host could have changed what runs here: on a node that
+                joined later than `folders.refuse_shared` asked.
         """
         why = private.why_writable(Path(__file__).parent)
         if why and folders.TRUSTING not in os.environ:
             raise Unplaced(f"other users of this host can change the code that runs: {why}")
+        # Before torch, whose import takes seconds; `measure` tells of a GPU that is lost.
+        with nvml.driver() as driver, contextlib.suppress(GpuLostError):
+            visible.check(request.cell, driver)
         module, _, name = measure.partition(":")
         yield from getattr(importlib.import_module(module), name)(request)
 

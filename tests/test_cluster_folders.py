@@ -96,11 +96,13 @@ def test_auto_is_no_cluster_of_another_user(current: Path) -> None:
 LOOKS = """
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
+from bench.asked import Cell
 from bench.outcomes import classify
 from cluster import process
 process.__file__ = sys.argv[1]
 try:
-    next(process.CellActor().run("builtins:iter", None))
+    next(process.CellActor().run("builtins:iter", SimpleNamespace(cell=Cell("CPU", "fp32"))))
 except Exception as error:
     print(*classify(error))
 """
@@ -123,7 +125,7 @@ def test_what_others_can_change_does_not_measure() -> None:
     assert shared.stdout == f"{said} {code.parent} (mode 0777)\n", shared.stderr
     # They go on to the request, which is none.
     for done in (sheltered, trusted, readable):
-        assert "TypeError: 'NoneType' object is not iterable" in done.stdout, done.stderr
+        assert "TypeError: 'types.SimpleNamespace' object is not iterable" in done.stdout, done.stderr
 
 
 GIVES_UP = """

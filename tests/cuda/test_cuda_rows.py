@@ -186,6 +186,7 @@ def test_a_graph_has_no_busy_share_and_no_row_more_than_all(alone: Alone) -> Non
         (shared("V100", "fp32 fp16"), ["efficient", "efficient"]),
         (shared("P100", "fp32 fp16"), ["efficient", "efficient"]),
     ],
+    ids=["H100", "A100", "V100", "P100"],
 )
 def test_the_attention_that_torch_chose_is_told(
     rows: Shared, asked: Asked, expected: list[str]
@@ -219,6 +220,7 @@ def lacked(gpu_type: str, precision: str, attention: str, new_tokens: int = 0) -
         (lacked("H100", "fp16", "flash", new_tokens=3), "non-null attn_mask"),
         (lacked("V100", "fp16", "flash"), "gpu architectures"),
     ],
+    ids=["type of flash", "type of cudnn", "mask", "architecture"],
 )
 def test_an_attention_that_a_gpu_lacks_is_a_row_with_what_torch_says(
     rows: Shared, asked: Asked, why: str

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.device.kinds import Card
 
-
 REAL_GPU = "--simulated: this machine has a real GPU; leave the option out to measure it"
 
 
@@ -30,7 +29,6 @@ class WrongDevice(Unplaced):
     """The device is of another type than the cell asks for: nothing was measured."""
 
     def __init__(self, asked: str, given: Card, host: str) -> None:
-        """Note what was asked for, and which GPU of which host it is."""
         super().__init__(asked, given, host)
         self.asked, self.given, self.host = asked, given, host
 

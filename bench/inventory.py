@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bench.asked import CPU, PRECISIONS
@@ -57,22 +56,20 @@ def take(probe: bool = False) -> Inventory:
             try:
                 if isinstance(gpu, GpuLostError):
                     raise gpu
-                described = _gpu(gpu)
+                described = processor_of(gpu)
                 found.append(replace(described, sensor=probed(gpu)) if probe else described)
             except GpuLostError as error:
                 lost.append(f"GPU {index}: {error}")
-        version, reason, simulated = driver.version, driver.reason, driver.simulated
-    cpu_detail = f"{os.cpu_count()} CPUs, {cpu.memory_bytes() / 2**30:.0f} GiB"
-    return Inventory(
-        hostname=socket.gethostname(),
-        system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        processors=(*found, _processor(CPU, cpu.name(), cpu_detail, None, cpu_weakness)),
-        lost=tuple(lost),
-        driver=version,
-        no_driver=reason,
-        packages=tuple((name, software.installed(name)) for name in _PACKAGES),
-        simulated=simulated,
-    )
+        return Inventory(
+            hostname=socket.gethostname(),
+            system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+            processors=(*found, processor_of(None)),
+            driver=driver.version,
+            no_driver=driver.reason,
+            packages=tuple((name, software.installed(name)) for name in _PACKAGES),
+            simulated=driver.simulated,
+            lost=tuple(lost),
+        )
 
 
 def real_gpu() -> bool:
@@ -82,29 +79,27 @@ def real_gpu() -> bool:
 
 
 def visible_gpus() -> tuple[kinds.Card, ...]:
-    """This machine's GPUs that answer and that this process may use, as `visible.cards`."""
+    """This machine's GPUs that this process may use and that answer, but for those in slices."""
     with nvml.driver() as driver:
-        return visible.cards(driver)
+        return tuple(
+            gpu.card
+            for index, gpu in driver.found()
+            if isinstance(gpu, nvml.Gpu) and not gpu.mig and visible.allows(index, gpu.uuid)
+        )
 
 
-def weakness(gpu_type: str, precision: str) -> RowWarning | None:
-    """What weakens a precision on a type, from the facts alone; None where nothing is known to.
+def weakness(
+    gpu_type: str, precision: str, capability: gpus.Capability | None = None
+) -> RowWarning | None:
+    """What weakens a precision on a type, with this machine's CPU and torch; None where nothing.
 
-    Raises Unsupported where the type lacks it.
+    Raises Unsupported where the type lacks it, as far as that is known from the facts.
     """
     if gpu_type == CPU:
-        return cpu_weakness(precision)
-    capability = gpus.capability_of(gpu_type)
-    return gpu_weakness(precision, capability) if capability else None
-
-
-def cpu_weakness(precision: str) -> RowWarning | None:
-    """As `bench.device.support.cpu_warning`, of this machine's CPU."""
-    return support.cpu_warning(precision, cpu.flags())
-
-
-def gpu_weakness(precision: str, capability: gpus.Capability) -> RowWarning | None:
-    """As `bench.device.support.gpu_warning`, with the torch of this machine in mind."""
+        return support.cpu_warning(precision, cpu.flags())
+    capability = capability or gpus.capability_of(gpu_type)
+    if capability is None:
+        return None
     torch = software.installed("torch") or "absent"
     # The CPU build says so in its version; of other builds only torch itself knows the kernels.
     if torch == "absent" or torch.endswith("+cpu"):
@@ -112,41 +107,31 @@ def gpu_weakness(precision: str, capability: gpus.Capability) -> RowWarning | No
     return support.gpu_warning(precision, capability)
 
 
-def _gpu(gpu: nvml.Gpu) -> Processor:
-    capability, memory, limit = gpu.compute_capability, gpu.memory_bytes, gpu.power_limit_w
-    detail = [
-        f"{memory / 2**30:.0f} GiB" if memory else None,
-        f"compute capability {capability}" if capability else None,
-        f"limit {limit:.0f} W" if limit else None,
-        "MIG" if gpu.mig else None,
-    ]
-    known = gpus.capability(capability) or (0, 0)
-    return _processor(
-        gpu.gpu_type,
-        gpu.name,
-        ", ".join(part for part in detail if part),
-        gpu,
-        lambda precision: gpu_weakness(precision, known),
-    )
-
-
-def _processor(
-    gpu_type: str,
-    name: str,
-    detail: str,
-    gpu: nvml.Gpu | None,
-    weakness_of: Callable[[str], RowWarning | None],
-) -> Processor:
+def processor_of(gpu: nvml.Gpu | None) -> Processor:
+    """A GPU, or the CPU where it is None."""
+    gpu_type, name, capability = CPU, cpu.name(), None
+    detail = [f"{os.cpu_count()} CPUs", f"{cpu.memory_bytes() / 2**30:.0f} GiB"]
+    if gpu:
+        gpu_type, name = gpu.gpu_type, gpu.name
+        memory, limit = gpu.memory_bytes, gpu.power_limit_w
+        capability = gpus.capability(gpu.compute_capability) or (0, 0)
+        detail = [
+            f"{memory / 2**30:.0f} GiB" if memory else "",
+            f"compute capability {gpu.compute_capability}" if any(capability) else "",
+            f"limit {limit:.0f} W" if limit else "",
+            "MIG" if gpu.mig else "",
+        ]
     able: list[tuple[str, RowWarning | None]] = []
     unable: list[tuple[str, str]] = []
     for precision in PRECISIONS:
         try:
-            able.append((precision, weakness_of(precision)))
+            able.append((precision, weakness(gpu_type, precision, capability)))
         except Unsupported as error:
             unable.append((precision, str(error)))
     meter = find_meter(gpu)
     method = f"none: {meter.reason}" if isinstance(meter, NoMeter) else meter.method
-    return Processor(gpu_type, name, detail, method, tuple(able), tuple(unable))
+    words = ", ".join(filter(None, detail))
+    return Processor(gpu_type, name, words, method, tuple(able), tuple(unable))
 
 
 def probed(gpu: nvml.Gpu) -> Sensor | str:

@@ -22,10 +22,10 @@ RESAMPLES = 1000
 # Fewest samples for a quantile at 99 % confidence: MLPerf LoadGen's early-stopping estimate,
 # https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
 FEWEST_FOR_QUANTILE = {0.50: 11, 0.90: 64, 0.95: 130, 0.99: 662}
-_NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
-_TAIL = (1 - CONFIDENCE) / 2
-_ANGLES = np.linspace(0, math.pi / 2, 10_001)
-_CHUNK = 2_000_000  # resampled values held at once: 16 MB
+NORMAL = 1000  # degrees of freedom: Student's t is the normal to within 0.3 %, far out as well
+TAIL = (1 - CONFIDENCE) / 2
+ANGLES = np.linspace(0, math.pi / 2, 10_001)
+CHUNK = 2_000_000  # resampled values held at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference, its standard error and its 95 % interval, in the unit compared.
-
-    Error and interval are None where there is only one pair.
-    """
+    """A mean difference, its standard error and 95 % interval; None where there is one pair."""
 
     mean: float
-    error: float | None
-    low: float | None
-    high: float | None
+    error: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def summarise(samples: Sequence[float]) -> Summary:
@@ -86,14 +83,34 @@ def summarise(samples: Sequence[float]) -> Summary:
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the median, by the moving-block bootstrap.
 
-    Blocks of n^(1/3) neighbours keep the likeness between neighbours (Kuensch 1989, Annals of
-    Statistics 17; the exponent: Hall, Horowitz and Jing 1995, Biometrika 82).
-
     >>> median_interval([2.0] * 20)
     (2.0, 2.0)
     """
-    values = np.asarray(samples, dtype=np.float64)
-    return _percentile_interval(_resampled(values, np.random.default_rng(0)))
+    return percentile_interval(resampled_medians(samples, np.random.default_rng(0)))
+
+
+def resampled_medians(samples: Sequence[float], rng: np.random.Generator) -> Floats:
+    """RESAMPLES medians of moving-block resamples.
+
+    Blocks of n^(1/3) neighbours keep the likeness between neighbours (Kuensch 1989, Annals of
+    Statistics 17; the exponent: Hall, Horowitz and Jing 1995, Biometrika 82).
+    """
+    values, count = np.asarray(samples, dtype=np.float64), len(samples)
+    block = max(1, round(count ** (1 / 3)))
+    rows = max(1, CHUNK // count)
+    medians = []
+    for start in range(0, RESAMPLES, rows):
+        size = (min(rows, RESAMPLES - start), math.ceil(count / block), 1)
+        index = rng.integers(0, count - block + 1, size=size) + np.arange(block)
+        resample = values[index.reshape(size[0], -1)[:, :count]]
+        medians.append(np.median(resample, axis=1))
+    return np.concatenate(medians)
+
+
+def percentile_interval(distribution: Floats) -> tuple[float, float]:
+    """What all but 2.5 % at either end lie between."""
+    low, high = np.quantile(distribution, (TAIL, 1 - TAIL))
+    return float(low), float(high)
 
 
 def ratio_of_medians(
@@ -113,37 +130,46 @@ def ratio_of_medians(
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
     Ratio(value=2.0, low=2.0, high=2.0)
     """
-    above = [float(np.median(samples)) for samples in numerator]
-    below = [float(np.median(samples)) for samples in denominator]
+    sides = (numerator, denominator)
+    above, below = ([float(np.median(samples)) for samples in side] for side in sides)
     if len(above) > 1 and len(below) > 1:
         logs_above, logs_below = np.log(above), np.log(below)
         value = math.exp(float(logs_above.mean() - logs_below.mean()))
-        logs = [logs_above - logs_below] if paired else [logs_above, logs_below]
-        half, freedom = _welch(logs)
+        half, freedom = welch([logs_above - logs_below] if paired else [logs_above, logs_below])
         factor = math.exp(half)
         return Ratio(value, value / factor, value * factor, freedom)
     rng = np.random.default_rng(0)
-    means = [
-        np.mean([_resampled(np.asarray(s, dtype=np.float64), rng) for s in replicates], axis=0)
-        for replicates in (numerator, denominator)
-    ]
+    means = [np.mean([resampled_medians(s, rng) for s in side], axis=0) for side in sides]
     value = float(np.mean(above) / np.mean(below))
-    return Ratio(value, *_percentile_interval(means[0] / means[1]))
+    return Ratio(value, *percentile_interval(means[0] / means[1]))
+
+
+def welch(sides: Sequence[Floats]) -> tuple[float, float | None]:
+    """Half the 95 % interval of a mean, or of a difference of two, and its degrees of freedom.
+
+    Welch 1947, Biometrika 34; of one side it is Student's. No freedom where nothing varies.
+    """
+    parts = [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0, None
+    freedom = variance**2 / sum(part**2 / alone for part, alone in parts)
+    return t_quantile(freedom) * math.sqrt(variance), freedom
 
 
 @functools.lru_cache(maxsize=1024)
-def t_quantile(freedom: float, tail: float = _TAIL) -> float:
+def t_quantile(freedom: float, tail: float = TAIL) -> float:
     """What Student's t exceeds with probability `tail`, at any degrees of freedom from 1 on.
 
     >>> [round(t_quantile(freedom), 3) for freedom in (1, 1.5, 2, 30, math.inf)]
     [12.706, 6.017, 4.303, 2.042, 1.96]
     """
-    if freedom > _NORMAL:
+    if freedom > NORMAL:
         return statistics.NormalDist().inv_cdf(1 - tail)
     # t = sqrt(freedom) tan(angle) makes the density a power of the cosine, which ends at pi / 2.
-    density = np.cos(_ANGLES) ** (freedom - 1)
+    density = np.cos(ANGLES) ** (freedom - 1)
     share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    angle = float(np.interp((1 - 2 * tail) * share[-1], share, _ANGLES))
+    angle = float(np.interp((1 - 2 * tail) * share[-1], share, ANGLES))
     return math.sqrt(freedom) * math.tan(angle)
 
 
@@ -186,7 +212,7 @@ def paired_difference(
     mean = math.fsum(differences) / sum(sizes)
     error = clustered_error(differences, sizes)
     if error is None:
-        return Difference(mean, None, None, None)
+        return Difference(mean)
     reach = t_quantile(len(sizes) - 1) * error
     return Difference(mean, error, mean - reach, mean + reach)
 
@@ -201,8 +227,8 @@ def student_interval(values: Sequence[float]) -> float:
     return t_quantile(count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count)
 
 
-def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 0.01) -> bool:
-    """Whether the medians of the last two windows of `window_s` agree to a share of `within`.
+def steady(durations_s: Sequence[float], within: float = 0.01) -> bool:
+    """Whether the medians of the last two windows of 1 s agree to a share of `within`.
 
     A forward that lasts longer than the window makes a window of its own.
 
@@ -213,44 +239,10 @@ def steady(durations_s: Sequence[float], window_s: float = 1.0, within: float = 
     rest = np.asarray(durations_s, dtype=np.float64)
     for _ in range(2):
         # The shortest tail that lasts so long.
-        count = 1 + int(np.searchsorted(np.cumsum(rest[::-1]), window_s * (1 - 1e-9)))
+        count = 1 + int(np.searchsorted(np.cumsum(rest[::-1]), 1 - 1e-9))
         if count > len(rest):
             return False
         medians.append(float(np.median(rest[-count:])))
         rest = rest[:-count]
     newer, older = medians
     return abs(newer - older) <= within * older
-
-
-def _welch(sides: Sequence[Floats]) -> tuple[float, float | None]:
-    """Half the 95 % interval of a mean, or of a difference of two, and its degrees of freedom.
-
-    Welch 1947, Biometrika 34; of one side it is Student's. No freedom where nothing varies.
-    """
-    parts = [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides]
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0, None
-    freedom = variance**2 / sum(part**2 / alone for part, alone in parts)
-    return t_quantile(freedom) * math.sqrt(variance), freedom
-
-
-def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
-    """RESAMPLES medians of moving-block resamples of `values`."""
-    count = len(values)
-    block = max(1, round(count ** (1 / 3)))
-    blocks = math.ceil(count / block)
-    within = np.arange(block)
-    rows = max(1, _CHUNK // count)
-    medians: list[Floats] = []
-    for start in range(0, RESAMPLES, rows):
-        size = (min(rows, RESAMPLES - start), blocks, 1)
-        index = rng.integers(0, count - block + 1, size=size) + within
-        resample = values[index.reshape(size[0], -1)[:, :count]]
-        medians.append(np.median(resample, axis=1))
-    return np.concatenate(medians)
-
-
-def _percentile_interval(distribution: Floats) -> tuple[float, float]:
-    low, high = np.quantile(distribution, (_TAIL, 1 - _TAIL))
-    return float(low), float(high)

@@ -1,7 +1,4 @@
-"""What weakens a row, as data: a code and its values. Words are made here, and read by nobody.
-
-A decision looks at the code and the values; the table keeps both, with the text for a reader.
-"""
+"""What weakens a row, as data: a code and its values, by which to decide; words are for readers."""
 
 from __future__ import annotations
 
@@ -15,15 +12,11 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowWarning:
-    """One thing that weakens a row, or one of its energy windows.
+    """One thing that weakens a row, or one of its energy windows."""
 
-    Attributes:
-        code: One of `CODES`.
-        values: What the code's words need; of an energy window also `window`, its number, and
-            `repeated`, if it was measured again for this reason.
-    """
-
-    code: str
+    code: str  # one of `CODES`
+    # What the code's words need; of an energy window also `window`, its number, and `repeated`, if
+    # it was measured again for this reason.
     values: Mapping[str, Value] = field(default_factory=dict, hash=False)
 
     @property
@@ -37,8 +30,7 @@ class RowWarning:
         """
         words = _WORDS[self.code]
         text = words.format(**self.values) if isinstance(words, str) else words(self.values)
-        window = self.values.get("window")
-        if window is None:
+        if (window := self.values.get("window")) is None:
             return text
         again = " (measured again)" if self.values.get("repeated") else ""
         return f"energy window {window}{again}: {text}"
@@ -53,7 +45,6 @@ def having(warnings: Iterable[RowWarning], *codes: str) -> list[RowWarning]:
 
 
 def _samples(v: Values) -> str:
-    """How far a latency has converged, and what was asked for."""
     half = v["half_width"]
     known = "too few for an interval" if half is None else f"median within ±{half:.1%}"
     asked = f"at least {v['min_samples']}, ±{v['median_within']:.1%}"
@@ -67,13 +58,11 @@ def _throttled(v: Values) -> str:
 
 
 def _emulated(v: Values) -> str:
-    capability = v.get("compute_capability")
+    precision, capability = v["precision"], v.get("compute_capability")
     if capability is None:
-        why = f"this CPU has none of {v['instructions']}"
-    else:
-        why = f"compute capability {capability} has no {v['precision']} arithmetic"
-        why += " (8.0 and newer have it)"
-    return f"{v['precision']} is emulated: {why}"
+        return f"{precision} is emulated: this CPU has none of {v['instructions']}"
+    lacks = f"compute capability {capability} has no {precision} arithmetic"
+    return f"{precision} is emulated: {lacks} (8.0 and newer have it)"
 
 
 _WORDS: Mapping[str, str | Callable[[Values], str]] = {
@@ -108,8 +97,7 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
     "meter-unusable": "{reason}",
     "readings-instead": "{reason}: power readings are used instead",
     "counter-disagrees-idle": (
-        "while idle the energy counter gave {counter_w:.1f} W, the power readings"
-        " {readings_w:.1f} W"
+        "while idle the energy counter gave {counter_w:.1f} W, the readings {readings_w:.1f} W"
     ),
     "counter-disagrees": "the energy counter gave {ratio:.2f} times the power of the readings",
     "not-steady": "clock and temperature were not steady after {seconds:.0f} s",

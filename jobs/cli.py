@@ -6,7 +6,6 @@ tensorgap; 130 interrupted, and resumable.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
@@ -14,8 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -24,8 +22,7 @@ from bench.errors import TensorgapError
 from bench.files.location import redacted
 from jobs import terminal
 
-BAD_INPUT = 2
-INTERRUPTED = 130
+BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130
 _COMMANDS = {
     "sweep": ("jobs.sweep", "Measure a matrix and collect one Parquet file."),
     "plan": ("jobs.plan", "Show what would run where, and what cannot and why."),
@@ -87,51 +84,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     # A warning may quote what was read, too.
     warnings.showwarning = terminal.warn
-    code: Any
+    # SIGTERM ends as Ctrl-C does: orderly, with the same word and code.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Not cli.main: it would make exit code 1 of a closed pipe.
-        with _terminable(), cli.make_context("tensorgap", given) as context:
+        with cli.make_context("tensorgap", given) as context:
             code = cli.invoke(context)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as done:
-        code = done.exit_code
-    except TensorgapError as error:
-        _fail(BAD_INPUT, debug, given, *map(str, error.args))
+        sys.exit(done.exit_code)
     except click.ClickException as error:
-        told = io.StringIO()
-        error.show(file=told)
-        lines = told.getvalue().rstrip("\n").split("\n")
+        usage = io.StringIO()
+        error.show(file=usage)
+        lines = usage.getvalue().rstrip("\n").split("\n")
         terminal.complain(*(redacted(line, given) for line in lines))
         sys.exit(BAD_INPUT)
-    except (click.Abort, KeyboardInterrupt):
-        _fail(INTERRUPTED, debug, given, "interrupted")
-    except MemoryError:
-        words = "there is not enough memory; read less at once, and see --max-input"
-        _fail(BAD_INPUT, debug, given, words)
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
-        _fail(3, debug, given, f"{type(error).__name__}: {first}{hint}")
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C: orderly, with the same word and code."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
+        sys.exit(0)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            lines = traceback.format_exc().splitlines()
+            terminal.complain(*(redacted(line, given) for line in lines))
+        code, words = verdict(error, debug)
+        for line in words:
+            terminal.say(redacted(line, given))
+        sys.exit(code)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(code: int, debug: bool, given: Sequence[str], *lines: str) -> None:
-    if debug:
-        trace = traceback.format_exc().splitlines()
-        terminal.complain(*(redacted(line, given) for line in trace))
-    for line in lines:
-        terminal.say(redacted(line, given))
-    sys.exit(code)
+def verdict(error: BaseException, debug: bool) -> tuple[int, Sequence[str]]:
+    """The exit code of an error, and what is said of it."""
+    match error:
+        case TensorgapError():
+            return BAD_INPUT, [str(line) for line in error.args]
+        case MemoryError():
+            return BAD_INPUT, ["there is not enough memory; read less at once, and see --max-input"]
+        case click.Abort() | KeyboardInterrupt():
+            return INTERRUPTED, ["interrupted"]
+    first = (str(error).strip() or "no message").splitlines()[0]
+    hint = "" if debug else " (a fault of tensorgap: --debug shows where)"
+    return FAULT, [f"{type(error).__name__}: {first}{hint}"]

@@ -145,7 +145,7 @@ def explain_results(
         from jobs import reading  # and with it pyarrow, which tables alone do not need
 
         cases = from_rows.cases(reading.merged(files, allowance.left_bytes))
-    if gpu_types and (lines or cases) and all(line["gpu"] for line in lines):
+    if gpu_types and (lines or cases) and all(line.gpu_type for line in lines):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
     cases += from_csv.cases(lines, gpu_types)
     groups = facts.grouped(compare.with_ratios(cases))
@@ -158,7 +158,7 @@ def explain_results(
         raise TensorgapError(f"there is no row that is OK{why}")
     if not any(group.baseline for group in groups):
         terminal.say("there is no fp32 to compare with")
-    wished = from_csv.cases(from_csv.load(expected, allowance)) if expected else []
+    wished = from_csv.load(expected, allowance) if expected else []
     named = {case.gpu: None for case in (*cases, *wished) if case.foreign and case.gpu_type}
     if foreign := [name for name in named if not is_known(name)]:
         terminal.say(f"nothing is known of the GPU {', '.join(foreign)}; known: {known}")

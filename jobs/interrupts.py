@@ -28,8 +28,7 @@ class Interrupts:
     def __init__(self, at_once: Callable[[], object]) -> None:
         """Args: at_once: ends the process; it is called in a thread of its own."""
         self._at_once = at_once
-        self._measures = False
-        self._asked = False
+        self._measures = self._asked = False
         self._left = threading.Event()
         self._ending = threading.Lock()  # held by the thread that ends the block
 
@@ -42,10 +41,8 @@ class Interrupts:
         return self._asked
 
     def __enter__(self) -> Interrupts:
-        self._before = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        both = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._handle) for number in both}
         # A handler's exception that strikes within a callback is lost, and Python would say so.
         self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
         # Python writes the number of each signal here at once, whatever the main thread is in.

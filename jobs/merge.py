@@ -14,11 +14,7 @@ from jobs import options, reading, terminal
 @click.command("merge")
 @click.argument("places", metavar="RESULTS...", nargs=-1, required=True)
 @click.option(
-    "--output",
-    "-o",
-    required=True,
-    metavar="FILE",
-    help="Parquet file to write; a path or a URI.",
+    "--output", "-o", required=True, metavar="FILE", help="Parquet file to write; a path or a URI."
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.max_input

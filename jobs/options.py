@@ -26,28 +26,16 @@ class Only:
     models: tuple[str, ...] = ()
 
 
-class MatrixFile(click.Path):
+def shipped(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """The path of a matrix; a bare name is one of ours, which an installation hides deep."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path, as the file system has it."""
-        path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
-        return path if os.path.isfile(path) else ours.get(str(path), path)
-
-
-def size(context: click.Context, option: click.Parameter, text: str) -> int:
-    """The bytes of a size such as 4GB, as a callback of an option."""
-    size_bytes = limits.parse(text)
-    if size_bytes is None:
-        raise click.BadParameter(f"{text!r} is not a size; give one such as 500MB or 4GB")
-    return size_bytes
+    ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
+    return path if path is None or os.path.isfile(path) else ours.get(str(path), path)
 
 
 def matrix(required: bool = True) -> Callable[[Command], Command]:
     """MATRIX: a file, or the bare name of one that is shipped."""
-    metavar = "MATRIX" if required else "[MATRIX]"
-    return click.argument("matrix", required=required, metavar=metavar, type=MatrixFile())
+    metavar, path = "MATRIX" if required else "[MATRIX]", click.Path(path_type=Path)
+    return click.argument("matrix", required=required, metavar=metavar, type=path, callback=shipped)
 
 
 def cluster(command: Command) -> Command:
@@ -77,30 +65,34 @@ def narrowing(command: Command) -> Command:
         return command(*args, only=Only(*chosen), **given)
 
     wrapped: Any = narrowed
-    for name, what in (
-        ("model", "this model"),
-        ("precision", f"this precision ({', '.join(PRECISIONS)})"),
-        ("gpu-type", "this GPU type"),
-    ):
+    precision = f"precision ({', '.join(PRECISIONS)})"
+    for name, what in (("model", "model"), ("precision", precision), ("gpu-type", "GPU type")):
         wrapped = click.option(
             f"--{name}",
             f"{name.replace('-', '_')}s",
             multiple=True,
             metavar=name.upper(),
-            help=f"Only {what} of the matrix; repeatable.",
+            help=f"Only this {what} of the matrix; repeatable.",
         )(wrapped)
     return wrapped  # type: ignore[no-any-return]
 
 
-def max_input(command: Command) -> Command:
-    """--max-input: how many bytes of results are read."""
-    return click.option(
-        limits.OPTION,
-        "most_bytes",
-        callback=size,
-        default=limits.shown(limits.DEFAULT_BYTES),
-        show_default=True,
-        metavar="SIZE",
-        help="Read at most this much of results, all files together and unpacked: a small file can"
-        " unpack to more than the memory holds.",
-    )(command)
+def size(context: click.Context, option: click.Parameter, text: str) -> int:
+    """The bytes of a size such as 4GB."""
+    size_bytes = limits.parse(text)
+    if size_bytes is None:
+        raise click.BadParameter(f"{text!r} is not a size; give one such as 500MB or 4GB")
+    return size_bytes
+
+
+# --max-input: how many bytes of results are read.
+max_input = click.option(
+    limits.OPTION,
+    "most_bytes",
+    callback=size,
+    default=limits.shown(limits.DEFAULT_BYTES),
+    show_default=True,
+    metavar="SIZE",
+    help="Read at most this much of results, all files together and unpacked: a small file can"
+    " unpack to more than the memory holds.",
+)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,10 +16,9 @@ from bench import matrix as matrices
 from bench.asked import CPU, Cell, Matrix
 from bench.errors import Unsupported
 from bench.measured import Outcome
+from cluster import placement
+from cluster.session import session
 from jobs import options, progress, terminal
-
-if TYPE_CHECKING:
-    from cluster.placement import Told
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,16 @@ class Place:
     """This machine or a cluster: what it has of each type, and whether it can get more."""
 
     types: Sequence[str]  # that `auto` stands for
-    devices: Mapping[str, int]  # of these types and of those asked for by name
-    nodes: Mapping[str, int]  # that have the devices of a type
-    autoscaler: bool = False
-    wrong: Sequence[str] = ()  # nodes whose labels name other GPUs than they have
+    offers: Mapping[str, placement.Offer]  # of these types and of those asked for by name
+    autoscaler: bool
+    wrong: Sequence[placement.Mislabelled]
 
     def lanes(self, gpu_type: str, matrix: Matrix) -> int:
         """How many blocks of a type are measured at once; 1 of what is not there yet."""
-        of_type = self.nodes if matrix.placement.exclusive == "host" else self.devices
-        return of_type.get(gpu_type, 1)
+        if gpu_type not in self.offers:
+            return 1
+        offer = self.offers[gpu_type]
+        return len(offer.nodes) if matrix.placement.exclusive == "host" else offer.devices
 
 
 @click.command("plan")
@@ -60,77 +61,62 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     cells = matrices.cells(asked, place.types)
     rows = len(asked.workloads) * asked.sampling.replicates
     where = "this machine" if address is None else f"the cluster at {address}"
-    has = ", ".join(f"{place.devices[name]} {name}" for name in sorted(place.types))
+    has = ", ".join(f"{place.offers[name].devices} {name}" for name in sorted(place.types))
     terminal.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {where} has {has}", "")
     for node in place.wrong:
         terminal.echo(f"warning: {node}", "")
     able = []
     alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        found, can_run = verdict(cell, place, address is None)
+        words, can_run = verdict(cell, place, address is None)
         if can_run:
             able.append(cell)
-        alike.setdefault((cell.gpu_type, found), []).append(cell.precision)
+        alike.setdefault((cell.gpu_type, words), []).append(cell.precision)
     names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
     width = max(map(len, names))
-    for name, (_, words) in zip(names, alike, strict=True):
-        terminal.echo(f"  {name:{width}}  {words}")
-    terminal.echo("")
-    for workload in asked.workloads:
-        terminal.echo(f"  {workload}")
-    terminal.echo("")
-    for line in rules(asked, cells, place):
-        terminal.echo(f"  {line}")
+    terminal.echo(
+        *(f"  {name:{width}}  {words}" for name, (_, words) in zip(names, alike, strict=True)),
+        "",
+        *(f"  {workload}" for workload in asked.workloads),
+        "",
+        *(f"  {line}" for line in rules(asked, cells, place)),
+        "",
+    )
     if able:
         longest = progress.duration(longest_s(asked, able, place))
-        perplexity = ", and the perplexity of each model once per cell"
-        beside = perplexity if asked.quality.enabled else ""
-        terminal.echo("", f"at most about {longest}, plus loading, compiling and profiles{beside}")
+        beside = ", and the perplexity of each model once per cell" if asked.quality.enabled else ""
+        terminal.echo(f"at most about {longest}, plus loading, compiling and profiles{beside}")
     else:
-        terminal.echo("", "none of its cells can be measured here")
+        terminal.echo("none of its cells can be measured here")
     return 0 if len(able) == len(cells) else 1
 
 
 def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
-    """What this machine, or the cluster at an address, has."""
-    from cluster import placement
-    from cluster.session import session
-
+    """What this machine, or the cluster at an address, has of the types that are asked for."""
+    scaled = False
     if address is None:
         cards = inventory.visible_gpus()
         here = {"NodeID": "", "Alive": True, "Resources": {"CPU": 1, "GPU": len(cards)}}
-        return place_of(asked, [here], {"": cards})
-    with session(address, trust_local_users):
-        from cluster import lease, nodes
+        present: Sequence[Mapping[str, Any]] = [here]
+        told: placement.Told = {"": cards}
+    else:
+        with session(address, trust_local_users):
+            from cluster import lease, nodes
 
-        present, told = nodes.present()
-        wrong = tuple(map(str, placement.mislabelled(present, told)))
-        scaled = lease.autoscaler().present
-    return replace(place_of(asked, present, told), autoscaler=scaled, wrong=wrong)
-
-
-def place_of(asked: Matrix, nodes: Sequence[Mapping[str, Any]], told: Told) -> Place:
-    """What these nodes have of the types that a matrix asks for."""
-    from cluster import placement
-
-    types = placement.offers(nodes, told)
+            present, told = nodes.present()
+            scaled = lease.autoscaler().present
+    types = placement.offers(present, told)
     named = {cell.gpu_type for cell in matrices.cells(asked, types)}
-    offers = placement.offers(nodes, told, named)
-    return Place(
-        tuple(types),
-        {name: offer.devices for name, offer in offers.items()},
-        {name: len(offer.nodes) for name, offer in offers.items()},
-    )
+    offers = placement.offers(present, told, named)
+    return Place(tuple(types), offers, scaled, placement.mislabelled(present, told))
 
 
 def verdict(cell: Cell, place: Place, here: bool) -> tuple[str, bool]:
     """What becomes of a cell, in words, and whether it can be measured."""
-    from cluster import placement
-
-    if cell.gpu_type not in place.devices:
+    if cell.gpu_type not in place.offers:
         if place.autoscaler and cell.gpu_type != CPU:
             return "waits for the autoscaler, which may have a node type for it", True
-        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell.gpu_type, place.devices)}", False
+        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell.gpu_type, place.offers)}", False
     if not here:
         return "runs, if that node supports the precision and has a torch build for it", True
     try:
@@ -142,39 +128,34 @@ def verdict(cell: Cell, place: Place, here: bool) -> tuple[str, bool]:
 
 def rules(matrix: Matrix, cells: Sequence[Cell], place: Place) -> Iterator[str]:
     """What shares a GPU or a host, and what a fault costs."""
-    if matrix.placement.paired:
+    asked = matrix.placement
+    if asked.paired:
         yield "paired: all precisions of a replicate on one GPU, in random order"
     else:
         yield "not paired: each precision on whichever GPU of its type is free"
-    at_once = {
-        cell.gpu_type: min(
-            blocks_of(matrix, cells, cell.gpu_type), place.lanes(cell.gpu_type, matrix)
-        )
-        for cell in cells
-        if cell.gpu_type in place.devices or place.autoscaler
-    }
-    alone = ", each alone on its host" if matrix.placement.exclusive == "host" else ""
-    if at_once:
-        yield f"at once: {', '.join(f'{n} {name}' for name, n in at_once.items())}{alone}"
-    often = {0: "never", 1: "once"}.get(
-        matrix.placement.retries, f"{matrix.placement.retries} times"
+    at_once = ", ".join(
+        f"{min(number, place.lanes(gpu_type, matrix))} {gpu_type}"
+        for gpu_type, number in blocks(matrix, cells).items()
+        if gpu_type in place.offers or place.autoscaler
     )
+    if at_once:
+        alone = ", each alone on its host" if asked.exclusive == "host" else ""
+        yield f"at once: {at_once}{alone}"
+    often = {0: "never", 1: "once"}.get(asked.retries, f"{asked.retries} times")
     yield f"tried again after a lost process, GPU or node: {often}"
 
 
-def blocks_of(matrix: Matrix, cells: Sequence[Cell], gpu_type: str) -> int:
-    """How many times a GPU of the type is taken."""
-    of_type = sum(cell.gpu_type == gpu_type for cell in cells)
-    return matrix.sampling.replicates * (1 if matrix.placement.paired else of_type)
+def blocks(matrix: Matrix, cells: Sequence[Cell]) -> dict[str, int]:
+    """How many times a GPU of each type is taken."""
+    paired, replicates = matrix.placement.paired, matrix.sampling.replicates
+    number = Counter(cell.gpu_type for cell in cells)
+    return {gpu_type: replicates * (1 if paired else n) for gpu_type, n in number.items()}
 
 
 def longest_s(matrix: Matrix, cells: Sequence[Cell], place: Place) -> float:
     """Types run at the same time, and so do the blocks of a type on its GPUs."""
-    each_s = progress.longest_process_s(matrix)
-    longest_s = 0.0
-    for gpu_type in {cell.gpu_type for cell in cells}:
-        tasks = sum(cell.gpu_type == gpu_type for cell in cells) * matrix.sampling.replicates
-        blocks = blocks_of(matrix, cells, gpu_type)
-        rounds = math.ceil(blocks / place.lanes(gpu_type, matrix))
-        longest_s = max(longest_s, rounds * tasks / blocks * each_s)
-    return longest_s
+    paired, of_type = matrix.placement.paired, Counter(cell.gpu_type for cell in cells)
+    return progress.longest_process_s(matrix) * max(
+        math.ceil(number / place.lanes(name, matrix)) * (of_type[name] if paired else 1)
+        for name, number in blocks(matrix, cells).items()
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from bench import matrix as matrices
 from bench.asked import Cell, Matrix, Sampling, Workload
 from bench.energy import protocol
-from bench.measured import TRIED_AGAIN, WAITING, Event, Measurement, Outcome, Profile, Stage
+from bench.measured import TRIED_AGAIN, WAITING, Event, Measurement, Outcome, Stage
 from jobs import terminal
 
 _START_S = 10.0  # a process, its imports and a model
@@ -43,43 +46,38 @@ class Progress:
         self, left: Mapping[Cell, int], row_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Args: left: rows to measure of each cell; row_s: a first guess for one row."""
-        self.total = sum(left.values())
+        self.asked, self.done = Counter(left), Counter[Cell]()
         self.working: dict[tuple[Cell, int], Stage] = {}  # by cell and replicate
-        self.done = dict.fromkeys(left, 0)
-        self.asked = dict(left)
         self._row_s = row_s
         self._clock = clock
         self._start = clock()
 
-    @property
-    def count(self) -> int:
-        """Rows done."""
-        return sum(self.done.values())
-
-    def take(self, event: Event) -> bool:
-        """Note what an event tells; whether it is a row."""
+    def take(self, event: Event) -> None:
+        """Note what an event tells."""
         if isinstance(event, Stage):
             self.working[event.cell, event.replicate] = event
-            return False
+            return
         self.working.pop((event.cell, event.replicate), None)
         if isinstance(event, Measurement):
-            self.done[event.cell] = self.done.get(event.cell, 0) + 1
-        return isinstance(event, Measurement)
+            self.done[event.cell] += 1
 
     def left_s(self) -> float:
         """Seconds until the slowest type is done."""
         elapsed_s = self._clock() - self._start
-        longest = 0.0
+        working = [stage for stage in self.working.values() if stage.name != WAITING]
+        at_work = Counter(stage.cell.gpu_type for stage in working)
+        longest_s = 0.0
         for gpu_type in {cell.gpu_type for cell in self.asked}:
-            done = sum(n for cell, n in self.done.items() if cell.gpu_type == gpu_type)
-            asked = sum(n for cell, n in self.asked.items() if cell.gpu_type == gpu_type)
-            at_work = sum(
-                stage.cell.gpu_type == gpu_type and stage.name != WAITING
-                for stage in self.working.values()
-            )
-            pace_s = elapsed_s / done if done else self._row_s / max(1, at_work)
-            longest = max(longest, (asked - done) * pace_s)
-        return longest
+            cells = [cell for cell in self.asked if cell.gpu_type == gpu_type]
+            done = sum(self.done[cell] for cell in cells)
+            left = sum(self.asked[cell] for cell in cells) - done
+            pace_s = elapsed_s / done if done else self._row_s / max(1, at_work[gpu_type])
+            longest_s = max(longest_s, left * pace_s)
+        return longest_s
+
+    def left(self) -> str:
+        """The same in words."""
+        return f"about {duration(self.left_s())} left"
 
 
 @contextlib.contextmanager
@@ -87,41 +85,32 @@ def display(
     matrix: Matrix, present: Collection[str], done: Sequence[Measurement], quiet: bool
 ) -> Iterator[Show]:
     """A function to call with each event: a live display on a terminal, a line a row elsewhere."""
-    finished = {m.key for m in done}
-    left = {
-        cell: sum(
-            (cell, workload, replicate) not in finished
-            for workload in matrix.workloads
-            for replicate in range(matrix.sampling.replicates)
-        )
-        for cell in matrices.cells(matrix, present)
-    }
+    replicates = range(matrix.sampling.replicates)
+    keys = itertools.product(matrices.cells(matrix, present), matrix.workloads, replicates)
+    finished = {row.key for row in done}
+    left = Counter(key[0] for key in keys if key not in finished)
     progress = Progress(left, longest_process_s(matrix) / len(matrix.workloads))
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty():
-        with _live(progress) as show:
+        with live(progress) as show:
             yield show
     else:
-        yield _lines(progress)
+        yield functools.partial(tell, progress)
 
 
-def _lines(progress: Progress) -> Show:
+def tell(progress: Progress, event: Event) -> None:
     """One line as each row is done: readable in a log."""
-
-    def show(event: Event) -> None:
-        if progress.take(event) and isinstance(event, Measurement):
-            left = duration(progress.left_s())
-            done = f"[{progress.count}/{progress.total}]"
-            terminal.say(f"{done} {_in_words(event)}; about {left} left")
-        elif isinstance(event, Stage) and event.name in (WAITING, TRIED_AGAIN):
-            terminal.say(_in_words(event))
-
-    return show
+    progress.take(event)
+    if isinstance(event, Measurement):
+        done = f"[{progress.done.total()}/{progress.asked.total()}]"
+        terminal.say(f"{done} {in_words(event)}; {progress.left()}")
+    elif isinstance(event, Stage) and event.name in (WAITING, TRIED_AGAIN):
+        terminal.say(in_words(event))
 
 
 @contextlib.contextmanager
-def _live(progress: Progress) -> Iterator[Show]:
+def live(progress: Progress) -> Iterator[Show]:
     """A bar over all rows and one for each cell in progress, below the rows that are done."""
     from rich import progress as rich
     from rich.console import Console
@@ -134,28 +123,25 @@ def _live(progress: Progress) -> Iterator[Show]:
         rich.TextColumn("{task.fields[note]}", markup=False),
     )
     console = Console(stderr=True, highlight=False)
-
-    def left() -> str:
-        return f"about {duration(progress.left_s())} left"
-
     with rich.Progress(*columns, console=console, transient=True) as bars:
-        overall = bars.add_task("sweep", total=progress.total, note=left())
-        lines: dict[tuple[Cell, int], rich.TaskID] = {}
+        overall = bars.add_task("sweep", total=progress.asked.total(), note=progress.left())
+        tasks: dict[tuple[Cell, int], rich.TaskID] = {}
 
         def show(event: Event) -> None:
-            row = progress.take(event) and isinstance(event, Measurement)
-            if row or (isinstance(event, Stage) and event.name == TRIED_AGAIN):
-                console.print(terminal.clean(_in_words(event)), markup=False)
+            progress.take(event)
+            again = isinstance(event, Stage) and event.name == TRIED_AGAIN
+            if again or isinstance(event, Measurement):
+                console.print(terminal.clean(in_words(event)), markup=False)
             for key, stage in progress.working.items():
-                cell, _ = key
+                cell = stage.cell
                 note = terminal.clean(f"{stage.name} on {stage.host}: {stage.workload}")
-                if key not in lines:
+                if key not in tasks:
                     name, rows = terminal.clean(str(cell)), progress.asked[cell]
-                    lines[key] = bars.add_task(name, total=rows, note=note)
-                bars.update(lines[key], completed=progress.done[cell], note=note)
-            for key in [k for k in lines if k not in progress.working]:
-                bars.remove_task(lines.pop(key))
-            bars.update(overall, completed=progress.count, note=left())
+                    tasks[key] = bars.add_task(name, total=rows, note=note)
+                bars.update(tasks[key], completed=progress.done[cell], note=note)
+            for key in tasks.keys() - progress.working.keys():
+                bars.remove_task(tasks.pop(key))
+            bars.update(overall, completed=progress.done.total(), note=progress.left())
 
         yield show
 
@@ -171,12 +157,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _in_words(event: Event) -> str:
+def in_words(event: Event) -> str:
     """A row, or a stage that needs one's attention, in one line."""
     if isinstance(event, Stage):
         return f"{event.cell}  {event.name}: {event.host}"
     text = f"{event.cell}  {event.workload}"
-    if isinstance(event, Profile):
+    if not isinstance(event, Measurement):
         return text
     if event.outcome != Outcome.OK:
         return f"{text}  {event.outcome}: {event.reason}"

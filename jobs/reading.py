@@ -11,7 +11,6 @@ from bench.files.location import shown
 from bench.measured import Measurement
 from bench.results import columns
 from bench.results import store as results
-from bench.results.columns import Source
 from bench.results.parts import CorruptFile
 from jobs import terminal
 
@@ -19,25 +18,22 @@ from jobs import terminal
 _say_once = functools.cache(terminal.say)
 
 
-def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], list[Source]]:
-    """The rows of files and folders, double ones too, and each sweep that they come from.
+def read(places: Iterable[str], most_bytes: int) -> tuple[list[Measurement], list[columns.Source]]:
+    """The rows of files, folders and URIs, double ones too, and the sweeps that they come from.
 
-    Args:
-        places: files, folders or URIs.
-        most_bytes: how much may be read of all of them together.
+    At most `most_bytes` are read, of all of them together.
     """
     allowance = Allowance(most_bytes)
     rows: list[Measurement] = []
-    sources: dict[Source, None] = {}
+    sources: dict[columns.Source, None] = {}
     for place in places:
         if place.lower().endswith(".csv"):
-            raise TensorgapError(
-                f"{shown(place)}: a CSV; `tensorgap explain {shown(place)}` reads tables of others"
-            )
+            hint = f"`tensorgap explain {shown(place)}` reads tables of others"
+            raise TensorgapError(f"{shown(place)}: a CSV; {hint}")
         found, origins, corrupt = results.read(place, allowance)
         tell_corrupt(corrupt, "its row is missing")
-        rows.extend(found)
-        sources.update(dict.fromkeys(origins))
+        rows += found
+        sources |= dict.fromkeys(origins)
     return rows, list(sources)
 
 

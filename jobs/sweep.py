@@ -24,17 +24,20 @@ import click
 
 from bench import inventory, outcomes
 from bench import matrix as matrices
-from bench.asked import Cell, Matrix, Workload
+from bench.asked import Matrix
 from bench.errors import REAL_GPU, TensorgapError
 from bench.files import location
 from bench.measured import Measurement, Outcome, Profile
-from bench.results import store as results
+from bench.results.store import PARTS, Results, prepare
+from cluster import folders
+from cluster.head import HeadLostError
+from cluster.session import session
 from jobs import options, progress, reading, terminal
 from jobs.cli import INTERRUPTED
 from jobs.interrupts import Interrupts
 
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
-_TRY_AGAIN = (Outcome.UNPLACED, Outcome.LOST)
+_TRY_AGAIN = {Outcome.UNPLACED, Outcome.LOST}
 _PATIENCE_S = 120.0  # for an output that fails, at the end of a sweep
 _STOPPED = "stopped; what is measured is kept"
 _ending = threading.Lock()  # held by the thread that ends the process
@@ -104,8 +107,6 @@ def command(
     check_options(matrix, output, resume, retry_failed, simulated or only != options.Only())
     if simulated and inventory.real_gpu():
         raise TensorgapError(REAL_GPU)
-    from cluster.head import HeadLostError
-
     # The lock outlives Ray: until the rows are merged.
     held = click.get_current_context().with_resource
     try:
@@ -113,21 +114,22 @@ def command(
             interrupts = stack.enter_context(Interrupts(end_at_once))
             if matrix is not None:
                 asked = asked_for(matrix, only, here=address is None)
-                results.prepare(output or "results")
+                prepare(output or "results")
             else:
-                folder = results.Results.open(str(resume), most_bytes)
+                folder = Results.open(str(resume), most_bytes)
                 asked = folder.matrix()
                 folder.check_resumable()
                 held(folder.locked())
-            connect(stack, address, trust_local_users, quiet)
-            from cluster import driver
+            if not quiet:
+                what = "starting Ray" if address is None else f"connecting to {address}"
+                terminal.say(f"{what} ...")
+            stack.enter_context(session(address, trust_local_users))
+            from cluster import driver  # and with it Ray, whose environment is set now
 
             if matrix is not None:
                 # Only now: a cluster that cannot be reached leaves no empty folder behind.
                 place, types, now = output or "results", driver.offers(), outcomes.now()
-                folder = results.Results.create(
-                    place, asked.name, asked.text, now, types, simulated
-                )
+                folder = Results.create(place, asked.name, asked.text, now, types, simulated)
                 held(folder.locked())
             finished = measure(folder, asked, retry_failed, placement_timeout, quiet, interrupts)
     except HeadLostError as error:
@@ -136,23 +138,21 @@ def command(
 
 
 def check_options(
-    matrix: Path | None,
-    output: str | None,
-    resume: str | None,
-    retry_failed: bool,
-    changes_matrix: bool,
+    matrix: Path | None, output: str | None, resume: str | None, retry_failed: bool, changed: bool
 ) -> None:
     """Raise click.UsageError for options that contradict each other."""
-    if (matrix is None) == (resume is None):
-        raise click.UsageError("give either a MATRIX or --resume FOLDER")
-    if resume is not None and output is not None:
-        raise click.UsageError("a sweep is resumed where it began: leave --output out")
-    if retry_failed and resume is None:
-        raise click.UsageError("--retry-failed needs --resume FOLDER")
-    if resume is not None and changes_matrix:
-        raise click.UsageError(
-            "a sweep is resumed as it began: leave --simulated and the narrowing options out"
-        )
+    resumed = resume is not None
+    for wrong, told in (
+        ((matrix is None) != resumed, "give either a MATRIX or --resume FOLDER"),
+        (resumed and output is not None, "a sweep is resumed where it began: leave --output out"),
+        (retry_failed and not resumed, "--retry-failed needs --resume FOLDER"),
+        (
+            resumed and changed,
+            "a sweep is resumed as it began: leave --simulated and the narrowing options out",
+        ),
+    ):
+        if wrong:
+            raise click.UsageError(told)
 
 
 def asked_for(path: Path, only: options.Only, here: bool) -> Matrix:
@@ -165,20 +165,16 @@ def asked_for(path: Path, only: options.Only, here: bool) -> Matrix:
 
 def end_at_once() -> NoReturn:
     """End while Ray starts, where a call of Ray holds up the main thread."""
-    from cluster import folders
-
     terminal.say("interrupted")
     folders.give_up()
     os._exit(INTERRUPTED)
 
 
-def abandon(folder: results.Results, why: str) -> NoReturn:
+def abandon(folder: Results, why: str) -> NoReturn:
     """Conclude without Ray, whose calls would wait for what is lost, or is being ended too.
 
     A cluster ends by itself what a driver has left behind.
     """
-    from cluster import folders
-
     if not _ending.acquire(blocking=False):
         threading.Event().wait()  # the thread that came first ends the process
     code = INTERRUPTED
@@ -195,20 +191,8 @@ def abandon(folder: results.Results, why: str) -> NoReturn:
         os._exit(code)
 
 
-def connect(
-    stack: contextlib.ExitStack, address: str | None, trust_local_users: bool, quiet: bool
-) -> None:
-    """Start Ray here, or join a cluster, for as long as the stack lasts."""
-    from cluster.session import session
-
-    if not quiet:
-        where = "starting Ray" if address is None else f"connecting to {address}"
-        terminal.say(f"{where} ...")
-    stack.enter_context(session(address, trust_local_users))
-
-
 def measure(
-    folder: results.Results,
+    folder: Results,
     asked: Matrix,
     retry_failed: bool,
     placement_timeout_s: float,
@@ -217,13 +201,12 @@ def measure(
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
     from cluster import driver
-    from cluster.head import HeadLostError
 
     interrupts.measuring(functools.partial(abandon, folder, _STOPPED))
     folder.restore()
     rows, corrupt = folder.read()
     reading.tell_corrupt(corrupt, "it is measured again")
-    due = _TRY_AGAIN if not retry_failed else tuple(set(Outcome) - {Outcome.OK})
+    due = {*Outcome} - {Outcome.OK} if retry_failed else _TRY_AGAIN
     done = [row for row in rows if row.outcome not in due]
     # What an attempt found says more than that there is no place for another.
     told = {row.key for row in rows if row.outcome != Outcome.UNPLACED}
@@ -254,15 +237,14 @@ def measure(
                         show(event)
             except KeyboardInterrupt:
                 abandon(folder, _STOPPED)
-    except HeadLostError:
-        raise
-    except Exception:
-        terminal.say(how_to_go_on(folder))
+    except Exception as error:
+        if not isinstance(error, HeadLostError):
+            terminal.say(how_to_go_on(folder))
         raise
     return not interrupts.asked()
 
 
-def keep(folder: results.Results, found: Measurement | Profile) -> None:
+def keep(folder: Results, found: Measurement | Profile) -> None:
     """Write a row or a profile, and tell it once where it must wait for its place."""
     before = folder.trouble
     folder.write(replace(found, received_at=outcomes.now()))
@@ -270,7 +252,7 @@ def keep(folder: results.Results, found: Measurement | Profile) -> None:
         terminal.say(folder.trouble)
 
 
-def conclude(folder: results.Results, finished: bool) -> int:
+def conclude(folder: Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
     from jobs.report import compare, from_rows, table
 
@@ -287,41 +269,30 @@ def conclude(folder: results.Results, finished: bool) -> int:
         terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
     if failure:
         raise failure
+    go_on = how_to_go_on(folder)
     if rows:
-        terminal.echo("", merged(folder))
-    missing = asked_keys(folder) - {row.key for row in rows}
+        try:
+            terminal.echo("", location.shown(folder.finish()))
+        except TensorgapError as error:
+            kept = f"the rows are kept in {PARTS}/; make room, then {go_on}"
+            raise TensorgapError(f"{error}; {kept}") from error
+    asked = folder.matrix()
+    cells = matrices.cells(asked, folder.source.gpu_types)
+    every = itertools.product(cells, asked.workloads, range(asked.sampling.replicates))
+    missing = {*every} - {row.key for row in rows}
     if missing and not finished:
-        terminal.say(how_to_go_on(folder))
+        terminal.say(go_on)
         return INTERRUPTED
     if missing:
-        terminal.say(f"{len(missing)} rows are missing; {how_to_go_on(folder)}")
+        terminal.say(f"{len(missing)} rows are missing; {go_on}")
     return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
 
 
-def merged(folder: results.Results) -> str:
-    """Where the Parquet file is, which is made of the parts."""
-    try:
-        return location.shown(folder.finish())
-    except TensorgapError as error:
-        raise TensorgapError(
-            f"{error}; the rows are kept in {results.PARTS}/; make room, then"
-            f" {how_to_go_on(folder)}"
-        ) from error
-
-
-def how_to_go_on(folder: results.Results) -> str:
+def how_to_go_on(folder: Results) -> str:
     """The command that resumes this sweep."""
     hidden = folder.shown != folder.location
     hint = f" (with your credentials for {location.HIDDEN})" if hidden else ""
     return f"go on with: tensorgap sweep --resume {folder.shown}{hint}"
-
-
-def asked_keys(folder: results.Results) -> set[tuple[Cell, Workload, int]]:
-    """The identity of every row that the sweep was asked for."""
-    asked = folder.matrix()
-    cells = matrices.cells(asked, folder.source.gpu_types)
-    replicates = range(asked.sampling.replicates)
-    return set(itertools.product(cells, asked.workloads, replicates))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 r"""Where text leaves: whatever a person reads on standard output or error goes through here.
 
-A name of a GPU, a host or a run, a reason or a column may come from a stranger's file, and a
-terminal obeys what stands in it: it retitles its window, writes the clipboard (OSC 52), hides or
-reverses text. So whatever does not print is shown as Python's `repr` shows it: `\x1b`, `\n`,
-`\u202e`. These are control characters (C0, DEL, C1), format characters (overrides and isolates of
-direction, zero width, tags), separators of lines and paragraphs, blanks other than the plain one,
-private and unassigned code points, and lone surrogates, which have no encoding. Line ends and
-colours are only ours.
+A name of a GPU, a reason or a column may come from a stranger's file, and a terminal obeys what
+stands in it: it retitles its window, writes the clipboard (OSC 52), hides or reverses text. So what
+does not print is shown as Python's `repr` shows it, `\x1b` or `\u202e`: control and format
+characters, separators, blanks other than the plain one, private and unassigned code points, and
+lone surrogates, which have no encoding. Line ends and colours are only ours.
 """
 
 from __future__ import annotations
@@ -39,24 +37,21 @@ def coloured() -> bool:
 
 
 def clean(value: Value) -> Value:
-    r"""The value with every text in it such that a terminal only shows it.
-
-    Args:
-        value: A text, or records, tuples and lists of such values; anything else stays as it is.
+    r"""A text, or a record, tuple or list of such values, so that a terminal only shows it.
 
     >>> clean("T4\x1b]52;c;AAAA\a\n"), clean(("\u202eexe", 3))
     ('T4\\x1b]52;c;AAAA\\x07\\n', ('\\u202eexe', 3))
     """
     cleaned: Any = value
     if isinstance(value, str):
-        cleaned = value if value.isprintable() else "".join(map(_shown, value))
+        escaped = (sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)
+        cleaned = value if value.isprintable() else "".join(escaped)
     elif isinstance(value, tuple | list):
         cleaned = type(value)(map(clean, value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        cleaned = dataclasses.replace(
-            value, **{name: clean(getattr(value, name)) for name in names}
-        )
+        texts = {name: clean(getattr(value, name)) for name in names}
+        cleaned = dataclasses.replace(value, **texts)
     return cleaned  # type: ignore[no-any-return]
 
 
@@ -68,13 +63,11 @@ def echo(*lines: str) -> None:
 def show(text: str) -> None:
     """Print what a renderer made of cleaned values; so line ends and colours in it are ours."""
     kept = _COLOUR if coloured() else re.compile("(?!)")
-    _write(
-        sys.stdout,
-        (
-            "".join(part if kept.fullmatch(part) else clean(part) for part in kept.split(line))
-            for line in text.split("\n")
-        ),
+    lines = (
+        "".join(part if kept.fullmatch(part) else clean(part) for part in kept.split(line))
+        for line in text.split("\n")
     )
+    _write(sys.stdout, lines)
 
 
 def say(text: str) -> None:
@@ -90,22 +83,9 @@ def complain(*lines: str) -> None:
         _write(sys.stderr, map(clean, lines))
 
 
-def warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Stand in for `warnings.showwarning`."""
-    complain(*warnings.formatwarning(message, category, filename, lineno, line).splitlines())
-
-
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+def warn(*warning: Any, **_: Any) -> None:
+    """Stand in for `warnings.showwarning`: message, category, file name, line number and more."""
+    complain(*warnings.formatwarning(*warning[:4]).splitlines())
 
 
 def _write(stream: TextIO | None, lines: Iterable[str]) -> None:

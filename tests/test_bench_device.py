@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import fakenvml
 import pytest
@@ -164,14 +165,14 @@ def test_a_gpu_without_kernels_or_products_is_unsupported(
 
 
 @pytest.mark.parametrize(
-    ("lines", "name"),
+    ("text", "name"),
     [
-        (["processor : 0", "model name : AMD EPYC 7B13"], "AMD EPYC 7B13"),
-        (["CPU implementer : 0x41", "CPU part : 0xd4f"], "aarch64 implementer 0x41 part 0xd4f"),
-        ([], "aarch64"),
+        ("processor : 0\nmodel name : AMD EPYC 7B13\n\nmodel name : other", "AMD EPYC 7B13"),
+        ("CPU implementer : 0x41\nCPU part : 0xd4f", "aarch64 implementer 0x41 part 0xd4f"),
+        ("", "aarch64"),
     ],
 )
-def test_a_cpu_has_a_name(monkeypatch: pytest.MonkeyPatch, lines: list[str], name: str) -> None:
-    monkeypatch.setattr(cpu, "info", lambda: lines)
+def test_a_cpu_has_a_name(monkeypatch: pytest.MonkeyPatch, text: str, name: str) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: text)
     monkeypatch.setattr(platform, "processor", lambda: "aarch64")
     assert cpu.name() == name

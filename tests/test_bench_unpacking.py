@@ -193,13 +193,13 @@ def test_whatever_pyarrow_writes_of_rows_is_unpacked_equal(
 
 
 def test_all_records_of_a_row_take_less_memory_than_is_counted() -> None:
-    """What `_ROW_BYTES` says: a row with every field but no samples."""
+    """What `ROW_BYTES` says: a row with every field but no samples."""
     rows = table.to_table([examples.measurement()], [SOURCE]).take([0] * 500)
     tracemalloc.start()
     kept = table.from_table(rows, "x")
     most_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert most_bytes / len(kept[0]) < unpacking._ROW_BYTES
+    assert most_bytes / len(kept[0]) < unpacking.ROW_BYTES
 
 
 WHOLE = packed(table.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
@@ -264,7 +264,7 @@ def test_texts_are_counted_in_every_codec(codec: str) -> None:
     allowance = limits.Allowance(10**12)
     file = unpacking.open_parquet(content, "x", allowance)
     unpacking.unpack(content, file, ["reason"], "x", allowance)
-    taken = allowance.most_bytes - allowance.left_bytes - 1000 * unpacking._ROW_BYTES
+    taken = allowance.most_bytes - allowance.left_bytes - 1000 * unpacking.ROW_BYTES
     assert 1000 * 2**16 < taken < 1.1 * 1000 * 2**16
 
 

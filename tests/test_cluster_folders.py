@@ -125,7 +125,9 @@ def test_what_others_can_change_does_not_measure() -> None:
     assert shared.stdout == f"{said} {code.parent} (mode 0777)\n", shared.stderr
     # They go on to the request, which is none.
     for done in (sheltered, trusted, readable):
-        assert "TypeError: 'types.SimpleNamespace' object is not iterable" in done.stdout, done.stderr
+        assert "TypeError: 'types.SimpleNamespace' object is not iterable" in done.stdout, (
+            done.stderr
+        )
 
 
 GIVES_UP = """

@@ -62,16 +62,16 @@ def test_types_run_at_the_same_time_so_the_slowest_decides() -> None:
 
 def test_a_profile_is_no_row() -> None:
     shown = Progress({FP32: 2}, row_s=10, clock=Clock())
-    assert shown.take(a_row(FP32))
-    assert not shown.take(Stage(FP32, WORKLOAD, 0, "profile", "host"))
-    assert not shown.take(Profile("", FP32, WORKLOAD, 0, Trace("op")))
-    assert shown.count == 1
+    shown.take(a_row(FP32))
+    shown.take(Stage(FP32, WORKLOAD, 0, "profile", "host"))
+    shown.take(Profile("", FP32, WORKLOAD, 0, Trace("op")))
+    assert shown.done == {FP32: 1}
 
 
 def test_done_is_nothing_left() -> None:
     shown = Progress({FP32: 1}, row_s=10, clock=Clock())
     shown.take(a_row(FP32))
-    assert (shown.count, shown.total, shown.left_s()) == (1, 1, 0)
+    assert (shown.done, shown.asked, shown.left_s()) == ({FP32: 1}, {FP32: 1}, 0)
 
 
 def test_it_knows_which_cell_is_where() -> None:

@@ -29,7 +29,7 @@ def test_as_little_as_a_precision_and_a_latency_is_a_table() -> None:
 def test_precisions_have_more_than_one_name_and_empty_is_not_zero() -> None:
     text = "format, latency_ms, energy_mj\nhalf, 10.4, -\nAMP, 13.5,\nfloat32, 11.7, 580\n"
     lines, _ = from_csv.read(text, "t.csv")
-    assert [line["precision"] for line in lines] == ["fp16", "mixed", "fp32"]
+    assert [line.precision for line in lines] == ["fp16", "mixed", "fp32"]
     (group,) = groups_of(text)
     assert [case.precision for case in group.cases] == ["fp32", "fp16", "mixed"]
     assert [case.energy_mj for case in group.cases] == [580, None, None]
@@ -115,6 +115,10 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "from 1 to 256"),
         ("precision,latency_ms\nfp32,1e-300\n", "must be a number greater than 0"),
         ("precision,latency_ms\nfp32,1\n\nfp32,2\n", "line 4: fp32 stands in t.csv, line 2"),
+        (
+            "precision,latency_ms,gpu\nfp32,1,T4\nfp32,2,t4\n",
+            "line 3: fp32 stands in t.csv, line 2",
+        ),
         ("precision,latency_ms," + "x" * 200_000, "not a readable CSV: field larger than"),
         ("precision,latency_ms\nfp32," + "1" * 200_000, "not a readable CSV: field larger than"),
         (f"precision,latency_ms,batch\nfp32,1,{'1' * 5000}\n", "must be a whole number from 1"),
@@ -135,10 +139,10 @@ def test_a_number_is_as_exact_as_it_is_written_however_that_is() -> None:
     zeros = "0" * 5000
     for written in ("29.94", f"2994e-{zeros}2", f"0.{zeros}2994e5002"):
         (line,), _ = from_csv.read(f"precision,latency_ms,perplexity\nfp32,1,{written}\n", "t.csv")
-        assert line["perplexity_step"] == pytest.approx(0.01)
+        assert line.perplexity_step == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x0c", "\x1c", "\x85"])
 def test_a_text_is_not_cut_where_no_line_of_a_csv_ends(end: str) -> None:
     (line,), _ = from_csv.read(f"precision,latency_ms,gpu\nfp32,1,T4{end}T4\n", "t.csv")
-    assert line["gpu"] == f"T4{end}T4"
+    assert line.gpu == f"T4{end}T4"

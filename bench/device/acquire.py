@@ -47,12 +47,9 @@ def acquire(
 ) -> Found:
     """The device that this process may use, checked against the cell and with one real kernel.
 
-    Args:
-        cell: what is to be measured.
-        driver: NVML.
-        threads: CPUs that torch may compute with; None leaves its own choice.
-        simulated: a GPU cell may run on a stand-in: on the modelled GPU where torch finds that, or
-            else on the CPU, as the GPU that the stand-in for the driver tells of.
+    With `simulated`, a GPU cell may run on a stand-in: on the modelled GPU where torch finds that,
+    or else on the CPU, as the GPU that the stand-in for the driver tells of. `threads` are the CPUs
+    that torch may compute with; None leaves its own choice.
 
     Raises:
         Unsupported: this device or this torch build cannot run the cell.
@@ -73,34 +70,28 @@ def acquire(
     return found
 
 
-def of_host() -> dict[str, Any]:
-    """What of a Device is the same for each device of this host."""
+def device_of(gpu: nvml.Gpu | None, **known: Any) -> Device:
+    """A device of this host, with what of it only the driver knows."""
+    told = {name: getattr(gpu, name) for name in _OF_THE_DRIVER} if gpu else {}
     threads = torch.get_num_threads()
-    return {"hostname": socket.gethostname(), "cpu": cpu.name(), "threads": threads}
-
-
-def of_driver(gpu: nvml.Gpu | None) -> dict[str, Any]:
-    """What of a Device only the driver knows; nothing where it does not know the GPU."""
-    return {name: getattr(gpu, name) for name in _OF_THE_DRIVER} if gpu else {}
+    host = {"hostname": socket.gethostname(), "cpu": cpu.name(), "threads": threads}
+    return Device(**(known | told | host))
 
 
 def on_cpu(cell: Cell, driver: nvml.Driver) -> Found:
-    """The CPU."""
-    weakness = support.cpu_warning(cell.precision, cpu.flags())
-    warnings = [weakness] if weakness else []
-    # A simulated GPU cannot compute; the CPU does in its place, so that the whole way is tried.
+    """The CPU, metered as the simulated GPU where there is one, so that the whole way is tried."""
     gpu = next(iter(driver.gpus()), None) if driver.simulated else None
-    if gpu:
-        warnings.append(RowWarning("simulated-meter", {"gpu": gpu.name}))
-    device = Device(
+    simulated = RowWarning("simulated-meter", {"gpu": gpu.name}) if gpu else None
+    weakness = support.cpu_warning(cell.precision, cpu.flags())
+    device = device_of(
+        None,
         name=cpu.name(),
         gpu_type=CPU,
         memory_bytes=cpu.memory_bytes(),
-        uuid=gpu.uuid if gpu else None,
+        uuid=gpu and gpu.uuid,
         simulated=gpu is not None,
-        **of_host(),
     )
-    return Found("cpu", device, gpu, tuple(warnings))
+    return Found("cpu", device, gpu, tuple(filter(None, (weakness, simulated))))
 
 
 def in_place_of_gpu(cell: Cell, driver: nvml.Driver) -> Found:
@@ -113,22 +104,20 @@ def in_place_of_gpu(cell: Cell, driver: nvml.Driver) -> Found:
     try:
         gpu = visible.given(driver)
     except TensorgapError as error:
-        raise TensorgapError(
-            f"--simulated: {cell.gpu_type} has nothing to be simulated by: {error}"
-        ) from None
+        why = f"{cell.gpu_type} has nothing to be simulated by: {error}"
+        raise TensorgapError(f"--simulated: {why}") from None
     visible.check_type(cell, gpu.card)
     simulated = RowWarning("simulated-gpu", {"gpu": gpu.name})
     weakness = support.cpu_warning(cell.precision, cpu.flags())
-    device = Device(
+    device = device_of(
+        gpu,
         name=gpu.name,
         gpu_type=gpu.gpu_type,
         memory_bytes=gpu.memory_bytes,
         compute_capability=gpu.compute_capability,
         simulated=True,
-        **of_host(),
-        **of_driver(gpu),
     )
-    return Found("cpu", device, gpu, (simulated, weakness) if weakness else (simulated,))
+    return Found("cpu", device, gpu, tuple(filter(None, (simulated, weakness))))
 
 
 def models_cuda() -> bool:
@@ -142,50 +131,51 @@ def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
     properties = torch.cuda.get_device_properties(0)
     capability = (properties.major, properties.minor)
     modelled = models_cuda()
-    warnings = [RowWarning("modelled-gpu", {"gpu": properties.name})] if modelled else []
-    if weakness := support.gpu_warning(cell.precision, capability):
-        warnings.append(weakness)
+    warnings = [
+        RowWarning("modelled-gpu", {"gpu": properties.name}) if modelled else None,
+        support.gpu_warning(cell.precision, capability),
+    ]
+    gpu, uuid = None, str(properties.uuid)
     try:
-        gpu = driver.gpu(str(properties.uuid))
+        gpu = driver.gpu(uuid)
     except TensorgapError as error:
-        gpu = None
         warnings.append(RowWarning("gpu-unknown-to-driver", {"reason": str(error)}))
-    if gpu and gpu.mig:
-        warnings.append(RowWarning("mig-slice"))
-    if gpu and gpu.vgpu:
-        warnings.append(RowWarning("virtual-gpu"))
+    if gpu:
+        uuid = gpu.uuid
+        if gpu.mig:
+            warnings.append(RowWarning("mig-slice"))
+        if gpu.vgpu:
+            warnings.append(RowWarning("virtual-gpu"))
     words = "{}.{}".format(*capability)
-    uuid = gpu.uuid if gpu else str(properties.uuid)
     card = kinds.Card(properties.name, uuid, properties.total_memory, words)
     visible.check_type(cell, card)
-    device = Device(
-        name=properties.name,
+    device = device_of(
+        gpu,
+        name=card.name,
         gpu_type=card.gpu_type,
-        memory_bytes=properties.total_memory,
+        memory_bytes=card.memory_bytes,
+        uuid=uuid,
         compute_capability=words,
         multiprocessors=properties.multi_processor_count,
         l2_bytes=getattr(properties, "L2_cache_size", None),
         simulated=modelled or driver.simulated,
-        **of_host(),
-        **({"uuid": uuid} | of_driver(gpu)),
     )
-    return Found("cuda", device, gpu, tuple(warnings))
+    return Found("cuda", device, gpu, tuple(filter(None, warnings)))
 
 
 def start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
     """Initialise CUDA; Unsupported, with what to install, where this build or driver cannot."""
-    if torch.version.cuda is None:
-        raise Unsupported(
-            f"torch {torch.__version__} has no CUDA; try: {gpus.install_hint(capability)}"
-        )
+    version, cuda = torch.__version__, torch.version.cuda
+    if cuda is None:
+        raise Unsupported(f"torch {version} has no CUDA; try: {gpus.install_hint(capability)}")
     try:
         torch.cuda.init()
     except Exception as error:
         if any(sign in str(error) for sign in _NO_DRIVER):
             raise Unsupported(
-                f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no driver that it"
-                f" can use (driver: {driver.version or 'absent'}); update the driver, or try:"
-                f" {gpus.old_driver_hint(capability)}"
+                f"torch {version} for CUDA {cuda} finds no driver that it can use (driver:"
+                f" {driver.version or 'absent'}); update the driver, or try:"
+                f" {gpus.install_hint(capability, old_driver=True)}"
             ) from error
         with contextlib.suppress(TensorgapError):
             visible.given(driver).check()
@@ -195,6 +185,7 @@ def start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
 def run_one_kernel(precision_name: str, found: Found) -> None:
     """is_available() stays true on a GPU that this torch build has no kernels for."""
     dtype = precision.arithmetic(precision_name, found.type)
+    name, version = found.device.name, torch.__version__
     try:
         squares = torch.ones(2, 64, 64, dtype=dtype, device=found.type)
         # Plain and batched, as attention without a fused kernel: cuBLAS may have the one alone.
@@ -202,7 +193,6 @@ def run_one_kernel(precision_name: str, found: Found) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         if any(sign in first for sign in _NO_PRODUCT):
-            name = found.device.name
             raise Unsupported(f"cuBLAS has no {precision_name} on {name}: {first}") from error
         # Anything else, such as a busy GPU or an ECC error, is a fault of the moment.
         if not any(sign in first for sign in _NO_KERNEL):
@@ -211,10 +201,9 @@ def run_one_kernel(precision_name: str, found: Found) -> None:
             raise
         capability = gpus.capability(found.device.compute_capability)
         if capability is None:
-            raise Unsupported(f"torch {torch.__version__}: {first}") from error
+            raise Unsupported(f"torch {version}: {first}") from error
         built = ", ".join(torch.cuda.get_arch_list()) or "none"
         raise Unsupported(
-            f"torch {torch.__version__} has no kernels for {found.device.name}"
-            f" (sm_{capability[0]}{capability[1]}; it has {built});"
-            f" try: {gpus.install_hint(capability)}"
+            f"torch {version} has no kernels for {name} (sm_{capability[0]}{capability[1]}; it has"
+            f" {built}); try: {gpus.install_hint(capability)}"
         ) from error

@@ -17,25 +17,17 @@ QUIET_SHARE = 0.05
 # Clocks throttled for less hardly change what lasts for seconds.
 THROTTLED_S = 0.1
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
-POWER_CAP = 0x04
 SLOWDOWNS = {
-    POWER_CAP: "power cap",
+    0x04: "power cap",
     0x08: "hardware slowdown",
     0x20: "software thermal",
     0x40: "hardware thermal",
     0x80: "power brake",
 }
-# What is read after a measurement: the field, and the method of `bench.device.nvml.Gpu`.
-_AFTER = {
-    "sm_mhz_after": "sm_mhz",
-    "memory_mhz_after": "memory_mhz",
-    "temperature_c_after": "temperature_c",
-    "memory_temperature_c_after": "memory_temperature_c",
-    "pcie_generation": "pcie_generation",
-    "pcie_width": "pcie_width",
-    "clocks_event_reasons": "clocks_event_reasons",
-    "performance_state": "performance_state",
-}
+# Methods of `bench.device.nvml.Gpu` that are read after a measurement: for the field NAME_after,
+# and for the field of this name.
+_AFTER = ("sm_mhz", "memory_mhz", "temperature_c", "memory_temperature_c")
+_ALSO = ("pcie_generation", "pcie_width", "clocks_event_reasons", "performance_state")
 
 
 @dataclass(frozen=True)
@@ -54,14 +46,13 @@ def observe(gpu: nvml.Gpu | None) -> Observation:
     """Read the surroundings now."""
     times = os.times()
     foreign = gpu.foreign_processes({os.getpid()}) if gpu else None
+    names = (*_AFTER, *_ALSO, "throttled_s") if gpu else ()
     return Observation(
         load=os.getloadavg()[0],
         host_busy_s=cpu.busy_s(),
         own_busy_s=times.user + times.system,
         host_s=time.monotonic() * (os.cpu_count() or 1),
-        gpu={name: getattr(gpu, name)() for name in (*_AFTER.values(), "throttled_s")}
-        if gpu
-        else {},
+        gpu={name: getattr(gpu, name)() for name in names},
         foreign_processes=None if foreign is None else len(foreign),
     )
 
@@ -84,18 +75,10 @@ def between(before: Observation, after: Observation) -> Conditions:
         sm_mhz_before=first("sm_mhz"),
         temperature_c_before=first("temperature_c"),
         throttled_s=throttled_s,
-        **{field: last(name) for field, name in _AFTER.items()},
         other_processes=after.foreign_processes,
+        **{f"{name}_after": last(name) for name in _AFTER},
+        **{name: last(name) for name in _ALSO},
     )
-
-
-def slowdowns(clocks_event_reasons: int | None) -> list[str]:
-    """The names of what throttles the clocks, in NVML's bit mask.
-
-    >>> slowdowns(0x24), slowdowns(0x01), slowdowns(None)
-    (['power cap', 'software thermal'], [], [])
-    """
-    return [name for bit, name in SLOWDOWNS.items() if (clocks_event_reasons or 0) & bit]
 
 
 def warnings(found: Conditions) -> list[RowWarning]:
@@ -105,7 +88,8 @@ def warnings(found: Conditions) -> list[RowWarning]:
         told.append(RowWarning("host-busy", {"share": found.other_cpu_share}))
     if found.other_processes:
         told.append(RowWarning("gpu-shared", {"processes": found.other_processes}))
-    causes, seconds = slowdowns(found.clocks_event_reasons), found.throttled_s
-    if causes or (seconds is not None and seconds > THROTTLED_S):
+    reasons, seconds = found.clocks_event_reasons or 0, found.throttled_s
+    causes = [name for bit, name in SLOWDOWNS.items() if reasons & bit]
+    if causes or (seconds or 0.0) > THROTTLED_S:
         told.append(RowWarning("throttled", {"causes": ", ".join(causes), "seconds": seconds}))
     return told

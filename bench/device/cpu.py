@@ -9,10 +9,7 @@ from pathlib import Path
 
 def name() -> str:
     """The host CPU's model name; on ARM, who made it and which, in the numbers that Linux gives."""
-    found: dict[str, str] = {}
-    for line in info():
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
+    found = info()
     if "model name" in found:
         return found["model name"]
     machine = platform.processor() or platform.machine()
@@ -23,10 +20,8 @@ def name() -> str:
 
 def flags() -> frozenset[str]:
     """The host CPU's instruction sets, as Linux names them; empty where it does not tell."""
-    for line in info():
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+    found = info()
+    return frozenset(found.get("flags", found.get("Features", "")).split())
 
 
 def memory_bytes() -> int:
@@ -44,9 +39,12 @@ def busy_s() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def info() -> list[str]:
-    """The lines of /proc/cpuinfo; none where there is none."""
+def info() -> dict[str, str]:
+    """/proc/cpuinfo of the first CPU; empty where there is none."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
+        return {}
+    # Reversed, so that the first of several values stays.
+    parts = (line.partition(":") for line in reversed(lines))
+    return {key.strip(): value.strip() for key, _, value in parts}

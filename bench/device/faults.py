@@ -12,9 +12,9 @@ from bench.errors import GpuLostError, TensorgapError, Unsupported
 
 
 def cause_of(error: Exception, found: Found) -> Exception:
-    """What an error means, once what the failed attempt held on the device is free again.
+    """The loss of the GPU, where the driver tells of one, which torch words as any other error.
 
-    It is the loss of the GPU, where the driver tells of one: torch words it as any other error.
+    What the failed attempt held on the device is free then.
     """
     traceback.clear_frames(error.__traceback__)  # which hold its tensors
     if found.type == "cuda":
@@ -29,10 +29,9 @@ def cause_of(error: Exception, found: Found) -> Exception:
 
 
 def fault_of(found: Found) -> Exception | None:
-    """What a device that broke raises at each use; None where it still computes.
+    """What a broken device raises at each use, until the process ends; None where it computes.
 
-    Some errors of CUDA are left by nothing but the end of the process: each later call gives them
-    again. Others, as of a compiler that is not there, never reached the device.
+    Some errors, as of a compiler that is not there, never reached the device.
     """
     if found.type != "cuda":
         return None

@@ -3,8 +3,7 @@
 A peak is dense (no sparsity) and at the boost clock, so that no board of its kind can pass it. What
 PyTorch makes of a precision is not what the hardware could: `arithmetic` says which, `peak_tflops`
 in numbers. Compute capabilities: https://developer.nvidia.com/cuda-gpus and cuda-legacy-gpus.
-Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md and the issues named
-beside the constants. Standard library only.
+Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ Capability = tuple[int, int]
 # is the last release that has them (pytorch/pytorch#178665, #190385).
 LEGACY_BELOW: Capability = (7, 5)
 LEGACY_INSTALL = "pip install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
+_INSTALL = "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130"
 
 # The power sensor's own error, relative, the same in every measurement: against an external meter
 # (Yang, Adamek, Armour, SC'24, table of results). Nobody has metered the other types.
@@ -70,7 +70,7 @@ class Board:
     l2_mb: float | None
     tdp_w: float  # the vendor's power limit
     # Least and greatest power seen on an idle board in its highest performance state, where it also
-    # is while a program holds it.
+    # is while a program holds it (_SMI).
     idle_w: tuple[float, float]
     sources: Mapping[str, str]  # of single fields, and of all others by an empty name
 
@@ -83,15 +83,6 @@ class Board:
     def energy_counter(self) -> bool:
         """Whether NVML counts energy."""
         return self.capability >= FIRST_ENERGY_COUNTER
-
-    def is_called(self, driver_name: str) -> bool:
-        """Whether the driver gives this name to this board and to no other of its type."""
-        words = _DRIVER_WORDS.get(self.name, self.name).split("-")
-        return all(word in driver_name.upper() for word in words)
-
-    def source(self, field: str) -> str:
-        """Where a field was read."""
-        return self.sources.get(field) or (_SMI if field == "idle_w" else self.sources[""])
 
 
 # nvml.h: nvmlDeviceGetTotalEnergyConsumption is for Volta or newer.
@@ -132,9 +123,8 @@ GPUS = (
 
 # Ray's words for an A100's memory, which it cannot tell itself, are types too.
 _FINER = ("A100-40G", "A100-80G")
-COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gpu in GPUS} | (
-    dict.fromkeys(_FINER, (8, 0))
-)
+COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gpu in GPUS}
+COMPUTE_CAPABILITY |= dict.fromkeys(_FINER, (8, 0))
 
 
 def capability(text: str | None) -> Capability | None:
@@ -145,8 +135,8 @@ def capability(text: str | None) -> Capability | None:
     """
     if text is None:
         return None
-    major, _, minor = text.partition(".")
-    return int(major), int(minor)
+    major, minor = map(int, text.split("."))
+    return major, minor
 
 
 def capability_of(gpu_type: str) -> Capability | None:
@@ -176,25 +166,23 @@ def named(name: str) -> tuple[Board, ...]:
 def boards(gpu_type: str, driver_name: str | None = None) -> tuple[Board, ...]:
     """The boards of a type, or the one that the driver's name tells; none for a foreign type.
 
-    >>> [gpu.name for gpu in boards("A100", "NVIDIA A100-SXM4-40GB")]
-    ['A100-SXM-40GB']
-    >>> [gpu.name for gpu in boards("P100", "some P100")]
-    ['P100-PCIE', 'P100-SXM2']
+    >>> [gpu.name for gpu in boards("P100", "some P100")], boards("Z9", "NVIDIA Z9")
+    (['P100-PCIE', 'P100-SXM2'], ())
     """
-    siblings = named(gpu_type)
-    return tuple(gpu for gpu in siblings if gpu.is_called(driver_name or "")) or siblings
+    siblings, told = named(gpu_type), (driver_name or "").upper()
+    found = tuple(
+        gpu
+        for gpu in siblings
+        if all(word in told for word in _DRIVER_WORDS.get(gpu.name, gpu.name).split("-"))
+    )
+    return found or siblings
 
 
 class Arithmetic(NamedTuple):
-    """What PyTorch does at a precision on a GPU.
+    """What PyTorch does at a precision on a GPU."""
 
-    Attributes:
-        kind: native, tensor cores, storage only (half the bytes, float32 arithmetic), emulated (no
-            instruction of the GPU takes the type) or absent.
-        text: In words.
-        source: Where that was read.
-    """
-
+    # native, tensor cores, storage only (half the bytes, float32 arithmetic), emulated (no
+    # instruction of the GPU takes the type) or absent
     kind: str
     text: str
     source: str
@@ -204,7 +192,6 @@ class Arithmetic(NamedTuple):
 # allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
 FIRST_TENSOR_CORES: Capability = (7, 0)
 FIRST_BF16_AND_TF32: Capability = (8, 0)
-_FP32 = Arithmetic("native", "float32 arithmetic", _ML)
 _HALF_STORED = Arithmetic(
     "storage only",
     "float16 storage, float32 arithmetic: PyTorch asks cuBLAS for float32 sums, so that only"
@@ -216,7 +203,7 @@ _NO_BF16 = Arithmetic("emulated", "{} has no bfloat16 arithmetic", _TORCH_SUPPOR
 # From which compute capability on a precision runs on Tensor Cores, in which type, and what it is
 # on older GPUs.
 _ARITHMETIC: Mapping[str, tuple[Capability | None, str, Arithmetic]] = {
-    "fp32": (None, "", _FP32),
+    "fp32": (None, "", Arithmetic("native", "float32 arithmetic", _ML)),
     "tf32": (FIRST_BF16_AND_TF32, "tf32", _NO_TF32),
     "fp16": (FIRST_TENSOR_CORES, "float16", _HALF_STORED),
     "bf16": (FIRST_BF16_AND_TF32, "bf16", _NO_BF16),
@@ -245,14 +232,10 @@ def peak_tflops(gpu: Board, precision: str) -> float | None:
     65
     """
     kind = arithmetic(precision, gpu.capability).kind
-    if kind == "absent":
-        return None
     if kind != "tensor cores":
-        return gpu.fp32_tflops
-    return {
-        "tf32": gpu.tf32_tensor_tflops,
-        "bf16": gpu.bf16_tensor_tflops,
-    }.get(precision, gpu.fp16_tensor_tflops)
+        return None if kind == "absent" else gpu.fp32_tflops
+    other = {"tf32": gpu.tf32_tensor_tflops, "bf16": gpu.bf16_tensor_tflops}
+    return other.get(precision, gpu.fp16_tensor_tflops)
 
 
 def hardware_peak_tflops(gpu: Board, precision: str) -> float:
@@ -261,26 +244,17 @@ def hardware_peak_tflops(gpu: Board, precision: str) -> float:
     return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))
 
 
-def install_hint(capability: Capability) -> str:
+def install_hint(capability: Capability, old_driver: bool = False) -> str:
     """The command that installs a torch build with kernels for this compute capability.
+
+    Such as an old driver may do for: CUDA 12.6 runs on drivers from 525 on (NVIDIA, CUDA
+    compatibility), CUDA 13 on those from 580 on; Blackwell has no kernels in the former.
 
     >>> install_hint((6, 0))
     "pip install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
     >>> install_hint((9, 0))
     'pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130'
+    >>> install_hint((9, 0), old_driver=True) == install_hint((6, 0))
+    True
     """
-    if capability < LEGACY_BELOW:
-        return LEGACY_INSTALL
-    return "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130"
-
-
-def old_driver_hint(capability: Capability) -> str:
-    """The command that installs a torch build which an older driver may do for.
-
-    CUDA 12.6 runs on drivers from 525 on (NVIDIA, CUDA compatibility), CUDA 13 on those from 580
-    on; Blackwell has no kernels in the former.
-
-    >>> old_driver_hint((7, 5))
-    "pip install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
-    """
-    return LEGACY_INSTALL if capability < (10, 0) else install_hint(capability)
+    return LEGACY_INSTALL if capability < ((10, 0) if old_driver else LEGACY_BELOW) else _INSTALL

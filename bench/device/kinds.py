@@ -96,28 +96,18 @@ def told_apart(cards: Iterable[Card]) -> set[str]:
     ({'A100'}, ['A100-40G', 'A100-80G'])
     """
     by_type: dict[str, list[Card]] = {}
-    for card in cards:
+    for card in sorted(cards, key=lambda card: card.memory_bytes or 0, reverse=True):
         by_type.setdefault(card.gpu_type, []).append(card)
     names: set[str] = set()
     for name, alike in by_type.items():
         capabilities = {card.compute_capability for card in alike}
+        finer: list[str] = []
         if len(capabilities) > 1 and None not in capabilities:
-            names |= {f"{name}-sm{str(found).replace('.', '')}" for found in capabilities}
+            finer = [f"{name}-sm{str(found).replace('.', '')}" for found in capabilities]
         elif all(card.memory_bytes for card in alike):
-            names |= _by_memory(name, alike)
-        else:
-            names.add(name)
+            for card in alike:  # the largest first
+                if not any(map(card.is_a, finer)):
+                    finer.append(f"{name}-{round((card.memory_bytes or 0) / 2**30)}G")
+        one_kind = any(all(card.is_a(each) for card in alike) for each in finer)
+        names.update([name] if one_kind or not finer else finer)
     return names
-
-
-def _by_memory(name: str, cards: list[Card]) -> set[str]:
-    """The type's name, or one for each size where there are several."""
-    found: set[str] = set()
-    left = sorted(cards, key=lambda card: card.memory_bytes or 0)
-    while left:
-        finer = f"{name}-{round((left[-1].memory_bytes or 0) / 2**30)}G"
-        if all(card.is_a(finer) for card in cards):
-            return {name}
-        found.add(finer)
-        left = [card for card in left[:-1] if not card.is_a(finer)]
-    return found

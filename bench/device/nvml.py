@@ -1,13 +1,10 @@
 """The NVIDIA driver's view of its GPUs, in SI units: the only module that imports pynvml.
 
 A GPU is found by its UUID, never by its index, because CUDA and NVML count in different orders.
-What a GPU can tell is found out by asking it, not by its architecture: a quantity that the GPU or
-its driver does not offer is None, and the driver's own words stand in `Gpu.reasons`. A machine
-without a driver is normal too: it has no GPUs, and `Driver.reason` says why.
-
-Drivers from 470 on are asked in the newest words that they know: a call that NVIDIA has deprecated
-is made only where the newer one does not answer. A call for which nvidia-ml-py itself is too old is
-one that does not answer.
+What it can tell is found out by asking it, not by its architecture: what it or its driver does not
+offer is None, and the driver's own words stand in `Gpu.reasons`. Drivers from 470 on are asked in
+the newest words that they know: a call that NVIDIA has deprecated is made only where the newer one
+does not answer, or nvidia-ml-py is too old for it.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from bench.device import kinds, software
-from bench.device.quantity import Fact, Live, Question, thousandths
+from bench.device.quantity import Fact, Live, Question
 from bench.errors import GpuLostError, TensorgapError
 
 T = TypeVar("T")
@@ -46,8 +43,9 @@ _NOT_READY = 27
 _MODULE_SCOPE = 1
 _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _TRANSIENT = {pynvml.NVML_ERROR_TIMEOUT, pynvml.NVML_ERROR_NO_DATA, _NOT_READY}
-_SHAKEN = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN}
 _SUCCESS = pynvml.NVML_SUCCESS
+_VGPU = pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+_NO_STATE = pynvml.NVML_PSTATE_UNKNOWN
 _TRIES = 3
 _PAUSE_S = 0.01
 
@@ -73,10 +71,7 @@ _WITH_CPU = re.compile(r"\bG[HB]\d")
 
 @contextmanager
 def driver() -> Iterator[Driver]:
-    """Open the NVIDIA driver for as long as the block lasts.
-
-    Where there is none, the block gets a `Driver` with no GPUs and the reason.
-    """
+    """Open the NVIDIA driver for as long as the block lasts; without one, a `Driver` says why."""
     absent = None
     try:
         pynvml.nvmlInit()
@@ -121,7 +116,7 @@ class Driver:
                     yield index, error
 
     def gpu(self, name: str) -> Gpu:
-        """The GPU or MIG slice of this name: its UUID or, as Ray tells it, its index in NVML.
+        """The GPU or MIG slice of this name: its index in NVML, as Ray tells it, or its UUID.
 
         A UUID is as NVML writes it or, as torch does, without its prefix.
 
@@ -131,29 +126,34 @@ class Driver:
         """
         if self.reason:
             raise TensorgapError(self.reason)
-        find, names = pynvml.nvmlDeviceGetHandleByUUID, [name]
+        find = pynvml.nvmlDeviceGetHandleByUUID
+        keys: list[Any] = [name]
         if name.isdecimal():
-            find = pynvml.nvmlDeviceGetHandleByIndex
+            find, keys = pynvml.nvmlDeviceGetHandleByIndex, [int(name)]
         elif not name.startswith(("GPU-", "MIG-")):
-            names = [f"GPU-{name}", f"MIG-{name}"]
-        why = ""
-        for each in names:
+            keys = [f"GPU-{name}", f"MIG-{name}"]
+        for key in keys:
             try:
-                return Gpu(_persist(find, int(each) if name.isdecimal() else each))
+                return Gpu(_persist(find, key))
             except pynvml.NVMLError as error:
-                why = str(error)
+                why = error
         raise TensorgapError(f"NVML finds no GPU {name} ({why}); `nvidia-smi -L` lists the GPUs")
 
 
-def call(name: str, *arguments: Any) -> Question:
+def thousandths(value: float) -> float:
+    """W of mW, J of mJ."""
+    return value / 1000
+
+
+def call(name: str, *arguments: Any, convert: Question = lambda answer: answer) -> Question:
     """Of the function `nvmlDevice...`; AttributeError, when asked, where nvidia-ml-py lacks it."""
-    return lambda handle: getattr(pynvml, f"nvmlDevice{name}")(handle, *arguments)
+    return lambda handle: convert(getattr(pynvml, f"nvmlDevice{name}")(handle, *arguments))
 
 
-def field(number: int, scope: int = 0) -> Question:
+def field(number: int, scope: int = 0, convert: Question = lambda answer: answer) -> Question:
     """Of one value of `nvmlDeviceGetFieldValues`."""
     fields = [(number, scope)]
-    return lambda handle: value_of(pynvml.nvmlDeviceGetFieldValues(handle, fields)[0])
+    return lambda handle: convert(value_of(pynvml.nvmlDeviceGetFieldValues(handle, fields)[0]))
 
 
 def value_of(field: Any) -> Any:
@@ -188,47 +188,41 @@ def throttled_by_policies(handle: Any) -> dict[str, float]:
 
 
 class Gpu:
-    """One GPU, or one MIG slice of a GPU.
+    """One GPU, or one MIG slice, whose power, clocks and temperature are those of the whole board.
 
-    Whatever the GPU or its driver cannot tell is None; `reasons[NAME]`, by the name of the
-    attribute or method, then says why. Power, clocks and temperature are always those of the whole
-    board. Any of them raises GpuLostError once the GPU is lost.
+    What it cannot tell is None, and `reasons`, by the name of the attribute or method, says why.
+    Any of them raises GpuLostError once the GPU is lost.
     """
 
-    pci_bus_id = Fact[str](call("GetPciInfo_v3"), convert=attrgetter("busId"))
-    compute_capability = Fact[str](call("GetCudaComputeCapability"), convert="{0[0]}.{0[1]}".format)
+    pci_bus_id = Fact[str](call("GetPciInfo_v3", convert=attrgetter("busId")))
+    compute_capability = Fact[str](call("GetCudaComputeCapability", convert="{0[0]}.{0[1]}".format))
     # Of the GPU or of the slice.
-    memory_bytes = Fact[int](call("GetMemoryInfo"), convert=attrgetter("total"), of_slice=True)
+    memory_bytes = Fact[int](call("GetMemoryInfo", convert=attrgetter("total")), of_slice=True)
     # Whether it shares its board with other machines: not where it is passed through to one, whole.
-    vgpu = Fact[bool](
-        call("GetVirtualizationMode"),
-        convert=lambda mode: bool(mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU),
-    )
+    vgpu = Fact[bool](call("GetVirtualizationMode", convert=lambda mode: mode == _VGPU))
     # Whether the memory corrects its errors, which costs bandwidth on some GPUs.
-    ecc = Fact[bool](call("GetEccMode"), convert=lambda modes: bool(modes[0]))
+    ecc = Fact[bool](call("GetEccMode", convert=lambda modes: bool(modes[0])))
     # Whether the driver stays loaded, and the clocks set, while nobody uses the GPU.
-    persistence = Fact[bool](call("GetPersistenceMode"), convert=bool)
+    persistence = Fact[bool](call("GetPersistenceMode", convert=bool))
     serial = Fact[str](call("GetSerial"))  # consumer boards tell none
     vbios = Fact[str](call("GetVbiosVersion"))  # sets the clocks and the power limits
-    power_limit_w = Fact[float](call("GetEnforcedPowerLimit"), convert=thousandths)
-    default_power_limit_w = Fact[float](  # that the vendor set
-        call("GetPowerManagementDefaultLimit"), convert=thousandths
-    )
+    power_limit_w = Fact[float](call("GetEnforcedPowerLimit", convert=thousandths))
+    # That the vendor set.
+    default_power_limit_w = Fact[float](call("GetPowerManagementDefaultLimit", convert=thousandths))
     max_sm_mhz = Fact[float](call("GetMaxClockInfo", pynvml.NVML_CLOCK_SM))
 
     pcie_generation = Live[int](call("GetCurrPcieLinkGeneration"))  # an idle GPU may lower it
     pcie_width = Live[int](call("GetCurrPcieLinkWidth"))  # lanes
     # The last reading that the sensor has published: averaged over 1 s on Ampere and newer but
     # GA100, else over the sensor's last 10 to 100 ms (nvml.h; Yang, Adamek, Armour, SC'24).
-    power_w = Live[float](call("GetPowerUsage"), convert=thousandths)
+    power_w = Live[float](call("GetPowerUsage", convert=thousandths))
     # Over the sensor's last 10 to 100 ms on every GPU; drivers from 530.
-    instant_power_w = Live[float](field(pynvml.NVML_FI_DEV_POWER_INSTANT), convert=thousandths)
+    instant_power_w = Live[float](field(pynvml.NVML_FI_DEV_POWER_INSTANT, convert=thousandths))
     # Since the driver was loaded. Pascal has no such counter; Grace Hopper's counts the whole
     # module (zeus, PR 172).
     total_energy_j = Live[float](
-        call("GetTotalEnergyConsumption"),
-        field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION),
-        convert=thousandths,
+        call("GetTotalEnergyConsumption", convert=thousandths),
+        field(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, convert=thousandths),
     )
     # How long each cause has throttled the clocks since the driver was loaded. Unlike the mask of
     # `clocks_event_reasons`, a difference of these misses nothing between two looks.
@@ -246,10 +240,8 @@ class Gpu:
     clocks_event_reasons = Live[int](
         call("GetCurrentClocksEventReasons"), call("GetCurrentClocksThrottleReasons")
     )
-
     performance_state = Live[int](  # 0 is the fastest, 15 the slowest
-        call("GetPerformanceState"),
-        convert=lambda state: None if state == pynvml.NVML_PSTATE_UNKNOWN else state,
+        call("GetPerformanceState", convert=lambda state: None if state == _NO_STATE else state)
     )
 
     def __init__(self, handle: Any) -> None:
@@ -270,14 +262,13 @@ class Gpu:
 
     @property
     def gpu_type(self) -> str:
-        """The type; 40 GB and 80 GB A100 and their MIG slices are all A100."""
+        """The type, for all sizes of memory and MIG slices."""
         return kinds.gpu_type(self.name)
 
     @property
     def card(self) -> kinds.Card:
-        """What tells which GPU it is; of one that is cut into slices, each has less memory."""
-        shared = self.mig and not self._slice
-        memory_bytes = None if shared else self.memory_bytes
+        """What tells which GPU it is; without the memory where slices share it."""
+        memory_bytes = None if self.mig and not self._slice else self.memory_bytes
         return kinds.Card(self.name, self.uuid, memory_bytes, self.compute_capability)
 
     @property
@@ -288,14 +279,10 @@ class Gpu:
 
     @property
     def module(self) -> bool:
-        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too.
-
-        Only of a GPU that has its name from one: a board may answer the question without being one.
-        """
-        if not _WITH_CPU.search(self.name):
-            return False
+        """Whether it is one module with a CPU, as Grace Hopper, whose power NVML then tells too."""
+        # By its name, too: a board may answer the question without being one. 0 W is no module's.
         power = field(pynvml.NVML_FI_DEV_POWER_INSTANT, _MODULE_SCOPE)
-        return bool(self.ask("module", power))  # 0 W is no module's.
+        return bool(_WITH_CPU.search(self.name) and self.ask("module", power))
 
     def foreign_processes(self, own: Collection[int]) -> tuple[int, ...] | None:
         """Process ids that use this GPU and are not among our `own`: compute, graphics, MPS.
@@ -319,8 +306,7 @@ class Gpu:
     def reader(self, name: str) -> Callable[[], float | None]:
         """The method `total_energy_j`, `instant_power_w` or `power_w`, made to be polled.
 
-        What stays the same from call to call is made once. All but a plain answer is left to the
-        method, which tries again and knows the reasons.
+        All but a plain answer is left to the method, which tries again and knows the reasons.
         """
         method: Callable[[], float | None] = getattr(self, name)
         function_name, found = {
@@ -350,7 +336,8 @@ class Gpu:
     def ask(self, name: str, *questions: Question, of_slice: bool = False) -> Any:
         """The answer to the first question that the driver knows, or None with its reason."""
         handle = self._handle if of_slice else self._board
-        passing = _SHAKEN if name in self._answered else _TRANSIENT
+        answered = name in self._answered
+        passing = _TRANSIENT | {pynvml.NVML_ERROR_UNKNOWN} if answered else _TRANSIENT
         for question in questions:
             try:
                 answer = _persist(question, handle, passing=passing)
@@ -360,18 +347,19 @@ class Gpu:
                 # Some drivers say so of one thing and give all others (Quake4/MindMiner#627), or
                 # for a moment (Azure/azhpc-diagnostics#77). What answered before, and then
                 # stays so, broke.
-                if error.value == pynvml.NVML_ERROR_UNKNOWN and name in self._answered:
+                if error.value == pynvml.NVML_ERROR_UNKNOWN and answered:
                     raise GpuLostError(f"the driver failed, {name}: {error}") from error
                 self.reasons[name] = str(error)
             except AttributeError as error:
                 if error.obj is not pynvml:
                     raise
-                self.reasons[name] = (
-                    f"nvidia-ml-py {software.installed('nvidia-ml-py') or ''} lacks {error.name}"
-                )
+                version = software.installed("nvidia-ml-py") or ""
+                self.reasons[name] = f"nvidia-ml-py {version} lacks {error.name}"
             else:
-                self.reasons.pop(name, None)
                 self._answered.add(name)
+                self.reasons.pop(name, None)
+                if answer is None:
+                    self.reasons[name] = "the driver does not know it"
                 return answer
         return None
 

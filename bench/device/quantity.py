@@ -1,69 +1,43 @@
-"""What a GPU tells of itself, described once: which questions, in which order, in which unit."""
+"""What a GPU tells of itself, described once: which questions, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-# Asks the driver about a handle; the answer is in the driver's unit.
+# Asks the driver about a handle; the answer is in our unit, None where the driver does not know it.
 Question = Callable[[Any], Any]
 
 
-def thousandths(value: float) -> float:
-    """W of mW, J of mJ."""
-    return value / 1000
-
-
-class Asked(Protocol):
-    """Who answers questions: `bench.device.nvml.Gpu`."""
-
-    reasons: dict[str, str]
-
-    def ask(self, name: str, *questions: Question, of_slice: bool) -> Any:
-        """The first answer, or None with its reason."""
-
-
 class Quantity(Generic[T]):
-    """The first answer to some questions, in our unit; of the whole board unless `of_slice`.
+    """The first answer to some questions; of the whole board unless `of_slice`.
 
-    Its name in the class is its key in `reasons`. Where `convert` gives None, the driver has
-    answered that it does not know.
+    Its name in the class, `bench.device.nvml.Gpu`, is its key in `reasons`.
     """
 
-    def __init__(
-        self,
-        *questions: Question,
-        convert: Callable[[Any], T | None] = lambda answer: answer,
-        of_slice: bool = False,
-    ) -> None:
-        self.questions, self.convert, self.of_slice = questions, convert, of_slice
+    def __init__(self, *questions: Question, of_slice: bool = False) -> None:
+        self.questions, self.of_slice = questions, of_slice
 
     def __set_name__(self, owner: object, name: str) -> None:
         self.name = name
 
-    def of(self, gpu: Asked) -> T | None:
-        """Its value now; None where the GPU or its driver does not tell."""
-        answer = gpu.ask(self.name, *self.questions, of_slice=self.of_slice)
-        if answer is None:
-            return None
-        value = self.convert(answer)
-        if value is None:
-            gpu.reasons[self.name] = "the driver does not know it"
-        return value
+    def of(self, gpu: Any) -> Callable[[], T | None]:
+        """Asks for its value; None where the GPU or its driver does not tell."""
+        return partial(gpu.ask, self.name, *self.questions, of_slice=self.of_slice)
 
 
 class Fact(Quantity[T]):
     """What stays as it is while a row is measured: an attribute."""
 
-    def __get__(self, gpu: Asked, owner: object) -> T | None:
-        return self.of(gpu)
+    def __get__(self, gpu: Any, owner: object) -> T | None:
+        return self.of(gpu)()
 
 
 class Live(Quantity[T]):
     """What changes from moment to moment: a method."""
 
-    def __get__(self, gpu: Asked, owner: object) -> Callable[[], T | None]:
-        return partial(self.of, gpu)
+    def __get__(self, gpu: Any, owner: object) -> Callable[[], T | None]:
+        return self.of(gpu)

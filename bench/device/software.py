@@ -21,26 +21,19 @@ def version() -> str:
 @functools.cache
 def git_revision() -> str | None:
     """The commit of the checkout that this code runs from, `-dirty` if changed; None without."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(
+            ["git", *arguments], cwd=here.parent, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
-            cwd=here,
-            capture_output=True,
-            timeout=10,
-        )
+        # Installed below some other project's checkout, that project's commit says nothing of us.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    # Installed below some other project's checkout, that project's commit says nothing of us.
-    return described.stdout.strip() if tracked.returncode == 0 else None
 
 
 def describe(driver: str | None, nvml: str | None) -> Software:

@@ -26,10 +26,8 @@ def gpu_warning(precision: str, capability: gpus.Capability) -> RowWarning | Non
     kind = gpus.arithmetic(precision, capability).kind
     have = "{}.{}".format(*capability)
     if kind == "absent":
-        raise Unsupported(
-            f"{precision} needs compute capability 8.0; compute capability {have} would run plain"
-            " fp32"
-        )
+        needs = f"{precision} needs compute capability 8.0"
+        raise Unsupported(f"{needs}; compute capability {have} would run plain fp32")
     if precision == "tf32" and os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         # cuBLAS reads it, whatever torch asks for.
         raise Unsupported("tf32 is switched off by NVIDIA_TF32_OVERRIDE=0: it would run plain fp32")

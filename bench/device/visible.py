@@ -14,13 +14,9 @@ _VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def check(cell: Cell, driver: nvml.Driver) -> None:
-    """Compare the GPU that this process was given with the cell; it takes no torch, so no seconds.
+    """Compare the GPU that this process was given with the cell, before CUDA starts, for seconds.
 
-    To be called before CUDA starts. What NVML does not see, torch may: then nothing is said.
-
-    Raises:
-        WrongDevice: it is of another type than was asked for.
-        GpuLostError: the driver says that the GPU is lost.
+    What NVML does not see, torch may: then nothing is said. Raises WrongDevice or GpuLostError.
     """
     if cell.gpu_type == CPU or _VARIABLE not in os.environ:
         return
@@ -43,21 +39,9 @@ def given(driver: nvml.Driver) -> nvml.Gpu:
     return driver.gpu(os.environ.get(_VARIABLE, "0").split(",")[0])
 
 
-def cards(driver: nvml.Driver) -> tuple[kinds.Card, ...]:
-    """The GPUs that answer and that this process may use.
-
-    Without those that are cut into slices, of which a program is given one.
-    """
+def allows(index: int, uuid: str) -> bool:
+    """Whether this process may use the GPU of this index in NVML and this UUID."""
     chosen = os.environ.get(_VARIABLE)
-    names = None if chosen is None else [name.strip() for name in chosen.split(",")]
-    return tuple(
-        gpu.card
-        for index, gpu in driver.found()
-        if isinstance(gpu, nvml.Gpu)
-        and not gpu.mig
-        and (
-            names is None
-            or str(index) in names
-            or any(name and gpu.uuid.startswith(name) for name in names)
-        )
-    )
+    names = [name.strip() for name in (chosen or "").split(",")]
+    begins = any(name and uuid.startswith(name) for name in names)
+    return chosen is None or str(index) in names or begins

@@ -1,10 +1,9 @@
-"""From recordings to an Energy.
+"""From recordings to an Energy: gross (all that was drawn) and net (less idle power for as long).
 
-Energy is gross (all that the device drew) and net (less idle power for as long), of all windows
-over all their forwards: each weighs alike, also where the host slowed some. The interval is
-Student's over the windows, with the uncertainty of the edges in quadrature. The sensor's own error,
-about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every window and stands apart
-in `systematic`.
+It is of all windows over all their forwards: each weighs alike, also where the host slowed some.
+The interval is Student's over the windows, with the uncertainty of the edges in quadrature. The
+sensor's own error, about 5 % on many boards (Yang, Adamek, Armour, SC'24), is the same in every
+window and stands apart in `systematic`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
 from bench.energy.meter import Channel, Meter, Recording
 from bench.energy.ticks import UnusableError, mean_w
-from bench.energy.windows import Course, Plan, Window, cut, plan, thinned
+from bench.energy.windows import Course, Window, cut, thinned
 from bench.measured import Energy
 from bench.warnings import RowWarning
 
@@ -38,9 +37,9 @@ class Findings:
     flags: list[RowWarning] = field(default_factory=list)
 
     @property
-    def plan(self) -> Plan:
-        """What follows from them for the windows to come."""
-        return plan(self.sampling, self.channel, self.iteration_s)
+    def aliases(self) -> bool:
+        """Whether sensor and load could be in step."""
+        return self.iteration_s > self.channel.aliases_above_s
 
     def idle_w(self, recording: Recording) -> float:
         """Mean power, in W; UnusableError where the meter gave none."""
@@ -48,8 +47,10 @@ class Findings:
 
     def window(self, recording: Recording) -> Window:
         """The window in a recording; UnusableError where there is none."""
-        energy = self.channel.energy(recording)
-        return cut(energy, Course(recording.marks), self.channel.reach_s)
+        meter = self.channel
+        # A tick sees back all of its period, as far as is known.
+        reach_s = (meter.window_s or meter.period_s) + meter.trail_s
+        return cut(meter.energy(recording), Course(recording.marks), reach_s)
 
 
 def energy(found: Findings, samples_per_step: int, tokens_per_step: int) -> Energy:
@@ -57,23 +58,23 @@ def energy(found: Findings, samples_per_step: int, tokens_per_step: int) -> Ener
     begun = [recording for recording in found.kept if len(recording.marks) > 1]
     evaluated, unusable = usable(found.window, begun)
     windows = [window for window in evaluated if window]
+    told = list(found.flags)
     if not windows:
         why = unusable or "the GPU was lost before a window was complete"
-        return Energy(ENERGY_NOT_MEASURED, reason=why, flags=tuple(found.flags) or None)
+        return Energy(ENERGY_NOT_MEASURED, reason=why, flags=tuple(told) or None)
     joules, seconds = sum(w.joules for w in windows), sum(w.seconds for w in windows)
-    iterations = sum(w.iterations for w in windows)
+    iterations, pause_s = sum(w.iterations for w in windows), sum(w.pause_s for w in windows)
     samples, tokens = iterations * samples_per_step, iterations * tokens_per_step
     mean_mj = 1000 * joules / samples
     each_mj = [1000 * w.joules / (w.iterations * samples_per_step) for w in windows]
     uncertainty = relative_uncertainty(windows, each_mj, mean_mj)
     idles_w, no_idle = usable(found.idle_w, found.idle)
+    before_w, after_w = (*idles_w, None, None)[:2]
     known_w = [watts for watts in idles_w if watts is not None]
     idle_w = sum(known_w) / len(known_w) if known_w else None
-    net_j = None if idle_w is None else joules - idle_w * seconds
-    told = list(found.flags)
+    net_mj = None if idle_w is None else 1000 * (joules - idle_w * seconds)
     if idle_w is None:
         told.append(RowWarning("no-idle-power", {"reason": no_idle or "idle_s is 0"}))
-    pause_s = sum(w.pause_s for w in windows)
     readings = [reading for recording in found.kept for reading in recording.watts]
     trace = thinned(readings)
     return Energy(
@@ -85,21 +86,21 @@ def energy(found: Findings, samples_per_step: int, tokens_per_step: int) -> Ener
         per_sample_mj_high=mean_mj * (1 + uncertainty),
         per_sample_mj_samples=tuple(each_mj),
         per_token_mj=mean_mj * samples_per_step / tokens_per_step,
-        net_per_sample_mj=None if net_j is None else 1000 * net_j / samples,
-        net_per_token_mj=None if net_j is None else 1000 * net_j / tokens,
+        net_per_sample_mj=None if net_mj is None else net_mj / samples,
+        net_per_token_mj=None if net_mj is None else net_mj / tokens,
         window_j=joules,
         window_s=seconds,
         iterations=iterations,
         mean_w=joules / seconds,
         idle_w=idle_w,
-        idle_w_before=idles_w[0] if idles_w else None,
-        idle_w_after=idles_w[1] if len(idles_w) > 1 else None,
+        idle_w_before=before_w,
+        idle_w_after=after_w,
         resolution_s=max(w.resolution_s for w in windows),
         ticks=sum(w.ticks for w in windows),
         uncertainty=uncertainty,
         systematic=found.meter.systematic,
         pause_share=pause_s / (seconds + pause_s),
-        discrepancy=max(w.discrepancy for w in windows) if found.plan.aliases else None,
+        discrepancy=max(w.discrepancy for w in windows) if found.aliases else None,
         flags=tuple(told) or None,
         trace_s=tuple(reading.time_s - readings[0].time_s for reading in trace) or None,
         trace_w=tuple(reading.value for reading in trace) or None,

@@ -22,7 +22,6 @@ LAGS_S = np.geomspace(0.005, 0.16, 6)
 KEPT = np.linspace(0.1, 0.9, 17)  # of the reading before, where readings are smoothed
 REMEMBERED = 20  # ticks that such a reading may still show
 LEFT = 0.5  # a fit with more to it must leave less than this share of what is not explained
-EXPLAINED = 0.8  # least share of the variance for a window to be believed
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,6 @@ class Fit:
     delay_s: float
     explained: float  # share of the variance
     lag_s: float = 0.0
-
-    @property
-    def believed(self) -> bool:
-        """Whether it explains enough."""
-        return self.explained >= EXPLAINED
 
     def beats(self, other: Fit) -> bool:
         """Whether it explains so much more that having more parameters is worth it."""
@@ -52,26 +46,23 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     """
     longest_s = float(WINDOWS_S[-1] + DELAYS_S[-1])
     inside = [r for r in seen if edges_s[0] + longest_s <= r.time_s <= edges_s[-1]]
-    times_s = np.array([reading.time_s for reading in inside])
-    values = np.array([reading.value for reading in inside])
-    if len(values) < 20 or not values.std():
+    if len(inside) < 20:
+        return None
+    times_s, values = np.array(inside).T
+    if not values.std():
         return None
 
     def fit(windows_s: Floats, delays_s: Floats, lags_s: Sequence[float] | Floats) -> Fit:
-        best = Fit(0, 0, -1)
+        fits = []
         for lag_s in lags_s:
             busy_s = busy_until(edges_s, lag_s)
             for delay_s in delays_s:
                 ends_s = times_s - delay_s
                 starts_s = ends_s - windows_s[:, None]
-                shares = (busy_s(ends_s) - busy_s(starts_s)) / windows_s[:, None]
-                explained = _explained(shares, values)
-                i = int(explained.argmax())
-                if explained[i] > best.explained:
-                    best = Fit(
-                        float(windows_s[i]), float(delay_s), float(explained[i]), float(lag_s)
-                    )
-        return best
+                found = explained((busy_s(ends_s) - busy_s(starts_s)) / windows_s[:, None], values)
+                i = found.argmax()
+                fits.append(Fit(*map(float, (windows_s[i], delay_s, found[i], lag_s))))
+        return max(fits, key=lambda fit: fit.explained)
 
     def near(coarse: Fit) -> Fit:
         step = WINDOWS_S[1] / WINDOWS_S[0]
@@ -84,11 +75,11 @@ def boxcar(seen: Sequence[Reading], edges_s: Sequence[float]) -> Fit | None:
     lagging = near(near(fit(WINDOWS_S, DELAYS_S, LAGS_S)))
     if not lagging.beats(at_once):
         return at_once
-    smoothed = _smoothed(times_s, values, edges_s)
-    return lagging if lagging.beats(smoothed) else smoothed
+    smoothing = smoothed(times_s, values, edges_s)
+    return lagging if lagging.beats(smoothing) else smoothing
 
 
-def _explained(shares: Floats, values: Floats) -> Floats:
+def explained(shares: Floats, values: Floats) -> Floats:
     """The squared correlation of each row of shares with the values; 0 of one that is constant."""
     shares = shares - shares.mean(axis=1, keepdims=True)
     values = values - values.mean()
@@ -97,28 +88,25 @@ def _explained(shares: Floats, values: Floats) -> Floats:
     return found
 
 
-def _smoothed(times_s: Floats, values: Floats, edges_s: Sequence[float]) -> Fit:
+def smoothed(times_s: Floats, values: Floats, edges_s: Sequence[float]) -> Fit:
     """The fit of a sensor that sees all, and smooths what it publishes from tick to tick."""
     period_s = float(np.median(np.diff(times_s)))
     busy_s = busy_until(edges_s, 0.0)
     before_s = times_s[0] - period_s * np.arange(REMEMBERED, 0, -1)
     every_s = np.concatenate([before_s, times_s])
-    best = Fit(period_s, 0, -1)
 
-    def smoothed(last: Floats, new: float) -> Floats:
+    def next_shown(last: Floats, new: float) -> Floats:
         return KEPT * last + (1 - KEPT) * new
 
+    fits = []
     for delay_s in np.linspace(0, DELAYS_S[-1], 51):
         share = (busy_s(every_s - delay_s) - busy_s(every_s - delay_s - period_s)) / period_s
-        shown = np.array(  # at each time, for each of KEPT
-            list(accumulate(share[1:], smoothed, initial=np.full_like(KEPT, share[0])))
-        )
-        explained = _explained(shown[REMEMBERED:].T, values)
-        i = int(explained.argmax())
-        if explained[i] > best.explained:
-            lag_s = float(-period_s / np.log(KEPT[i]))
-            best = Fit(period_s, float(delay_s), float(explained[i]), lag_s)
-    return best
+        first = np.full_like(KEPT, share[0])
+        shown = list(accumulate(share[1:], next_shown, initial=first))  # each for each of KEPT
+        found = explained(np.array(shown)[REMEMBERED:].T, values)
+        i = found.argmax()
+        fits.append(Fit(period_s, *map(float, (delay_s, found[i], -period_s / np.log(KEPT[i])))))
+    return max(fits, key=lambda fit: fit.explained)
 
 
 def busy_until(edges_s: Sequence[float], lag_s: float) -> Callable[[Floats], Floats]:

@@ -12,10 +12,11 @@ from statistics import fmean, stdev
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED
 from bench.device.conditions import THROTTLED_S
+from bench.energy import protocol
+from bench.energy.evaluate import Findings
 from bench.energy.meter import Channel, Recording, State, agree
-from bench.energy.protocol import AVERAGED_RESTART_S, FEWEST_TICKS
 from bench.energy.ticks import counted_ticks, mean_w, period_s, regular, ticks
-from bench.energy.windows import Course, Plan, Window, star_discrepancy
+from bench.energy.windows import Course, Window, star_discrepancy
 from bench.measured import Energy
 from bench.warnings import RowWarning
 
@@ -34,12 +35,8 @@ def warnings(found: Energy) -> list[RowWarning]:
         return []
     told = list(found.flags or ())
     if found.uncertainty is not None and found.uncertainty > HIGH_UNCERTAINTY:
-        values = {
-            "uncertainty": found.uncertainty,
-            "window_s": found.window_s,
-            "resolution_s": found.resolution_s,
-        }
-        told.insert(0, RowWarning("energy-uncertain", values))
+        names = ("uncertainty", "window_s", "resolution_s")
+        told.insert(0, RowWarning("energy-uncertain", {n: getattr(found, n) for n in names}))
     return told
 
 
@@ -48,8 +45,8 @@ def of_surroundings(states: Sequence[State]) -> Iterator[RowWarning]:
     if not states:
         return
     before, after = states[0].throttled_s or {}, states[-1].throttled_s or {}
-    for cause in after:
-        seconds = after[cause] - before.get(cause, 0.0)
+    for cause, total_s in after.items():
+        seconds = total_s - before.get(cause, 0.0)
         if seconds > THROTTLED_S:
             yield RowWarning("throttled", {"causes": cause, "seconds": seconds})
     if clock_spread(states) > CLOCK_SPREAD:
@@ -73,38 +70,34 @@ def drift_c(states: Sequence[State]) -> float:
     return max(celsius) - min(celsius) if celsius else 0.0
 
 
-def of_meter(
-    recording: Recording, window: Window, channel: Channel, plan: Plan
-) -> Iterator[RowWarning]:
+def of_meter(recording: Recording, window: Window, found: Findings) -> Iterator[RowWarning]:
     """What in the meter weakens a window."""
-    readings = channel.readings(recording)
+    readings = recording.readings(found.channel.method)
     seen = ticks(readings)
-    every_s = channel.tick_s or period_s(seen)
+    every_s = found.channel.tick_s or period_s(seen)
+    certified = found.sampling.energy == protocol.CERTIFIED
     if len(seen) < 2:
         yield RowWarning("meter-stuck")
-    elif len(seen) < plan.fewest_ticks:
+    elif len(seen) < (protocol.CERTIFIED_TICKS if certified else protocol.FEWEST_TICKS):
         yield RowWarning("few-ticks", {"ticks": len(seen)})
-    elif every_s and window.resolution_s > channel.still_ticks * every_s:
+    elif every_s and window.resolution_s > found.channel.still_ticks * every_s:
         yield RowWarning("meter-stood-still", {"seconds": window.resolution_s})
     if recording.failed:
         yield RowWarning("readings-failed", {"count": recording.failed})
     if every_s:
-        unseen_s = sum(
-            max(0.0, after.time_s - before.time_s - every_s) for before, after in pairwise(readings)
-        )
+        gaps_s = [after.time_s - before.time_s for before, after in pairwise(readings)]
+        unseen_s = sum(max(0.0, gap_s - every_s) for gap_s in gaps_s)
         share = unseen_s / (window.seconds + window.pause_s)
         if share > MISSED_SHARE:
             yield RowWarning("ticks-missed", {"share": share})
     # With pauses there are some 16 phases, of many ticks each.
     random_phases = max(EVEN_PHASES, RANDOM_PHASES / window.ticks**0.5)
     uneven = EVEN_PAUSED_PHASES if window.pause_s else random_phases
-    if plan.aliases and window.discrepancy > uneven:
+    if found.aliases and window.discrepancy > uneven:
         yield RowWarning("aliasing", {"discrepancy": window.discrepancy})
 
 
-def disagreement(
-    kept: Sequence[Recording], counter: Channel, power: Channel, iteration_s: float
-) -> Iterator[RowWarning]:
+def disagreement(found: Findings, power: Channel) -> Iterator[RowWarning]:
     """Whether counter and readings differ under load by more than they may by chance.
 
     Both tell of the same times, without what the first readings show of the time before. The
@@ -112,27 +105,32 @@ def disagreement(
     saw. Readings that alias with long forwards tell of a part of each, and so nothing here.
     """
     # As far back as any reading known shows, if it was not probed.
-    reach_s = AVERAGED_RESTART_S if power.window_s is None else power.window_s + power.trail_s
+    reach_s = power.trail_s + power.window_s if power.window_s else protocol.AVERAGED_RESTART_S
     # Of a reading's window only what is left beside whole forwards can mislead: at most half of a
     # forward, if half of it drew twice the mean and half of it nothing. Of the sensors known, none
     # sees less than a quarter of its period, nor 10 ms.
-    aliased_error = iteration_s / 2 / (power.window_s or max(0.01, counter.period_s / 4))
+    least_s = power.window_s or max(0.01, found.channel.period_s / 4)
+    aliased_error = found.iteration_s / 2 / least_s
     pairs, values, aliased = [], [], 0.0
-    for recording in kept:
+    for recording in found.kept:
         start_s = recording.marks[0].time_s + reach_s
-        watts = [reading for reading in recording.watts if reading.time_s >= start_s]
-        joules = [reading for reading in recording.joules if reading.time_s >= start_s]
+        watts, joules = (
+            [reading for reading in readings if reading.time_s >= start_s]
+            for readings in (recording.watts, recording.joules)
+        )
         if len(ticks(joules)) < 2 or not watts:
             continue
-        if power.aliases(iteration_s) and not saw_all(recording, counter, power):
+        if found.iteration_s > power.aliases_above_s and not saw_all(
+            recording, found.channel, power
+        ):
             if aliased_error > ALIASED_ERROR:
                 continue
             aliased = aliased_error
         values += [tick.value for tick in ticks(watts)]
         pairs.append((mean_w(counted_ticks(joules)), fmean(reading.value for reading in watts)))
-    if len(values) < FEWEST_TICKS:
+    if len(values) < protocol.FEWEST_TICKS:
         return
-    counted_w, read_w = (fmean(each) for each in zip(*pairs, strict=True))
+    counted_w, read_w = map(fmean, zip(*pairs, strict=True))
     chance_w = SURE * stdev(values) / len(values) ** 0.5
     if len(pairs) > 1:
         chance_w = max(chance_w, stats.student_interval([one - other for one, other in pairs]))
@@ -141,11 +139,9 @@ def disagreement(
 
 
 def saw_all(recording: Recording, counter: Channel, power: Channel) -> bool:
-    """Whether the ticks of counter and readings fell on all parts of a forward alike.
-
-    Readings that come more often than they are polled have their times from the counter, which
-    is of the same sensor.
-    """
+    """Whether the ticks of counter and readings fell on all parts of a forward alike."""
+    # Readings that come more often than they are polled have their times from the counter, which
+    # is of the same sensor.
     course = Course(recording.marks)
     for seen in (counter.energy(recording), regular(ticks(recording.watts), power.tick_s)):
         phases = course.phases([tick.time_s for tick in seen])

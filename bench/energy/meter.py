@@ -1,11 +1,11 @@
 """What a meter of energy is, which one there is here, and through which channel it is read.
 
-A GPU has an energy counter, readings of power, or both; a CPU has the counter RAPL. Whatever
-depends on the choice between a counter's joules and a reading's watts stands in `channel`.
+A GPU has an energy counter, readings of power, or both; a CPU has the counter RAPL.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -75,6 +75,10 @@ class Recording:
     failed: int = 0
     lost: GpuLostError | None = None
 
+    def readings(self, method: str) -> list[Reading]:
+        """What the meter of this method read, in J or W."""
+        return self.watts if method == POWER else self.joules
+
     @property
     def readings_w(self) -> float | None:
         """Mean of the power readings, in W."""
@@ -87,34 +91,16 @@ class Channel:
 
     method: str
     tick_s: float | None  # how often a new value comes; None: not known
+    period_s: float  # the same; the slowest known, if that is not known
     window_s: float | None  # the length of load that a value tells of; None: not known
     trail_s: float  # for how long it still shows what was before, as it lags
-    sees_all: bool  # whether no part of the load escapes it
-    aliases_above_s: float  # shorter forwards are too many in one reading to alias with it
+    aliases_above_s: float  # forwards that are longer can be in step with it
     still_ticks: int  # after so many ticks without a new value it stood still
-
-    @property
-    def period_s(self) -> float:
-        """How often it ticks; the slowest known, if that is not known."""
-        return self.tick_s or SLOWEST_TICK_S
-
-    @property
-    def reach_s(self) -> float:
-        """How far back a tick sees; all of its period, as far as is known."""
-        return (self.window_s or self.period_s) + self.trail_s
-
-    def aliases(self, iteration_s: float) -> bool:
-        """Whether it could sample in step with forwards of this length."""
-        return not self.sees_all and iteration_s > self.aliases_above_s
-
-    def readings(self, recording: Recording) -> list[Reading]:
-        """What it read, in J or W."""
-        return recording.watts if self.method == POWER else recording.joules
 
     def energy(self, recording: Recording) -> list[Tick]:
         """Its ticks, with the energy since some beginning, in J; UnusableError if it has none."""
         ticked = summed_ticks if self.method == POWER else counted_ticks
-        return ticked(self.readings(recording), self.tick_s)
+        return ticked(recording.readings(self.method), self.tick_s)
 
 
 def channel(meter: Meter, method: str, idle: Recording | None = None) -> Channel:
@@ -128,29 +114,27 @@ def channel(meter: Meter, method: str, idle: Recording | None = None) -> Channel
         sees_all = meter.sensor is None or known.counter == INTEGRATING
         # Both are behind the same filter; that of the readings is better known.
         lag_s = lag_s if known.counter_lag_s is None else known.counter_lag_s
-    found = Channel(
-        method=method,
-        tick_s=tick_s,
+    if idle and not tick_s:
+        tick_s = period_s(ticks(idle.readings(method)))
+    # A hundred forwards in one reading leave a hundredth of one to chance.
+    some_s = (known.reading_window_s or SHORTEST_READING_S) / 100
+    return Channel(
+        method,
+        tick_s,
+        period_s=tick_s or SLOWEST_TICK_S,
         window_s=window_s,
         trail_s=LAGS * (lag_s or 0.0),
-        sees_all=sees_all,
-        # A hundred forwards in one reading leave a hundredth of one to chance.
-        aliases_above_s=(known.reading_window_s or SHORTEST_READING_S) / 100,
+        aliases_above_s=math.inf if sees_all else some_s,
         # A reading may well come twice; a counter that moves seldom does not.
         still_ticks=10 if method == POWER else 3,
     )
-    if idle and not tick_s:
-        found = replace(found, tick_s=period_s(ticks(found.readings(idle))))
-    return found
 
 
 def power_reader(gpu: Gpu) -> tuple[str, Read] | None:
     """The quickest reading of power that the GPU gives, and its name; None where it gives none."""
     if gpu.instant_power_w() is not None:
         return "instant", gpu.reader("instant_power_w")
-    if gpu.power_w() is not None:
-        return "usage", gpu.reader("power_w")
-    return None
+    return None if gpu.power_w() is None else ("usage", gpu.reader("power_w"))
 
 
 def agree(counter_w: float, readings_w: float, chance_w: float = 0.0) -> bool:
@@ -171,10 +155,17 @@ def find_meter(
     if gpu.mig or gpu.vgpu:
         sharers = "MIG slices" if gpu.mig else "virtual GPUs"
         return NoMeter(f"NVML measures the energy of the whole GPU, which {sharers} share")
-    reader = power_reader(gpu)
-    counter = Meter(
-        COUNTER,
-        read_j=gpu.reader("total_energy_j"),
+    reader, counts = power_reader(gpu), gpu.total_energy_j() is not None
+    if not (reader or counts):
+        return NoMeter(
+            f"NVML gives neither the energy of this GPU ({gpu.reasons['total_energy_j']}) "
+            f"nor its power ({gpu.reasons['power_w']})"
+        )
+    why = sensor.reason if sensor and sensor.counter == INCONSISTENT else None
+    if counts and gpu.module:
+        why = "the energy counter counts the whole module, with its CPU"
+    found = Meter(
+        POWER,
         read_w=reader[1] if reader else None,
         look=lambda: State(
             gpu.sm_mhz(),
@@ -184,16 +175,8 @@ def find_meter(
         ),
         systematic=gpus.SENSOR_ERROR.get(gpu.gpu_type, gpus.USUAL_SENSOR_ERROR),
         sensor=sensor,
+        reason=why,
     )
-    counts = gpu.total_energy_j() is not None
-    why = sensor.reason if sensor and sensor.counter == INCONSISTENT else None
-    if counts and gpu.module:
-        why = "the energy counter counts the whole module, with its CPU"
-    if counts and not (why and reader):
-        return replace(counter, reason=why)
-    if reader:
-        return replace(counter, method=POWER, read_j=None, reason=why)
-    return NoMeter(
-        f"NVML gives neither the energy of this GPU ({gpu.reasons['total_energy_j']}) "
-        f"nor its power ({gpu.reasons['power_w']})"
-    )
+    if not counts or (why and reader):
+        return found
+    return replace(found, method=COUNTER, read_j=gpu.reader("total_energy_j"))

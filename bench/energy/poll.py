@@ -50,9 +50,8 @@ def poll_every_s(tick_s: float | None) -> float:
     apart they miss no reading and find ticks at all phases, so that many together tell the time of
     each better than any one does. Only to find out how often a meter ticks they must be closer.
     """
-    if tick_s is None or tick_s < 0.75 * FASTEST_TICK_S:
-        return FASTEST_TICK_S / 4
-    return GOLDEN * FASTEST_TICK_S
+    known = tick_s is not None and tick_s >= 0.75 * FASTEST_TICK_S
+    return GOLDEN * FASTEST_TICK_S if known else FASTEST_TICK_S / 4
 
 
 @contextmanager
@@ -67,7 +66,7 @@ def recorded(
     # The work beside it takes the caches between two polls, so that each call within one is dear.
     recording, now = Recording(), clock.now
     look_due_s, polls = 0.0, 0
-    both = [(meter.read_j, recording.joules.append), (meter.read_w, recording.watts.append)]
+    both = ((meter.read_j, recording.joules.append), (meter.read_w, recording.watts.append))
     meters = [(read, keep) for read, keep in both if read]
     first = meters[:1]
 

@@ -29,10 +29,8 @@ def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
         ranges_uj = [int((package / "max_energy_range_uj").read_text()) for package in packages]
         last_uj = [int(counter.read_text()) for counter in counters]
     except PermissionError as error:
-        return (
-            f"{error.filename} may not be read; `sudo chmod a+r {error.filename}` permits it "
-            "until the next boot"
-        )
+        file = error.filename
+        return f"{file} may not be read; `sudo chmod a+r {file}` permits it until the next boot"
     except OSError as error:
         return f"the CPU energy counter (RAPL) does not answer: {error}"
     total_uj = 0
@@ -43,10 +41,8 @@ def reader(powercap: Path = POWERCAP) -> Callable[[], float | None] | str:
             now_uj = [int(counter.read_text()) for counter in counters]
         except OSError:
             return None
-        total_uj += sum(
-            (now - last) % range_uj
-            for now, last, range_uj in zip(now_uj, last_uj, ranges_uj, strict=True)
-        )
+        moved = zip(now_uj, last_uj, ranges_uj, strict=True)
+        total_uj += sum((now - last) % range_uj for now, last, range_uj in moved)
         last_uj = now_uj
         return total_uj / 1e6
 

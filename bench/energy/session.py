@@ -8,20 +8,16 @@ What happens, in order, and how long by `sampling.energy`:
                                    10 s, 50 ticks of the meter and 400 forwards
     idle     idle_s                not quick
 
-A meter publishes a new value every 20 to 100 ms and hides what lies between, so the difference of
-two readings taken at will is wrong by up to a tick at either end: simulated sensors lost 59 to 81 %
-of one 10 ms forward, and 4 % of the first second. Here a window begins and ends at ticks that were
-seen, and the forwards between them are counted with their fractions.
-
-What weakens a window is a flag; such a window is measured once more, then kept with its flag. An
-unusable meter gives the method "none" and the reason, never a number.
+A meter hides what lies between two of its ticks, so the difference of two readings taken at will is
+wrong by up to a tick at either end: simulated sensors lost 59 to 81 % of one 10 ms forward, and 4 %
+of the first second. So a window begins and ends at ticks that were seen. A window that has a flag,
+which says what weakens it, is measured once more. An unusable meter gives a reason, not a number.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from bench.asked import ENERGY_NOT_MEASURED, Sampling
@@ -29,8 +25,8 @@ from bench.energy import evaluate, flags, protocol
 from bench.energy.meter import COUNTER, POWER, Meter, NoMeter, Recording, agree, channel
 from bench.energy.poll import Clock, poll_every_s, recorded
 from bench.energy.protocol import DRAIN_EVERY_S, RESTART_S, SETTLE_S
-from bench.energy.ticks import Mark, UnusableError, ticks
-from bench.energy.windows import Pauses
+from bench.energy.ticks import Mark, UnusableError, latest_s, ticks
+from bench.energy.windows import golden_pause_s
 from bench.errors import GpuLostError
 from bench.measured import Energy
 from bench.timing import Queue
@@ -38,6 +34,10 @@ from bench.warnings import RowWarning, Value
 
 RECENT_S = 2.0  # whose ticks tell the time of the next one
 STEADY_C = 1.0
+SILVER = 2**0.5 - 1
+# A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
+# shall have so many phases, and a phase so many ticks.
+PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
 
 
 class LostError(GpuLostError):
@@ -61,15 +61,17 @@ def measure_energy(
     if isinstance(meter, NoMeter):
         return Energy(ENERGY_NOT_MEASURED, reason=meter.reason)
     found = evaluate.Findings(meter, sampling, channel(meter, meter.method))
+    lost = None
     try:
-        _Session(queue, clock or Clock(), found).run()
+        EnergySession(queue, clock or Clock(), found).run()
     except Exception as error:
         lost = error if isinstance(error, GpuLostError) else loss(meter)
         if lost is None:
             raise
-        until_then = evaluate.energy(found, samples_per_step, tokens_per_step)
-        raise LostError(str(lost), until_then) from error
-    return evaluate.energy(found, samples_per_step, tokens_per_step)
+    used = evaluate.energy(found, samples_per_step, tokens_per_step)
+    if lost:
+        raise LostError(str(lost), used) from lost
+    return used
 
 
 def loss(meter: Meter) -> GpuLostError | None:
@@ -82,18 +84,13 @@ def loss(meter: Meter) -> GpuLostError | None:
     return None
 
 
-def with_values(flag: RowWarning, **values: Value) -> RowWarning:
-    """A flag with more values."""
-    return replace(flag, values={**flag.values, **values})
-
-
-class _Session:
+class EnergySession:
     """The load, the clock and the meter, stage after stage; what they find is in `found`."""
 
     def __init__(self, queue: Queue, clock: Clock, found: evaluate.Findings) -> None:
         self.queue, self.clock, self.found = queue, clock, found
         self.per_drain = 1
-        self.pauses = Pauses()
+        self.pauses, self.aimed_s = 0, 0.0  # how many, and the tick that the last was meant for
         self.random = random.Random(0)
 
     def run(self) -> None:
@@ -104,21 +101,19 @@ class _Session:
             self.flag(code, reason=found.meter.reason)
         self.queue.synchronise()
         self.idle()
-        self.pace()
         self.warm_up()
         again: set[str] = set()  # codes
-        for number in range(1, found.plan.windows + 1):
+        for number in range(1, 2 if quick else protocol.WINDOWS + 1):
             weak = self.window(number)
             if not quick and not again.issuperset(flag.code for flag in weak):
-                found.flags += [with_values(flag, repeated=True) for flag in weak]
+                found.flags += [replace(w, values={**w.values, "repeated": True}) for w in weak]
                 found.kept.pop()
                 weak = self.window(number)
                 # What came again will come again: no third time, nor in the windows to come.
                 again.update(flag.code for flag in weak)
             found.flags += weak
         if found.channel.method == COUNTER:
-            power = channel(found.meter, POWER)
-            found.flags += flags.disagreement(found.kept, found.channel, power, found.iteration_s)
+            found.flags += flags.disagreement(found, channel(found.meter, POWER))
         if not quick:
             self.idle()
 
@@ -132,7 +127,7 @@ class _Session:
         if not found.sampling.idle_s:
             return
         self.clock.sleep(SETTLE_S)
-        with self.recorded() as recording:
+        with recorded(found.meter, self.clock, poll_every_s(found.channel.tick_s)) as recording:
             self.clock.sleep(found.sampling.idle_s)
         found.idle.append(recording)
         found.channel = channel(found.meter, found.channel.method, found.idle[0])
@@ -143,15 +138,12 @@ class _Session:
         if counter_w is not None and not agree(counter_w, readings_w):
             self.flag("counter-disagrees-idle", counter_w=counter_w, readings_w=readings_w)
 
-    def pace(self) -> None:
-        """Find out how long a forward takes, and how often to wait for the device."""
+    def warm_up(self) -> None:
+        """Time a forward, load the device; if certified, until clock and temperature are steady."""
         # Each of these begins late, since the device is waited for before it.
         count = self.busy(DRAIN_EVERY_S)
         self.found.iteration_s = self.stretch(count) / count
         self.per_drain = max(1, int(DRAIN_EVERY_S / self.found.iteration_s))
-
-    def warm_up(self) -> None:
-        """Load the device; if certified, until clock and temperature are steady."""
         self.busy(SETTLE_S)
         look = self.found.meter.look
         if self.found.sampling.energy != protocol.CERTIFIED or not look:
@@ -176,12 +168,16 @@ class _Session:
         averaged = sensor is not None and sensor.reading == "usage"
         restart_s = protocol.AVERAGED_RESTART_S if averaged else RESTART_S
         self.busy(max(restart_s, found.channel.trail_s))
-        with self.recorded() as recording:
+        with recorded(found.meter, self.clock, poll_every_s(found.channel.tick_s)) as recording:
             found.kept.append(recording)  # What there is of it stays if the GPU is lost.
-            busy = self.busy_with_pauses if found.plan.pauses else self.busy
-            busy(found.plan.window_s, recording)
+            # A pause is aimed at a tick, so how often they come must be known.
+            pauses = found.aliases and found.channel.tick_s is not None
+            busy = self.busy_with_pauses if pauses else self.busy
+            period_s = found.channel.period_s
+            busy(protocol.window_s(found.sampling, period_s, found.iteration_s), recording)
+        which: dict[str, Value] = {"window": number, "repeated": False}
         weak = self.weaknesses(recording)
-        return [with_values(flag, window=number, repeated=False) for flag in weak]
+        return [replace(flag, values={**flag.values, **which}) for flag in weak]
 
     def weaknesses(self, recording: Recording) -> list[RowWarning]:
         """What weakens a window; where its counter is unusable, readings are used from now on."""
@@ -194,12 +190,8 @@ class _Session:
             self.flag("readings-instead", reason=str(error))
             found.channel = channel(found.meter, POWER, found.idle[0] if found.idle else None)
             return self.weaknesses(recording)
-        in_meter = flags.of_meter(recording, window, found.channel, found.plan)
+        in_meter = flags.of_meter(recording, window, found)
         return [*flags.of_surroundings(recording.states), *in_meter]
-
-    def recorded(self) -> AbstractContextManager[Recording]:
-        """Read the meter while the block runs."""
-        return recorded(self.found.meter, self.clock, poll_every_s(self.found.channel.tick_s))
 
     def busy(self, seconds: float, recording: Recording | None = None) -> int:
         """Run forwards for some time; how many. Marks where it stands whenever it is drained."""
@@ -216,22 +208,34 @@ class _Session:
         return marks[-1].iterations
 
     def busy_with_pauses(self, seconds: float, recording: Recording) -> None:
-        """Run forwards for some time, with pauses; mark where each begins and ends."""
-        meter, plan, marks = self.found.channel, self.found.plan, recording.marks
+        """Run forwards for some time; after each pause they have another phase to the ticks."""
+        meter, marks, now = self.found.channel, recording.marks, self.clock.now
+        period_s, iteration_s = meter.period_s, self.found.iteration_s
+        modulus_s = min(period_s, iteration_s)  # after it, all phases of sensor and load have come
+        seldom_s = min(PAUSE_EVERY_PERIODS * modulus_s, seconds / PHASES)
+        every_s = max(seldom_s, PAUSE_EVERY_TICKS * period_s) + meter.trail_s
         recent = math.ceil(RECENT_S / poll_every_s(meter.tick_s))
-        marks.append(Mark(self.clock.now(), 0))
+        marks.append(Mark(now(), 0))
         end_s = marks[0].time_s + seconds
         while marks[-1].time_s < end_s:
             if recording.lost:
                 raise recording.lost
-            seen = ticks(meter.readings(recording)[-recent:])
-            pause_s = self.pauses.next_s(self.clock.now(), seen, meter.period_s, plan.modulus_s)
-            self.clock.sleep(pause_s)
-            load_s = min(self.pauses.due_s(plan, meter), end_s - self.clock.now())
+            seen = ticks(recording.readings(meter.method)[-recent:])
+            now_s = now()
+            last_s = latest_s(seen, period_s) if seen else now_s
+            # The first tick that comes after the pause, however long that is.
+            tick_s = last_s + math.ceil((now_s + modulus_s - last_s) / period_s) * period_s
+            if tick_s - self.aimed_s > period_s / 2:
+                self.pauses += 1
+                self.aimed_s = tick_s
+            self.clock.sleep(golden_pause_s(now_s, tick_s, self.pauses, modulus_s))
+            # So that ticks lie evenly between pauses.
+            due_s = every_s + (self.pauses * SILVER % 1 - 0.5) * period_s
+            load_s = min(due_s, end_s - now())
             # Two, so that each part of a forward is seen by a tick that does not see the pause.
-            count = max(2, round(load_s / self.found.iteration_s))
+            count = max(2, round(load_s / iteration_s))
             took_s = self.stretch(count)
-            now_s, done = self.clock.now(), marks[-1].iterations
+            now_s, done = now(), marks[-1].iterations
             marks += [Mark(now_s - took_s, done), Mark(now_s, done + count)]
 
     def stretch(self, count: int) -> float:

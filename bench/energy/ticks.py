@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 UNSURE = 0.01  # how far a period may be off that was told from some ticks
 TELLING_TICKS = 2000  # as many tell the grid of all
-_CHUNK = 1_000_000  # terms of a periodogram held at once: 16 MB
+CHUNK = 1_000_000  # terms of a periodogram held at once: 16 MB
 
 
 class UnusableError(Exception):
@@ -27,14 +27,14 @@ class UnusableError(Exception):
 
 
 class Reading(NamedTuple):
-    """What a meter showed, in J or W, at a time, in s."""
+    """What a meter showed, in J or W."""
 
     time_s: float
     value: float
 
 
 class Tick(NamedTuple):
-    """A new value of a meter, which came within +- half of `within_s` of a time, in s."""
+    """A new value of a meter, which came within +- half of `within_s` of a time."""
 
     time_s: float
     value: float
@@ -42,10 +42,7 @@ class Tick(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How many iterations the device had finished at a time, in s.
-
-    Two marks with the same number enclose a pause.
-    """
+    """How many iterations were finished at a time; two with the same number enclose a pause."""
 
     time_s: float
     iterations: int
@@ -76,9 +73,9 @@ def regular(seen: Sequence[Tick], every_s: float | None = None) -> list[Tick]:
     every_s = every_s or period_s(seen)
     if not every_s or len(seen) < 3:
         return list(seen)
-    seen = _last_of_each_gap(seen, every_s)
+    seen = last_of_each_gap(seen, every_s)
     times_s, _, withins_s = np.array(seen).T
-    numbers = _numbers(times_s, every_s)
+    numbers = grid_numbers(times_s, every_s)
     slope_s, start_s = linear_regression(numbers, times_s)
     fitted_s = start_s + slope_s * np.array(numbers)
     off_s = np.abs(fitted_s - times_s)
@@ -94,13 +91,13 @@ def latest_s(seen: Sequence[Tick], every_s: float) -> float:
     >>> round(latest_s([Tick(t, 0, 0) for t in (0.01, 0.99, 2.0, 3.04)], 1.0), 3)
     3.01
     """
-    times_s = [tick.time_s for tick in _last_of_each_gap(seen, every_s)]
-    numbers = _numbers(times_s, every_s)
+    times_s = [tick.time_s for tick in last_of_each_gap(seen, every_s)]
+    numbers = grid_numbers(times_s, every_s)
     late_s = [t - number * every_s for t, number in zip(times_s, numbers, strict=True)]
     return numbers[-1] * every_s + sum(late_s) / len(late_s)
 
 
-def _last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
+def last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
     """The same ticks; where a poll came so late that several hid before it, the last is meant."""
     return [
         Tick(t.time_s + (t.within_s - every_s) / 2, t.value, every_s) if t.within_s > every_s else t
@@ -108,29 +105,29 @@ def _last_of_each_gap(seen: Sequence[Tick], every_s: float) -> list[Tick]:
     ]
 
 
-def _numbers(times_s: Sequence[float] | Floats, every_s: float) -> list[int]:
+def grid_numbers(times_s: Sequence[float] | Floats, every_s: float) -> list[int]:
     """Which tick each is, counted from the first.
 
     By the one grid that fits all best, of periods near `every_s`: the peak of a periodogram.
-    Two neighbours may be seen early and late by more than half a period together.
+    For two neighbours may be seen early and late by more than half a period together.
     """
     since_s = np.array(times_s) - times_s[0]
-    count = since_s[-1] / every_s
     # A tenth of a tick over all of them from one period to the next.
-    steps = int(max(2.0, 10 * UNSURE * count))
+    steps = int(max(2.0, 10 * UNSURE * since_s[-1] / every_s))
     periods_s = every_s * (1 + UNSURE * np.arange(-steps, steps + 1) / steps)
     some_s = since_s
     if len(since_s) > TELLING_TICKS:
         # At random: evenly chosen ones would fit the grids of other periods, too.
         some_s = np.random.default_rng(0).choice(since_s, TELLING_TICKS, replace=False)
-    chunks = np.array_split(periods_s, math.ceil(len(periods_s) * len(some_s) / _CHUNK))
+    chunks = np.array_split(periods_s, math.ceil(len(periods_s) * len(some_s) / CHUNK))
     turns = np.concatenate(
         [np.exp(2j * np.pi * some_s / chunk_s[:, None]).sum(axis=1) for chunk_s in chunks]
     )
     best = int(np.abs(turns).argmax())
     phase_s = np.angle(turns[best]) / (2 * np.pi) * periods_s[best]
-    numbers: list[int] = np.rint((since_s - phase_s) / periods_s[best]).astype(int).tolist()
-    return [number - numbers[0] for number in numbers]
+    numbers = np.rint((since_s - phase_s) / periods_s[best]).astype(int)
+    found: list[int] = (numbers - numbers[0]).tolist()
+    return found
 
 
 def period_s(seen: Sequence[Tick]) -> float | None:
@@ -148,16 +145,13 @@ def period_s(seen: Sequence[Tick]) -> float | None:
     period = quantiles(gaps_s, n=5)[0]
     for _ in range(3):
         period = float(gaps_s.sum() / np.maximum(1, np.rint(gaps_s / period)).sum())
-        times_s = [tick.time_s for tick in _last_of_each_gap(seen, period)]
+        times_s = [tick.time_s for tick in last_of_each_gap(seen, period)]
         gaps_s = np.diff(times_s)
-    return linear_regression(_numbers(times_s, period), times_s).slope
+    return linear_regression(grid_numbers(times_s, period), times_s).slope
 
 
 def counted_ticks(readings: Sequence[Reading], every_s: float | None = None) -> list[Tick]:
-    """Ticks of a counter, which come `every_s` if known: the energy since some beginning, in J.
-
-    Raises UnusableError where the counter went backwards, or ticked less than twice.
-    """
+    """Ticks of a counter, in J, `every_s` if known; UnusableError if it fell or stood still."""
     for before, after in pairwise(readings):
         if after.value < before.value:
             fall = f"from {before.value:.0f} J to {after.value:.0f} J"
@@ -181,7 +175,7 @@ def summed_ticks(readings: Sequence[Reading], every_s: float | None = None) -> l
         raise UnusableError("the power sensor read 0 W all the time")
     seen = ticks(readings)
     if len(seen) < 2:
-        seen = [Tick(time_s, watts, 0.0) for time_s, watts in readings]
+        seen = [Tick(*reading, 0.0) for reading in readings]
     every_s = every_s or period_s(seen)
     seen = regular(seen, every_s)
     joules, summed = 0.0, [seen[0]._replace(value=0.0)]

@@ -1,4 +1,4 @@
-"""Windows: how long they are, where pauses lie in them, and what energy of how many forwards.
+"""Windows: where pauses lie in them, and what energy of how many forwards.
 
 A window begins and ends at ticks of the meter that were seen, and the forwards between them are
 counted with their fractions. `bench.energy.session` says why.
@@ -13,87 +13,20 @@ eager mode, so that the first forward belongs to the pause.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bench import stats
-from bench.asked import Sampling
-from bench.energy import protocol
-from bench.energy.meter import Channel
-from bench.energy.ticks import Floats, Mark, Reading, Tick, UnusableError, latest_s, mean_w
+from bench.energy.ticks import Floats, Mark, Reading, Tick, UnusableError, mean_w
 
 GOLDEN = (5**0.5 - 1) / 2
-SILVER = 2**0.5 - 1
-# A pause is half a period long on average: one in ten periods costs 5 % of the time. But a window
-# shall have so many phases, and a phase so many ticks.
-PAUSE_EVERY_PERIODS, PHASES, PAUSE_EVERY_TICKS = 10, 16, 3
 TRACE_POINTS = 512
 NEAR = 16  # a phase speaks for a sixteenth of all on either side
-
-
-class Plan(NamedTuple):
-    """What follows from the protocol, from how a meter ticks and from the length of a forward."""
-
-    windows: int
-    window_s: float
-    fewest_ticks: int  # of a window
-    aliases: bool  # whether sensor and load could be in step
-    pauses: bool  # whether they must be kept out of step; a pause is aimed at a tick that is known
-    modulus_s: float  # after it, all phases of sensor and load have come
-
-
-def plan(sampling: Sampling, channel: Channel, iteration_s: float) -> Plan:
-    """How many windows there are, how long, and whether with pauses."""
-    certified = sampling.energy == protocol.CERTIFIED
-    windows = 1 if sampling.energy == protocol.QUICK else protocol.WINDOWS
-    window_s = sampling.energy_s / windows
-    if certified:
-        ticks_s = protocol.CERTIFIED_TICKS * channel.period_s
-        iterations_s = protocol.CERTIFIED_ITERATIONS * iteration_s
-        least_s = max(protocol.CERTIFIED_S, 1.05 * ticks_s, 1.05 * iterations_s)
-        window_s = min(max(window_s, least_s), protocol.CERTIFIED_MAX_S)
-    aliases = channel.aliases(iteration_s)
-    return Plan(
-        windows=windows,
-        window_s=window_s,
-        fewest_ticks=protocol.CERTIFIED_TICKS if certified else protocol.FEWEST_TICKS,
-        aliases=aliases,
-        pauses=aliases and channel.tick_s is not None,
-        modulus_s=min(channel.period_s, iteration_s),
-    )
-
-
-@dataclass
-class Pauses:
-    """The pauses of one measurement; after each, the load has another phase to the ticks."""
-
-    number: int = 0
-    aimed_s: float = 0.0  # the tick that the last one was meant for
-
-    def next_s(
-        self, now_s: float, recent: Sequence[Tick], period_s: float, modulus_s: float
-    ) -> float:
-        """How long to pause, so that the next tick finds a phase of the load not yet seen, in s."""
-        last_s = latest_s(recent, period_s) if recent else now_s
-        # The first tick that comes after the pause, however long that is.
-        tick_s = last_s + math.ceil((now_s + modulus_s - last_s) / period_s) * period_s
-        if tick_s - self.aimed_s > period_s / 2:
-            self.number += 1
-            self.aimed_s = tick_s
-        return golden_pause_s(now_s, tick_s, self.number, modulus_s)
-
-    def due_s(self, planned: Plan, channel: Channel) -> float:
-        """How much load comes before the next, in s; so that ticks lie evenly between pauses."""
-        seldom_s = min(PAUSE_EVERY_PERIODS * planned.modulus_s, planned.window_s / PHASES)
-        least_s = max(seldom_s, PAUSE_EVERY_TICKS * channel.period_s) + channel.trail_s
-        return least_s + (self.number * SILVER % 1 - 0.5) * channel.period_s
 
 
 def golden_pause_s(now_s: float, tick_s: float, number: int, modulus_s: float) -> float:
@@ -119,7 +52,7 @@ class Window:
     iterations: float
     ticks: int
     edge_s: float  # how far its length may be wrong
-    resolution_s: float
+    resolution_s: float  # longest gap between two ticks
     pause_s: float
     discrepancy: float  # of the phases in which the ticks that count found a forward
     chance: float  # half the 95 % interval of their mean, relative; 0 where they saw all
@@ -143,9 +76,9 @@ class Course:
         before_s, after_s = np.interp([start_s, end_s], self.times_s, self.paused)
         return float(after_s - before_s)
 
-    def phases(self, times_s: Sequence[float]) -> list[float]:
+    def phases(self, times_s: ArrayLike) -> list[float]:
         """The part of an iteration that was done at each time between the marks, not in a pause."""
-        times = np.array(times_s)
+        times = np.asarray(times_s, float)
         after = np.clip(np.searchsorted(self.times_s, times, "right"), 1, len(self.pauses))
         within = (self.times_s[0] <= times) & (times <= self.times_s[-1])
         phases: list[float] = (self.done(times) % 1)[within & ~self.pauses[after - 1]].tolist()
@@ -165,36 +98,31 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
     if len(inside) < 2:
         ticked = f"{len(inside)} times in a window of {last_s - first_s:.3g} s"
         raise UnusableError(f"the meter ticked {ticked}")
-    start, last = inside[0], inside[-1]
-    done = course.done([tick.time_s for tick in inside])
-    late = [
-        i
-        for i in range(len(inside) - 1, 0, -1)
-        if inside[i].time_s >= last.time_s - 0.1 * (last.time_s - start.time_s)
-    ]
-    iterations = [float(done[i] - done[0]) for i in late]
-    # Of those that are alike, the last.
-    best = min(range(len(late)), key=lambda j: round(abs(iterations[j] - round(iterations[j])), 2))
-    within = inside[: late[best] + 1]
-    end = within[-1]
+    times_s = np.array([tick.time_s for tick in inside])
+    done = course.done(times_s) - course.done(times_s[0])
+    late = times_s >= times_s[-1] - 0.1 * (times_s[-1] - times_s[0])
+    late[0] = False
+    off = np.where(late, np.abs(done - np.rint(done)).round(2), np.inf)
+    last = int(np.flatnonzero(off == off.min())[-1])  # Of those that are alike, the last.
+    within, iterations = inside[: last + 1], float(done[last])
+    start, end = within[0], within[-1]
     joules, seconds = end.value - start.value, end.time_s - start.time_s
     pause_s = course.paused_s(start.time_s, end.time_s)
-    phases, chance = course.phases([tick.time_s for tick in within[1:]]), 0.0
+    phases, chance = course.phases(times_s[1 : last + 1]), 0.0
     if pause_s:
-        seen = outside_pauses(within, course, reach_s)
-        phases, values = [phase for phase, _ in seen], [value for _, value in seen]
+        phases, values = outside_pauses(within, course, reach_s)
         seconds -= pause_s
-        joules = seconds * mean_over_phases(seen)
+        joules = seconds * mean_over_phases(phases, values)
         chance = stats.student_interval(values) / fmean(values) if len(values) > 1 else 0.0
-    if iterations[best] <= 0 or not joules:
+    if iterations <= 0 or not joules:
         raise UnusableError("the meter's ticks enclose nothing but a pause")
     return Window(
         joules=joules,
         seconds=seconds,
-        iterations=iterations[best],
-        ticks=len(within) - 1,
+        iterations=iterations,
+        ticks=last,
         edge_s=(start.within_s + end.within_s) / 2,
-        resolution_s=max(after.time_s - before.time_s for before, after in pairwise(within)),
+        resolution_s=float(np.diff(times_s[: last + 1]).max()),
         pause_s=pause_s,
         discrepancy=star_discrepancy(phases),
         chance=chance,
@@ -203,31 +131,33 @@ def cut(energy: Sequence[Tick], course: Course, reach_s: float) -> Window:
 
 def outside_pauses(
     within: Sequence[Tick], course: Course, reach_s: float
-) -> list[tuple[float, float]]:
-    """The phase of each tick that saw no pause, and its power, in W; UnusableError without any."""
+) -> tuple[list[float], list[float]]:
+    """The phases of the ticks that saw no pause, and their powers, in W; UnusableError if none."""
     seen = [
-        (float(course.done(after.time_s) % 1), mean_w([before, after]))
+        (before, after)
         for before, after in pairwise(within)
         if after.time_s > before.time_s
         and not course.paused_s(after.time_s - reach_s, after.time_s)
     ]
     if not seen:
         raise UnusableError("each tick of the meter saw a pause")
-    return seen
+    phases: list[float] = (course.done([after.time_s for _, after in seen]) % 1).tolist()
+    return phases, [mean_w(both) for both in seen]
 
 
-def mean_over_phases(seen: Sequence[tuple[float, float]]) -> float:
+def mean_over_phases(phases: Sequence[float], values: Sequence[float]) -> float:
     """The mean of what was seen at some phases in [0, 1), however often at each.
 
     Which ticks a pause meets depends on its phase, so that some phases are seen more often: a plain
     mean was wrong by 0.6 % in simulation, in each window alike.
     """
-    phases, values = np.array(sorted(seen)).T
-    near = max(1, len(phases) // NEAR)
+    at_phase, seen = np.array(sorted(zip(phases, values, strict=True))).T
+    count = len(seen)
+    near = max(1, count // NEAR)
     # The weight of each is how far its neighbours lie apart, on the circle.
-    around = np.concatenate([phases - 1, phases, phases + 1])
-    at = np.arange(len(phases), 2 * len(phases))
-    return float(values @ (around[at + near] - around[at - near])) / (2 * near)
+    around = np.concatenate([at_phase - 1, at_phase, at_phase + 1])
+    at = np.arange(count, 2 * count)
+    return float(seen @ (around[at + near] - around[at - near])) / (2 * near)
 
 
 def star_discrepancy(phases: Sequence[float]) -> float:
@@ -257,4 +187,4 @@ def thinned(readings: Sequence[Reading], points: int = TRACE_POINTS) -> list[Rea
     at = np.minimum(span.astype(int), points - 1)
     counts = np.bincount(at)
     means = [(np.bincount(at, each)[counts > 0] / counts[counts > 0]) for each in (times_s, values)]
-    return [Reading(*each) for each in zip(*map(np.ndarray.tolist, means), strict=True)]
+    return [Reading(*each) for each in np.array(means).T.tolist()]

@@ -17,8 +17,8 @@ from bench.errors import TensorgapError
 DEFAULT_BYTES = 10**9  # 2,000 rows, each with three times the 20,000 samples that there can be
 SMALL_BYTES = 10**6  # of a file that a person writes, such as a matrix; nobody needs to raise it
 OPTION = "--max-input"
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]?B)?", re.IGNORECASE | re.ASCII)
+UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1, "": 1}
+SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]?B)?", re.IGNORECASE | re.ASCII)
 
 
 class TooLargeError(TensorgapError):
@@ -26,19 +26,13 @@ class TooLargeError(TensorgapError):
 
 
 class Allowance:
-    """How many bytes a command may still read, of all its files together."""
+    """How many bytes a command may still read, unpacked and of all its files together."""
 
     def __init__(self, most_bytes: int = DEFAULT_BYTES) -> None:
-        """Args: most_bytes: of files as they are, or unpacked where they are packed."""
-        self.most_bytes = most_bytes
-        self.left_bytes = most_bytes
+        self.most_bytes = self.left_bytes = most_bytes
 
     def take(self, size_bytes: int, origin: str) -> None:
-        """Set bytes aside before they are read; `origin` names the file in messages.
-
-        Raises:
-            TooLargeError: they are more than is left.
-        """
+        """Set bytes of a file aside before they are read; TooLargeError if too few are left."""
         self.hold(size_bytes, origin)
         self.left_bytes -= size_bytes
 
@@ -47,8 +41,8 @@ class Allowance:
         if size_bytes <= self.left_bytes:
             return
         taken = self.most_bytes - self.left_bytes
-        unit = "GB" if taken + size_bytes >= _UNITS["GB"] else "MB"
-        enough = f"{(taken + size_bytes) // _UNITS[unit] + 1}{unit}"
+        unit = "GB" if taken + size_bytes >= UNITS["GB"] else "MB"
+        enough = f"{(taken + size_bytes) // UNITS[unit] + 1}{unit}"
         together = f", and {shown(taken)} were read before" if taken else ""
         raise TooLargeError(
             f"{origin}: {shown(size_bytes)} to read{together}; at most {shown(self.most_bytes)}"
@@ -57,36 +51,30 @@ class Allowance:
         )
 
 
-def small(origin: str) -> Callable[[int], None]:
-    """A check of the size of a file that a person writes; `origin` names it in messages."""
-    return at_most(SMALL_BYTES, origin)
-
-
 def at_most(most_bytes: int, origin: str) -> Callable[[int], None]:
-    """A check of a size that no option raises."""
+    """A check of a size that no option raises; `origin` names the file in messages."""
 
     def check(size_bytes: int) -> None:
         if size_bytes > most_bytes:
-            raise TooLargeError(
-                f"{origin}: {shown(size_bytes)}; must be at most {shown(most_bytes)}"
-            )
+            most = f"must be at most {shown(most_bytes)}"
+            raise TooLargeError(f"{origin}: {shown(size_bytes)}; {most}")
 
     return check
 
 
+def small(origin: str) -> Callable[[int], None]:
+    """A check of the size of a file that a person writes."""
+    return at_most(SMALL_BYTES, origin)
+
+
 def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> bytes:
-    """The content of a file, whose size `check` may refuse before it is read.
+    """The content of a local file, whose size `check` may refuse before it is read.
 
-    Args:
-        path: of a local file.
-        check: is given the size.
-        flags: of `os.open`, such as O_NOFOLLOW.
-
-    Raises:
-        OSError: it cannot be read, or is a pipe or a device, which may never end.
+    `flags` are of `os.open`. OSError: it cannot be read, or is a pipe or a device, which may never
+    end.
     """
-    # O_NONBLOCK: a pipe that nobody writes to would never open.
     try:
+        # O_NONBLOCK: a pipe that nobody writes to would never open.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     except ValueError:
         raise OSError(errno.EINVAL, "a path has no character 0", str(path)) from None
@@ -100,15 +88,11 @@ def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) ->
 
 def parse(text: str) -> int | None:
     """The bytes of a size such as 4GB, 500 MB or 1000000; None where it is no size."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        return None
-    return round(float(found[1]) * _UNITS[(found[2] or "").upper()]) or None
+    found = SIZE.fullmatch(text.strip())
+    return round(float(found[1]) * UNITS[(found[2] or "").upper()]) or None if found else None
 
 
 def shown(size_bytes: int) -> str:
     """A size as a person writes it, which `parse` reads."""
-    for unit in ("TB", "GB", "MB", "KB"):
-        if size_bytes >= _UNITS[unit]:
-            return f"{size_bytes / _UNITS[unit]:.4g} {unit}"
-    return f"{size_bytes} B"
+    unit, each = next((u, n) for u, n in UNITS.items() if size_bytes >= n or n == 1)
+    return f"{size_bytes / each:.4g} {unit}" if each > 1 else f"{size_bytes} B"

@@ -27,40 +27,34 @@ def why_shared(folder: Path) -> str | None:
             return f"{folder} belongs to another user"
         if found.st_mode & 0o077:
             return f"others can enter {folder} (mode {stat.S_IMODE(found.st_mode):04o})"
-        return _why_replaceable(Path(os.path.realpath(folder)))
+        return why_open(*Path(os.path.realpath(folder)).parents)
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
 
 
 def why_writable(path: Path) -> str | None:
-    """How others could change what is at a place; None if they cannot.
-
-    They cannot get there, or they can neither write nor replace it.
-    """
+    """How others could change what is at a place; None if they cannot write or get there."""
     if is_sheltered(path):
         return None
     try:
         real = Path(os.path.realpath(path))
-        return _why_open(real, os.stat(real), 0) or _why_replaceable(real)
+        return why_open(real, sticky_suffices=False) or why_open(*real.parents)
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
 
 
-def _why_replaceable(path: Path) -> str | None:
-    """Which folder above lets others rename it; a sticky one, as /tmp, lets each his own alone."""
-    found = (_why_open(above, os.stat(above), stat.S_ISVTX) for above in path.parents)
-    return next(filter(None, found), None)
-
-
-def _why_open(path: Path, found: os.stat_result, enough: int) -> str | None:
-    """Whether others may write, unless it has the mode that is enough.
+def why_open(*paths: Path, sticky_suffices: bool = True) -> str | None:
+    """Which of these others may write; in a sticky folder, as /tmp, each may rename only his own.
 
     Whoever owns the root of the file system (in a container not always user 0) can do so anyhow.
     """
-    if found.st_uid not in {0, os.getuid(), os.stat("/").st_uid}:
-        return f"{path} belongs to another user"
-    if found.st_mode & 0o022 and not found.st_mode & enough:
-        return f"others can write {path} (mode {stat.S_IMODE(found.st_mode):04o})"
+    for path in paths:
+        found = os.stat(path)
+        if found.st_uid not in {0, os.getuid(), os.stat("/").st_uid}:
+            return f"{path} belongs to another user"
+        sticky = found.st_mode & stat.S_ISVTX and sticky_suffices
+        if found.st_mode & 0o022 and not sticky:
+            return f"others can write {path} (mode {stat.S_IMODE(found.st_mode):04o})"
     return None
 
 
@@ -85,11 +79,8 @@ def kept() -> list[Path]:
 
 
 def folder() -> Path:
-    """A folder of this user alone for what outlasts a process, made if there is none.
-
-    Raises OSError where there is no room for one.
-    """
+    """A folder of this user alone for what outlasts a process, made if need be; else OSError."""
     with contextlib.suppress(FileExistsError):
         usual().mkdir(mode=0o700)
-    name = usual().name
-    return next(iter(kept()), None) or Path(tempfile.mkdtemp(prefix=f"{name}-", dir=usual().parent))
+    found, prefix = kept(), f"{usual().name}-"
+    return found[0] if found else Path(tempfile.mkdtemp(prefix=prefix, dir=usual().parent))

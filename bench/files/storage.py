@@ -20,17 +20,16 @@ from pyarrow import fs
 
 from bench.errors import TensorgapError
 from bench.files import limits
-from bench.files.location import redacted, shown, within
+from bench.files.location import redacted, shown
 
-_PROBE = ".tensorgap-probe"
-_TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write` names it
+TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write` names it
 # How S3 words that it does not know who asks, or that he may not (pyarrow 26).
-_NO_ACCESS = re.compile(
+NO_ACCESS = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE|EXPIRED|TOKEN|CREDENTIALS"
     "|HTTP (response code|status) 40[013]",
     re.IGNORECASE,
 )
-_CREDENTIALS = (
+CREDENTIALS = (
     "the credentials may be missing, wrong or not suffice: set AWS_ACCESS_KEY_ID and"
     " AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they are temporary), or AWS_PROFILE, or use"
     " the role of the instance; the bucket's policy must let them read, write and list"
@@ -59,16 +58,20 @@ class Storage:
         try:
             filesystem, path = fs.FileSystem.from_uri(location)
         except (pa.ArrowException, OSError, ValueError) as error:
-            known = "a folder, or a URI such as s3://BUCKET/PATH or gs://BUCKET/PATH"
-            first = redacted(complaint(error), [location])
+            why = redacted(complaint(error), [location])
             raise TensorgapError(
-                f"{shown(location)}: cannot be used ({first}); give {known}"
+                f"{shown(location)}: cannot be used ({why}); give a folder, or a URI such as"
+                " s3://BUCKET/PATH or gs://BUCKET/PATH"
             ) from None
         return cls(location, filesystem, path.rstrip("/"))
 
     def within(self, name: str) -> Storage:
-        """A place within this folder."""
-        return Storage(within(self.location, name), self.filesystem, f"{self.path}/{name}")
+        """A place within this folder; the query of a URI (?region=...) stays at the end."""
+        folder, mark, query = self.location, "", ""
+        if "://" in self.location:
+            folder, mark, query = self.location.partition("?")
+        location = f"{folder.rstrip('/')}/{name}{mark}{query}"
+        return Storage(location, self.filesystem, f"{self.path}/{name}")
 
     @property
     def shown(self) -> str:
@@ -82,7 +85,7 @@ class Storage:
 
     @property
     def type(self) -> fs.FileType:
-        """What is there: a file, a folder or nothing."""
+        """Whether a file, a folder or nothing is there."""
         return self.filesystem.get_file_info(self.path).type
 
     @property
@@ -91,11 +94,7 @@ class Storage:
         return bool(self.type != fs.FileType.NotFound)
 
     def read(self, check: Callable[[int], None]) -> bytes:
-        """The content of the file, whose size `check` may refuse before it is read.
-
-        Raises:
-            OSError: there is no such file, it is a link, or it is not a regular file.
-        """
+        """The content of the file, whose size `check` may refuse; OSError if it is no real file."""
         if self.is_local:
             if os.path.islink(self.path):  # else the system speaks of too many levels of links
                 raise OSError(errno.ELOOP, "a link, which is not followed", self.path)
@@ -129,13 +128,9 @@ class Storage:
             raise
 
     def remove_temporaries(self, is_ours: Callable[[str], bool]) -> None:
-        """Remove what killed writers left in this local folder, whose lock is held.
-
-        Args:
-            is_ours: whether a file of this name is one that is written there.
-        """
+        """Remove what killed writers of our files left in this local folder, which is locked."""
         for entry in list(os.scandir(self.path)):
-            found = _TEMPORARY.fullmatch(entry.name)
+            found = TEMPORARY.fullmatch(entry.name)
             if found and is_ours(found[1]) and not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
 
@@ -145,7 +140,7 @@ class Storage:
 
     def probe(self) -> None:
         """Write a file of a few bytes into this folder, and remove it again."""
-        probe = self.within(_PROBE)
+        probe = self.within(".tensorgap-probe")
         probe.write(b"tensorgap\n")
         # Whoever may write to a bucket may not always delete, which a sweep never does.
         with contextlib.suppress(OSError, pa.ArrowException):
@@ -158,28 +153,26 @@ class Storage:
             yield
         except (OSError, pa.ArrowException) as error:
             text = redacted(complaint(error), [self.location])
-            if self.location.startswith("s3:") and _NO_ACCESS.search(text):
-                remedy = f"; {_CREDENTIALS}"
+            if self.location.startswith("s3:") and NO_ACCESS.search(text):
+                remedy = f"; {CREDENTIALS}"
             raise TensorgapError(f"{self.shown}: {text}{remedy}") from error
 
     @contextlib.contextmanager
     def locked(self, name: str, busy: str) -> Iterator[None]:
         """Keep other processes out of a local folder; the lock ends with the process, however.
 
-        Raises:
-            TensorgapError: another process holds the lock; `busy` says so.
+        TensorgapError with the words `busy`: another process holds the lock.
         """
         if not self.is_local:
             yield
             return
         import fcntl  # not on Windows, where Ray drivers are rare
 
-        with contextlib.ExitStack() as stack:
-            with self.explained():
-                # Never through a link, whose target would be made or emptied.
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                number = os.open(f"{self.path}/{name}", flags)
-                lock = stack.enter_context(os.fdopen(number, "rb+", buffering=0))
+        with self.explained():
+            # Never through a link, whose target would be made or emptied.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            number = os.open(f"{self.path}/{name}", flags)
+        with os.fdopen(number, "rb+", buffering=0) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

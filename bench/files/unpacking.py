@@ -11,8 +11,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,32 +19,31 @@ import pyarrow.parquet as pq
 from bench.files.limits import Allowance
 
 # A row costs this much memory beside its samples: it becomes a record of 200 Python objects.
-_ROW_BYTES = 16_384
-_VALUE_BYTES = 8
+ROW_BYTES = 16_384
+VALUE_BYTES = 8
 # The footer becomes objects of up to so many times its size (seen of one of many tiny columns).
-_FOOTER_GROWS = 300
-_WRITER = "parquet-cpp-arrow"
-_MAGIC = b"PAR1"
-_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4_raw")
+FOOTER_GROWS = 300
+WRITER = "parquet-cpp-arrow"
+MAGIC = b"PAR1"
+CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4_raw")
 # Of a page's header, in Thrift's compact protocol: the kinds of a page, the field that tells more
 # of one, and the fields of that which hold its encoding.
-_DATA, _INDEX, _DICTIONARY, _DATA_V2 = range(4)
-_ABOUT = {_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}
-_ENCODING = {_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}
-_ENCODINGS = (0, 2, 3, 8)  # PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY
-_BOOLEANS, _WHOLE, _BINARY, _STRUCT = (1, 2), (4, 5, 6), 8, 12
-_DEEPEST = 3  # structs within structs
+DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
+ABOUT = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}
+ENCODING = {DATA: 2, DICTIONARY: 2, DATA_V2: 4}
+ENCODINGS = (0, 2, 3, 8)  # PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY
+BOOLEANS, WHOLE, BINARY, STRUCT = (1, 2), (4, 5, 6), 8, 12
+DEEPEST = 3  # structs within structs
 
 
 def open_parquet(content: bytes, origin: str, allowance: Allowance) -> pq.ParquetFile:
     """A Parquet file whose footer is of a bearable size; nothing but that is unpacked.
 
-    Raises:
-        TensorgapError: it is more than may be read.
-        ValueError, pa.ArrowException, OSError: the file is damaged.
+    TensorgapError: it is more than may be read. ValueError, pa.ArrowException, OSError: the file is
+    damaged. So it is with `unpack`.
     """
-    if len(content) >= 12 and content[-4:] == _MAGIC:
-        allowance.hold(int.from_bytes(content[-8:-4], "little") * _FOOTER_GROWS, origin)
+    if len(content) >= 12 and content[-4:] == MAGIC:
+        allowance.hold(int.from_bytes(content[-8:-4], "little") * FOOTER_GROWS, origin)
     return pq.ParquetFile(
         pa.BufferReader(content),
         page_checksum_verification=True,
@@ -60,24 +58,18 @@ def unpack(
     """The columns of these names, if what their pages hold is not more than may be read.
 
     Their types must have been checked: values wider than 8 bytes are not counted as such.
-
-    Raises:
-        TensorgapError: it is more than may be read.
-        ValueError, pa.ArrowException, OSError: the file is damaged.
     """
     metadata = file.metadata
     # Of files by some others the reader reads more than the footer tells, for a fault of theirs.
-    if not str(metadata.created_by).startswith(_WRITER):
+    if not str(metadata.created_by).startswith(WRITER):
         raise ValueError("not written by pyarrow")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
     if min([metadata.num_rows, *(group.num_rows for group in groups)]) < 0:
         raise ValueError("a number of rows is negative")
-    allowance.take(rows * _ROW_BYTES, origin)
+    allowance.take(max(metadata.num_rows, sum(g.num_rows for g in groups)) * ROW_BYTES, origin)
     for group in groups:
-        if not group.num_rows:
-            continue  # where its pages would be, the footer does not say
-        for number in range(group.num_columns):
+        # Where the pages of a group without rows would be, the footer does not say.
+        for number in range(group.num_columns if group.num_rows else 0):
             column = group.column(number)
             if column.path_in_schema.partition(".")[0] in names:
                 take_column(content, column, origin, allowance)
@@ -90,28 +82,25 @@ def take_column(
     """Set aside what the pages of a column unpack to."""
     values = longest_bytes = 0
     for page in pages_of(content, column):
-        allowance.take(page.size_bytes + page.values * _VALUE_BYTES, origin)
-        if page.kind != _DICTIONARY:
+        allowance.take(page.size_bytes + page.values * VALUE_BYTES, origin)
+        if page.kind != DICTIONARY:
             values += page.values
         elif column.physical_type == "BYTE_ARRAY":
             packed = content[page.begin : page.begin + page.packed_bytes]
-            lengths = [longest_of(d, page.values) for d in dictionaries(packed, page.size_bytes)]
-            fitting = [length for length in lengths if length is not None]
-            if not fitting:
+            maybe = dictionaries(packed, page.size_bytes)
+            longest = max(longest_of(dictionary, page.values) for dictionary in maybe)
+            if longest < 0:
                 raise ValueError("a dictionary is damaged")
-            longest_bytes = max(longest_bytes, *fitting)
+            longest_bytes = max(longest_bytes, longest)
     # A text that stands once in a dictionary is unpacked for each row that has it.
     allowance.take(values * longest_bytes, origin)
 
 
 def dictionaries(packed: bytes, size_bytes: int) -> Iterator[bytes]:
-    """Whatever a dictionary may unpack to.
-
-    The footer names the codec, but pyarrow ends the process when it is asked for one that it does
-    not know.
-    """
+    """Whatever a dictionary may unpack to."""
+    # The footer names the codec, but pyarrow ends the process when asked for one it does not know.
     yield packed
-    for name in filter(pa.Codec.is_available, _CODECS):
+    for name in filter(pa.Codec.is_available, CODECS):
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             yield bytes(pa.Codec(name).decompress(packed, size_bytes, asbytes=True))
     with contextlib.suppress(OSError, ValueError, struct.error, pa.ArrowException):
@@ -130,23 +119,19 @@ def unframed(packed: bytes, size_bytes: int) -> Iterator[bytes]:
         at += 8 + packed_bytes
 
 
-def longest_of(dictionary: bytes, count: int) -> int | None:
-    """The length of the longest text of a dictionary, each of which follows its length.
-
-    None where so many texts do not fit into it.
-    """
+def longest_of(dictionary: bytes, count: int) -> int:
+    """The longest of so many texts, each behind its length; -1 where they do not fit."""
     at = longest_bytes = 0
     for _ in range(count):
         length = int.from_bytes(dictionary[at : at + 4], "little")
         longest_bytes = max(longest_bytes, length)
         at += 4 + length
         if at > len(dictionary):
-            return None
+            return -1
     return longest_bytes
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """What a page's header says of it."""
 
     kind: int
@@ -170,11 +155,11 @@ def pages_of(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[Page]:
             stream.seek(at)
             fields = fields_of(stream)
             kind, size_bytes, packed_bytes = (fields[number] for number in (1, 2, 3))
-            about = fields[_ABOUT[kind]] if kind != _INDEX else {1: 0}
-            if kind != _INDEX and about[_ENCODING[kind]] not in _ENCODINGS:
+            about = {1: 0} if kind == INDEX else fields[ABOUT[kind]]
+            if kind != INDEX and about[ENCODING[kind]] not in ENCODINGS:
                 raise ValueError("an encoding that tensorgap does not write")
             page = Page(kind, size_bytes, packed_bytes, about[1], stream.tell())
-            if min(page.size_bytes, page.packed_bytes, page.values) < 0:
+            if min(size_bytes, packed_bytes, page.values) < 0:
                 raise ValueError("a size in a page's header is negative")
             at = page.begin + page.packed_bytes
             yield page
@@ -188,7 +173,7 @@ def fields_of(stream: io.BytesIO, depth: int = 0) -> dict[int, Any]:
     Every writer writes its fields once and in order. Whatever else there is, one reader may take
     for this and another for that, so it is refused.
     """
-    if depth > _DEEPEST:
+    if depth > DEEPEST:
         raise ValueError("structs within structs")
     fields: dict[int, Any] = {}
     number = 0
@@ -197,14 +182,14 @@ def fields_of(stream: io.BytesIO, depth: int = 0) -> dict[int, Any]:
         number += step
         if not step:
             raise ValueError("fields out of order")
-        if kind in _BOOLEANS:
+        if kind in BOOLEANS:
             fields[number] = kind
-        elif kind in _WHOLE:
+        elif kind in WHOLE:
             value = number_at(stream)
             fields[number] = value >> 1 ^ -(value & 1)  # zigzag: 0, -1, 1, -2, ...
-        elif kind == _BINARY:
+        elif kind == BINARY:
             stream.seek(number_at(stream), io.SEEK_CUR)
-        elif kind == _STRUCT:
+        elif kind == STRUCT:
             fields[number] = fields_of(stream, depth + 1)
         else:
             raise ValueError("a field of a type that no page has")

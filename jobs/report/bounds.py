@@ -6,7 +6,7 @@ is not of that board.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.asked import Workload
@@ -35,15 +35,9 @@ def of_board(
 ) -> Bound | None:
     """By the datasheet: the hardware's best arithmetic on the layers alone.
 
-    Not every program computes the product that makes the logits. None for a model that is not known
-    by name.
-
-    Args:
-        board: Which one.
-        precision: As asked.
-        workload: As asked.
-        by_pytorch: With the logits and PyTorch's arithmetic; None for a precision that the board
-            lacks and for new tokens, too.
+    Not every program computes the product that makes the logits; `by_pytorch` counts it, and
+    PyTorch's arithmetic. None for a model that is not known by name; by PyTorch also for a
+    precision that the board lacks and for new tokens.
     """
     shape = work.shape_of(workload.model)
     peak = (gpus.peak_tflops if by_pytorch else gpus.hardware_peak_tflops)(board, precision)
@@ -63,10 +57,10 @@ def longer(
 ) -> Bound:
     """The time of the arithmetic or of the memory, at the rates of a board or as measured."""
     if compute_ms >= memory_ms:
-        return Bound(
-            compute_ms, f"{compute_ms * tflops:.3g} GFLOP at {tflops:.3g} TFLOP/s ({whose})"
-        )
-    return Bound(memory_ms, f"{memory_ms * gb_per_s:.3g} MB at {gb_per_s:.4g} GB/s ({whose})")
+        why = f"{compute_ms * tflops:.3g} GFLOP at {tflops:.3g} TFLOP/s"
+    else:
+        why = f"{memory_ms * gb_per_s:.3g} MB at {gb_per_s:.4g} GB/s"
+    return Bound(max(compute_ms, memory_ms), f"{why} ({whose})")
 
 
 def of_pytorch(
@@ -81,17 +75,18 @@ def of_pytorch(
 def of_case(case: Case) -> Bound | None:
     """By the measured peaks where there are any, else by the fastest board in question."""
     roofline = case.roofline
-    if roofline and measured_ms(roofline):
-        return longer(
-            roofline.lower_bound_compute_ms or 0.0,
-            roofline.lower_bound_memory_ms or 0.0,
-            max(roofline.matmul_tflops or 0.0, roofline.matmul_model_tflops or 0.0),
-            max(roofline.copy_gb_per_s or 0.0, roofline.read_gb_per_s or 0.0),
-            "measured peak",
-        )
-    found = [of_board(board, case.precision, case.workload) for board in case.boards]
-    known = [bound for bound in found if bound]
-    return None if roofline else min(known, key=lambda bound: bound.ms, default=None)
+    if roofline is None:
+        found = (of_board(board, case.precision, case.workload) for board in case.boards)
+        return min(filter(None, found), key=lambda bound: bound.ms, default=None)
+    if not measured_ms(roofline):
+        return None
+    return longer(
+        roofline.lower_bound_compute_ms or 0.0,
+        roofline.lower_bound_memory_ms or 0.0,
+        max(roofline.matmul_tflops or 0.0, roofline.matmul_model_tflops or 0.0),
+        max(roofline.copy_gb_per_s or 0.0, roofline.read_gb_per_s or 0.0),
+        "measured peak",
+    )
 
 
 def measured_ms(roofline: Roofline | None) -> float:
@@ -103,42 +98,29 @@ def measured_ms(roofline: Roofline | None) -> float:
 
 def exclusion(board: gpus.Board, cases: Iterable[Case]) -> Note | None:
     """The bound of a board that some cases are farthest beyond; None: it may be that board."""
-    broken: list[tuple[float, Note]] = []
-
-    def check(case: Case, excess: float, text: str, **values: Value) -> None:
-        about = {"board": board.name, "precision": case.precision}
-        broken.append((excess, Note("{board}: excluded: " + text, {**about, **values})))
-
-    for case in cases:
-        least = of_board(board, case.precision, case.workload)
-        if least and case.latency_ms:
-            check(
-                case,
-                LEAST_LATENCY * least.ms / case.latency_ms,
-                "{latency:ms} ({precision}) is below {share:.0%} of its lower bound of {bound:ms}"
-                " ({why})",
-                latency=case.latency_ms,
-                share=LEAST_LATENCY,
-                bound=least.ms,
-                why=least.why,
-            )
-        if case.mean_w is None:
-            continue
-        check(
-            case,
-            case.mean_w / board.tdp_w / MOST_POWER,
-            "{mean:W} ({precision}) is above {share:.0%} of its power limit of {limit:g W}",
-            mean=case.mean_w,
-            share=MOST_POWER,
-            limit=board.tdp_w,
-        )
-        check(
-            case,
-            LEAST_POWER_OF_OTHERS * board.idle_w[0] / case.mean_w,
-            "{mean:W} ({precision}) is below {share:.0%} of its idle power of {idle:g W}",
-            mean=case.mean_w,
-            share=LEAST_POWER_OF_OTHERS,
-            idle=board.idle_w,
-        )
-    excess, note = max(broken, key=lambda one: one[0], default=(0.0, None))
+    found = (one for case in cases for one in excesses(board, case))
+    excess, note = max(found, key=lambda one: one[0], default=(0.0, None))
     return note if excess > 1 else None
+
+
+def excesses(board: gpus.Board, case: Case) -> Iterator[tuple[float, Note]]:
+    """How far a case is beyond each bound of a board: where more than 1, it is another board's."""
+
+    def note(text: str, **values: Value) -> Note:
+        about = {"board": board.name, "precision": case.precision}
+        return Note("{board}: excluded: " + text, {**about, **values})
+
+    least = of_board(board, case.precision, case.workload)
+    latency, mean = case.latency_ms, case.mean_w
+    if least and latency:
+        text = "{latency:ms} ({precision}) is below {share:.0%} of its lower bound of {bound:ms}"
+        excess = LEAST_LATENCY * least.ms / latency
+        shown = {"latency": latency, "share": LEAST_LATENCY, "bound": least.ms}
+        yield excess, note(text + " ({why})", **shown, why=least.why)
+    if mean is not None:
+        text = "{mean:W} ({precision}) is above {share:.0%} of its power limit of {limit:g W}"
+        excess = mean / board.tdp_w / MOST_POWER
+        yield excess, note(text, mean=mean, share=MOST_POWER, limit=board.tdp_w)
+        text = "{mean:W} ({precision}) is below {share:.0%} of its idle power of {idle:g W}"
+        excess = LEAST_POWER_OF_OTHERS * board.idle_w[0] / mean
+        yield excess, note(text, mean=mean, share=LEAST_POWER_OF_OTHERS, idle=board.idle_w)

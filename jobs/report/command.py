@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from bench.errors import TensorgapError
 from jobs import options, reading, terminal
 from jobs.report import compare, export, from_rows, table, text
+from jobs.report.facts import Case
+
+_FORMS: dict[str, Callable[[list[Case]], str]] = {
+    "table": lambda cases: table.shown(cases, terminal.width(), terminal.coloured()),
+    "markdown": table.markdown,
+    "csv": export.to_csv,
+    "json": export.to_json,
+}
 
 
 @click.command("report")
 @click.argument("places", metavar="RESULTS...", nargs=-1, required=True)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
-    default="table",
-    show_default=True,
-)
+@click.option("--format", "form", type=click.Choice([*_FORMS]), default="table", show_default=True)
 @click.option(
     "--against",
     metavar="TYPE",
@@ -42,19 +46,9 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
     if against:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
-        found = compare.against(cases, against)
         shown = export.against if form == "json" else text.against
-        terminal.show(shown(found, against))
+        terminal.show(shown(compare.against(cases, against), against))
         return
     if not cases:
         terminal.say("there are no rows yet")
-    cases = compare.with_ratios(cases)
-    match form:
-        case "table":
-            terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
-        case "markdown":
-            terminal.show(table.markdown(cases))
-        case "csv":
-            terminal.show(export.to_csv(cases))
-        case "json":
-            terminal.show(export.to_json(cases))
+    terminal.show(_FORMS[form](compare.with_ratios(cases)))

@@ -12,11 +12,10 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bench import stats
-from bench.asked import Workload
 from bench.errors import TensorgapError
 from bench.measured import Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
-from jobs.report.facts import BASELINE, Case, Disagreement
+from jobs.report.facts import BASELINE, Case, Disagreement, rank
 from jobs.report.from_rows import MUST_AGREE, SHOULD_AGREE
 
 NEGLIGIBLE = 0.02  # a ratio within so much of 1 is no difference worth a word
@@ -30,27 +29,23 @@ Part = tuple[float, float | None]  # half a relative 95 % interval, its degrees 
 def with_ratios(cases: Sequence[Case]) -> list[Case]:
     """The cases with what compares them with fp32 of the same workload on the same GPU."""
     bases = {case.key: case for case in cases if case.is_baseline and case.outcome == Outcome.OK}
-    compared = []
-    for case in cases:
-        base = bases.get(case.key)
-        differing = list(disagreements("replicates", case, case))
-        if base is not None and not case.is_baseline:
-            differing += [
-                one
-                for pair in pairs(case, base)
-                for one in disagreements(BASELINE, case, base, *pair)
-            ]
-        case = replace(case, disagreements=tuple(dict.fromkeys(differing)))
-        if base is not None and case.outcome == Outcome.OK:
-            base = case if case.is_baseline else base
-            case = replace(
-                case,
-                speedup=speedup(case, base),
-                energy_ratio=energy_ratio(case, base),
-                nats_difference=nats_difference(case, base),
-            )
-        compared.append(case)
-    return compared
+    return [with_ratio(case, case if case.is_baseline else bases.get(case.key)) for case in cases]
+
+
+def with_ratio(case: Case, base: Case | None) -> Case:
+    """A case with what compares it with its baseline, which may be itself."""
+    differing = [*disagreements("replicates", case, case)]
+    if base is not None and base is not case:
+        differing += disagreements(BASELINE, case, base, paired=True)
+    told = replace(case, disagreements=tuple(dict.fromkeys(differing)))
+    if base is None or case.outcome != Outcome.OK:
+        return told
+    return replace(
+        told,
+        speedup=speedup(case, base),
+        energy_ratio=energy_ratio(case, base),
+        nats_difference=nats_difference(case, base),
+    )
 
 
 def against(cases: Iterable[Case], chosen: str) -> list[Case]:
@@ -61,12 +56,14 @@ def against(cases: Iterable[Case], chosen: str) -> list[Case]:
 
     Raises TensorgapError where the chosen type has no case that is OK, or nothing beside it.
     """
-    measured = [case for case in cases if case.outcome == Outcome.OK]
-    known = ", ".join(dict.fromkeys(case.gpu for case in measured)) or "none"
-    by_key: dict[tuple[str, Workload, str], dict[str, Case]] = {}
-    for case in measured:
-        by_key.setdefault((case.run, case.workload, case.precision), {})[case.gpu] = case
-    if not any(chosen in types for types in by_key.values()):
+
+    def place(case: Case) -> tuple[object, ...]:
+        return case.run, case.workload, rank(case.precision)
+
+    measured = sorted((case for case in cases if case.outcome == Outcome.OK), key=place)
+    known = ", ".join(sorted({case.gpu for case in measured})) or "none"
+    bases = {place(case): case for case in measured if case.gpu == chosen}
+    if not bases:
         raise TensorgapError(f"--against {chosen}: no row of it is OK; there are {known}")
     found = [
         replace(
@@ -76,9 +73,8 @@ def against(cases: Iterable[Case], chosen: str) -> list[Case]:
             disagreements=tuple(disagreements(chosen, case, base, besides=BY_TYPE)),
             energy_systematic=base.energy_systematic and case.energy_systematic,
         )
-        for types in by_key.values()
-        for gpu, case in types.items()
-        if gpu != chosen and (base := types.get(chosen))
+        for case in measured
+        if case.gpu != chosen and (base := bases.get(place(case)))
     ]
     if not found:
         raise TensorgapError(
@@ -131,41 +127,32 @@ def together(ratio: Ratio, count: int) -> Ratio:
 
 
 def disagreements(
-    others: str,
-    case: Case,
-    other: Case,
-    index: int | None = None,
-    of_other: int | None = None,
-    besides: Container[str] = (),
+    others: str, case: Case, other: Case, paired: bool = False, besides: Container[str] = ()
 ) -> Iterator[Disagreement]:
-    """The columns in which two cases, or one replicate of each, differ though they should agree."""
+    """The columns in which two cases differ but should agree."""
     for path in (*MUST_AGREE, *SHOULD_AGREE):
         column = path.replace(".", "_")
-        found = values(case, column, index) | values(other, column, of_other)
-        if len(found) > 1 and path not in besides:
-            yield Disagreement(others, column, path in MUST_AGREE, tuple(sorted(found)))
+        for found in values(column, case, other, paired):
+            if len(found) > 1 and path not in besides:
+                yield Disagreement(others, column, path in MUST_AGREE, tuple(sorted(found)))
 
 
-def values(case: Case, column: str, index: int | None = None) -> set[str]:
-    """What stands in a column: of one replicate by its place, or of all.
+def values(column: str, case: Case, other: Case, paired: bool) -> list[set[str]]:
+    """What stands in a column of both: together, or `paired` of each replicate beside its other.
 
-    Known beside not known is a difference. But a row without energy has no method of one, and of a
-    row that was not traced nobody knows which attention ran.
+    What differs from pair to pair cancels in the ratio, as the GPU does where there are several;
+    all are together where one lacks its other. Known beside not known is a difference. But a row
+    without energy has no method of one, and of a row that was not traced nobody knows which
+    attention ran.
     """
-    every = case.columns.get(column, ())
-    chosen = every if index is None else every[index : index + 1]
-    found = {"not known" if value is None else value for value in chosen}
-    return found - {"not known"} if column in ("energy_method", ATTENTION) else found
-
-
-def pairs(case: Case, base: Case) -> list[tuple[int | None, int | None]]:
-    """The places of the same replicate in both; None, all together, where one lacks its other.
-
-    What differs from pair to pair cancels in the ratio, as the GPU does where there are several.
-    """
-    if sorted(case.replicates) != sorted(base.replicates):
-        return [(None, None)]
-    return [(i, base.replicates.index(number)) for i, number in enumerate(case.replicates)]
+    mine, theirs = (one.columns.get(column, ()) for one in (case, other))
+    found = [{*mine, *theirs}]
+    if paired and sorted(case.replicates) == sorted(other.replicates):
+        by_number = dict(zip(other.replicates, theirs, strict=False))
+        found = [{value, by_number.get(n)} for n, value in zip(case.replicates, mine, strict=False)]
+    if column in ("energy_method", ATTENTION):
+        found = [several - {None} for several in found]
+    return [{"not known" if value is None else value for value in several} for several in found]
 
 
 def speedup(case: Case, base: Case) -> Ratio | None:
@@ -178,11 +165,8 @@ def speedup(case: Case, base: Case) -> Ratio | None:
         return stated(base.latency_ms / case.latency_ms, case.speedup_ends)
     samples = base.latency_ms_samples, case.latency_ms_samples
     # Each replicate beside its other on one of several GPUs.
-    uuids = [
-        values(case, "device_uuid", i) | values(base, "device_uuid", j)
-        for i, j in pairs(case, base)
-    ]
-    paired = all(len(pair) == 1 for pair in uuids) and len(set.union(*uuids)) > 1
+    uuids = values("device_uuid", case, base, paired=True)
+    paired = all(len(pair) == 1 for pair in uuids) and len(set().union(*uuids)) > 1
     return stats.ratio_of_medians(*samples, paired=paired and len(samples[0]) == len(samples[1]))
 
 

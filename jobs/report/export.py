@@ -21,7 +21,14 @@ _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the last four are the wide o
 
 def flat(case: Case) -> dict[str, Any]:
     """A case as one record of plain values, in the order of the columns."""
-    difference = case.nats_difference
+
+    def fields(*names: str) -> dict[str, Any]:
+        return {name: getattr(case, name) for name in names}
+
+    def interval(name: str, mean: str = "value") -> dict[str, Any]:
+        ends = {name: mean, f"{name}_low": "low", f"{name}_high": "high"}
+        return {column: getattr(getattr(case, name), end, None) for column, end in ends.items()}
+
     return {
         "run": case.run,
         "gpu_type": case.gpu,
@@ -30,26 +37,15 @@ def flat(case: Case) -> dict[str, Any]:
         "outcome": str(case.outcome),
         "replicates": len(case.replicates),
         "latency_ms": case.latency_ms,
-        "speedup": case.speedup and case.speedup.value,
-        "speedup_low": case.speedup and case.speedup.low,
-        "speedup_high": case.speedup and case.speedup.high,
+        **interval("speedup"),
         "energy_mj": case.energy_mj,
-        "energy_ratio": case.energy_ratio and case.energy_ratio.value,
-        "energy_ratio_low": case.energy_ratio and case.energy_ratio.low,
-        "energy_ratio_high": case.energy_ratio and case.energy_ratio.high,
-        "throughput_per_s": case.throughput_per_s,
-        "perplexity": case.perplexity,
-        "perplexity_lower_bound": case.perplexity_lower_bound,
-        "nats_difference": difference and difference.mean,
-        "nats_difference_low": difference and difference.low,
-        "nats_difference_high": difference and difference.high,
-        "logit_rounding_nats": case.logit_rounding_nats,
-        "size_mb": case.size_mb,
-        "first_token_ms": case.first_token_ms,
-        "per_output_token_ms": case.per_output_token_ms,
+        **interval("energy_ratio"),
+        **fields("throughput_per_s", "perplexity", "perplexity_lower_bound"),
+        **interval("nats_difference", "mean"),
+        **fields("logit_rounding_nats", "size_mb", "first_token_ms", "per_output_token_ms"),
         "device_name": case.device_name,
-        "torch": "; ".join(case.seen("software_torch")) or None,
-        "driver": "; ".join(case.seen("software_driver")) or None,
+        "torch": case.shown("software_torch"),
+        "driver": case.shown("software_driver"),
         "reason": case.reason,
         "warnings": table.warnings(case),
         "missing": table.not_measured(case),
@@ -79,7 +75,7 @@ def cell(text: str) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON of cases, or of lists and dictionaries of plain values.
+    """JSON of cases, ratios, or lists and dictionaries of plain values.
 
     In ASCII without a control character: texts are whole in it, and escaped.
     """
@@ -90,6 +86,8 @@ def plain(value: Any) -> Any:
     """A value of JSON's own types; it has no infinity, for which null stands."""
     if isinstance(value, Case):
         return plain(flat(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -103,12 +101,12 @@ def against(found: Sequence[Case], chosen: str) -> str:
         [
             {
                 "run": one.run,
-                "workload": dataclasses.asdict(one.workload),
+                "workload": one.workload,
                 "precision": one.precision,
                 "gpu_type": one.gpu,
                 "chosen": chosen,
-                "speedup": one.speedup and dataclasses.asdict(one.speedup),
-                "energy_ratio": one.energy_ratio and dataclasses.asdict(one.energy_ratio),
+                "speedup": one.speedup,
+                "energy_ratio": one.energy_ratio,
                 "sensor_errors": bool(one.energy_systematic),
                 "warnings": [each.text for each in one.disagreements],
             }

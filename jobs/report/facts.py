@@ -1,28 +1,25 @@
 """One case: the replicates of one precision on one GPU, or one line of somebody's table.
 
 `Case` is the one shape of a result above `bench.results`: flat, frozen, and each fact optional,
-because a table says far less than a row. `from_rows.of_rows` makes it of the replicates of one
-(run, GPU type, workload, precision); `of_line` of a line of somebody's table. The path of both:
+because a table says far less than a row. The path of both:
 
-    cases = from_rows.cases(rows) + [facts.of_line(...) for each line]
+    cases = from_rows.cases(rows) + from_csv.cases(lines, gpu_types)
     cases = compare.with_ratios(cases)         speedup, energy_ratio, nats_difference, disagreements
     groups = facts.grouped(cases)              what compares: the precisions of a workload on a GPU
     found = findings.find(groups)
-
-A table of results shows every case; a group holds those that were measured. Words are made by the
-renderers: `warnings`, `disagreements`, `failed` and `reason` are what stands beside a row of it.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import itemgetter
+from statistics import fmean as mean
 from typing import Any
 
 from bench.asked import CPU, PRECISIONS, Workload
-from bench.device import gpus
-from bench.device.gpus import Capability
+from bench.device.gpus import Board, Capability
 from bench.measured import Conditions, Outcome, Roofline, Trace
 from bench.stats import Difference, Ratio
 from bench.warnings import RowWarning
@@ -54,6 +51,16 @@ class Disagreement:
         return f"{with_whom}: {self.column} {must} agree: {', '.join(self.values)}"
 
 
+def each(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Every value once, in order."""
+    return tuple(dict.fromkeys(values))
+
+
+def read(path: str, of: Callable[[list[Any]], Any] = itemgetter(0), default: object = None) -> Any:
+    """A fact: the field of a row that has it, and what it is of the replicates' values."""
+    return field(default=default, metadata={"path": path, "of": of})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """What is known of one precision of one workload on one GPU; None: not known.
@@ -61,30 +68,21 @@ class Case:
     Attributes:
         run: Sweep, or what the table calls it.
         gpu: As shown: the type, a board, or that the GPU is not specified.
-        gpu_type: None where it is not specified.
         boards: The datasheets that may apply; none for a CPU or a foreign GPU.
-        capability: Of the device that measured, or of the type; None for a CPU.
+        capability: Of the device that measured, or of the type.
         foreign: From a line of somebody's table, without rows.
-        outcome: OK where any replicate was measured.
-        reason: Why replicates failed.
+        outcome: OK where any replicate was measured; `reason` is of those that failed.
         replicates: Numbers of those that were measured; `failed` counts the others.
-        columns: Column -> its value in each replicate, as text; None: not known. Those that must
-            or should agree, and what `notes` names.
-        latency_ms: Mean of the medians of the replicates; `latency_ms_samples` has every sample.
-        energy_mj: Gross energy of a prompt, mean of the replicates; `energies_mj` has each.
-        energy_methods: Each method by which an energy was read.
+        columns: Column -> its value in each replicate, as text.
+        energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
         energy_windows: How many windows that replicate has.
         energy_edge_error: What a tick of the meter at either edge of these windows explains.
         energy_ticks: Fewest changes of the meter; `energy_window_s` is the time they took.
-        energy_systematic: The sensor's own error, relative; None where nobody knows it.
         energy_reasons: Why there is no energy, as `perplexity_reasons`.
         mean_w: Mean power: measured, or energy / latency where a table gives only these.
         perplexity_step: Step of the last digit of the perplexity as it was written.
-        perplexity_lower_bound: Perplexity of the text's own generator.
         perplexity_protocol: What must be equal for `window_nats` to be compared as pairs.
-        trace: One that has times.
-        conditions: Of each replicate.
         speedup_ends: Interval of the speedup as a table states it, as `energy_ratio_ends`.
         speedup: Latency of fp32 / latency: from `compare`, as all below.
         energy_ratio: Energy / energy of fp32.
@@ -96,7 +94,7 @@ class Case:
     workload: Workload
     precision: str
     run: str = ""
-    boards: tuple[gpus.Board, ...] = ()
+    boards: tuple[Board, ...] = ()
     capability: Capability | None = None
     foreign: bool = False
     outcome: Outcome = Outcome.OK
@@ -105,45 +103,45 @@ class Case:
     failed: int = 0
     warnings: tuple[RowWarning, ...] = ()
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
-    latency_ms: float | None = None
-    latency_ms_samples: tuple[tuple[float, ...], ...] = ()
-    throughput_per_s: float | None = None
-    first_token_ms: float | None = None
-    per_output_token_ms: float | None = None
-    size_mb: float | None = None
-    energy_mj: float | None = None
-    energies_mj: tuple[float, ...] = ()
-    energy_methods: tuple[str, ...] = ()
+    latency_ms: float | None = read("timing.latency_ms_p50", mean)
+    latency_ms_samples: tuple[tuple[float, ...], ...] = read("timing.latency_ms_samples", tuple, ())
+    throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
+    first_token_ms: float | None = read("timing.first_token_ms_p50", mean)
+    per_output_token_ms: float | None = read("timing.per_output_token_ms", mean)
+    size_mb: float | None = read("weights.size_bytes", lambda sizes: mean(sizes) / 1e6)
+    energy_mj: float | None = read("energy.per_sample_mj", mean)
+    energies_mj: tuple[float, ...] = read("energy.per_sample_mj", tuple, ())
+    energy_methods: tuple[str, ...] = read("energy.method", each, ())
     energy_uncertainty: float | None = None
     energy_windows: int | None = None
     energy_edge_error: float | None = None
     energy_ticks: int | None = None
     energy_window_s: float | None = None
-    energy_systematic: float | None = None
+    energy_systematic: float | None = read("energy.systematic", max)
     energy_reasons: tuple[str, ...] = ()
-    mean_w: float | None = None
-    idle_w: float | None = None
-    power_limit_w: float | None = None
-    default_power_limit_w: float | None = None
-    max_sm_mhz: float | None = None
-    perplexity: float | None = None
+    mean_w: float | None = read("energy.mean_w", mean)
+    idle_w: float | None = read("energy.idle_w", mean)
+    power_limit_w: float | None = read("device.power_limit_w", max)
+    default_power_limit_w: float | None = read("device.default_power_limit_w", max)
+    max_sm_mhz: float | None = read("device.max_sm_mhz", max)
+    perplexity: float | None = read("quality.perplexity")
     perplexity_step: float | None = None
-    perplexity_lower_bound: float | None = None
-    perplexity_reasons: tuple[str, ...] = ()
+    perplexity_lower_bound: float | None = read("quality.floor_perplexity")
+    perplexity_reasons: tuple[str, ...] = read("quality.reason", each, ())
     perplexity_protocol: tuple[object, ...] | None = None
-    text: str | None = None
-    context: int | None = None
-    window_nats: tuple[float, ...] | None = None
-    window_tokens: tuple[int, ...] | None = None
-    logit_rounding_nats: float | None = None
-    logit_rounding_error_nats: float | None = None
+    text: str | None = read("quality.text")
+    context: int | None = read("quality.context")
+    window_nats: tuple[float, ...] | None = read("quality.window_nats")
+    window_tokens: tuple[int, ...] | None = read("quality.window_tokens")
+    logit_rounding_nats: float | None = read("quality.logit_rounding_nats")
+    logit_rounding_error_nats: float | None = read("quality.logit_rounding_error_nats")
     trace: Trace | None = None
     roofline: Roofline | None = None
-    conditions: tuple[Conditions, ...] = ()
-    simulated: bool = False
-    mig: bool = False
-    vgpu: bool = False
-    neighbours: tuple[str, ...] = ()
+    conditions: tuple[Conditions, ...] = read("conditions", tuple, ())
+    simulated: bool = read("device.simulated", any, False)
+    mig: bool = read("device.mig", any, False)
+    vgpu: bool = read("device.vgpu", any, False)
+    neighbours: tuple[str, ...] = read("placement.neighbours", lambda rows: each(chain(*rows)), ())
     speedup_ends: tuple[float, float] | None = None
     energy_ratio_ends: tuple[float, float] | None = None
     speedup: Ratio | None = None
@@ -151,10 +149,21 @@ class Case:
     nats_difference: Difference | None = None
     disagreements: tuple[Disagreement, ...] = ()
 
+    def title(self, with_run: bool) -> str:
+        """GPU and workload, and the run where there are several."""
+        return f"{self.gpu}   {self.workload}" + (
+            f"   ({self.run})" if with_run and self.run else ""
+        )
+
     @property
     def key(self) -> tuple[bool, str, str, Workload]:
         """What a case and its baseline have in common."""
         return self.foreign, self.run, self.gpu, self.workload
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """The key without what neighbours differ in: engine and batch size."""
+        return *self.key[:3], replace(self.workload, engine="", batch_size=0)
 
     @property
     def is_baseline(self) -> bool:
@@ -176,11 +185,15 @@ class Case:
     @property
     def device_name(self) -> str | None:
         """What the replicates call their device, each once: it should be one."""
-        return "; ".join(self.seen("device_name")) or None
+        return self.shown("device_name")
+
+    def shown(self, column: str) -> str | None:
+        """The values of a column in words; None where none is known."""
+        return "; ".join(self.seen(column)) or None
 
     def seen(self, column: str) -> list[str]:
         """The values of a column, each once, in the order of the replicates."""
-        return [value for value in dict.fromkeys(self.columns.get(column, ())) if value is not None]
+        return [value for value in each(self.columns.get(column, ())) if value is not None]
 
 
 @dataclass(frozen=True)
@@ -215,73 +228,29 @@ class Group:
 
 def grouped(cases: Iterable[Case]) -> list[Group]:
     """The measured cases in groups, in the order of the precisions, each with its neighbours."""
-    by_key: dict[tuple[bool, str, str, Workload], list[Case]] = {}
-    for case in cases:
-        if case.outcome == Outcome.OK:
-            by_key.setdefault(case.key, []).append(case)
-    several_runs = len({run for _, run, _, _ in by_key}) > 1
-    ratios = intervals(case for members in by_key.values() for case in members)
+    measured = [case for case in cases if case.outcome == Outcome.OK]
+    several_runs = len({case.run for case in measured}) > 1
+    ratios = intervals(measured)
+    by_key: dict[object, list[Case]] = {}
+    for case in measured:
+        by_key.setdefault(case.key, []).append(case)
     groups = []
-    for (_, run, gpu, workload), members in by_key.items():
-        title = f"{gpu}   {workload}" + (f"   ({run})" if several_runs and run else "")
+    for members in by_key.values():
         members.sort(key=lambda case: rank(case.precision))
-        groups.append(Group(title, tuple(members), ratios=ratios))
-
-    def neighbours(mine: Case, other: Case) -> bool:
-        alike = replace(
-            other.workload, engine=mine.workload.engine, batch_size=mine.workload.batch_size
-        )
-        return mine.key != other.key and mine.key == (*other.key[:3], alike)
-
+        groups.append(Group(members[0].title(several_runs), tuple(members), ratios=ratios))
+    by_place: dict[object, list[Group]] = {}
+    for group in groups:
+        by_place.setdefault(group.cases[0].place, []).append(group)
     return [
-        replace(group, others=tuple(o for o in groups if neighbours(group.cases[0], o.cases[0])))
+        replace(group, others=tuple(o for o in by_place[group.cases[0].place] if o is not group))
         for group in groups
     ]
 
 
 def intervals(cases: Iterable[Case]) -> int:
     """How many ratios have an interval, and so can miss their true value by chance."""
-    ratios = itertools.chain.from_iterable((case.speedup, case.energy_ratio) for case in cases)
+    ratios = (ratio for case in cases for ratio in (case.speedup, case.energy_ratio))
     return sum(ratio is not None and ratio.low < ratio.high for ratio in ratios)
-
-
-def of_line(
-    gpu: str | None,
-    workload: Workload,
-    precision: str,
-    *,
-    energy_method: str | None = None,
-    text: str | None = None,
-    **stated: Any,
-) -> Case:
-    """A case of a line of somebody's table.
-
-    Args:
-        gpu: A type (P100) or a board (P100-PCIE), CPU, or a foreign name; None: not specified.
-        workload: As the line says, or as is assumed.
-        precision: As `bench.asked.PRECISIONS`.
-        energy_method: counter, power, or any other word.
-        text: What the perplexity is of; WikiText-2 where the line does not say.
-        stated: Fields of `Case` as they stand in the line: latency_ms, energy_mj, run ...
-    """
-    boards = gpus.named(gpu) if gpu else ()
-    if gpu and (boards or gpu.upper() == CPU):
-        gpu = gpu.upper()
-    latency_ms, energy_mj = stated.get("latency_ms"), stated.get("energy_mj")
-    power = energy_mj * workload.batch_size / latency_ms if energy_mj and latency_ms else None
-    return Case(
-        gpu=gpu or NOT_SPECIFIED,
-        gpu_type=boards[0].gpu_type if boards else gpu,
-        workload=workload,
-        precision=precision,
-        boards=boards,
-        capability=boards[0].capability if boards else None,
-        foreign=True,
-        energy_methods=(energy_method,) if energy_method else (),
-        text=text or WIKITEXT_2,
-        mean_w=power,
-        **stated,
-    )
 
 
 def rank(precision: str) -> tuple[int, str]:

@@ -8,16 +8,19 @@ digits. Several numbers in the place of one are their range, several words a lis
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from jobs.report.words import NOTHING, listed, span, times
+from jobs.report.words import NOTHING, listed, number, times
 
 PARTS = ("evidence", "expected", "missing", "do")
 Value = float | int | str | None | tuple[float, ...] | tuple[str, ...]
+Row = tuple[tuple[str, ...], ...]  # at each place the words of a subject
+T = TypeVar("T")
 
 
 class Verdict(enum.StrEnum):
@@ -42,23 +45,22 @@ class Template(string.Formatter):
         """
         if value is None:
             return NOTHING
-        if isinstance(value, str):
-            return value
-        several = tuple(value) if isinstance(value, tuple | list) else (value,)
+        several = value if isinstance(value, tuple) else (value,)
         if any(isinstance(one, str) for one in several):
             return listed(several)
-        written = {"x": times, "ratio": three_decimals}.get(format_spec)
-        if written or format_spec[:1] in (".", "+"):
-            ends = (min(several), max(several))
-            low, high = (written(v) if written else format(v, format_spec) for v in ends)
-            return low if low == high else f"{low} to {high}"
         found = re.fullmatch(r"(\d+|g)? ?(.*)", format_spec)
         assert found
         digits, unit = found[1], f" {found[2]}" if found[2] else ""
-        if digits == "g" or (not format_spec and all(isinstance(v, int) for v in several)):
-            low, high = (f"{v:g}" for v in (min(several), max(several)))
-            return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
-        return span(several, unit, int(digits or 3))
+        write: Callable[[Any], str] | None = {"x": times, "ratio": three_decimals}.get(format_spec)
+        if write:
+            unit = ""
+        elif format_spec.startswith((".", "+")):
+            write, unit = f"{{:{format_spec}}}".format, ""
+        elif digits == "g" or (not format_spec and all(isinstance(one, int) for one in several)):
+            write = "{:g}".format
+        else:
+            write = functools.partial(number, digits=int(digits or 3))
+        return " to ".join(dict.fromkeys([write(min(several)), write(max(several))])) + unit
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,12 @@ class Note:
         note = text if isinstance(text, Note) else cls(text)
         names = [name for _, name, _, _ in string.Formatter().parse(note.template) if name]
         lacking = {name: known[name] for name in names if name not in note.values}
-        return cls(note.template, {**lacking, **note.values}) if lacking else note
+        return cls(note.template, {**lacking, **note.values})
 
     @property
     def text(self) -> str:
         """In words."""
         return Template().vformat(self.template, (), self.values)
-
-    def as_json(self) -> dict[str, Any]:
-        """The sentence beside its values."""
-        return {"text": self.text, "values": self.values}
 
 
 @dataclass(frozen=True)
@@ -96,14 +94,10 @@ class Finding:
 
     Attributes:
         subject: Which rows: GPU and workload.
-        precisions: Which of their precisions.
-        cause: What it is and why, with the numbers of the finding.
-        evidence: What supports it.
+        cause: What it is and why, with the numbers of the finding and what undermines it.
+        undermined_by: Codes of the findings that take away what an effect rests on.
         expected: What the facts about this architecture let one expect.
         missing: Evidence that would decide what these rows leave open.
-        do: What to do.
-        undermined_by: Codes of the findings that take away what an effect rests on.
-        energy_undermined_by: The same of what it says of the energy alone.
     """
 
     code: str
@@ -111,20 +105,16 @@ class Finding:
     subject: str
     precisions: tuple[str, ...]
     cause: Note
+    undermined_by: tuple[str, ...] = ()
     evidence: tuple[Note, ...] = ()
     expected: tuple[Note, ...] = ()
     missing: tuple[Note, ...] = ()
     do: tuple[Note, ...] = ()
-    undermined_by: tuple[str, ...] = ()
-    energy_undermined_by: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """The cause in words, with what undermines it."""
-        text, energy = self.cause.text, self.energy_undermined_by
-        if self.undermined_by:
-            text += f" But see {listed(self.undermined_by)}."
-        return f"{text} For the energy, see {listed(energy)}." if energy else text
+        """The cause in words."""
+        return self.cause.text
 
     def as_json(self) -> dict[str, Any]:
         """The finding as data: numbers in full beside each sentence."""
@@ -135,9 +125,11 @@ class Finding:
             "precisions": self.precisions,
             "cause": self.text,
             "values": self.cause.values,
-            **{part: [note.as_json() for note in getattr(self, part)] for part in PARTS[:2]},
-            **{part: [note.text for note in getattr(self, part)] for part in PARTS[2:]},
-            "undermined_by": (*self.undermined_by, *self.energy_undermined_by),
+            "evidence": [{"text": note.text, "values": note.values} for note in self.evidence],
+            "expected": [{"text": note.text, "values": note.values} for note in self.expected],
+            "missing": [note.text for note in self.missing],
+            "do": [note.text for note in self.do],
+            "undermined_by": self.undermined_by,
         }
 
 
@@ -165,28 +157,43 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
     What differs in numbers alone, from one precision or subject to the next, is one sentence with
     the range of each number; only the causes of several subjects stand one by one.
     """
-    by_subject: dict[object, list[Finding]] = {}
-    for f in findings:
-        undermined = f.undermined_by, f.energy_undermined_by
-        key = (f.code, f.verdict, f.subject, undermined, fixed_part(f.cause))
-        by_subject.setdefault(key, []).append(f)
-    of_all: dict[object, list[Finding]] = {}
-    for every in by_subject.values():
-        precisions = tuple(dict.fromkeys(p for f in every for p in f.precisions))
-        (cause,) = merged(f.cause for f in every)
-        parts: dict[str, Any] = {name: joined(every, name) for name in PARTS}
-        one = replace(every[0], precisions=precisions, cause=cause, **parts)
-        of_all.setdefault((one.code, one.verdict, precisions, cause.template), []).append(one)
+
+    def shared(same: Sequence[Finding]) -> tuple[str, Verdict, tuple[str, ...], str]:
+        precisions = tuple(dict.fromkeys(p for f in same for p in f.precisions))
+        return same[0].code, same[0].verdict, precisions, same[0].cause.template
+
+    by_subject = gathered(findings, lambda f: (f.code, f.verdict, f.subject, fixed_part(f.cause)))
     found = []
-    for every in of_all.values():
-        causes: dict[str, list[str]] = {}
-        for f in every:
-            causes.setdefault(f.text, []).append(f.subject)
-        texts = {name: tuple(n.text for n in joined(every, name)) for name in PARTS}
-        head = every[0]
-        told = tuple((text, tuple(subjects)) for text, subjects in causes.items())
-        found.append(Topic(head.code, head.verdict, head.precisions, told, **texts))
+    for members in gathered(by_subject, shared):
+        code, verdict, precisions, _ = shared(members[0])
+        subjects: dict[str, list[str]] = {}
+        for same in members:
+            (cause,) = merged(f.cause for f in same)
+            subjects.setdefault(cause.text, []).append(same[0].subject)
+        causes = tuple((text, folded(names)) for text, names in subjects.items())
+        every = [f for same in members for f in same]
+        notes = {part: merged(n for f in every for n in getattr(f, part)) for part in PARTS}
+        texts = {part: tuple(note.text for note in several) for part, several in notes.items()}
+        found.append(Topic(code, verdict, precisions, causes, **texts))
     return found
+
+
+def folded(subjects: Iterable[str]) -> tuple[str, ...]:
+    """Subjects that differ in one word alone as one, with a list of that word in each.
+
+    >>> folded(f"T4   gpt2 {engine} batch {size}" for engine in ("eager", "graph") for size in "18")
+    ('T4   gpt2 eager and graph batch 1 and 8',)
+    """
+    found = []
+    every: list[Row] = [tuple((word,) for word in s.split(" ")) for s in dict.fromkeys(subjects)]
+    for rows in gathered(every, len):
+        for place in reversed(range(len(rows[0]))):
+            by_rest: dict[Row, list[str]] = {}
+            for row in rows:
+                by_rest.setdefault(row[:place] + row[place + 1 :], []).extend(row[place])
+            rows = [(*r[:place], tuple(here), *r[place:]) for r, here in by_rest.items()]
+        found += [" ".join(map(listed, row)) for row in rows]
+    return tuple(found)
 
 
 def merged(notes: Iterable[Note]) -> list[Note]:
@@ -196,40 +203,37 @@ def merged(notes: Iterable[Note]) -> list[Note]:
     >>> [note.text for note in merged(notes)]
     ['x: 1.00 to 2.00 ms', 'y: 1.00 to 2.00 ms']
     """
-    alike: dict[object, list[Note]] = {}
-    for note in notes:
-        alike.setdefault(fixed_part(note), []).append(note)
     found = []
-    for every in alike.values():
-        first = every[0]
+    for same in gathered(notes, fixed_part):
         ranges: dict[str, Value] = {
-            name: tuple(sorted({v for note in every for v in numbers_in(note.values[name])}))
-            for name, value in first.values.items()
+            name: tuple(sorted({v for note in same for v in numbers_in(note.values[name])}))
+            for name, value in same[0].values.items()
             if numbers_in(value)
         }
-        found.append(Note(first.template, {**first.values, **ranges}) if every[1:] else first)
+        found.append(replace(same[0], values={**same[0].values, **ranges}))
     return found
 
 
-def three_decimals(value: float) -> str:
-    """With three decimals, as long as these mean anything."""
-    if 0.01 <= value <= 100:
-        return f"{value:.3f}"
-    return ">100" if value > 100 else "<0.01"
-
-
-def joined(findings: Iterable[Finding], part: str) -> tuple[Note, ...]:
-    """The notes of a part of several findings, each once."""
-    return tuple(merged(note for f in findings for note in getattr(f, part)))
+def gathered(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Items of an equal key together, in the order of the first of each."""
+    by_key: dict[object, list[T]] = {}
+    for item in items:
+        by_key.setdefault(key(item), []).append(item)
+    return list(by_key.values())
 
 
 def fixed_part(note: Note) -> object:
     """What two notes must share to be one: all but the numbers."""
-    fixed = ((k, v) for k, v in note.values.items() if not numbers_in(v))
-    return note.template, tuple(sorted(note.values)), tuple(fixed)
+    fixed = ((name, "number" if numbers_in(v) else v) for name, v in note.values.items())
+    return note.template, tuple(fixed)
 
 
 def numbers_in(value: Value) -> tuple[float, ...]:
     """The numbers that stand in the place of a value."""
     several = value if isinstance(value, tuple) else (value,)
     return tuple(v for v in several if isinstance(v, int | float))
+
+
+def three_decimals(value: float) -> str:
+    """With three decimals, as long as these mean anything."""
+    return f"{value:.3f}" if 0.01 <= value <= 100 else ">100" if value > 100 else "<0.01"

@@ -18,25 +18,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench import matrix as matrices
-from bench.asked import PRECISIONS, Workload
+from bench.asked import CPU, PRECISIONS, Workload
+from bench.device import gpus
 from bench.errors import TensorgapError
 from bench.files import limits
 from bench.measured import Outcome
 from jobs import terminal
-from jobs.report import facts
-
-Line = Mapping[str, Any]  # the arguments of `facts.of_line`; gpu is None where none is named
+from jobs.report.facts import NOT_SPECIFIED, WIKITEXT_2, Case
 
 STDIN = "-"
-SAME_PRECISION = {
-    "float32": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
-    "amp": "mixed",
-    "autocast": "mixed",
-    "mixed precision": "mixed",
-}
+SAME_PRECISION = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+SAME_PRECISION |= dict.fromkeys(("amp", "autocast", "mixed precision"), "mixed")
 EMPTY = ("", "-", "n/a", "nan", "none", "null")
 MOST_COLUMNS, MOST_ROWS = 1000, 1000
 _AS_ROWS = 10  # bytes of memory for each byte of a CSV: its text, decoded, and its rows
@@ -91,52 +83,47 @@ positive = real(
 )
 end_of_interval = real(-math.inf, math.inf, "; leave it empty where there is no interval")
 
-# Field -> what reads it, which raises ValueError with what is allowed; and the names of its column,
-# of which the first is the one to teach.
-COLUMNS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
-    "precision": (precision_of, ("precision", "format")),
-    "latency_ms": (positive, ("latency_ms", "latency_ms_p50", "timing_latency_ms_p50")),
-    "energy_mj": (positive, ("energy_mj", "energy_per_sample_mj")),
-    "throughput_per_s": (
-        positive,
-        ("throughput", "throughput_per_s", "timing_throughput_samples_per_s"),
-    ),
-    "perplexity": (positive, ("perplexity", "quality_perplexity")),
-    "perplexity_step": (step_of, ("perplexity", "quality_perplexity")),
-    "size_mb": (positive, ("size_mb",)),
-    "idle_w": (positive, ("idle_w", "energy_idle_w")),
-    "energy_window_s": (positive, ("energy_window_s",)),
-    "gpu": (str, ("gpu_type", "gpu")),
-    "model": (str, ("model",)),
-    "engine": (str, ("engine",)),
-    "attention": (str, ("attention",)),
-    "batch_size": (whole(1, 65_536), ("batch_size", "batch")),
-    # Of these two the most depends on the model: see `line_of`.
-    "prompt_tokens": (int, ("prompt_tokens", "tokens")),
-    "new_tokens": (int, ("new_tokens",)),
-    "context": (whole(1, 1_000_000), ("context", "quality_context")),
-    "energy_method": (str, ("energy_method",)),
-    "text": (str, ("text", "quality_text")),
-    "run": (str, ("run",)),
-    "outcome": (str, ("outcome",)),
+# Fact or field of the workload -> what reads it, which raises ValueError with what is allowed, and
+# the names of its column, of which the first is the one to teach.
+COLUMNS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "precision": (precision_of, "precision format"),
+    "latency_ms": (positive, "latency_ms latency_ms_p50 timing_latency_ms_p50"),
+    "energy_mj": (positive, "energy_mj energy_per_sample_mj"),
+    "throughput_per_s": (positive, "throughput throughput_per_s timing_throughput_samples_per_s"),
+    "perplexity": (positive, "perplexity quality_perplexity"),
+    "perplexity_step": (step_of, "perplexity quality_perplexity"),
+    "size_mb": (positive, "size_mb"),
+    "idle_w": (positive, "idle_w energy_idle_w"),
+    "energy_window_s": (positive, "energy_window_s"),
+    "gpu": (str, "gpu_type gpu"),
+    "model": (str, "model"),
+    "engine": (str, "engine"),
+    "attention": (str, "attention"),
+    "batch_size": (whole(1, 65_536), "batch_size batch"),
+    # Of these two the most depends on the model: see `case_of`.
+    "prompt_tokens": (int, "prompt_tokens tokens"),
+    "new_tokens": (int, "new_tokens"),
+    "context": (whole(1, 1_000_000), "context quality_context"),
+    "energy_methods": (lambda method: (method,), "energy_method"),
+    "text": (str, "text quality_text"),
+    "run": (str, "run"),
+    "outcome": (str, "outcome"),
     # Of the ratios to fp32, which themselves are computed.
-    "speedup_low": (end_of_interval, ("speedup_low",)),
-    "speedup_high": (end_of_interval, ("speedup_high",)),
-    "energy_ratio_low": (end_of_interval, ("energy_ratio_low",)),
-    "energy_ratio_high": (end_of_interval, ("energy_ratio_high",)),
+    "speedup_low": (end_of_interval, "speedup_low"),
+    "speedup_high": (end_of_interval, "speedup_high"),
+    "energy_ratio_low": (end_of_interval, "energy_ratio_low"),
+    "energy_ratio_high": (end_of_interval, "energy_ratio_high"),
 }
 
 
-def read(text: str, source: str) -> tuple[list[Line], list[str]]:
+def read(text: str, source: str) -> tuple[list[Case], list[str]]:
     """The lines of a CSV that are OK, and the columns that are not known.
 
-    Raises:
-        TensorgapError: it is no such table.
+    Raises TensorgapError where it is no such table.
     """
     # Its own line ends only: others, such as U+2028, are part of a text.
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    lines: list[Line] = []
-    places: dict[object, str] = {}
+    found: dict[object, tuple[Case, str]] = {}
     try:
         names = [name.strip() for name in reader.fieldnames or []]
         columns = columns_of(names, source)
@@ -145,33 +132,31 @@ def read(text: str, source: str) -> tuple[list[Line], list[str]]:
             if not any(value.strip() for value in row.values() if isinstance(value, str)):
                 continue
             place = f"{source}, line {reader.line_num}"
-            line = line_of(row, columns, place)
-            if line.pop("outcome", Outcome.OK) != Outcome.OK:
+            case = case_of(row, columns, place)
+            if case.outcome != Outcome.OK:
                 continue
-            lines.append(line)
-            if len(lines) > MOST_ROWS:
+            _, first = found.setdefault((case.key, case.precision), (case, place))
+            if first != place:
+                raise TensorgapError(
+                    f"{place}: {case.precision} stands in {first} already; give each precision"
+                    " once, with the median of its runs, or a column that tells them apart"
+                    " (gpu_type, model, batch_size, prompt_tokens and run)"
+                )
+            if len(found) > MOST_ROWS:
                 raise TensorgapError(
                     f"{source}: more than {MOST_ROWS} rows, which would take minutes; split the"
                     " table"
                 )
-            key = tuple(line.get(name) for name in ("run", "gpu", "workload", "precision"))
-            first = places.setdefault(key, place)
-            if first != place:
-                raise TensorgapError(
-                    f"{place}: {line['precision']} stands in {first} already; give each precision"
-                    " once, with the median of its runs, or a column that tells them apart"
-                    " (gpu_type, model, batch_size, prompt_tokens and run)"
-                )
     except csv.Error as error:
         raise TensorgapError(f"{source}: not a readable CSV: {error}") from None
-    return lines, [name for name in names if name and name not in columns.values()]
+    ignored = [name for name in names if name and name not in columns.values()]
+    return [case for case, _ in found.values()], ignored
 
 
 def columns_of(names: Sequence[str], source: str) -> dict[str, str]:
     """Field -> the column that holds it, of the fields that the table has.
 
-    Raises:
-        TensorgapError: there are too many columns, or one that is needed is missing.
+    Raises TensorgapError where there are too many columns, or one that is needed is missing.
     """
     if len(names) > MOST_COLUMNS:
         raise TensorgapError(
@@ -179,9 +164,9 @@ def columns_of(names: Sequence[str], source: str) -> dict[str, str]:
             " `tensorgap explain --help` names"
         )
     columns = {
-        field: next(name for name in aliases if name in names)
+        field: holds[0]
         for field, (_, aliases) in COLUMNS.items()
-        if not {*aliases}.isdisjoint(names)
+        if (holds := [name for name in aliases.split() if name in names])
     }
     if "precision" not in columns:
         found = f"its columns are {', '.join(names)}" if names else "it is empty"
@@ -197,48 +182,61 @@ def columns_of(names: Sequence[str], source: str) -> dict[str, str]:
     return columns
 
 
-def line_of(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -> dict[str, Any]:
-    """What a line says: the arguments of `facts.of_line`, and its outcome.
-
-    Raises:
-        TensorgapError: a value is not what its column holds.
-    """
+def case_of(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -> Case:
+    """What a line says; TensorgapError where a value is not what its column holds."""
     written = {field: (row[name] or "").strip() for field, name in columns.items()}
     written = {field: text for field, text in written.items() if text.lower() not in EMPTY}
     written.setdefault("precision", "nothing")
-    line: dict[str, Any] = {"gpu": None}
-
-    asked = Workload("gpt2")
-    most = max(matrices.POSITIONS.values())
+    asked, most = Workload("gpt2"), max(matrices.POSITIONS.values())
     positions = matrices.POSITIONS.get(written.get("model", asked.model), most)
+    line: dict[str, Any] = {}
     for field, text in written.items():
-        parsed = COLUMNS[field][0]
+        parse = COLUMNS[field][0]
         if field == "prompt_tokens":
-            parsed = whole(1, positions)
+            parse = whole(1, positions)
         elif field == "new_tokens":
-            parsed = whole(0, positions - line.get("prompt_tokens", asked.prompt_tokens))
+            parse = whole(0, positions - line.get("prompt_tokens", asked.prompt_tokens))
         try:
-            line[field] = parsed(text)
+            line[field] = parse(text)
         except ValueError as error:
             raise TensorgapError(f"{place}: {columns[field]} = {text}: {error}") from None
-    of_workload = [field.name for field in dataclasses.fields(Workload) if field.name in line]
-    line["workload"] = dataclasses.replace(asked, **{name: line.pop(name) for name in of_workload})
+    of_workload = {field.name for field in dataclasses.fields(Workload)} & {*line}
+    workload = dataclasses.replace(asked, **{name: line.pop(name) for name in of_workload})
     for ratio in ("speedup", "energy_ratio"):
         ends = tuple(line.pop(f"{ratio}_{end}", None) for end in ("low", "high"))
         line[f"{ratio}_ends"] = None if None in ends else ends
-    return line
+    if {"latency_ms", "energy_mj"} <= {*line}:
+        line["mean_w"] = line["energy_mj"] * workload.batch_size / line["latency_ms"]
+    gpu = line.pop("gpu", None)
+    line = {"gpu": NOT_SPECIFIED, "gpu_type": None, "text": WIKITEXT_2, **line}
+    case = Case(workload=workload, foreign=True, **line)
+    return on(gpu, case) if gpu else case
 
 
-def load(place: str, allowance: limits.Allowance, several: bool = False) -> list[Line]:
+def on(gpu: str, case: Case) -> Case:
+    """The case on a GPU: a type (P100), a board (P100-PCIE), CPU, or a foreign name."""
+    boards = gpus.named(gpu)
+    gpu = gpu.upper() if boards or gpu.upper() == CPU else gpu
+    gpu_type, capability = (boards[0].gpu_type, boards[0].capability) if boards else (gpu, None)
+    return dataclasses.replace(
+        case, gpu=gpu, gpu_type=gpu_type, boards=boards, capability=capability
+    )
+
+
+def cases(lines: Sequence[Case], gpu_types: Iterable[str] = ()) -> list[Case]:
+    """The cases; those of no GPU once on each of some types, if there are any."""
+    named = [case for case in lines if case.gpu_type]
+    unnamed = [case for case in lines if not case.gpu_type]
+    types = dict.fromkeys(name.upper() for name in gpu_types)
+    return named + ([on(gpu, case) for gpu in types for case in unnamed] if types else unnamed)
+
+
+def load(place: str, allowance: limits.Allowance, several: bool = False) -> list[Case]:
     """The lines of a file or of standard input; says which of its columns are ignored.
 
-    Args:
-        place: A path, or `STDIN`.
-        allowance: How much may be read.
-        several: Whether there are other tables, so that each is a run of its own.
+    With `several` there are other tables, so that each is a run of its own.
 
-    Raises:
-        TensorgapError: it cannot be read, is larger than allowed, or is no such table.
+    Raises TensorgapError where it cannot be read, is larger than allowed, or is no such table.
     """
     name = "standard input" if place == STDIN else place
 
@@ -264,14 +262,4 @@ def load(place: str, allowance: limits.Allowance, several: bool = False) -> list
         terminal.say(f"{name}: ignoring unknown columns: {', '.join(ignored)}")
     if not several:
         return lines
-    return [{**line, "run": f"{name} {line.get('run', '')}".rstrip()} for line in lines]
-
-
-def cases(lines: Iterable[Line], gpu_types: Iterable[str] = ()) -> list[facts.Case]:
-    """A case for each line; for each of some GPU types where the line names none."""
-    every = list(lines)
-    found = [facts.of_line(**line) for line in every if line["gpu"]]
-    unnamed = [line for line in every if not line["gpu"]]
-    for gpu in dict.fromkeys(name.upper() for name in gpu_types) or [None]:
-        found += [facts.of_line(**{**line, "gpu": gpu}) for line in unnamed]
-    return found
+    return [dataclasses.replace(one, run=f"{name} {one.run}".rstrip()) for one in lines]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
 from bench.matrix import toml
 from bench.text import published
-from jobs.report.facts import Group
+from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Verdict
 
 _LARGER = 8  # times the batch: a latency that grows up to there is not the host's
@@ -21,9 +21,10 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     open_codes = {f.code for f in findings if f.verdict != Verdict.ACCEPT}
     if not groups or not open_codes:
         return None
-    on_gpu = [group for group in groups if group.cases[0].gpu_type != CPU]
-    types = list(dict.fromkeys(group.cases[0].gpu_type or AUTO for group in groups))
-    if any(group.cases[0].foreign for group in on_gpu) and not open_codes.isdisjoint(_NOT_THIS_GPU):
+    heads = [group.cases[0] for group in groups]
+    on_gpu = [case for case in heads if case.gpu_type != CPU]
+    types = list(dict.fromkeys(case.gpu_type or AUTO for case in heads))
+    if any(case.foreign for case in on_gpu) and not open_codes.isdisjoint(_NOT_THIS_GPU):
         types = [AUTO, *([CPU] if CPU in types else [])]
     found = {case.precision for group in groups for case in group.cases} | {"fp32"}
     found |= {"fp16"} if on_gpu else set()
@@ -33,10 +34,10 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         assignment("gpu_types", types, "whatever the GPU is, the rows will name it", AUTO in types),
         assignment("precisions", [precision for precision in PRECISIONS if precision in found]),
     ]
-    by_model: dict[tuple[str, int, int], list[Group]] = {}
-    for group in groups:
-        asked = group.cases[0].workload
-        by_model.setdefault((asked.model, asked.prompt_tokens, asked.new_tokens), []).append(group)
+    by_model: dict[tuple[str, int, int], list[Case]] = {}
+    for case in heads:
+        asked = case.workload
+        by_model.setdefault((asked.model, asked.prompt_tokens, asked.new_tokens), []).append(case)
     for members in by_model.values():
         lines += workload(members, other_attention="attention-differs" in open_codes)
     lines += ["", "[sampling]"]
@@ -50,28 +51,27 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     return "\n".join(lines) + "\n"
 
 
-def workload(members: Sequence[Group], other_attention: bool) -> list[str]:
-    """The lines of the workloads of one model and length."""
-    asked = members[0].cases[0].workload
-    launched = any(group.cases[0].gpu_type != CPU for group in members)
-    batches = sorted({group.cases[0].workload.batch_size for group in members})
-    if launched and batches[-1] < 2 * batches[0]:
-        batches.append(min(_LARGER * batches[0], _MOST))
-    lines = ["", "[[workloads]]", assignment("model", asked.model)]
-    engines = {group.cases[0].workload.engine for group in members} & {*ENGINES}
-    engines |= {"eager", "graph"} if launched else set()
-    if engines - {"eager"}:
-        kept = [engine for engine in ENGINES if engine in engines]
-        lines.append(
-            assignment("engine", kept, "the same kernels with and without launches", launched)
-        )
-    attentions = {group.cases[0].workload.attention for group in members}
+def workload(members: Sequence[Case], other_attention: bool) -> list[str]:
+    """The lines of the workloads of one model and length, of one case of each."""
+    workloads = [case.workload for case in members]
+    launched = any(case.gpu_type != CPU for case in members)
     pinned = launched and other_attention
+    batches = {asked.batch_size for asked in workloads}
+    if launched and max(batches) < 2 * min(batches):
+        batches.add(min(_LARGER * min(batches), _MOST))
+    engines = {asked.engine for asked in workloads} | ({"eager", "graph"} if launched else set())
+    attentions = {asked.attention for asked in workloads}
     attentions |= {AUTO, "efficient"} if pinned else set()
-    if attentions - {AUTO}:
-        kept = [attention for attention in (AUTO, *ATTENTIONS) if attention in attentions]
-        lines.append(assignment("attention", kept, "the same kernel in each precision", pinned))
-    lines.append(assignment("batch_size", sorted(set(batches))))
+    asked = workloads[0]
+    lines = ["", "[[workloads]]", assignment("model", asked.model)]
+    for key, (default, *others), found, why, told in (
+        ("engine", ENGINES, engines, "the same kernels with and without launches", launched),
+        ("attention", (AUTO, *ATTENTIONS), attentions, "the same kernel in each precision", pinned),
+    ):
+        if not found.isdisjoint(others):
+            kept = [value for value in (default, *others) if value in found]
+            lines.append(assignment(key, kept, why, told))
+    lines.append(assignment("batch_size", sorted(batches)))
     lines.append(assignment("prompt_tokens", asked.prompt_tokens))
     return lines + ([assignment("new_tokens", asked.new_tokens)] if asked.new_tokens else [])
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from bench.measured import Outcome
 from bench.stats import Ratio
@@ -16,9 +21,6 @@ from jobs.report import facts, perplexity, words
 from jobs.report.facts import BASELINE, Case
 from jobs.report.words import NOTHING, number
 from jobs.terminal import clean
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 HEADINGS = ["format", "latency", "speedup [95 %]", "energy", "energy ratio", "throughput"]
 HEADINGS += ["perplexity", "size"]
@@ -31,28 +33,17 @@ def shown(cases: Sequence[Case], width: int = words.READABLE, color: bool = Fals
 
     A table wider than `width` leaves out the columns in which nothing was measured.
     """
-    from rich.constrain import Constrain
-    from rich.padding import Padding
-    from rich.text import Text
-
-    text_width = max(words.NARROWEST, min(words.READABLE, width))
     parts: list[RenderableType] = []
     for title, members in tables(cases):
         parts.append(drawn(title, members, width))
-        if told := remarks(members):
-            texts = [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in told]
-            parts += [*(Constrain(text, text_width) for text in texts), ""]
-    parts += [Constrain(Text(clean(note)), text_width) for note in notes(cases)]
+        if told := [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in remarks(members)]:
+            parts += [*words.narrowed(told, width), ""]
+    parts += words.narrowed([Text(clean(note)) for note in notes(cases)], width)
     return words.page(parts, color)
 
 
-def drawn(title: str, members: Sequence[Case], width: int) -> RenderableType:
+def drawn(title: str, members: Sequence[Case], width: int) -> Table:
     """One table, with all columns where they fit."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     rows = [cells(case, members) for case in members]
     filled = [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) != {NOTHING}]
     # A title that is no Text would be read as markup, whose links a terminal follows.
@@ -61,12 +52,11 @@ def drawn(title: str, members: Sequence[Case], width: int) -> RenderableType:
         table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left", title_style="")
         for index in columns:
             # A number is never cut, not even where the table is wider than the text.
-            justify = "right" if index else "left"
-            table.add_column(HEADINGS[index], justify=justify, no_wrap=True)  # type: ignore[arg-type]
+            table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=True)
         for case, row in zip(members, rows, strict=True):
             style = "" if case.outcome == Outcome.OK else "red"
             table.add_row(*(Text(clean(row[index]), style=style) for index in columns))
-        if Console(width=1000).measure(table).maximum <= width:
+        if Console(width=words.ANY_WIDTH).measure(table).maximum <= width:
             break
     return table
 
@@ -97,8 +87,7 @@ def tables(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
     several_runs = len({case.run for case in cases}) > 1
     for _, members in itertools.groupby(cases, key=lambda case: case.key):
         every = list(members)
-        run = f"   ({every[0].run})" if several_runs else ""
-        yield f"{every[0].gpu}   {every[0].workload}{run}", every
+        yield every[0].title(several_runs), every
 
 
 def cells(case: Case, members: Sequence[Case]) -> list[str]:
@@ -128,11 +117,9 @@ def ratio(value: Ratio | None, mark: str = "") -> str:
     """
     if value is None:
         return NOTHING
-    ends = [
-        ">100" if end > 100 else "<0.01" if end < 0.01 else f"{end:.2f}"
-        for end in (value.low, value.high)
-    ]
-    interval = "" if value.low == value.high else f" [{', '.join(ends)}]"
+    ends = (value.low, value.high)
+    told = [">100" if end > 100 else "<0.01" if end < 0.01 else f"{end:.2f}" for end in ends]
+    interval = "" if value.low == value.high else f" [{', '.join(told)}]"
     return f"{words.times(value.value)}{mark}{interval}"
 
 
@@ -165,22 +152,19 @@ def remarks(members: Sequence[Case]) -> list[str]:
         texts.append(f"first token, then each further one: {'; '.join(tokens)}")
     texts.extend(perplexity.compared(members))
     bounds = {case.perplexity_lower_bound for case in members}
-    texts.extend(
+    return texts + [
         f"perplexity: the lower bound is {number(bound, digits=5)}, of the text's own generator"
-        for bound in sorted(bound for bound in bounds if bound is not None)
-    )
-    return texts
+        for bound in sorted(filter(None, bounds))
+    ]
 
 
 def notes(cases: Sequence[Case]) -> list[str]:
     """What holds for the whole: what measured; what was not measured, and why."""
     devices: dict[str, dict[str, None]] = {}
     for case in cases:
-        torch, driver = ("; ".join(case.seen(f"software_{name}")) for name in ("torch", "driver"))
         if case.device_name:
-            told = [case.device_name]
-            told += [f"torch {torch}"] if torch else []
-            told += [f"driver {driver}"] if driver else []
+            versions = [(name, case.shown(f"software_{name}")) for name in ("torch", "driver")]
+            told = [case.device_name, *(f"{name} {found}" for name, found in versions if found)]
             devices.setdefault(case.gpu, {})[", ".join(told)] = None
     texts = [f"{gpu}: {'; '.join(told)}" for gpu, told in devices.items()]
     texts += dict.fromkeys(itertools.chain.from_iterable(map(not_measured, cases)))
@@ -189,22 +173,19 @@ def notes(cases: Sequence[Case]) -> list[str]:
             "the intervals hold within one process per cell; sampling.replicates shows how"
             " processes differ"
         )
-    if (count := facts.intervals(cases)) > 1:
-        texts.append(by_chance(count))
-    return texts
+    return texts + by_chance(facts.intervals(cases))
 
 
 def not_measured(case: Case) -> list[str]:
     """What has no value although the case was measured, and why."""
+    of_model = f"perplexity not measured for {case.workload.model}"
     return [
         *(f"energy not measured: {reason}" for reason in case.energy_reasons),
-        *(
-            f"perplexity not measured for {case.workload.model}: {reason}"
-            for reason in case.perplexity_reasons
-        ),
+        *(f"{of_model}: {reason}" for reason in case.perplexity_reasons),
     ]
 
 
-def by_chance(count: int) -> str:
+def by_chance(count: int) -> list[str]:
     """How far so many intervals can be trusted together."""
-    return f"{count} ratios: about 1 in 20 of these 95 % intervals will miss the true value"
+    text = f"{count} ratios: about 1 in 20 of these 95 % intervals will miss the true value"
+    return [text] if count > 1 else []

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from jobs.report import table, words
 from jobs.report.facts import Case
 from jobs.report.finding import Topic, Verdict
-from jobs.report.words import listed
 from jobs.terminal import clean
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-_STYLES = {
-    Verdict.REJECT: "red",
-    Verdict.FIX: "yellow",
-    Verdict.INCONCLUSIVE: "cyan",
-    Verdict.ACCEPT: "green",
-}
+_STYLES = dict(zip(Verdict, ("red", "yellow", "cyan", "green"), strict=True))
+_PARTS = {"because": "evidence", "expected": "expected", "missing": "missing", "do": "do"}
 _WORTH_A_REFERENCE = 2  # texts that stand above already
 
 
@@ -30,25 +27,16 @@ def findings(
     color: bool = False,
 ) -> str:
     """How many of each verdict, then each finding, then the matrix to run."""
-    from rich.constrain import Constrain
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    counts = [(verdict, sum(f.verdict == verdict for f in found)) for verdict in Verdict]
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    counts = Counter(topic.verdict for topic in found)
+    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     parts: list[RenderableType] = [
         Text(summary or "Nothing to say: no rule finds anything in these numbers.")
     ]
     told: dict[tuple[str, str], int] = {}
     for number, topic in enumerate(clean(found), start=1):
-        parts += [
-            "",
-            Text.assemble(
-                (f"{number}. {topic.verdict.upper()}  ", f"bold {_STYLES[topic.verdict]}"),
-                (f"{topic.code}  ({', '.join(topic.precisions)})", "bold"),
-            ),
-        ]
+        verdict = (f"{number}. {topic.verdict.upper()}  ", f"bold {_STYLES[topic.verdict]}")
+        about = (f"{topic.code}  ({', '.join(topic.precisions)})", "bold")
+        parts += ["", Text.assemble(verdict, about)]
         for cause, subjects in topic.causes:
             parts.append(Padding(Text("; ".join(subjects), style="dim"), (0, 0, 0, 3)))
             parts.append(Padding(Text(cause), (0, 0, 0, 3)))
@@ -56,52 +44,40 @@ def findings(
         reasons.add_column(width=9)
         reasons.add_column(width=2)
         reasons.add_column(overflow="fold")
-        for name, texts in (
-            ("because", topic.evidence),
-            ("expected", topic.expected),
-            ("missing", topic.missing),
-            ("do", topic.do),
-        ):
-            for index, text in enumerate(not_told(number, name, texts, told)):
+        for name, part in _PARTS.items():
+            for index, text in enumerate(not_told(number, part, getattr(topic, part), told)):
                 reasons.add_row("" if index else name, "-", Text(text))
         parts.append(Padding(reasons, (0, 2, 0, 3)))
-    text_width = max(words.NARROWEST, min(words.READABLE, width))
-    parts = [Constrain(part, text_width) for part in parts]
+    parts = [*words.narrowed(parts, width)]
     if matrix:
         parts += [Text("\nThe matrix to run next:\n", style="bold"), Text(matrix)]
     return words.page(parts, color)
 
 
 def not_told(
-    number: int, section: str, texts: Sequence[str], told: dict[tuple[str, str], int]
-) -> list[str]:
-    """The texts; where several stand in an earlier finding, that finding in their place.
+    number: int, part: str, texts: Sequence[str], told: dict[tuple[str, str], int]
+) -> Sequence[str]:
+    """The texts of a part of a finding; for several that an earlier one has, its number.
 
-    Args:
-        number: Of the finding.
-        section: As because or do.
-        texts: What it says there.
-        told: The finding that says each text of each section first; the new ones are added.
+    `told` has the finding that says each text of each part first; the new ones are added.
     """
-    again = [text for text in texts if (section, text) in told]
+    again = [text for text in texts if (part, text) in told]
     for text in texts:
-        told.setdefault((section, text), number)
+        told.setdefault((part, text), number)
     if len(again) < _WORTH_A_REFERENCE:
-        return list(texts)
-    where = sorted({told[section, text] for text in again})
-    return [
-        *(text for text in texts if text not in again),
-        f"{'else ' if len(again) < len(texts) else ''}as in {listed(map(str, where))}",
-    ]
+        return texts
+    where = words.listed(map(str, sorted({told[part, text] for text in again})))
+    new = [text for text in texts if text not in again]
+    return [*new, f"else as in {where}" if new else f"as in {where}"]
 
 
 def against(found: Sequence[Case], chosen: str) -> str:
     """GPU types with their ratios to a chosen one, as lines of text."""
     found = clean(found)
     texts = []
-    runs = {one.run for one in found}
+    several_runs = len({one.run for one in found}) > 1
     for one in found:
-        run = f"   ({one.run})" if len(runs) > 1 else ""
+        run = f"   ({one.run})" if several_runs else ""
         known = "in it" if one.energy_systematic else "not known"
         mark = table.MARK if one.disagreements else ""
         texts.append(
@@ -112,5 +88,5 @@ def against(found: Sequence[Case], chosen: str) -> str:
         )
         texts.extend(f"  warning: {disagreement.text}" for disagreement in one.disagreements)
     if len(found) > 1:
-        texts.append(table.by_chance(sum(bool(o.speedup) + bool(o.energy_ratio) for o in found)))
+        texts += table.by_chance(sum(bool(o.speedup) + bool(o.energy_ratio) for o in found))
     return "\n".join(texts)

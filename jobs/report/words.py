@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Self
+from dataclasses import replace
+from typing import Any, Self
 
-from bench.warnings import RowWarning, Value
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from bench.warnings import RowWarning
 
 NOTHING = "-"
 READABLE, NARROWEST = 100, 60  # columns of text
-_ANY_WIDTH = 1000  # of tables, whose numbers are never cut
+ANY_WIDTH = 1000  # of tables, whose numbers are never cut
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:
@@ -67,7 +68,7 @@ class Spread(float):
     ends: tuple[float, float]
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Self:
+    def of(cls, values: Iterable[Any]) -> Self:
         """The least of them, with both ends as they were: a whole number stays one."""
         known = sorted(values)
         least = cls(known[0])
@@ -75,9 +76,13 @@ class Spread(float):
         return least
 
     def __format__(self, spec: str) -> str:
-        """Both ends, where they read differently."""
         low, high = (format(end, spec) for end in self.ends)
         return low if low == high else f"{low} to {high}"
+
+
+def is_number(value: object) -> bool:
+    """Whether it can be part of a range."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def alike(warnings: Iterable[RowWarning]) -> list[str]:
@@ -86,27 +91,29 @@ def alike(warnings: Iterable[RowWarning]) -> list[str]:
     >>> alike(RowWarning("host-busy", {"share": share}) for share in (0.07, 0.1))
     ['other processes used 7% to 10% of the host CPU time']
     """
-    by_words: dict[tuple[str, tuple[tuple[str, Value], ...]], list[dict[str, float]]] = {}
+    groups: dict[object, list[RowWarning]] = {}
     for warning in warnings:
-        values = warning.values.items()
+        fixed = tuple((k, None if is_number(v) else v) for k, v in warning.values.items())
+        groups.setdefault((warning.code, fixed), []).append(warning)
+    texts = []
+    for first, *others in groups.values():
         numbers = {
-            k: v for k, v in values if isinstance(v, int | float) and not isinstance(v, bool)
+            name: Spread.of(one.values[name] for one in (first, *others))
+            for name, value in first.values.items()
+            if is_number(value)
         }
-        fixed = tuple((k, None if k in numbers else v) for k, v in values)
-        by_words.setdefault((warning.code, fixed), []).append(numbers)
-    return [
-        RowWarning(
-            code, dict(fixed) | {k: Spread.of(one[k] for one in every) for k in every[0]}
-        ).text
-        for (code, fixed), every in by_words.items()
-    ]
+        texts.append(replace(first, values={**first.values, **numbers}).text)
+    return texts
+
+
+def narrowed(parts: Iterable[RenderableType], width: int) -> list[Constrain]:
+    """Parts of a page, no wider than is read with ease."""
+    return [Constrain(part, max(NARROWEST, min(READABLE, width))) for part in parts]
 
 
 def page(parts: Iterable[RenderableType], color: bool = False) -> str:
     """What rich makes of some parts, of any width, without blanks at the ends of lines."""
-    from rich.console import Console
-
     stream = io.StringIO()
-    console = Console(file=stream, width=_ANY_WIDTH, force_terminal=color, highlight=False)
+    console = Console(file=stream, width=ANY_WIDTH, force_terminal=color, highlight=False)
     console.print(*parts, sep="\n")
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from bench.asked import CPU, Workload
+from bench.asked import Workload
 from bench.device import gpus
 from bench.profile import work
 from jobs.report.facts import Case
@@ -16,79 +15,49 @@ STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are ha
 _SMALL = 256  # tokens of a batch up to which a light kernel takes the shortest time there is
 
 
-@dataclass(frozen=True)
-class Reported:
-    """What others measured of the same layers, ms."""
+def reported(workload: Workload) -> dict[str, tuple[float, str]]:
+    """By GPU type, the gain of fp16 that was published of this workload, and its two numbers.
 
-    slow_ms: float
-    fast_ms: float  # in fp16
-    slow_in: str  # fp32 or TF32
-
-    @property
-    def gain(self) -> float:
-        """How much faster fp16 was."""
-        return self.slow_ms / self.fast_ms
-
-    @property
-    def text(self) -> str:
-        """Both numbers."""
-        return f"{self.slow_ms} ms in {self.slow_in}, {self.fast_ms} ms in fp16"
-
-
-def reported(workload: Workload) -> dict[str, Reported]:
-    """By GPU type, what was published of this workload: of GPT-2 small, eager, batch 1, alone."""
+    Of GPT-2 small, eager, batch 1, alone.
+    """
     same = work.shape_of(workload.model) == work.SHAPES["gpt2"]
     if not same or replace(workload, model="gpt2") != Workload("gpt2"):
         return {}
-    return {
-        name: Reported(slow, fast, "TF32" if name == work.PUBLISHED_IN_TF32 else "fp32")
-        for name, (slow, fast) in work.PUBLISHED_MS.items()
-    }
+    found = {}
+    for name, (slow, fast) in work.PUBLISHED_MS.items():
+        slow_in = "TF32" if name == work.PUBLISHED_IN_TF32 else "fp32"
+        found[name] = (slow / fast, f"{slow} ms in {slow_in}, {fast} ms in fp16")
+    return found
 
 
-def expected_gain(case: Case) -> tuple[Note, ...]:
+def boards_by_type(case: Case) -> dict[str, list[gpus.Board]]:
+    """The boards of a case's GPU; every known board where it is not specified; none of a CPU."""
+    found: dict[str, list[gpus.Board]] = {}
+    for board in case.boards or (() if case.gpu_type else gpus.GPUS):
+        found.setdefault(board.gpu_type, []).append(board)
+    return found
+
+
+def expected_gain(case: Case) -> list[Note]:
     """What the facts let one expect of a precision on this GPU, or on each if not specified."""
-    if case.gpu_type == CPU:
-        return ()
-    by_type: dict[str, list[gpus.Board]] = {}
-    for board in in_question(case):
-        by_type.setdefault(board.gpu_type, []).append(board)
-    return tuple(
-        one
-        for kind, boards in by_type.items()
-        for one in gain_on(kind, boards, case.precision, reported(case.workload).get(kind))
-    )
-
-
-def in_question(case: Case) -> Sequence[gpus.Board]:
-    """The boards of a case's GPU; every known board where it is not specified."""
-    return case.boards or (() if case.gpu_type else gpus.GPUS)
-
-
-def gain_on(
-    kind: str, boards: Sequence[gpus.Board], precision: str, known: Reported | None
-) -> Iterator[Note]:
-    """What to expect of a precision on the boards of one GPU type."""
-    arithmetic = gpus.arithmetic(precision, boards[0].capability).kind
-    if arithmetic == "storage only" and precision == "mixed":
-        yield note("{gpu}: slower than fp32: the casts accelerate nothing", gpu=kind)
-    elif arithmetic == "storage only":
-        text = "{gpu}: {gain:g}x, because float16 only halves the bytes"
-        yield note(text, gpu=kind, gain=STORAGE_GAIN)
-    elif arithmetic == "tensor cores":
-        ratios = [
-            peak / board.fp32_tflops
-            for board in boards
-            if (peak := gpus.peak_tflops(board, precision))
-        ]
-        if not ratios:
-            return
-        text, values = "{gpu}: up to {peak:2}x by the peak of the Tensor Cores", {"gpu": kind}
-        if known and precision == "fp16":
-            text += "; in eager mode at batch 1 such layers were published at {told}: {gain:x}"
-            yield note(text, peak=tuple(ratios), told=known.text, gain=known.gain, **values)
-        else:
-            yield note(text, peak=tuple(ratios), **values)
+    found = []
+    for gpu, boards in boards_by_type(case).items():
+        kind = gpus.arithmetic(case.precision, boards[0].capability).kind
+        if kind == "storage only" and case.precision == "mixed":
+            found.append(note("{gpu}: slower than fp32: the casts accelerate nothing", gpu=gpu))
+        elif kind == "storage only":
+            text = "{gpu}: {gain:g}x, because float16 only halves the bytes"
+            found.append(note(text, gpu=gpu, gain=STORAGE_GAIN))
+        peaks = [(gpus.peak_tflops(board, case.precision), board.fp32_tflops) for board in boards]
+        ratios = tuple(peak / plain for peak, plain in peaks if peak)
+        if kind == "tensor cores" and ratios:
+            text = "{gpu}: up to {peak:2}x by the peak of the Tensor Cores"
+            found.append(note(text, gpu=gpu, peak=ratios))
+            known = reported(case.workload).get(gpu) if case.precision == "fp16" else None
+            if known:
+                text = "{gpu}: {gain:x} was published for such layers, eager, batch 1 ({told})"
+                found.append(note(text, gpu=gpu, gain=known[0], told=known[1]))
+    return found
 
 
 def light_kernels(case: Case) -> list[Note]:
@@ -98,19 +67,8 @@ def light_kernels(case: Case) -> list[Note]:
     if not small or workload.batch_size * workload.prompt_tokens > _SMALL:
         return []
     count = work.OPERATIONS[1] - 6 * shape.layers - 1
-    return [
-        note(
-            "layer norms and activations alone do not explain it: all {count} kernels that are no"
-            " products take about {total_ms:2 ms} at 2.5 us each",
-            count=count,
-            total_ms=count * work.SHORTEST_KERNEL_S * 1e3,
-        )
-    ]
-
-
-def one_of_each_type(boards: Iterable[gpus.Board]) -> list[gpus.Board]:
-    """The first board of each GPU type."""
-    by_type: dict[str, gpus.Board] = {}
-    for board in boards:
-        by_type.setdefault(board.gpu_type, board)
-    return list(by_type.values())
+    text = (
+        "layer norms and activations alone do not explain it: all {count} kernels that are no"
+        " products take about {total_ms:2 ms} at 2.5 us each"
+    )
+    return [note(text, count=count, total_ms=count * work.SHORTEST_KERNEL_S * 1e3)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 
 from bench import warnings
 from bench.device.conditions import QUIET_SHARE, SLOWDOWNS
@@ -21,10 +20,9 @@ _CAP_SHARE = 0.98
 
 
 @rule(
-    "gpu-throttled",
     Verdict.FIX,
-    or_else=(Verdict.ACCEPT,),
-    undermines_effects=True,
+    Verdict.ACCEPT,
+    undermines="effects",
     cause="The GPU was throttled, so times and energies are not representative of its type.",
     do=[
         "Cool it, or lock a clock that it can hold: nvidia-smi --lock-gpu-clocks.",
@@ -37,27 +35,22 @@ def gpu_throttled(case: Case, group: Group) -> Hit | None:
     For more than 0.1 s, NVML's mask has a reason for it, or the SM clock was below 75 % of the
     highest. Accept: the vendor's own power limit is the only reason.
     """
-    slowed = [found for found in case.conditions if slowed_by(found, case)]
+    slowed = {found: why for found in case.conditions if (why := slowed_by(found, case))}
     if not slowed:
         return None
-    limit, vendors = case.power_limit_w, case.default_power_limit_w
-    if (
-        all(reasons_of(found) == [_POWER_CAP] for found in slowed)
-        and limit
-        and vendors
-        and limit >= _CAP_SHARE * vendors
-    ):
-        clocks = tuple(found.sm_mhz_after for found in slowed if found.sm_mhz_after)
-        of = " ({clock:4} of {max_sm_mhz:g MHz})" if clocks and case.max_sm_mhz else ""
-        return Hit(
-            {"clock": clocks},
-            ["the limit is the vendor's, and the only reason that the driver gives"],
-            verdict=Verdict.ACCEPT,
-            cause="The board ran at its power limit of {power_limit_w:2 W}, which sets its"
-            f" clock{of}.",
-            do=(),
-        )
-    return Hit(evidence=[why for found in slowed for why in slowed_by(found, case)])
+    full_power = case.power_limit_w and case.default_power_limit_w and not is_capped(case)
+    if not full_power or any(reasons_of(found) != [_POWER_CAP] for found in slowed):
+        return Hit([one for why in slowed.values() for one in why])
+    clocks = tuple(found.sm_mhz_after for found in slowed if found.sm_mhz_after)
+    ran = "The board ran at its power limit of {power_limit_w:2 W}"
+    of = " ({clock:4} of {max_sm_mhz:g MHz})" if clocks and case.max_sm_mhz else ""
+    return Hit(
+        ["the limit is the vendor's, and the only reason that the driver gives"],
+        {"clock": clocks},
+        verdict=Verdict.ACCEPT,
+        cause=f"{ran}, which sets its clock{of}.",
+        do=(),
+    )
 
 
 def slowed_by(found: Conditions, case: Case) -> list[Note]:
@@ -77,48 +70,42 @@ def reasons_of(found: Conditions) -> list[int]:
     return [bit for bit in SLOWDOWNS if (found.clocks_event_reasons or 0) & bit]
 
 
+def is_capped(case: Case) -> bool:
+    """Whether the power limit is known to be below the vendor's."""
+    limit, vendors = case.power_limit_w, case.default_power_limit_w
+    return bool(limit and vendors and limit < _CAP_SHARE * vendors)
+
+
 @rule(
-    "gpu-shared",
     Verdict.FIX,
-    undermines_effects=True,
+    undermines="effects",
     cause="The device or its host was shared while it was measured.",
     do=["Measure again with exclusive use of the device and its host."],
 )
 def gpu_shared(case: Case, group: Group) -> Hit | None:
-    """Others used the GPU or its host.
-
-    Processes on the GPU, a MIG slice, a virtual GPU, or over 5 % of the host's CPU time; names the
-    cells of the sweep that ran there meanwhile.
-    """
+    """Processes on the GPU, a MIG slice, a virtual GPU, or over 5 % of the host's CPU time."""
     why = sharing(case)
-    if not why:
-        return None
-    by_sweep = any("neighbours" in one.values for one in why)
+    by_sweep = any("cells" in one.values for one in why)
     exclusive = 'Set placement.exclusive = "host": the others were cells of the same sweep.'
-    return Hit(evidence=why, do=[exclusive] if by_sweep else None)
+    return Hit(why, do=[exclusive] if by_sweep else None) if why else None
 
 
 def sharing(case: Case) -> list[Note]:
     """Who shared the device or its host with a case."""
-    why = []
     processes = max((c.other_processes or 0 for c in case.conditions), default=0)
-    if processes:
-        why.append(note("{processes} other processes on the GPU", processes=processes))
-    if case.mig:
-        why.append(note("a MIG slice"))
-    if case.vgpu:
-        why.append(note("a virtual GPU"))
     share = max((c.other_cpu_share or 0.0 for c in case.conditions), default=0.0)
-    if share > QUIET_SHARE:
-        why.append(note("other processes took {share:.0%} of the host's CPU time", share=share))
-        if case.neighbours:
-            cells = "cells of this sweep on the same host: {neighbours}"
-            why.append(note(cells, neighbours=case.neighbours))
-    return why
+    busy, cells = share > QUIET_SHARE, case.neighbours
+    every = [
+        (processes, note("{processes} other processes on the GPU", processes=processes)),
+        (case.mig, note("a MIG slice")),
+        (case.vgpu, note("a virtual GPU")),
+        (busy, note("other processes took {share:.0%} of the host's CPU time", share=share)),
+        (busy and cells, note("cells of this sweep on the same host: {cells}", cells=cells)),
+    ]
+    return [why for is_so, why in every if is_so]
 
 
 @rule(
-    "gpu-capped",
     Verdict.FIX,
     cause="The power limit of {power_limit_w:g W} is below the vendor's"
     " {default_power_limit_w:g W}: under full load this is a slower GPU.",
@@ -126,98 +113,62 @@ def sharing(case: Case) -> list[Note]:
 )
 def gpu_capped(case: Case, group: Group) -> Hit | None:
     """The power limit is below the vendor's."""
-    limit, vendors = case.power_limit_w, case.default_power_limit_w
-    return Hit() if limit and vendors and limit < _CAP_SHARE * vendors else None
+    return Hit() if is_capped(case) else None
 
 
 @rule(
-    "confounded",
     Verdict.FIX,
-    undermines_effects=True,
+    undermines="effects",
     cause="The rows differ in more than the precision, so their ratio has several causes.",
     do=["Measure both in one sweep, on the same GPU, host and versions."],
 )
 def confounded(case: Case, group: Group) -> Hit | None:
-    """Rows that are compared differ in a column that must agree.
-
-    `MUST_AGREE` in `jobs/report/from_rows.py` has them.
-    """
+    """Rows that are compared differ in a column of `MUST_AGREE` (`jobs/report/from_rows.py`)."""
     found = [note("{text}", text=one.text) for one in case.disagreements if one.must]
-    return Hit(evidence=found) if found else None
+    return Hit(found) if found else None
 
 
 @rule(
-    "attention-differs",
     Verdict.FIX,
-    cause="The precision and fp32 ran different attention kernels: their ratio is that of the"
-    " precision and of these together, which is what changing the precision gives in torch.",
-    do=[
-        'Set attention = "efficient" in the matrix to compare precisions alone: it runs in each of'
-        " them, with a mask as well."
-    ],
+    cause="The precision and fp32 ran different attention kernels, so their ratio is of both.",
+    do=['Set attention = "efficient", which runs in each precision, to compare precisions alone.'],
 )
 def attention_differs(case: Case, group: Group) -> Hit | None:
-    """A trace shows that a precision and fp32 ran different attention kernels.
-
-    Flash, efficient, cudnn or math, as torch chooses them on an A100 or an H100. It takes nothing
-    away from an effect, which is what changing the precision gives; the next matrix pins one for
-    both. Silent where either was not traced.
-    """
+    """Traces show another attention kernel of a precision than of fp32, as torch chooses them."""
+    ran = {one.precision: tuple(sorted(one.seen(compare.ATTENTION))) for one in group.cases}
+    notes = [note("{of}: {kernels}", of=of, kernels=kernels) for of, kernels in ran.items()]
     differing = (compare.ATTENTION, BASELINE)
-    if differing not in [(one.column, one.others) for one in case.disagreements]:
-        return None
-    ran = [
-        note(
-            "{of}: {kernels}", of=one.precision, kernels=tuple(sorted(one.seen(compare.ATTENTION)))
-        )
-        for one in group.cases
-    ]
-    return Hit(evidence=ran)
+    return Hit(notes) if differing in [(d.column, d.others) for d in case.disagreements] else None
 
 
 @rule(
-    "warm-up-unsteady",
     Verdict.FIX,
-    undermines_effects=True,
-    cause="Timing began before two medians of 1 s agreed within 1 %, so the latency is that of the"
-    " moment, and its interval does not cover the drift.",
+    undermines="effects",
+    cause="Timing began before the latency was steady: its interval does not cover the drift.",
     do=["Raise sampling.warmup_max_s, or find what moves: heat, clocks, other work."],
 )
 def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
-    """The warm-up ended before two medians of 1 s agreed within 1 %.
-
-    Says how far the samples drifted afterwards; no interval covers a drift.
-    """
+    """The warm-up ended before two medians of 1 s agreed within 1 %; says how far it drifted."""
     told = warnings.having(case.warnings, "warm-up-not-steady")
     if not told:
         return None
-    drifts = tuple(drift_of(samples) for samples in case.latency_ms_samples)
-    return Hit(
-        {"told": "; ".join(alike(told)), "drift": drifts},
-        [
-            "{precision}: {told}; the median of the last third of the samples is {drift:.3f}x that"
-            " of the first"
-        ],
+    drifts = []
+    for samples in case.latency_ms_samples:
+        third = max(1, len(samples) // 3)
+        drifts.append(statistics.median(samples[-third:]) / statistics.median(samples[:third]))
+    text = (
+        "{precision}: {told}; the median of the last third of the samples is {drift:.3f}x that of"
+        " the first"
     )
-
-
-def drift_of(samples: Sequence[float]) -> float:
-    """Median of the last third over that of the first."""
-    third = max(1, len(samples) // 3)
-    return statistics.median(samples[-third:]) / statistics.median(samples[:third])
+    return Hit([text], {"told": "; ".join(alike(told)), "drift": tuple(drifts)})
 
 
 @rule(
-    "latency-not-converged",
     Verdict.FIX,
-    cause="Sampling ended before the median was known as narrowly as the matrix asks; the intervals"
-    " are wider for it, and still hold.",
+    cause="The median is known less narrowly than the matrix asks; the wider intervals hold.",
     do=["Raise sampling.latency_max_s and max_samples, or ask for less (median_within)."],
 )
 def latency_not_converged(case: Case, group: Group) -> Hit | None:
-    """Sampling ended before a median was known as narrowly as the matrix asks.
-
-    Of latency or time to first token; takes nothing away from an effect.
-    """
+    """Sampling ended before a latency or time to first token was known as narrowly as asked."""
     told = warnings.having(case.warnings, "latency-not-converged", "first-token-not-converged")
-    return Hit({"told": "; ".join(alike(told))}, ["{precision}: {told}"]) if told else None
+    return Hit(["{precision}: {told}"], {"told": "; ".join(alike(told))}) if told else None

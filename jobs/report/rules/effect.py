@@ -8,7 +8,7 @@ from bench.profile import work
 from bench.stats import Ratio
 from jobs.report import compare
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Value, Verdict
+from jobs.report.finding import Note, Verdict
 from jobs.report.rules.architecture import expected_gain
 from jobs.report.rules.rule import Hit, note, rule
 
@@ -17,57 +17,37 @@ _SAME_SIZE = 0.02
 
 
 @rule(
-    "no-significant-difference",
     Verdict.INCONCLUSIVE,
     cause="No significant difference in {what} (95 % CI of the {ratios} contains 1.00).",
     missing=["more fresh processes"],
     do=["Raise sampling.replicates; claim no difference until then."],
 )
 def no_significant_difference(case: Case, group: Group) -> Hit | None:
-    """The 95 % interval of a ratio contains 1, alone or among as many ratios as there are.
-
-    Not where it lies within 2 % of 1.
-    """
-    if group.base_of(case) is None:
-        return None
-    found: dict[str, str] = {}
+    """The 95 % interval of a ratio contains 1, alone or among as many, and is wider than 2 %."""
+    of = {"speed": ("speedup", case.speedup), "energy": ("energy ratio", case.energy_ratio)}
+    open_ratios = {
+        what: (name, ratio)
+        for what, (name, ratio) in of.items()
+        if ratio and not compare.negligible(ratio) and compare.decided(ratio, group.ratios) is None
+    }
     evidence = []
-    for what, name, ratio in (
-        ("speed", "speedup", case.speedup),
-        ("energy", "energy ratio", case.energy_ratio),
-    ):
-        if ratio is None or compare.negligible(ratio):
-            continue
-        if compare.decided(ratio, group.ratios) is not None:
-            continue
-        found[what] = name
-        values: dict[str, Value] = {"name": name, "low": ratio.low, "high": ratio.high}
+    for name, ratio in open_ratios.values():
+        wide = compare.together(ratio, group.ratios)
         text = "{precision}: {name} {value:ratio} [{low:ratio}, {high:ratio}] contains 1.00"
         if not ratio.low <= 1 <= ratio.high:
-            wide = compare.together(ratio, group.ratios)
-            values |= {"count": group.ratios, "wide_low": wide.low, "wide_high": wide.high}
-            text = (
-                "{precision}: {name} {value:ratio} [{low:ratio}, {high:ratio}] excludes 1.00 alone;"
-                " one of {count} ratios needs [{wide_low:ratio}, {wide_high:ratio}], which contains"
-                " it"
+            text = text.replace("contains", "excludes") + (
+                " alone; one of {count} ratios needs [{wide_low:ratio}, {wide_high:ratio}], which"
+                " contains it"
             )
-        evidence.append(note(text, value=ratio.value, **values))
-    if not found:
-        return None
-    return Hit({"what": tuple(found), "ratios": tuple(found.values())}, evidence)
+        ends = {"low": ratio.low, "high": ratio.high, "wide_low": wide.low, "wide_high": wide.high}
+        evidence.append(note(text, name=name, value=ratio.value, count=group.ratios, **ends))
+    names = tuple(name for name, _ in open_ratios.values())
+    return Hit(evidence, {"what": tuple(open_ratios), "ratios": names}) if evidence else None
 
 
-@rule(
-    "effect",
-    Verdict.ACCEPT,
-    effect=True,
-)
+@rule(Verdict.ACCEPT, Verdict.INCONCLUSIVE, effect=True)
 def effect(case: Case, group: Group) -> Hit | None:
-    """A ratio of time or energy is decided among as many as there are, or known to be 1.
-
-    To within 2 %; with all that is consistent with it. Inconclusive: another finding undermines its
-    numbers; how the energy was read weakens what is said of the energy alone.
-    """
+    """A ratio of time or energy is decided among as many as there are, or within 2 % of 1."""
     base = group.base_of(case)
     faster = compare.decided(case.speedup, group.ratios)
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):
@@ -78,16 +58,14 @@ def effect(case: Case, group: Group) -> Hit | None:
     if not speed and not energy:
         return None
     has_interval = case.speedup is not None and case.speedup.low < case.speedup.high
-    evidence = [*ratios_of(case, base), *consistent_with(case, base)]
+    no_interval = ["intervals: one number each, from one process"]
     return Hit(
-        evidence=evidence,
+        [*ratios_of(case, base), *consistent_with(case, base)],
         expected=expected_gain(case),
         cause=f"{{precision}} {' and '.join(filter(None, (speed, energy)))}.",
-        missing=["intervals: one number each, from one process"]
-        if case.foreign and not has_interval
-        else [],
+        missing=no_interval if case.foreign and not has_interval else [],
+        speed=bool(speed),
         energy=bool(energy),
-        energy_only=not speed,
     )
 
 
@@ -129,16 +107,14 @@ def consistent_with(case: Case, base: Case) -> Iterator[Note]:
     if least and case.latency_ms:
         text = "{times:2} times its lower bound of {bound:ms} by the measured peaks"
         yield note(text, times=case.latency_ms / least, bound=least)
-    if case.size_mb is not None and base.size_mb is not None:
-        text, values = "size {base_size_mb} -> {size_mb:MB}", dict[str, Value]()
-        shape = work.shape_of(case.workload.model)
-        if shape:
-            each = work.stored_bytes(case.precision)
-            wanted = shape.parameters * each / 1e6
-            agrees = abs(case.size_mb / wanted - 1) < _SAME_SIZE
-            text += ": {millions:.2f} M weights x {each} bytes = {wanted:.0f} MB, "
-            text += "as found" if agrees else "not as found"
-            values = {"millions": shape.parameters / 1e6, "each": each, "wanted": wanted}
-        yield note(text, **values)
-    if case.perplexity is not None and case.perplexity == base.perplexity:
-        yield note("perplexity {perplexity:.5g} at both, as written")
+    if case.size_mb is None or base.size_mb is None:
+        return
+    text, shape = "size {base_size_mb} -> {size_mb:MB}", work.shape_of(case.workload.model)
+    if shape is None:
+        yield note(text)
+        return
+    each = work.stored_bytes(case.precision)
+    wanted = shape.parameters * each / 1e6
+    text += ": {millions:.2f} M weights x {each} bytes = {wanted:.0f} MB, "
+    text += "as found" if abs(case.size_mb / wanted - 1) < _SAME_SIZE else "not as found"
+    yield note(text, millions=shape.parameters / 1e6, each=each, wanted=wanted)

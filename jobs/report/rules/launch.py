@@ -9,14 +9,12 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bench.asked import CPU
 from bench.device import gpus
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Value, Verdict
-from jobs.report.rules.architecture import one_of_each_type
+from jobs.report.finding import Note, Verdict
+from jobs.report.rules.architecture import boards_by_type
 from jobs.report.rules.rule import Hit, note, rule
 
 BUSY, _QUITE_BUSY = 0.7, 0.85
@@ -27,36 +25,16 @@ _FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
 
 
-@dataclass(frozen=True)
-class Signals:
-    """What speaks for the host (strong or weak) and what speaks against it."""
+def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note]]:
+    """What speaks for the host, strong and weak, and what against it.
 
-    strong: tuple[Note, ...] = ()
-    weak: tuple[Note, ...] = ()
-    against: tuple[Note, ...] = ()
-
-    @property
-    def bound(self) -> bool:
-        """Measured: the host sets the latency."""
-        return bool(self.strong) and not self.against
-
-    @property
-    def perhaps(self) -> bool:
-        """It may, and nothing measured says that it does not."""
-        return bool(self.strong or self.weak) and not self.against
-
-
-def signals(case: Case, group: Group) -> Signals:
-    """Every signal for one case of a group; none on a CPU, which is host and device in one."""
-    if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
-        return Signals()
+    Nothing on a CPU, which is host and device in one.
+    """
     strong: list[Note] = []
     weak: list[Note] = []
     against: list[Note] = []
-
-    def hear(text: str, into: list[Note] | None, **values: Value) -> None:
-        if into is not None:
-            into.append(note("{precision}: " + text, **values))
+    if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
+        return strong, weak, against
 
     ms, batch = case.latency_ms, case.workload.batch_size
     for other in group.others:
@@ -66,29 +44,29 @@ def signals(case: Case, group: Group) -> Signals:
         engine, times = same.workload.engine, same.workload.batch_size / batch
         if engine == "graph" and times == 1:
             gain = ms / same.latency_ms
-            into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else None
-            text = "eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
-            hear(text, into, graph_ms=same.latency_ms, gain=gain)
+            into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else []
+            text = "{precision}: eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
+            into.append(note(text, graph_ms=same.latency_ms, gain=gain))
         elif engine == "eager" and times >= 2:
             growth = same.latency_ms / ms
-            into = weak if growth < _FLAT else against if growth > _SCALES * times else None
-            text = (
-                "{times:g}x the batch takes {growth:.2f}x the time ({latency_ms:ms}, {larger:ms})"
-            )
-            hear(text, into, times=times, growth=growth, larger=same.latency_ms)
+            into = weak if growth < _FLAT else against if growth > _SCALES * times else []
+            text = "{precision}: {times:g}x the batch takes {growth:.2f}x the time"
+            text += " ({latency_ms:ms}, {more:ms})"
+            into.append(note(text, times=times, growth=growth, more=same.latency_ms))
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
-        into = strong if busy < BUSY else against if busy > _QUITE_BUSY else None
-        hear("the GPU is busy for {busy:.0%} of the latency", into, busy=busy)
+        into = strong if busy < BUSY else against if busy > _QUITE_BUSY else []
+        into.append(note("{precision}: the GPU is busy for {busy:.0%} of the latency", busy=busy))
     launches = case.roofline.lower_bound_launch_ms if case.roofline else None
     if launches and launches > _MOSTLY * ms:
-        hear("launching its kernels back to back alone takes {ms:ms}", weak, ms=launches)
+        text = "{precision}: launching its kernels back to back alone takes {ms:ms}"
+        weak.append(note(text, ms=launches))
     weak += near_idle(case)
     least = bounds.of_pytorch(case.boards, case.precision, case.workload)
     if least and ms > _FAR_ABOVE * least[1]:
-        text = "{latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
-        hear(text, weak, times=ms / least[1], bound=least)
-    return Signals(tuple(strong), tuple(weak), tuple(against))
+        text = "{precision}: {latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
+        weak.append(note(text, times=ms / least[1], bound=least))
+    return strong, weak, against
 
 
 def near_idle(case: Case) -> list[Note]:
@@ -96,18 +74,16 @@ def near_idle(case: Case) -> list[Note]:
     power, idle = case.mean_w, case.idle_w
     if power is None or not case.boards:
         return []
+    text = "{precision}: {mean_w:W}, "
     if idle is not None:
         limit = max(board.tdp_w for board in case.boards)
         share = (power - idle) / (limit - idle) if limit > idle else 1.0
-        text = "{precision}: {mean_w:W}, {above:W} above the idle power of {idle_w:W}; the limit is"
-        text += " {limit:g W}"
+        text += "{above:W} above the idle power of {idle_w:W}; the limit is {limit:g W}"
         return [note(text, above=power - idle, limit=limit)] if share < _NEAR_IDLE else []
-    if any(above_idle(board, power) >= _NEAR_IDLE for board in case.boards):
-        return []
-    board = case.boards[0]
-    share = max(0.0, above_idle(board, power))
-    text = "{precision}: {mean_w:W}, {share:.0%} of the way from idle to the limit of the {board}"
-    return [note(text, share=share, board=idle_and_limit(board))]
+    shares = [above_idle(board, power) for board in case.boards]
+    text += "{share:.0%} of the way from idle to the limit of the {board}"
+    told = note(text, share=max(0.0, shares[0]), board=idle_and_limit(case.boards[0]))
+    return [told] if max(shares) < _NEAR_IDLE else []
 
 
 def above_idle(board: gpus.Board, power_w: float) -> float:
@@ -123,11 +99,9 @@ def idle_and_limit(board: gpus.Board) -> str:
 
 
 @rule(
-    "launch-bound",
     Verdict.FIX,
-    or_else=(Verdict.INCONCLUSIVE,),
-    cause="Launching the kernels takes longer than running them, so the latency is the host's and"
-    " not the GPU's.",
+    Verdict.INCONCLUSIVE,
+    cause="Launching the kernels takes longer than running them: the host sets the latency.",
     missing=[
         "the same forward pass as a CUDA graph, which launches everything at once",
         "the share of the time in which a kernel runs (a trace)",
@@ -145,14 +119,10 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     is busy for over 85 %, a graph gains less than 1.1x, or time grows with the batch; on a CPU; in
     another engine than eager.
     """
-    found = signals(case, group)
-    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
-    text = "{precision}: no less than {bound:ms}, by the datasheet"
-    expected = [note(text, bound=least)] if least else []
-    if found.bound:
+    strong, weak, against = signals(case, group)
+    if strong and not against:
         return Hit(
-            evidence=[*found.strong, *found.weak],
-            expected=expected,
+            strong + weak,
             missing=(),
             do=[
                 'Measure engine = ["eager", "graph"] and larger batches; compare GPUs on these.',
@@ -161,10 +131,11 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
         )
     if case.gpu_type is None:
         return on_unspecified(case, group)
-    if not found.perhaps:
+    # Measured evidence against it outweighs what only raises the question.
+    if not weak or against:
         return None
     seems = "The GPU seems to wait for the host most of the time (launch-bound)."
-    return Hit(evidence=found.weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems)
+    return Hit(weak, verdict=Verdict.INCONCLUSIVE, cause=seems)
 
 
 def on_unspecified(case: Case, group: Group) -> Hit | None:
@@ -173,34 +144,25 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
     if case.precision not in powers or case.workload.engine != "eager":
         return None
     watts = tuple(powers.values())
-    able = [
-        board
-        for board in one_of_each_type(gpus.GPUS)
-        if min(watts) > bounds.LEAST_POWER_OF_OTHERS * board.idle_w[0]
+    each = ", ".join(f"{precision} {watt:.1f}" for precision, watt in powers.items())
+    evidence: list[str | Note] = [
+        note("mean power = energy / latency = {watts:W} ({each})", watts=watts, each=each)
     ]
-    near = [board for board in able if above_idle(board, max(watts)) < _NEAR_IDLE]
-    if not near:
-        return None
-    evidence: list[str | Note] = ["mean power = energy / latency = {watts:W} ({each})"]
-    for board in able:
+    near: list[str] = []
+    others: list[str] = []
+    for board, *_ in boards_by_type(case).values():
+        if min(watts) <= bounds.LEAST_POWER_OF_OTHERS * board.idle_w[0]:
+            continue  # it would be below its idle power
         shares = tuple(max(0.0, above_idle(board, watt)) for watt in watts)
-        text = "{board}: {share:.0%} of the way from idle to the limit, " + (
-            "near idle: it mostly waited" if board in near else "it worked for a part of the time"
-        )
+        is_near = max(shares) < _NEAR_IDLE
+        (near if is_near else others).append(board.name)
+        text = "{board}: {share:.0%} of the way, "
+        text += "near idle: it mostly waited" if is_near else "it worked for a part of the time"
         evidence.append(note(text, board=idle_and_limit(board), share=shares))
-    others = tuple(board.name for board in able if board not in near)
-    return Hit(
-        {
-            "near": tuple(board.name for board in near),
-            "others": others,
-            "watts": watts,
-            "each": ", ".join(f"{precision} {watt:.1f}" for precision, watt in powers.items()),
-        },
-        evidence,
-        verdict=Verdict.INCONCLUSIVE,
-        cause="Whether the GPU waits for the host depends on which it is: on {near} this power is"
-        " near idle, on {others} it is not."
-        if others
-        else "On every type that it can be, this power is near idle: the GPU seems to wait for the"
-        " host most of the time (launch-bound).",
-    )
+    cause = "On every type that it can be, this power is near idle: the GPU seems to wait for the"
+    cause += " host most of the time (launch-bound)."
+    if others:
+        cause = "Whether the GPU waits for the host depends on which it is: on {near} this power is"
+        cause += " near idle, on {others} it is not."
+    values = {"near": tuple(near), "others": tuple(others)}
+    return Hit(evidence, values, verdict=Verdict.INCONCLUSIVE, cause=cause) if near else None

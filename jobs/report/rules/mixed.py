@@ -12,7 +12,7 @@ from jobs.report import bounds
 from jobs.report.compare import NEGLIGIBLE, decided
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
-from jobs.report.rules.architecture import in_question, one_of_each_type, reported
+from jobs.report.rules.architecture import boards_by_type, reported
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.words import number
 
@@ -30,97 +30,68 @@ _A_TRACE = [
 
 
 @rule(
-    "mixed-options",
     Verdict.FIX,
-    or_else=(Verdict.ACCEPT,),
+    Verdict.ACCEPT,
+    Verdict.INCONCLUSIVE,
     effect=True,
     cause="mixed loses to {better}: what to do with it.",
     do=["Compare fp32 with {half}, and report mixed only in a note."],
 )
 def mixed_options(case: Case, group: Group) -> Hit | None:
-    """Mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU.
-
-    Inconclusive: another finding undermines its numbers.
-    """
+    """Mixed loses to fp32 or to fp16: leave it out, document it, or run on another GPU."""
     against_fp32 = decided(case.speedup, group.ratios)
-    if case.precision != "mixed" or group.baseline is None or against_fp32 is None:
+    if case.precision != "mixed" or against_fp32 is None:
         return None
-    half, name = group.case(case.half_precision), case.half_precision
-    loses = half is not None and loses_to(case, half)
-    if against_fp32 >= 1 and not loses:
+    half, time, energy = group.case(case.half_precision), None, None
+    if half and half.latency_ms and case.latency_ms:
+        time = case.latency_ms / half.latency_ms
+    if half and half.energy_mj and case.energy_mj is not None:
+        energy = case.energy_mj / half.energy_mj
+    thriftier = energy is not None and energy < 1 / (1 + NEGLIGIBLE)
+    loses = time is not None and time > 1 + NEGLIGIBLE and not thriftier
+    beaten_by = {case.half_precision: loses, "fp32": against_fp32 < 1}
+    better = tuple(name for name, beats in beaten_by.items() if beats)
+    if not better:
         return None
-    better = tuple(what for what, beats in ((name, loses), ("fp32", against_fp32 < 1)) if beats)
+    leave = "not yet. {half} does not beat it here"
+    if half is None:
+        leave = "not yet. Measure {half} first, or nothing takes its place"
+    if loses:
+        leave = "yes, for a study of inference. {half} beats it here (mixed takes {time:x} the time"
+        leave += f"{', {energy:x} the energy' if energy else ''}). Say that it was left out"
     return Hit(
-        {"better": better},
-        [leave_out(case, half, loses), _DOCUMENT, another_gpu(case)],
+        [f"leave mixed out: {leave}", _DOCUMENT, *another_gpu(case)],
+        {"better": better, "time": time, "energy": energy},
         verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
         do=None if loses else ["Measure {half} beside it."],
     )
 
 
-def loses_to(mixed: Case, half: Case) -> bool:
-    """Whether half weights take less time, and no more energy."""
-    if not half.latency_ms or not mixed.latency_ms:
-        return False
-    slower = mixed.latency_ms > (1 + NEGLIGIBLE) * half.latency_ms
-    known = half.energy_mj is not None and mixed.energy_mj is not None
-    thriftier = known and (half.energy_mj or 0.0) > (1 + NEGLIGIBLE) * (mixed.energy_mj or 0.0)
-    return slower and not thriftier
-
-
-def leave_out(mixed: Case, half: Case | None, loses: bool) -> Note:
-    """Whether to leave mixed out."""
-    if half is None:
-        return note(
-            "leave mixed out: not yet. Measure {half} first, or there is nothing in its place"
-        )
-    if not loses:
-        return note("leave mixed out: not yet. {half} does not beat it here")
-    assert mixed.latency_ms and half.latency_ms
-    known = mixed.energy_mj and half.energy_mj
-    energy = ", {energy:x} the energy" if known else ""
-    return note(
-        "leave mixed out: yes, for a study of inference. {half} beats it here (mixed takes {time:x}"
-        f" the time{energy}). Say that it was measured and left out",
-        time=mixed.latency_ms / half.latency_ms,
-        energy=(mixed.energy_mj or 0.0) / (half.energy_mj or 1.0) if known else None,
-    )
-
-
-def another_gpu(case: Case) -> Note:
+def another_gpu(case: Case) -> list[Note]:
     """What another GPU would change."""
     if case.gpu_type == CPU:
-        return note(
-            "run on a GPU: there mixed casts to fp16, and only rows from there tell what it gives"
-        )
-    told = [f"{name} {known.text}" for name, known in reported(case.workload).items()]
-    has = case.boards and all(board.tensor_cores for board in case.boards)
-    why = (
-        "this one has Tensor Cores already, so another of that kind changes little"
-        if has
-        else "Tensor Cores alone do not make mixed win"
-    )
-    published = f" Published for such layers in eager mode: {'; '.join(told)}." if told else ""
-    return note(
-        f"run on another GPU: {why} where launches set the latency.{published} On such a GPU engine"
-        " = graph and batch 8 show what the Tensor Cores give"
-    )
+        return [note("run on a GPU: there mixed casts to fp16, and only its rows tell the gain")]
+    why = "Tensor Cores alone do not make mixed win where launches set the latency."
+    if case.boards and all(board.tensor_cores for board in case.boards):
+        why = "this one has Tensor Cores already, so another changes little."
+    found = [note(f"run on another GPU: {why} Compare engine = graph at batch 8")]
+    told = [f"{name} {numbers}" for name, (_, numbers) in reported(case.workload).items()]
+    if told:
+        text = "published for such layers in eager mode: {published}"
+        found.append(note(text, published="; ".join(told)))
+    return found
 
 
 @rule(
-    "mixed-slower",
     Verdict.ACCEPT,
+    Verdict.INCONCLUSIVE,
     effect=True,
     cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
     " at {speedup:x} the speed of fp32{largest}.",
     do=["Use {half} weights for inference; leave mixed out, or say what it is."],
 )
 def mixed_slower(case: Case, group: Group) -> Hit | None:
-    """Mixed is slower than fp32.
-
-    The share in ms of casts, products, other kernels and launches; without a trace, what the casts
-    are predicted to cost. Inconclusive: another finding undermines its numbers.
-    """
+    """Mixed is slower than fp32: the share in ms of each kind of work, traced or predicted."""
     base, ratio = group.base_of(case), decided(case.speedup, group.ratios)
     if case.precision != "mixed" or base is None or ratio is None or ratio >= 1:
         return None
@@ -145,9 +116,9 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
         missing = []
     elif case.gpu_type != CPU and not case.workload.new_tokens:
         evidence += predicted_casts(case)
-    evidence += arithmetic_saved(case)
+    saved, expected = by_hardware(case)
     values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
-    return Hit(values, evidence, [expected_of(case)], missing=missing)
+    return Hit([*evidence, *saved], values, [expected], missing=missing)
 
 
 def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[Note]:
@@ -155,35 +126,27 @@ def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[N
 
     They add up to `slower_ms`.
     """
-
-    def difference(*kinds: str) -> float:
-        return sum(
-            (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
-            for kind in kinds
-        )
-
-    def share(name: str, ms: float) -> Note:
-        return note("{name}: {ms:+.3g} ms", name=name, ms=ms)
-
-    products = ("matmul", "attention")
-    rest = "launches and gaps between kernels"
-    if case.workload.engine == "graph":
-        rest = "gaps between kernels"
-    if case.gpu_type == CPU:
-        rest = "time between the ops"
-    found = [
-        note(
-            "{name}: {count:+.0f} {level}s, {moved_mb:+.0f} MB read and written: {ms:+.3g} ms",
-            name="casts",
-            count=(mixed.cast_count or 0) - (base.cast_count or 0),
-            level=mixed.level,
-            moved_mb=((mixed.cast_bytes or 0) - (base.cast_bytes or 0)) / 1e6,
-            ms=difference("cast"),
-        ),
-        share("matrix products and attention", difference(*products)),
-        share(f"all other {mixed.level}s", difference(*({*KERNEL_CLASSES} - {"cast", *products}))),
-    ]
-    return [*found, share(rest, slower_ms - difference(*KERNEL_CLASSES))]
+    ms = {
+        kind: (getattr(mixed, f"{kind}_ms") or 0.0) - (getattr(base, f"{kind}_ms") or 0.0)
+        for kind in KERNEL_CLASSES
+    }
+    casts = note(
+        "{name}: {count:+.0f} {level}s, {moved_mb:+.0f} MB read and written: {ms:+.3g} ms",
+        name="casts",
+        count=(mixed.cast_count or 0) - (base.cast_count or 0),
+        level=mixed.level,
+        moved_mb=((mixed.cast_bytes or 0) - (base.cast_bytes or 0)) / 1e6,
+        ms=ms["cast"],
+    )
+    rest = "gaps" if case.workload.engine == "graph" else "launches and gaps"
+    rest = "time between the ops" if case.gpu_type == CPU else f"{rest} between kernels"
+    products = ms["matmul"] + ms["attention"]
+    others = {
+        "matrix products and attention": products,
+        f"all other {mixed.level}s": sum(ms.values()) - ms["cast"] - products,
+        rest: slower_ms - sum(ms.values()),
+    }
+    return [casts, *(note("{name}: {ms:+.3g} ms", name=n, ms=each) for n, each in others.items())]
 
 
 def predicted_casts(case: Case) -> list[Note]:
@@ -193,18 +156,15 @@ def predicted_casts(case: Case) -> list[Note]:
         return []
     counts = tuple(work.scaled(count, shape) for count in work.CASTS)
     moved = work.cast_bytes(shape, case.workload.batch_size, case.workload.prompt_tokens)
-    found = [
-        note(
-            "autocast adds about {casts} cast kernels per forward pass (counted with torch 2.13),"
-            " which read and write about {moved_gb:.1f} GB",
-            casts=counts,
-            moved_gb=moved / 1e9,
-        )
-    ]
+    text = (
+        "autocast adds about {casts} cast kernels per forward pass (counted with torch 2.13), which"
+        " read and write about {moved_gb:.1f} GB"
+    )
+    found = [note(text, casts=counts, moved_gb=moved / 1e9)]
     share = _CAST_BANDWIDTH_SHARE
     each = [
-        f"{board.gpu_type} {number(moved / board.bandwidth_gb_per_s / share / 1e6, ' ms', 2)}"
-        for board in one_of_each_type(in_question(case))
+        f"{gpu} {number(moved / board.bandwidth_gb_per_s / share / 1e6, ' ms', 2)}"
+        for gpu, (board, *_) in boards_by_type(case).items()
     ]
     if each:
         text = "at {share:.0%} of the bandwidth these bytes take: {each}"
@@ -216,31 +176,24 @@ def predicted_casts(case: Case) -> list[Note]:
     return found
 
 
-def arithmetic_saved(case: Case) -> Sequence[str | Note]:
-    """What faster products can save at most."""
+def by_hardware(case: Case) -> tuple[Sequence[str | Note], str]:
+    """What faster products can save at most, and so what to expect of mixed."""
     if not case.boards:
-        return []
+        where = "a CPU" if case.gpu_type == CPU else "every GPU"
+        return [], f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
     if all(board.tensor_cores is None for board in case.boards):
-        return ["no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"]
+        saved = "no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"
+        return [saved], "{gpu_type}: slower than fp32: more work, and none of it accelerated"
+    expected = (
+        "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"
+        " slower than fp16 everywhere"
+    )
     plain = bounds.of_pytorch(case.boards, "fp32", case.workload)
     tensor = bounds.of_pytorch(case.boards, "mixed", case.workload)
     if not plain or not tensor:
-        return []
+        return [], expected
     text = (
         "Tensor Cores can save no more than {saved:ms} of the lower bound (fp32 {fp32:ms}, mixed"
         " {mixed:ms}), if the GPU sets the latency"
     )
-    return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)]
-
-
-def expected_of(case: Case) -> str:
-    """What the hardware lets one expect of mixed."""
-    if not case.boards:
-        where = "a CPU" if case.gpu_type == CPU else "every GPU"
-        return f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
-    if all(board.tensor_cores is None for board in case.boards):
-        return "{gpu_type}: slower than fp32: more work, and none of it accelerated"
-    return (
-        "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"
-        " slower than fp16 everywhere"
-    )
+    return [note(text, saved=plain[1] - tensor[0], fp32=plain, mixed=tensor)], expected

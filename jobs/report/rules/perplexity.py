@@ -33,17 +33,12 @@ _TOO_LOW = (
 
 
 @rule(
-    "perplexity-below-lower-bound",
     Verdict.REJECT,
-    cause="A perplexity of {perplexity:5} is below the lower bound of the text,"
-    " {perplexity_lower_bound:5}.",
+    cause="Perplexity {perplexity:5} is below the text's lower bound, {perplexity_lower_bound:5}.",
     do=["Look for tokens that the model sees before it predicts them."],
 )
 def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
-    """The perplexity is below that of the text's own generator.
-
-    Silent where the generator is not known.
-    """
+    """The perplexity is below that of the text's own generator, where this is known."""
     bound, value = case.perplexity_lower_bound, case.perplexity
     if bound is None or value is None or value >= _LOWER_BOUND_NOISE * bound:
         return None
@@ -51,108 +46,76 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
 
 
 @rule(
-    "perplexity-out-of-range",
     Verdict.REJECT,
     cause="A perplexity of {perplexity:.5g} is outside the range of GPT-2 small on WikiText-2,"
     " {allowed:2} ({of}).",
     missing=[
-        "the loop that made it: how the text is cut, whether pads and headings count, what is"
-        " averaged",
+        "the loop that made it: how the text is cut, whether pads count, what is averaged",
         "the number of tokens that were scored (287,644 in the test split)",
     ],
     do=[
-        "Join the rows with an empty line, score each token once, sum the nats over all tokens,"
-        " divide once, take exp at the end.",
+        "Join the rows with an empty line, score each token once, average, take exp at the end.",
         "Check the loop on 128/128 windows: it must give 59.69 within 0.5 %.",
     ],
 )
 def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
-    """GPT-2 small on WikiText-2 is outside what its context allows.
-
-    By `bench/text/published.py`; names the mistakes that give such a number. Silent for another
-    model or text.
-    """
+    """GPT-2 small on WikiText-2 is outside what its context allows (`bench/text/published.py`)."""
     if not is_out_of_range(case):
         return None
     wrong = [one for one in group.cases if is_out_of_range(one)]
     values = [one.perplexity or 0.0 for one in wrong]
-    spread, nearest, allowed = (
-        max(values) / min(values),
-        nearest_published(wrong[0]),
-        allowed_range(case),
-    )
-    evidence: list[str | Note] = [
-        "published: {published}",
-        "{first:.5g} is {nats:+.2f} nats per token against {nearest:.4g}",
+    first, spread = values[0], max(values) / min(values)
+    known = [p for p in published.PUBLISHED if p.unit == published.TOKEN]
+    # Where the context is not known, the largest value that there is.
+    by_context = {p.context: p.value for p in known if p.stride == p.context}
+    nearest = by_context[min(by_context, key=lambda c: abs(c - (wrong[0].context or 128)))]
+    text = "{first:.5g} is {nats:+.2f} nats per token against {nearest:.4g}"
+    evidence = [
+        note("published: " + ", ".join(f"{p.value} at {p.context}/{p.stride}" for p in known)),
+        note(text, first=first, nats=math.log(first / nearest), nearest=nearest),
     ]
-    if case.context is None or case.context == 128:
-        evidence.append(
-            "a context of 128 tokens does not explain it: it allows {of_128:2}, and 59.69 was"
-            " published for exactly that"
-        )
+    of_128 = published.expected_perplexity(128)
+    if of_128 and case.context in (None, 128):
+        text = "a context of 128 tokens does not explain it: it allows {of_128:2}, and 59.69 was"
+        evidence.append(note(f"{text} published for exactly that", of_128=of_128))
     if len(wrong) > 1 and spread < _ALIKE:
-        evidence.append(
-            "{alike} agree within {spread:.1%}: so it is the protocol, not the precision"
-        )
+        text = "{alike} agree within {spread:.1%}: so it is the protocol, not the precision"
+        names = tuple(one.precision for one in wrong)
+        evidence.append(note(text, alike=names, spread=spread - 1))
+    of = f"context {case.context}" if case.context else "any context from 128 to 1024"
     return Hit(
-        {
-            "allowed": allowed,
-            "of": f"context {case.context}" if case.context else "any context from 128 to 1024",
-            "published": ", ".join(
-                f"{p.value} at {p.context}/{p.stride}"
-                for p in published.PUBLISHED
-                if p.unit == published.TOKEN
-            ),
-            "first": values[0],
-            "nats": math.log(values[0] / nearest),
-            "nearest": nearest,
-            "of_128": published.expected_perplexity(128) or allowed,
-            "alike": tuple(one.precision for one in wrong),
-            "spread": spread - 1,
-        },
-        [*evidence, *mistakes(values[0], allowed_range(wrong[0]))],
+        [*evidence, *mistakes(first, allowed_range(wrong[0]))],
+        {"allowed": allowed_range(case), "of": of},
     )
 
 
 def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
-    """Mistakes that lead from GPT-2 small's true perplexity to another number, with arithmetic.
-
-    Args:
-        observed: The perplexity per token that was reported.
-        allowed: What it may be.
-    """
+    """Mistakes that lead from GPT-2 small's true perplexity per token to another."""
     if observed < allowed[0]:
-        return [Note(text) for text in _TOO_LOW]
+        return [note(text) for text in _TOO_LOW]
     nats, of_lines = math.log(observed), published.MEAN_OF_LINES.value
-    between = (
-        "mistake: exp of the mean loss per line. The mean of the lines' perplexities is {lines:.5g}"
-        " (published), the token-weighted value far less; {observed} lies between, because short"
-        " headings are hard and count as much as long lines"
-    )
-    mean = "mistake: the mean of the lines' perplexities is {lines:.5g} (published)"
-    text = between if observed < 0.9 * of_lines else mean
+    text = "mistake: the mean of the lines' perplexities is {lines:.5g} (published)"
+    if observed < 0.9 * of_lines:
+        text = (
+            "mistake: exp of the mean loss per line: short headings are hard and count as much as"
+            " long lines. The mean of the lines' perplexities is {lines:.5g} (published), above it"
+        )
     found = [note(text, lines=of_lines, observed=observed)]
     for share in _PAD_SHARES:
         pads = tuple((nats - (1 - share) * line) / share for line in reversed(_LINE_NATS))
         if _PAD_NATS[0] <= pads[0] and pads[1] <= _PAD_NATS[1]:
-            text = (
-                "mistake: pad tokens counted in the loss. With {share} pads it needs {nats:2} nats"
-                " per pad"
-            )
-            found.append(note(text, share=f"{share:.0%}", nats=pads))
+            text = "mistake: pad tokens counted in the loss. With {share} pads it needs {nats:2}"
+            found.append(note(text + " nats per pad", share=f"{share:.0%}", nats=pads))
     of = published.TEXTS[0]
     per_token = math.exp(nats * of.words / of.gpt2_tokens)
-    explains = allowed[0] <= per_token <= allowed[1]
-    text = "mistake: perplexity per word. {observed} per word is {per_token} per token, which"
-    text += " would be right" if explains else " alone does not explain it"
+    text = "mistake: perplexity per word. {observed} per word is {per_token} per token, which "
+    right = allowed[0] <= per_token <= allowed[1]
+    text += "would be right" if right else "alone does not explain it"
+    found.append(note(text, observed=observed, per_token=per_token))
     unshifted = "not the cause" if observed < _UNSHIFTED else "mistake"
     return [
         *found,
-        note(text, observed=observed, per_token=per_token),
-        note(
-            "mistake: only the first rows, or batch means averaged again: a small sample of short"
-            " lines"
-        ),
+        note("mistake: only the first rows, or batch means averaged again: a small sample"),
         note(f"{unshifted}: labels that are not shifted, which give thousands"),
     ]
 
@@ -170,31 +133,17 @@ def allowed_range(case: Case) -> tuple[float, float]:
     if told:
         return told
     ranges = [r for c in _CONTEXTS if (r := published.expected_perplexity(c))]
-    low = min(low for low, _ in ranges)
     is_short = case.context is not None and case.context < _CONTEXTS[0]
-    return low, math.inf if is_short else max(high for _, high in ranges)
-
-
-def nearest_published(case: Case) -> float:
-    """The published value at its context; at 128 where that is unknown, the largest there is."""
-    context = case.context or 128
-    values = {p.context: p.value for p in published.PUBLISHED if p.stride == p.context}
-    return min(values.items(), key=lambda item: abs(item[0] - context))[1]
+    return min(ranges)[0], math.inf if is_short else max(high for _, high in ranges)
 
 
 @rule(
-    "perplexity-differs",
     Verdict.FIX,
-    cause="{precision} changes the perplexity by {nats:+.4f} nats per token, more than its rounding"
-    " does.",
+    cause="{precision} changes the perplexity by {nats:+.4f} nats per token, beyond its rounding.",
     do=["Compute the log-softmax in float32, and compare the logits of one window."],
 )
 def perplexity_differs(case: Case, group: Group) -> Hit | None:
-    """A precision changes the mean loss by more than rounding can.
-
-    0.02 nats per token for bf16 and for mixed on a CPU, 0.005 for others, beyond the interval of
-    its windows as pairs.
-    """
+    """The loss changes by over 0.005 nats per token (bf16, mixed on a CPU: 0.02), beyond noise."""
     base = group.base_of(case)
     if base is None or not case.perplexity or not base.perplexity:
         return None
@@ -206,22 +155,18 @@ def perplexity_differs(case: Case, group: Group) -> Hit | None:
     gate = _GATES[stored_as(case)]
     if abs(difference) - noise <= gate:
         return None
-    evidence = ["{base_perplexity:.5g} -> {perplexity:.5g}"]
-    if paired:
-        evidence.append("window by window as pairs, +- {noise:.4f}")
+    pairs = ["window by window as pairs, +- {noise:.4f}"] if paired else []
     return Hit(
+        ["{base_perplexity:.5g} -> {perplexity:.5g}", *pairs],
         {"nats": difference, "noise": noise, "gate": gate},
-        evidence,
         ["at most {gate:g} nats per token either way"],
         missing=[] if paired else ["the difference as pairs, with its interval"],
     )
 
 
 @rule(
-    "perplexity-too-coarse",
     Verdict.INCONCLUSIVE,
-    cause="The perplexities have too few digits to tell precisions apart: neither equal nor"
-    " different ones mean anything.",
+    cause="Too few digits: neither equal nor different perplexities mean anything.",
     missing=["five significant digits", "the difference token by token"],
     do=["Write the perplexity with five digits at least."],
 )
@@ -231,26 +176,18 @@ def perplexity_too_coarse(case: Case, group: Group) -> Hit | None:
     if base is None or not case.perplexity or not base.perplexity:
         return None
     rounding, usual = rounding_of(case, base), _USUAL[stored_as(case)]
-    if rounding <= usual:
-        return None
-    difference = math.log(case.perplexity / base.perplexity)
-    return Hit(
-        {"nats": difference, "rounding": rounding, "usual": usual},
-        [
-            "{precision}: {base_perplexity:.5g} -> {perplexity:.5g} is {nats:+.4f} nats per token,"
-            " known within {rounding:.4f} by the digits written"
-        ],
-        ["{precision}: usually less than {usual:g} nats per token"],
+    nats = math.log(case.perplexity / base.perplexity)
+    text = (
+        "{precision}: {base_perplexity:.5g} -> {perplexity:.5g} is {nats:+.4f} nats per token,"
+        " known within {rounding:.4f} by the digits written; usually less than {usual:g}"
     )
+    values = {"nats": nats, "rounding": rounding, "usual": usual}
+    return Hit([text], values) if rounding > usual else None
 
 
 def rounding_of(case: Case, base: Case) -> float:
     """How far ln(ours / theirs) may be off because the numbers were written with few digits."""
-    return sum(
-        c.perplexity_step / 2 / c.perplexity
-        for c in (case, base)
-        if c.perplexity_step and c.perplexity
-    )
+    return sum((c.perplexity_step or 0.0) / 2 / (c.perplexity or 1.0) for c in (case, base))
 
 
 def stored_as(case: Case) -> str:

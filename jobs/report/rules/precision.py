@@ -1,13 +1,15 @@
-"""What a precision is on this device."""
+"""Which GPU it is, and what a precision is on it."""
 
 from __future__ import annotations
 
 from bench import warnings
 from bench.device import gpus
+from jobs.report import bounds
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Verdict
+from jobs.report.finding import Note, Verdict
 from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain
-from jobs.report.rules.rule import Hit, rule
+from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.words import listed
 
 _KINDS = {
     "fp16": "is float16 storage with float32 arithmetic, and gains only by the bytes",
@@ -17,39 +19,73 @@ _NEAR = 0.05
 
 
 @rule(
-    "precision-emulated",
+    Verdict.INCONCLUSIVE,
+    cause="GPU not specified. {possible} of the {known} known boards can give these numbers:"
+    " {boards}.",
+    missing=[
+        "the GPU's name, as the driver reports it",
+        "mean power at full load (a large batch), against the power limits: {limits}",
+        "how the energy was read: an exclusion by power assumes that it is that of the load alone",
+    ],
+    do=["nvidia-smi --query-gpu=name,compute_cap,power.limit --format=csv"],
+)
+def gpu_not_specified(case: Case, group: Group) -> Hit | None:
+    """A table does not name its GPU: which known boards allow the numbers, what excludes others."""
+    if case.gpu_type is not None or case is not group.cases[0]:
+        return None
+    excluded = {board.name: bounds.exclusion(board, group.cases) for board in gpus.GPUS}
+    evidence: list[str | Note] = [why for why in excluded.values() if why]
+    possible = [board for board in gpus.GPUS if not excluded[board.name]]
+    least = [
+        one.latency_ms / bound.ms
+        for one in group.cases
+        for board in possible
+        if one.latency_ms and (bound := bounds.of_board(board, one.precision, one.workload))
+    ]
+    if least:
+        text = "on the boards that remain each latency is {times:2} times the lower bound or more"
+        evidence.append(note(text, times=min(least)))
+    by_limit: dict[float, list[str]] = {}
+    for board in sorted(possible, key=lambda board: board.tdp_w):
+        by_limit.setdefault(board.tdp_w, []).append(board.name)
+    none = "GPU not specified, and none of the {known} known boards can give these numbers."
+    return Hit(
+        evidence,
+        {
+            "known": len(gpus.GPUS),
+            "possible": len(possible),
+            "boards": tuple(board.name for board in possible),
+            "limits": "; ".join(f"{w:g} W {listed(names)}" for w, names in by_limit.items()),
+        },
+        precisions=[one.precision for one in group.cases],
+        cause=None if possible else none,
+    )
+
+
+@rule(
     Verdict.FIX,
-    undermines_effects=True,
+    undermines="effects",
     cause="{precision} is only emulated here: its times say nothing of the precision.",
     do=["Leave it out on this device, or mark it as emulated."],
 )
 def precision_emulated(case: Case, group: Group) -> Hit | None:
-    """The precision has no instructions here.
-
-    As bf16 below compute capability 8.0, or a precision that a CPU only emulates.
-    """
+    """The precision has no instructions here, as bf16 below compute capability 8.0."""
     if case.capability is not None:
         found = gpus.arithmetic(case.precision, case.capability)
-        why = f"{found.text} ({found.source})" if found.kind == "emulated" else None
+        why = [f"{found.text} ({found.source})"] if found.kind == "emulated" else []
     else:
-        told = warnings.having(case.warnings, "precision-emulated")
-        why = told[0].text if told else None
-    if why is None:
-        return None
-    return Hit({"why": why}, ["{why}"], ["no gain in arithmetic; at most half the bytes"])
+        why = [told.text for told in warnings.having(case.warnings, "precision-emulated")]
+    expected = ["no gain in arithmetic; at most half the bytes"]
+    return Hit(["{why}"], {"why": why[0]}, expected) if why else None
 
 
 @rule(
-    "precision-storage-only",
     Verdict.ACCEPT,
     cause="On a {gpu_type} {precision} {kind}.",
     do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
 )
 def precision_storage_only(case: Case, group: Group) -> Hit | None:
-    """Below compute capability 7.0 fp16 is half the bytes and float32 arithmetic.
-
-    And mixed is fp32 and casts.
-    """
+    """Below compute capability 7.0 fp16 is float32 arithmetic on half the bytes; mixed casts."""
     if case.capability is None or case.precision not in _KINDS:
         return None
     found = gpus.arithmetic(case.precision, case.capability)
@@ -58,21 +94,11 @@ def precision_storage_only(case: Case, group: Group) -> Hit | None:
     native = tuple(board.fp16_tflops for board in case.boards if board.fp16_tflops)
     evidence = [f"{found.text} ({found.source})"]
     if native:
-        evidence.append(
-            "datasheet: float16 {native:TFLOP/s}, float32 {plain:TFLOP/s}; PyTorch's products run"
-            " at the second"
-        )
+        evidence.append("datasheet: float16 {native:TFLOP/s}, float32 (as PyTorch) {plain:TFLOP/s}")
     if case.precision == "fp16" and case.speedup:
         low, high = STORAGE_GAIN
-        inside = low - _NEAR <= case.speedup.value <= high + _NEAR
-        evidence.append(f"fp16 found: {{speedup:x}}, {'in' if inside else 'out'}side {{usual:g}}x")
-    return Hit(
-        {
-            "kind": _KINDS[case.precision],
-            "native": native,
-            "plain": tuple(board.fp32_tflops for board in case.boards),
-            "usual": STORAGE_GAIN,
-        },
-        evidence,
-        expected_gain(case),
-    )
+        side = "in" if low - _NEAR <= case.speedup.value <= high + _NEAR else "out"
+        evidence.append(f"fp16 found: {{speedup:x}}, {side}side {{usual:g}}x")
+    plain = tuple(board.fp32_tflops for board in case.boards)
+    values = {"native": native, "plain": plain, "usual": STORAGE_GAIN}
+    return Hit(evidence, {"kind": _KINDS[case.precision], **values}, expected_gain(case))

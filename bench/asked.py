@@ -1,10 +1,8 @@
 """What a sweep asks for: cells, workloads, how long to measure, which text, where.
 
-A field says its unit, its meaning and what a matrix may ask of it: `bench.results.columns` makes
-columns of the Parquet file from these classes, `bench.matrix` checks TOML. Standard library only.
+A field says its unit, its meaning and what is allowed: `bench.results.columns` makes the columns of
+the Parquet file from these classes, `bench.validation` checks TOML by them. Standard library only.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -19,7 +17,6 @@ ATTENTIONS = ("flash", "efficient", "cudnn", "math")  # of torch's scaled_dot_pr
 ENERGY_NOT_MEASURED = "none"
 ENERGY_PROTOCOLS = ("quick", "standard", "certified")
 OURS, HF_DOCS, LM_EVAL = QUALITY_MODES = ("tensorgap", "hf-docs", "lm-eval")
-EXCLUSIVE = ("gpu", "host")
 
 
 def doc(
@@ -29,7 +26,7 @@ def doc(
     limits: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
     up_to: str = "",
-    **kwargs: Any,
+    default: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field that says what it is, and what a matrix may ask of it.
 
@@ -39,12 +36,10 @@ def doc(
         limits: least and greatest value; the upper one catches a slip of the unit (ms for s).
         choices: the allowed values.
         up_to: another field of the record, which it must not exceed.
-        kwargs: of `dataclasses.field`.
+        default: if it may be left out.
     """
-    about = {"description": description, "unit": unit}
-    return dataclasses.field(
-        metadata={**about, "limits": limits, "choices": choices, "up_to": up_to}, **kwargs
-    )
+    about = {"description": description, "unit": unit, "limits": limits, "choices": choices}
+    return dataclasses.field(metadata={**about, "up_to": up_to}, default=default)
 
 
 maybe = functools.partial(doc, default=None)  # a field that is None where nothing was measured
@@ -105,16 +100,11 @@ class Sampling:
     latency_min_s: float = _seconds("shortest sampling of the latency", 10.0, up_to="latency_max_s")
     latency_max_s: float = _seconds("longest sampling of the latency", 60.0, 0.01)
     min_samples: int = doc(
-        "fewest latency samples; 662 allow a p99",
-        limits=(5, 10**6),
-        up_to="max_samples",
-        default=662,
+        "fewest latencies; 662 allow a p99", limits=(5, 10**6), up_to="max_samples", default=662
     )
     max_samples: int = doc("most latency samples", limits=(5, 10**6), default=20_000)
     median_within: float = doc(
-        "stop when the 95 % interval of the median is within +- this share of it",
-        limits=(0.0001, 0.5),
-        default=0.01,
+        "stop when the median's 95 % interval is +- this share", limits=(0.0001, 0.5), default=0.01
     )
     throughput_s: float = _seconds("length of the full-queue run", 10.0, 0.01)
     energy: str = doc(
@@ -175,7 +165,7 @@ class PlacementPlan:
     )
     exclusive: str = doc(
         "gpu: cells run on other GPUs of a host meanwhile; host: nothing else of the sweep does",
-        choices=EXCLUSIVE,
+        choices=("gpu", "host"),
         default="gpu",
     )
     retries: int = doc(

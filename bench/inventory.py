@@ -1,7 +1,5 @@
 """What one machine offers: its GPUs, its CPU, what meters energy there, and which software."""
 
-from __future__ import annotations
-
 import os
 import platform
 import socket

@@ -18,8 +18,6 @@ The allowed keys are the fields of the records in `bench.asked`, which also say 
 Every mistake becomes a line of one TensorgapError: the file, the key, the value and the remedy.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import itertools
@@ -37,7 +35,7 @@ from bench.asked import AUTO, CPU, Cell, Matrix, Workload
 from bench.energy import protocol
 from bench.errors import TensorgapError
 from bench.files import limits
-from bench.validation import PLANS, gpu_type, refuse, said, shown, unknown, validated
+from bench.validation import PLANS, misspelt, mistakes, refuse, said, unknown
 
 # GPT-2 has 1,024 positions; the embedded model has 256.
 POSITIONS = {"gpt2": 1024, "gpt2:random": 1024, "tiny": 256}
@@ -71,32 +69,34 @@ def parse(text: str, source: str, name: str) -> Matrix:
     # TOMLDecodeError, a whole number of more digits than Python reads, tables within tables.
     except (ValueError, RecursionError) as error:
         raise TensorgapError(f"{source}: not valid TOML: {error}") from None
-    read = validated(document, source)
-    asked = read.cells
-    include, exclude = (
-        tuple(Cell(**dict(cell)) for cell in table or ())
-        for table in (asked.include, asked.exclude)
-    )
-    types = (AUTO,) if asked.gpu_types is None and not include else asked.gpu_types or ()
-    precisions = ("fp32",) if asked.precisions is None and not include else asked.precisions or ()
+    refuse(mistakes(document), source)
+    rule = document.get("cells", {})
+    usual = {} if rule.get("include") else {"gpu_types": [AUTO], "precisions": ["fp32"]}
+    rule = {"gpu_types": [], "precisions": [], "include": [], "exclude": [], **usual, **rule}
     matrix = Matrix(
-        name=read.name,
-        gpu_types=tuple(types),
-        precisions=tuple(precisions),
-        include=include,
-        exclude=exclude,
+        name=document["name"],
+        gpu_types=tuple(rule["gpu_types"]),
+        precisions=tuple(rule["precisions"]),
+        include=tuple(Cell(**cell) for cell in rule["include"]),
+        exclude=tuple(Cell(**cell) for cell in rule["exclude"]),
         workloads=workloads(document["workloads"], source),
         text=text,
-        **{name: kind(**dict(getattr(read, name))) for name, kind in PLANS.items()},
+        **{name: made(plan, document.get(name, {})) for name, plan in PLANS.items()},
     )
     refuse(conflicts(matrix, document), source)
     return matrix
 
 
+def made(record: type, table: Mapping[str, Any]) -> Any:
+    """The record of a table without mistakes, in which a whole number serves as a float."""
+    floats = {field.name for field in dataclasses.fields(record) if field.type is float}
+    return record(**{key: float(v) if key in floats else v for key, v in table.items()})
+
+
 def workloads(tables: Iterable[Mapping[str, Any]], source: str) -> tuple[Workload, ...]:
     """Every workload of valid tables, whose lists multiply out in the order of their keys."""
     found: dict[Workload, str] = {}
-    mistakes: list[str] = []
+    wrong: list[str] = []
     count = 0
     for index, table in enumerate(tables):
         where = f"workloads[{index}]"
@@ -112,15 +112,15 @@ def workloads(tables: Iterable[Mapping[str, Any]], source: str) -> tuple[Workloa
             prompt, new = workload.prompt_tokens, workload.new_tokens
             allowed = f"{workload.model} has {positions} positions; must be at most"
             if prompt > positions:
-                mistakes.append(said(f"{where}.prompt_tokens", prompt, f"{allowed} {positions}"))
+                wrong.append(said(f"{where}.prompt_tokens", prompt, f"{allowed} {positions}"))
             elif prompt + new > positions:
                 most = f"{positions - prompt} beside prompt_tokens = {prompt}"
-                mistakes.append(said(f"{where}.new_tokens", new, f"{allowed} {most}"))
+                wrong.append(said(f"{where}.new_tokens", new, f"{allowed} {most}"))
             if workload in found:
                 remedy = f"stands in {found[workload]} already; remove one of the two"
-                mistakes.append(f"{where}: {workload} {remedy}")
+                wrong.append(f"{where}: {workload} {remedy}")
             found[workload] = where
-    refuse(mistakes, source)
+    refuse(wrong, source)
     return tuple(found)
 
 
@@ -142,12 +142,11 @@ def conflicts(matrix: Matrix, document: Mapping[str, Any]) -> Iterator[str]:
                 yield said(f"cells.{key}[{index}]", value, "stands in the list twice")
     if bool(matrix.gpu_types) != bool(matrix.precisions):
         empty, full = sorted(rule, key=lambda key: bool(rule[key]))
-        remedy = f"must name at least one where cells.{full} does"
-        yield f"cells.{empty}: empty or missing; {remedy}"
+        yield f"cells.{empty}: empty or missing; must name at least one where cells.{full} does"
     elif not matrix.gpu_types and not matrix.include:
         yield said("cells.gpu_types", [], 'must name a type, such as "auto"')
     for index, cell in enumerate(matrix.exclude):
-        if not may_hold(cell, matrix.gpu_types, matrix.precisions, matrix.include):
+        if not may_hold(matrix, cell):
             remedy = "excludes nothing: no cell of this matrix; correct it or take it out"
             yield said(f"cells.exclude[{index}]", str(cell), remedy)
 
@@ -165,12 +164,10 @@ def wrong_order(name: str, record: Any, document: Mapping[str, Any]) -> Iterator
             yield said(f"{name}.{key}", getattr(record, key), remedy)
 
 
-def may_hold(
-    cell: Cell, gpu_types: Sequence[str], precisions: Sequence[str], include: Sequence[Cell]
-) -> bool:
-    """Whether such a matrix can hold the cell, whichever types `auto` stands for."""
-    by_rule = cell.precision in precisions and (cell.gpu_type in gpu_types or AUTO in gpu_types)
-    return by_rule or cell in include
+def may_hold(matrix: Matrix, cell: Cell) -> bool:
+    """Whether a matrix can hold the cell, whichever types `auto` stands for."""
+    of_a_type = cell.gpu_type in matrix.gpu_types or AUTO in matrix.gpu_types
+    return (of_a_type and cell.precision in matrix.precisions) or cell in matrix.include
 
 
 def cells(matrix: Matrix, present: Iterable[str]) -> tuple[Cell, ...]:
@@ -179,11 +176,9 @@ def cells(matrix: Matrix, present: Iterable[str]) -> tuple[Cell, ...]:
     `auto` stands for every GPU type that is present, and for the CPU where there is none. Raises
     TensorgapError where `exclude` leaves no cell.
     """
-    gpus = sorted(set(present) - {CPU})
-    types: list[str] = []
-    for name in matrix.gpu_types:
-        types.extend((gpus or [CPU]) if name == AUTO else [name])
-    asked = [Cell(t, p) for t, p in itertools.product(types, matrix.precisions)]
+    gpus = sorted(set(present) - {CPU}) or [CPU]
+    types = [t for name in matrix.gpu_types for t in (gpus if name == AUTO else [name])]
+    asked = itertools.starmap(Cell, itertools.product(types, matrix.precisions))
     every = dict.fromkeys([*asked, *matrix.include])
     kept = tuple(cell for cell in every if cell not in matrix.exclude)
     if not kept:
@@ -210,15 +205,13 @@ def narrow(
         ("--model", models, [w.model for w in matrix.workloads]),
     ):
         for value in values:
-            try:
-                if auto and values is gpu_types:
-                    gpu_type(value)
-                elif value not in present:
-                    raise ValueError(unknown(value, present, "not in this matrix"))
-            except ValueError as error:
-                raise TensorgapError(f"command line: {said(option, value, str(error))}") from None
+            fault = None if value in present else unknown(value, present, "not in this matrix")
+            if auto and option == "--gpu-type":
+                fault = misspelt(value)
+            if fault:
+                raise TensorgapError(f"command line: {said(option, value, fault)}")
     types = tuple(dict.fromkeys(gpu_types)) or matrix.gpu_types
-    if gpu_types and not auto:
+    if not auto:
         types = tuple(name for name in types if name in matrix.gpu_types)
     kept = tuple(p for p in matrix.precisions if not precisions or p in precisions)
     include = tuple(
@@ -230,27 +223,20 @@ def narrow(
     if not (types and kept):
         types = kept = ()
         if not include:
-            raise TensorgapError(
-                "command line: --gpu-type and --precision leave no cell to measure"
-            )
-    narrowed = dataclasses.replace(
-        matrix,
-        gpu_types=types,
-        precisions=kept,
-        include=include,
-        exclude=tuple(cell for cell in matrix.exclude if may_hold(cell, types, kept, include)),
-        workloads=tuple(w for w in matrix.workloads if not models or w.model in models),
+            raise TensorgapError("command line: --gpu-type and --precision leave no cell")
+    named = tuple(w for w in matrix.workloads if not models or w.model in models)
+    part = dataclasses.replace(
+        matrix, gpu_types=types, precisions=kept, include=include, workloads=named
     )
-    return dataclasses.replace(narrowed, text=dump(narrowed))
+    exclude = tuple(cell for cell in matrix.exclude if may_hold(part, cell))
+    return with_text(dataclasses.replace(part, exclude=exclude))
 
 
 def localise(matrix: Matrix) -> Matrix:
     """Make absolute the folders and files that are named relative to where the user is.
 
     A worker has another current directory; what does not exist here is left for it to find.
-
-    Raises:
-        TensorgapError: a path has no place in a matrix, because it is not UTF-8.
+    Raises TensorgapError for a path that is not UTF-8, as a matrix is.
     """
 
     def absolute(name: str, is_there: Callable[[str], bool]) -> str:
@@ -260,49 +246,38 @@ def localise(matrix: Matrix) -> Matrix:
         whole = str(Path(path).absolute())
         try:
             whole.encode()
-        except UnicodeEncodeError:  # TOML, and so a matrix, is UTF-8
-            remedy = "rename that folder or file"
-            raise TensorgapError(
-                f"{matrix.name}: {whole}: the path is not UTF-8; {remedy}"
-            ) from None
+        except UnicodeEncodeError:
+            fault = "the path is not UTF-8; rename that folder or file"
+            raise TensorgapError(f"{matrix.name}: {whole}: {fault}") from None
         return whole
 
-    localised = dataclasses.replace(
-        matrix,
-        workloads=tuple(
-            dataclasses.replace(w, model=absolute(w.model, os.path.isdir)) for w in matrix.workloads
-        ),
-        quality=dataclasses.replace(
-            matrix.quality, text=absolute(matrix.quality.text, os.path.exists)
-        ),
-    )
-    if localised == matrix:
-        return matrix
-    return dataclasses.replace(localised, text=dump(localised))
+    models = [absolute(one.model, os.path.isdir) for one in matrix.workloads]
+    asked = zip(matrix.workloads, models, strict=True)
+    workloads = tuple(dataclasses.replace(one, model=model) for one, model in asked)
+    text = absolute(matrix.quality.text, os.path.exists)
+    quality = dataclasses.replace(matrix.quality, text=text)
+    localised = dataclasses.replace(matrix, workloads=workloads, quality=quality)
+    return matrix if localised == matrix else with_text(localised)
 
 
 def check_paths(matrix: Matrix) -> None:
-    """Refuse a model or a text that is a path of this machine to nothing.
-
-    Raises:
-        TensorgapError: it names the key, the value and what is allowed.
-    """
-    for index, workload in enumerate(matrix.workloads):
-        if _is_path(workload.model) and not os.path.isdir(os.path.expanduser(workload.model)):
-            raise TensorgapError(
-                f"{matrix.name}: workload {index + 1}: model = {shown(workload.model)}: there is"
-                " no such folder; give one that holds config.json and model.safetensors"
-            )
-    text = matrix.quality.text
-    if matrix.quality.enabled and _is_path(text) and not os.path.exists(os.path.expanduser(text)):
-        raise TensorgapError(
-            f"{matrix.name}: quality.text = {shown(text)}: there is no such file or folder"
-        )
+    """Raise TensorgapError for a model or a text that is a path of this machine to nothing."""
+    folder = "folder; give one that holds config.json and model.safetensors"
+    places: list[tuple[str, str, Callable[[str], bool], str]] = [
+        (f"workload {number}: model", workload.model, os.path.isdir, folder)
+        for number, workload in enumerate(matrix.workloads, start=1)
+    ]
+    if matrix.quality.enabled:
+        places.append(("quality.text", matrix.quality.text, os.path.exists, "file or folder"))
+    for key, name, is_there, what in places:
+        # No name of the hub begins so.
+        if name.startswith((".", "/", "~")) and not is_there(os.path.expanduser(name)):
+            raise TensorgapError(f"{matrix.name}: {said(key, name, f'there is no such {what}')}")
 
 
-def _is_path(name: str) -> bool:
-    """Whether a model or a text can only be a place on a disk, and not a name of the hub."""
-    return name.startswith((".", "/", "~"))
+def with_text(matrix: Matrix) -> Matrix:
+    """The matrix with the TOML that says what it now is."""
+    return dataclasses.replace(matrix, text=dump(matrix))
 
 
 def dump(matrix: Matrix) -> str:
@@ -317,9 +292,8 @@ def toml(table: Mapping[str, Any]) -> str:
     """A table as TOML, in which whatever does not print is escaped, so that it can be shown."""
     text = tomli_w.dumps(table)
     text = "".join(c if c.isprintable() or c == "\n" else f"\\U{ord(c):08x}" for c in text)
-    # A list of plain values fits in a line.
-    return re.sub(r"= \[\n((?: {4}[^\n{]+,\n)+)\]", _on_one_line, text)
 
+    def on_one_line(found: re.Match[str]) -> str:
+        return f"= [{', '.join(line.strip(' ,') for line in found[1].splitlines())}]"
 
-def _on_one_line(found: re.Match[str]) -> str:
-    return f"= [{', '.join(line.strip(' ,') for line in found[1].splitlines())}]"
+    return re.sub(r"= \[\n((?: {4}[^\n{]+,\n)+)\]", on_one_line, text)  # of plain values

@@ -10,8 +10,6 @@ also where that one broke, as long as the device still computes. Each is an even
 profiler that takes the whole process with it costs a profile and no row.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence

@@ -4,8 +4,6 @@ None means "not measured", never 0; the reason stands in the record's own `reaso
 `reason` of the Measurement. Standard library only.
 """
 
-from __future__ import annotations
-
 import datetime
 import enum
 from dataclasses import dataclass

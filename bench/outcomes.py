@@ -1,7 +1,5 @@
 """What a process is asked to measure, and what its end means for the rows."""
 
-from __future__ import annotations
-
 import datetime
 import socket
 from collections.abc import Mapping

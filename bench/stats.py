@@ -4,8 +4,6 @@ Latencies drift and cluster, so that samples next to each other are alike. Resam
 one would give intervals that are too narrow; whole blocks are resampled instead.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import statistics

@@ -7,8 +7,6 @@ ones are generated, which are counted apart. No cache is flushed: GPT-2's weight
 exceed every L2. Nothing here knows torch, so that the rules are tested on a virtual clock.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,29 +1,143 @@
-"""What a matrix may say: pydantic models of its tables, and a line of words for each mistake.
+"""What a matrix may say: a line of words for each mistake in its tables.
 
-The models are made from the records of `bench.asked`, whose fields say what is allowed.
+The keys of a table are the fields of a record of `bench.asked`, which say what is allowed.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import difflib
 import itertools
 import json
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
-
-import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from bench.asked import AUTO, CPU, Cell, PlacementPlan, QualityPlan, Sampling, Workload
 from bench.device.gpus import COMPUTE_CAPABILITY
 from bench.errors import TensorgapError
 
 PLANS = {"sampling": Sampling, "quality": QualityPlan, "placement": PlacementPlan}
+NAME = re.compile(r"\.*[A-Za-z0-9_-][A-Za-z0-9._-]*")
+LONGEST_NAME = 100
 MOST_ENTRIES = 1000  # of a list of cells: more than there are types of GPU
 MOST_MISTAKES = 20  # that are shown
-STRICT = pydantic.ConfigDict(strict=True, extra="forbid", defer_build=True)
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "must be a whole number"),
+    float: ((float, int), "must be a number"),
+    str: ((str,), "must be a string"),
+    bool: ((bool,), "must be true or false"),
+}
+TYPE, PRECISION = dataclasses.fields(Cell)
+OF_CELLS: dict[str, Any] = {
+    "gpu_types": TYPE,
+    "precisions": PRECISION,
+    "include": Cell,
+    "exclude": Cell,
+}
+NAMES_FORM = 'must be a list of strings, such as ["auto"]'
+CELLS_FORM = 'must be a list such as [{gpu_type = "CPU", precision = "fp16"}]'
+WORKLOADS_FORM = "must be tables, each written [[workloads]]"
+
+
+def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with each key and with each value of a matrix by itself."""
+    name, workloads = document["name"], document.get("workloads", [])
+    if not (isinstance(name, str) and NAME.fullmatch(name) and len(name) <= LONGEST_NAME):
+        form = "must be letters, digits, '.', '_' and '-'; it becomes a folder's name"
+        yield said("name", name, form)
+    yield from in_cells(document.get("cells", {}))
+    if not workloads:
+        remedy = '[[workloads]] must name at least a model, such as model = "gpt2"'
+        yield f"workloads: nothing to measure; {remedy}"
+    elif not isinstance(workloads, list):
+        yield said("workloads", workloads, WORKLOADS_FORM)
+    else:
+        for index, table in enumerate(workloads):
+            yield from in_table(f"workloads[{index}]", table, Workload, WORKLOADS_FORM)
+    for key, plan in PLANS.items():
+        form = f"must be a table, written [{key}]"
+        yield from in_table(key, document.get(key, {}), plan, form)
+    yield from unknown_keys("", document, ("name", "cells", "workloads", *PLANS))
+
+
+def in_cells(cells: Any) -> Iterator[str]:
+    """What is wrong with the table of the cells."""
+    if not isinstance(cells, dict):
+        yield said("cells", cells, "must be a table, written [cells]")
+        return
+    for key, kind in OF_CELLS.items():
+        path, entries = f"cells.{key}", cells.get(key, [])
+        if not isinstance(entries, list):
+            yield said(path, entries, CELLS_FORM if kind is Cell else NAMES_FORM)
+        elif len(entries) > MOST_ENTRIES:
+            yield f"{path}: {len(entries):,} entries; allowed: {MOST_ENTRIES:,}"
+        else:
+            for index, entry in enumerate(entries):
+                where = f"{path}[{index}]"
+                if kind is Cell:
+                    yield from in_table(where, entry, Cell, CELLS_FORM)
+                elif (kind is PRECISION or entry != AUTO) and (fault := why_not(entry, kind)):
+                    yield said(where, entry, fault)
+    yield from unknown_keys("cells.", cells, OF_CELLS)
+
+
+def in_table(path: str, table: Any, record: type, form: str) -> Iterator[str]:
+    """What is wrong with a table of a record's fields; those of a workload may be lists.
+
+    Args:
+        path: of the table.
+        table: as TOML has it.
+        record: whose fields are its keys.
+        form: what is said where it is no table.
+    """
+    if not isinstance(table, dict):
+        yield said(path, table, form)
+        return
+    fields = {field.name: field for field in dataclasses.fields(record)}
+    for key, field in fields.items():
+        where = f"{path}.{key}"
+        if key not in table:
+            if field.default is dataclasses.MISSING:
+                yield f"{where}: missing; {field.metadata['description']}"
+            continue
+        value = table[key]
+        as_list = record is Workload and isinstance(value, list)
+        if value == [] and as_list:
+            yield said(where, value, "must not be an empty list")
+        for index, one in enumerate(value if as_list else [value]):
+            if fault := why_not(one, field):
+                yield said(f"{where}[{index}]" if as_list else where, one, fault)
+    yield from unknown_keys(f"{path}.", table, fields)
+
+
+def why_not(value: Any, field: dataclasses.Field[Any]) -> str | None:
+    """What a field allows instead of this value; None where it allows it."""
+    kinds, form = KINDS[field.type]
+    choices, limits = field.metadata["choices"], field.metadata["limits"]
+    if type(value) not in kinds:  # not isinstance: True is an int
+        return form
+    if choices and value not in choices:
+        return unknown(value, choices)
+    if limits and not limits[0] <= value <= limits[1]:
+        return f"must be from {limits[0]:g} to {limits[1]:g}"
+    if str in kinds and not value.strip() and field.default != "":
+        return "must be a string that is not empty"
+    if field.name == "gpu_type":
+        return "must be one type, such as T4 or CPU" if value == AUTO else misspelt(value)
+    return None
+
+
+def misspelt(gpu_type: str) -> str | None:
+    """What is said of a GPU type that is a known one but for capitals and blanks."""
+    names = (AUTO, CPU, *COMPUTE_CAPABILITY)
+    alike = [name for name in names if name.lower() == gpu_type.lower().strip()]
+    return f"unknown type; did you mean {alike[0]}?" if alike and gpu_type not in names else None
+
+
+def unknown_keys(prefix: str, table: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    """What is said of each key of a table that is none of the known ones."""
+    for key in table:
+        if key not in known:
+            yield f"{cut(prefix + key)}: {unknown(key, known, 'unknown key')}"
 
 
 def unknown(value: object, known: Iterable[str], what: str = "unknown") -> str:
@@ -34,145 +148,12 @@ def unknown(value: object, known: Iterable[str], what: str = "unknown") -> str:
     return f"{what}; {near}allowed: {', '.join(names)}"
 
 
-def gpu_type(value: str) -> str:
-    """The name of a GPU type; ValueError where a known one is only spelled differently."""
-    names = (AUTO, CPU, *COMPUTE_CAPABILITY)
-    alike = [name for name in names if name.lower() == value.lower().strip()]
-    if alike and value not in names:
-        raise ValueError(f"unknown type; did you mean {alike[0]}?")
-    return value
-
-
-def one_type(value: str) -> str:
-    """The GPU type of a single cell; ValueError for `auto`, which may be several."""
-    if value == AUTO:
-        raise ValueError("must be one type, such as T4 or CPU")
-    return gpu_type(value)
-
-
-def allowed(field: dataclasses.Field[Any]) -> AfterValidator:
-    """A check of a value by what its field allows; ValueError says what that is."""
-    choices, limits = field.metadata["choices"], field.metadata["limits"]
-
-    def check(value: Any) -> Any:
-        if choices and value not in choices:
-            raise ValueError(unknown(value, choices))
-        if limits and not limits[0] <= value <= limits[1]:
-            raise ValueError(f"must be from {limits[0]:g} to {limits[1]:g}")
-        if isinstance(value, str) and not value.strip() and field.default != "":
-            raise ValueError("must be a string that is not empty")
-        return value
-
-    return AfterValidator(check)
-
-
-def table_of(record: type, lists: bool = False) -> Any:
-    """The model of a table whose keys are the fields of a record, each perhaps a list of values."""
-    hints = typing.get_type_hints(record)
-    made: dict[str, Any] = {}
-    for field in dataclasses.fields(record):
-        kind: Any = Annotated[hints[field.name], allowed(field)]
-        if field.name == "gpu_type":
-            kind = Annotated[kind, AfterValidator(one_type)]
-        if lists:
-            as_list = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
-            kind = Annotated[list[kind], Field(min_length=1), as_list]
-        default = ... if field.default is dataclasses.MISSING else field.default
-        made[field.name] = (kind, Field(default, description=field.metadata["description"]))
-    return pydantic.create_model(record.__name__, __config__=STRICT, **made)
-
-
-def list_of(kind: Any) -> Any:
-    """A list that may be left out, and is short enough to compare its entries with one another."""
-    return (Annotated[list[kind], Field(max_length=MOST_ENTRIES)] | None, None)
-
-
-CELL = table_of(Cell)
-WORKLOAD = table_of(Workload, lists=True)
-TYPE, PRECISION = (Annotated[str, allowed(field)] for field in dataclasses.fields(Cell))
-CELLS: Any = pydantic.create_model(
-    "Cells",
-    __config__=STRICT,
-    gpu_types=list_of(Annotated[TYPE, AfterValidator(gpu_type)]),
-    precisions=list_of(PRECISION),
-    include=list_of(CELL),
-    exclude=list_of(CELL),
-)
-TABLES: dict[str, Any] = {"cells": CELLS, **{name: table_of(kind) for name, kind in PLANS.items()}}
-NAME = Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)
-DOCUMENT: Any = pydantic.create_model(
-    "Document",
-    __config__=STRICT,
-    name=(Annotated[str, NAME], ...),
-    cells=(CELLS, Field(default_factory=CELLS)),
-    workloads=(Annotated[list[WORKLOAD], Field(min_length=1)], ...),  # type: ignore[valid-type]
-    **dict[str, Any]({name: (TABLES[name], Field(default_factory=TABLES[name])) for name in PLANS}),
-)
-AT = {"": DOCUMENT, "workloads": WORKLOAD, "cells.include": CELL, "cells.exclude": CELL, **TABLES}
-A_LIST = 'must be a list of strings, such as ["auto"]'
-LIST_OF_CELLS = 'must be a list such as [{gpu_type = "CPU", precision = "fp16"}]'
-SHAPES = {
-    "name": "must be letters, digits, '.', '_' and '-'; it becomes a folder's name",
-    "workloads": "must be tables, each written [[workloads]]",
-    **{name: f"must be a table, written [{name}]" for name in TABLES},
-    **dict.fromkeys(("cells.gpu_types", "cells.precisions"), A_LIST),
-    **dict.fromkeys(("cells.include", "cells.exclude"), LIST_OF_CELLS),
-}
-TYPES = {
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be a string",
-    "bool_type": "must be true or false",
-    "too_short": "must not be an empty list",
-}
-
-
-def validated(document: Mapping[str, Any], source: str) -> Any:
-    """The document as its model; TensorgapError names everything that is wrong with it."""
-    try:
-        return DOCUMENT.model_validate(document)
-    except pydantic.ValidationError as error:
-        refuse((mistake(one, document) for one in error.errors(include_url=False)), source)
-
-
-def mistake(error: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    """What is wrong, in words, for one of pydantic's errors."""
-    *above, last = keys = [step for step in error["loc"] if isinstance(step, str)]
-    where, table = ".".join(keys), AT.get(".".join(above), DOCUMENT).model_fields
-    path, node = "", typing.cast(Any, document)
-    for step in error["loc"]:
-        if isinstance(step, str):
-            path += f".{step}" if path else step
-            node = node.get(step, {})
-        elif isinstance(node, list):  # else it is one value, which is read as a list of one
-            path += f"[{step}]"
-            node = node[step]
-    kind, value = error["type"], error["input"]
-    if where == "workloads" and kind in ("missing", "too_short"):
-        remedy = '[[workloads]] must name at least a model, such as model = "gpt2"'
-        return f"workloads: nothing to measure; {remedy}"
-    if kind == "missing":
-        return f"{path}: missing; {table[last].description}"
-    if kind == "extra_forbidden":
-        return f"{cut(path)}: {unknown(last, table, 'unknown key')}"
-    if kind == "too_long":
-        return f"{path}: {len(value):,} entries; allowed: {MOST_ENTRIES:,}"
-    if kind == "value_error":
-        return said(path, value, str(error["ctx"]["error"]))
-    if kind == "float_type" and type(value) is int:
-        return said(path, value, "is too large")
-    if where == "name" or kind in ("list_type", "model_type"):
-        return said(path, value, SHAPES[where])
-    return said(path, value, TYPES[kind])
-
-
-def refuse(mistakes: Iterable[str], source: str) -> None:
+def refuse(lines: Iterable[str], source: str) -> None:
     """Raise TensorgapError with a line for each mistake, if there are any."""
-    lines = list(dict.fromkeys(itertools.islice(mistakes, MOST_MISTAKES + 1)))
-    if len(lines) > MOST_MISTAKES:
-        lines[MOST_MISTAKES:] = ["and more mistakes"]
-    if lines:
-        raise TensorgapError(*(f"{source}: {line}" for line in lines))
+    first = list(dict.fromkeys(itertools.islice(lines, MOST_MISTAKES + 1)))
+    first[MOST_MISTAKES:] = ["and more mistakes"] if len(first) > MOST_MISTAKES else []
+    if first:
+        raise TensorgapError(*(f"{source}: {line}" for line in first))
 
 
 def said(key: str, value: object, remedy: str) -> str:

@@ -1,7 +1,5 @@
 """What weakens a row, as data: a code and its values, by which to decide; words are for readers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

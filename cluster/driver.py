@@ -5,8 +5,6 @@ breaks in the measurement is the row. A Task's process ends with it, and a GPU i
 each block, so that two sweeps on one cluster take turns and never measure on the same GPU at once.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence

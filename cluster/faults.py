@@ -4,8 +4,6 @@ A fault of the cluster (a dead process, node or GPU) is worth another attempt on
 the measurement itself did is the row. A GPU of another type than was asked for is no attempt.
 """
 
-from __future__ import annotations
-
 import enum
 import re
 from dataclasses import dataclass

@@ -1,11 +1,9 @@
 """Where Ray keeps its files: it opens all of them to every user of the host (mode 0777).
 
-Among them is the code that it runs, ours too, so that whoever can write there runs what he likes as
-the user of Ray. Only a folder above that nobody else enters keeps others out: a local cluster gets
-one, and on the nodes of another the way to the files is looked at before any code is sent there.
+Among them is the code that it runs, so that whoever can write there runs what he likes as the user
+of Ray. Only a folder above that nobody else enters keeps others out: a local cluster gets one, and
+on the nodes of another the way to the files is looked at before any code is sent there.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -43,26 +41,26 @@ def own() -> Iterator[str]:
 
     Raises TensorgapError where there is no place for one that only this user enters.
     """
-    made = _make()
+    made = make()
     _in_use.append(made)
     try:
         yield str(made / "ray")  # Ray opens the folder itself to all, too
     finally:
-        _remove(made)
+        remove(made)
         _in_use.remove(made)
 
 
 def give_up() -> None:
-    """End the cluster of this machine and remove its folder, without asking Ray for either.
+    """End the cluster of this machine, if any, and remove its folder, without asking Ray.
 
-    For a process that ends at once. Without such a cluster it does nothing.
+    For a process that ends at once.
     """
     for made in _in_use:
-        _remove(made, kill=True)
+        remove(made, kill=True)
 
 
-def _remove(folder: Path, kill: bool = False) -> None:
-    """Remove a folder in which processes that end may still make a file."""
+def remove(folder: Path, kill: bool = False) -> None:
+    """Remove a folder in which processes that end, or are to be killed, may still make a file."""
     for _ in range(_TRIES):
         for pid in descendants(os.getpid()) if kill else ():
             with contextlib.suppress(OSError):
@@ -83,25 +81,25 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _make() -> Path:
-    given, usual = tempfile.gettempdir(), "/tmp"
-    why = f"{given} is longer than {_LONGEST - _BELOW} characters"
-    for place in dict.fromkeys((given, usual)):
-        if len(os.fsencode(place)) + _BELOW > _LONGEST:
+def make() -> Path:
+    """A temporary folder that only this user enters, where the paths of Ray's sockets fit in."""
+    given, longest = tempfile.gettempdir(), _LONGEST - _BELOW
+    why: str | None = f"{given} is longer than {longest} characters"
+    for place in dict.fromkeys((given, "/tmp")):
+        if len(os.fsencode(place)) > longest:
             continue
         try:
             made = Path(tempfile.mkdtemp(prefix="tensorgap-", dir=place))
         except OSError as error:
             why = f"{place}: {error.strerror}"
             continue
-        shared = private.why_shared(made)
-        if shared is None:
+        why = private.why_shared(made)
+        if why is None:
             return made
         made.rmdir()
-        why = shared
     raise TensorgapError(
         f"Ray's temporary files have no place that no other user can write: {why}; set TMPDIR to a"
-        f" folder of yours with at most {_LONGEST - _BELOW} characters"
+        f" folder of yours with at most {longest} characters"
     )
 
 
@@ -113,28 +111,23 @@ def refuse_shared() -> None:
     """
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
     # By value: the nodes have no `bench` yet, and must not read one from where others can write.
     ray.cloudpickle.register_pickle_by_value(private)
     try:
-        look = ray.remote(private.is_sheltered)
-        asked = {
-            look.options(num_cpus=0, label_selector={NODE_LABEL: node["NodeID"]}).remote(
-                session_of(node)
-            ): node
-            for node in nodes
-        }
+        look = ray.remote(num_cpus=0)(private.is_sheltered)
+        asked = {}
+        for node in filter(lambda node: node["Alive"], ray.nodes()):
+            here = look.options(label_selector={NODE_LABEL: node["NodeID"]})
+            asked[here.remote(session_of(node))] = node
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
     finally:
         ray.cloudpickle.unregister_pickle_by_value(private)
     for reference in answered:
         with contextlib.suppress(ray.exceptions.RayError):
             if not ray.get(reference):
-                node = asked[reference]
-                raise TensorgapError(
-                    f"other users of {host_of(node)} can write {session_of(node)}, where Ray keeps"
-                    f" the code that it runs: {_REMEDY}"
-                )
+                place = f"{session_of(asked[reference])}, where Ray keeps the code that it runs"
+                host = host_of(asked[reference])
+                raise TensorgapError(f"other users of {host} can write {place}: {_REMEDY}")
 
 
 def session_of(node: dict[str, str]) -> Path:
@@ -145,8 +138,7 @@ def session_of(node: dict[str, str]) -> Path:
 def current_address() -> str:
     """The address of the cluster that was last started on this machine, as `auto` means it.
 
-    Ray itself would also join a cluster that it finds among the processes of other users, and
-    whoever runs a cluster runs code in those who join it.
+    Ray would also join a cluster of other users, and whoever runs one runs code in those who join.
     """
     temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     file = Path(temporary, "ray", "ray_current_cluster")

@@ -3,8 +3,6 @@
 A call of Ray to a head that is gone waits for up to 60 s, and then ends this process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

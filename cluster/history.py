@@ -1,7 +1,5 @@
 """What the rows so far mean for those to come: nothing is measured twice, no attempt forgotten."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ cluster, another sweep included, off it meanwhile. While it waits it is a demand
 sees; whether one runs, and what it says to that demand, stands in the head's GCS.
 """
 
-from __future__ import annotations
-
 import contextlib
 import enum
 import math

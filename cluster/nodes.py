@@ -1,9 +1,7 @@
 """What each node of the connected cluster has, as the node itself sees it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
 
 import ray
 from ray import exceptions
@@ -12,10 +10,9 @@ from bench import inventory
 from bench.device.kinds import Card
 from bench.inventory import Inventory
 from cluster import placement
-from cluster.placement import NODE_LABEL, Offer, Told, gpus_of
+from cluster.placement import NODE_LABEL, Offer, RayNode, Told, gpus_of
 
 T = TypeVar("T")
-Node = Mapping[str, Any]  # of `ray.nodes()`
 _TIMEOUT_S = 60.0
 # What drivers have told, by Ray's id of the node, which no other node ever has.
 _answered: dict[str, tuple[Card, ...]] = {}
@@ -27,7 +24,7 @@ class View:
     def __init__(self) -> None:
         """Know nothing yet; see `look`."""
         self.alive: set[str] = set()  # Ray's ids of the nodes
-        self.wrong: list[placement.Mislabelled] = []
+        self.wrong: placement.Wrong = {}
         self._told: dict[str, tuple[Card, ...]] = {}
         self._hosts: dict[str, str] = {}
 
@@ -67,34 +64,30 @@ def inventories() -> list[Inventory | str]:
     ]
 
 
-def told(nodes: Iterable[Node]) -> Told:
+def told(nodes: Iterable[RayNode]) -> Told:
     """The GPUs of each living node that has some, as its driver tells of them.
 
     None of a node that does not answer, or whose driver has more than Ray gives away, of several
     types: whatever runs there finds out.
     """
     having = [node for node in nodes if gpus_of(node) and node["Alive"]]
-    for node, answer in ask(
-        inventory.visible_gpus, [node for node in having if node["NodeID"] not in _answered]
-    ):
-        if not isinstance(answer, str):
-            _answered[node["NodeID"]] = given_away(answer, gpus_of(node))
+    new = [node for node in having if node["NodeID"] not in _answered]
+    for node, cards in ask(inventory.visible_gpus, new):
+        if not isinstance(cards, str):
+            count = gpus_of(node)
+            alike = len({(card.name, card.memory_bytes) for card in cards}) == 1
+            given_away = cards[:count] if alike or len(cards) <= count else ()
+            _answered[node["NodeID"]] = given_away
     return {node["NodeID"]: _answered.get(node["NodeID"], ()) for node in having}
 
 
-def present() -> tuple[Sequence[Node], Told]:
+def present() -> tuple[Sequence[RayNode], Told]:
     """The nodes of the cluster, and what their drivers tell."""
     nodes = ray.nodes()
     return nodes, told(nodes)
 
 
-def given_away(cards: tuple[Card, ...], count: int) -> tuple[Card, ...]:
-    """Which of a driver's GPUs are those that Ray gives away; none where nobody can say."""
-    alike = len({(card.name, card.memory_bytes) for card in cards}) == 1
-    return cards[:count] if alike or len(cards) <= count else ()
-
-
-def ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T | str]]:
+def ask(question: Callable[[], T], nodes: Iterable[RayNode]) -> list[tuple[RayNode, T | str]]:
     """What the living ones of these nodes answer, or what kept each from it."""
     # By default Ray would try again, and for ever where its memory monitor ended the first try.
     task = ray.remote(max_retries=0)(question)
@@ -103,10 +96,9 @@ def ask(question: Callable[[], T], nodes: Iterable[Node]) -> list[tuple[Node, T 
         for node in nodes
         if node["Alive"]
     ]
-    references = [reference for _, reference in asked]
-    if references:
-        ray.wait(references, num_returns=len(references), timeout=_TIMEOUT_S)
-    found: list[tuple[Node, T | str]] = []
+    if asked:
+        ray.wait([it for _, it in asked], num_returns=len(asked), timeout=_TIMEOUT_S)
+    found: list[tuple[RayNode, T | str]] = []
     for node, reference in asked:
         try:
             found.append((node, ray.get(reference, timeout=0)))

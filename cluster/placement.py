@@ -16,7 +16,9 @@ from bench.device.kinds import Card, coarse, rays_label, told_apart
 TYPE_LABEL = "ray.io/accelerator-type"
 NODE_LABEL = "ray.io/node-id"
 _TYPE_RESOURCE = "accelerator_type:"
+RayNode = Mapping[str, Any]  # of `ray.nodes()`
 Told = Mapping[str, tuple[Card, ...]]  # the GPUs that the drivers of nodes told of, by node
+Wrong = Mapping[str, tuple[str, ...]]  # complaints about labels, each with the types they name
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Node:
     cards: tuple[Card, ...]  # the GPUs that its driver told of, as far as Ray gives them away
 
     @classmethod
-    def of(cls, node: Mapping[str, Any], told: Told) -> Node:
+    def of(cls, node: RayNode, told: Told) -> Node:
         """A node of `ray.nodes()`, with what the drivers told.
 
         Ray cannot tell an A100 of 80 GB from one of 40 GB. Whoever starts the node says so with the
@@ -87,44 +89,16 @@ class Node:
         return untold + sum(card.is_a(gpu_type) for card in self.cards)
 
 
-@dataclass(frozen=True)
-class Mislabelled:
-    """A node whose label or resources name other GPUs than its driver has."""
-
-    host: str
-    named: tuple[str, ...]
-    cards: tuple[Card, ...]
-
-    def __str__(self) -> str:
-        """What is wrong, what comes of it, and how to mend it."""
-        types = sorted(told_apart(self.cards))
-        has = ", ".join(sorted({card.name for card in self.cards}))
-        words = (
-            f"{self.host} is labelled {', '.join(self.named)}, but its driver has {has}: measured"
-            f" as {', '.join(types)}"
-        )
-        if len(types) > 1:
-            return words
-        return f"{words}; to mend it: ray start --labels {TYPE_LABEL}={types[0]}"
-
-
-def living(nodes: Iterable[Mapping[str, Any]], told: Told) -> list[Node]:
-    """The nodes of `ray.nodes()` that are alive."""
+def living(nodes: Iterable[RayNode], told: Told) -> list[Node]:
+    """The nodes that are alive."""
     return [Node.of(node, told) for node in nodes if node["Alive"]]
 
 
-def offers(
-    nodes: Iterable[Mapping[str, Any]], told: Told, asked: Collection[str] = ()
-) -> dict[str, Offer]:
-    """What the nodes, as `ray.nodes()` tells of them, offer of each type.
+def offers(nodes: Iterable[RayNode], told: Told, asked: Collection[str] = ()) -> dict[str, Offer]:
+    """What the nodes offer of each type that `auto` stands for, or that is asked, such as a finer.
 
     A GPU cell takes one GPU of its type. A CPU cell takes every CPU of one node, so that nothing
     else of Ray runs beside it: of the node with the most, one without GPUs if there is any.
-
-    Args:
-        nodes: of the cluster.
-        told: what their drivers told.
-        asked: types that are wanted beside those that `auto` stands for, as one that is finer.
     """
     alive = living(nodes, told)
     every = told_apart(card for node in alive for card in node.cards)
@@ -155,25 +129,33 @@ def offers(
     return found
 
 
-def mislabelled(nodes: Iterable[Mapping[str, Any]], told: Told) -> list[Mislabelled]:
-    """The living nodes whose labels or resources name other GPUs than their drivers have.
+def mislabelled(nodes: Iterable[RayNode], told: Told) -> Wrong:
+    """What is wrong with labels or resources that name other GPUs than a living node's driver has.
 
     Ray's own label is right where a type is finer than Ray can tell.
     """
-    found = []
+    found = {}
     for node in living(nodes, told):
         fits = [
             [card.is_a(name) or rays_label(card.name) == name for name in node.named]
             for card in node.cards
         ]
         all_fit = all(map(any, fits)) and all(map(any, zip(*fits, strict=True)))
-        if node.cards and node.named and not all_fit:
-            found.append(Mislabelled(node.host, node.named, node.cards))
+        if all_fit or not node.named:
+            continue
+        types = sorted(told_apart(node.cards))
+        has = ", ".join(sorted({card.name for card in node.cards}))
+        remedy = f"; to mend it: ray start --labels {TYPE_LABEL}={types[0]}"
+        complaint = (
+            f"{node.host} is labelled {', '.join(node.named)}, but its driver has {has}: measured"
+            f" as {', '.join(types)}{remedy if len(types) == 1 else ''}"
+        )
+        found[complaint] = node.named
     return found
 
 
-def host_of(node: Mapping[str, Any]) -> str:
-    """The name of the machine that a node of `ray.nodes()` runs on."""
+def host_of(node: RayNode) -> str:
+    """The name of the machine that a node runs on."""
     return str(node.get("NodeManagerHostname", node["NodeID"]))
 
 
@@ -182,28 +164,26 @@ def to_be_started(gpu_type: str) -> Offer:
     return Offer(gpu_type, 1, num_cpus=1, num_gpus=1, label=gpu_type)
 
 
-def why_unplaced(gpu_type: str, present: Collection[str], wrong: Iterable[Mislabelled] = ()) -> str:
+def why_unplaced(gpu_type: str, present: Collection[str], wrong: Wrong | None = None) -> str:
     """Why a cell of this type has no place on a machine or cluster that has these types."""
     have = f"only {', '.join(sorted(present))}" if present else "nothing at all"
     return (
         f"no {gpu_type} here ({have}): join a cluster that has one (--address), add a node,"
-        f" or leave it out (--gpu-type){false_labels(gpu_type, wrong)}"
+        f" or leave it out (--gpu-type){false_labels(gpu_type, wrong or {})}"
     )
 
 
-def why_not_in_time(gpu_type: str, timeout_s: float, wrong: Iterable[Mislabelled]) -> str:
+def why_not_in_time(gpu_type: str, timeout_s: float, wrong: Wrong) -> str:
     """Why a cell of a type that is held by others, or is never what it should be, is given up."""
-    return (
-        f"no {gpu_type} became free within --placement-timeout {timeout_s:g}; resume later, or"
-        f" raise it{false_labels(gpu_type, wrong)}"
-    )
+    given_up = f"no {gpu_type} became free within --placement-timeout {timeout_s:g}"
+    return f"{given_up}; resume later, or raise it{false_labels(gpu_type, wrong)}"
 
 
-def false_labels(gpu_type: str, wrong: Iterable[Mislabelled]) -> str:
+def false_labels(gpu_type: str, wrong: Wrong) -> str:
     """What stands behind a reason where nodes bear this type without having it."""
-    return "".join(f"; {node}" for node in wrong if gpu_type in node.named)
+    return "".join(f"; {complaint}" for complaint, named in wrong.items() if gpu_type in named)
 
 
-def gpus_of(node: Mapping[str, Any]) -> int:
-    """How many GPUs Ray gives away on a node of `ray.nodes()`."""
+def gpus_of(node: RayNode) -> int:
+    """How many GPUs Ray gives away on a node."""
     return int(node["Resources"].get("GPU", 0))

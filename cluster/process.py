@@ -4,8 +4,6 @@ The process is an actor of Ray that does nothing which `bench.measure` does not 
 same whether a cluster or one desk made it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

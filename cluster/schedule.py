@@ -6,8 +6,6 @@ of a type within a replicate, in random order, so that precisions are compared o
 drift of the machine favours none. The blocks of a type run on as many of its GPUs as there are.
 """
 
-from __future__ import annotations
-
 import random
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,11 +1,9 @@
 """A connection to Ray: a cluster of this machine that ends with the sweep, or one that exists.
 
 Ray reads its environment when it is imported. So neither this module nor what it imports does so
-before the environment is set, and `cluster.driver`, `lease`, `nodes`, `process` and `faults`, which
-import Ray, are themselves imported within a session.
+before the environment is set, and what does (`driver`, `lease`, `nodes`, `process`, `faults`) is
+itself imported within a session.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -26,11 +24,6 @@ from cluster.placement import TYPE_LABEL
 
 LOCAL = "local"
 AUTO = "auto"
-# Ray's agent on each node polls NVML every 5 s and so disturbs what is measured; once an hour is
-# as good as never (ray-project/ray#65808: it cannot be switched off).
-_AGENT_INTERVAL_MS = "3600000"
-# Ray runs its workers at nice 15, so that anything else on the host computes first.
-_NICENESS = "0"
 _REACH_TIMEOUT_S = 10.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # rows are small
 _ROOT = Path(__file__).resolve().parent.parent  # where our packages are installed
@@ -47,8 +40,7 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
             their hosts can change them.
 
     Raises:
-        TensorgapError: there is no Ray, no cluster at the address, Ray does not start, or others
-            can change what it runs.
+        TensorgapError: there is no Ray or no such cluster, or others can change what it runs.
     """
     if address is not None and "://" in address:
         raise TensorgapError(
@@ -68,11 +60,11 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
         except ModuleNotFoundError as error:
             if error.name != "ray":
                 raise
-            raise TensorgapError(
-                "Ray is not installed, and runs each cell, also on one machine:"
-                " pip install 'ray>=2.60'"
-            ) from None
-        options: dict[str, Any]
+            remedy = "runs each cell, also on one machine: pip install 'ray>=2.60'"
+            raise TensorgapError(f"Ray is not installed, and {remedy}") from None
+        options: dict[str, Any] = {"address": address}
+        if address == AUTO:
+            options["address"] = folders.current_address()
         if local:
             options = {
                 "address": LOCAL,
@@ -81,20 +73,18 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
                 "labels": local_labels(),
                 "_temp_dir": stack.enter_context(folders.own()),
             }
-        else:
-            options = {"address": folders.current_address() if address == AUTO else str(address)}
         with explained("on this machine" if local else f"at {address}"):
             if not local:
                 head.reach(options["address"], _REACH_TIMEOUT_S)
-                if not trust_local_users:
-                    # A connection of its own, because Ray brings the code to the nodes at once.
-                    with connected(ray, options):
-                        folders.refuse_shared()
-            code = {
+            if not (local or trust_local_users):
+                # A connection of its own, because Ray brings the code to the nodes at once.
+                with connected(ray, options):
+                    folders.refuse_shared()
+            options["runtime_env"] = {
                 "py_modules": [str(_ROOT / "bench"), str(_ROOT / "cluster")],
                 "env_vars": {folders.TRUSTING: "1"} if trust_local_users else {},
             }
-            stack.enter_context(connected(ray, options | {"runtime_env": code}))
+            stack.enter_context(connected(ray, options))
         yield
 
 
@@ -126,9 +116,8 @@ def explained(where: str) -> Iterator[None]:
         # Of Ray's own copy of pynvml: Ray counts the GPUs of a node that it starts.
         if type(error).__name__.startswith("NVMLError"):
             raise TensorgapError(
-                "Ray cannot count the GPUs of this machine: the NVIDIA driver says:"
-                f" {error}; nvidia-smi shows which GPU it is: reset it (nvidia-smi --gpu-reset), or"
-                " restart the machine"
+                f"Ray cannot count the GPUs of this machine: the NVIDIA driver says: {error};"
+                " nvidia-smi shows which one it is: reset it (nvidia-smi --gpu-reset), or restart"
             ) from error
         if not isinstance(error, RuntimeError | ValueError | OSError):
             raise
@@ -142,9 +131,9 @@ def explained(where: str) -> Iterator[None]:
 
 
 def local_labels() -> dict[str, str]:
-    """The type of this machine's GPUs, if they are of one: Ray itself would name the first.
+    """The type of this machine's visible GPUs, if they are of one.
 
-    It does so also where CUDA_VISIBLE_DEVICES leaves the first out.
+    Ray itself would name the first GPU's, even if CUDA_VISIBLE_DEVICES leaves that one out.
     """
     types = {card.gpu_type for card in inventory.visible_gpus()}
     return {TYPE_LABEL: types.pop()} if len(types) == 1 else {}
@@ -155,9 +144,8 @@ def local_settings() -> dict[str, str]:
     """The environment of a cluster that nobody else can use, and that leaves nothing behind.
 
     Its token lives in this process only: with a token file, which ray.init would write, every
-    later `ray start` of the same user would ask for authentication. Ray reads the token once, when
-    it is imported, so it stays the same for all sessions of a process; where Ray is imported
-    already it keeps its own default.
+    later `ray start` of the same user would ask for authentication. Ray reads the token when it is
+    imported, so all sessions of a process have the same, or Ray's default if it was before.
     """
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -167,8 +155,11 @@ def local_settings() -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         "AUTOSCALER_METRIC_PORT": "-1",
         "DASHBOARD_METRIC_PORT": "-1",
-        "REPORTER_UPDATE_INTERVAL_MS": _AGENT_INTERVAL_MS,
-        "RAY_worker_niceness": _NICENESS,
+        # Ray's agent on each node polls NVML every 5 s and so disturbs what is measured; once an
+        # hour is as good as never (ray-project/ray#65808: it cannot be switched off).
+        "REPORTER_UPDATE_INTERVAL_MS": "3600000",
+        # Ray runs its workers at nice 15, so that anything else on the host computes first.
+        "RAY_worker_niceness": "0",
         # Ray counts GPUs in NVML's order, which is not CUDA's own.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Ray starts a spare worker for each core, which would compute beside the first measurement.
@@ -188,8 +179,6 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in settings:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})

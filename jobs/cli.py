@@ -4,8 +4,6 @@ Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad i
 tensorgap; 130 interrupted, and resumable.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import os

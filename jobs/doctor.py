@@ -1,7 +1,5 @@
 """`tensorgap doctor`: what this machine or cluster offers, and what is in the way."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import urllib.error
@@ -44,7 +42,7 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
         )
     terminal.echo(f"tensorgap {__version__}")
     machines: Sequence[inventory.Inventory | str]
-    wrong: Sequence[placement.Mislabelled] = ()
+    wrong: placement.Wrong = {}
     if address is None:
         machines = [inventory.take(probe)]
     else:
@@ -54,8 +52,8 @@ def command(address: str | None, trust_local_users: bool, probe: bool) -> None:
             machines, wrong = nodes.inventories(), placement.mislabelled(*nodes.present())
     for found in machines:
         terminal.echo("", *([found] if isinstance(found, str) else describe(found)))
-    for node in wrong:
-        terminal.echo("", f"warning: {node}")
+    for complaint in wrong:
+        terminal.echo("", f"warning: {complaint}")
     terminal.echo("", f"model hub  {hub()}")
 
 

@@ -1,7 +1,5 @@
 """`tensorgap explain`: what the rows show, why, and what to do about it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -107,14 +105,17 @@ def command(
         if not places:
             raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
         refuse(_OF_PERPLEXITY, "RESULTS")
-        explain_results(places, gpu_types, expected, form, most_bytes)
+        explain_results(places, gpu_types, expected, form, Allowance(most_bytes))
         return
     if places:
         raise click.UsageError("--observed-perplexity stands instead of RESULTS")
     refuse(_OF_RESULTS, "--observed-perplexity")
     if model is None:
         refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
-    explain_perplexity(observed, model, first_rows, **text)
+        terminal.show(perplexity.from_published(observed))
+    else:
+        text["text"] = text["text"] or ("embedded" if model == "tiny" else "wikitext-2")
+        explain_perplexity(observed, model, QualityPlan(**text), first_rows)
 
 
 def refuse(names: Sequence[str], partner: str) -> None:
@@ -131,13 +132,13 @@ def explain_results(
     gpu_types: Sequence[str],
     expected: str | None,
     form: str,
-    most_bytes: int,
+    allowance: Allowance,
 ) -> None:
     """Print the findings of results folders, files and tables."""
     known = ", ".join(gpus.COMPUTE_CAPABILITY)
     if foreign := [name for name in gpu_types if not is_known(name)]:
         raise TensorgapError(f"--gpu {foreign[0]}: unknown type; allowed: {known}, or their boards")
-    places, allowance = list(dict.fromkeys(places)), Allowance(most_bytes)
+    places = list(dict.fromkeys(places))
     tables = [p for p in places if p == from_csv.STDIN or p.lower().endswith(".csv")]
     lines = [line for place in tables for line in from_csv.load(place, allowance, len(tables) > 1)]
     cases: list[Case] = []
@@ -178,22 +179,11 @@ def is_known(gpu_type: str) -> bool:
 
 
 def explain_perplexity(
-    observed: float,
-    model: str | None,
-    first_rows: int | None,
-    text: str | None,
-    split: str,
-    configuration: str,
-    column: str,
+    observed: float, model: str, plan: QualityPlan, first_rows: int | None
 ) -> None:
-    """Print which mistakes give an observed perplexity: by published numbers, or by a model."""
-    if model is None:
-        terminal.show(perplexity.from_published(observed))
-        return
+    """Print which mistakes of a model on a text give an observed perplexity."""
     from bench.perplexity import mistakes
 
-    text = text or ("embedded" if model == "tiny" else "wikitext-2")
-    plan = QualityPlan(text, split=split, configuration=configuration, column=column)
     variants = []
     for variant in mistakes.compute(model, plan, first_rows):
         if variant.perplexity is not None:

@@ -1,7 +1,5 @@
 """`tensorgap merge`: several results, also of several clusters, into one Parquet file."""
 
-from __future__ import annotations
-
 import click
 
 from bench.errors import TensorgapError

@@ -1,7 +1,5 @@
 """`tensorgap plan`: what would run where, what cannot and why; starts nothing heavy."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +26,7 @@ class Place:
     types: Sequence[str]  # that `auto` stands for
     offers: Mapping[str, placement.Offer]  # of these types and of those asked for by name
     autoscaler: bool
-    wrong: Sequence[placement.Mislabelled]
+    wrong: placement.Wrong
 
     def lanes(self, gpu_type: str, matrix: Matrix) -> int:
         """How many blocks of a type are measured at once; 1 of what is not there yet."""
@@ -63,8 +61,8 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     where = "this machine" if address is None else f"the cluster at {address}"
     has = ", ".join(f"{place.offers[name].devices} {name}" for name in sorted(place.types))
     terminal.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {where} has {has}", "")
-    for node in place.wrong:
-        terminal.echo(f"warning: {node}", "")
+    for complaint in place.wrong:
+        terminal.echo(f"warning: {complaint}", "")
     able = []
     alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:

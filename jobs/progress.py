@@ -1,7 +1,5 @@
 """What a long sweep shows: which cell is where, how far, how long it still takes; on stderr."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Reads rows of several places, and says which files cannot be read."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 

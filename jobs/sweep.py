@@ -1,7 +1,5 @@
 """`tensorgap sweep`: measure a matrix, keep each row at once, end with table and Parquet."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util

@@ -7,8 +7,6 @@ characters, separators, blanks other than the plain one, private and unassigned 
 lone surrogates, which have no encoding. Line ends and colours are only ours.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import re

@@ -284,7 +284,7 @@ MALFORMED = {
         with_sampling("timeout_s = inf"), "sampling.timeout_s", "Infinity", "from 1 to 604800"
     ),
     "a time beyond every float": Malformed(
-        with_sampling(f"timeout_s = 1{'0' * 400}"), "sampling.timeout_s", "1000", "is too large"
+        with_sampling(f"timeout_s = 1{'0' * 400}"), "sampling.timeout_s", "1000", "to 604800"
     ),
     "a number of more digits than Python reads": Malformed(
         with_sampling(f"timeout_s = 1{'0' * 5000}"), "study.toml", "not valid TOML", "digits"
@@ -293,7 +293,7 @@ MALFORMED = {
         f"name = {'[' * 5000}", "study.toml", "not valid TOML", "recursion"
     ),
     "a hexadecimal time beyond every float": Malformed(
-        with_sampling(f"timeout_s = 0x1{'0' * 5000}"), "sampling.timeout_s", "0x10", "is too large"
+        with_sampling(f"timeout_s = 0x1{'0' * 5000}"), "sampling.timeout_s", "0x10", "to 604800"
     ),
     "an end before the end of a stage": Malformed(
         with_sampling("timeout_s = 40"),
@@ -805,7 +805,7 @@ def test_narrowing_to_what_the_matrix_lacks_names_what_it_has(
 
 
 def test_narrowing_to_nothing_is_refused() -> None:
-    with pytest.raises(TensorgapError, match="leave no cell to measure"):
+    with pytest.raises(TensorgapError, match="leave no cell"):
         matrices.narrow(parse(FOUR_CELLS), gpu_types=["L4"], precisions=["fp32"])
 
 

@@ -331,6 +331,6 @@ def test_the_first_rows_of_a_text_are_a_text(text: Text) -> None:
     part = text.first(3)
     assert part.rows == tuple(ROWS[:3])
     assert part.words == sum(len(row.split()) for row in ROWS[:3])
-    assert (part.name, part.known) == ("planted, first 3 rows", None)
+    assert (part.name, part.is_wikitext2) == ("planted, first 3 rows", False)
     one = dataclasses.replace(text, rows=("a b\nc\nd\n",), join="").first(2)
     assert one.text == "a b\nc\n"

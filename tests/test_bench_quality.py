@@ -121,13 +121,13 @@ def test_windows_of_the_guide_score_each_token_once_and_count_as_its_loop_does(
         previous = end
         if end == tokens:
             break
-    pairs = list(guide_windows(tokens, context, stride))
-    for window, count in pairs:
+    found = list(guide_windows(tokens, context, stride))
+    for window in found:
         scored.extend(range(window.first, window.end + 1))
-        assert 0 < count <= window.scored <= count + 1
+        assert 0 < window.counted <= window.scored <= window.counted + 1
         assert 0 <= window.start < window.first <= window.end < tokens
         assert window.length < context
-    assert sum(count for _, count in pairs) == max(0, counted)
+    assert sum(window.counted for window in found) == max(0, counted)
     assert scored == sorted(set(scored))
     assert len(scored) <= max(0, tokens - 1)
 

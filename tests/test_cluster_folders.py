@@ -137,11 +137,12 @@ with folders.own() as made:
     os.makedirs(made)
     # A child with a child of its own, which writes into the folder for ever.
     write = f"while :; do echo x >> {made}/log; done"
-    subprocess.Popen(["sh", "-c", f"sh -c '{write}' & echo $!; wait"])
+    asked = ["sh", "-c", f"sh -c '{write}' & echo $!; wait"]
+    pid = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True).stdout.readline().strip()
     while not os.path.exists(f"{made}/log"):
         time.sleep(0.01)
     folders.give_up()
-    print(os.path.dirname(made), flush=True)
+    print(pid, os.path.dirname(made), flush=True)
     os._exit(0)
 """
 

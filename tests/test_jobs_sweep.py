@@ -308,8 +308,8 @@ def test_an_edited_matrix_is_told_before_anything_starts(run: Run, tmp_path: Pat
     resumed = run("sweep", "--resume", folder.location)
     assert resumed.returncode == 2
     assert resumed.stderr == (
-        f"tensorgap: {edited}: was changed since the sweep began, and a sweep is resumed as it"
-        f" began; start a new one with it: tensorgap sweep {edited}; or remove it and resume\n"
+        f"tensorgap: {edited}: was changed since the sweep began; start a new one with it:"
+        f" tensorgap sweep {edited}; or remove it and resume\n"
     )
 
 

@@ -1,7 +1,5 @@
 """Which device am I on, is it the one asked for, can this torch build run it, what weakens it."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import socket

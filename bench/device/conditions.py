@@ -1,7 +1,5 @@
 """What surrounds a measurement, and what of it weakens the row."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The host's CPU, as Linux tells of it."""
 
-from __future__ import annotations
-
 import os
 import platform
 from pathlib import Path

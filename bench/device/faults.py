@@ -1,7 +1,5 @@
 """What an error of torch on a device means, and whether the device still computes after it."""
 
-from __future__ import annotations
-
 import contextlib
 import traceback
 

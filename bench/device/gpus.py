@@ -6,8 +6,6 @@ in numbers. Compute capabilities: https://developer.nvidia.com/cuda-gpus and cud
 Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md. Standard library only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

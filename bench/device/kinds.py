@@ -1,7 +1,5 @@
 """Which type a GPU is, by what its driver tells of it: pure functions, standard library only."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

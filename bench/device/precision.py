@@ -10,8 +10,6 @@
 Every switch is set and put back: the defaults of torch differ between releases.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """What a GPU tells of itself, described once: which questions, and in which order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar

@@ -1,7 +1,5 @@
 """Which code measured: versions of tensorgap and of all that a result depends on."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Which device has which precision, and what weakens it there. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection
 

@@ -1,7 +1,5 @@
 """Which GPUs this process may use, by CUDA_VISIBLE_DEVICES, which Ray sets. Imports no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -6,8 +6,6 @@ sensor's own error, about 5 % on many boards (Yang, Adamek, Armour, SC'24), is t
 window and stands apart in `systematic`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

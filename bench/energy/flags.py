@@ -3,8 +3,6 @@
 Whether a window is measured again is decided by the codes of its flags.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean, stdev

@@ -3,8 +3,6 @@
 A GPU has an energy counter, readings of power, or both; a CPU has the counter RAPL.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable

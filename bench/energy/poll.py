@@ -1,7 +1,5 @@
 """The only poller: a meter is read beside the work, in a thread of its own."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -13,8 +13,6 @@ as its period, one that adds up sampled readings has theirs. The turns are irreg
 ratio of periods can mislead.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The energy protocol in numbers, and how long a row's energy takes. Standard library only."""
 
-from __future__ import annotations
-
 from bench.asked import Sampling
 
 QUICK, CERTIFIED = "quick", "certified"  # of `sampling.energy`; the third is standard

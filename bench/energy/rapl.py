@@ -1,7 +1,5 @@
 """The energy counters of the CPU packages: Linux's powercap, for Intel (RAPL) and AMD."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -14,8 +14,6 @@ of the first second. So a window begins and ends at ticks that were seen. A wind
 which says what weakens it, is measured once more. An unusable meter gives a reason, not a number.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import replace

@@ -4,8 +4,6 @@ A meter publishes a new value every 20 to 100 ms. Whoever polls it learns of a t
 lies between two polls, so its time is taken as halfway between them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

@@ -11,8 +11,6 @@ phases became. After a pause the device waits for the host, 0.2 ms for a graph a
 eager mode, so that the first forward belongs to the pause.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

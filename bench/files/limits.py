@@ -3,8 +3,6 @@
 A Parquet file of 131 KB can unpack to gigabytes, and a CSV be of any length. Standard library only.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

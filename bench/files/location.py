@@ -4,8 +4,6 @@
 Standard library only.
 """
 
-from __future__ import annotations
-
 import re
 import urllib.parse
 from collections.abc import Iterable

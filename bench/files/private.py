@@ -4,8 +4,6 @@ Temporary folders have names that others can guess, and create or link first. So
 is read or written before the folder was looked at. Standard library only.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat

@@ -5,8 +5,6 @@ the reader believes, can say that it does not. So each page's own header is read
 unpacks just as many bytes as that header says, or fails.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import struct

@@ -10,8 +10,6 @@ On an H100 with cuDNN 9.15 torch runs cuDNN's in fp16 and the memory-efficient o
 two precisions differ in their attention as well, unless both ask for the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,12 +30,17 @@ from bench.warnings import RowWarning
 # would do. transformers drops that mask as well, but in many releases not while a CUDA graph is
 # captured or torch.compile traces: those engines would run another kernel than eager does.
 FUSED = "tensorgap_sdpa"
-# torch's backend, and how its reason why it does not run begins.
 _BACKENDS = {
-    "flash": (SDPBackend.FLASH_ATTENTION, "Flash attention kernel not used"),
-    "efficient": (SDPBackend.EFFICIENT_ATTENTION, "Memory efficient kernel not used"),
-    "cudnn": (SDPBackend.CUDNN_ATTENTION, "cuDNN attention kernel not used"),
-    "math": (SDPBackend.MATH, None),  # it runs anywhere
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+# How torch begins its reasons why one does not run; math runs anywhere.
+_HEADINGS = {
+    "flash": "Flash attention",
+    "efficient": "Memory efficient",
+    "cudnn": "cuDNN attention",
 }
 # What torch says where it may run no other: on CUDA, on a CPU, and within cuDNN.
 _NONE = ("No available kernel", "No viable backend", "No valid execution plans", "No valid engine")
@@ -46,7 +49,7 @@ _NONE = ("No available kernel", "No viable backend", "No valid execution plans",
 @contextlib.contextmanager
 def applied(name: str) -> Iterator[None]:
     """Everything inside runs this attention and no other; `auto` leaves torch its choice."""
-    kernel = contextlib.nullcontext() if name == AUTO else sdpa_kernel(_BACKENDS[name][0])
+    kernel = contextlib.nullcontext() if name == AUTO else sdpa_kernel(_BACKENDS[name])
     # Its cache knows what is compiled by what that was before an attention was chosen: one that
     # was compiled with another, ever on this disk, would run (seen in torch 2.11).
     with config.patch({"enable_autograd_cache": False}), kernel:
@@ -54,10 +57,7 @@ def applied(name: str) -> Iterator[None]:
 
 
 def check(name: str, device_type: str, run: Callable[[], object]) -> None:
-    """Raise Unsupported where a request cannot run this attention, which the caller has `applied`.
-
-    It is found out by running it: `run` is one request, to its end.
-    """
+    """Raise Unsupported where `run`, one request to its end, cannot run the attention `applied`."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
@@ -73,14 +73,13 @@ def check(name: str, device_type: str, run: Callable[[], object]) -> None:
 
 def _why(name: str, told: list[str]) -> str:
     """What torch says of this attention; it says of each other one that it is switched off."""
-    heading = _BACKENDS[name][1]
+    heading, about = _HEADINGS.get(name, ""), None
     reasons = []
-    about = False
     for text in told:
         if "not used because" in text:
-            about = heading is not None and text.startswith(heading)
-        elif about:
-            reasons.append(text.split(" (Triggered internally", 1)[0].strip().rstrip("."))
+            about = text.partition(" kernel")[0]
+        elif about == heading:
+            reasons.append(text.partition(" (Triggered internally")[0].strip().rstrip("."))
     return "; ".join(dict.fromkeys(reasons))
 
 

@@ -1,11 +1,11 @@
 """The two key-value caches of the engines: none, and one of a fixed length."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class NoCache(Cache):  # type: ignore[misc]  # transformers is not typed for us
@@ -19,11 +19,9 @@ class NoCache(Cache):  # type: ignore[misc]  # transformers is not typed for us
     def __init__(self) -> None:
         super().__init__(layers=[])
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> Pair:
         """The keys and values as they are given."""
-        return key_states, value_states
+        return keys, values
 
     def get_seq_length(self, *_: Any, **__: Any) -> int:
         """No token is held."""
@@ -40,36 +38,31 @@ class StaticCache(Cache):  # type: ignore[misc]  # transformers is not typed for
 
     transformers' own reads its length back from the device at each prompt after the first, and
     while a graph is captured it builds a mask in place of the causal attention kernel.
-
-    Attributes:
-        position: None for a prompt, else a new token's position, (1,).
     """
 
     is_compileable = True  # so that a mask hides what no token was written to yet
-    position: torch.Tensor | None = None
+    position: torch.Tensor | None = None  # None for a prompt, else a new token's position, (1,)
 
     def __init__(self, length: int) -> None:
         """Args: length: in tokens, of prompt and continuation."""
         super().__init__(layers=[])
         self.length = length
-        self.buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.buffers: dict[int, Pair] = {}
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Pair:
         """Write keys and values (batch, heads, tokens, width); all that there are to attend to."""
         if layer not in self.buffers:
             # Zeros: what is masked is multiplied by 0, and a NaN would stay one.
             shape = (*keys.shape[:2], self.length, keys.shape[3])
             self.buffers[layer] = keys.new_zeros(shape), values.new_zeros(shape)
-        mine = self.buffers[layer]
-        if self.position is None:
-            for buffer, given in zip(mine, (keys, values), strict=True):
+        for buffer, given in zip(self.buffers[layer], (keys, values), strict=True):
+            if self.position is None:
                 buffer[:, :, : keys.shape[2]] = given
-            return keys, values
-        for buffer, given in zip(mine, (keys, values), strict=True):
-            buffer.index_copy_(2, self.position, given)
-        return mine
+            else:
+                buffer.index_copy_(2, self.position, given)
+        return (keys, values) if self.position is None else self.buffers[layer]
 
     def get_seq_length(self, *_: Any, **__: Any) -> Any:
         """Where the next token goes."""

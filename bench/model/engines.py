@@ -7,8 +7,6 @@
 None of them waits for the device within a request, so that a queue of requests can be full.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable
@@ -25,7 +23,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 Run = Callable[..., Any]  # of tensors, giving a tensor
 
 # torch/utils/_triton.py, cuda_extra_check; torch._inductor refuses below it.
-FIRST_TRITON: Capability = (7, 0)
+_FIRST_TRITON: Capability = (7, 0)
 _CAPTURE_WARMUPS = 3  # the notes on CUDA graphs: cuBLAS and others set up what a capture must not
 
 
@@ -41,8 +39,8 @@ def check(
     if engine != "compile":
         return
     if capability is not None:
-        have = f"{capability[0]}.{capability[1]}"
-        if capability < FIRST_TRITON:
+        have = "{}.{}".format(*capability)
+        if capability < _FIRST_TRITON:
             raise Unsupported(
                 "engine compile needs Triton, and so compute capability 7.0; compute capability"
                 f" {have} runs eager and graph"
@@ -76,9 +74,9 @@ def forward(engine: str, model: GPT2LMHeadModel) -> Forward:
 def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
     """A function from token ids (batch, tokens) to the greedy continuation (batch, new_tokens).
 
-    The shape of the first ids is that of all.
-    Prefill and decode with a key-value cache of fixed size; each new token stays on the device as
-    the next one's input. It never ends early: each request does the same work.
+    The shape of the first ids is that of all. Prefill and decode with a key-value cache of fixed
+    size; each new token stays on the device as the next one's input. It never ends early: each
+    request does the same work.
     """
     launch = _launcher(engine)
     steps: tuple[Run, Run, Any] | None = None
@@ -92,6 +90,7 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
             logits: torch.Tensor = model(ids, cache, use_cache=False, logits_to_keep=1).logits
             return logits[:, -1].argmax(-1, keepdim=True)
 
+        # Two functions: torch.compile keeps by function what it compiled, and searches it.
         def prefill(ids: torch.Tensor) -> torch.Tensor:
             cache.position = None
             return likeliest(ids)
@@ -126,7 +125,7 @@ def _launcher(engine: str) -> Callable[[Run], Run]:
     if engine == "eager":
         return lambda run: run
     if engine == "graph":
-        return _Replay
+        return _replayed
     # Dynamo counts the compilations of a function over all workloads of a process and gives
     # up after eight. What was compiled before is compiled again if it is run again.
     torch.compiler.reset()
@@ -134,44 +133,44 @@ def _launcher(engine: str) -> Callable[[Run], Run]:
     return lambda run: torch.compile(run, fullgraph=True, dynamic=False)
 
 
-class _Replay:
+def _replayed(run: Run) -> Run:
     """Records a function of tensors at its first call and replays it from then on.
 
     The shapes of the first call are those of every call, and the result of a call lies in memory
     that the next call writes again. After pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs".
     """
+    recorded: tuple[Any, list[torch.Tensor], torch.Tensor] | None = None
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._graph: Any = None
+    def replay(*given: torch.Tensor) -> torch.Tensor:
+        nonlocal recorded
+        recorded = recorded or _capture(run, [tensor.clone() for tensor in given])
+        graph, inputs, output = recorded
+        for mine, other in zip(inputs, given, strict=True):
+            mine.copy_(other)
+        graph.replay()
+        return output
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        if self._graph is None:
-            self._capture(inputs)
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
-        self._graph.replay()
-        return self._output
+    return replay
 
-    def _capture(self, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._inputs = tuple(tensor.clone() for tensor in inputs)
-        # A cast that autocast had cached outside would not be in the graph.
-        casts = torch.autocast(
-            "cuda",
-            dtype=torch.get_autocast_dtype("cuda"),
-            enabled=torch.is_autocast_enabled("cuda"),
-            cache_enabled=False,
-        )
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with casts:
-            with torch.cuda.stream(side):
-                for _ in range(_CAPTURE_WARMUPS):
-                    self._run(*self._inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # On its own stream: torch keeps a workspace of cuBLAS for each, and the end of a graph
-            # frees that of every graph that was captured on the same (pytorch#193402).
-            with torch.cuda.graph(graph, stream=side):
-                self._output: torch.Tensor = self._run(*self._inputs)
-        self._graph = graph
+
+def _capture(run: Run, inputs: list[torch.Tensor]) -> tuple[Any, list[torch.Tensor], torch.Tensor]:
+    """A CUDA graph, with the inputs that it reads and the output that it writes."""
+    # A cast that autocast had cached outside would not be in the graph.
+    casts = torch.autocast(
+        "cuda",
+        dtype=torch.get_autocast_dtype("cuda"),
+        enabled=torch.is_autocast_enabled("cuda"),
+        cache_enabled=False,
+    )
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with casts:
+        with torch.cuda.stream(side):
+            for _ in range(_CAPTURE_WARMUPS):
+                run(*inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # On its own stream: torch keeps a workspace of cuBLAS for each, and the end of a graph
+        # frees that of every graph that was captured on the same (pytorch#193402).
+        with torch.cuda.graph(graph, stream=side):
+            return graph, inputs, run(*inputs)

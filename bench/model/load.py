@@ -4,8 +4,6 @@ Only safetensors are read, and no code that comes with a model is run: a model f
 be wrong, but it cannot do anything.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -32,6 +30,7 @@ from bench.text.embedded import corpus
 TINY = "tiny"
 RANDOM = "gpt2:random"
 TINY_FOLDER = Path(__file__).parents[1] / "text" / "embedded" / "tiny"
+_WEIGHTS = "model.safetensors"
 _SEED = 0
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
 _LARGEST_NUMBER = 1_000_000  # of config.json
@@ -80,27 +79,15 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
             torch.manual_seed(_SEED)
             module = GPT2LMHeadModel(GPT2Config(attn_implementation=attention.FUSED))
     else:
-        folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
-        if os.path.isdir(folder):
-            _check_folder(folder)
-            source, weights = str(folder), folder / "model.safetensors"
-        elif name.startswith((".", "/", "~")):
-            raise TensorgapError(f"model {name}: there is no such folder")
-        else:
-            with _loading(name):
-                source, weights = name, Path(str(cached_file(name, "model.safetensors")))
-        module, tokenizer = _pretrained(source, name, weights)
-        with weights.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        module, tokenizer, sha256 = _pretrained(name)
         published_as = published.WEIGHTS.get(sha256, UNRECOGNISED)
     # With one, each eager forward asks the device whether a prompt is padded; ours never is.
     module.config.pad_token_id = None
     dtype = precision.storage(precision_name)
     module = module.to(device=device_type, dtype=dtype).eval().requires_grad_(False)
-    tensors = [*module.parameters(), *module.buffers()]
     described = Weights(
-        parameters=sum(p.numel() for p in module.parameters()),
-        size_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        parameters=module.num_parameters(),
+        size_bytes=module.get_memory_footprint(),
         dtype=str(dtype).removeprefix("torch."),
         sha256=sha256,
         attention="sdpa",
@@ -109,11 +96,18 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     return Model(module, tokenizer, described)
 
 
-def _pretrained(
-    source: str, name: str, weights: Path
-) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
-    """The model and the tokenizer of a folder or of the hub, whole and belonging together."""
+def _pretrained(name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase, str]:
+    """Model and tokenizer of a folder or the hub, which belong together; SHA-256 of the weights."""
+    folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
+    if os.path.isdir(folder):
+        _check_folder(folder)
+    elif name.startswith((".", "/", "~")):
+        raise _refused(name, "there is no such folder")
     with _loading(name):
+        if os.path.isdir(folder):
+            source, weights = str(folder), folder / _WEIGHTS
+        else:
+            source, weights = name, Path(str(cached_file(name, _WEIGHTS)))
         _check_weights(name, weights, GPT2Config.from_pretrained(source))
         module, loading = GPT2LMHeadModel.from_pretrained(
             source,
@@ -131,20 +125,15 @@ def _pretrained(
     # transformers would fill the gaps with random weights, and make a tokenizer without words.
     mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
     extra = {key for key in loading["unexpected_keys"] if not key.endswith(_OLD_BUFFERS)}
-    wrong = sorted({*loading["missing_keys"], *mismatched, *extra})
-    if wrong:
-        raise TensorgapError(
-            f"model {name}: config.json and model.safetensors do not belong together: they differ"
-            f" in {len(wrong)} weights, such as {wrong[0]}"
-        )
+    if wrong := sorted({*loading["missing_keys"], *mismatched, *extra}):
+        raise _unlike(name, f"they differ in {len(wrong)} weights, such as {wrong[0]}")
     if not tokenizer.vocab_size:
-        raise TensorgapError(f"model {name}: it has no tokenizer; save tokenizer.json with it")
-    if module.config.bos_token_id not in range(module.config.vocab_size):
-        raise TensorgapError(
-            f"model {name}: config.json: bos_token_id = {module.config.bos_token_id} is none of"
-            f" the {module.config.vocab_size} tokens"
-        )
-    return module, tokenizer
+        raise _refused(name, "it has no tokenizer; save tokenizer.json with it")
+    bos, tokens = module.config.bos_token_id, module.config.vocab_size
+    if bos not in range(tokens):
+        raise _refused(name, f"config.json: bos_token_id = {bos} is none of the {tokens} tokens")
+    with weights.open("rb") as file:
+        return module, tokenizer, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -162,11 +151,11 @@ def _loading(name: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         words = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise TensorgapError(
-            f"model {name}: cannot be loaded: {type(error).__name__}: {words} (give a folder"
-            " with config.json, model.safetensors and the tokenizer's files; or the name of a GPT-2"
-            " of the hub, with the hub or its cache within reach; or gpt2:random, which needs"
-            " neither)"
+        raise _refused(
+            name,
+            f"cannot be loaded: {type(error).__name__}: {words} (give a folder with config.json,"
+            f" {_WEIGHTS} and the tokenizer's files; or the name of a GPT-2 of the hub, with the"
+            f" hub or its cache within reach; or {RANDOM}, which needs neither)",
         ) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -183,37 +172,36 @@ def _check_folder(folder: Path) -> None:
     try:
         config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
     except FileNotFoundError:
-        raise TensorgapError(f"model {folder}: it has no config.json") from None
+        raise _refused(folder, "it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:
         told = getattr(error, "strerror", None) or error
-        raise TensorgapError(f"model {folder}: config.json cannot be read: {told}") from None
+        raise _refused(folder, f"config.json cannot be read: {told}") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "gpt2":
-        raise TensorgapError(f'model {folder}: model_type is "{kind}", must be "gpt2"')
+        raise _refused(folder, f'model_type is "{kind}", must be "gpt2"')
     if "quantization_config" in config:
-        raise TensorgapError(
-            f"model {folder}: its weights are quantised (quantization_config); a precision of the"
-            " matrix is that of the arithmetic, so give a folder with float32 weights"
+        raise _refused(
+            folder,
+            "its weights are quantised (quantization_config); a precision of the matrix is that of"
+            " the arithmetic, so give a folder with float32 weights",
         )
     for key, value in config.items():
         most = _MOST_LABELS if key == "num_labels" else _LARGEST_NUMBER
         if isinstance(value, int) and abs(value) > most:
             shown = f"{value:,}"[:30]
-            raise TensorgapError(
-                f"model {folder}: config.json: {key} = {shown}: must be at most {most:,}"
-            )
+            raise _refused(folder, f"config.json: {key} = {shown}: must be at most {most:,}")
     for path in folder.iterdir():
         # A link to nothing is as good as no file.
         if path.suffix not in _READ_WHOLE or not os.path.exists(path) or os.path.isdir(path):
             continue
-        origin = f"model {folder}: {path.name}"
         if not os.path.isfile(path):
-            raise TensorgapError(f"{origin}: not a regular file")
-        limits.at_most(_LARGEST_FILE_BYTES, origin)(path.stat().st_size)
-    if not (folder / "model.safetensors").is_file():
-        raise TensorgapError(
-            f"model {folder}: it has no model.safetensors; pickled weights are not loaded,"
-            " because they can run code: save it with save_pretrained of transformers 5"
+            raise _refused(folder, f"{path.name}: not a regular file")
+        limits.at_most(_LARGEST_FILE_BYTES, f"model {folder}: {path.name}")(path.stat().st_size)
+    if not (folder / _WEIGHTS).is_file():
+        raise _refused(
+            folder,
+            f"it has no {_WEIGHTS}; pickled weights are not loaded, because they can run code:"
+            " save it with save_pretrained of transformers 5",
         )
 
 
@@ -222,20 +210,21 @@ def _check_weights(name: str, path: Path, config: GPT2Config) -> None:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > _LARGEST_HEADER_BYTES:
-        raise TensorgapError(
-            f"model {name}: model.safetensors: its header would have {header_bytes:,} bytes; at"
-            f" most {limits.shown(_LARGEST_HEADER_BYTES)} are read"
-        )
+    limits.at_most(_LARGEST_HEADER_BYTES, f"model {name}: header of {_WEIGHTS}")(header_bytes)
     width, layers = abs(config.n_embd), abs(config.n_layer)
     inner = 4 * width if config.n_inner is None else abs(config.n_inner)
     weights = (abs(config.vocab_size) + abs(config.n_positions)) * width
     weights += layers * (4 * width * width + 2 * width * inner)
     if weights > size_bytes:  # each takes at least a byte
-        raise TensorgapError(
-            f"model {name}: config.json and model.safetensors do not belong together: {weights:,}"
-            f" weights do not fit into {size_bytes:,} bytes"
-        )
+        raise _unlike(name, f"{weights:,} weights do not fit into {size_bytes:,} bytes")
+
+
+def _refused(name: str | Path, problem: str) -> TensorgapError:
+    return TensorgapError(f"model {name}: {problem}")
+
+
+def _unlike(name: str, problem: str) -> TensorgapError:
+    return _refused(name, f"config.json and {_WEIGHTS} do not belong together: {problem}")
 
 
 # ------------------------------------------------------------------------------- tokens

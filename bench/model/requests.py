@@ -1,7 +1,5 @@
 """Requests of a workload, ready to be enqueued: real tokens on the device, and its own clock."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable
@@ -20,17 +18,11 @@ _PROMPTS = 8  # different inputs, used in turn
 class CpuQueue:
     """On a CPU a forward is done when it returns; the methods are those of `timing.Queue`."""
 
-    def __init__(self, run: Callable[[], object]) -> None:
-        self._run = run
-
-    def enqueue(self) -> None:
-        """Run one forward."""
-        self._run()
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.enqueue = self.timed = run
 
     def synchronise(self) -> None:
         """All is done."""
-
-    timed = enqueue
 
     def device_ms(self) -> None:
         """A CPU has no clock beside the host's."""
@@ -44,19 +36,16 @@ class CpuQueue:
 class _CudaQueue:
     """CUDA launches kernels and returns; events on the stream tell the device's own time."""
 
-    def __init__(self, run: Callable[[], object]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.enqueue = run
         self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def enqueue(self) -> None:
-        self._run()
 
     def synchronise(self) -> None:
         torch.cuda.synchronize()
 
     def timed(self) -> None:
         self._start.record()
-        self._run()
+        self.enqueue()
         self._end.record()
         torch.cuda.synchronize()
 
@@ -77,21 +66,20 @@ class _CudaQueue:
 
 def forward_queue(device_type: str, model: Model, workload: Workload) -> timing.Queue:
     """A queue of requests over prompts of real tokens, which lie on the device already."""
-    if workload.prompt_tokens + workload.new_tokens > model.positions:
-        beside = f" and new_tokens = {workload.new_tokens}" if workload.new_tokens else ""
+    tokens, new = workload.prompt_tokens, workload.new_tokens
+    if tokens + new > model.positions:
         raise Unsupported(
-            f"{workload.model} has {model.positions} positions, prompt_tokens ="
-            f" {workload.prompt_tokens}{beside}"
+            f"{workload.model} has {model.positions} positions, prompt_tokens = {tokens}"
+            + (f" and new_tokens = {new}" if new else "")
         )
-    if workload.new_tokens:
-        forward = engines.generation(workload.engine, model.module, workload.new_tokens)
+    if new:
+        forward = engines.generation(workload.engine, model.module, new)
     else:
         forward = engines.forward(workload.engine, model.module)
     # Of the embedded text, cut one after the other.
     ids = torch.tensor(prompt_ids(model))
-    shape = (_PROMPTS, workload.batch_size, workload.prompt_tokens)
-    needed = _PROMPTS * workload.batch_size * workload.prompt_tokens
-    prompts = ids.repeat(-(-needed // len(ids)))[:needed].reshape(shape)
+    needed = _PROMPTS * workload.batch_size * tokens
+    prompts = ids.repeat(-(-needed // len(ids)))[:needed].reshape(_PROMPTS, -1, tokens)
     turns = itertools.cycle(prompts.to(device_type))
 
     def run() -> None:

@@ -2,16 +2,12 @@
 
 One stream, `BOS` and then the text's tokens, is read through windows of at most `context` tokens;
 each window scores its newest `stride` tokens, with all that stands before them in the window as
-their context. There is no padding: it would be scored or change the positions. Only the scored
-rows go through the head, a few hundred at a time in the tested type; the log-softmax is fp32 at
-every precision, and sums are fp64. Nats and counts are kept, and every perplexity derives from
-them.
+their context. There is no padding: it would be scored or change the positions. The log-softmax is
+fp32 at every precision, and sums are fp64. Every perplexity derives from the nats and counts kept.
 
 Two peers' protocols stand beside ours, so that a number of theirs can be made again: the strided
 recipe of transformers' guide (`hf-docs`), and the wikitext task of lm-eval (`lm-eval`).
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -46,10 +42,11 @@ class WindowedText:
 
     stream: list[int]  # token ids, each BOS among them
     windows: list[TokenWindow]  # in the order of the stream
-    counts: list[int]  # tokens that each window stands for in the mean: scored, but in hf-docs
     ids: list[int]  # token ids of the text, without BOS
     words: int | None  # by which word perplexity divides; None where a protocol leaves tokens out
     bytes: int | None  # by which bits per byte divide; None likewise
+    context: int  # in tokens, that this model and protocol really have
+    stride: int
 
 
 def read(model: Model, text: Text, plan: QualityPlan) -> WindowedText:
@@ -58,24 +55,17 @@ def read(model: Model, text: Text, plan: QualityPlan) -> WindowedText:
     Raises TensorgapError where the tokenizer makes nothing of the text, or what its weights know
     no word for.
     """
-    context, stride = _lengths(model, plan)
+    context = min(plan.context, model.positions)
+    stride = min(plan.stride, context)
     if plan.mode == LM_EVAL:
         return _read_pages(model, text.pages(), context)
     ids = token_ids(model, text.text)
     check_tokens(text, ids, model.vocabulary)
     if plan.mode == HF_DOCS:
-        pairs = list(guide_windows(len(ids), context, stride))
-        chosen, counts = [window for window, _ in pairs], [count for _, count in pairs]
-        return WindowedText(ids, chosen, counts, ids, None, None)
+        chosen = list(guide_windows(len(ids), context, stride))
+        return WindowedText(ids, chosen, ids, None, None, context, stride)
     chosen = list(windows(len(ids), context, stride))
-    counts = [window.scored for window in chosen]
-    return WindowedText([model.bos, *ids], chosen, counts, ids, text.words, text.bytes)
-
-
-def _lengths(model: Model, plan: QualityPlan) -> tuple[int, int]:
-    """Context and stride, in tokens, that this model and protocol really have."""
-    context = min(plan.context, model.positions)
-    return context, context if plan.mode == LM_EVAL else min(plan.stride, context)
+    return WindowedText([model.bos, *ids], chosen, ids, text.words, text.bytes, context, stride)
 
 
 def _read_pages(model: Model, pages: Sequence[str], context: int) -> WindowedText:
@@ -89,12 +79,12 @@ def _read_pages(model: Model, pages: Sequence[str], context: int) -> WindowedTex
     every: list[int] = []
     for page in pages:
         ids = token_ids(model, detokenize(page))
-        chosen.extend(w.shifted(len(stream)) for w in windows(len(ids), context, context))
+        chosen += windows(len(ids), context, context, offset=len(stream))
         stream += [model.bos, *ids]
         every += ids
     words = sum(len(re.split(r"\s+", page)) for page in pages)
     size = sum(len(page.encode()) for page in pages)
-    return WindowedText(stream, chosen, [window.scored for window in chosen], every, words, size)
+    return WindowedText(stream, chosen, every, words, size, context, context)
 
 
 def measure_quality(model: Model, plan: QualityPlan) -> Quality:
@@ -119,15 +109,16 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         # fp16 overflows at 65,504; a model trained in bf16 may exceed it.
         reason = f"the sum of nats is {math.fsum(nats)}: numbers overflowed at this precision"
         return Quality(text=text.name, reason=reason)
-    if plan.mode != HF_DOCS and sum(reading.counts) != len(reading.ids):
-        raise AssertionError(f"{sum(reading.counts)} tokens scored of {len(reading.ids)}")
-    rounding = _logit_rounding(model, reading)
+    counts = tuple(window.counted for window in reading.windows)
+    tokens = sum(counts)
+    if plan.mode != HF_DOCS and tokens != len(reading.ids):
+        raise AssertionError(f"{tokens} tokens scored of {len(reading.ids)}")
     counted = [
-        n * (count / window.scored)
-        for n, count, window in zip(nats, reading.counts, reading.windows, strict=True)
+        n * (window.counted / window.scored)
+        for n, window in zip(nats, reading.windows, strict=True)
     ]
-    total, tokens = math.fsum(counted), sum(reading.counts)
-    context, stride = _lengths(model, plan)
+    total, floor = math.fsum(counted), text.floor_nats
+    rounding = _logit_rounding(model, reading)
     return Quality(
         text=text.name,
         nats=total,
@@ -137,15 +128,13 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         perplexity=perplexity_of(total / tokens),
         word_perplexity=perplexity_of(total / reading.words) if reading.words else None,
         bits_per_byte=total / math.log(2) / reading.bytes if reading.bytes else None,
-        standard_error=stats.clustered_error(counted, reading.counts),
-        floor_perplexity=(
-            None if text.floor_nats is None else perplexity_of(text.floor_nats / tokens)
-        ),
+        standard_error=stats.clustered_error(counted, counts),
+        floor_perplexity=None if floor is None else perplexity_of(floor / tokens),
         mode=plan.mode,
-        context=context,
-        stride=stride,
+        context=reading.context,
+        stride=reading.stride,
         window_nats=tuple(counted),
-        window_tokens=tuple(reading.counts),
+        window_tokens=counts,
         logits_dtype=str(head.logits_dtype(model)).removeprefix("torch."),
         logit_rounding_nats=rounding.mean if rounding else None,
         logit_rounding_error_nats=rounding.error if rounding else None,
@@ -167,8 +156,7 @@ def _logit_rounding(model: Model, reading: WindowedText) -> stats.Difference | N
 
 def _batch_difference(model: Model, reading: WindowedText, nats: Sequence[float]) -> float | None:
     """Greatest difference, in nats per token, between windows alone and in their batch."""
-    at_once = head.TOKENS_AT_ONCE[model.module.device.type]
-    groups = batches(reading.windows, at_once)
+    groups = batches(reading.windows, head.TOKENS_AT_ONCE[model.module.device.type])
     together = [window for group in groups if len(group) > 1 for window in group]
     in_batch = dict(zip(reading.windows, nats, strict=True))
     differences = [
@@ -196,37 +184,30 @@ def warnings(
     nats = found.batch_difference_nats
     if nats is not None and nats > allowed:
         told.append(RowWarning("perplexity-depends-on-batch", {"nats": nats, "allowed": allowed}))
-    if weights.published_as == published.GPT2 and precision == "fp32":
+    of_gpt2 = weights.published_as == published.GPT2 and precision == "fp32"
+    if of_gpt2 and published.is_wikitext2_test(found.text_sha256):
         told.extend(_far_from_published(found))
     return told
 
 
 def _far_from_published(found: Quality) -> Iterator[RowWarning]:
     """What is published for GPT-2 and this very protocol, or failing that for its context."""
-    text = published.text_of(found.text_sha256 or "")
-    if text != published.WIKITEXT2_TEST or found.context is None:
-        return
-    asked = (found.mode, found.context, found.stride)
     measured = {
         published.TOKEN: found.perplexity,
         published.WORD: found.word_perplexity,
         published.BITS_PER_BYTE: found.bits_per_byte,
     }
-    alike = [p for p in published.PUBLISHED if (p.mode, p.context, p.stride) == asked]
+    protocol = (found.mode, found.context, found.stride)
+    alike = [p for p in published.PUBLISHED if (p.mode, p.context, p.stride) == protocol]
     for known in alike:
         value = measured[known.unit]
         if value is not None and abs(value / known.value - 1) > known.within:
-            told: dict[str, Value] = {
-                "value": value,
-                "unit": known.unit,
-                "published": known.value,
-                "within": known.within,
-                "source": known.source,
-            }
+            told: dict[str, Value] = {"value": value, "published": known.value, "unit": known.unit}
+            told |= {"within": known.within, "source": known.source}
             yield RowWarning("perplexity-unlike-published", told)
-    expected = published.expected_perplexity(found.context)
-    if not alike and found.mode != LM_EVAL and expected and found.perplexity:
-        low, high = expected
-        if not low <= found.perplexity <= high:
-            told = {"value": found.perplexity, "low": low, "high": high, "context": found.context}
-            yield RowWarning("perplexity-out-of-range", told)
+    if alike or found.mode == LM_EVAL or not found.perplexity or not found.context:
+        return
+    low, high = published.expected_perplexity(found.context) or (0, math.inf)
+    if not low <= found.perplexity <= high:
+        told = {"value": found.perplexity, "low": low, "high": high, "context": found.context}
+        yield RowWarning("perplexity-out-of-range", told)

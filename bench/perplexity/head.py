@@ -1,7 +1,5 @@
 """Nats of a model's predictions: through its head some rows at a time, log-softmax in fp32."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,10 +25,9 @@ class Head:
         self._linear: Any = model.module.lm_head
         self._stored = logits_dtype(model)
         self._wide: torch.Tensor | None = None
-        if exact:
-            self._wide = self._linear.weight.to(self._stored).float()
-        elif self._stored.itemsize > 2:
-            self._wide = self._linear.weight
+        if exact or self._stored.itemsize > 2:
+            weight = self._linear.weight
+            self._wide = weight.to(self._stored).float() if exact else weight
         # One for all rows: fresh pages of this size cost as much time as a narrow product.
         self._buffer = torch.empty(
             (HEAD_ROWS, model.vocabulary),
@@ -57,11 +54,10 @@ class Head:
 
 def logits_dtype(model: Model) -> torch.dtype:
     """The type of the head's output under the precision that is on."""
-    head: Any = model.module.lm_head
-    row = torch.zeros((1, head.in_features), dtype=head.weight.dtype, device=head.weight.device)
+    weight: Any = model.module.lm_head.weight
     # Of a slice: autocast would cast the whole weight for one row.
     with torch.inference_mode():
-        dtype: torch.dtype = torch.nn.functional.linear(row, head.weight[:1]).dtype
+        dtype: torch.dtype = torch.nn.functional.linear(weight[:1], weight[:1]).dtype
     return dtype
 
 
@@ -73,11 +69,10 @@ def scored_states(model: Model, ids: torch.Tensor, batch: Sequence[TokenWindow])
 
 
 def token_nats(
-    model: Model, stream: Sequence[int], chosen: Sequence[TokenWindow], heads: Sequence[Head] = ()
+    model: Model, stream: Sequence[int], chosen: Sequence[TokenWindow], heads: Sequence[Head]
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """-ln p of the scored tokens, window by window, for each head: float32 or 64, (scored,)."""
     device = model.module.device
-    heads = heads or [Head(model)]
     ids = torch.tensor(stream, dtype=torch.long, device=device)
     for batch in batches(chosen, TOKENS_AT_ONCE[device.type]):
         with torch.inference_mode():

@@ -4,21 +4,17 @@ Each variant makes one mistake that public code makes, all on the same weights a
 that gives an observed number explains it. The right protocols stand among them, since most
 "wrong" numbers are right ones of another protocol or in another unit.
 
-A line is a row of the text that is not blank, with its line end, tokenised by itself. `SHORT` is
-the length that lines are cut or padded to.
+A line is a row of the text that is not blank, with its line end, tokenised by itself.
 """
 
-from __future__ import annotations
-
 import collections
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from statistics import fmean
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench.asked import HF_DOCS, LM_EVAL, QualityPlan
 from bench.device import precision
@@ -26,17 +22,17 @@ from bench.errors import TensorgapError
 from bench.model.load import RANDOM, Model, load_model, token_ids
 from bench.perplexity.evaluate import evaluate, read
 from bench.perplexity.head import Head, token_nats, window_nats
-from bench.perplexity.variants import Variant, mean_of_perplexities, of_nats
+from bench.perplexity.variants import Variant, of_nats
 from bench.perplexity.windows import TokenWindow, second_halves, windows
 from bench.text.load import Text, load_text
 
 T = TypeVar("T")
-Rows = Sequence[Sequence[float]]
+Array = NDArray[np.float64]
 
-SHORT = 128  # tokens
-FIRST = 100  # lines, as in the study whose 217 asked for this catalogue
-FIRST_WINDOWS = 32
-BATCHES = (8, 16)  # lines
+_SHORT = 128  # tokens that lines are cut or padded to
+_FIRST = 100  # lines, as in the study whose 217 asked for this catalogue
+_FIRST_WINDOWS = 32
+_BATCHES = (8, 16)  # lines
 _LETTERS = 50  # the study dropped lines of at most so many
 _RARE = 3  # WikiText-2 has <unk> for words that occur less often in its training text
 _LINES_AT_ONCE = 16
@@ -91,17 +87,18 @@ def whole_text(model: Model, text: Text) -> Iterator[Variant]:
     for context, stride in dict.fromkeys([(long, long // 2), (long, long), (short, short)]):
         found = read(model, text, QualityPlan(text.name, context=context, stride=stride))
         nats = window_nats(model, found.stream, found.windows)
+        scored = [window.scored for window in found.windows]
         per_token = math.fsum(nats) / len(found.ids)
         name = f"context {context}, stride {stride}"
         yield of_nats(f"{name}, per token", per_token, right=True)
         yield of_nats(f"{name}, per word", math.fsum(nats) / text.words, right=True)
         yield of_nats(f"{name}, nats taken for bits (2 ** loss)", per_token * math.log(2))
         yield of_nats(f"{name}, bits taken for nats (exp of bits)", per_token / math.log(2))
-        means = [n / t for n, t in zip(nats, found.counts, strict=True)]
-        yield mean_of_perplexities(f"{name}, mean of the windows' perplexities", means)
-        if len(nats) > FIRST_WINDOWS:
-            part = math.fsum(nats[:FIRST_WINDOWS]) / sum(found.counts[:FIRST_WINDOWS])
-            yield of_nats(f"{name}, only the first {FIRST_WINDOWS} windows", part)
+        means = np.divide(nats, scored)
+        yield of_nats(f"{name}, mean of the windows' perplexities", mean_perplexity(means))
+        if len(nats) > _FIRST_WINDOWS:
+            part = math.fsum(nats[:_FIRST_WINDOWS]) / sum(scored[:_FIRST_WINDOWS])
+            yield of_nats(f"{name}, only the first {_FIRST_WINDOWS} windows", part)
 
 
 def peers(model: Model, text: Text) -> Iterator[Variant]:
@@ -111,19 +108,16 @@ def peers(model: Model, text: Text) -> Iterator[Variant]:
     for mode, context, stride in dict.fromkeys([*strided, (LM_EVAL, long, long)]):
         plan = QualityPlan(text.name, mode=mode, context=context, stride=stride)
         found = evaluate(model, text, plan)
-        name = f"{mode}, context {context}"
-        name += f", stride {stride}" if mode == HF_DOCS else ""
+        name = f"{mode}, context {context}" + (f", stride {stride}" if mode == HF_DOCS else "")
         yield Variant(f"{name}, per token", found.perplexity, right=True, reason=found.reason)
         if found.words is not None:
             yield Variant(f"{name}, per word", found.word_perplexity, right=True)
-    ids = token_ids(model, text.text)
-    length = min(512, long)
-    if chosen := second_halves(len(ids), length):
-        stream = list(ids)
+    stream, length = token_ids(model, text.text), min(512, long)
+    if chosen := second_halves(len(stream), length):
         for window in chosen:
             stream[window.start] = model.bos
-        scored = sum(window.scored for window in chosen)
         nats = math.fsum(window_nats(model, stream, chosen))
+        scored = sum(window.scored for window in chosen)
         yield of_nats(f"llama.cpp, context {length}", nats / scored, right=True)
 
 
@@ -131,8 +125,8 @@ def bos_before_each_window(model: Model, text: Text) -> Iterator[Variant]:
     """Windows without overlap, each a text of its own."""
     ids = token_ids(model, text.text)
     for context in dict.fromkeys(lengths(model)):
-        nats = total(nats_of(model, list(parts(ids, context - 1)), bos=True))
-        yield of_nats(f"BOS before each window of {context}", nats / len(ids))
+        nats = nats_of(model, list(parts(ids, context - 1)), bos=True)
+        yield of_nats(f"BOS before each window of {context}", mean(nats))
 
 
 # ------------------------------------------------------------------------------- line by line
@@ -143,14 +137,12 @@ def uncut_lines(model: Model, text: Text) -> Iterator[Variant]:
     lines = lines_of(text)
     words = sum(len(line.split()) for line in lines)
     for bos in (False, True):
-        room = model.positions - bos
-        ids = [token_ids(model, line)[:room] for line in lines]
-        scored = [row for row in nats_of(model, ids, bos=bos) if row]
+        ids = [token_ids(model, line)[: model.positions - bos] for line in lines]
+        scored = [row for row in nats_of(model, ids, bos=bos) if row.size]
         name = f"each line alone, {'BOS before it' if bos else 'no BOS'}"
-        evaluated = " (evaluate)" if bos else ""
         yield of_nats(f"{name}, token by token", mean(scored))
-        yield of_nats(f"{name}, nats per word", total(scored) / words)
-        yield from _of_means(name, scored, evaluated)
+        yield of_nats(f"{name}, nats per word", np.concatenate(scored).sum() / words)
+        yield from _of_means(name, scored, " (evaluate)" if bos else "")
 
 
 def padded_lines(model: Model, text: Text) -> Iterator[Variant]:
@@ -160,55 +152,52 @@ def padded_lines(model: Model, text: Text) -> Iterator[Variant]:
     ids = [token_ids(model, line)[:length] for line in lines]
     sizes = list(map(len, ids))
     masked = padded_losses(model, ids, length, mask=True)
+    # By shift of the labels, the losses whose label is no padding.
+    real = [
+        [row[: max(0, size - shift)] for row, size in zip(losses, sizes, strict=True)]
+        for shift, losses in enumerate(masked)
+    ]
+    rows = real[1]
+    words = sum(len(line.split()) for line in lines)
     cut = f"lines cut to {length}"
     padded = f"{cut} and padded"
-
-    def real(shift: int) -> list[list[float]]:
-        """The losses whose label is no padding."""
-        pairs = zip(masked[shift], sizes, strict=True)
-        return [row[: max(0, size - shift)] for row, size in pairs]
-
-    rows = real(shift=1)
-    words = sum(len(line.split()) for line in lines)
     yield of_nats(f"{cut}, token by token", mean(rows))
-    yield of_nats(f"{cut}, nats per word of the uncut text", total(rows) / words)
-    yield from _of_means(cut, [row for row in rows if row])
-    for size in BATCHES:
-        losses = [mean(batch) for batch in parts(rows, size) if any(batch)]
+    yield of_nats(f"{cut}, nats per word of the uncut text", np.concatenate(rows).sum() / words)
+    yield from _of_means(cut, [row for row in rows if row.size])
+    for size in _BATCHES:
+        losses = [mean(batch) for batch in parts(rows, size) if sum(map(len, batch))]
         name = f"{cut}, exp of the mean of the losses of batches of {size}"
-        yield of_nats(name, fmean(losses))
-    for first in (10, FIRST):
+        yield of_nats(name, float(np.mean(losses)))
+    for first in (10, _FIRST):
         if len(rows) >= first:
             yield of_nats(f"{cut}, only the first {first}", mean(rows[:first]))
     for shift, what in ((0, "labels not shifted"), (2, "labels shifted twice")):
-        yield of_nats(f"{cut}, {what}", mean(real(shift)))
-        yield of_nats(f"{padded}, {what}, padding counted", mean(masked[shift]))
+        yield of_nats(f"{cut}, {what}", mean(real[shift]))
+        yield of_nats(f"{padded}, {what}, padding counted", masked[shift].mean())
 
     name = f"{padded}, padding counted"
     blank = len(text.rows) - len(lines) if len(text.rows) > 1 else 0
     for mask, how in ((True, "attention mask"), (False, "no attention mask")):
         every = masked[1] if mask else padded_losses(model, ids, length, mask=False)[1]
-        yield of_nats(f"{name}, {how}", mean(every))
-        weighted = math.fsum(fmean(row) * size for row, size in zip(every, sizes, strict=True))
+        yield of_nats(f"{name}, {how}", every.mean())
         what = f"{name} within a line, lines weighted by their tokens, {how}"
-        yield of_nats(what, weighted / sum(sizes))
+        yield of_nats(what, np.average(every.mean(axis=1), weights=sizes))
         if blank > 0:
             # One blank row stands for all: each is nothing but padding.
-            (alone,) = padded_losses(model, [[]], length, mask=mask)[1]
-            nats = total(every) + blank * math.fsum(alone)
-            count = (len(every) + blank) * len(alone)
-            yield of_nats(f"{name}, blank rows too, {how}", nats / count)
+            alone = padded_losses(model, [[]], length, mask=mask)[1]
+            nats = [*every, *np.repeat(alone, blank, axis=0)]
+            yield of_nats(f"{name}, blank rows too, {how}", mean(nats))
     yield from _as_the_study_did(lines, masked[1], length)
 
 
-def _of_means(name: str, rows: Rows, evaluated: str = "") -> Iterator[Variant]:
+def _of_means(name: str, rows: Sequence[Array], evaluated: str = "") -> Iterator[Variant]:
     """Each line weighs the same, however long: in the mean of losses, and of perplexities."""
-    means = list(map(fmean, rows))
-    yield of_nats(f"{name}, exp of the mean of the lines' losses", fmean(means))
-    yield mean_of_perplexities(f"{name}, mean of the lines' perplexities{evaluated}", means)
+    means = np.array([row.mean() for row in rows])
+    yield of_nats(f"{name}, exp of the mean of the lines' losses", means.mean())
+    yield of_nats(f"{name}, mean of the lines' perplexities{evaluated}", mean_perplexity(means))
 
 
-def _as_the_study_did(lines: Sequence[str], every: Rows, length: int) -> Iterator[Variant]:
+def _as_the_study_did(lines: Sequence[str], every: Array, length: int) -> Iterator[Variant]:
     """The recipe of the study that reported 217.
 
     github.com/krishkc5/energy_aware_quantization, notebooks gpt2_tokenized_dataset.ipynb and
@@ -217,22 +206,22 @@ def _as_the_study_did(lines: Sequence[str], every: Rows, length: int) -> Iterato
     padding; the mean of the first 100 losses.
     """
     long = [index for index, line in enumerate(lines) if len(line.strip()) > _LETTERS]
-    order = np.random.default_rng(42).permutation(len(long))
-    losses = [fmean(every[long[index]]) for index in order]
+    losses = every[np.random.default_rng(42).permutation(long)].mean(axis=1) if long else []
     name = f"lines of more than {_LETTERS} letters cut to {length}, padding counted, attention mask"
-    if losses:
-        yield of_nats(name, fmean(losses))
-    if len(losses) >= FIRST:
-        chosen = f"the {FIRST} that datasets' shuffle(seed=42) puts first"
-        yield of_nats(f"{name}, {chosen}: the recipe of the first study", fmean(losses[:FIRST]))
+    if long:
+        yield of_nats(name, float(np.mean(losses)))
+    if len(long) >= _FIRST:
+        chosen = f"the {_FIRST} that datasets' shuffle(seed=42) puts first"
+        what = f"{name}, {chosen}: the recipe of the first study"
+        yield of_nats(what, float(np.mean(losses[:_FIRST])))
 
 
 def padded_losses(
     model: Model, ids: Sequence[Sequence[int]], length: int, *, mask: bool
-) -> dict[int, list[list[float]]]:
-    """-ln p of every label of padded lines, for labels not shifted, shifted once, and twice."""
+) -> list[Array]:
+    """-ln p of every label of padded lines (lines, labels), by the labels' shift: 0, 1 or 2."""
     head, eos, device = Head(model), model.module.config.eos_token_id, model.module.device
-    losses: dict[int, list[list[float]]] = {0: [], 1: [], 2: []}
+    losses: tuple[list[Array], ...] = ([], [], [])
     for batch in parts(ids, _LINES_AT_ONCE):
         padded = [[*row, *[eos] * (length - len(row))] for row in batch]
         inputs = torch.tensor(padded, device=device)
@@ -242,29 +231,29 @@ def padded_losses(
             hidden = model.module.transformer(
                 input_ids=inputs, attention_mask=ones if mask else None, use_cache=False
             ).last_hidden_state
-            for shift, rows in losses.items():
+            for shift, found in enumerate(losses):
                 labels = inputs[:, shift:]
                 states = hidden[:, : length - shift].flatten(0, 1)
-                found = head.losses(states, labels.flatten())
-                rows += found.double().reshape(labels.shape).tolist()
-    return losses
+                nats = head.losses(states, labels.flatten()).double().reshape(labels.shape)
+                found.append(nats.cpu().numpy())
+    return [np.concatenate(found) for found in losses]
 
 
-def nats_of(model: Model, rows: Sequence[Sequence[int]], *, bos: bool) -> list[list[float]]:
+def nats_of(model: Model, rows: Sequence[Sequence[int]], *, bos: bool) -> list[Array]:
     """-ln p of each token of each row by itself; without BOS a row's first token has none."""
     stream: list[int] = []
-    chosen: dict[int, TokenWindow] = {}
+    row_of: dict[TokenWindow, int] = {}
     for number, ids in enumerate(rows):
         start = len(stream)
         stream += [model.bos, *ids] if bos else ids
         if len(stream) - start > 1:
-            chosen[number] = TokenWindow(start, len(stream) - 1, start + 1)
+            row_of[TokenWindow(start, len(stream) - 1, start + 1)] = number
+    found = [np.empty(0) for _ in rows]
     # Windows of equal length run together; each loss then goes back to its row.
-    order = sorted(chosen, key=lambda number: chosen[number].length)
-    found: list[list[float]] = [[] for _ in rows]
-    losses = token_nats(model, stream, [chosen[number] for number in order])
-    for number, (row,) in zip(order, losses, strict=True):
-        found[number] = row.double().tolist()
+    order = sorted(row_of, key=lambda window: window.length)
+    losses = token_nats(model, stream, order, [Head(model)])
+    for window, (nats,) in zip(order, losses, strict=True):
+        found[row_of[window]] = nats.double().cpu().numpy()
     return found
 
 
@@ -275,13 +264,12 @@ def joins(model: Model, text: Text) -> Iterator[Variant]:
     """The rows joined otherwise than by an empty line."""
     if len(text.rows) < 2:
         return
-    joined = {
+    for name, other in {
         'rows joined by ""': "".join(text.rows),
         'rows joined by "\\n"': "\n".join(text.rows),
         'stripped rows joined by " "': " ".join(row.strip() for row in lines_of(text)),
         "the original file": text.original,
-    }
-    for name, other in joined.items():
+    }.items():
         yield from _read_otherwise(model, name, other)
 
 
@@ -304,12 +292,12 @@ def _read_otherwise(model: Model, name: str, other: str) -> Iterator[Variant]:
         yield of_nats(f"{name}, context {context}", nats / len(ids))
 
 
-# ------------------------------------------------------------------------------- parts and sums
+# ------------------------------------------------------------------------------- parts and means
 
 
 def lengths(model: Model) -> tuple[int, int]:
-    """The model's longest context and `SHORT`, or what is possible of it, in tokens."""
-    return model.positions, min(SHORT, model.positions)
+    """The model's longest context, and a short one, in tokens."""
+    return model.positions, min(_SHORT, model.positions)
 
 
 def lines_of(text: Text) -> list[str]:
@@ -317,14 +305,14 @@ def lines_of(text: Text) -> list[str]:
     return [line for line in text.lines if line.strip()]
 
 
-def total(rows: Iterable[Sequence[float]]) -> float:
-    """Sum over all rows."""
-    return math.fsum(itertools.chain.from_iterable(rows))
-
-
-def mean(rows: Rows) -> float:
+def mean(rows: Sequence[Array]) -> float:
     """Mean over the values of all rows, each value weighing the same."""
-    return total(rows) / sum(map(len, rows))
+    return float(np.concatenate(rows).mean())
+
+
+def mean_perplexity(losses: Array) -> float:
+    """The loss that the mean of these losses' perplexities belongs to, in nats."""
+    return float(np.logaddexp.reduce(losses) - math.log(len(losses)))
 
 
 def parts(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,9 +1,6 @@
 """A perplexity as a number, and as one of many ways to compute it. Standard library only."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -31,11 +28,3 @@ def of_nats(what: str, nats_per_token: float, right: bool = False) -> Variant:
     value = perplexity_of(nats_per_token)
     reason = f"its loss is {nats_per_token:.4g}" if value is None else None
     return Variant(what, value, right, reason)
-
-
-def mean_of_perplexities(what: str, losses: Sequence[float]) -> Variant:
-    """The variant that averages perplexities instead of losses (nats)."""
-    try:
-        return Variant(what, math.fsum(map(math.exp, losses)) / len(losses))
-    except OverflowError:
-        return Variant(what, reason=f"one of its losses is {max(losses):.4g}")

@@ -1,7 +1,5 @@
 """Windows over a stream of tokens, by the rules of three protocols. Standard library only."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ class TokenWindow:
     start: int
     end: int
     first: int
+    uncounted: int = 0  # tokens that are scored and not counted in the mean
 
     @property
     def length(self) -> int:
@@ -29,17 +28,18 @@ class TokenWindow:
         """How many tokens this window scores."""
         return self.end + 1 - self.first
 
-    def shifted(self, offset: int) -> TokenWindow:
-        """The same window further on in the stream."""
-        return TokenWindow(self.start + offset, self.end + offset, self.first + offset)
+    @property
+    def counted(self) -> int:
+        """How many tokens its mean loss counts for."""
+        return self.scored - self.uncounted
 
 
-def windows(tokens: int, context: int, stride: int) -> Iterator[TokenWindow]:
-    """Windows over a stream of BOS and `tokens` tokens (positions 1 to `tokens`).
+def windows(tokens: int, context: int, stride: int, offset: int = 0) -> Iterator[TokenWindow]:
+    """Windows over BOS and `tokens` tokens, of which BOS stands at `offset` of the stream.
 
-    Each position from 1 to `tokens` is scored in exactly one window, with at least one token and
-    at most `context` tokens before it; no window is longer than `context`. The last window
-    reaches back to a full context. With stride == context this is lm-eval's rule.
+    Each token is scored in exactly one window, with at least one token and at most `context` tokens
+    before it; no window is longer than `context`. The last window reaches back to a full context.
+    With stride == context this is lm-eval's rule.
 
         context 4, stride 2, tokens 7:   B 1 2 3 4 5 6 7
             reads [0, 4)                 ~ ~ ~ ~          scores 1 2 3 4
@@ -49,31 +49,29 @@ def windows(tokens: int, context: int, stride: int) -> Iterator[TokenWindow]:
     >>> [(w.start, w.end, w.first) for w in windows(7, 4, 2)]
     [(0, 4, 1), (2, 6, 5), (3, 7, 7)]
     """
-    end = min(context, tokens)
-    first = 1
+    first, end = 1, min(context, tokens)
     while first <= tokens:
-        yield TokenWindow(max(0, end - context), end, first)
-        first = end + 1
-        end = min(end + stride, tokens)
+        yield TokenWindow(offset + max(0, end - context), offset + end, offset + first)
+        first, end = end + 1, min(end + stride, tokens)
 
 
-def guide_windows(tokens: int, context: int, stride: int) -> Iterator[tuple[TokenWindow, int]]:
-    """Windows of the strided recipe over `tokens` tokens without BOS, and what each counts for.
+def guide_windows(tokens: int, context: int, stride: int) -> Iterator[TokenWindow]:
+    """Windows of the strided recipe over `tokens` tokens without BOS.
 
     From docs/source/en/perplexity.md of transformers: labels of the overlap are masked, the model
     shifts the labels, and the mean loss of a window counts for one token less than it has labels.
     So the first token of the text, and of each window without overlap, is never scored; and a
     window that overlaps counts for one token less than it scores.
 
-    >>> [(w.start, w.end, w.first, count) for w, count in guide_windows(7, 4, 2)]
+    >>> [(w.start, w.end, w.first, w.counted) for w in guide_windows(7, 4, 2)]
     [(0, 3, 1, 3), (2, 5, 4, 1)]
     """
     previous = 0
     for start in range(0, tokens, stride):
         end = min(start + context, tokens)
-        count = end - previous - 1
-        if count > 0:
-            yield TokenWindow(start, end - 1, max(previous, start + 1)), count
+        if end - previous > 1:
+            first = max(previous, start + 1)
+            yield TokenWindow(start, end - 1, first, uncounted=int(previous > start))
         previous = end
         if end == tokens:
             return

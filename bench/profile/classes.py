@@ -5,8 +5,6 @@ PyProf, but for what only looks like them. A plain float32 kernel of an A100,
 `sm80_xmma_gemm_f32f32_..._ffma_...`, contains `xmma_gemm` too.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

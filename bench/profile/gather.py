@@ -1,7 +1,5 @@
 """The profile of a workload: measured peaks with the lower bounds that follow, and a trace."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from bench.asked import Workload

@@ -9,8 +9,6 @@ Peaks are measured, not read from a datasheet: at this power limit, in this slot
 build. Each is the best of several tries, since a disturbance makes it lower and a bound higher.
 """
 
-from __future__ import annotations
-
 import functools
 import timeit
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Profiling slows a process for good (pytorch/pytorch#144455), so a trace is taken
 Where the profiler cannot run, the trace is missing with its reason and nothing else is lost.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple

@@ -8,14 +8,12 @@ description are in its field metadata; where the rows came from is in the file's
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import functools
 import json
 import types
 import typing
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,33 +80,28 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def fields_of(record: Any) -> Iterable[tuple[dataclasses.Field[Any], Any, bool]]:
-    """The fields of a record, each with its type but for None, and whether it may be None."""
-    hints = typing.get_type_hints(record)
-    for field in dataclasses.fields(record):
-        hint = hints[field.name]
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        yield field, kinds[0], types.NoneType in kinds
-
-
 @functools.cache
-def columns(record: type) -> dict[tuple[str, ...], pa.Field]:
+def columns(
+    record: Any, path: tuple[str, ...] = (), optional: bool = False
+) -> dict[tuple[str, ...], pa.Field]:
     """Every column of a kind of record, by the path of its value, in the order of the fields."""
     found: dict[tuple[str, ...], pa.Field] = {}
-
-    def add(path: tuple[str, ...], kind: Any, optional: bool, field: Any) -> None:
-        name = "_".join(path[1:] if path[0] in BARE else path)
-        about = {key: field.metadata[key] for key in ("unit", "description")}
-        found[path] = pa.field(name, ARROW_TYPES[kind], optional, about)
-
-    for outer, kind, optional in fields_of(record):
-        if dataclasses.is_dataclass(kind):
-            for inner, inner_kind, inner_optional in fields_of(kind):
-                path = (outer.name, inner.name)
-                add(path, inner_kind, optional or inner_optional, inner)
+    hints = typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        hint, here = hints[field.name], (*path, field.name)
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        nullable = optional or types.NoneType in kinds
+        if kinds[0] in ARROW_TYPES:
+            about = {key: field.metadata[key] for key in ("unit", "description")}
+            found[here] = pa.field(column_name(here), ARROW_TYPES[kinds[0]], nullable, about)
         else:
-            add((outer.name,), kind, optional, outer)
+            found |= columns(kinds[0], here, nullable)
     return found
+
+
+def column_name(path: Sequence[str]) -> str:
+    """The name of the column that has the value at a path."""
+    return "_".join(path[1:] if path[0] in BARE and len(path) > 1 else path)
 
 
 @functools.cache
@@ -117,95 +110,17 @@ def schema(kind: type = Measurement) -> pa.Schema:
     return pa.schema(list(columns(kind).values()))
 
 
-def to_table(
-    records: Iterable[Measurement] | Iterable[Profile], sources: Sequence[Source]
-) -> pa.Table:
+def to_table(records: Iterable[Measurement | Profile], sources: Sequence[Source]) -> pa.Table:
     """Records of one kind as an Arrow table whose metadata says where they came from."""
-    rows: list[Any] = list(records)
+    rows = list(records)
     kind: Any = type(rows[0]) if rows else Measurement
-    arrays = [
-        pa.array([value_at(row, path) for row in rows], type=column.type)
-        for path, column in columns(kind).items()
-    ]
+    flat = [{at.name: value_at(row, path) for path, at in columns(kind).items()} for row in rows]
     metadata = {
         VERSION_KEY: str(SCHEMA_VERSION),
         KIND_KEY: kind.__name__,
         SOURCES_KEY: json.dumps([dataclasses.asdict(source) for source in sources]),
     }
-    return pa.Table.from_arrays(arrays, schema=schema(kind).with_metadata(metadata))
-
-
-def from_table(
-    table: pa.Table, origin: str
-) -> tuple[list[Measurement] | list[Profile], tuple[Source, ...]]:
-    """The records of a table and where they came from; `origin` names the file in messages.
-
-    Raises TensorgapError for a table that tensorgap did not write, or of another schema version.
-    """
-    kind, sources = described(table.schema, origin)
-    wanted = schema(kind)
-    for column in wanted:
-        if not column.nullable and table[column.name].null_count:
-            fault = f"column {column.name} lacks values; the file was changed"
-            raise TensorgapError(f"{origin}: {fault}")
-    try:
-        flat = table.select(wanted.names).to_pylist()
-        rows = adapter(list[kind])  # type: ignore[valid-type]
-        return rows.validate_python([nested(row, kind) for row in flat]), sources
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = "_".join(str(step) for step in first["loc"][1:] if step not in BARE)
-        missing = first["input"] is None
-        fault = f"{where} lacks a value" if missing else said(where, first["input"], first["msg"])
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        fault = str(error)  # OverflowError: a time before year 1
-    raise TensorgapError(f"{origin}: a row cannot be read: {fault}")
-
-
-def merge(records: Iterable[Measurement | Profile]) -> list[Measurement]:
-    """Rows in a fixed order, each identity once, with their profiles.
-
-    Of several it is the one that says most. What was measured (OK) goes before what was not,
-    whatever came later: only what is not OK is measured again. What an attempt found goes before
-    UNPLACED. Of equals it is the one that the driver received last, since the clocks of hosts
-    differ, or that has its profile.
-    """
-    rows: dict[Any, Measurement] = {}
-    profiles: dict[Any, Profile] = {}
-    for record in records:
-        identity = (record.run, record.key)
-        if isinstance(record, Profile):
-            kept = profiles.setdefault(identity, record)
-            profiles[identity] = max(kept, record, key=received)
-        else:
-            row = rows.setdefault(identity, record)
-            rows[identity] = record if worth(record) > worth(row) else row
-    whole = [joined(row, profiles.get(identity)) for identity, row in rows.items()]
-    return sorted(whole, key=lambda row: (row.run, row.key))
-
-
-def joined(row: Measurement, profile: Profile | None) -> Measurement:
-    """A row with its profile, unless it has one, or that one came before: of an attempt before."""
-    if profile is None or row.trace or row.roofline or received(profile) < received(row):
-        return row
-    warnings = (*row.warnings, *profile.warnings)
-    return dataclasses.replace(
-        row, trace=profile.trace, roofline=profile.roofline, warnings=warnings
-    )
-
-
-def received(record: Measurement | Profile) -> datetime.datetime:
-    """When the driver took it; without that, when its host had it."""
-    at = record.received_at
-    if at is None:
-        at = record.measured_at if isinstance(record, Profile) else record.finished_at
-    return at or datetime.datetime.min.replace(tzinfo=datetime.UTC)
-
-
-def worth(row: Measurement) -> tuple[bool, bool, datetime.datetime, bool]:
-    """What decides between rows of one identity."""
-    measured, placed = row.outcome == Outcome.OK, row.outcome != Outcome.UNPLACED
-    return measured, placed, received(row), row.trace is not None
+    return pa.Table.from_pylist(flat, schema(kind).with_metadata(metadata))
 
 
 def value_at(row: Any, path: tuple[str, ...]) -> Any:
@@ -214,6 +129,27 @@ def value_at(row: Any, path: tuple[str, ...]) -> Any:
     if isinstance(value, tuple) and value and isinstance(value[0], RowWarning):
         return [{"code": w.code, "values": json.dumps(w.values), "text": w.text} for w in value]
     return value
+
+
+def from_table(table: pa.Table, origin: str) -> tuple[list[Any], tuple[Source, ...]]:
+    """The records of a table, of one kind, and where they came from.
+
+    Raises TensorgapError, in which `origin` names the file, for a table that tensorgap did not
+    write, or of another schema version.
+    """
+    kind, sources = described(table.schema, origin)
+    try:
+        flat = table.select(schema(kind).names).to_pylist()
+        rows = adapter(list[kind])  # type: ignore[valid-type]
+        return rows.validate_python([nested(row, kind) for row in flat]), sources
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = column_name([str(step) for step in first["loc"][1:]] or ["warnings"])
+        missing = first["input"] is None
+        fault = f"{where} lacks a value" if missing else said(where, first["input"], first["msg"])
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        fault = str(error)  # OverflowError: a time before year 1
+    raise TensorgapError(f"{origin}: a row cannot be read: {fault}")
 
 
 def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
@@ -225,10 +161,8 @@ def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
             value = tuple(map(warning_of, value))
         elif isinstance(value, datetime.datetime):
             value = value.astimezone(datetime.UTC)
-        if len(path) == 1:
-            found[path[0]] = value
-        else:
-            found.setdefault(path[0], {})[path[1]] = value
+        inner = found.setdefault(path[0], {}) if len(path) > 1 else found
+        inner[path[-1]] = value
     return {
         name: None if isinstance(v, dict) and all(x is None for x in v.values()) else v
         for name, v in found.items()
@@ -236,10 +170,10 @@ def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 
 def warning_of(stored: Mapping[str, Any]) -> RowWarning:
-    """A warning as it was stored, which its words fit."""
+    """A warning as it was stored; LookupError, TypeError or ValueError where it has no words."""
     found = {"code": stored["code"], "values": json.loads(stored["values"])}
     warning: RowWarning = adapter(RowWarning).validate_python(found)
-    str(warning)  # LookupError, TypeError, ValueError: its code has no words, or others than these
+    str(warning)
     return warning
 
 
@@ -259,19 +193,58 @@ def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
             f"{origin}: schema version {version}; this tensorgap reads version {SCHEMA_VERSION}:"
             " measure again, or read it with the tensorgap that wrote it"
         )
-    kind, sources = KINDS.get(metadata.get(KIND_KEY, b"")), None
-    with contextlib.suppress(ValueError):
-        sources = adapter(tuple[Source, ...]).validate_json(metadata.get(SOURCES_KEY, b""))
-    if kind is None or sources is None:
-        fault = (SOURCES_KEY if kind else KIND_KEY).decode()
-        raise TensorgapError(f"{origin}: its metadata {fault} is damaged")
-    counts = Counter(found.names)
+    key = KIND_KEY
+    try:
+        kind, key = KINDS[metadata[key]], SOURCES_KEY
+        sources = adapter(tuple[Source, ...]).validate_json(metadata[key])
+    except (LookupError, ValueError):
+        raise TensorgapError(f"{origin}: its metadata {key.decode()} is damaged") from None
     for column in schema(kind):
-        fault = ""
-        if counts[column.name] != 1:
-            fault = "stands there twice" if counts[column.name] else "is missing"
-        elif found.field(column.name).type != column.type:
-            fault = f"is {found.field(column.name).type}, must be {column.type}"
-        if fault:
-            raise TensorgapError(f"{origin}: column {column.name} {fault}; the file was changed")
+        stored = [found.field(at) for at in found.get_all_field_indices(column.name)]
+        fault = "stands there twice" if stored else "is missing"
+        if len(stored) == 1:
+            if stored[0].type == column.type:
+                continue
+            fault = f"is {stored[0].type}, must be {column.type}"
+        raise TensorgapError(f"{origin}: column {column.name} {fault}; the file was changed")
     return kind, sources
+
+
+def merge(records: Iterable[Measurement | Profile]) -> list[Measurement]:
+    """Rows in a fixed order, each identity once, with their profiles.
+
+    Of several it is the one that says most. What was measured (OK) goes before what was not,
+    whatever came later: only what is not OK is measured again. What an attempt found goes before
+    UNPLACED. Of equals it is the one that the driver received last, since the clocks of hosts
+    differ, or that has its profile.
+    """
+    rows: dict[Any, Measurement] = {}
+    profiles: dict[Any, Profile] = {}
+    for record in records:
+        identity = (record.run, record.key)
+        if isinstance(record, Profile):
+            profiles[identity] = max(profiles.get(identity, record), record, key=received)
+        else:
+            rows[identity] = max(rows.get(identity, record), record, key=worth)
+    return [joined(rows[identity], profiles.get(identity)) for identity in sorted(rows)]
+
+
+def worth(row: Measurement) -> tuple[bool, bool, datetime.datetime, bool]:
+    """What decides between rows of one identity."""
+    measured, placed = row.outcome == Outcome.OK, row.outcome != Outcome.UNPLACED
+    return measured, placed, received(row), row.trace is not None
+
+
+def received(record: Measurement | Profile) -> datetime.datetime:
+    """When the driver took it; without that, when its host had it."""
+    ended = record.measured_at if isinstance(record, Profile) else record.finished_at
+    return record.received_at or ended or datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
+def joined(row: Measurement, profile: Profile | None) -> Measurement:
+    """A row with its profile, unless it has one, or that one came before: of an attempt before."""
+    if profile is None or row.trace or row.roofline or received(profile) < received(row):
+        return row
+    warnings = (*row.warnings, *profile.warnings)
+    found = {"trace": profile.trace, "roofline": profile.roofline, "warnings": warnings}
+    return dataclasses.replace(row, **found)  # type: ignore[arg-type]

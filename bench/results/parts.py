@@ -1,7 +1,5 @@
 """A file of rows: how a part is named, written and read, and what it means where that fails."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -48,9 +46,7 @@ def is_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def to_parquet(
-    records: Sequence[Measurement] | Sequence[Profile], sources: Sequence[Source]
-) -> bytes:
+def to_parquet(records: Iterable[Measurement | Profile], sources: Sequence[Source]) -> bytes:
     """Rows as the content of a file; its checksums tell when a disk or a network damaged it."""
     sink = pa.BufferOutputStream()
     content = columns.to_table(records, sources)
@@ -66,11 +62,7 @@ def in_folder(folder: Storage) -> list[Storage]:
 
 
 def read(file: Storage, origin: str, allowance: Allowance) -> tuple[list[Any], tuple[Source, ...]]:
-    """The records of one kind in a file; `origin` names it in messages.
-
-    Raises:
-        TensorgapError: it is corrupt, or more than may be read.
-    """
+    """As `columns.from_table`, of a file; TensorgapError also where it is too large or corrupt."""
     try:
         content = file.read(lambda size_bytes: allowance.hold(size_bytes, origin))
         packed = unpacking.open_parquet(content, origin, allowance)
@@ -83,17 +75,16 @@ def read(file: Storage, origin: str, allowance: Allowance) -> tuple[list[Any], t
         raise limits.TooLargeError(f"{origin}: there is not enough memory to read it") from None
     # ValueError: pyarrow decodes the names of a damaged file.
     except (pa.ArrowException, OSError, ValueError) as error:
-        text = complaint(error)
-        raise TensorgapError(f"{origin}: not a readable Parquet file: {text}") from None
+        fault = f"not a readable Parquet file: {complaint(error)}"
+        raise TensorgapError(f"{origin}: {fault}") from None
 
 
 def read_all(
     files: Iterable[Storage], allowance: Allowance
 ) -> tuple[list[Measurement | Profile], list[CorruptFile]]:
-    """The records of all files, and those of the files that are corrupt.
+    """The records of all files, and which of them are corrupt.
 
-    Raises:
-        TensorgapError: a file is of another version, or more than may be read.
+    Raises TensorgapError where one is of another version, or too large.
     """
     records: list[Measurement | Profile] = []
     corrupt: list[CorruptFile] = []
@@ -103,10 +94,8 @@ def read_all(
         except (columns.SchemaVersionError, limits.TooLargeError):
             raise  # it may be whole: a resumed sweep must not measure over it
         except TensorgapError as error:
-            fault = str(error).removeprefix(f"{file.path}: ")
+            fault, consequence = str(error).removeprefix(f"{file.path}: "), None
             if file.path.endswith(_PROFILE):
-                fault = f"corrupt profile: {fault}"
-                corrupt.append(CorruptFile(file.path, fault, "its row stands without a profile"))
-            else:
-                corrupt.append(CorruptFile(file.path, fault))
+                fault, consequence = f"corrupt profile: {fault}", "its row stands without a profile"
+            corrupt.append(CorruptFile(file.path, fault, consequence))
     return records, corrupt

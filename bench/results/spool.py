@@ -1,13 +1,10 @@
 """Parts on their way: kept on the local disk while their place fails, and brought there later.
 
-A bucket that answers with errors for a while, or a full disk, must cost no row. The spool of a run
-has a place that a sweep which was killed meanwhile finds again when it is resumed: below
-`tensorgap-UID` of the temporary folder. Everybody knows that name and can take it first; so only a
-folder that is this user's alone is read or written, and where that one is not, rows wait below
-`tensorgap-UID-` and random letters, which is looked for as well.
+A bucket that answers with errors for a while, or a full disk, must cost no row. A run's parts wait
+where a sweep that was killed finds them when it is resumed: below `tensorgap-UID` of the temporary
+folder. Everybody knows that name and can take it first; so only a folder that is this user's alone
+is used, else one named `tensorgap-UID-` and random letters, which is looked for as well.
 """
-
-from __future__ import annotations
 
 import errno
 import os
@@ -38,8 +35,8 @@ class Spool:
         self.usual = private.usual()  # where parts wait if nobody else has taken that place
         exists = os.path.lexists(self.usual)
         self.ignored = private.why_shared(self.usual) if exists else None
-        holding = [folder for folder in private.kept() if self._is_real(folder)]
-        self._own = next(iter(holding), None if self.ignored else self.usual)
+        holding = (folder for folder in private.kept() if self._is_real(folder))
+        self._own = next(holding, None if self.ignored else self.usual)
         self._clock = clock
         self._pause_s = _FIRST_PAUSE_S
         self._next = 0.0  # when the place is tried again
@@ -59,28 +56,19 @@ class Spool:
 
     def put(self, name: str, content: bytes, write: Write) -> None:
         """Put a part into its place, with all that waits; or keep it here if that fails."""
-        if self.waiting() and self._clock() < self._next:
+        may_try = not self.waiting() or self._clock() >= self._next
+        if not (may_try and self._written(name, content, write)):
             self._keep(name, content)
             return
-        try:
-            write(name, content)
-        except (OSError, pa.ArrowException) as error:
-            self._failed(error)
-            self._keep(name, content)
-        else:
-            # A row that was measured again: what waits under its name is older.
-            for path in self.waiting():
-                if path.name == name:
-                    path.unlink()
-            self.bring(write)
+        for path in self.waiting():
+            if path.name == name:  # of a row that was measured again: it is older
+                path.unlink()
+        self.bring(write)
 
     def bring(self, write: Write) -> int:
         """Bring what waits to its place; returns how many parts still wait."""
         for path in self.waiting():
-            try:
-                write(path.name, path.read_bytes())
-            except (OSError, pa.ArrowException) as error:
-                self._failed(error)
+            if not self._written(path.name, path, write):
                 break
             path.unlink()
         left = len(self.waiting())
@@ -101,10 +89,16 @@ class Spool:
         below = levels[: levels.index(own)]
         return private.why_shared(own) is None and all(_is_own(p, stat.S_ISDIR) for p in below)
 
-    def _failed(self, error: Exception) -> None:
-        self.trouble = complaint(error)
-        self._next = self._clock() + self._pause_s
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+    def _written(self, name: str, content: bytes | Path, write: Write) -> bool:
+        """Whether a part, or the file that has it, reached its place; else it is tried later."""
+        try:
+            write(name, content if isinstance(content, bytes) else content.read_bytes())
+        except (OSError, pa.ArrowException) as error:
+            self.trouble = complaint(error)
+            self._next = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            return False
+        return True
 
     def _keep(self, name: str, content: bytes) -> None:
         try:
@@ -117,9 +111,8 @@ class Spool:
                 raise PermissionError(errno.EPERM, why)
             Storage.at(str(folder / name)).write(content)
         except OSError as error:
-            raise TensorgapError(
-                f"{self.trouble}; and the row cannot wait in {self.location}: {error.strerror}"
-            ) from error
+            why = f"the row cannot wait in {self.location}: {error.strerror}"
+            raise TensorgapError(f"{self.trouble}; and {why}") from error
 
 
 def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:

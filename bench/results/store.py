@@ -1,12 +1,11 @@
 """A results folder: NAME/UTC-TIMESTAMP/ with matrix.toml, parts/ and results.parquet.
 
 Each row, and each profile, becomes a part at once, under a name that its identity decides:
-measuring again replaces it, and what a killed sweep left is what `--resume` finds. On a local disk
-a part is written beside its place and renamed, so that it is whole or absent; an object store shows
-an object only once its upload is complete. The folder may be any URI that pyarrow's filesystems
-know; while it fails, parts wait on the local disk (`bench.results.spool`). It may also be a
-stranger's: no name that stands in a file leads out of it, no link in it is followed, no size in it
-is believed.
+measuring again replaces it, and what a killed sweep left is what `--resume` finds. A part is whole
+or absent: a local one is renamed into its place, an object store shows an object only once its
+upload is complete. The folder may be any URI that pyarrow knows; while it fails, parts wait on the
+local disk (`bench.results.spool`). It may also be a stranger's: no name that stands in a file leads
+out of it, no link in it is followed, no size in it is believed.
 """
 
 from __future__ import annotations
@@ -70,18 +69,10 @@ class Results:
         gpu_types: Iterable[str] = (),
         simulated: bool = False,
     ) -> Results:
-        """Make OUTPUT/NAME/UTC-TIMESTAMP with the matrix in it.
+        """Make OUTPUT/NAME/UTC-TIMESTAMP with a matrix of this name in it.
 
-        Args:
-            output: a folder or a URI.
-            name: of the matrix.
-            matrix_text: TOML.
-            now: start of the sweep.
-            gpu_types: that the cluster has, so that a resumed sweep means the same by `auto`.
-            simulated: GPU cells may compute on the CPU, also when the sweep is resumed.
-
-        Raises:
-            TensorgapError: the place cannot be written.
+        The types that the cluster has are kept, so that a resumed sweep means the same by `auto`.
+        Raises TensorgapError where the place cannot be written.
         """
         stamp = now.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         base = Storage.at(output)
@@ -102,14 +93,9 @@ class Results:
 
     @classmethod
     def open(cls, location: str, most_bytes: int = limits.DEFAULT_BYTES) -> Results:
-        """Open a folder that `create` made, perhaps a stranger's.
+        """Open a folder that `create` made, of whose rows so many bytes are read.
 
-        Args:
-            location: a folder or a URI.
-            most_bytes: that are read of its rows.
-
-        Raises:
-            TensorgapError: it is no results folder, or one that must not be believed.
+        Raises TensorgapError where it is no results folder, or one that must not be believed.
         """
         place = Storage.at(location.rstrip("/") or location)
         with place.explained():
@@ -121,10 +107,8 @@ class Results:
                 )
             content = described.read(limits.small(f"{place.shown}/{_SOURCE}"))
             if place.is_local and os.path.islink(place.within(PARTS).path):
-                raise TensorgapError(
-                    f"{place.shown}: {PARTS} is a link, which is not followed; put the folder"
-                    " itself there"
-                )
+                remedy = "which is not followed; put the folder itself there"
+                raise TensorgapError(f"{place.shown}: {PARTS} is a link, {remedy}")
         with contextlib.suppress(ValueError):
             source = Source.from_json(content)
             if _RUN.fullmatch(source.run):
@@ -137,8 +121,7 @@ class Results:
     def check_resumable(self) -> None:
         """Raise TensorgapError now where a resumed sweep would fail after a long start.
 
-        That is where nothing can be written, or where the matrix was changed: a sweep is resumed
-        as it began.
+        That is where nothing can be written, or where the matrix was changed.
         """
         origin, place = f"{self.shown}/{MATRIX}", self._place.within(MATRIX)
         with self._place.explained():
@@ -149,19 +132,15 @@ class Results:
                 found = matrices.parse(content.decode(errors="replace"), origin, asked.name)
             if found is None or replace(found, text=asked.text) != asked:
                 raise TensorgapError(
-                    f"{origin}: was changed since the sweep began, and a sweep is resumed as it"
-                    f" began; start a new one with it: tensorgap sweep {origin}; or remove it and"
-                    " resume"
+                    f"{origin}: was changed since the sweep began; start a new one with it:"
+                    f" tensorgap sweep {origin}; or remove it and resume"
                 )
         with self._place.explained("; copy it to a place that can be written, and resume there"):
             self._place.probe()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second sweep out of a local folder; the lock ends with the process, however.
-
-        What a killed one has not finished writing is removed.
-        """
+        """Keep a second sweep out; what a killed one has not finished writing is removed."""
         busy = "another sweep is writing here; wait for it or stop it"
         with self._place.locked(".lock", busy):
             if self._place.is_local:
@@ -179,15 +158,14 @@ class Results:
     @property
     def trouble(self) -> str | None:
         """Why parts wait on the local disk, and where; None while none does."""
-        words = self._spool.trouble
-        if words is None:
+        if self._spool.trouble is None:
             return None
-        words = redacted(words, [self.location])
+        words = redacted(self._spool.trouble, [self.location])
         return f"{self.shown}: {words}; rows wait in {self._spool.location}"
 
     def write(self, found: Measurement | Profile) -> None:
         """Keep a row or a profile, at once."""
-        content = parts.to_parquet([found], [self.source])  # type: ignore[arg-type]
+        content = parts.to_parquet([found], [self.source])
         try:
             self._spool.put(parts.name_of(found), content, self._write_part)
         except TensorgapError as error:
@@ -198,22 +176,15 @@ class Results:
     ) -> tuple[list[Measurement], list[CorruptFile]]:
         """Every row once, with its profile, and every file that cannot be read.
 
-        Where the parts are gone it is what was merged of them.
-
-        Args:
-            allowance: how much may be read; else as much as the folder was opened with.
-
-        Raises:
-            TensorgapError: the place fails, holds rows of a version that is not read here, or
-                more than may be read.
+        Where the parts are gone it is what was merged of them. Raises TensorgapError where the
+        place fails, holds rows of another version, or more than may be read.
         """
         allowance = allowance or Allowance(self._most_bytes)
-        place = self._place
-        with place.explained():
-            files = parts.in_folder(place.within(PARTS))
+        with self._place.explained():
+            files = parts.in_folder(self._place.within(PARTS))
             found, corrupt = parts.read_all(files, allowance)
             if not self._has(PARTS) and self._has(MERGED):
-                found = parts.read(place.within(MERGED), self.shown, allowance)[0]
+                found = parts.read(self._place.within(MERGED), self.shown, allowance)[0]
         files = [Storage.at(str(path)) for path in self._spool.waiting()]
         waiting, corrupt_too = parts.read_all(files, allowance)
         if self._spool.ignored:
@@ -223,20 +194,16 @@ class Results:
         return columns.merge(found + waiting), corrupt + corrupt_too
 
     def settle(self, patience_s: float) -> None:
-        """Bring every part to its place, trying again for so long where that fails.
-
-        Raises:
-            TensorgapError: it still fails.
-        """
+        """Bring every part to its place, trying for so long; TensorgapError if it still fails."""
         if self._spool.settle(self._write_part, patience_s):
             raise TensorgapError(f"{self.trouble}, for --resume {self.shown}")
 
     def finish(self) -> str:
         """Merge the parts into results.parquet and return where it is."""
-        rows, _ = self.read()
         merged = self._place.within(MERGED)
+        content = parts.to_parquet(self.read()[0], [self.source])
         with self._place.explained():
-            merged.write(parts.to_parquet(rows, [self.source]))
+            merged.write(content)
         return merged.location
 
     def restore(self) -> None:
@@ -277,17 +244,14 @@ def read(
                 place = replace(place, path=os.path.realpath(place.path))
             found, sources = parts.read(place, place.shown, allowance)
             if any(isinstance(one, Profile) for one in found):
-                raise TensorgapError(
-                    f"{place.shown}: a profile without its row; give the folder of the sweep"
-                )
+                remedy = "give the folder of the sweep"
+                raise TensorgapError(f"{place.shown}: a profile without its row; {remedy}")
             return found, list(sources), []
     results = Results.open(location)
     rows, corrupt = results.read(allowance)
     if not rows and results.lost:
-        raise TensorgapError(
-            f"{place.shown}: its rows are gone: there is neither {PARTS}/ nor {MERGED}; bring"
-            " them back, or start a new sweep"
-        )
+        gone = f"its rows are gone: there is neither {PARTS}/ nor {MERGED}"
+        raise TensorgapError(f"{place.shown}: {gone}; bring them back, or start a new sweep")
     return rows, [results.source], corrupt
 
 
@@ -312,4 +276,4 @@ def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[S
     with place.explained():
         if parent := posixpath.dirname(place.path):
             place.filesystem.create_dir(parent, recursive=True)
-        place.write(parts.to_parquet(list(rows), sources))
+        place.write(parts.to_parquet(rows, sources))

@@ -1,7 +1,5 @@
 """WikiText's spaced-out text put together again, as lm-eval's wikitext task does it."""
 
-from __future__ import annotations
-
 import re
 
 # Applied one after the other over the whole page. Their order and their quirks belong to the

@@ -2,8 +2,8 @@
 
 A text is a list of rows. Joined by an empty line between each two they are the one text of the
 perplexity guide of transformers, whose number for GPT-2 on WikiText-2 people compare with; cut at
-the headings of articles they are the pages of lm-eval. A text that bears a known name, or is
-nearly a known text, and has another hash is refused: files that pretend to be WikiText exist.
+the headings of articles they are the pages of lm-eval. A text that bears the name of WikiText-2, or
+is nearly it, and has another hash is refused: files that pretend to be WikiText exist.
 """
 
 from __future__ import annotations
@@ -28,14 +28,8 @@ from bench.text import published
 from bench.text.embedded import corpus
 
 EMBEDDED = "embedded"
-# Short names for data sets of the hub: (data set, configuration).
-_KNOWN = {
-    "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
-    "wikitext-2-raw-v1": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
-    "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
-    "wikitext-103-raw-v1": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
-}
 ROW_JOIN = "\n\n"
+_HUB_WIKITEXT = "Salesforce/wikitext"
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _KINDS = (".parquet", *_JSON_LINES, ".txt", ".raw", ".tokens", ".text")
 _SPLIT_NAMES = {
@@ -59,36 +53,32 @@ class Text:
     words: int  # of the original, before rows were joined
     bytes: int  # of the original in UTF-8
     floor_nats: float | None = None  # -ln p under the generator that wrote it
-    known: published.PublishedText | None = None  # the published text that it is
+    is_wikitext2: bool = False  # whether it is `published.WIKITEXT2_TEST`
 
     @classmethod
     def of(
-        cls,
-        name: str,
-        rows: Sequence[str],
-        join: str = ROW_JOIN,
-        floor_nats: float | None = None,
+        cls, name: str, rows: Sequence[str], join: str = ROW_JOIN, floor_nats: float | None = None
     ) -> Text:
         """A text of its rows, counted; a published one is recognised. Raises where it is empty."""
         words = sum(len(row.split()) for row in rows)
         text = cls(name, tuple(rows), join, words, sum(len(r.encode()) for r in rows), floor_nats)
         if not text.text.strip():
             raise TensorgapError(f"quality.text {name}: the text is empty")
-        known = published.text_of(text.sha256)
-        if known is None:
+        if not published.is_wikitext2_test(text.sha256):
             return text
         # The hub has "" for the blank lines of the file, and so fewer bytes: the file counts.
-        if text.sha256 == known.sha256:
+        real = published.WIKITEXT2_TEST
+        if text.sha256 == real.sha256:
             lines = re.findall(r"[^\n]*\n", text.text)
             rows = [line if line.strip() else "" for line in lines]
-        return cls(known.name, tuple(rows), ROW_JOIN, known.words, known.bytes, None, known)
+        return cls(real.name, tuple(rows), ROW_JOIN, real.words, real.bytes, None, True)
 
     @functools.cached_property
     def text(self) -> str:
         """The rows joined."""
         return self.join.join(self.rows)
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Hash of the text in UTF-8."""
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -135,7 +125,7 @@ def load_text(plan: QualityPlan) -> Text:
             raise TensorgapError(
                 'quality.split = "validation": the embedded text has train and test'
             )
-        generated = corpus.split("train" if plan.split == "train" else "test")
+        generated = corpus.split(plan.split)
         return Text.of(f"embedded {plan.split}", [generated.text], "", generated.nats)
     path = Path(os.path.expanduser(plan.text))
     source = _Source(plan)
@@ -147,7 +137,7 @@ def load_text(plan: QualityPlan) -> Text:
         raise source.refused("there is no such file or folder")
     else:
         text = Text.of(f"{plan.text} {plan.split}", source.hub())
-    if text.known is None:
+    if not text.is_wikitext2:
         called = path.name if os.path.exists(path) else plan.text
         _refuse_pretender(text, plan, f"{called} {plan.configuration}".lower())
     return text
@@ -159,11 +149,10 @@ def tokens_sha256(ids: Sequence[int]) -> str:
 
 
 def check_tokens(text: Text, ids: Sequence[int], vocabulary: int) -> None:
-    """Refuse a GPT-2 vocabulary that makes other tokens of a known text than GPT-2 does."""
-    known = text.known
-    if known is None or vocabulary != published.GPT2_VOCABULARY or text.join != ROW_JOIN:
+    """Refuse a GPT-2 vocabulary that makes other tokens of WikiText-2 than GPT-2 does."""
+    if not text.is_wikitext2 or vocabulary != published.GPT2_VOCABULARY:
         return
-    found = tokens_sha256(ids)
+    known, found = published.WIKITEXT2_TEST, tokens_sha256(ids)
     if found != known.gpt2_tokens_sha256:
         raise TensorgapError(
             f"{text.name}: the model's tokenizer is not GPT-2's: expected {known.gpt2_tokens:,}"
@@ -175,11 +164,8 @@ def check_tokens(text: Text, ids: Sequence[int], vocabulary: int) -> None:
 def _refuse_pretender(text: Text, plan: QualityPlan, called: str) -> None:
     """Refuse an unknown text that is called WikiText-2's test split, or nearly is it."""
     real = published.WIKITEXT2_TEST
-    claims = (
-        _CLAIMS_WIKITEXT2.search(called) is not None
-        and plan.split == "test"
-        and not re.search(r"train|valid", called)
-    )
+    claims = _CLAIMS_WIKITEXT2.search(called) and not re.search(r"train|valid", called)
+    claims = claims and plan.split == "test"
     ratios = text.bytes / real.bytes, text.words / real.words
     if not claims and not all(abs(ratio - 1) < _NEARLY for ratio in ratios):
         return
@@ -202,9 +188,8 @@ class _Source:
 
     def file(self, path: Path) -> Text:
         """The text of one file: rows of Parquet or JSON lines, or a text that is one row."""
-        origin = f"quality.text = {path}"
+        origin, kind = f"quality.text = {path}", path.suffix.lower()
         check = limits.at_most(limits.DEFAULT_BYTES, origin)
-        kind = path.suffix.lower()
         try:
             content = limits.read_file(path, check)
             if kind == ".parquet":
@@ -228,37 +213,38 @@ class _Source:
 
     def folder(self, folder: Path) -> Text:
         """The files of one split, such as a snapshot of the hub, in alphabetical order."""
-        split = self.plan.split
-        inner = folder / self.plan.configuration
+        split, inner = self.plan.split, folder / self.plan.configuration
         files = sorted(
             path
             for path in (inner if inner.is_dir() else folder).iterdir()
             if path.suffix.lower() in _KINDS and path.is_file()
         )
-        names = _SPLIT_NAMES[split]
-        chosen = [path for path in files if names & set(re.split(r"[^a-z]+", path.name.lower()))]
-        if not chosen and len(files) == 1:
-            chosen = files
-        if not chosen:
+        chosen = [
+            path
+            for path in files
+            if _SPLIT_NAMES[split] & set(re.split(r"[^a-z]+", path.name.lower()))
+        ]
+        if not chosen and len(files) != 1:
             found = ", ".join(path.name for path in files[:5]) or "no Parquet, JSON lines or text"
             raise self.refused(
                 f"no file of the split {split}, which its name would say, such as {split}.parquet;"
                 f" found {found}"
             )
-        texts = [self.file(path) for path in chosen]
+        texts = [self.file(path) for path in chosen or files]
         if len(texts) == 1:
             return texts[0]
         return Text.of(f"{folder.name} {split}", [row for text in texts for row in text.rows])
 
     def hub(self) -> list[str]:
         """The rows of a data set of the hub or of its cache."""
-        name, configuration = _KNOWN.get(self.plan.text, (self.plan.text, None))
-        configuration = self.plan.configuration or configuration
+        name, configuration = self.plan.text, self.plan.configuration
+        if short := re.fullmatch(r"(wikitext-2|wikitext-103)(-raw-v1)?", name):
+            name, configuration = _HUB_WIKITEXT, configuration or f"{short[1]}-raw-v1"
         try:
             import datasets  # takes seconds, and few texts need it
 
             datasets.disable_progress_bars()
-            found: Any = datasets.load_dataset(name, configuration, split=self.plan.split)
+            found: Any = datasets.load_dataset(name, configuration or None, split=self.plan.split)
         # datasets raises many kinds, from its own, requests and huggingface_hub: each means this.
         except Exception as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -288,22 +274,16 @@ class _Source:
     def check_column(self, names: Collection[str], path: Path | None = None) -> None:
         if self.plan.column not in names:
             known = ", ".join(names) or "its columns"
-            problem = (
-                f"there is no column {self.plan.column}; name one of {known} in quality.column"
-            )
+            problem = f"no column {self.plan.column}; name one of {known} in quality.column"
             raise self.refused(problem, path)
 
-    def strings(self, values: Iterable[object], path: Path | None = None) -> list[str]:
+    def strings(self, values: Iterable[Any], path: Path | None = None) -> list[str]:
         """The values of the column as rows of text; an empty one is ""."""
-        rows = []
-        for value in values:
-            if not isinstance(value, str | None):
-                raise self.refused(
-                    f"the column {self.plan.column} holds {type(value).__name__}, not text; name"
-                    " another one in quality.column",
-                    path,
-                )
-            rows.append(value or "")
+        rows = ["" if value is None else value for value in values]
+        wrong = {type(row).__name__: None for row in rows if not isinstance(row, str)}
+        if wrong:
+            problem = f"the column {self.plan.column} holds {', '.join(wrong)}, not text"
+            raise self.refused(f"{problem}; name another one in quality.column", path)
         return rows
 
     def refused(self, problem: str, path: Path | None = None) -> TensorgapError:

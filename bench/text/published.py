@@ -1,12 +1,11 @@
-"""What others have published: texts, weights and perplexities, each with its source.
+"""What others have published: a text, weights and perplexities, each with its source.
 
 A measured number is held against these: a text or weights that carry a known name but not its
 hash are not what they claim, and a perplexity of GPT-2 far from the published one is a fault of
 the protocol, not of the precision. Standard library only, so that a report can ask without torch.
 """
 
-from __future__ import annotations
-
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -47,35 +46,17 @@ class PublishedPerplexity:
     tokens: int | None = None  # that the source says it scored
 
 
-@dataclass(frozen=True)
-class PaddedLines:
-    """Lines of a text, each cut or padded to one length, the padding among the labels."""
-
-    lines: int
-    tokens: int  # that are no padding
-    length: int  # of each line, in tokens
-    source: str
-
-    @property
-    def padding_share(self) -> float:
-        """Share of the labels, one fewer per line than tokens, that are padding."""
-        return 1 - (self.tokens - self.lines) / (self.lines * (self.length - 1))
-
-
-TEXTS = (
-    PublishedText(
-        name="wikitext-2 test",
-        sha256="173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
-        joined_sha256="696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13fc4dfae83",
-        bytes=1_290_590,
-        words=241_211,
-        gpt2_tokens=287_644,
-        gpt2_tokens_sha256="ef6af648320b73e3cb62461c48c8e4539aec4d10c751005e32d690977f0b9ccf",
-        source="wiki.test.raw of Merity et al. 2016 (arXiv:1609.07843), as wikitext-2-raw-v1.zip"
-        " holds it; 287,644 tokens: huggingface/transformers, docs/source/en/perplexity.md",
-    ),
+WIKITEXT2_TEST = PublishedText(
+    name="wikitext-2 test",
+    sha256="173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
+    joined_sha256="696cca6b65a171b0a358a4be6732cdfdf2dd6164a32e20fd70e3c13fc4dfae83",
+    bytes=1_290_590,
+    words=241_211,
+    gpt2_tokens=287_644,
+    gpt2_tokens_sha256="ef6af648320b73e3cb62461c48c8e4539aec4d10c751005e32d690977f0b9ccf",
+    source="wiki.test.raw of Merity et al. 2016 (arXiv:1609.07843), as wikitext-2-raw-v1.zip"
+    " holds it; 287,644 tokens: huggingface/transformers, docs/source/en/perplexity.md",
 )
-(WIKITEXT2_TEST,) = TEXTS
 
 # The name of published weights by the SHA-256 of their model.safetensors.
 WEIGHTS = {
@@ -118,18 +99,22 @@ MEAN_OF_LINES = PublishedPerplexity(
     "evaluate", 1024, 1024, "mean of the lines' perplexities", 546.62, 0.01,
     "huggingface.co/spaces/evaluate-measurement/perplexity/discussions/1",
 )  # fmt: skip
-FIRST_STUDY = PaddedLines(
-    lines=1_940,
-    tokens=197_913,
-    length=128,
-    source="github.com/krishkc5/energy_aware_quantization: GPT2_BENCHMARK_SUMMARY.md, notebooks"
-    " gpt2_tokenized_dataset.ipynb and final_quantization_benchmark_GPT2.ipynb",
+# 1,940 lines of 197,913 tokens, each cut or padded to 128: one label fewer per line than tokens.
+FIRST_STUDY_PADDING_SHARE = 1 - (197_913 - 1_940) / (1_940 * 127)  # of the labels
+FIRST_STUDY_SOURCE = (
+    "github.com/krishkc5/energy_aware_quantization: GPT2_BENCHMARK_SUMMARY.md, notebooks"
+    " gpt2_tokenized_dataset.ipynb and final_quantization_benchmark_GPT2.ipynb"
 )
 
 # What honest protocols differ by at one context. Above: BOS before each window (1.03) and other
 # joins of the rows (up to 1.05). Below: windows that overlap.
 _ABOVE = 1.10
 _BELOW = 0.95
+
+
+def is_wikitext2_test(sha256: str | None) -> bool:
+    """Whether this is the hash of WikiText-2's test split, of the file or of its joined rows."""
+    return sha256 in (WIKITEXT2_TEST.sha256, WIKITEXT2_TEST.joined_sha256)
 
 
 def expected_perplexity(context: int) -> tuple[float, float] | None:
@@ -159,11 +144,7 @@ def _without_overlap(context: int) -> float:
         if p.mode == "hf-docs" and p.stride == p.context
     )
     x = math.log(context)
-    left = max(index for index, (known, _) in enumerate(points[:-1]) if index == 0 or known <= x)
-    (x0, y0), (x1, y1) = points[left], points[left + 1]
+    # Of the lines between neighbours, the last that begins before it.
+    lines = list(itertools.pairwise(points))
+    (x0, y0), (x1, y1) = [line for line in lines if line[0][0] <= x or line == lines[0]][-1]
     return math.exp(y0 + (y1 - y0) * (x - x0) / (x1 - x0))
-
-
-def text_of(sha256: str) -> PublishedText | None:
-    """The published text with this hash, of the file or of its joined rows."""
-    return next((t for t in TEXTS if sha256 in (t.sha256, t.joined_sha256)), None)

@@ -4,8 +4,6 @@ Ray's launcher itself ends as soon as the head is up, and autoscaler v1 does not
 other hosts are on their way. A host that does not come is named and left out.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

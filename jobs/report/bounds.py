@@ -4,8 +4,6 @@ The bounds hold whatever the program was. So a latency or a mean power beyond th
 is not of that board.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`tensorgap report`: the table again, from a Parquet file or a results folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import click

@@ -4,8 +4,6 @@ Each interval holds by itself at 95 %: about 1 in 20 misses the true value. `tog
 that all of a number of them hold at once.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Container, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Cases, comparisons and findings as data: CSV and JSON, with numbers in full."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """All rules over all groups, worst first."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Each column has one name or a few that mean the same; `tensorgap report --format
 table too. A mistake is one TensorgapError that names the file, the line, the column and the remedy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import dataclasses

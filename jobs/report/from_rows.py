@@ -1,7 +1,5 @@
 """Cases of measured rows: what the replicates of one precision on one GPU show together."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What a perplexity says: precisions compared as pairs, and which mistake gives an odd number."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -40,27 +38,25 @@ def ranking(observed: float, where: str, variants: Sequence[Variant]) -> str:
     where, variants = clean(where), clean(variants)
     known = [(v.perplexity / observed, v) for v in variants if v.perplexity]
     known.sort(key=lambda pair: abs(math.log(pair[0])))
-    text = [f"{observed:g} observed; {len(known)} variants on {where}:", ""]
-    text += [
-        f"  {v.perplexity:10.5g} {times - 1:+9.1%}  {'right' if v.right else 'wrong'}  {v.what}"
-        for times, v in known[:_LISTED]
-    ]
     near = [v.what for times, v in known if abs(times - 1) <= NEAR]
-    if near:
-        text += ["", f"within {NEAR:.0%}: {'; '.join(near)}"]
-    else:
-        text += ["", f"none is within {NEAR:.0%}: this number has another cause"]
     # The best protocol per token: what should have been reported.
     right = [v for _, v in known if v.right and "per token" in v.what]
     right.sort(key=lambda v: v.perplexity or 0.0)
-    text += [f"right here: {v.perplexity:.5g} with {v.what}" for v in right[:1]]
-    text += [f"not computed: {v.what}: {v.reason}" for v in variants if v.perplexity is None]
-    return "\n".join(text)
+    lines = [f"{observed:g} observed; {len(known)} variants on {where}:", ""]
+    lines += [
+        f"  {v.perplexity:10.5g} {times - 1:+9.1%}  {'right' if v.right else 'wrong'}  {v.what}"
+        for times, v in known[:_LISTED]
+    ]
+    other = f"none is within {NEAR:.0%}: this number has another cause"
+    lines += ["", f"within {NEAR:.0%}: {'; '.join(near)}" if near else other]
+    lines += [f"right here: {v.perplexity:.5g} with {v.what}" for v in right[:1]]
+    lines += [f"not computed: {v.what}: {v.reason}" for v in variants if v.perplexity is None]
+    return "\n".join(lines)
 
 
 def from_published(observed: float) -> str:
     """What published numbers for GPT-2 small on WikiText-2 say of an observed perplexity."""
-    (text,) = published.TEXTS
+    text, wrong = published.WIKITEXT2_TEST, published.MEAN_OF_LINES
     rows = []
     for known in published.PUBLISHED:
         windows = f"{known.mode} {known.context}/{known.stride}"
@@ -68,10 +64,8 @@ def from_published(observed: float) -> str:
             rows.append((known.value, f"per {known.unit}", windows))
         if known.unit == published.TOKEN:
             # The same nats per word: a number per word beside one per token looks like a fault.
-            tokens_per_word = (known.tokens or text.gpt2_tokens) / text.words
-            per_word = known.value**tokens_per_word
+            per_word = known.value ** ((known.tokens or text.gpt2_tokens) / text.words)
             rows.append((per_word, "the same per word", windows))
-    wrong = published.MEAN_OF_LINES
     lines = [
         f"{observed:g} observed; published for GPT-2 small (124M) on the {text.name} split:",
         "",
@@ -90,36 +84,31 @@ def from_published(observed: float) -> str:
 
 
 def explanation(observed: float, rows: Sequence[tuple[float, str, str]]) -> list[str]:
-    """What could give the observed number, or how far the nearest cause falls short of it.
+    """What could give the observed perplexity, or how far the nearest cause falls short of it.
 
-    Args:
-        observed: A perplexity.
-        rows: Published ones, each with its unit and windows.
+    The rows are published perplexities, each with its unit and windows.
     """
-    near = [
+    if near := [
         f"within {NEAR:.0%} of the number {unit} of {windows}"
         for value, unit, windows in rows
         if abs(observed / value - 1) <= NEAR
-    ]
-    if near:
+    ]:
         return near
-    contexts = [
+    if contexts := [
         context
         for context in range(128, 1025)
         if (r := published.expected_perplexity(context)) and r[0] <= observed <= r[1]
-    ]
-    if contexts:
+    ]:
         return [f"a right number with a context of {contexts[0]} to {contexts[-1]} tokens"]
-    short = next(p for p in published.PUBLISHED if p.context == 128)
-    if observed < short.value:
+    short = next(p.value for p in published.PUBLISHED if p.context == 128)
+    if observed < short:
         return ["lower than any right protocol: another model, text, or a mistake"]
-    study = published.FIRST_STUDY
-    rest = math.log(observed) - (1 - study.padding_share) * math.log(short.value)
+    padding = published.FIRST_STUDY_PADDING_SHARE
+    needed = (math.log(observed) - (1 - padding) * math.log(short)) / padding
     return [
-        f"a context of 128 tokens gives about {short.value:.1f}, not {observed:g}: that is"
-        f" {math.log(observed / short.value):.2f} nats per token more, so the context does not"
-        " explain it",
-        f"the study that reported 217 counted its padding, {study.padding_share:.1%} of its labels"
-        f" ({study.source}): with {short.value:.1f} on the text, {observed:g}"
-        f" needs {rest / study.padding_share:.1f} nats for each padding token",
+        f"a context of 128 tokens gives about {short:.1f}, not {observed:g}: that is"
+        f" {math.log(observed / short):.2f} nats per token more; the context does not explain it",
+        f"the study that reported 217 counted its padding, {padding:.1%} of its labels"
+        f" ({published.FIRST_STUDY_SOURCE}): with {short:.1f} on the text, {observed:g}"
+        f" needs {needed:.1f} nats for each padding token",
     ]

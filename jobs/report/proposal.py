@@ -1,7 +1,5 @@
 """The matrix to run next: what would settle what the findings leave open."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS

@@ -3,8 +3,6 @@
 For a terminal and as Markdown; both show the same cells, remarks and notes.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Sequence

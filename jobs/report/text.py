@@ -1,7 +1,5 @@
 """Findings, and GPU types against a chosen one, as text for a terminal."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Numbers, lists and warnings in words that a person can read, and pages of them for a terminal."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable

@@ -1,8 +1,7 @@
 """English-like stories whose entropy is known exactly.
 
 The perplexity of this text has a floor in closed form: no model can honestly be below it, and a
-good one comes close. So tensorgap can judge a perplexity without a hub, a download or a published
-number.
+good one comes close. So tensorgap can judge a perplexity without a hub or a published number.
 
 The rules of `grammar.toml` write the stories by random choices. The next token of the text reveals
 each choice, so text and derivation determine each other, and -ln p(text) is the sum of
@@ -17,22 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
-
+# A word with its leading space, a full stop, a comma, or the end of a story.
 TOKEN_PATTERN = r"\n|[.,]| ?[A-Za-z]+"
-"""A token: a word with its leading space, a full stop, a comma, or the end of a story."""
-
 _PART = re.compile(r" ?(\[[^\]]+\])|( ?\{\w+\}|" + TOKEN_PATTERN + ")")
-
+# Option r = 1, 2, ... of a rule weighs 1 / (r + shift), the law of Zipf and Mandelbrot. Rather
+# flat, so that a tiny model meets the rare words often enough within minutes of training.
 _ZIPF_SHIFT = 5
-"""Option r = 1, 2, ... of a rule weighs 1 / (r + shift), the law of Zipf and Mandelbrot. Rather
-flat, so that a tiny model meets the rare words often enough within minutes of training."""
-
-_SPLITS = {"train": (1, 30_000), "test": (2, 280)}
-"""Seed and number of stories."""
+_SPLITS = {"train": (1, 30_000), "test": (2, 280)}  # seed and number of stories
 
 Options = tuple[str, ...]
 
@@ -67,20 +60,18 @@ def generate(seed: int, paragraphs: int) -> Corpus:
 
 
 @cache
-def split(name: Literal["train", "test"]) -> Corpus:
-    """The text that trained the embedded model, or the text held out from it."""
+def split(name: str) -> Corpus:
+    """`train` or `test`: the text that trained the embedded model, or the text held out from it."""
     return generate(*_SPLITS[name])
 
 
 def derive(choose: Callable[[Options, Mapping[str, str]], int]) -> Iterator[tuple[str, float]]:
     """Derive one story: its tokens, each with the nats of the choices that it reveals.
 
-    Args:
-        choose: Given the options of a rule and the memory of earlier choices, the index of one.
+    Given the options of a rule and the memory of earlier choices, `choose` tells the index of one.
     """
     memory: dict[str, str] = {}
-    pending = ["[story]"]
-    nats = 0.0
+    pending, nats = ["[story]"], 0.0
     while pending:
         part = pending.pop().format_map(memory)
         if not part.startswith("["):

@@ -1,7 +1,5 @@
 """Every rule, in the order in which equal verdicts are shown: that of these modules."""
 
-from __future__ import annotations
-
 import inspect
 
 # isort: off

@@ -1,7 +1,5 @@
 """What the facts about an architecture let one expect of a precision."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from bench.asked import Workload

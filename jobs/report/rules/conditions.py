@@ -1,7 +1,5 @@
 """The GPU and its surroundings."""
 
-from __future__ import annotations
-
 import statistics
 
 from bench import warnings

@@ -1,7 +1,5 @@
 """What a precision does, and what remains undecided."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from bench.profile import work

@@ -1,7 +1,5 @@
 """Energy."""
 
-from __future__ import annotations
-
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.rules.rule import Hit, note, rule

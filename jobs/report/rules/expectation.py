@@ -1,7 +1,5 @@
 """What was expected."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from bench.profile import work

@@ -1,7 +1,5 @@
 """Why a precision gains less than the hardware offers."""
 
-from __future__ import annotations
-
 import math
 
 from bench.asked import CPU

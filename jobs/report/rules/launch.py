@@ -7,8 +7,6 @@ batch, as it also does where weights are streamed or few multiprocessors have wo
 launches that alone take most of the time; a latency far above the lower bound.
 """
 
-from __future__ import annotations
-
 from bench.asked import CPU
 from bench.device import gpus
 from jobs.report import bounds

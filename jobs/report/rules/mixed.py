@@ -1,7 +1,5 @@
 """What mixed costs, and what to do with it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

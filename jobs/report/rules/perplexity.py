@@ -1,7 +1,5 @@
 """Perplexity."""
 
-from __future__ import annotations
-
 import math
 
 from bench.asked import CPU
@@ -20,7 +18,7 @@ _USUAL = {"fp32": 1e-4, "tf32": 1e-3, "fp16": 1e-3, "mixed": 1e-3, "bf16": 1e-2}
 _GATES = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "mixed": 5e-3, "bf16": 2e-2}
 # Of the 2,891 lines of the test split that are not blank, padded to 128 tokens; and where they were
 # filtered first.
-_PAD_SHARES = (0.44, published.FIRST_STUDY.padding_share)
+_PAD_SHARES = (0.44, published.FIRST_STUDY_PADDING_SHARE)
 _LINE_NATS = (4.1, 4.5)
 _PAD_NATS = (5.0, 12.0)  # what a pad costs a model that never saw one: 7.4 on a toy
 _UNSHIFTED = 500.0  # labels that are not shifted cost 8 to 12 times the perplexity
@@ -106,7 +104,7 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
         if _PAD_NATS[0] <= pads[0] and pads[1] <= _PAD_NATS[1]:
             text = "mistake: pad tokens counted in the loss. With {share} pads it needs {nats:2}"
             found.append(note(text + " nats per pad", share=f"{share:.0%}", nats=pads))
-    of = published.TEXTS[0]
+    of = published.WIKITEXT2_TEST
     per_token = math.exp(nats * of.words / of.gpt2_tokens)
     text = "mistake: perplexity per word. {observed} per word is {per_token} per token, which "
     right = allowed[0] <= per_token <= allowed[1]

@@ -1,7 +1,5 @@
 """Impossible or contradictory."""
 
-from __future__ import annotations
-
 import math
 
 from bench.device import gpus

@@ -1,7 +1,5 @@
 """Which GPU it is, and what a precision is on it."""
 
-from __future__ import annotations
-
 from bench import warnings
 from bench.device import gpus
 from jobs.report import bounds

@@ -3,8 +3,6 @@
 `jobs.report.findings` runs the rules of all modules and makes findings of their hits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -10,6 +10,7 @@ also where that one broke, as long as the device still computes. Each is an even
 profiler that takes the whole process with it costs a profile and no row.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import TypeVar
 
 import torch
 
-from bench import outcomes, timing
+from bench import measured, outcomes, timing
 from bench.asked import AUTO, ENERGY_NOT_MEASURED, Workload
 from bench.device import acquire as device
 from bench.device import conditions, gpus, nvml, precision, software
@@ -27,21 +28,7 @@ from bench.energy.meter import UNKNOWN, Meter, NoMeter, find_meter
 from bench.energy.probe import matrix_products, probe
 from bench.energy.session import LostError, measure_energy
 from bench.errors import GpuLostError, WrongDevice
-from bench.measured import (
-    Conditions,
-    Energy,
-    Event,
-    Measurement,
-    Outcome,
-    Profile,
-    Quality,
-    Roofline,
-    Sensor,
-    Software,
-    Stage,
-    Timing,
-    Trace,
-)
+from bench.measured import Measurement, Outcome, Profile, Quality, Stage, Trace
 from bench.model import attention, engines
 from bench.model.load import Model, load_model
 from bench.model.requests import forward_queue
@@ -55,7 +42,7 @@ T = TypeVar("T")
 _NO_PROBE = ("quick", ENERGY_NOT_MEASURED)
 
 
-def measure(request: Request) -> Iterator[Event]:
+def measure(request: Request) -> Iterator[measured.Event]:
     """Measure each workload of a request; yields each Stage as it begins, then rows and profiles.
 
     The timing ends early after a row in which something broke: such a process is not trusted with
@@ -109,7 +96,7 @@ def probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
         cause = cause_of(error, found)
         if isinstance(cause, GpuLostError):
             raise cause from error
-        known = Sensor(UNKNOWN, reason=f"the probe failed: {classify(error)[1]}")
+        known = measured.Sensor(UNKNOWN, reason=f"the probe failed: {classify(error)[1]}")
         warning = RowWarning("sensor-unknown", {"reason": known.reason})
         return replace(found, sensor=known, warnings=(*found.warnings, warning))
 
@@ -117,70 +104,73 @@ def probed(found: device.Found, gpu: nvml.Gpu) -> device.Found:
 class Process:
     """Measures the workloads of a request on one device, and holds the model in memory."""
 
-    def __init__(self, request: Request, found: device.Found, versions: Software) -> None:
+    def __init__(self, request: Request, found: device.Found, versions: measured.Software) -> None:
         self._request, self._found, self._versions = request, found, versions
         self._on_cuda = found.type == "cuda"
         self._model: tuple[str, Model] | None = None
         self._broken = False  # a row broke something: no other is measured in this process
 
     def rows(self) -> Iterator[Stage | Measurement]:
-        """The row of each workload, up to one in which something broke."""
-        by_model = itertools.groupby(self._request.workloads, lambda workload: workload.model)
-        for name, group in by_model:
-            yield from self._rows_of(name, tuple(group))
-            if self._broken:
-                return
+        """The row of each workload, up to one in which something broke.
 
-    def _rows_of(self, name: str, workloads: tuple[Workload, ...]) -> Iterator[Stage | Measurement]:
-        """Load a model once, measure its quality once, then each of its workloads."""
-        yield outcomes.stage(self._request, workloads[0], "loading")
-        model = known = cause = None
-        try:
-            model = self._load(name)
-        except Exception as error:
-            cause = cause_of(error, self._found)
-        else:
-            known = self._request.known_quality.get(name)
-            if known is None and self._request.quality.enabled:
-                yield outcomes.stage(self._request, workloads[0], outcomes.PERPLEXITY)
+        A model is loaded once and its quality measured once, before the first of its workloads.
+        """
+        request, found = self._request, self._found
+        for name, group in itertools.groupby(request.workloads, lambda workload: workload.model):
+            workloads = tuple(group)
+            yield outcomes.stage(request, workloads[0], "loading")
+            model = cause = None
+            known = request.known_quality.get(name)
+            try:
+                model = self._load(name)
+            except Exception as error:
+                cause, known = cause_of(error, found), None
+            if model and known is None and request.quality.enabled:
+                yield outcomes.stage(request, workloads[0], outcomes.PERPLEXITY)
                 known = self._quality(model)
-        for workload in workloads:
-            if model is not None:
-                try:
-                    row, cause = (yield from self._row(workload, model, known)), None
-                except Exception as error:
-                    cause = cause_of(error, self._found)
-            if cause is not None:
-                row = failed(self._request, workload, *classify(cause))
-                self._broken = breaks_process(cause)
-            yield replace(
-                row,
-                device=self._found.device,
-                software=self._versions,
-                sensor=self._found.sensor,
-                weights=None if model is None else model.weights,
-                quality=known,
-            )
-            if self._broken:
-                return
+            for workload in workloads:
+                if model:
+                    try:
+                        row, cause = (yield from self._row(workload, model, known)), None
+                    except Exception as error:
+                        cause = cause_of(error, found)
+                if cause:
+                    row = failed(request, workload, *classify(cause))
+                    self._broken = breaks_process(cause)
+                yield replace(
+                    row,
+                    device=found.device,
+                    software=self._versions,
+                    sensor=found.sensor,
+                    weights=model.weights if model else None,
+                    quality=known,
+                )
+                if self._broken:
+                    return
 
     def profiles(self, rows: Sequence[Measurement]) -> Iterator[Stage | Profile]:
         """The profile of each of these rows, or the reason why there is none."""
-        fault = fault_of(self._found) if self._broken else None
+        found = self._found
+        fault = fault_of(found) if self._broken else None
         for row in rows:
-            asked = (row.run, row.cell, row.workload, row.replicate)
-            if fault is None:
-                yield outcomes.stage(self._request, row.workload, outcomes.PROFILE)
-                try:
-                    seen = self._profile(row)
-                except Exception as error:
-                    cause = cause_of(error, self._found)
-                    seen = Trace("none", reason=classify(cause)[1]), None, ()
-                    fault = fault_of(self._found) if breaks_process(cause) else None
-            else:
+            workload, limits = row.workload, None
+            if fault:
                 why = f"the device failed before the profile: {classify(fault)[1]}"
-                seen = Trace("none", reason=why), None, ()
-            yield Profile(*asked, *seen, measured_at=now())
+                trace = Trace("none", reason=why)
+            else:
+                yield outcomes.stage(self._request, workload, outcomes.PROFILE)
+                latency_ms = row.timing.latency_ms_p50 if row.timing else None
+                try:
+                    asked = workload, row.cell.precision, self._load(workload.model)
+                    trace, limits = self._as_asked(workload, gather, *asked, found, latency_ms)
+                except Exception as error:
+                    cause = cause_of(error, found)
+                    trace = Trace("none", reason=classify(cause)[1])
+                    fault = fault_of(found) if breaks_process(cause) else None
+            differs = attention.warning(workload.attention, trace.attention)
+            warnings = (differs,) if differs else ()
+            whose = row.run, row.cell, workload, row.replicate
+            yield Profile(*whose, trace, limits, warnings, measured_at=now())
 
     def _load(self, name: str) -> Model:
         """A model, while the one before is forgotten: never two are in memory."""
@@ -221,8 +211,7 @@ class Process:
         queue, first = yield from self._prepare(workload, model)
         times, surroundings, told = yield from self._time(workload, queue, first)
         yield outcomes.stage(self._request, workload, "energy")
-        used, end = self._as_asked(workload, self._energy, queue, workload)
-        outcome, reason = end or (Outcome.OK, None)
+        used, outcome, reason = self._as_asked(workload, self._energy, queue, workload)
         self._broken = outcome in (Outcome.LOST, Outcome.FAILED)
         return Measurement(
             run=request.run,
@@ -285,7 +274,7 @@ class Process:
 
     def _time(
         self, workload: Workload, queue: timing.Queue, first: timing.Queue | None
-    ) -> Generator[Stage, None, tuple[Timing, Conditions, list[RowWarning]]]:
+    ) -> Generator[Stage, None, tuple[measured.Timing, measured.Conditions, list[RowWarning]]]:
         """Warm-up, latency, time to the first new token and throughput."""
         sampling = self._request.sampling
         yield outcomes.stage(self._request, workload, "warm-up")
@@ -311,11 +300,12 @@ class Process:
 
     def _energy(
         self, queue: timing.Queue, workload: Workload
-    ) -> tuple[Energy, tuple[Outcome, str] | None]:
+    ) -> tuple[measured.Energy, Outcome, str | None]:
         """The energy, and what ended it early, if anything did."""
         sampling = self._request.sampling
+        none = functools.partial(measured.Energy, ENERGY_NOT_MEASURED)
         if sampling.energy == ENERGY_NOT_MEASURED:
-            return Energy(ENERGY_NOT_MEASURED, reason="no energy was asked for"), None
+            return none("no energy was asked for"), Outcome.OK, None
         try:
             used = measure_energy(
                 queue,
@@ -325,22 +315,13 @@ class Process:
                 meter=meter_of(self._found),
             )
         except LostError as error:
-            return error.energy, classify(error)
+            return error.energy, *classify(error)
         except Exception as error:
-            end = classify(cause_of(error, self._found))
-            return Energy(ENERGY_NOT_MEASURED, reason=end[1]), end
+            outcome, reason = classify(cause_of(error, self._found))
+            return none(reason), outcome, reason
         if workload.new_tokens and used.per_sample_mj is not None:
             used = replace(used, per_output_token_mj=used.per_sample_mj / workload.new_tokens)
-        return used, None
-
-    def _profile(self, row: Measurement) -> tuple[Trace, Roofline | None, tuple[RowWarning, ...]]:
-        """Its trace, its roofline, and what weakens the row."""
-        asked, name = row.workload, row.cell.precision
-        latency_ms = row.timing.latency_ms_p50 if row.timing else None
-        model = self._load(asked.model)
-        found = self._as_asked(asked, gather, asked, name, model, self._found, latency_ms)
-        told = attention.warning(asked.attention, found[0].attention)
-        return *found, (told,) if told else ()
+        return used, Outcome.OK, None
 
 
 def _once(queue: timing.Queue) -> None:

@@ -15,6 +15,12 @@ PERPLEXITY = "perplexity"
 PROFILE = "profile"
 # torch.OutOfMemoryError and cuBLAS on CUDA; the CPU allocator raises a plain RuntimeError.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+_FORESEEN = {
+    Unsupported: Outcome.UNSUPPORTED,
+    Unplaced: Outcome.UNPLACED,
+    TensorgapError: Outcome.FAILED,
+    GpuLostError: Outcome.LOST,
+}
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,10 @@ def failed(request: Request, workload: Workload, outcome: Outcome, reason: str) 
 def classify(error: BaseException) -> tuple[Outcome, str]:
     """What an exception means for the row, and the reason in words."""
     text = str(error).strip()
+    for kind, outcome in _FORESEEN.items():
+        if isinstance(error, kind):
+            return outcome, text
     first = text.splitlines()[0] if text else ""
-    if isinstance(error, Unsupported):
-        return Outcome.UNSUPPORTED, text
-    if isinstance(error, Unplaced):
-        return Outcome.UNPLACED, text
-    if isinstance(error, TensorgapError):
-        return Outcome.FAILED, text
-    if isinstance(error, GpuLostError):
-        return Outcome.LOST, text
     if is_out_of_memory(error):
         return Outcome.OUT_OF_MEMORY, first or "out of memory"
     if (hidden := _hidden_by_capture(error)) is not None:
@@ -84,19 +85,15 @@ def _hidden_by_capture(error: BaseException) -> BaseException | None:
 def breaks_process(error: BaseException) -> bool:
     """Whether the process may be damaged: by anything but what is foreseen."""
     outcome, _ = classify(error)
-    return (
-        outcome == Outcome.LOST
-        or (outcome == Outcome.FAILED and not isinstance(error, TensorgapError))
-        # The memory of such a capture is never given back (pytorch/pytorch#190308).
-        or _hidden_by_capture(error) is not None
-    )
+    unforeseen = outcome == Outcome.FAILED and not isinstance(error, TensorgapError)
+    # The memory of a capture that ran out is never given back (pytorch/pytorch#190308).
+    return unforeseen or outcome == Outcome.LOST or _hidden_by_capture(error) is not None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
-    return isinstance(error, MemoryError) or any(
-        sign in str(error).lower() for sign in _MEMORY_SIGNS
-    )
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
 
 
 def now() -> datetime.datetime:

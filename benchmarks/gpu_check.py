@@ -194,7 +194,7 @@ def _child(asked: argparse.Namespace) -> int:
     from gpucheck import work  # torch and transformers, which the parent needs not
 
     try:
-        work.do(folder, asked.step, plan.REHEARSAL if asked.rehearse else plan.QUICK)
+        work.do(folder, asked.step, asked.rehearse)
     except Refused as why:
         folder.fact(_REFUSED, str(why))
         print(why)

@@ -11,24 +11,21 @@ from collections.abc import Iterable
 from bench.asked import ATTENTIONS
 
 # The first that matches decides. Triton's kernels carry the names of what was fused into them.
-_KERNELS = [
-    (re.compile(pattern, re.IGNORECASE), kind)
-    for pattern, kind in (
-        (r"^triton_(tem|mm|bmm)_", "matmul"),
-        (r"^triton_.*(layer_norm|softmax)", "normalisation"),
-        (r"^triton_.*embedding", "embedding"),
-        (r"^triton_.*_(add|mul|pow|tanh|gelu|sub|div)_", "activation"),
-        (r"^triton_.*_to_copy", "cast"),
-        (r"fmha|flash_?(fwd|attn)|flash::|sdpa|mha_fwd", "attention"),
-        (r"float\d+(tofloat\d+)?_copy_kernel_cuda", "cast"),
-        (r"direct_copy_kernel_cuda.*LoadWithCast", "cast"),
-        (r"copy_kernel|^mem(cpy|set)\b|CatArrayBatchedCopy|FillFunctor|index_copy", "copy"),
-        (r"indexSelect|vectorized_gather|embedding", "embedding"),
-        (r"layer_?norm|soft_?max|RowwiseMoments", "normalisation"),
-        (r"gemm|gemv|cutlass|splitKreduce|nvjet|cublas|xmma|gmma|\bdot_kernel", "matmul"),
-        (r"elementwise_kernel|gelu|tanh|pow_", "activation"),
-    )
-]
+_KERNELS = (
+    (r"^triton_(tem|mm|bmm)_", "matmul"),
+    (r"^triton_.*(layer_norm|softmax)", "normalisation"),
+    (r"^triton_.*embedding", "embedding"),
+    (r"^triton_.*_(add|mul|pow|tanh|gelu|sub|div)_", "activation"),
+    (r"^triton_.*_to_copy", "cast"),
+    (r"fmha|flash_?(fwd|attn)|flash::|sdpa|mha_fwd", "attention"),
+    (r"float\d+(tofloat\d+)?_copy_kernel_cuda", "cast"),
+    (r"direct_copy_kernel_cuda.*LoadWithCast", "cast"),
+    (r"copy_kernel|^mem(cpy|set)\b|CatArrayBatchedCopy|FillFunctor|index_copy", "copy"),
+    (r"indexSelect|vectorized_gather|embedding", "embedding"),
+    (r"layer_?norm|soft_?max|RowwiseMoments", "normalisation"),
+    (r"gemm|gemv|cutlass|splitKreduce|nvjet|cublas|xmma|gmma|\bdot_kernel", "matmul"),
+    (r"elementwise_kernel|gelu|tanh|pow_", "activation"),
+)
 _TENSOR_CORES = re.compile(
     r"[hsic]884|[hsic]1688|i8816|16816|16832|hmma|gmma|tensorop|xmma_(implicit_)?gemm"
     r"|nvjet_(sm\d+[a-z]?_)?([htqo]|[a-z]+_tf32)",  # cuBLAS of CUDA 13 names the architecture
@@ -39,40 +36,38 @@ _AFTER_PRODUCT = re.compile(r"splitKreduce|epilogue::impl")
 _NO_TENSOR_CORES = re.compile(r"_ffma_|simt|[sd]gemm|_hgemm|gemv|gemmSN|gemmk1|dot_kernel", re.I)
 
 _OPS = {
-    name: kind
-    for kind, names in {
-        "matmul": "addmm mm bmm baddbmm matmul linear addmv mv dot _addmm_activation",
-        "normalisation": "layer_norm native_layer_norm softmax _softmax log_softmax _log_softmax",
-        "activation": "gelu tanh pow add add_ mul mul_ sub div neg rsqrt where masked_fill",
-        "cast": "_to_copy",
-        "copy": "copy_ clone contiguous cat fill_ zero_ zeros new_zeros index_copy_ masked_fill_",
-        "embedding": "embedding index_select",
-    }.items()
-    for name in names.split()
+    "matmul": "addmm mm bmm baddbmm matmul linear addmv mv dot _addmm_activation",
+    "normalisation": "layer_norm native_layer_norm softmax _softmax log_softmax _log_softmax",
+    "activation": "gelu tanh pow add add_ mul mul_ sub div neg rsqrt where masked_fill",
+    "cast": "_to_copy",
+    "copy": "copy_ clone contiguous cat fill_ zero_ zeros new_zeros index_copy_ masked_fill_",
+    "embedding": "embedding index_select",
+    # Views, allocations and questions of type: work of the host for the operation around them.
+    None: (
+        "_reshape_alias _unsafe_view alias as_strided detach dropout empty empty_like empty_strided"
+        " expand expand_as flatten is_nonzero item lift_fresh narrow new_empty permute reshape"
+        " resolve_conj resolve_neg resize_ result_type select slice split split_with_sizes squeeze"
+        " t to transpose unflatten unsqueeze view view_as _local_scalar_dense"
+    ),
 }
+_OP_CLASSES = {name: kind for kind, names in _OPS.items() for name in names.split()}
 _FUSED_ATTENTION = ("scaled_dot_product", "_scaled_dot_product", "_flash_attention", "_efficient_")
-# Views, allocations and questions of type: work of the host for the operation around them.
-_BOOKKEEPING = (
-    "_reshape_alias _unsafe_view alias as_strided detach dropout empty empty_like empty_strided"
-    " expand expand_as flatten is_nonzero item lift_fresh narrow new_empty permute reshape"
-    " resolve_conj resolve_neg resize_ result_type select slice split split_with_sizes squeeze t to"
-    " transpose unflatten unsqueeze view view_as _local_scalar_dense"
-)
-_HOST_ONLY = frozenset(_BOOKKEEPING.split())
 
 # What runs scaled_dot_product_attention, by its kernels or on a CPU by its operations. The first
 # that matches decides: cuDNN's kernels have flash in their names as well. From torch's
 # aten/src/ATen/native/transformers: cudnn/MHA.cpp, cuda/mem_eff_attention, cuda/flash_attn, and
 # attention.cpp for the softmax between two products. GPT-2 has no other softmax.
-_ATTENTION = [
-    (re.compile(pattern, re.IGNORECASE), backend)
-    for pattern, backend in (
-        (r"cudnn.*(sdpa|flash|fmha)|_cudnn_attention", "cudnn"),
-        (r"fmha_cutlass|mem_?eff|_efficient_attention", "efficient"),
-        (r"flash_?(fwd|attn)|flash::|_flash_attention", "flash"),
-        (r"soft_?max|_attention_math", "math"),
-    )
-]
+_ATTENTION = (
+    (r"cudnn.*(sdpa|flash|fmha)|_cudnn_attention", "cudnn"),
+    (r"fmha_cutlass|mem_?eff|_efficient_attention", "efficient"),
+    (r"flash_?(fwd|attn)|flash::|_flash_attention", "flash"),
+    (r"soft_?max|_attention_math", "math"),
+)
+
+
+def told(name: str, table: Iterable[tuple[str, str]]) -> str | None:
+    """What a table of patterns says of a name; upper and lower case are alike."""
+    return next((found for pattern, found in table if re.search(pattern, name, re.I)), None)
 
 
 def kernel_class(name: str) -> str:
@@ -81,7 +76,7 @@ def kernel_class(name: str) -> str:
     >>> kernel_class("volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_tn")
     'matmul'
     """
-    return next((kind for pattern, kind in _KERNELS if pattern.search(name)), "other")
+    return told(name, _KERNELS) or "other"
 
 
 def op_class(name: str) -> str | None:
@@ -95,9 +90,7 @@ def op_class(name: str) -> str | None:
     namespace, _, bare = name.rpartition("::")
     if not namespace:
         return None
-    if bare.startswith(_FUSED_ATTENTION):
-        return "attention"
-    return None if bare in _HOST_ONLY else _OPS.get(bare, "other")
+    return "attention" if bare.startswith(_FUSED_ATTENTION) else _OP_CLASSES.get(bare, "other")
 
 
 def attention(names: Iterable[str]) -> str | None:
@@ -110,10 +103,7 @@ def attention(names: Iterable[str]) -> str | None:
     >>> attention(["void pytorch_flash::flash_fwd_kernel<...>", "void softmax_warp_forward<...>"])
     'flash + math'
     """
-    found = {
-        next((backend for pattern, backend in _ATTENTION if pattern.search(name)), None)
-        for name in names
-    }
+    found = {told(name, _ATTENTION) for name in names}
     return " + ".join(name for name in ATTENTIONS if name in found) or None
 
 

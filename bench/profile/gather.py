@@ -30,8 +30,8 @@ def gather(
     The caller has switched the process to the precision; `latency_ms` is the median without a
     profiler.
     """
-    shape = Shape.of(model.module.config)
-    work = work_of(shape, workload.batch_size, workload.prompt_tokens, workload.new_tokens)
+    size = workload.batch_size, workload.prompt_tokens, workload.new_tokens
+    work = work_of(Shape.of(model.module.config), *size)
     limits = measured_roofline(work, precision_name, found.type, found.device.l2_bytes, latency_ms)
     as_graph = workload.engine == "graph"
     seen = replace(workload, engine="eager") if as_graph else workload
@@ -44,7 +44,8 @@ def gather(
         latency_ms=None if as_graph else latency_ms,
         fused=workload.engine == "compile",
     )
-    if as_graph and traced.traced_ms:
-        reason = "; ".join(filter(None, (traced.reason, _OF_A_GRAPH)))
-        traced = replace(traced, reason=reason)
-    return traced, with_launches(limits, None if as_graph else traced.count)
+    if not as_graph:
+        return traced, with_launches(limits, traced.count)
+    if traced.traced_ms:
+        traced = replace(traced, reason="; ".join(filter(None, (traced.reason, _OF_A_GRAPH))))
+    return traced, limits

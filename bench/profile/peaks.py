@@ -9,13 +9,11 @@ Peaks are measured, not read from a datasheet: at this power limit, in this slot
 build. Each is the best of several tries, since a disturbance makes it lower and a bound higher.
 """
 
-import dataclasses
 import functools
-import time
+import timeit
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -39,7 +37,7 @@ _CPU_CACHES = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Peaks:
-    """What one device reaches at one precision."""
+    """What one device reaches at one precision: fields of a Roofline."""
 
     matmul_tflops: float
     copy_gb_per_s: float
@@ -48,31 +46,29 @@ class Peaks:
     launch_us: float | None
 
 
-def launch() -> None:
-    """Launch kernels that do nothing, without the work of an operation, and wait for them."""
-    for _ in range(_LAUNCHES):
-        torch.cuda._sleep(1)  # one cycle
-    torch.cuda.synchronize()
-
-
 @functools.cache
 def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
     """Measure the peaks; once in a process for each device and precision."""
+    on_cuda = device_type == "cuda"
     dtype = precision.arithmetic(precision_name, device_type)
-    cache_bytes = l2_bytes if device_type == "cuda" else cpu_cache_bytes()
+    cache_bytes = l2_bytes if on_cuda else cpu_cache_bytes()
     squares = [Product(side, side, side, 1) for side in SQUARES[device_type]]
     numbers = max(LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 4
     source = torch.zeros(numbers, device=device_type)
     target = torch.empty_like(source)
-    launch_us = None
-    if device_type == "cuda":
-        launch_us = best_s(launch, "cpu") / _LAUNCHES * 1e6  # by the host's clock
+
+    def launch() -> None:
+        """Launch kernels that do nothing, without the work of an operation, and wait for them."""
+        for _ in range(_LAUNCHES):
+            torch.cuda._sleep(1)  # one cycle
+        torch.cuda.synchronize()
+
     return Peaks(
+        launch_us=best_s(launch, "cpu") / _LAUNCHES * 1e6 if on_cuda else None,  # the host's clock
         matmul_tflops=max(p.flops / product_s(p, dtype, device_type) / 1e12 for p in squares),
         copy_gb_per_s=8 * numbers / best_s(lambda: target.copy_(source), device_type) / 1e9,
         read_gb_per_s=4 * numbers / best_s(source.sum, device_type) / 1e9,
         cache_bytes=cache_bytes,
-        launch_us=launch_us,
     )
 
 
@@ -99,8 +95,9 @@ def measured_roofline(
     weight_bytes = precision.storage(precision_name).itemsize
     result_bytes = precision.arithmetic(precision_name, device_type).itemsize
     moved = work.forward_bytes(weight_bytes, result_bytes)
-    tries_left = _MORE_PEAKS
-    while True:
+    for attempt in range(1 + _MORE_PEAKS):
+        if attempt:
+            peaks.cache_clear()
         try:
             peak = peaks(precision_name, device_type, l2_bytes)
             rate = model_tflops(work, precision_name, device_type)
@@ -110,11 +107,9 @@ def measured_roofline(
             reason = "no memory is left to measure peaks in"
             return Roofline(work.flops, sum(moved), reason=reason)
         limits = roofline(work, moved, peak, rate, precision_name)
-        possible = latency_ms is None or (limits.lower_bound_ms or 0.0) <= latency_ms
-        if possible or not tries_left:
-            return limits
-        tries_left -= 1
-        peaks.cache_clear()
+        if latency_ms is None or (limits.lower_bound_ms or 0.0) <= latency_ms:
+            break
+    return limits
 
 
 def roofline(
@@ -131,22 +126,20 @@ def roofline(
         flops -= work.least_attention_flops
     tflops = max(peak.matmul_tflops, model_rate)
     gb_per_s = max(peak.copy_gb_per_s, peak.read_gb_per_s)
-    compute_ms, beyond_ms = lower_bounds_ms(flops, moved, tflops, gb_per_s, peak.cache_bytes or 0)
-    memory_ms = reason = None
-    if peak.cache_bytes is None:
-        reason = "no lower bound of memory: the size of the last-level cache is unknown"
-    else:
-        memory_ms = beyond_ms
-    return Roofline(
+    compute_ms, memory_ms = lower_bounds_ms(flops, moved, tflops, gb_per_s, peak.cache_bytes or 0)
+    limits = Roofline(
         flops=work.flops,
         bytes_moved=sum(moved),
-        reason=reason,
-        **dataclasses.asdict(peak),
+        **asdict(peak),
         matmul_model_tflops=model_rate,
         lower_bound_compute_ms=compute_ms,
-        lower_bound_memory_ms=memory_ms,
-        lower_bound_ms=max(compute_ms, memory_ms or 0.0),
+        lower_bound_ms=compute_ms,
     )
+    if peak.cache_bytes is None:
+        reason = "no lower bound of memory: the size of the last-level cache is unknown"
+        return replace(limits, reason=reason)
+    least_ms = max(compute_ms, memory_ms)
+    return replace(limits, lower_bound_memory_ms=memory_ms, lower_bound_ms=least_ms)
 
 
 def with_launches(limits: Roofline, launches: float | None) -> Roofline:
@@ -157,8 +150,8 @@ def with_launches(limits: Roofline, launches: float | None) -> Roofline:
     if limits.launch_us is None or launches is None:
         return limits
     launch_ms = launches * limits.launch_us / 1e3
-    lower_bound_ms = max(limits.lower_bound_ms or 0.0, launch_ms)
-    return replace(limits, lower_bound_launch_ms=launch_ms, lower_bound_ms=lower_bound_ms)
+    least_ms = max(limits.lower_bound_ms or 0.0, launch_ms)
+    return replace(limits, lower_bound_launch_ms=launch_ms, lower_bound_ms=least_ms)
 
 
 def cpu_cache_bytes(root: Path = _CPU_CACHES) -> int | None:
@@ -166,10 +159,10 @@ def cpu_cache_bytes(root: Path = _CPU_CACHES) -> int | None:
     found: dict[tuple[int, str], int] = {}
     for index in root.glob("cpu[0-9]*/cache/index[0-9]*"):
         try:
-            level = int((index / "level").read_text())
-            shared = (index / "shared_cpu_list").read_text()
-            size = (index / "size").read_text().strip()
-            found[level, shared] = int(size.removesuffix("K")) * 1024
+            level, shared, size = (
+                (index / name).read_text().strip() for name in ("level", "shared_cpu_list", "size")
+            )
+            found[int(level), shared] = int(size.removesuffix("K")) * 1024
         except (OSError, ValueError):  # a virtual machine may leave any of them out
             continue
     last = max((level for level, _ in found), default=None)
@@ -178,13 +171,15 @@ def cpu_cache_bytes(root: Path = _CPU_CACHES) -> int | None:
 
 def product_s(product: Product, dtype: torch.dtype, device_type: str) -> float:
     """The time of one matrix product, in the layout in which the model computes it."""
-    like: dict[str, Any] = {"device": device_type, "dtype": dtype}
-    left = torch.randn(product.rows, product.inner, **like)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device_type, dtype=dtype)
+
+    left = random(product.rows, product.inner)
     if product.transposed:
-        right = torch.randn(product.columns, product.inner, **like)
+        right = random(product.columns, product.inner)
         return best_s(lambda: torch.nn.functional.linear(left, right), device_type)
-    right = torch.randn(product.inner, product.columns, **like)
-    bias = torch.randn(product.columns, **like)
+    right, bias = random(product.inner, product.columns), random(product.columns)
     return best_s(lambda: torch.addmm(bias, left, right), device_type)
 
 
@@ -194,18 +189,11 @@ def best_s(run: Callable[[], object], device_type: str) -> float:
     On CUDA of a call in a full queue, by the device's own clock.
     """
     run()
-    found_s, end_s = float("inf"), time.perf_counter() + _TRIES_S
-    for _ in range(_TRIES):
-        start_s = time.perf_counter()
-        if device_type == "cuda":
-            once_s = queued_s(run)
-        else:
-            run()
-            once_s = time.perf_counter() - start_s
-        found_s = min(found_s, once_s)
-        if time.perf_counter() > end_s:
-            break
-    return found_s
+    tries_s: list[float] = []
+    end_s = timeit.default_timer() + _TRIES_S
+    while len(tries_s) < _TRIES and (not tries_s or timeit.default_timer() < end_s):
+        tries_s.append(queued_s(run) if device_type == "cuda" else timeit.timeit(run, number=1))
+    return min(tries_s)
 
 
 def queued_s(run: Callable[[], object]) -> float:

@@ -6,8 +6,7 @@ Where the profiler cannot run, the trace is missing with its reason and nothing 
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import DeviceType
@@ -22,17 +21,9 @@ _NAMES = 8
 _TRACED = "tensorgap: traced requests"
 # As C++ names its types (c10::demangle), alike in torch 2.9 to 2.14 on Linux.
 _TYPE_BYTES = {
-    "double": 8,
-    "float": 4,
-    "c10::Half": 2,
-    "c10::BFloat16": 2,
-    "long int": 8,
-    "int": 4,
-    "short int": 2,
-    "signed char": 1,
-    "unsigned char": 1,
-    "bool": 1,
-}
+    "double": 8, "long int": 8, "float": 4, "int": 4, "c10::Half": 2, "c10::BFloat16": 2,
+    "short int": 2, "signed char": 1, "unsigned char": 1, "bool": 1,
+}  # fmt: skip
 _NO_TYPES = "the bytes of the casts are unknown: the profiler does not tell their types"
 _NO_KERNELS = (
     "the profiler saw no kernels: CUPTI is not permitted here, or another tool (DCGM, Nsight)"
@@ -43,8 +34,7 @@ _ALL_BUSY = 1.1
 _LONGEST_NAME = 200  # letters: a template of C++ has no end
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A kernel or op: its name and class, its time, and whether it counts as one."""
 
     name: str
@@ -92,49 +82,42 @@ def read(
 ) -> Trace:
     """What a profiler has seen of the marked requests; arguments are those of `trace`."""
     events = profiler.events() or []
-    starts = [e.time_range.start for e in events if e.name == _TRACED]
-    if not starts:
+    start = min((e.time_range.start for e in events if e.name == _TRACED), default=None)
+    if start is None:
         raise RuntimeError("it saw no requests")
-    # Without annotations, which stand on both devices and do nothing.
     wanted = DeviceType.CUDA if on_cuda else DeviceType.CPU
-    ran = [
-        event
-        for event in events
-        if event.time_range.start >= min(starts)
-        and event.device_type == wanted
-        and not event.is_user_annotation
-    ]
-    reasons, busy_share, tensor_cores = [], None, None
-    moved = None if fused else cast_bytes(profiler)
-    if moved is None and not fused:
-        reasons.append(_NO_TYPES)
-    if not on_cuda:
-        items = op_items(ran)
-    elif not ran:
+    ran = [e for e in events if e.time_range.start >= start and e.device_type == wanted]
+    # Annotations stand on both devices and do nothing.
+    ran = [event for event in ran if not event.is_user_annotation]
+    if on_cuda and not ran:
         return Trace("none", reason=_NO_KERNELS)
-    else:
-        times = [(event.time_range.start, event.time_range.end) for event in ran]
-        items = [
-            Item(event.name, kernel_class(event.name), (end - start) / 1e3)
-            for event, (start, end) in zip(ran, times, strict=True)
-        ]
-        tensor_cores = uses_tensor_cores(item.name for item in items)
-        if latency_ms:
-            busy_share = union(times) / 1e3 / requests / latency_ms
+    moved = None if fused else cast_bytes(profiler)
+    reasons = [_NO_TYPES] if moved is None and not fused else []
+    times = [(event.time_range.start, event.time_range.end) for event in ran]
+    busy_share = union(times) / 1e3 / requests / latency_ms if on_cuda and latency_ms else None
     if busy_share is not None and busy_share > _ALL_BUSY:
         reasons.append(
             f"no busy share: the traced kernels take {busy_share:.2f} times the latency without it"
         )
         busy_share = None
+    items = kernel_items(ran) if on_cuda else op_items(ran)
     return Trace(
         "kernel" if on_cuda else "op",
         "; ".join(reasons) or None,
         **summarise(items, requests),
         cast_bytes=None if moved is None else round(moved / requests),
         busy_share=None if busy_share is None else min(1.0, busy_share),
-        tensor_cores=tensor_cores,
+        tensor_cores=uses_tensor_cores(event.name for event in ran) if on_cuda else None,
         attention=attention(event.name for event in ran),
     )
+
+
+def kernel_items(events: Iterable[Any]) -> list[Item]:
+    """Every kernel's time on the device."""
+    return [
+        Item(e.name, kernel_class(e.name), (e.time_range.end - e.time_range.start) / 1e3)
+        for e in events
+    ]
 
 
 def op_items(events: Iterable[Any]) -> list[Item]:
@@ -155,16 +138,15 @@ def op_items(events: Iterable[Any]) -> list[Item]:
 
     items = []
     for event in events:
-        ms, owner = event.self_cpu_time_total / 1e3, event
-        while owner is not None and placed(owner) is None:
+        ms, owner, kind = event.self_cpu_time_total / 1e3, event, placed(event)
+        while kind is None and owner.cpu_parent:
             owner = owner.cpu_parent
-        if owner is None:
+            kind = placed(owner)
+        if kind is None:
             items.append(Item(event.name, "other", ms, counts=False))
             continue
-        kind = placed(owner)
-        assert kind is not None
-        inner = any(placed(child) == kind for child in within(owner))
-        items.append(Item(owner.name, kind, ms, counts=owner is event and not inner))
+        counts = owner is event and all(placed(inner) != kind for inner in within(event))
+        items.append(Item(owner.name, kind, ms, counts))
     return items
 
 
@@ -175,25 +157,20 @@ def cast_bytes(profiler: Any) -> int | None:
     only; 2.11 is none of them. None where a type is unknown, or where this torch keeps its events
     in another way.
     """
+    total = 0
     try:
         recorded = list(profiler.profiler.kineto_results.events())
         start_ns = min(event.start_ns() for event in recorded if event.name() == _TRACED)
-        total = 0
         for event in recorded:
             if event.start_ns() < start_ns or event.name() != "aten::copy_":
                 continue
             types, shapes = event.dtypes()[:2], event.shapes()[:2]
-            if len({*types}) == 1:
-                continue
-            if not {*types} <= {*_TYPE_BYTES}:
-                return None
-            total += sum(
-                math.prod(shape) * _TYPE_BYTES[kind]
-                for kind, shape in zip(types, shapes, strict=True)
-            )
-        return total
-    except (AttributeError, TypeError, ValueError):
+            if len({*types}) > 1:
+                sizes = [_TYPE_BYTES[kind] for kind in types]
+                total += sum(math.prod(s) * size for s, size in zip(shapes, sizes, strict=True))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+    return total
 
 
 def summarise(items: Iterable[Item], requests: int) -> dict[str, Any]:
@@ -204,15 +181,15 @@ def summarise(items: Iterable[Item], requests: int) -> dict[str, Any]:
         ms[item.kind] += item.ms / requests
         counts[item.kind] += item.counts
         by_name[item.name] = by_name.get(item.name, 0.0) + item.ms / requests
-    top = sorted(by_name.items(), key=lambda entry: -entry[1])[:_NAMES]
+    top = sorted(by_name, key=by_name.__getitem__, reverse=True)[:_NAMES]
     return {
         **{f"{kind}_ms": ms[kind] for kind in KERNEL_CLASSES},
         **{f"{kind}_count": counts[kind] / requests for kind in KERNEL_CLASSES},
         "requests": requests,
         "traced_ms": sum(ms.values()),
         "count": sum(counts.values()) / requests,
-        "names": tuple(name[:_LONGEST_NAME] for name, _ in top),
-        "names_ms": tuple(time for _, time in top),
+        "names": tuple(name[:_LONGEST_NAME] for name in top),
+        "names_ms": tuple(by_name[name] for name in top),
     }
 
 

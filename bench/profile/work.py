@@ -118,32 +118,25 @@ class Work:
         return tuple(self.weights * weight_bytes + count * result_bytes for count in self.results)
 
 
-def work_of(
-    shape: Shape, batch_size: int, prompt_tokens: int, new_tokens: int = 0, head: bool = True
-) -> Work:
+def work_of(shape: Shape, batch: int, prompt: int, new: int = 0, head: bool = True) -> Work:
     """The work of one request, whose logits are those of each position, or of each new token.
 
     Without the `head`, which makes the logits, it is the least that any use of the model computes.
     """
     width, layers, vocabulary = shape.width, shape.layers, head * shape.vocabulary
-    batch, prompt, new = batch_size, prompt_tokens, new_tokens
+    products: list[Product] = []
+    # The forward of the prompt, and those of the new tokens after the first.
+    for rows, logits, times in ((prompt, 1 if new else prompt, 1), (1, 1, new - 1)):
+        if times > 0:
+            products += [Product(batch * rows, k, n, layers * times) for k, n in shape.products]
+            products.append(Product(batch * logits, width, vocabulary, times, transposed=True))
     # (rows with logits, pairs, pairs under the mask, positions kept) of each forward
     full = prompt * prompt
     forwards = [(1 if new else prompt, full, (full + prompt) // 2, prompt if new else 0)]
     forwards += [(1, prompt + new, kept, kept) for kept in range(prompt + 1, prompt + new)]
-    # (rows, rows with logits, times)
-    kinds = [(prompt, 1 if new else prompt, 1), (1, 1, new - 1)]
     per_pair = 4 * width * layers * batch  # query by key, and weight by value
     return Work(
-        products=tuple(
-            product
-            for rows, logits, times in kinds
-            if times > 0
-            for product in (
-                *(Product(batch * rows, k, n, layers * times) for k, n in shape.products),
-                Product(batch * logits, width, vocabulary, times, transposed=True),
-            )
-        ),
+        products=tuple(products),
         attention_flops=per_pair * sum(pairs for _, pairs, _, _ in forwards),
         least_attention_flops=per_pair * sum(least for _, _, least, _ in forwards),
         weights=shape.layer_weights + vocabulary * width,
@@ -155,11 +148,7 @@ def work_of(
 
 
 def lower_bounds_ms(
-    flops: float,
-    forward_bytes: Sequence[float],
-    tflops: float,
-    gb_per_s: float,
-    cache_bytes: float,
+    flops: float, forward_bytes: Sequence[float], tflops: float, gb_per_s: float, cache_bytes: float
 ) -> tuple[float, float]:
     """The least time of the arithmetic, and of the bytes of each forward that no cache can keep."""
     beyond = sum(max(0.0, moved - cache_bytes) for moved in forward_bytes)
@@ -178,12 +167,12 @@ def cast_bytes(shape: Shape, batch_size: int, tokens: int) -> int:
     products; the activation function and the softmax compute in float32.
     """
     positions = batch_size * tokens
-    weights = shape.layer_weights + shape.layers * 9 * shape.width
-    weights += shape.vocabulary * shape.width
-    per_layer = (2 + 4 + 4) * shape.width * positions  # layer norms' outputs, activation in and out
+    biases = shape.layers * 9 * shape.width
+    weights = shape.layer_weights + biases + shape.vocabulary * shape.width
+    # Layer norms' outputs, activation in and out; and the head's input.
+    values = (shape.layers * (2 + 4 + 4) + 1) * shape.width * positions
     softmax = shape.layers * positions * tokens * (shape.width // 64)
-    inputs = shape.layers * per_layer + shape.width * positions + softmax
-    return 6 * (weights + inputs)
+    return 6 * (weights + values + softmax)
 
 
 def scaled(count: int, shape: Shape) -> int:

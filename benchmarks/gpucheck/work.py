@@ -7,7 +7,7 @@ import dataclasses
 import fidelity
 import torch
 
-from bench.asked import Cell, Sampling, Workload
+from bench.asked import Cell, Workload
 from bench.device import nvml, precision
 from bench.device.acquire import acquire
 from bench.energy import probe as sensor
@@ -26,8 +26,9 @@ _GENERATED = 16
 _PROMPTS = 3
 
 
-def do(folder: Folder, step: str, sampling: Sampling) -> None:
-    """Do a step by its name."""
+def do(folder: Folder, step: str, rehearse: bool) -> None:
+    """Do a step by its name, or a short try of it."""
+    sampling = plan.REHEARSAL if rehearse else plan.QUICK
     if step == plan.PREFLIGHT:
         preflight(folder)
         return
@@ -37,7 +38,8 @@ def do(folder: Folder, step: str, sampling: Sampling) -> None:
     elif step == plan.COMPILE:
         _keep_all(folder, plan.compiled(folder.run, gpu_type, sampling))
     elif step == plan.FIDELITY:
-        _compare_with_plain_loop(folder)
+        seconds = plan.REHEARSED_FIDELITY_S if rehearse else plan.FIDELITY_S
+        folder.fact("fidelity", dataclasses.asdict(fidelity.compare(seconds=seconds)))
     else:
         for request in plan.requests(folder.run, gpu_type, step, sampling):
             _keep_all(folder, request)
@@ -112,7 +114,3 @@ def _same_output(precision_name: str) -> dict[str, float]:
             eager, graph = (generate(prompt) for generate in generations)
             alike += torch.equal(eager, graph)
     return {"difference": max(differences), "alike": alike, "tried": _PROMPTS}
-
-
-def _compare_with_plain_loop(folder: Folder) -> None:
-    folder.fact("fidelity", dataclasses.asdict(fidelity.compare(seconds=plan.FIDELITY_S)))

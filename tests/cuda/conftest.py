@@ -31,7 +31,7 @@ def machine() -> Iterator[fakecuda.Machine]:
         yield fakecuda.machine(packages, Path(folder))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def on_gpu(machine: fakecuda.Machine) -> Run:
     """A function that runs Python under modelled boards."""
 
@@ -62,6 +62,8 @@ def on_gpu(machine: fakecuda.Machine) -> Run:
             [sys.executable, "-W", "ignore", *arguments],
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+            # Else torch.compile starts processes that import torch as well, for one small model.
+            | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
             | machine.environment(several, faults, nvml)
             | variables,
             cwd=ROOT,

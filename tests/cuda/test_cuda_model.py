@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import fakecuda
 import pytest
+from conftest import Run
 
-# Rates as an outsider measures them: events around calls in a full queue.
-RATES = """
-import json, torch
+# Rates as an outsider measures them: events around calls in a full queue. Then, what torch chose.
+SEEN = """
+import ctypes, json, os, torch
 
 def seconds(run, calls=10):
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -49,19 +52,35 @@ found["copy"] = 8 * 2**27 / seconds(lambda: target.copy_(source)) / 1e9
 found["sum"] = 4 * 2**27 / seconds(source.sum) / 1e9
 found["add"] = 12 * 2**27 / seconds(lambda: torch.add(source, target, out=target)) / 1e9
 found["half"] = 6 * 2**27 / seconds(source.half) / 1e9
-print(json.dumps(found))
+
+library = ctypes.CDLL(os.environ["LD_PRELOAD"])
+library.fakecuda_launch.restype = ctypes.c_char_p
+kernels = []
+for dtype in (torch.float32, torch.float16):
+    q = torch.zeros(1, 12, 128, 64, device="cuda", dtype=dtype)
+    library.fakecuda_clear()
+    attention(q, q, q, is_causal=True)
+    kernels.append(library.fakecuda_launch(library.fakecuda_launches() - 1).decode())
+print(json.dumps([found, kernels]))
 """
+Seen = Callable[[str], tuple[dict[str, float], list[str]]]
+
+
+@pytest.fixture(scope="module")
+def seen(on_gpu: Run) -> Seen:
+    """The rates of a board, and its kernels of attention in float32 and float16: one process."""
+    return functools.cache(lambda gpu_type: json.loads(on_gpu(gpu_type, SEEN).stdout))
 
 
 @pytest.mark.parametrize("gpu_type", list(fakecuda.BOARDS))
-def test_rates_are_those_of_the_board(on_gpu: Any, gpu_type: str) -> None:
+def test_rates_are_those_of_the_board(seen: Seen, gpu_type: str) -> None:
     board = fakecuda.BOARDS[gpu_type]
-    found = json.loads(on_gpu(gpu_type, RATES).stdout)
-    for name in ("copy", "sum", "add", "half"):
-        assert found.pop(name) == pytest.approx(board.bandwidth_gb_per_s, rel=0.02), name
-    for name, tflops in found.items():
+    for name, rate in seen(gpu_type)[0].items():
+        if name in ("copy", "sum", "add", "half"):
+            assert rate == pytest.approx(board.bandwidth_gb_per_s, rel=0.02), name
+            continue
         expected = board.product_tflops(name.split()[0]) or board.product_tflops("fp32")
-        assert tflops == pytest.approx(expected, rel=0.01), name
+        assert rate == pytest.approx(expected, rel=0.01), name
 
 
 def test_several_boards_are_seen_and_chosen_as_cuda_chooses(on_gpu: Any) -> None:
@@ -335,18 +354,6 @@ def test_a_gpu_without_kernels_in_this_torch(on_gpu: Any) -> None:
     assert "no kernel image is available for execution on the device" in done.stderr
 
 
-ATTENTION = """
-import ctypes, os, torch
-library = ctypes.CDLL(os.environ["LD_PRELOAD"])
-library.fakecuda_launch.restype = ctypes.c_char_p
-for dtype in (torch.float32, torch.float16):
-    q = torch.zeros(1, 12, 128, 64, device="cuda", dtype=dtype)
-    library.fakecuda_clear()
-    torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
-    print(library.fakecuda_launch(library.fakecuda_launches() - 1).decode())
-"""
-
-
 @pytest.mark.parametrize(
     ("gpu_type", "single", "half"),
     [
@@ -358,8 +365,8 @@ for dtype in (torch.float32, torch.float16):
     ],
 )
 def test_torch_chooses_attention_by_board_and_type(
-    on_gpu: Any, gpu_type: str, single: str, half: str
+    seen: Seen, gpu_type: str, single: str, half: str
 ) -> None:
-    first, second = on_gpu(gpu_type, ATTENTION).stdout.splitlines()
+    first, second = seen(gpu_type)[1]
     assert single in first
     assert half in second

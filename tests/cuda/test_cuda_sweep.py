@@ -1,4 +1,4 @@
-"""One sweep through Ray over modelled P100, T4, V100 and A100: what is built in must be found."""
+"""One sweep through Ray over modelled P100, T4 and A100: what is built in must be found."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ QUICKER = {
     "energy_s = 8": "energy_s = 6",
     "idle_s = 1": "idle_s = 0.5",
     'exclusive = "host"': 'exclusive = "gpu"',
+    # Its rates and its attention are those that test_cuda_model.py and test_cuda_rows.py look at.
+    '"V100", ': "",
 }
-TYPES = ("P100", "T4", "V100", "A100")
+TYPES = ("P100", "T4", "A100")
 BATCHES = (1, 32)
 
 Rows = dict[tuple[str, str, str, int], Measurement]
@@ -140,12 +142,11 @@ def test_what_is_built_in_shows_in_the_times(rows: Rows) -> None:
         assert gain < 1.2 if gpu_type == "P100" else gain > 2, (gpu_type, gain)
     # Casts of 813 MB, at a P100's 622 GB/s, and nothing that they gain.
     assert speedup("P100", "mixed", "graph", 1) < 0.85
-    # One prompt in fp16 leaves these GPUs waiting for the host.
-    for gpu_type in ("V100", "A100"):
-        traced = rows[gpu_type, "fp16", "eager", 1].trace
-        assert traced
-        assert traced.busy_share
-        assert traced.busy_share < 0.8
+    # One prompt in fp16 leaves this GPU waiting for the host.
+    traced = rows["A100", "fp16", "eager", 1].trace
+    assert traced
+    assert traced.busy_share
+    assert traced.busy_share < 0.8
 
 
 def test_explain_says_what_was_measured(swept: Path) -> None:

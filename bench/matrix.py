@@ -32,7 +32,7 @@ from typing import Any
 import tomli_w
 
 from bench.asked import AUTO, CPU, Cell, Matrix, Workload
-from bench.energy import protocol
+from bench.energy import durations
 from bench.errors import TensorgapError
 from bench.files import limits
 from bench.validation import PLANS, misspelt, mistakes, refuse, said, unknown
@@ -129,7 +129,7 @@ def conflicts(matrix: Matrix, document: Mapping[str, Any]) -> Iterator[str]:
     sampling = matrix.sampling
     unordered = list(wrong_order("sampling", sampling, document))
     yield from unordered
-    longest_s = protocol.longest_s(sampling)
+    longest_s = durations.longest_s(sampling)
     if sampling.timeout_s < longest_s and not unordered:
         least = f"must be at least {math.ceil(longest_s)}"
         remedy = f'{least}: so long can energy = "{sampling.energy}" take; raise it'

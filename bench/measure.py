@@ -26,7 +26,7 @@ from bench.device.faults import cause_of, fault_of
 from bench.energy import flags
 from bench.energy.meter import UNKNOWN, Meter, NoMeter, find_meter
 from bench.energy.probe import matrix_products, probe
-from bench.energy.session import LostError, measure_energy
+from bench.energy.protocol import LostError, measure_energy
 from bench.errors import GpuLostError, WrongDevice
 from bench.measured import Measurement, Outcome, Profile, Quality, Stage, Trace
 from bench.model import attention, engines

@@ -48,7 +48,7 @@ from bench.asked import Sampling
 from bench.device import nvml
 from bench.energy.meter import INTEGRATING, POWER, SAMPLED, find_meter
 from bench.energy.probe import probe
-from bench.energy.session import measure_energy
+from bench.energy.protocol import measure_energy
 from bench.measured import Sensor
 
 EXACT, TYPICAL, WORST, COVERAGE = 0.001, 0.005, 0.03, 0.93

@@ -16,8 +16,8 @@ from bench.device.kinds import Card
 from bench.measured import TRIED_AGAIN, WAITING, Event, Measurement, Outcome, Profile, Stage
 from bench.outcomes import DEVICE, failed
 from cluster import MEASURE, faults, head, lease, nodes, placement, process, schedule
+from cluster.attempts import History
 from cluster.faults import Cost, End
-from cluster.history import History
 from cluster.lease import Seat, Seats, Why
 from cluster.placement import Offer
 from cluster.process import Attempt, AtWork

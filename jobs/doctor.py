@@ -75,9 +75,9 @@ def describe(found: inventory.Inventory) -> Iterator[str]:
             yield f"    sensor      {describe_sensor(one.sensor)}"
         native = ", ".join(name for name, warning in one.precisions if warning is None)
         yield f"    precisions  {native or 'none'}"
-        for name, warning in one.precisions:
+        for _, warning in one.precisions:
             if warning is not None:
-                yield f"    warning     {name}: {warning}"
+                yield f"    warning     {warning}"
         reasons: dict[str, list[str]] = {}
         for name, reason in one.unsupported:
             reasons.setdefault(reason, []).append(name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from bench import matrix as matrices
 from bench.asked import Cell, Matrix, Sampling, Workload
-from bench.energy import protocol
+from bench.energy import durations
 from bench.measured import TRIED_AGAIN, WAITING, Event, Measurement, Outcome, Stage
 from jobs import terminal
 
@@ -25,7 +25,7 @@ def longest_s(sampling: Sampling, workload: Workload) -> float:
         # With new tokens the time to the first one is sampled, too.
         + (1 + bool(workload.new_tokens)) * sampling.latency_max_s
         + sampling.throughput_s
-        + protocol.longest_s(sampling)
+        + durations.longest_s(sampling)
     )
 
 

@@ -1,4 +1,4 @@
-"""bench.energy.session: the expected energy is a formula of the power that the fake GPU draws."""
+"""bench.energy.protocol: the expected energy is a formula of the power that the fake GPU draws."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from bench import timing
 from bench.asked import Sampling
 from bench.device import nvml
-from bench.energy import flags, protocol
-from bench.energy import session as energy
+from bench.energy import durations, flags
+from bench.energy import protocol as energy
 from bench.energy.meter import Meter, NoMeter, find_meter
 from bench.energy.poll import Clock
 from bench.energy.probe import probe
@@ -196,7 +196,7 @@ def test_what_a_window_tells(open_gpu: OpenGpu) -> None:
     assert used.idle_w == pytest.approx(IDLE_W, rel=0.02)
     assert used.idle_w == pytest.approx(((used.idle_w_before or 0) + (used.idle_w_after or 0)) / 2)
     each = used.per_sample_mj_samples or ()
-    assert len(each) == protocol.WINDOWS
+    assert len(each) == durations.WINDOWS
     mean_mj = used.per_sample_mj or 0
     assert mean_mj == pytest.approx(1000 * joules / (iterations * SAMPLES))
     assert mean_mj == pytest.approx(sum(each) / len(each), rel=0.001)
@@ -292,8 +292,8 @@ def test_a_trace_is_kept_thinned(open_gpu: OpenGpu) -> None:
 
 def test_certified_windows_are_long_enough_for_a_slow_meter(open_gpu: OpenGpu) -> None:
     used, _ = virtually(open_gpu, "gpu = a100", sampling=CERTIFIED, probed=True)
-    assert (used.ticks or 0) >= protocol.WINDOWS * protocol.CERTIFIED_TICKS * 0.85  # the last tenth
-    assert (used.window_s or 0) >= protocol.WINDOWS * protocol.CERTIFIED_S * 0.85
+    assert (used.ticks or 0) >= durations.WINDOWS * durations.CERTIFIED_TICKS * 0.85
+    assert (used.window_s or 0) >= durations.WINDOWS * durations.CERTIFIED_S * 0.85
     assert used.flags is None
 
 
@@ -344,7 +344,7 @@ def test_no_row_takes_longer_than_is_told(open_gpu: OpenGpu, sampling: Sampling)
     meter = find_meter(gpu, sensor=None if sampling.energy == "quick" else averages)
     begun_s = clock.now()
     measure(meter, load, sampling, clock)
-    assert clock.now() - begun_s <= protocol.longest_s(sampling)
+    assert clock.now() - begun_s <= durations.longest_s(sampling)
 
 
 # In no ratio of small numbers to any period of a sensor; the second draws less for a third of it.

@@ -12,8 +12,8 @@ import pytest
 
 from bench.asked import Sampling
 from bench.device import nvml
-from bench.energy import flags, protocol
-from bench.energy import session as energy
+from bench.energy import durations, flags
+from bench.energy import protocol as energy
 from bench.energy.meter import find_meter
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
@@ -36,7 +36,7 @@ class Fault:
     warning: str | None = None  # a pattern for one of the warnings with its code, or for the reason
     within: float | None = RIGHT  # of the truth; None: it may be wrong, for the warning says so
     lost: bool = False
-    windows: int = protocol.WINDOWS
+    windows: int = durations.WINDOWS
     sampling: Sampling = SAMPLING
     pieces: tuple[tuple[float, float], ...] = ((0.010, LOAD_W),)
 

@@ -29,7 +29,7 @@ from bench.asked import (
     Workload,
 )
 from bench.device.gpus import COMPUTE_CAPABILITY
-from bench.energy import protocol
+from bench.energy import durations
 from bench.errors import TensorgapError
 from jobs import cli
 
@@ -666,7 +666,7 @@ def any_sampling(draw: st.DrawFn) -> Sampling:
         energy_s=stages_s[1],
         idle_s=stages_s[2],
     )
-    least_s = max(longest_s, protocol.longest_s(sampling))
+    least_s = max(longest_s, durations.longest_s(sampling))
     return dataclasses.replace(sampling, timeout_s=draw(st.floats(least_s, 604_800)))
 
 

@@ -26,7 +26,7 @@ from bench.device import acquire as device
 from bench.device import cpu, nvml
 from bench.device.kinds import Card
 from bench.energy import meter
-from bench.energy import session as energy
+from bench.energy import protocol as energy
 from bench.errors import TensorgapError, Unsupported
 from bench.measure import measure
 from bench.measured import Event, Measurement, Outcome, Profile, Quality, Stage

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.asked import Sampling
+from bench.energy import protocol as energy
 from bench.energy import rapl
-from bench.energy import session as energy
 from bench.energy.meter import NoMeter, find_meter
 from bench.model import requests as queues
 

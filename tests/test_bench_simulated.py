@@ -16,7 +16,7 @@ from bench import errors, inventory, measure, outcomes, warnings
 from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
 from bench.device import nvml
 from bench.energy import meter
-from bench.energy import session as energy
+from bench.energy import protocol as energy
 from bench.errors import REAL_GPU
 from bench.measured import Measurement, Outcome, Sensor, Stage
 from bench.model import engines

@@ -16,8 +16,8 @@ from bench.errors import GpuLostError, WrongDevice
 from bench.measured import Device, Outcome, Quality, Sensor, Software
 from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request
 from cluster import faults
+from cluster.attempts import History
 from cluster.faults import STARTING, Cost, End
-from cluster.history import History
 from cluster.schedule import Task
 
 CARD = Card("Tesla T4", "GPU-1")

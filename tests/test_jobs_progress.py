@@ -7,7 +7,7 @@ import io
 import pytest
 
 from bench.asked import CPU, Cell, Sampling, Workload
-from bench.energy import protocol
+from bench.energy import durations
 from bench.measured import WAITING, Measurement, Outcome, Profile, Stage, Trace
 from jobs import progress, terminal
 from jobs.progress import Progress
@@ -98,9 +98,9 @@ def test_a_row_takes_no_longer_than_the_sampling_allows() -> None:
         energy_s=16,
         latency_min_s=0,
     )
-    assert progress.longest_s(sampling, WORKLOAD) == 7 + protocol.longest_s(sampling)
+    assert progress.longest_s(sampling, WORKLOAD) == 7 + durations.longest_s(sampling)
     standard = dataclasses.replace(sampling, energy="standard")
-    longest_s = 7 + protocol.longest_s(standard)
+    longest_s = 7 + durations.longest_s(standard)
     assert progress.longest_s(standard, WORKLOAD) == longest_s
     # The latency of the first token is sampled by itself.
     continued = dataclasses.replace(WORKLOAD, new_tokens=8)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from bench.device import kinds, software
-from bench.device.quantity import Fact, Live, Question
+from bench.device.nvml_quantities import Fact, Live, Question
 from bench.errors import GpuLostError, TensorgapError
 
 T = TypeVar("T")

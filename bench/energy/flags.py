@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from bench import stats
 from bench.asked import ENERGY_NOT_MEASURED
 from bench.device.conditions import THROTTLED_S
-from bench.energy import protocol
+from bench.energy import durations
 from bench.energy.evaluate import Findings
 from bench.energy.meter import Channel, Recording, State, agree
 from bench.energy.ticks import counted_ticks, mean_w, period_s, regular, ticks
@@ -73,10 +73,10 @@ def of_meter(recording: Recording, window: Window, found: Findings) -> Iterator[
     readings = recording.readings(found.channel.method)
     seen = ticks(readings)
     every_s = found.channel.tick_s or period_s(seen)
-    certified = found.sampling.energy == protocol.CERTIFIED
+    certified = found.sampling.energy == durations.CERTIFIED
     if len(seen) < 2:
         yield RowWarning("meter-stuck")
-    elif len(seen) < (protocol.CERTIFIED_TICKS if certified else protocol.FEWEST_TICKS):
+    elif len(seen) < (durations.CERTIFIED_TICKS if certified else durations.FEWEST_TICKS):
         yield RowWarning("few-ticks", {"ticks": len(seen)})
     elif every_s and window.resolution_s > found.channel.still_ticks * every_s:
         yield RowWarning("meter-stood-still", {"seconds": window.resolution_s})
@@ -103,7 +103,7 @@ def disagreement(found: Findings, power: Channel) -> Iterator[RowWarning]:
     saw. Readings that alias with long forwards tell of a part of each, and so nothing here.
     """
     # As far back as any reading known shows, if it was not probed.
-    reach_s = power.trail_s + power.window_s if power.window_s else protocol.AVERAGED_RESTART_S
+    reach_s = power.trail_s + power.window_s if power.window_s else durations.AVERAGED_RESTART_S
     # Of a reading's window only what is left beside whole forwards can mislead: at most half of a
     # forward, if half of it drew twice the mean and half of it nothing. Of the sensors known, none
     # sees less than a quarter of its period, nor 10 ms.
@@ -126,7 +126,7 @@ def disagreement(found: Findings, power: Channel) -> Iterator[RowWarning]:
             aliased = aliased_error
         values += [tick.value for tick in ticks(watts)]
         pairs.append((mean_w(counted_ticks(joules)), fmean(reading.value for reading in watts)))
-    if len(values) < protocol.FEWEST_TICKS:
+    if len(values) < durations.FEWEST_TICKS:
         return
     counted_w, read_w = map(fmean, zip(*pairs, strict=True))
     chance_w = SURE * stdev(values) / len(values) ** 0.5

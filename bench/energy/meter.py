@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bench.device import gpus
 from bench.device.nvml import Gpu
 from bench.energy import rapl
-from bench.energy.protocol import SLOWEST_TICK_S
+from bench.energy.durations import SLOWEST_TICK_S
 from bench.energy.ticks import Mark, Reading, Tick, counted_ticks, period_s, summed_ticks, ticks
 from bench.errors import GpuLostError
 from bench.measured import Sensor

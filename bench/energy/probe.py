@@ -23,9 +23,9 @@ import torch
 
 from bench.device.nvml import Gpu
 from bench.energy import meter
+from bench.energy.durations import SETTLE_S
 from bench.energy.fit import WINDOWS_S, boxcar
 from bench.energy.poll import Clock, recorded
-from bench.energy.protocol import SETTLE_S
 from bench.energy.ticks import Reading, mean_w, period_s, ticks
 from bench.measured import Sensor
 

@@ -1,7 +1,7 @@
 """Windows: where pauses lie in them, and what energy of how many forwards.
 
 A window begins and ends at ticks of the meter that were seen, and the forwards between them are
-counted with their fractions. `bench.energy.session` says why.
+counted with their fractions. `bench.energy.protocol` says why.
 
 A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can sample in step
 with the load and see the same part of each forward (aliasing): errors of 30 % in simulation. Where

@@ -736,6 +736,12 @@ def test_two_attentions_are_told_in_the_report_and_take_no_effect_away() -> None
     assert asked == {"auto", "efficient"}
 
 
+def test_of_two_attentions_a_precision_without_a_trace_is_left_out() -> None:
+    mixed = dataclasses.replace(rows("T4", ALL_THREE)[2], trace=None)
+    (finding,) = found([*ATTENTIONS, mixed], "attention-differs")
+    assert texts(finding.evidence) == "fp32: efficient | fp16: cudnn"
+
+
 def test_a_pinned_attention_is_another_workload_and_the_next_matrix_keeps_it() -> None:
     several = groups_of([*T4, *EFFICIENT])
     assert [group.title.endswith(", efficient attention") for group in several] == [False, True]

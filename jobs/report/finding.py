@@ -40,10 +40,10 @@ class Template(string.Formatter):
 
         >>> Template().format("{a:ms}, {b:W}, {c:x}, {d}", a=11.7, b=(35.6, 49.6), c=0.8666, d=None)
         '11.7 ms, 35.6 to 49.6 W, 0.87x, -'
-        >>> Template().format("{a} at {b:g W} and {c:.0%}", a=("fp16", "mixed"), b=70.0, c=0.5)
-        'fp16 and mixed at 70 W and 50%'
+        >>> Template().format("{a} at {b:g W}, {c:.0%}, {d}", a=("p", "q"), b=70.0, c=0.5, d=())
+        'p and q at 70 W, 50%, -'
         """
-        if value is None:
+        if value is None or value == ():
             return NOTHING
         several = value if isinstance(value, tuple) else (value,)
         if any(isinstance(one, str) for one in several):

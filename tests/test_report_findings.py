@@ -249,22 +249,38 @@ def test_the_precisions_of_a_finding_are_told_together_and_as_data_apart() -> No
     assert [f.precisions for f in apart] == [("fp32",), ("fp16",)]
     (topic,) = topics(apart)
     assert topic.precisions == ("fp32", "fp16")
-    assert topic.evidence == ("clocks were throttled for 2.00 to 3.00 s",)
+    assert topic.texts["evidence"] == ("clocks were throttled for 2.00 to 3.00 s",)
     record = apart[0].as_json()
     assert (record["code"], record["verdict"]) == ("gpu-throttled", "fix")
     assert record["evidence"][0]["values"] == {"seconds": 2.0}
 
 
-def test_the_same_of_many_groups_is_one_topic_with_each_subject_and_its_numbers() -> None:
+def test_the_same_of_many_groups_is_one_topic_with_the_numbers_of_each_subject() -> None:
     boards = ("P100-PCIE", "T4", "V100-SXM2")
     many = [m for board in boards for m in rows(board, ALL_THREE)]
-    by_code = [f for f in findings.find(groups_of(many)) if f.code == "mixed-options"]
-    assert len(by_code) == 3
-    (topic,) = topics(by_code)
-    told = re.findall("P100|T4|V100", " ".join(s for _, subjects in topic.causes for s in subjects))
-    assert sorted(told) == ["P100", "T4", "V100"]
-    (left_out,) = [text for text in topic.evidence if text.startswith("leave mixed out")]
-    assert re.search(r"mixed takes [\d.]+x to [\d.]+x the time", left_out)
+    every = [f for f in findings.find(groups_of(many)) if f.precisions == ("mixed",)]
+    for code in ("mixed-options", "mixed-slower", "effect"):
+        alone = [f for f in every if f.code == code]
+        told = [(topic, telling) for topic in topics(alone) for telling in topic.tellings]
+        assert len(told) == len(alone) > 0
+        for topic, telling in told:
+            (finding,) = (f for f in alone if f.subject in telling.subjects)
+            assert telling.cause == finding.text
+            mine = {*telling.texts["evidence"]}
+            notes = {note.text for note in finding.evidence}
+            assert mine <= notes <= {*mine, *topic.texts["evidence"]}
+    (topic,) = topics(f for f in every if f.code == "mixed-options")
+    assert len({telling.texts["evidence"] for telling in topic.tellings}) == len(boards)
+    assert any(text.startswith("document it: yes") for text in topic.texts["evidence"])
+
+
+def test_what_is_said_of_each_gpu_tells_of_which() -> None:
+    lines = of_csv(THREE_LINES, "P100", "T4")
+    shown = text.findings(topics(lines), None)
+    told = re.findall(r"run on another GPU than the (\w+): (\w+)", shown)
+    assert told == [("P100", "Tensor"), ("T4", "it")]
+    assert "P100 and T4   gpt2 eager batch 1 x 128 tokens\n   fp16 is 1.13x as fast" in shown
+    assert "All of these\n   because" in shown
 
 
 def test_findings_come_worst_first() -> None:

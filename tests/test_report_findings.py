@@ -351,6 +351,12 @@ def test_what_is_published_is_shown_beside_the_same_workload_alone() -> None:
         assert ("published for" in shown.lower()) == told
 
 
+def test_another_gpu_is_not_the_one_that_one_has() -> None:
+    (finding,) = (f for f in of_csv(THREE_LINES, "T4") if f.code == "mixed-options")
+    (published,) = (n.text for n in finding.evidence if n.text.startswith("published"))
+    assert re.findall(r"([A-Z]\d+) [\d.]+ ms in", published) == ["V100", "A100"]
+
+
 def test_layer_norms_are_short_where_they_are_known_to_be() -> None:
     for model, told in (("gpt2", True), ("gpt2-xl", False)):
         table = f"precision,latency_ms,model\nfp32,120,{model}\nfp16,100,{model}\n"

@@ -74,10 +74,11 @@ def another_gpu(case: Case) -> list[Note]:
         why = "it has Tensor Cores already, so another changes little."
     than = " than the {gpu_type}" if case.gpu_type else ""
     found = [note(f"run on another GPU{than}: {why} Compare engine = graph at batch 8")]
-    told = [f"{name} {numbers}" for name, (_, numbers) in reported(case.workload).items()]
-    if told:
+    numbers = {gpu: told for gpu, (_, told) in reported(case.workload).items()}
+    others = [f"{gpu} {told}" for gpu, told in numbers.items() if gpu != case.gpu_type]
+    if others:
         text = "published for such layers in eager mode: {published}"
-        found.append(note(text, published="; ".join(told)))
+        found.append(note(text, published="; ".join(others)))
     return found
 
 

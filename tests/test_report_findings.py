@@ -511,14 +511,20 @@ def test_a_slice_and_a_virtual_gpu_are_shared() -> None:
         assert found([changed(m, "device", **change) for m in T4], "gpu-shared")
 
 
+EXPECTED_OF_THE_HOST = r"fp(32|16): no less than [\d.]+ ms, by the datasheet"
+
+
 def test_a_graph_that_is_faster_shows_that_launches_set_the_latency() -> None:
     eager = [changed(m, "trace", busy_share=None) for m in HOST_BOUND]
     graph = rows("V100-SXM2", engine="graph")
     for finding in found([*eager, *graph], "launch-bound"):
         assert finding.verdict == Verdict.FIX
         assert "as a CUDA graph" in finding.evidence[0].text
+        assert re.fullmatch(EXPECTED_OF_THE_HOST, texts(finding.expected))
     # Without the graph there is only what the datasheet says.
-    assert {f.verdict for f in found(eager, "launch-bound")} == {Verdict.INCONCLUSIVE}
+    for finding in found(eager, "launch-bound"):
+        assert finding.verdict == Verdict.INCONCLUSIVE
+        assert re.fullmatch(EXPECTED_OF_THE_HOST, texts(finding.expected))
 
 
 def test_a_latency_that_stays_flat_over_the_batch_only_raises_the_question() -> None:

@@ -639,9 +639,15 @@ def test_an_interval_that_one_of_many_would_have_by_chance_decides_nothing() -> 
     many = dataclasses.replace(near, ratios=20)
     (finding,) = [f for f in findings.find([many]) if f.code == "no-significant-difference"]
     assert finding.text == (
-        "No significant difference in speed (95 % CI of the speedup contains 1.00)."
+        "No significant difference in speed (95 % CI of the speedup, widened for 20 ratios,"
+        " contains 1.00)."
     )
     assert "excludes 1.00 alone; one of 20 ratios needs [0.9" in texts(finding.evidence)
+    both = with_ratios(group, Ratio(1.0, 0.9, 1.1), Ratio(1.1, 1.02, 1.18), ratios=20)
+    assert codes_of(both)["no-significant-difference"] == (
+        "No significant difference in speed and energy (95 % CI of the speedup contains 1.00;"
+        " 95 % CI of the energy ratio, widened for 20 ratios, contains 1.00)."
+    )
     # What is not significant is not accepted in the next line.
     assert "effect" not in codes_of(many)
 

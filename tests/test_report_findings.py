@@ -403,6 +403,15 @@ def test_whether_a_gpu_that_is_not_specified_waits_depends_on_which_it_is() -> N
     assert {name for name in names if re.search(rf"\b{name}\b", after)} == far
 
 
+def test_where_no_board_is_left_there_are_no_power_limits() -> None:
+    for table, limits in ((THREE_LINES, True), ("precision,latency_ms\nfp32,0.01\n", False)):
+        (finding,) = (f for f in of_csv(table) if f.code == "gpu-not-specified")
+        power = finding.missing[1].text
+        assert power.startswith("mean power at full load (a large batch)")
+        assert bool(re.search(r", against the power limits: \d+ W \w", power)) == limits
+        assert limits or power.endswith(")")
+
+
 def test_an_energy_that_scatters_over_many_ticks_was_not_read_too_shortly() -> None:
     # Of one window, a tick at either edge of 15.
     for uncertainty, ticks, begins in (

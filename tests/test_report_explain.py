@@ -283,20 +283,27 @@ def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("precision,latency_ms,mood\n")
     shown = explain(str(tmp_path / "empty.csv"), "--format", "json")
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert "no row that is OK" in shown.stderr
+    assert "nothing to explain: no row is OK\n" in shown.stderr
     assert "ignoring unknown columns: mood" in shown.stderr
 
 
 def test_rows_that_all_failed_are_not_explained_but_counted(tmp_path: Path) -> None:
+    fp32, fp16 = simulated.rows("T4")
+    ends = (
+        (fp32, Outcome.FAILED),
+        (fp32, Outcome.LOST),
+        (fp32, Outcome.LOST),
+        (fp16, Outcome.FAILED),
+    )
     failed = [
-        dataclasses.replace(m, outcome=outcome, reason="why", timing=None)
-        for m, outcome in zip(simulated.rows("T4"), (Outcome.FAILED, Outcome.UNPLACED), strict=True)
+        dataclasses.replace(m, replicate=replicate, outcome=outcome, reason="why", timing=None)
+        for replicate, (m, outcome) in enumerate(ends)
     ]
     place = str(tmp_path / "failed.parquet")
     results.write_merged(place, failed, [])
     shown = explain(place)
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert "no row that is OK (1 FAILED, 1 UNPLACED); `tensorgap report` shows" in shown.stderr
+    assert "no row is OK (2 FAILED, 2 LOST); `tensorgap report` shows" in shown.stderr
 
 
 def test_each_of_several_tables_is_compared_with_itself(tmp_path: Path) -> None:

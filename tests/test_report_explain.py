@@ -87,6 +87,7 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("96 samples/s", "effect", "throughput 96.0/s is consistent with the latency", None),
     ("quality preserved (217)", "perplexity-too-coarse", "neither equal nor different", None),
     ("real energy savings", "energy-method-unknown", "how often it was read", None),
+    ("real energy savings", "energy-method-unknown", "many of these seconds were idle", None),
     ("real energy savings", "energy-method-unknown", "no energy counter on a P100", "P100"),
     ("real energy savings", "energy-method-unknown", "an energy counter on a T4", "T4"),
     # "Why not 2x?"
@@ -102,7 +103,12 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("128 token limit", "perplexity-out-of-range", "128 tokens does not explain it", None),
     ("128 token limit", "perplexity-out-of-range", "it allows 41 to 66", None),
     ("unusual sequences", "perplexity-out-of-range", "short headings are hard", None),
-    ("formula on average loss", "perplexity-out-of-range", "take exp at the end", None),
+    (
+        "formula on average loss",
+        "perplexity-out-of-range",
+        "sum the nats over all tokens, divide once, take exp at the end",
+        None,
+    ),
     ("expected test 30-40", "perplexity-out-of-range", "29.94 at 1024/1024", None),
     ("avg_loss 5.4 is okay", "perplexity-out-of-range", "+1.29 nats per token", None),
     ("217 and 217 and 218", "perplexity-out-of-range", "it is the protocol, not the prec", None),

@@ -61,7 +61,8 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     undermines="energy",
     cause="How the energy was read is not known, so its error is not known either.",
     missing=[
-        "the method (counter, or power x time), how often it was read, and over how many seconds",
+        "the method (counter, or power x time), how often it was read, over how many seconds, and"
+        " how many of these seconds were idle",
         "the idle power, to tell what the computing itself cost",
     ],
     do=["Ask for the method, or measure again with the matrix below."],

@@ -18,10 +18,11 @@ from simulated import changed, row, rows, slower
 from bench import matrix
 from bench.asked import Workload
 from bench.device import gpus
-from bench.measured import Energy, Measurement, Placement
+from bench.measured import Energy, Measurement, Outcome, Placement
 from bench.stats import Difference, Ratio
 from bench.warnings import RowWarning
 from jobs.report import compare, export, facts, findings, from_csv, from_rows, proposal, text
+from jobs.report import table as report_table
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Note, Verdict, topics
 from jobs.report.rules import REGISTRY, documentation
@@ -479,6 +480,17 @@ def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> No
         " the samples is 0.900x that of the first"
     )
     assert [f.verdict for f in found(measured, "effect")] == [Verdict.INCONCLUSIVE]
+
+
+def test_a_warning_of_a_replicate_that_failed_stands_in_the_table_and_weakens_no_finding() -> None:
+    lost = dataclasses.replace(
+        not_steady(V100[1]), replicate=1, outcome=Outcome.LOST, timing=None, reason="gone"
+    )
+    measured = [*real(V100), lost]
+    assert not found(measured, "warm-up-unsteady")
+    assert [f.verdict for f in found(measured, "effect")] == [Verdict.ACCEPT]
+    (case,) = (case for case in groups_of(measured)[0].cases if case.failed)
+    assert any("not steady" in told for told in report_table.warnings(case))
 
 
 def test_a_wide_interval_takes_nothing_away_from_an_effect() -> None:

@@ -73,6 +73,7 @@ class Case:
         foreign: From a line of somebody's table, without rows.
         outcome: OK where any replicate was measured; `reason` is of those that failed.
         replicates: Numbers of those that were measured; `failed` counts the others.
+        warnings: Of those that were measured, on which the rules rest.
         columns: Column -> its value in each replicate, as text.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
@@ -102,6 +103,7 @@ class Case:
     replicates: tuple[int, ...] = (0,)
     failed: int = 0
     warnings: tuple[RowWarning, ...] = ()
+    failed_warnings: tuple[RowWarning, ...] = ()
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     latency_ms: float | None = read("timing.latency_ms_p50", mean)
     latency_ms_samples: tuple[tuple[float, ...], ...] = read("timing.latency_ms_samples", tuple, ())

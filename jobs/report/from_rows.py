@@ -64,7 +64,8 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
         reason="; ".join(each(m.reason for m in failed if m.reason)) or None,
         replicates=tuple(m.replicate for m in rows),
         failed=len(failed),
-        warnings=each(w for m in replicates for w in m.warnings),
+        warnings=each(w for m in rows for w in m.warnings),
+        failed_warnings=each(w for m in failed for w in m.warnings),
         columns={
             path.replace(".", "_"): tuple(
                 None if (value := value_of(m, path)) is None else str(value) for m in rows

@@ -86,6 +86,7 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("good correlation with speedup", "effect", "0.89x by time, 0.72x by power", None),
     ("96 samples/s", "effect", "throughput 96.0/s is consistent with the latency", None),
     ("quality preserved (217)", "perplexity-too-coarse", "neither equal nor different", None),
+    ("quality preserved (217)", "effect", "perplexity 217 at both, as written", None),
     ("real energy savings", "energy-method-unknown", "how often it was read", None),
     ("real energy savings", "energy-method-unknown", "many of these seconds were idle", None),
     ("real energy savings", "energy-method-unknown", "no energy counter on a P100", "P100"),

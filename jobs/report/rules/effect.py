@@ -113,6 +113,8 @@ def consistent_with(case: Case, base: Case) -> Iterator[Note]:
     if least and case.latency_ms:
         text = "{times:2} times its lower bound of {bound:ms} by the measured peaks"
         yield note(text, times=case.latency_ms / least, bound=least)
+    if case.perplexity is not None and case.perplexity == base.perplexity:
+        yield note("perplexity {perplexity:.5g} at both, as written")
     if case.size_mb is None or base.size_mb is None:
         return
     text, shape = "size {base_size_mb} -> {size_mb:MB}", work.shape_of(case.workload.model)

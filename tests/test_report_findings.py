@@ -422,6 +422,16 @@ def test_an_energy_that_scatters_over_many_ticks_was_not_read_too_shortly() -> N
         measured = edit(T4, lambda m: changed(m, "energy", uncertainty=uncertainty, ticks=ticks))  # noqa: B023
         (finding,) = found(measured, "energy-window-too-short")
         assert finding.text.startswith(begins)
+    # One replicate of few ticks, and one whose windows differ: both are told.
+    short = edit(T4, lambda m: changed(m, "energy", ticks=2))
+    apart = edit(T4, lambda m: changed(m, "energy", uncertainty=0.12, ticks=3000))
+    both = [*short, *(dataclasses.replace(m, replicate=1) for m in apart)]
+    (finding,) = found(both, "energy-window-too-short")
+    assert "too short a time, and differs from window to window" in finding.text
+    assert (
+        texts(finding.evidence) == "fp16: 2 ticks of the meter in 30.0 s | fp16: known within 12%"
+    )
+    assert len(finding.do) == 2
 
 
 def test_a_row_without_energy_does_not_confound_a_speed() -> None:
@@ -517,6 +527,9 @@ def test_cells_of_the_sweep_that_shared_the_host_are_named() -> None:
     # By themselves they are no fault: a host with several GPUs is made for it.
     quiet = [changed(m, "conditions", other_cpu_share=0.01) for m in beside]
     assert not found(quiet, "gpu-shared")
+    # Nor are those of a quiet replicate beside another that something else disturbed.
+    two = [*busy, *(dataclasses.replace(m, replicate=1) for m in quiet)]
+    assert "cells of this sweep" not in texts(found(two, "gpu-shared")[0].evidence)
 
 
 def test_on_a_device_that_others_use_numbers_may_contradict_each_other() -> None:

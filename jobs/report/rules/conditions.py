@@ -98,7 +98,7 @@ def sharing(case: Case) -> list[Note]:
         (case.mig, note("a MIG slice")),
         (case.vgpu, note("a virtual GPU")),
         (busy, note("other processes took {share:.0%} of the host's CPU time", share=share)),
-        (busy and cells, note("cells of this sweep on the same host: {cells}", cells=cells)),
+        (cells, note("cells of this sweep on the same host: {cells}", cells=cells)),
     ]
     return [why for is_so, why in every if is_so]
 

@@ -134,7 +134,7 @@ def confounded(case: Case, group: Group) -> Hit | None:
 def attention_differs(case: Case, group: Group) -> Hit | None:
     """Traces show another attention kernel of a precision than of fp32, as torch chooses them."""
     ran = {one.precision: tuple(sorted(one.seen(compare.ATTENTION))) for one in group.cases}
-    # Of a row that was not traced nobody knows it.
+    # Of a row that was not traced no one knows it.
     notes = [note("{of}: {kernels}", of=of, kernels=seen) for of, seen in ran.items() if seen]
     differing = (compare.ATTENTION, BASELINE)
     return Hit(notes) if differing in [(d.column, d.others) for d in case.disagreements] else None

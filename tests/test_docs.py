@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 import pytest
+from conftest import Run
 
 from bench import matrix as matrices
 from bench.results import columns as table
@@ -153,7 +154,14 @@ def test_the_files_that_the_readme_names_exist() -> None:
     assert all((ROOT / name).exists() for name in named), named
 
 
+def test_the_output_of_explain_in_the_readme_is_what_the_command_says(run: Run) -> None:
+    (block,) = [text for text in blocks("") if "REJECT  perplexity-out-of-range" in text]
+    said = run("explain", str(ROOT / "jobs/examples/first_study.csv")).stdout
+    assert block.replace("            ...\n", "") in said
+
+
 def test_the_readme_is_short() -> None:
+    assert "@@" not in README
     assert len(README.splitlines()) < 260
 
 

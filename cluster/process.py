@@ -17,9 +17,10 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from bench import outcomes
 from bench.asked import Workload
 from bench.device import nvml, visible
-from bench.errors import GpuLostError, Unplaced
+from bench.errors import GpuLostError, Unplaced, WrongDevice
 from bench.files import private
 from bench.measured import Event, Outcome, Stage
 from bench.outcomes import Request
@@ -45,11 +46,21 @@ class CellActor:
         why = private.why_writable(Path(__file__).parent)
         if why and folders.TRUSTING not in os.environ:
             raise Unplaced(f"other users of this host can change the code that runs: {why}")
-        # Before torch, whose import takes seconds; `measure` tells of a GPU that is lost.
-        with nvml.driver() as driver, contextlib.suppress(GpuLostError):
-            visible.check(request.cell, driver)
         module, _, name = measure.partition(":")
-        yield from getattr(importlib.import_module(module), name)(request)
+        try:
+            # Before torch, whose import takes seconds; `measure` tells of a GPU that is lost.
+            with nvml.driver() as driver, contextlib.suppress(GpuLostError):
+                visible.check(request.cell, driver)
+            # Python runs, so its limit ends: torch from a slow disk may take longer than that.
+            yield outcomes.stage(request, request.workloads[0], outcomes.DEVICE)
+            found = getattr(importlib.import_module(module), name)
+        except WrongDevice:
+            raise
+        except Exception as error:
+            for workload in request.workloads:
+                yield outcomes.failed(request, workload, *outcomes.classify(error))
+            return
+        yield from found(request)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from bench.asked import Workload
 from bench.device import nvml, visible
 from bench.errors import GpuLostError, Unplaced, WrongDevice
 from bench.files import private
-from bench.measured import Event, Outcome, Stage
+from bench.measured import Event, Measurement, Outcome, Profile, Stage, Trace
 from bench.outcomes import Request
 from cluster import faults, folders
 from cluster.faults import End
@@ -77,6 +77,21 @@ class Attempt:
     neighbours: set[str] = field(
         default_factory=set
     )  # what shared the host with the row in progress
+    unprofiled: list[Workload] = field(default_factory=list)  # rows whose profile is to come
+
+    def note(self, found: Measurement | Profile) -> None:
+        """Keep of which rows the profile is to come, if any was asked for."""
+        if isinstance(found, Profile):
+            self.unprofiled = [w for w in self.unprofiled if w != found.workload]
+        elif found.outcome == Outcome.OK and self.request.sampling.profile:
+            self.unprofiled.append(found.workload)
+
+    def lost_profiles(self, reason: str) -> Iterator[Profile]:
+        """The profiles that do not come any longer, each with the reason."""
+        run, cell, replicate = self.request.run, self.request.cell, self.request.replicate
+        while self.unprofiled:
+            workload, trace = self.unprofiled.pop(0), Trace("none", reason=reason)
+            yield Profile(run, cell, workload, replicate, trace, measured_at=outcomes.now())
 
     def __str__(self) -> str:
         return f"{self.request.cell}, replicate {self.request.replicate}"

@@ -39,7 +39,7 @@ class Inventory:
     no_driver: str | None
     packages: tuple[tuple[str, str | None], ...]
     simulated: bool = False  # the driver is a stand-in: no GPU is real
-    lost: tuple[str, ...] = ()  # GPUs that the driver has but nobody can use, and why
+    lost: tuple[str, ...] = ()  # GPUs that the driver has but no one can use, and why
 
 
 def take(probe: bool = False) -> Inventory:

@@ -207,7 +207,7 @@ def narrow(
         for value in values:
             fault = None if value in present else unknown(value, present, "not in this matrix")
             if auto and option == "--gpu-type":
-                fault = misspelt(value)
+                fault = misspelt(value) if value.strip() else "must not be empty"
             if fault:
                 raise TensorgapError(f"command line: {said(option, value, fault)}")
     types = tuple(dict.fromkeys(gpu_types)) or matrix.gpu_types

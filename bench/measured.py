@@ -15,7 +15,7 @@ KERNEL_CLASSES = (
     *("matmul", "attention", "normalisation", "activation"),
     *("cast", "copy", "embedding", "other"),
 )
-UNRECOGNISED = "unrecognised"  # weights of which nobody has published the hash
+UNRECOGNISED = "unrecognised"  # weights of which no one has published the hash
 WAITING = "waiting for its GPU"  # the stage before there is a process
 TRIED_AGAIN = "tried again"  # after a fault of the cluster, which stands in the place of the host
 
@@ -218,7 +218,9 @@ class Quality:
     word_perplexity: float | None = maybe("exp(nats / words); None in mode hf-docs")
     bits_per_byte: float | None = maybe("nats / ln 2 / bytes; None in mode hf-docs", "bit/B")
     standard_error: float | None = maybe("of nats / tokens, from the spread among windows", "nat")
-    floor_perplexity: float | None = maybe("of the generator of the embedded text; None of others")
+    lower_bound_perplexity: float | None = maybe(
+        "of the generator of the embedded text; None of others"
+    )
     mode: str | None = maybe("tensorgap, hf-docs or lm-eval")
     context: int | None = maybe("longest window", "tokens")
     stride: int | None = maybe("new tokens per window", "tokens")

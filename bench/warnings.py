@@ -51,7 +51,7 @@ def _samples(v: Values) -> str:
 
 def _throttled(v: Values) -> str:
     causes = f" ({v['causes']})" if v["causes"] else ""
-    seconds = f" for {v['seconds']:.1f} s" if v["seconds"] else ""
+    seconds = f" for {v['seconds']:.1f} s" if (v["seconds"] or 0) >= 0.05 else ""
     return f"clocks were throttled{causes}{seconds}"
 
 
@@ -86,19 +86,19 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
     "attention-differs": "attention {asked} was asked for, but {ran} ran",
     # energy
     "sensor-unknown": "power sensor unknown: {reason}",
-    "energy-meter": "{reason}",
+    "energy-meter": "energy: {reason}",
     "energy-uncertain": (
         "energy within ±{uncertainty:.1%}: {window_s:.1f} s of windows for a meter that ticks every"
         " {resolution_s:.2f} s (raise sampling.energy_s)"
     ),
     "no-idle-power": "no idle power: {reason}",
     "meter-unusable": "{reason}",
-    "readings-instead": "{reason}: power readings are used instead",
+    "readings-instead": "energy: {reason}: power readings are used instead",
     "counter-disagrees-idle": (
-        "while idle the energy counter gave {counter_w:.1f} W, the readings {readings_w:.1f} W"
+        "energy: while idle the counter gave {counter_w:.1f} W, the readings {readings_w:.1f} W"
     ),
     "counter-disagrees": "the energy counter gave {ratio:.2f} times the power of the readings",
-    "not-steady": "clock and temperature were not steady after {seconds:.0f} s",
+    "not-steady": "energy: clock and temperature were not steady after {seconds:.0f} s",
     "clock-moved": "the SM clock moved by {share:.0%}",
     "temperature-moved": "the temperature moved by {celsius:.0f} C",
     "meter-stuck": "the power reading never changed: the sensor may be stuck",
@@ -106,9 +106,7 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
     "meter-stood-still": "the meter did not change for {seconds:.2f} s",
     "readings-failed": "{count} readings failed",
     "ticks-missed": "{share:.0%} of the meter's ticks were missed",
-    "aliasing": (
-        "aliasing: the sensor sampled in step with the load (discrepancy {discrepancy:.2f})"
-    ),
+    "aliasing": "aliasing: the sensor sampled in phase with the load ({discrepancy:.2f})",
     # perplexity
     "perplexity-not-measured": "perplexity not measured: {reason}",
     "weights-not-published": "the weights are called {model} but do not have its published hash",

@@ -112,7 +112,7 @@ def bytes_changed(rng: random.Random, content: bytes) -> bytes:
 
 
 def hostile(rng: random.Random, depth: int = 0) -> Any:
-    """A value of JSON that nobody expects there."""
+    """A value of JSON that no one expects there."""
     match rng.randrange(8 if depth < 3 else 5):
         case 0:
             return rng.choice(NUMBERS)

@@ -78,7 +78,7 @@ paired = {paired}
 """
 # Of the embedded text, whose perplexity takes longer than all the rest.
 TEXT_LINES = 5
-# A virtual GPU, whose energy nobody can measure: the rows come faster.
+# A virtual GPU, whose energy no one can measure: the rows come faster.
 GPU = "gpu = {}\nvirtualization = 2\nenergy = 0"
 TYPES = ("T4", "P100")
 FAULTS = ("process killed", "process stopped", "node lost", "interrupted", "stopped at once")

@@ -81,7 +81,7 @@ def main() -> None:
     found = measure_quality(
         load_model(str(options.output), "fp32", "cpu"), QualityPlan(context=CONTEXT, stride=STRIDE)
     )
-    print(f"held-out perplexity {found.perplexity:.4f}, floor {found.floor_perplexity:.4f}")
+    print(f"held-out perplexity {found.perplexity:.4f}, floor {found.lower_bound_perplexity:.4f}")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

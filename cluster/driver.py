@@ -112,7 +112,7 @@ class _Sweep:
 
     def close(self) -> None:
         if self.head.silent_since is not None:
-            return  # there is nobody to tell; the head ends what a lost driver has left
+            return  # there is no one to tell; the head ends what a lost driver has left
         for work in self.at_work:
             if work.attempt:
                 process.stop(work.attempt)

@@ -1,7 +1,7 @@
 """Where Ray keeps its files: it opens all of them to every user of the host (mode 0777).
 
 Among them is the code that it runs, so that whoever can write there runs what he likes as the user
-of Ray. Only a folder above that nobody else enters keeps others out: a local cluster gets one, and
+of Ray. Only a folder above that no one else enters keeps others out: a local cluster gets one, and
 on the nodes of another the way to the files is looked at before any code is sent there.
 """
 

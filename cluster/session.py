@@ -141,7 +141,7 @@ def local_labels() -> dict[str, str]:
 
 @functools.cache
 def local_settings() -> dict[str, str]:
-    """The environment of a cluster that nobody else can use, and that leaves nothing behind.
+    """The environment of a cluster that no one else can use, and that leaves nothing behind.
 
     Its token lives in this process only: with a token file, which ray.init would write, every
     later `ray start` of the same user would ask for authentication. Ray reads the token when it is
@@ -151,7 +151,7 @@ def local_settings() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # What Ray does by itself where it knows no clusters: each port on loopback only.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # Nobody reads Ray's own metrics, whose ports ask nobody for a token; -1 cannot be opened.
+        # No one reads Ray's own metrics, whose ports need no token; -1 cannot be opened.
         "RAY_enable_metrics_collection": "0",
         "AUTOSCALER_METRIC_PORT": "-1",
         "DASHBOARD_METRIC_PORT": "-1",

@@ -25,7 +25,7 @@ class Only:
 
 
 def shipped(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """The path of a matrix; a bare name is one of ours, which an installation hides deep."""
+    """The path of a matrix; a bare name is a shipped one, which an installation hides deep."""
     ours = {file.stem: file for file in (Path(__file__).parent / "matrices").glob("*.toml")}
     return path if path is None or os.path.isfile(path) else ours.get(str(path), path)
 

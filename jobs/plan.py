@@ -43,7 +43,7 @@ class Place:
 def command(matrix: Path, address: str | None, trust_local_users: bool, only: options.Only) -> int:
     """Show what a sweep of MATRIX would do, on this machine or on the cluster at --address.
 
-    MATRIX is a TOML file, or the name of one of ours: local, study, generations.
+    MATRIX is a TOML file, or the name of a shipped one: local, study, generations.
 
     \b
     tensorgap plan local

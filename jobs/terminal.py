@@ -69,7 +69,7 @@ def show(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error; the work goes on when nobody listens any longer."""
+    """Print one line on standard error; the work goes on when no one listens any longer."""
     half = _LONGEST // 2
     shown = text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
     complain(f"tensorgap: {shown}")

@@ -300,8 +300,8 @@ def test_the_checkpoint_was_made_by_the_training_of_today(
 def test_the_checkpoint_comes_near_the_floor_and_not_below() -> None:
     found = measure_quality(load_model("tiny", "fp32", "cpu"), QualityPlan(context=256, stride=128))
     assert found.perplexity is not None
-    assert found.floor_perplexity is not None
-    assert 1 < found.perplexity / found.floor_perplexity < 1.04
+    assert found.lower_bound_perplexity is not None
+    assert 1 < found.perplexity / found.lower_bound_perplexity < 1.04
 
 
 def test_the_same_training_makes_the_same_bytes() -> None:

@@ -17,10 +17,12 @@ from bench import timing
 from bench.asked import Sampling
 from bench.device import nvml
 from bench.energy import durations, flags
+from bench.energy import meter as meters
 from bench.energy import protocol as energy
 from bench.energy.meter import Meter, NoMeter, find_meter
 from bench.energy.poll import Clock
 from bench.energy.probe import probe
+from bench.energy.ticks import Mark, Reading
 from bench.measured import Energy, Sensor
 from bench.model.requests import CpuQueue
 from bench.results.columns import from_table, to_table
@@ -445,3 +447,19 @@ def test_a_forward_that_fails_is_its_own_error(open_gpu: OpenGpu, hasty: Samplin
 
     with pytest.raises(RuntimeError, match="unspecified launch failure"):
         measure(find_meter(gpu), CpuQueue(step), Sampling(energy="quick", energy_s=30, idle_s=0))
+
+
+def test_rapl_whose_polls_come_later_under_load_has_no_missed_ticks() -> None:
+    """RAPL ticks each millisecond, more often than it is polled: polls are no ticks of its own."""
+
+    def polled(every_s: float) -> meters.Recording:
+        times = [every_s * number for number in range(400)]
+        return meters.Recording(
+            joules=[Reading(time_s, 50.0 * time_s) for time_s in times],
+            marks=[Mark(0.0, 0), Mark(times[-1], 100)],
+        )
+
+    rapl = meters.Meter(meters.RAPL, read_j=lambda: 0.0)
+    channel = meters.channel(rapl, meters.RAPL, polled(0.0051))
+    assert channel.tick_s is None
+    assert channel.period_s == durations.SLOWEST_TICK_S

@@ -192,7 +192,7 @@ FAULTS = [
         "a load in step with a sensor whose ticks are not known",
         "gpu = p100; jitter_ms = 0",
         "power",
-        r"aliasing: the sensor sampled in step with the load \(discrepancy 0.\d\d\)",
+        r"aliasing: the sensor sampled in phase with the load \(0.\d\d\)",
         None,
         sampling=Sampling(energy="standard", energy_s=10, idle_s=0),
         pieces=((0.010, LOAD_W), (0.010, 60.0)),
@@ -233,7 +233,7 @@ FAULTS = [
         "Grace Hopper without readings",
         "gpu = gh200; instant_field = 0; fault = nvmlDeviceGetPowerUsage:-1:3:0",
         "counter",
-        "energy-meter: the energy counter counts the whole module, with its CPU",
+        "energy-meter: energy: the energy counter counts the whole module, with its CPU",
         within=None,
     ),
     # What disturbs.

@@ -1015,3 +1015,10 @@ def test_a_path_that_is_not_utf8_is_one_message(
 def test_a_path_that_none_can_be_is_one_message() -> None:
     with pytest.raises(TensorgapError, match="cannot be read: a path has no character 0"):
         matrices.load(Path("\0.toml"))
+
+
+@pytest.mark.parametrize("given", ["", "  "])
+def test_a_gpu_type_on_the_command_line_must_not_be_empty(given: str) -> None:
+    asked = matrices.parse('[[workloads]]\nmodel = "tiny"\n', "m.toml", "m")
+    with pytest.raises(TensorgapError, match="must not be empty"):
+        matrices.narrow(asked, gpu_types=[given])

@@ -244,7 +244,7 @@ def test_every_perplexity_derives_from_nats_and_counts(words: Path) -> None:
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(content), rel=1e-9)
     assert (found.context, found.stride) == (16, 8)
     assert found.reason is None
-    assert found.floor_perplexity is None
+    assert found.lower_bound_perplexity is None
     assert found.elapsed_s > 0
 
 
@@ -533,7 +533,7 @@ def test_the_embedded_text_has_the_floor_of_its_generator(tiny: Model) -> None:
     test = corpus.split("test")
     assert found.text == "embedded test"
     assert found.tokens == test.tokens
-    assert found.floor_perplexity == pytest.approx(test.perplexity)
+    assert found.lower_bound_perplexity == pytest.approx(test.perplexity)
     assert found.perplexity > 0.98 * test.perplexity
 
 

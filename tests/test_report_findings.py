@@ -132,8 +132,8 @@ ROWS: dict[str, tuple[Rows, Rows]] = {
     "power-above-limit": (edit(T4, lambda m: changed(m, "energy", mean_w=90.0)), T4),
     "power-below-idle": (edit(T4, lambda m: changed(m, "energy", mean_w=20.0)), T4),
     "perplexity-below-lower-bound": (
-        edit(T4, lambda m: changed(m, "quality", floor_perplexity=60.0)),
-        edit(T4, lambda m: changed(m, "quality", floor_perplexity=59.0)),
+        edit(T4, lambda m: changed(m, "quality", lower_bound_perplexity=60.0)),
+        edit(T4, lambda m: changed(m, "quality", lower_bound_perplexity=59.0)),
     ),
     "perplexity-out-of-range": (edit(T4, lambda m: changed(m, "quality", perplexity=217.0)), T4),
     "fp32-on-tensor-cores": (

@@ -21,7 +21,7 @@ LEGACY_INSTALL = "pip install 'torch<2.15' --index-url https://download.pytorch.
 _INSTALL = "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu130"
 
 # The power sensor's own error, relative, the same in every measurement: against an external meter
-# (Yang, Adamek, Armour, SC'24, table of results). Nobody has metered the other types.
+# (Yang, Adamek, Armour, SC'24, table of results). No one has metered the other types.
 SENSOR_ERROR = {"P100": 0.01, "A100": 0.06}
 USUAL_SENSOR_ERROR = 0.05
 

@@ -202,7 +202,7 @@ class Gpu:
     vgpu = Fact[bool](call("GetVirtualizationMode", convert=lambda mode: mode == _VGPU))
     # Whether the memory corrects its errors, which costs bandwidth on some GPUs.
     ecc = Fact[bool](call("GetEccMode", convert=lambda modes: bool(modes[0])))
-    # Whether the driver stays loaded, and the clocks set, while nobody uses the GPU.
+    # Whether the driver stays loaded, and the clocks set, while no one uses the GPU.
     persistence = Fact[bool](call("GetPersistenceMode", convert=bool))
     serial = Fact[str](call("GetSerial"))  # consumer boards tell none
     vbios = Fact[str](call("GetVbiosVersion"))  # sets the clocks and the power limits

@@ -36,7 +36,7 @@ class Findings:
 
     @property
     def aliases(self) -> bool:
-        """Whether sensor and load could be in step."""
+        """Whether the sensor could alias with the load."""
         return self.iteration_s > self.channel.aliases_above_s
 
     def idle_w(self, recording: Recording) -> float:

@@ -33,8 +33,12 @@ def warnings(found: Energy) -> list[RowWarning]:
         return []
     told = list(found.flags or ())
     if found.uncertainty is not None and found.uncertainty > HIGH_UNCERTAINTY:
-        names = ("uncertainty", "window_s", "resolution_s")
-        told.insert(0, RowWarning("energy-uncertain", {n: getattr(found, n) for n in names}))
+        values = {
+            "uncertainty": found.uncertainty,
+            "window_s": found.window_s,
+            "resolution_s": found.resolution_s,
+        }
+        told.insert(0, RowWarning("energy-uncertain", values))
     return told
 
 

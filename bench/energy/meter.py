@@ -92,7 +92,7 @@ class Channel:
     period_s: float  # the same; the slowest known, if that is not known
     window_s: float | None  # the length of load that a value tells of; None: not known
     trail_s: float  # for how long it still shows what was before, as it lags
-    aliases_above_s: float  # forwards that are longer can be in step with it
+    aliases_above_s: float  # forwards that are longer can alias with it
     still_ticks: int  # after so many ticks without a new value it stood still
 
     def energy(self, recording: Recording) -> list[Tick]:
@@ -112,7 +112,8 @@ def channel(meter: Meter, method: str, idle: Recording | None = None) -> Channel
         sees_all = meter.sensor is None or known.counter == INTEGRATING
         # Both are behind the same filter; that of the readings is better known.
         lag_s = lag_s if known.counter_lag_s is None else known.counter_lag_s
-    if idle and not tick_s:
+    # RAPL ticks more often than it is polled: its ticks would be those of the polls.
+    if idle and not tick_s and method != RAPL:
         tick_s = period_s(ticks(idle.readings(method)))
     # A hundred forwards in one reading leave a hundredth of one to chance.
     some_s = (known.reading_window_s or SHORTEST_READING_S) / 100

@@ -1,7 +1,7 @@
 """How does this GPU's power sensor work? Found out by watching it under a load that is known.
 
 NVIDIA does not say, and it matters: an A100's readings see 25 ms of each 100 ms (Yang, Adamek,
-Armour, SC'24), and a load in step with them is metered wrong by up to its whole swing. So the
+Armour, SC'24), and a load that aliases with them is metered wrong by up to its whole swing. So the
 probe, once for a GPU and a driver:
 
     look    LOOK_S         busy and idle in irregular turns: how often do readings and counter tick

@@ -82,6 +82,11 @@ def loss(meter: Meter) -> GpuLostError | None:
     return None
 
 
+def kind(flag: RowWarning) -> tuple[object, ...]:
+    """A flag without its numbers: what weakens a window by the same cause again."""
+    return flag.code, flag.values.get("causes"), flag.values.get("reason")
+
+
 class EnergySession:
     """The load, the clock and the meter, stage after stage; what they find is in `found`."""
 
@@ -100,15 +105,15 @@ class EnergySession:
         self.queue.synchronise()
         self.idle()
         self.warm_up()
-        again: set[str] = set()  # codes
+        again: set[tuple[object, ...]] = set()  # what weakened a window twice
         for number in range(1, 2 if quick else durations.WINDOWS + 1):
             weak = self.window(number)
-            if not quick and not again.issuperset(flag.code for flag in weak):
+            if not quick and not again.issuperset(map(kind, weak)):
                 found.flags += [replace(w, values={**w.values, "repeated": True}) for w in weak]
                 found.kept.pop()
                 weak = self.window(number)
                 # What came again will come again: no third time, nor in the windows to come.
-                again.update(flag.code for flag in weak)
+                again.update(map(kind, weak))
             found.flags += weak
         if found.channel.method == COUNTER:
             found.flags += flags.disagreement(found, channel(found.meter, POWER))

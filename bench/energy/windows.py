@@ -3,7 +3,7 @@
 A window begins and ends at ticks of the meter that were seen, and the forwards between them are
 counted with their fractions. `bench.energy.protocol` says why.
 
-A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can sample in step
+A sensor that sees a part of the time only, as an A100's 25 ms of each 100 ms, can alias
 with the load and see the same part of each forward (aliasing): errors of 30 % in simulation. Where
 that can be, short pauses move the phase of the load by the golden ratio of a period, which covers
 all phases evenly. Ticks that saw a pause do not count, and the discrepancy tells how even the

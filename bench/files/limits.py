@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.errors import TensorgapError
 
 DEFAULT_BYTES = 10**9  # 2,000 rows, each with three times the 20,000 samples that there can be
-SMALL_BYTES = 10**6  # of a file that a person writes, such as a matrix; nobody needs to raise it
+SMALL_BYTES = 10**6  # of a file that a person writes, such as a matrix; no one needs to raise it
 OPTION = "--max-input"
 UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1, "": 1}
 SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]?B)?", re.IGNORECASE | re.ASCII)
@@ -72,7 +72,7 @@ def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) ->
     end.
     """
     try:
-        # O_NONBLOCK: a pipe that nobody writes to would never open.
+        # O_NONBLOCK: a pipe that no one writes to would never open.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     except ValueError:
         raise OSError(errno.EINVAL, "a path has no character 0", str(path)) from None

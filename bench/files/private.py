@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def why_shared(folder: Path) -> str | None:
-    """Why a folder is not this user's alone; None if nobody else enters it, or can replace it.
+    """Why a folder is not this user's alone; None if no one else enters it, or can replace it.
 
     It must be a real folder (no link), of this user, with mode 0700, and no folder above it may
     let others rename what is in it.
@@ -57,7 +57,7 @@ def why_open(*paths: Path, sticky_suffices: bool = True) -> str | None:
 
 
 def is_sheltered(path: Path) -> bool:
-    """Whether a place, or a folder above it, is this user's alone, so that nobody else gets there.
+    """Whether a place, or a folder above it, is this user's alone, so that no one else gets there.
 
     What Ray makes below its temporary folder is open to all (mode 0777).
     """

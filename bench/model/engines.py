@@ -129,7 +129,7 @@ def _launcher(engine: str) -> Callable[[Run], Run]:
     # Dynamo counts the compilations of a function over all workloads of a process and gives
     # up after eight. What was compiled before is compiled again if it is run again.
     torch.compiler.reset()
-    # Whole, or an error: a graph break would be a mixture that nobody asked for.
+    # Whole, or an error: a graph break would be a mixture that no one asked for.
     return lambda run: torch.compile(run, fullgraph=True, dynamic=False)
 
 

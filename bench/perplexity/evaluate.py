@@ -117,7 +117,7 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         n * (window.counted / window.scored)
         for n, window in zip(nats, reading.windows, strict=True)
     ]
-    total, floor = math.fsum(counted), text.floor_nats
+    total, floor = math.fsum(counted), text.lower_bound_nats
     rounding = _logit_rounding(model, reading)
     return Quality(
         text=text.name,
@@ -129,7 +129,7 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         word_perplexity=perplexity_of(total / reading.words) if reading.words else None,
         bits_per_byte=total / math.log(2) / reading.bytes if reading.bytes else None,
         standard_error=stats.clustered_error(counted, counts),
-        floor_perplexity=None if floor is None else perplexity_of(floor / tokens),
+        lower_bound_perplexity=None if floor is None else perplexity_of(floor / tokens),
         mode=plan.mode,
         context=reading.context,
         stride=reading.stride,
@@ -202,8 +202,13 @@ def _far_from_published(found: Quality) -> Iterator[RowWarning]:
     for known in alike:
         value = measured[known.unit]
         if value is not None and abs(value / known.value - 1) > known.within:
-            told: dict[str, Value] = {"value": value, "published": known.value, "unit": known.unit}
-            told |= {"within": known.within, "source": known.source}
+            told: dict[str, Value] = {
+                "value": value,
+                "published": known.value,
+                "unit": known.unit,
+                "within": known.within,
+                "source": known.source,
+            }
             yield RowWarning("perplexity-unlike-published", told)
     if alike or found.mode == LM_EVAL or not found.perplexity or not found.context:
         return

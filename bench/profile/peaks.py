@@ -64,11 +64,12 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
         torch.cuda.synchronize()
 
     return Peaks(
-        launch_us=best_s(launch, "cpu") / _LAUNCHES * 1e6 if on_cuda else None,  # the host's clock
         matmul_tflops=max(p.flops / product_s(p, dtype, device_type) / 1e12 for p in squares),
         copy_gb_per_s=8 * numbers / best_s(lambda: target.copy_(source), device_type) / 1e9,
         read_gb_per_s=4 * numbers / best_s(source.sum, device_type) / 1e9,
         cache_bytes=cache_bytes,
+        # Last, at the clocks of the load; by the clock of the host.
+        launch_us=best_s(launch, "cpu") / _LAUNCHES * 1e6 if on_cuda else None,
     )
 
 

@@ -32,7 +32,7 @@ class Spool:
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: run: the run's name, which no other run has; clock: monotonic seconds."""
         self._run = run
-        self.usual = private.usual()  # where parts wait if nobody else has taken that place
+        self.usual = private.usual()  # where parts wait if no one else has taken that place
         exists = os.path.lexists(self.usual)
         self.ignored = private.why_shared(self.usual) if exists else None
         holding = (folder for folder in private.kept() if self._is_real(folder))

@@ -24,6 +24,7 @@ import pyarrow as pa
 from bench.asked import QualityPlan
 from bench.errors import TensorgapError
 from bench.files import limits, unpacking
+from bench.files.storage import complaint
 from bench.text import published
 from bench.text.embedded import corpus
 
@@ -52,16 +53,22 @@ class Text:
     join: str
     words: int  # of the original, before rows were joined
     bytes: int  # of the original in UTF-8
-    floor_nats: float | None = None  # -ln p under the generator that wrote it
+    lower_bound_nats: float | None = None  # -ln p under the generator that wrote it
     is_wikitext2: bool = False  # whether it is `published.WIKITEXT2_TEST`
 
     @classmethod
     def of(
-        cls, name: str, rows: Sequence[str], join: str = ROW_JOIN, floor_nats: float | None = None
+        cls,
+        name: str,
+        rows: Sequence[str],
+        join: str = ROW_JOIN,
+        lower_bound_nats: float | None = None,
     ) -> Text:
         """A text of its rows, counted; a published one is recognised. Raises where it is empty."""
         words = sum(len(row.split()) for row in rows)
-        text = cls(name, tuple(rows), join, words, sum(len(r.encode()) for r in rows), floor_nats)
+        text = cls(
+            name, tuple(rows), join, words, sum(len(r.encode()) for r in rows), lower_bound_nats
+        )
         if not text.text.strip():
             raise TensorgapError(f"quality.text {name}: the text is empty")
         if not published.is_wikitext2_test(text.sha256):
@@ -205,7 +212,7 @@ class _Source:
         except (OSError, ValueError, pa.ArrowException) as error:
             what = "not UTF-8 text" if isinstance(error, ValueError) else "cannot be read"
             what = "not a Parquet file" if kind == ".parquet" else what
-            first = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            first = complaint(error)
             raise self.refused(f"{what}: {first}", path) from None
         if kind in _JSON_LINES:
             return Text.of(path.name, self.json_rows(text, path))
@@ -245,6 +252,10 @@ class _Source:
 
             datasets.disable_progress_bars()
             found: Any = datasets.load_dataset(name, configuration or None, split=self.plan.split)
+        except ModuleNotFoundError as error:
+            raise self.refused(
+                f"needs the package {error.name}: pip install {error.name}, or give a local file"
+            ) from error
         # datasets raises many kinds, from its own, requests and huggingface_hub: each means this.
         except Exception as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,7 +3,7 @@
 
 export PATH="$HOME/.tensorgap/bin:$PATH"
 
-# Nobody without the token may join, submit or look. Said outright, because Ray switches it on by
+# No one without the token may join, submit or look. Said outright, because Ray switches it on by
 # itself on a machine where it finds a token file, and on another not.
 export RAY_AUTH_MODE=token
 
@@ -29,14 +29,14 @@ export CUDA_DEVICE_ORDER=PCI_BUS_ID
 export RAY_enable_worker_prestart=0
 export RAY_prestart_worker_first_driver=0
 
-# Ray's own metrics, whose ports ask nobody for a token: not collected, and two ports of the head
+# Ray's own metrics, whose ports need no token: not collected, and two ports of the head
 # that cannot be opened, which Ray writes into its logs and otherwise does without.
 export RAY_enable_metrics_collection=0
 export AUTOSCALER_METRIC_PORT=-1
 export DASHBOARD_METRIC_PORT=-1
 
 # Ray opens all its files to every user of the host, the code that it runs included. So they lie
-# below a folder that nobody else enters; on the host's own disk, because hosts may share homes.
+# below a folder that no one else enters; on the host's own disk, because hosts may share homes.
 RAY_TMPDIR="/tmp/tensorgap-ray-$(id -u)"
 mkdir -m 700 "$RAY_TMPDIR" 2> /dev/null || true
 if [ -L "$RAY_TMPDIR" ] || [ ! -O "$RAY_TMPDIR" ] || [ "$(stat -c %a "$RAY_TMPDIR")" != 700 ]; then

@@ -140,7 +140,7 @@ def values(column: str, case: Case, other: Case, paired: bool) -> list[set[str]]
 
     What differs from pair to pair cancels in the ratio, as the GPU does where there are several;
     all are together where one lacks its other. Known beside not known is a difference. But a row
-    without energy has no method of one, and of a row that was not traced nobody knows which
+    without energy has no method of one, and of a row that was not traced no one knows which
     attention ran.
     """
     mine, theirs = (one.columns.get(column, ()) for one in (case, other))

@@ -126,7 +126,7 @@ class Case:
     max_sm_mhz: float | None = read("device.max_sm_mhz", max)
     perplexity: float | None = read("quality.perplexity")
     perplexity_step: float | None = None
-    perplexity_lower_bound: float | None = read("quality.floor_perplexity")
+    perplexity_lower_bound: float | None = read("quality.lower_bound_perplexity")
     perplexity_reasons: tuple[str, ...] = read("quality.reason", each, ())
     perplexity_protocol: tuple[object, ...] | None = None
     text: str | None = read("quality.text")

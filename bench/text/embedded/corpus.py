@@ -1,11 +1,11 @@
 """English-like stories whose entropy is known exactly.
 
-The perplexity of this text has a floor in closed form: no model can honestly be below it, and a
+The perplexity of this text has a lower bound in closed form: no model can be below it, and a
 good one comes close. So tensorgap can judge a perplexity without a hub or a published number.
 
 The rules of `grammar.toml` write the stories by random choices. The next token of the text reveals
 each choice, so text and derivation determine each other, and -ln p(text) is the sum of
--ln p(choice). The tests compute the floor in two other ways.
+-ln p(choice). The tests compute the bound in two other ways.
 """
 
 import math
@@ -40,7 +40,7 @@ class Corpus:
 
     @property
     def perplexity(self) -> float:
-        """Perplexity per token of a perfect model on this text: the floor of every other model."""
+        """Perplexity per token of a perfect model on this text: the lower bound of any model."""
         return math.exp(self.nats / self.tokens)
 
 

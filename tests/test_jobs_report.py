@@ -199,6 +199,11 @@ def test_some_failed_replicates_weaken_the_rest() -> None:
     case = case_of([a_row("fp32", 12), a_row("fp16", 10), lost], "fp16")
     assert (case.outcome, case.replicates) == (Outcome.OK, (0,))
     assert table.warnings(case) == ["1 of 2 replicates failed: the node went away"]
+    # It is no reason of what is OK.
+    assert [export.flat(one)["reason"] for one in (case, *cases_of([lost]))] == [
+        None,
+        "the node went away",
+    ]
 
 
 def test_what_is_missing_is_said_once_with_its_reason() -> None:

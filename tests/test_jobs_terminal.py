@@ -371,4 +371,4 @@ def test_a_text_in_toml_prints_and_is_read_back(text: str) -> None:
 def test_warnings_alike_but_for_a_nul() -> None:
     reasons = ["1 \x00", "\x00 1"]
     warnings = [RowWarning("energy-meter", {"reason": reason}) for reason in reasons]
-    assert words.alike(warnings) == reasons
+    assert words.alike(warnings) == [f"energy: {reason}" for reason in reasons]

@@ -86,7 +86,9 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("good correlation with speedup", "effect", "0.89x by time, 0.72x by power", None),
     ("96 samples/s", "effect", "throughput 96.0/s is consistent with the latency", None),
     ("quality preserved (217)", "perplexity-too-coarse", "neither equal nor different", None),
+    ("quality preserved (217)", "effect", "perplexity 217 at both, as written", None),
     ("real energy savings", "energy-method-unknown", "how often it was read", None),
+    ("real energy savings", "energy-method-unknown", "many of these seconds were idle", None),
     ("real energy savings", "energy-method-unknown", "no energy counter on a P100", "P100"),
     ("real energy savings", "energy-method-unknown", "an energy counter on a T4", "T4"),
     # "Why not 2x?"
@@ -102,7 +104,12 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("128 token limit", "perplexity-out-of-range", "128 tokens does not explain it", None),
     ("128 token limit", "perplexity-out-of-range", "it allows 41 to 66", None),
     ("unusual sequences", "perplexity-out-of-range", "short headings are hard", None),
-    ("formula on average loss", "perplexity-out-of-range", "take exp at the end", None),
+    (
+        "formula on average loss",
+        "perplexity-out-of-range",
+        "sum the nats over all tokens, divide once, take exp at the end",
+        None,
+    ),
     ("expected test 30-40", "perplexity-out-of-range", "29.94 at 1024/1024", None),
     ("avg_loss 5.4 is okay", "perplexity-out-of-range", "+1.29 nats per token", None),
     ("217 and 217 and 218", "perplexity-out-of-range", "it is the protocol, not the prec", None),
@@ -283,20 +290,27 @@ def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("precision,latency_ms,mood\n")
     shown = explain(str(tmp_path / "empty.csv"), "--format", "json")
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert "no row that is OK" in shown.stderr
+    assert "nothing to explain: no row is OK\n" in shown.stderr
     assert "ignoring unknown columns: mood" in shown.stderr
 
 
 def test_rows_that_all_failed_are_not_explained_but_counted(tmp_path: Path) -> None:
+    fp32, fp16 = simulated.rows("T4")
+    ends = (
+        (fp32, Outcome.FAILED),
+        (fp32, Outcome.LOST),
+        (fp32, Outcome.LOST),
+        (fp16, Outcome.FAILED),
+    )
     failed = [
-        dataclasses.replace(m, outcome=outcome, reason="why", timing=None)
-        for m, outcome in zip(simulated.rows("T4"), (Outcome.FAILED, Outcome.UNPLACED), strict=True)
+        dataclasses.replace(m, replicate=replicate, outcome=outcome, reason="why", timing=None)
+        for replicate, (m, outcome) in enumerate(ends)
     ]
     place = str(tmp_path / "failed.parquet")
     results.write_merged(place, failed, [])
     shown = explain(place)
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert "no row that is OK (1 FAILED, 1 UNPLACED); `tensorgap report` shows" in shown.stderr
+    assert "no row is OK (2 FAILED, 2 LOST); `tensorgap report` shows" in shown.stderr
 
 
 def test_each_of_several_tables_is_compared_with_itself(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from simulated import changed, row, rows, slower
 from bench import matrix
 from bench.asked import Workload
 from bench.device import gpus
-from bench.measured import Energy, Measurement, Placement
+from bench.measured import Energy, Measurement, Outcome, Placement
 from bench.stats import Difference, Ratio
 from bench.warnings import RowWarning
 from jobs.report import compare, export, facts, findings, from_csv, from_rows, proposal, text
+from jobs.report import table as report_table
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Note, Verdict, topics
 from jobs.report.rules import REGISTRY, documentation
@@ -249,22 +250,38 @@ def test_the_precisions_of_a_finding_are_told_together_and_as_data_apart() -> No
     assert [f.precisions for f in apart] == [("fp32",), ("fp16",)]
     (topic,) = topics(apart)
     assert topic.precisions == ("fp32", "fp16")
-    assert topic.evidence == ("clocks were throttled for 2.00 to 3.00 s",)
+    assert topic.texts["evidence"] == ("clocks were throttled for 2.00 to 3.00 s",)
     record = apart[0].as_json()
     assert (record["code"], record["verdict"]) == ("gpu-throttled", "fix")
     assert record["evidence"][0]["values"] == {"seconds": 2.0}
 
 
-def test_the_same_of_many_groups_is_one_topic_with_each_subject_and_its_numbers() -> None:
+def test_the_same_of_many_groups_is_one_topic_with_the_numbers_of_each_subject() -> None:
     boards = ("P100-PCIE", "T4", "V100-SXM2")
     many = [m for board in boards for m in rows(board, ALL_THREE)]
-    by_code = [f for f in findings.find(groups_of(many)) if f.code == "mixed-options"]
-    assert len(by_code) == 3
-    (topic,) = topics(by_code)
-    told = re.findall("P100|T4|V100", " ".join(s for _, subjects in topic.causes for s in subjects))
-    assert sorted(told) == ["P100", "T4", "V100"]
-    (left_out,) = [text for text in topic.evidence if text.startswith("leave mixed out")]
-    assert re.search(r"mixed takes [\d.]+x to [\d.]+x the time", left_out)
+    every = [f for f in findings.find(groups_of(many)) if f.precisions == ("mixed",)]
+    for code in ("mixed-options", "mixed-slower", "effect"):
+        alone = [f for f in every if f.code == code]
+        told = [(topic, telling) for topic in topics(alone) for telling in topic.tellings]
+        assert len(told) == len(alone) > 0
+        for topic, telling in told:
+            (finding,) = (f for f in alone if f.subject in telling.subjects)
+            assert telling.cause == finding.text
+            mine = {*telling.texts["evidence"]}
+            notes = {note.text for note in finding.evidence}
+            assert mine <= notes <= {*mine, *topic.texts["evidence"]}
+    (topic,) = topics(f for f in every if f.code == "mixed-options")
+    assert len({telling.texts["evidence"] for telling in topic.tellings}) == len(boards)
+    assert any(text.startswith("document it: yes") for text in topic.texts["evidence"])
+
+
+def test_what_is_said_of_each_gpu_tells_of_which() -> None:
+    lines = of_csv(THREE_LINES, "P100", "T4")
+    shown = text.findings(topics(lines), None)
+    told = re.findall(r"run on another GPU than the (\w+): (\w+)", shown)
+    assert told == [("P100", "Tensor"), ("T4", "it")]
+    assert "P100 and T4   gpt2 eager batch 1 x 128 tokens\n   fp16 is 1.13x as fast" in shown
+    assert "All of these\n   because" in shown
 
 
 def test_findings_come_worst_first() -> None:
@@ -335,6 +352,12 @@ def test_what_is_published_is_shown_beside_the_same_workload_alone() -> None:
         assert ("published for" in shown.lower()) == told
 
 
+def test_another_gpu_is_not_the_one_that_one_has() -> None:
+    (finding,) = (f for f in of_csv(THREE_LINES, "T4") if f.code == "mixed-options")
+    (published,) = (n.text for n in finding.evidence if n.text.startswith("published"))
+    assert re.findall(r"([A-Z]\d+) [\d.]+ ms in", published) == ["V100", "A100"]
+
+
 def test_layer_norms_are_short_where_they_are_known_to_be() -> None:
     for model, told in (("gpt2", True), ("gpt2-xl", False)):
         table = f"precision,latency_ms,model\nfp32,120,{model}\nfp16,100,{model}\n"
@@ -381,6 +404,15 @@ def test_whether_a_gpu_that_is_not_specified_waits_depends_on_which_it_is() -> N
     assert {name for name in names if re.search(rf"\b{name}\b", after)} == far
 
 
+def test_where_no_board_is_left_there_are_no_power_limits() -> None:
+    for table, limits in ((THREE_LINES, True), ("precision,latency_ms\nfp32,0.01\n", False)):
+        (finding,) = (f for f in of_csv(table) if f.code == "gpu-not-specified")
+        power = finding.missing[1].text
+        assert power.startswith("mean power at full load (a large batch)")
+        assert bool(re.search(r", against the power limits: \d+ W \w", power)) == limits
+        assert limits or power.endswith(")")
+
+
 def test_an_energy_that_scatters_over_many_ticks_was_not_read_too_shortly() -> None:
     # Of one window, a tick at either edge of 15.
     for uncertainty, ticks, begins in (
@@ -390,6 +422,16 @@ def test_an_energy_that_scatters_over_many_ticks_was_not_read_too_shortly() -> N
         measured = edit(T4, lambda m: changed(m, "energy", uncertainty=uncertainty, ticks=ticks))  # noqa: B023
         (finding,) = found(measured, "energy-window-too-short")
         assert finding.text.startswith(begins)
+    # One replicate of few ticks, and one whose windows differ: both are told.
+    short = edit(T4, lambda m: changed(m, "energy", ticks=2))
+    apart = edit(T4, lambda m: changed(m, "energy", uncertainty=0.12, ticks=3000))
+    both = [*short, *(dataclasses.replace(m, replicate=1) for m in apart)]
+    (finding,) = found(both, "energy-window-too-short")
+    assert "too short a time, and differs from window to window" in finding.text
+    assert (
+        texts(finding.evidence) == "fp16: 2 ticks of the meter in 30.0 s | fp16: known within 12%"
+    )
+    assert len(finding.do) == 2
 
 
 def test_a_row_without_energy_does_not_confound_a_speed() -> None:
@@ -450,6 +492,17 @@ def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> No
     assert [f.verdict for f in found(measured, "effect")] == [Verdict.INCONCLUSIVE]
 
 
+def test_a_warning_of_a_replicate_that_failed_stands_in_the_table_and_weakens_no_finding() -> None:
+    lost = dataclasses.replace(
+        not_steady(V100[1]), replicate=1, outcome=Outcome.LOST, timing=None, reason="gone"
+    )
+    measured = [*real(V100), lost]
+    assert not found(measured, "warm-up-unsteady")
+    assert [f.verdict for f in found(measured, "effect")] == [Verdict.ACCEPT]
+    (case,) = (case for case in groups_of(measured)[0].cases if case.failed)
+    assert any("not steady" in told for told in report_table.warnings(case))
+
+
 def test_a_wide_interval_takes_nothing_away_from_an_effect() -> None:
     for what in ("latency", "first-token"):
         measured = real(edit(V100, lambda m: not_converged(m, what)))  # noqa: B023
@@ -474,6 +527,9 @@ def test_cells_of_the_sweep_that_shared_the_host_are_named() -> None:
     # By themselves they are no fault: a host with several GPUs is made for it.
     quiet = [changed(m, "conditions", other_cpu_share=0.01) for m in beside]
     assert not found(quiet, "gpu-shared")
+    # Nor are those of a quiet replicate beside another that something else disturbed.
+    two = [*busy, *(dataclasses.replace(m, replicate=1) for m in quiet)]
+    assert "cells of this sweep" not in texts(found(two, "gpu-shared")[0].evidence)
 
 
 def test_on_a_device_that_others_use_numbers_may_contradict_each_other() -> None:
@@ -489,14 +545,20 @@ def test_a_slice_and_a_virtual_gpu_are_shared() -> None:
         assert found([changed(m, "device", **change) for m in T4], "gpu-shared")
 
 
+EXPECTED_OF_THE_HOST = r"fp(32|16): no less than [\d.]+ ms, by the datasheet"
+
+
 def test_a_graph_that_is_faster_shows_that_launches_set_the_latency() -> None:
     eager = [changed(m, "trace", busy_share=None) for m in HOST_BOUND]
     graph = rows("V100-SXM2", engine="graph")
     for finding in found([*eager, *graph], "launch-bound"):
         assert finding.verdict == Verdict.FIX
         assert "as a CUDA graph" in finding.evidence[0].text
+        assert re.fullmatch(EXPECTED_OF_THE_HOST, texts(finding.expected))
     # Without the graph there is only what the datasheet says.
-    assert {f.verdict for f in found(eager, "launch-bound")} == {Verdict.INCONCLUSIVE}
+    for finding in found(eager, "launch-bound"):
+        assert finding.verdict == Verdict.INCONCLUSIVE
+        assert re.fullmatch(EXPECTED_OF_THE_HOST, texts(finding.expected))
 
 
 def test_a_latency_that_stays_flat_over_the_batch_only_raises_the_question() -> None:
@@ -611,9 +673,15 @@ def test_an_interval_that_one_of_many_would_have_by_chance_decides_nothing() -> 
     many = dataclasses.replace(near, ratios=20)
     (finding,) = [f for f in findings.find([many]) if f.code == "no-significant-difference"]
     assert finding.text == (
-        "No significant difference in speed (95 % CI of the speedup contains 1.00)."
+        "No significant difference in speed (95 % CI of the speedup, widened for 20 ratios,"
+        " contains 1.00)."
     )
     assert "excludes 1.00 alone; one of 20 ratios needs [0.9" in texts(finding.evidence)
+    both = with_ratios(group, Ratio(1.0, 0.9, 1.1), Ratio(1.1, 1.02, 1.18), ratios=20)
+    assert codes_of(both)["no-significant-difference"] == (
+        "No significant difference in speed and energy (95 % CI of the speedup contains 1.00;"
+        " 95 % CI of the energy ratio, widened for 20 ratios, contains 1.00)."
+    )
     # What is not significant is not accepted in the next line.
     assert "effect" not in codes_of(many)
 
@@ -734,6 +802,12 @@ def test_two_attentions_are_told_in_the_report_and_take_no_effect_away() -> None
     assert proposed is not None
     asked = {w.attention for w in matrix.parse(proposed, "next.toml", "next").workloads}
     assert asked == {"auto", "efficient"}
+
+
+def test_of_two_attentions_a_precision_without_a_trace_is_left_out() -> None:
+    mixed = dataclasses.replace(rows("T4", ALL_THREE)[2], trace=None)
+    (finding,) = found([*ATTENTIONS, mixed], "attention-differs")
+    assert texts(finding.evidence) == "fp32: efficient | fp16: cudnn"
 
 
 def test_a_pinned_attention_is_another_workload_and_the_next_matrix_keeps_it() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.asked import Workload
+from bench.measured import Outcome
 from jobs.report import table
 from jobs.report.facts import Case
 from jobs.report.finding import Finding
@@ -44,7 +45,8 @@ def flat(case: Case) -> dict[str, Any]:
         "device_name": case.device_name,
         "torch": case.shown("software_torch"),
         "driver": case.shown("software_driver"),
-        "reason": case.reason,
+        # Of replicates that failed beside others the warnings tell.
+        "reason": None if case.outcome == Outcome.OK else case.reason,
         "warnings": table.warnings(case),
         "missing": table.not_measured(case),
     }

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from operator import itemgetter
 from statistics import fmean as mean
 from typing import Any
@@ -73,6 +72,7 @@ class Case:
         foreign: From a line of somebody's table, without rows.
         outcome: OK where any replicate was measured; `reason` is of those that failed.
         replicates: Numbers of those that were measured; `failed` counts the others.
+        warnings: Of those that were measured, on which the rules rest.
         columns: Column -> its value in each replicate, as text.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
@@ -81,6 +81,7 @@ class Case:
         energy_ticks: Fewest changes of the meter; `energy_window_s` is the time they took.
         energy_reasons: Why there is no energy, as `perplexity_reasons`.
         mean_w: Mean power: measured, or energy / latency where a table gives only these.
+        neighbours: Cells of the sweep beside replicates whose host was busy with other work.
         perplexity_step: Step of the last digit of the perplexity as it was written.
         perplexity_protocol: What must be equal for `window_nats` to be compared as pairs.
         speedup_ends: Interval of the speedup as a table states it, as `energy_ratio_ends`.
@@ -102,6 +103,7 @@ class Case:
     replicates: tuple[int, ...] = (0,)
     failed: int = 0
     warnings: tuple[RowWarning, ...] = ()
+    failed_warnings: tuple[RowWarning, ...] = ()
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     latency_ms: float | None = read("timing.latency_ms_p50", mean)
     latency_ms_samples: tuple[tuple[float, ...], ...] = read("timing.latency_ms_samples", tuple, ())
@@ -141,7 +143,7 @@ class Case:
     simulated: bool = read("device.simulated", any, False)
     mig: bool = read("device.mig", any, False)
     vgpu: bool = read("device.vgpu", any, False)
-    neighbours: tuple[str, ...] = read("placement.neighbours", lambda rows: each(chain(*rows)), ())
+    neighbours: tuple[str, ...] = ()
     speedup_ends: tuple[float, float] | None = None
     energy_ratio_ends: tuple[float, float] | None = None
     speedup: Ratio | None = None

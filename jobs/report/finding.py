@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from jobs.report.words import NOTHING, listed, number, times
 
 PARTS = ("evidence", "expected", "missing", "do")
+_OF_A_GPU = {"gpu", "gpu_type"}  # values that name in a sentence whom it is about
 Value = float | int | str | None | tuple[float, ...] | tuple[str, ...]
 Row = tuple[tuple[str, ...], ...]  # at each place the words of a subject
 T = TypeVar("T")
@@ -40,10 +41,10 @@ class Template(string.Formatter):
 
         >>> Template().format("{a:ms}, {b:W}, {c:x}, {d}", a=11.7, b=(35.6, 49.6), c=0.8666, d=None)
         '11.7 ms, 35.6 to 49.6 W, 0.87x, -'
-        >>> Template().format("{a} at {b:g W} and {c:.0%}", a=("fp16", "mixed"), b=70.0, c=0.5)
-        'fp16 and mixed at 70 W and 50%'
+        >>> Template().format("{a} at {b:g W}, {c:.0%}, {d}", a=("p", "q"), b=70.0, c=0.5, d=())
+        'p and q at 70 W, 50%, -'
         """
-        if value is None:
+        if value is None or value == ():
             return NOTHING
         several = value if isinstance(value, tuple) else (value,)
         if any(isinstance(one, str) for one in several):
@@ -134,28 +135,34 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Telling:
+    """What is said of some subjects alone: the cause, and texts by their part of a finding."""
+
+    cause: str
+    subjects: tuple[str, ...]
+    texts: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Topic:
     """Findings that say the same of several precisions or groups of rows, as texts to read.
 
     Attributes:
-        causes: Each cause, with the subjects that it is true of.
+        texts: What holds for all subjects, or names its GPU, by the part of a finding.
     """
 
     code: str
     verdict: Verdict
     precisions: tuple[str, ...]
-    causes: tuple[tuple[str, tuple[str, ...]], ...]
-    evidence: tuple[str, ...]
-    expected: tuple[str, ...]
-    missing: tuple[str, ...]
-    do: tuple[str, ...]
+    tellings: tuple[Telling, ...]
+    texts: Mapping[str, tuple[str, ...]]
 
 
 def topics(findings: Iterable[Finding]) -> list[Topic]:
     """Findings as a person reads them: each thing once, with whatever it is true of.
 
-    What differs in numbers alone, from one precision or subject to the next, is one sentence with
-    the range of each number; only the causes of several subjects stand one by one.
+    Of one subject, what differs in numbers alone from one precision to the next is one sentence
+    with the range of each number. From subject to subject nothing is merged but what is equal.
     """
 
     def shared(same: Sequence[Finding]) -> tuple[str, Verdict, tuple[str, ...], str]:
@@ -166,15 +173,27 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
     found = []
     for members in gathered(by_subject, shared):
         code, verdict, precisions, _ = shared(members[0])
-        subjects: dict[str, list[str]] = {}
-        for same in members:
+        common: dict[str, tuple[str, ...]] = {}
+        own: list[dict[str, tuple[str, ...]]] = [{} for _ in members]
+        for part in PARTS:
+            notes = [merged(n for f in same for n in getattr(f, part)) for same in members]
+            every = [{note.text: note for note in of_one} for of_one in notes]
+            common[part] = tuple(
+                text
+                for text, note in {k: v for of_one in every for k, v in of_one.items()}.items()
+                if not _OF_A_GPU.isdisjoint(note.values) or all(text in one for one in every)
+            )
+            for mine, of_one in zip(own, every, strict=True):
+                mine[part] = tuple(text for text in of_one if text not in common[part])
+        subjects: dict[tuple[str, tuple[tuple[str, ...], ...]], list[str]] = {}
+        for same, texts in zip(members, own, strict=True):
             (cause,) = merged(f.cause for f in same)
-            subjects.setdefault(cause.text, []).append(same[0].subject)
-        causes = tuple((text, folded(names)) for text, names in subjects.items())
-        every = [f for same in members for f in same]
-        notes = {part: merged(n for f in every for n in getattr(f, part)) for part in PARTS}
-        texts = {part: tuple(note.text for note in several) for part, several in notes.items()}
-        found.append(Topic(code, verdict, precisions, causes, **texts))
+            subjects.setdefault((cause.text, tuple(texts.values())), []).append(same[0].subject)
+        tellings = tuple(
+            Telling(cause, folded(names), dict(zip(PARTS, texts, strict=True)))
+            for (cause, texts), names in subjects.items()
+        )
+        found.append(Topic(code, verdict, precisions, tellings, common))
     return found
 
 

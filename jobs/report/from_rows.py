@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.asked import CPU, ENERGY_NOT_MEASURED
 from bench.device import gpus
+from bench.device.conditions import QUIET_SHARE
 from bench.measured import Energy, Measurement, Outcome
 from jobs.report.facts import Case, each, rank
 
@@ -64,7 +65,8 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
         reason="; ".join(each(m.reason for m in failed if m.reason)) or None,
         replicates=tuple(m.replicate for m in rows),
         failed=len(failed),
-        warnings=each(w for m in replicates for w in m.warnings),
+        warnings=each(w for m in rows for w in m.warnings),
+        failed_warnings=each(w for m in failed for w in m.warnings),
         columns={
             path.replace(".", "_"): tuple(
                 None if (value := value_of(m, path)) is None else str(value) for m in rows
@@ -73,10 +75,18 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
         },
         trace=next((m.trace for m in rows if m.trace and m.trace.traced_ms), None),
         roofline=next(iter(known(rows, "roofline")), None),
+        neighbours=each(name for m in rows for name in disturbing(m)),
         perplexity_protocol=tuple(tuple(known(rows, path)[:1]) for path in PROTOCOL),
         **{fact.name: fact.metadata["of"](values) for fact, values in found if values},
         **of_energy([m.energy for m in rows if m.energy]),
     )
+
+
+def disturbing(row: Measurement) -> Sequence[str]:
+    """Cells of the sweep on a row's host, where others than the row took much of its CPU time."""
+    share = row.conditions.other_cpu_share if row.conditions else None
+    busy = share is not None and share > QUIET_SHARE
+    return row.placement.neighbours if busy and row.placement else ()
 
 
 def of_energy(energies: Sequence[Energy]) -> dict[str, Any]:

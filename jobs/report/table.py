@@ -123,7 +123,7 @@ def ratio(value: Ratio | None, mark: str = "") -> str:
 
 def warnings(case: Case) -> list[str]:
     """What weakens the numbers of a case."""
-    texts = words.alike(case.warnings)
+    texts = words.alike((*case.warnings, *case.failed_warnings))
     if case.failed and case.outcome == Outcome.OK:
         every = case.failed + len(case.replicates)
         texts.append(f"{case.failed} of {every} replicates failed: {case.reason}")

@@ -1,7 +1,7 @@
 """Findings, and GPU types against a chosen one, as text for a terminal."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -35,21 +35,33 @@ def findings(
         verdict = (f"{number}. {topic.verdict.upper()}  ", f"bold {_STYLES[topic.verdict]}")
         about = (f"{topic.code}  ({', '.join(topic.precisions)})", "bold")
         parts += ["", Text.assemble(verdict, about)]
-        for cause, subjects in topic.causes:
-            parts.append(Padding(Text("; ".join(subjects), style="dim"), (0, 0, 0, 3)))
-            parts.append(Padding(Text(cause), (0, 0, 0, 3)))
-        reasons = Table.grid()
-        reasons.add_column(width=9)
-        reasons.add_column(width=2)
-        reasons.add_column(overflow="fold")
-        for name, part in _PARTS.items():
-            for index, text in enumerate(not_told(number, part, getattr(topic, part), told)):
-                reasons.add_row("" if index else name, "-", Text(text))
-        parts.append(Padding(reasons, (0, 2, 0, 3)))
+        for telling in topic.tellings:
+            parts.append(Padding(Text("; ".join(telling.subjects), style="dim"), (0, 0, 0, 3)))
+            parts.append(Padding(Text(telling.cause), (0, 0, 0, 3)))
+            parts += reasons(telling.texts)
+        several = len(topic.tellings) > 1 and any(any(t.texts.values()) for t in topic.tellings)
+        common = {part: not_told(number, part, topic.texts[part], told) for part in topic.texts}
+        if several and any(common.values()):
+            parts.append(Padding(Text("All of these", style="dim"), (0, 0, 0, 3)))
+        parts += reasons(common)
     parts = [*words.narrowed(parts, width)]
     if matrix:
         parts += [Text("\nThe matrix to run next:\n", style="bold"), Text(matrix)]
     return words.page(parts, color)
+
+
+def reasons(texts: Mapping[str, Sequence[str]]) -> list[RenderableType]:
+    """Texts by their part of a finding, beside the name of each part."""
+    if not any(texts.values()):
+        return []
+    drawn = Table.grid()
+    drawn.add_column(width=9)
+    drawn.add_column(width=2)
+    drawn.add_column(overflow="fold")
+    for name, part in _PARTS.items():
+        for index, text in enumerate(texts[part]):
+            drawn.add_row("" if index else name, "-", Text(text))
+    return [Padding(drawn, (0, 2, 0, 3))]
 
 
 def not_told(

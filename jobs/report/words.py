@@ -39,17 +39,6 @@ def times(ratio: float) -> str:
     return f"{math.floor(ratio * 100 + 0.5 + 1e-9) / 100:.2f}x"
 
 
-def span(values: Iterable[float], unit: str = "", digits: int = 3) -> str:
-    """The least and the greatest of some numbers; one of them where they read alike.
-
-    >>> span([36.2, 49.6], " W"), span([9.3]), span([4.0, 4.001])
-    ('36.2 to 49.6 W', '9.30', '4.00')
-    """
-    known = list(values)
-    low, high = number(min(known), digits=digits), number(max(known), digits=digits)
-    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
-
-
 def listed(words: Iterable[str]) -> str:
     """Words with commas and an `and`.
 

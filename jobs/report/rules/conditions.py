@@ -98,7 +98,7 @@ def sharing(case: Case) -> list[Note]:
         (case.mig, note("a MIG slice")),
         (case.vgpu, note("a virtual GPU")),
         (busy, note("other processes took {share:.0%} of the host's CPU time", share=share)),
-        (busy and cells, note("cells of this sweep on the same host: {cells}", cells=cells)),
+        (cells, note("cells of this sweep on the same host: {cells}", cells=cells)),
     ]
     return [why for is_so, why in every if is_so]
 
@@ -134,7 +134,8 @@ def confounded(case: Case, group: Group) -> Hit | None:
 def attention_differs(case: Case, group: Group) -> Hit | None:
     """Traces show another attention kernel of a precision than of fp32, as torch chooses them."""
     ran = {one.precision: tuple(sorted(one.seen(compare.ATTENTION))) for one in group.cases}
-    notes = [note("{of}: {kernels}", of=of, kernels=kernels) for of, kernels in ran.items()]
+    # Of a row that was not traced no one knows it.
+    notes = [note("{of}: {kernels}", of=of, kernels=seen) for of, seen in ran.items() if seen]
     differing = (compare.ATTENTION, BASELINE)
     return Hit(notes) if differing in [(d.column, d.others) for d in case.disagreements] else None
 

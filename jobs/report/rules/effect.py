@@ -16,7 +16,6 @@ _SAME_SIZE = 0.02
 
 @rule(
     Verdict.INCONCLUSIVE,
-    cause="No significant difference in {what} (95 % CI of the {ratios} contains 1.00).",
     missing=["more fresh processes"],
     do=["Raise sampling.replicates; claim no difference until then."],
 )
@@ -28,19 +27,28 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
         for what, (name, ratio) in of.items()
         if ratio and not compare.negligible(ratio) and compare.decided(ratio, group.ratios) is None
     }
-    evidence = []
+    evidence: list[Note] = []
+    alone: list[str] = []
+    widened: list[str] = []
     for name, ratio in open_ratios.values():
         wide = compare.together(ratio, group.ratios)
         text = "{precision}: {name} {value:ratio} [{low:ratio}, {high:ratio}] contains 1.00"
-        if not ratio.low <= 1 <= ratio.high:
+        contains = ratio.low <= 1 <= ratio.high
+        (alone if contains else widened).append(name)
+        if not contains:
             text = text.replace("contains", "excludes") + (
                 " alone; one of {count} ratios needs [{wide_low:ratio}, {wide_high:ratio}], which"
                 " contains it"
             )
         ends = {"low": ratio.low, "high": ratio.high, "wide_low": wide.low, "wide_high": wide.high}
         evidence.append(note(text, name=name, value=ratio.value, count=group.ratios, **ends))
-    names = tuple(name for name, _ in open_ratios.values())
-    return Hit(evidence, {"what": tuple(open_ratios), "ratios": names}) if evidence else None
+    why = ["95 % CI of the {alone} contains 1.00"] if alone else []
+    why += (
+        ["95 % CI of the {widened}, widened for {count} ratios, contains 1.00"] if widened else []
+    )
+    ratios = {"alone": tuple(alone), "widened": tuple(widened), "what": tuple(open_ratios)}
+    cause = f"No significant difference in {{what}} ({'; '.join(why)})."
+    return Hit(evidence, {**ratios, "count": group.ratios}, cause=cause) if evidence else None
 
 
 @rule(Verdict.ACCEPT, Verdict.INCONCLUSIVE, effect=True)
@@ -105,6 +113,8 @@ def consistent_with(case: Case, base: Case) -> Iterator[Note]:
     if least and case.latency_ms:
         text = "{times:2} times its lower bound of {bound:ms} by the measured peaks"
         yield note(text, times=case.latency_ms / least, bound=least)
+    if case.perplexity is not None and case.perplexity == base.perplexity:
+        yield note("perplexity {perplexity:.5g} at both, as written")
     if case.size_mb is None or base.size_mb is None:
         return
     text, shape = "size {base_size_mb} -> {size_mb:MB}", work.shape_of(case.workload.model)

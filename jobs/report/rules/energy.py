@@ -6,6 +6,7 @@ from jobs.report.rules.rule import Hit, note, rule
 
 _FEWEST_TICKS = 10
 _WORST = 0.10  # relative uncertainty
+_LONGER = ['Use sampling.energy = "standard" with energy_s = 30, or "certified".']
 _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
 
 
@@ -13,28 +14,29 @@ _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
     Verdict.FIX,
     undermines="energy",
     cause="The energy was read over too short a time.",
-    do=['Use sampling.energy = "standard" with energy_s = 30, or "certified".'],
+    do=_LONGER,
 )
 def energy_window_too_short(case: Case, group: Group) -> Hit | None:
-    """Fewer than 10 ticks of the meter, an uncertainty over 10 %, or a window stated below 1 s."""
-    ticks, window, evidence = case.energy_ticks, case.energy_window_s, []
+    """Fewer than 10 ticks of the meter, an uncertainty over 10 %, or a window stated below 1 s.
+
+    The fewest ticks and the largest uncertainty may be those of two replicates.
+    """
+    ticks, window, short = case.energy_ticks, case.energy_window_s, []
     if ticks is not None and ticks < _FEWEST_TICKS:
-        evidence.append("{precision}: {energy_ticks} ticks of the meter in {energy_window_s:s}")
+        short.append("{precision}: {energy_ticks} ticks of the meter in {energy_window_s:s}")
     elif case.foreign and window is not None and window < _SHORTEST_S:
-        evidence.append("{precision}: a window of {energy_window_s:s}")
+        short.append("{precision}: a window of {energy_window_s:s}")
     uncertainty, edges = case.energy_uncertainty or 0.0, case.energy_edge_error
     if uncertainty <= _WORST:
-        return Hit(evidence) if evidence else None
-    known = "{precision}: known within {energy_uncertainty:.0%}"
+        return Hit(short) if short else None
+    evidence = [*short, "{precision}: known within {energy_uncertainty:.0%}"]
     # A tick at either edge of each window is not even half of the uncertainty.
-    if not evidence and edges is not None and edges < uncertainty / 2:
-        return Hit(
-            [known],
-            cause="The energy differs from window to window: something else changes (clocks,"
-            " temperature, other work).",
-            do=["Find what changes, and measure again."],
-        )
-    return Hit([*evidence, known])
+    if edges is None or edges >= uncertainty / 2:
+        return Hit(evidence)
+    begin = "The energy was read over too short a time, and" if short else "The energy"
+    cause = f"{begin} differs from window to window: something else changes (clocks, temperature,"
+    do = [*(_LONGER if short else ()), "Find what changes, and measure again."]
+    return Hit(evidence, cause=f"{cause} other work).", do=do)
 
 
 @rule(
@@ -61,7 +63,8 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     undermines="energy",
     cause="How the energy was read is not known, so its error is not known either.",
     missing=[
-        "the method (counter, or power x time), how often it was read, and over how many seconds",
+        "the method (counter, or power x time), how often it was read, over how many seconds, and"
+        " how many of these seconds were idle",
         "the idle power, to tell what the computing itself cost",
     ],
     do=["Ask for the method, or measure again with the matrix below."],

@@ -118,9 +118,13 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     another engine than eager.
     """
     strong, weak, against = signals(case, group)
+    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
+    text = "{precision}: no less than {bound:ms}, by the datasheet"
+    expected = [note(text, bound=least)] if least else []
     if strong and not against:
         return Hit(
             strong + weak,
+            expected=expected,
             missing=(),
             do=[
                 'Measure engine = ["eager", "graph"] and larger batches; compare GPUs on these.',
@@ -133,7 +137,7 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     if not weak or against:
         return None
     seems = "The GPU seems to wait for the host most of the time (launch-bound)."
-    return Hit(weak, verdict=Verdict.INCONCLUSIVE, cause=seems)
+    return Hit(weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems)
 
 
 def on_unspecified(case: Case, group: Group) -> Hit | None:

@@ -71,12 +71,14 @@ def another_gpu(case: Case) -> list[Note]:
         return [note("run on a GPU: there mixed casts to fp16, and only its rows tell the gain")]
     why = "Tensor Cores alone do not make mixed win where launches set the latency."
     if case.boards and all(board.tensor_cores for board in case.boards):
-        why = "this one has Tensor Cores already, so another changes little."
-    found = [note(f"run on another GPU: {why} Compare engine = graph at batch 8")]
-    told = [f"{name} {numbers}" for name, (_, numbers) in reported(case.workload).items()]
-    if told:
+        why = "it has Tensor Cores already, so another changes little."
+    than = " than the {gpu_type}" if case.gpu_type else ""
+    found = [note(f"run on another GPU{than}: {why} Compare engine = graph at batch 8")]
+    numbers = {gpu: told for gpu, (_, told) in reported(case.workload).items()}
+    others = [f"{gpu} {told}" for gpu, told in numbers.items() if gpu != case.gpu_type]
+    if others:
         text = "published for such layers in eager mode: {published}"
-        found.append(note(text, published="; ".join(told)))
+        found.append(note(text, published="; ".join(others)))
     return found
 
 

@@ -52,7 +52,8 @@ def perplexity_below_lower_bound(case: Case, group: Group) -> Hit | None:
         "the number of tokens that were scored (287,644 in the test split)",
     ],
     do=[
-        "Join the rows with an empty line, score each token once, average, take exp at the end.",
+        "Join the rows with an empty line, score each token once, sum the nats over all tokens,"
+        " divide once, take exp at the end.",
         "Check the loop on 128/128 windows: it must give 59.69 within 0.5 %.",
     ],
 )

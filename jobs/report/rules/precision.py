@@ -22,7 +22,7 @@ _NEAR = 0.05
     " {boards}.",
     missing=[
         "the GPU's name, as the driver reports it",
-        "mean power at full load (a large batch), against the power limits: {limits}",
+        "mean power at full load (a large batch){limits}",
         "how the energy was read: an exclusion by power assumes that it is that of the load alone",
     ],
     do=["nvidia-smi --query-gpu=name,compute_cap,power.limit --format=csv"],
@@ -46,6 +46,7 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
     by_limit: dict[float, list[str]] = {}
     for board in sorted(possible, key=lambda board: board.tdp_w):
         by_limit.setdefault(board.tdp_w, []).append(board.name)
+    limits = "; ".join(f"{watts:g} W {listed(names)}" for watts, names in by_limit.items())
     none = "GPU not specified, and none of the {known} known boards can give these numbers."
     return Hit(
         evidence,
@@ -53,7 +54,7 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
             "known": len(gpus.GPUS),
             "possible": len(possible),
             "boards": tuple(board.name for board in possible),
-            "limits": "; ".join(f"{w:g} W {listed(names)}" for w, names in by_limit.items()),
+            "limits": f", against the power limits: {limits}" if limits else "",
         },
         precisions=[one.precision for one in group.cases],
         cause=None if possible else none,

@@ -303,6 +303,8 @@ class _Sweep:
                 found = process.next_event(attempt, now)
             else:
                 found = faults.overdue(attempt.request, attempt.stage, now - attempt.since)
+            if isinstance(found, Measurement | Profile):
+                attempt.note(found)
             if isinstance(found, Stage | Profile):
                 yield found
             elif isinstance(found, Measurement):
@@ -311,6 +313,7 @@ class _Sweep:
                     self.seats.hold(work.seat, Why.LOST)
                 yield from self._settle(work, attempt, found, lost and self._may_try(attempt))
                 if lost:
+                    yield from attempt.lost_profiles(f"{found.outcome}: {found.reason}")
                     self._move(work, attempt)
             elif found:
                 yield from self._end(work, attempt, found)
@@ -320,6 +323,7 @@ class _Sweep:
     def _end(self, work: AtWork, attempt: Attempt, end: End) -> Iterator[Event]:
         """Pay what an end before its time costs, and move on."""
         attempt.ended = True
+        yield from attempt.lost_profiles(f"{end.outcome}: {end.reason}")
         cost = faults.cost(end, attempt.stage, len(attempt.left), self._may_try(attempt))
         if cost is Cost.SEAT:
             assert end.given

@@ -84,7 +84,8 @@ class Seats:
         """Give back the held seats of which this is true, and those whose time is over."""
         for seat, (why, until) in list(self._held.items()):
             if self._clock() > until or over(seat, why):
-                self.give_back(self.take(seat))
+                # Nobody can have the GPU of a seat that is lost: no wait counts from then on.
+                (release if why is Why.LOST else self.give_back)(self.take(seat))
 
     def give_back(self, seat: Seat) -> None:
         """Give a seat up, and note when."""

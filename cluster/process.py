@@ -17,11 +17,12 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from bench import outcomes
 from bench.asked import Workload
 from bench.device import nvml, visible
-from bench.errors import GpuLostError, Unplaced
+from bench.errors import GpuLostError, Unplaced, WrongDevice
 from bench.files import private
-from bench.measured import Event, Outcome, Stage
+from bench.measured import Event, Measurement, Outcome, Profile, Stage, Trace
 from bench.outcomes import Request
 from cluster import faults, folders
 from cluster.faults import End
@@ -45,11 +46,21 @@ class CellActor:
         why = private.why_writable(Path(__file__).parent)
         if why and folders.TRUSTING not in os.environ:
             raise Unplaced(f"other users of this host can change the code that runs: {why}")
-        # Before torch, whose import takes seconds; `measure` tells of a GPU that is lost.
-        with nvml.driver() as driver, contextlib.suppress(GpuLostError):
-            visible.check(request.cell, driver)
         module, _, name = measure.partition(":")
-        yield from getattr(importlib.import_module(module), name)(request)
+        try:
+            # Before torch, whose import takes seconds; `measure` tells of a GPU that is lost.
+            with nvml.driver() as driver, contextlib.suppress(GpuLostError):
+                visible.check(request.cell, driver)
+            # Python runs, so its limit ends: torch from a slow disk may take longer than that.
+            yield outcomes.stage(request, request.workloads[0], outcomes.DEVICE)
+            found = getattr(importlib.import_module(module), name)
+        except WrongDevice:
+            raise
+        except Exception as error:
+            for workload in request.workloads:
+                yield outcomes.failed(request, workload, *outcomes.classify(error))
+            return
+        yield from found(request)
 
 
 @dataclass
@@ -66,6 +77,21 @@ class Attempt:
     neighbours: set[str] = field(
         default_factory=set
     )  # what shared the host with the row in progress
+    unprofiled: list[Workload] = field(default_factory=list)  # rows whose profile is to come
+
+    def note(self, found: Measurement | Profile) -> None:
+        """Keep of which rows the profile is to come, if any was asked for."""
+        if isinstance(found, Profile):
+            self.unprofiled = [w for w in self.unprofiled if w != found.workload]
+        elif found.outcome == Outcome.OK and self.request.sampling.profile:
+            self.unprofiled.append(found.workload)
+
+    def lost_profiles(self, reason: str) -> Iterator[Profile]:
+        """The profiles that do not come any longer, each with the reason."""
+        run, cell, replicate = self.request.run, self.request.cell, self.request.replicate
+        while self.unprofiled:
+            workload, trace = self.unprofiled.pop(0), Trace("none", reason=reason)
+            yield Profile(run, cell, workload, replicate, trace, measured_at=outcomes.now())
 
     def __str__(self) -> str:
         return f"{self.request.cell}, replicate {self.request.replicate}"

@@ -232,7 +232,7 @@ def test_a_sensor_whose_energy_is_not_told_is_not_probed(fake_nvml: FakeNvml, li
 
 
 def test_a_node_without_transformers_is_told_by_its_name() -> None:
-    """No process measures there: what Ray brings of it becomes the row."""
+    """No process measures there: what the import raises becomes the rows, in cluster.process."""
     code = (
         "import sys; sys.modules['transformers'] = None\n"
         "from bench.outcomes import classify\n"

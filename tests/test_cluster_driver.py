@@ -6,6 +6,7 @@ Its processes are real and are really killed and stopped; what they measure is `
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import signal
 import socket
@@ -363,26 +364,24 @@ def test_a_perplexity_that_ends_by_force_costs_no_row(cluster: Raylets) -> None:
 def test_a_fault_while_a_profile_is_made_costs_no_row_and_no_attempt(cluster: Raylets) -> None:
     matrix = a_matrix(TINY, TINY_8, precisions=("fp32", "bf16"), profile=True, **SLOW)
     told: list[Event] = []
+    broken: Cell | None = None
     for event in events(replace(matrix, gpu_types=("T4",))):
-        if (
-            isinstance(event, Stage)
-            and event.name == "profile"
-            and not any(isinstance(one, Profile) for one in told)
-        ):
-            broken = event
+        if isinstance(event, Stage) and event.name == "profile" and broken is None:
+            broken = event.cell
             (pid, _, _) = cluster.measurements()[0]
             os.kill(pid, signal.SIGKILL)
         told.append(event)
-        if isinstance(event, Stage) and event.name == "profile":
-            told.append(Profile("", event.cell, TINY, 0, None))  # type: ignore[arg-type]
     rows = [event for event in told if isinstance(event, Measurement)]
-    profiles = [one for one in told if isinstance(one, Profile) and one.run]
+    profiles = [event for event in told if isinstance(event, Profile)]
     assert len(rows) == len({row.key for row in rows}) == 4
     assert {(m.outcome, where(m).attempt) for m in rows} == {(Outcome.OK, 1)}
-    # Of the first process none, whose other profile was to come; of the second both.
-    assert [p.cell for p in profiles] == [rows[2].cell] * 2
-    assert {p.workload for p in profiles} == {TINY, TINY_8}
-    assert broken.cell == rows[0].cell
+    assert broken == rows[0].cell
+    # The first process, whose other profile was to come, lost both.
+    assert {p.key: p.trace.level for p in profiles} == {
+        row.key: "none" if row.cell == broken else "op" for row in rows
+    }
+    why = "FAILED: the process died in stage profile"
+    assert all(why in str(p.trace.reason) for p in profiles if p.cell == broken)
     assert uuid(rows[0]) != uuid(rows[2])  # the rest went to another GPU
     assert_nothing_is_left()
 
@@ -427,3 +426,26 @@ def test_a_wrong_gpu_that_only_its_process_could_find_costs_no_attempt_and_no_ro
     assert f" on {socket.gethostname()}: GPU-hidden-" in again
     assert "the label of its node is wrong" in again
     assert_nothing_is_left()
+
+
+def test_alone_on_a_host_types_take_turns(cluster: Raylets) -> None:
+    matrix = a_matrix(TINY, gpu_types=("T4", "A100-40G"), latency_min_s=0.5, replicates=2)
+    rows = rows_of(replace(matrix, placement=PlacementPlan(exclusive="host")))
+    assert [m.outcome for m in rows] == [Outcome.OK] * 4
+    assert {where(m).neighbours for m in rows} == {()}
+    spans = sorted((m.started_at, m.finished_at) for m in rows if m.started_at and m.finished_at)
+    assert len(spans) == 4
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+def test_alone_on_a_host_another_one_is_asked_for_meanwhile(
+    cluster: Raylets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ray takes the node with most that is free: both times this one, were it not excluded.
+    cluster.add("T4", *[f"gpu = t4\n{VIRTUAL}"] * 4)
+    monkeypatch.setattr(placement, "host_of", lambda node: node["NodeID"])  # a host each
+    matrix = a_matrix(TINY, gpu_types=("T4",), replicates=2, **SLOW)
+    first, second = rows_of(replace(matrix, placement=PlacementPlan(exclusive="host")))
+    assert (first.outcome, second.outcome) == (Outcome.OK, Outcome.OK)
+    assert where(first).node != where(second).node
+    assert where(first).neighbours == where(second).neighbours == ()

@@ -14,9 +14,9 @@ from examples import measurement
 from sweeps import TINY, a_matrix
 from test_cluster_placement import node
 
-from bench.asked import CPU, Matrix, PlacementPlan
+from bench.asked import CPU, Matrix, PlacementPlan, Workload
 from bench.device.kinds import Card
-from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Stage
+from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Profile, Stage, Trace
 from bench.outcomes import DEVICE, PROFILE, Request
 from cluster import driver, head, lease, nodes, process
 from cluster.faults import End
@@ -229,29 +229,69 @@ def test_a_sweep_that_is_closed_leaves_no_seat_whatever_it_just_said(sweep: Any)
         assert cluster.seats == []
 
 
+@pytest.mark.parametrize("profile", [True, False])
 @pytest.mark.parametrize("of_the_cluster", [True, False])
-def test_a_process_that_ends_in_the_evidence_after_a_broken_row_costs_no_row(
-    sweep: Any, of_the_cluster: bool
+def test_a_process_that_ends_in_a_profile_costs_that_profile_and_no_row(
+    sweep: Any, of_the_cluster: bool, profile: bool
 ) -> None:
     class Broken(Cluster):
-        """Its first process breaks in its second row, gathers evidence, and ends."""
+        """Its first process ends in its second profile, with a row that had not begun."""
 
         first: Attempt | None = None
+        profiled = False
 
         def next_event(self, attempt: Attempt, now: float) -> Any:
             self.first = self.first or attempt
             if attempt is not self.first or len(attempt.left) > 1:
                 return super().next_event(attempt, now)
             attempt.since, attempt.stage = now, PROFILE
+            if profile and not self.profiled:
+                self.profiled = True
+                return profile_of(attempt, first)
             attempt.ended = True
             return End(Outcome.FAILED, "the process died", of_the_cluster)
 
+    def profile_of(attempt: Attempt, workload: Workload) -> Profile:
+        asked = attempt.request
+        return Profile(asked.run, asked.cell, workload, asked.replicate, Trace("op"))
+
     cluster = Broken(node("a", gpus=1, label="T4"), row_s=5)
-    more = (replace(TINY, batch_size=2), replace(TINY, batch_size=3))
-    matrix = replace(a_matrix(TINY), gpu_types=("T4",), workloads=(TINY, *more))
-    found = rows(sweep(cluster, matrix))
-    assert [(m.workload, m.outcome) for m in found] == [(w, Outcome.OK) for w in (TINY, *more)]
+    every = first, second, _ = tuple(replace(TINY, batch_size=size) for size in (1, 2, 3))
+    matrix = replace(a_matrix(*every, profile=profile), gpu_types=("T4",))
+    told = list(sweep(cluster, matrix))
+    found = rows(iter(told))
+    assert [(m.workload, m.outcome) for m in found] == [(w, Outcome.OK) for w in every]
     assert {m.placement.attempt for m in found if m.placement} == {1}
+    traces = [(p.workload, p.trace.level, p.trace.reason) for p in told if isinstance(p, Profile)]
+    lost = [(first, "op", None), (second, "none", "FAILED: the process died")]
+    assert traces == (lost if profile else [])
+
+
+@pytest.mark.parametrize("timed_out", [True, False])
+def test_a_row_whose_process_ends_before_its_profile_says_why_it_has_none(
+    sweep: Any, timed_out: bool
+) -> None:
+    class Breaking(Cluster):
+        """Its first process hangs in its second row, or loses its GPU there."""
+
+        def next_event(self, attempt: Attempt, now: float) -> Any:
+            if len(attempt.left) == 1:
+                self.fate["a"] = Outcome.LOST
+            row = super().next_event(attempt, now)
+            self.due[id(attempt)] = now + (1000 if timed_out else self.row_s)
+            return row
+
+    cluster = Breaking(node("a", gpus=1, label="T4"), row_s=5)
+    second = replace(TINY, batch_size=2)
+    matrix = replace(a_matrix(TINY, second, profile=True, timeout_s=60), gpu_types=("T4",))
+    told = list(sweep(cluster, matrix))
+    kept, broken = rows(iter(told))
+    assert (kept.outcome, kept.workload) == (Outcome.OK, TINY)
+    (lost,) = [event for event in told if isinstance(event, Profile)]
+    assert (lost.key, lost.trace.level) == (kept.key, "none")
+    reason = "TIMED_OUT: stage latency took longer" if timed_out else "LOST: "
+    assert str(lost.trace.reason).startswith(reason)
+    assert broken.outcome == (Outcome.TIMED_OUT if timed_out else Outcome.LOST)
 
 
 class Mixed(Cluster):

@@ -1,11 +1,12 @@
-"""What the head says of its autoscaler, in the messages that Ray's own autoscaler sends."""
+"""What the head says of its autoscaler, in the messages that Ray sends; how long a seat waits."""
 
 from __future__ import annotations
 
 import pytest
 
 from cluster import lease as seats
-from cluster.lease import Autoscaler
+from cluster.lease import Autoscaler, Seat, Seats, Why
+from cluster.placement import Offer
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, **state: object) -> Autoscaler:
@@ -36,3 +37,18 @@ def test_it_says_what_it_starts_and_what_it_cannot(monkeypatch: pytest.MonkeyPat
         pending_instances=[{"ray_node_type_name": "a100"}],
     )
     assert found == Autoscaler(frozenset({"fe178c1f5abd"}), ("t4", "a100"), present=True)
+
+
+@pytest.mark.parametrize(("why", "waited_s"), [(Why.LOST, 100), (Why.MOVED, 0)])
+def test_only_a_gpu_that_others_may_have_starts_the_wait_for_one_anew(
+    monkeypatch: pytest.MonkeyPatch, why: Why, waited_s: float
+) -> None:
+    now, released = [0.0], []
+    monkeypatch.setattr(seats, "release", released.append)
+    held, waiting = (Seat(Offer("T4", 1, 1, 1), object(), since=0.0) for _ in range(2))
+    mine = Seats(lambda: now[0])
+    mine.hold(held, why)
+    now[0] = 100.0
+    mine.let_go(lambda seat, why: True)
+    assert released == [held]
+    assert mine.waited_s(waiting, ours=False) == waited_s

@@ -67,8 +67,7 @@ def measure(request: Request) -> Iterator[measured.Event]:
         except WrongDevice:
             raise
         except Exception as error:
-            for workload in request.workloads:
-                yield failed(request, workload, *classify(error))
+            yield from outcomes.all_failed(request, error)
             return
         process = Process(request, found, versions)
         rows: list[Measurement] = []

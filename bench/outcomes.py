@@ -2,7 +2,7 @@
 
 import datetime
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bench.asked import Cell, QualityPlan, Sampling, Workload
@@ -56,6 +56,12 @@ def failed(request: Request, workload: Workload, outcome: Outcome, reason: str) 
         reason=reason,
         finished_at=now(),
     )
+
+
+def all_failed(request: Request, error: Exception) -> Iterator[Measurement]:
+    """The row of each workload, where an error kept the process from measuring any."""
+    for workload in request.workloads:
+        yield failed(request, workload, *classify(error))
 
 
 def classify(error: BaseException) -> tuple[Outcome, str]:

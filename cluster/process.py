@@ -57,8 +57,7 @@ class CellActor:
         except WrongDevice:
             raise
         except Exception as error:
-            for workload in request.workloads:
-                yield outcomes.failed(request, workload, *outcomes.classify(error))
+            yield from outcomes.all_failed(request, error)
             return
         yield from found(request)
 

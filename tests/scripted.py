@@ -48,8 +48,7 @@ def measure(request: Request) -> Iterator[Event]:
     except WrongDevice:
         raise
     except Exception as error:
-        for workload in request.workloads:
-            yield outcomes.failed(request, workload, *outcomes.classify(error))
+        yield from outcomes.all_failed(request, error)
         return
     known = dict(request.known_quality)
     measured = []

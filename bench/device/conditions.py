@@ -15,8 +15,9 @@ QUIET_SHARE = 0.05
 # Clocks throttled for less hardly change what lasts for seconds.
 THROTTLED_S = 0.1
 # Bits of nvmlClocksEventReasons that hold the clocks below what was set (nvml.h).
+POWER_CAP = 0x04
 SLOWDOWNS = {
-    0x04: "power cap",
+    POWER_CAP: "power cap",
     0x08: "hardware slowdown",
     0x20: "software thermal",
     0x40: "hardware thermal",

@@ -1,6 +1,6 @@
 """What weakens an energy or one of its windows: pure functions that give warnings.
 
-Whether a window is measured again is decided by the codes of its flags.
+Whether a window is measured again is decided by the codes and causes of its flags.
 """
 
 from collections.abc import Iterator, Sequence

@@ -13,15 +13,14 @@ import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from jobs.report.words import NOTHING, listed, number, times
+from jobs.report.words import NOTHING, gathered, listed, number, times
 
 PARTS = ("evidence", "expected", "missing", "do")
 _OF_A_GPU = {"gpu", "gpu_type"}  # values that name in a sentence whom it is about
 Value = float | int | str | None | tuple[float, ...] | tuple[str, ...]
 Row = tuple[tuple[str, ...], ...]  # at each place the words of a subject
-T = TypeVar("T")
 
 
 class Verdict(enum.StrEnum):
@@ -231,14 +230,6 @@ def merged(notes: Iterable[Note]) -> list[Note]:
         }
         found.append(replace(same[0], values={**same[0].values, **ranges}))
     return found
-
-
-def gathered(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
-    """Items of an equal key together, in the order of the first of each."""
-    by_key: dict[object, list[T]] = {}
-    for item in items:
-        by_key.setdefault(key(item), []).append(item)
-    return list(by_key.values())
 
 
 def fixed_part(note: Note) -> object:

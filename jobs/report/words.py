@@ -2,9 +2,9 @@
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.constrain import Constrain
@@ -14,6 +14,7 @@ from bench.warnings import RowWarning
 NOTHING = "-"
 READABLE, NARROWEST = 100, 60  # columns of text
 ANY_WIDTH = 1000  # of tables, whose numbers are never cut
+T = TypeVar("T")
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:
@@ -49,6 +50,14 @@ def listed(words: Iterable[str]) -> str:
     return " and ".join([", ".join(every[:-1]), every[-1]] if len(every) > 1 else every)
 
 
+def gathered(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Items of an equal key together, in the order of the first of each."""
+    by_key: dict[object, list[T]] = {}
+    for item in items:
+        by_key.setdefault(key(item), []).append(item)
+    return list(by_key.values())
+
+
 class Spread(float):
     """Several numbers in the place of one, which a format writes as their range."""
 
@@ -78,12 +87,13 @@ def alike(warnings: Iterable[RowWarning]) -> list[str]:
     >>> alike(RowWarning("host-busy", {"share": share}) for share in (0.07, 0.1))
     ['other processes used 7% to 10% of the host CPU time']
     """
-    groups: dict[object, list[RowWarning]] = {}
-    for warning in warnings:
-        fixed = tuple((k, None if is_number(v) else v) for k, v in warning.values.items())
-        groups.setdefault((warning.code, fixed), []).append(warning)
+
+    def fixed_part(warning: RowWarning) -> object:
+        fixed = ((k, None if is_number(v) else v) for k, v in warning.values.items())
+        return warning.code, tuple(fixed)
+
     texts = []
-    for first, *others in groups.values():
+    for first, *others in gathered(warnings, fixed_part):
         numbers = {
             name: Spread.of(one.values[name] for one in (first, *others))
             for name, value in first.values.items()

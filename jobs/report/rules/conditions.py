@@ -3,7 +3,7 @@
 import statistics
 
 from bench import warnings
-from bench.device.conditions import QUIET_SHARE, SLOWDOWNS
+from bench.device.conditions import POWER_CAP, QUIET_SHARE, SLOWDOWNS, THROTTLED_S
 from bench.measured import Conditions
 from jobs.report import compare
 from jobs.report.facts import BASELINE, Case, Group
@@ -11,8 +11,6 @@ from jobs.report.finding import Note, Verdict
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.words import alike
 
-_POWER_CAP = 0x04  # of nvmlClocksEventReasons, as the keys of SLOWDOWNS
-_THROTTLED_S = 0.1
 _CLOCK_SHARE = 0.75  # nvbench discards samples below this share of the usual clock
 _CAP_SHARE = 0.98
 
@@ -37,7 +35,7 @@ def gpu_throttled(case: Case, group: Group) -> Hit | None:
     if not slowed:
         return None
     full_power = case.power_limit_w and case.default_power_limit_w and not is_capped(case)
-    if not full_power or any(reasons_of(found) != [_POWER_CAP] for found in slowed):
+    if not full_power or any(reasons_of(found) != [POWER_CAP] for found in slowed):
         return Hit([one for why in slowed.values() for one in why])
     clocks = tuple(found.sm_mhz_after for found in slowed if found.sm_mhz_after)
     ran = "The board ran at its power limit of {power_limit_w:2 W}"
@@ -54,7 +52,7 @@ def gpu_throttled(case: Case, group: Group) -> Hit | None:
 def slowed_by(found: Conditions, case: Case) -> list[Note]:
     """What throttled one replicate, and how far."""
     why = []
-    if (found.throttled_s or 0.0) > _THROTTLED_S:
+    if (found.throttled_s or 0.0) > THROTTLED_S:
         why.append(note("clocks were throttled for {seconds:s}", seconds=found.throttled_s))
     why += [note("reason: {reason}", reason=SLOWDOWNS[bit]) for bit in reasons_of(found)]
     top, clock = case.max_sm_mhz, found.sm_mhz_after

@@ -1,10 +1,10 @@
 """Energy."""
 
+from bench.energy.durations import FEWEST_TICKS
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.rules.rule import Hit, note, rule
 
-_FEWEST_TICKS = 10
 _WORST = 0.10  # relative uncertainty
 _LONGER = ['Use sampling.energy = "standard" with energy_s = 30, or "certified".']
 _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
@@ -22,7 +22,7 @@ def energy_window_too_short(case: Case, group: Group) -> Hit | None:
     The fewest ticks and the largest uncertainty may be those of two replicates.
     """
     ticks, window, short = case.energy_ticks, case.energy_window_s, []
-    if ticks is not None and ticks < _FEWEST_TICKS:
+    if ticks is not None and ticks < FEWEST_TICKS:
         short.append("{precision}: {energy_ticks} ticks of the meter in {energy_window_s:s}")
     elif case.foreign and window is not None and window < _SHORTEST_S:
         short.append("{precision}: a window of {energy_window_s:s}")

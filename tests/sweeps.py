@@ -30,18 +30,8 @@ SHORT = Sampling(
     profile=False,
     timeout_s=300,
 )
-# Four rows of two cells.
-MATRIX = """
-[cells]
-gpu_types = ["CPU"]
-precisions = ["fp32", "bf16"]
-
-[[workloads]]
-model = "tiny"
-batch_size = [1, 2]
-prompt_tokens = 32
-
-[sampling]
+# Of a matrix, as TOML: of [sampling] whatever takes time.
+SAMPLING = """\
 warmup_min_s = 0
 warmup_max_s = 0.1
 latency_min_s = 0.3
@@ -52,7 +42,20 @@ energy = "quick"
 energy_s = 0.05
 idle_s = 0
 profile = false
+"""
+# Four rows of two cells.
+MATRIX = f"""
+[cells]
+gpu_types = ["CPU"]
+precisions = ["fp32", "bf16"]
 
+[[workloads]]
+model = "tiny"
+batch_size = [1, 2]
+prompt_tokens = 32
+
+[sampling]
+{SAMPLING}
 [quality]
 context = 256
 stride = 256

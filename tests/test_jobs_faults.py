@@ -12,11 +12,11 @@ from pathlib import Path
 import faults_record
 import pytest
 import raylets
-from sweeps import command, rows_in, scripted, start, wait_for_rows
+from sweeps import SAMPLING, command, rows_in, scripted, start, wait_for_rows
 
 from bench.measured import Measurement, Outcome
 
-MATRIX = """
+MATRIX = f"""
 [cells]
 gpu_types = ["P100"]
 precisions = ["fp32"]
@@ -25,17 +25,7 @@ model = "tiny"
 prompt_tokens = 32
 [sampling]
 replicates = 2
-warmup_min_s = 0
-warmup_max_s = 0.1
-latency_min_s = 0.3
-latency_max_s = 5
-min_samples = 11
-throughput_s = 0.05
-energy = "quick"
-energy_s = 0.05
-idle_s = 0
-profile = false
-[quality]
+{SAMPLING}[quality]
 enabled = false
 """
 ROWS = 2

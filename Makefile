@@ -25,13 +25,13 @@ sweep: $(VENV)/.ready
 	$(BIN)/tensorgap sweep $(MATRIX)
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-hosts: $(VENV)/.ready-hosts
 	$(BIN)/python -m pytest -rs tests/hosts
 
 test-cuda: $(VENV_CUDA)/.ready
-	$(VENV_CUDA)/bin/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/cuda
+	$(VENV_CUDA)/bin/python -m pytest --numprocesses 4 --dist loadfile tests/cuda
 
 check: $(VENV)/.ready-check
 	$(BIN)/ruff format --check .

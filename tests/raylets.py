@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import fakenvml
 
@@ -111,7 +112,13 @@ def started(library: Path, **head: Any) -> Iterator[Raylets]:
     # Its processes find tests/scripted.py.
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     settings = session.local_settings() | {"PYTHONPATH": os.pathsep.join(paths)}
-    with folders.own() as temporary, session.environment(settings):
+    with (
+        folders.own() as temporary,
+        session.environment(settings),
+        # Into /tmp/ray, which another cluster of this machine may use, or which may not be there.
+        patch("ray._private.utils.write_ray_address"),
+        patch("ray._common.utils.reset_ray_address"),
+    ):
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": temporary, **head}

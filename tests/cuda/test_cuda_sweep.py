@@ -99,7 +99,8 @@ def test_energy_is_that_of_the_model(rows: Rows) -> None:
         # twice as much. On a quiet host, as in the example, each row is within 0.5 %.
         assert off[-1] < 2 * row.energy.uncertainty, (row.cell, row.workload)
         waits = not counts and engine == "eager"
-        within = 0.05 if waits or row.energy.flags else 0.005
+        busy = any(warning.code == "host-busy" for warning in row.warnings)
+        within = 0.05 if waits or row.energy.flags else 0.02 if busy else 0.005
         assert off[-1] < within, (row.cell, row.workload, row.warnings)
     assert statistics.median(off) < 0.002
 

@@ -41,6 +41,7 @@ throughput_s = 0.05
 energy = "quick"
 energy_s = 0.3
 idle_s = 0.1
+profile = false
 timeout_s = 120
 
 [quality]
@@ -172,7 +173,8 @@ def test_ray_job_submit_keeps_quotes_and_measures_with_what_it_brings(
     # The nodes have the version of `ray up` in ~/tensorgap.
     version.write_text(version.read_text().replace('__version__ = "', '__version__ = "9.9.'))
     cluster.project("my matrices").mkdir()
-    cluster.project("my matrices/hosts.toml").write_text(MATRIX)
+    profiled = MATRIX.replace("profile = false", "profile = true")
+    cluster.project("my matrices/hosts.toml").write_text(profiled)
     address = ("--address", "http://127.0.0.1:8265", "--working-dir", ".")
     narrowed = (*ONE_CELL.split(), "--simulated", "--output", "/root/results")
     sweep = ("python", "-m", "jobs", "sweep", "my matrices/hosts.toml", *narrowed)
@@ -180,6 +182,7 @@ def test_ray_job_submit_keeps_quotes_and_measures_with_what_it_brings(
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = cluster.rows_at_home(done.stdout)
     assert {row.software.tensorgap for row in rows if row.software} == {f"9.9.{bench.__version__}"}
+    assert all(row.trace and row.trace.traced_ms for row in rows)
 
 
 def test_on_the_head_of_a_running_cluster(cluster: Fleet) -> None:

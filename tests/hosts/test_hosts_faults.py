@@ -41,6 +41,7 @@ throughput_s = 0.05
 energy = "quick"
 energy_s = 0.3
 idle_s = 0.1
+profile = false
 timeout_s = 120
 
 [quality]

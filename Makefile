@@ -17,7 +17,11 @@ TORCH_CUDA ?= torch==2.11.0
 BIN = $(VENV)/bin
 PIP_INSTALL = -m pip --disable-pip-version-check install --quiet --constraint
 PIP = $(BIN)/python $(PIP_INSTALL) constraints.txt
-PIP_CUDA = $(VENV_CUDA)/bin/python $(PIP_INSTALL) $(VENV_CUDA)/constraints.txt
+# Of these gigabytes only what is imported is compiled, when it first is.
+PIP_CUDA = $(VENV_CUDA)/bin/python $(PIP_INSTALL) $(VENV_CUDA)/constraints.txt --no-compile
+
+# Some images set it; then each of the many processes of a test compiles all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: sweep test test-hosts test-cuda check format clean
 

@@ -63,10 +63,10 @@ def measures(cluster: raylets.Raylets) -> Scripted:
 
 
 def test_a_sweep_ends_with_its_table_and_the_path_of_its_parquet(run: Run, tmp_path: Path) -> None:
-    """A Ray of its own, a real model, its perplexity and its profile."""
+    """A Ray of its own, a real model and its perplexity; test_docs.py has one with a profile."""
     matrix, home = tmp_path / "short.toml", tmp_path / "home"
     home.mkdir()
-    matrix.write_text(MATRIX.replace("profile = false", "profile = true"))
+    matrix.write_text(MATRIX)
     given = command("sweep", matrix, "--output", tmp_path / "out", "--precision", "fp32")
     done = subprocess.run(
         given, capture_output=True, text=True, timeout=600, env=os.environ | {"HOME": str(home)}
@@ -81,7 +81,7 @@ def test_a_sweep_ends_with_its_table_and_the_path_of_its_parquet(run: Run, tmp_p
         assert row.finished_at and row.received_at
         assert row.finished_at <= row.received_at
         assert row.quality and row.quality.perplexity
-        assert row.trace and row.trace.level == "op"
+        assert row.trace is None
     for word in ("latency", "speedup", "energy", "throughput", "perplexity", "size", "fp32"):
         assert word in done.stdout
     assert "[2/2]" in done.stderr
@@ -221,30 +221,6 @@ def test_a_row_that_cannot_be_written_ends_the_sweep_but_nothing_more(
     assert done.stderr.splitlines()[-1] == "tensorgap: the disk is full"
     assert "Ray instance" not in done.stderr
     assert "Exception ignored" not in done.stderr
-
-
-def test_a_simulated_gpu_computes_on_the_cpu_and_each_row_says_so(
-    cluster: raylets.Raylets, tmp_path: Path
-) -> None:
-    cluster.add("P100", "gpu = p100")
-    matrix = tmp_path / "short.toml"
-    text = MATRIX.replace('["CPU"]', '["P100"]').replace("[1, 2]", "1")
-    matrix.write_text(text.replace("[quality]", "[quality]\nenabled = false"))
-    given = ("--precision", "fp32", "--simulated", "--output", tmp_path, "--address")
-    done = subprocess.run(
-        command("sweep", matrix, *given, cluster.address),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=cluster.environment,
-    )
-    assert done.returncode == 0, done.stderr
-    (row,) = rows_in(done.stdout.splitlines()[-1]).values()
-    assert (row.cell.gpu_type, row.outcome) == ("P100", Outcome.OK)
-    assert row.device and row.device.simulated
-    assert str(row.device.uuid).startswith("GPU-P100-")
-    assert row.energy and row.energy.method == "power"
-    assert "simulated-gpu" in {warning.code for warning in row.warnings}
 
 
 def a_folder(tmp_path: Path) -> Results:

@@ -68,6 +68,10 @@ def test_four_types_of_three_precisions_by_ray_submit(cluster: Fleet) -> None:
         assert row.device.hostname == row.cell.gpu_type.lower()
         assert row.device.gpu_type == row.cell.gpu_type
         assert row.device.simulated
+        assert "simulated-gpu" in {warning.code for warning in row.warnings}
+        assert row.energy and row.energy.method == (
+            "power" if row.cell.gpu_type == "P100" else "counter"
+        )
 
 
 def test_a_failure_of_the_script_is_one_of_ray_submit(cluster: Fleet) -> None:

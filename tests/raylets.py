@@ -115,7 +115,8 @@ def started(library: Path, **head: Any) -> Iterator[Raylets]:
     with (
         folders.own() as temporary,
         session.environment(settings),
-        # Into /tmp/ray, which another cluster of this machine may use, or which may not be there.
+        # Ray's cluster for tests keeps its address in /tmp/ray, which may not be there, or may have
+        # that of another cluster.
         patch("ray._private.utils.write_ray_address"),
         patch("ray._common.utils.reset_ray_address"),
     ):

@@ -42,10 +42,11 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
             )
         ends = {"low": ratio.low, "high": ratio.high, "wide_low": wide.low, "wide_high": wide.high}
         evidence.append(note(text, name=name, value=ratio.value, count=group.ratios, **ends))
-    why = ["95 % CI of the {alone} contains 1.00"] if alone else []
-    why += (
-        ["95 % CI of the {widened}, widened for {count} ratios, contains 1.00"] if widened else []
-    )
+    told = {
+        "95 % CI of the {alone} contains 1.00": alone,
+        "95 % CI of the {widened}, widened for {count} ratios, contains 1.00": widened,
+    }
+    why = [text for text, names in told.items() if names]
     ratios = {"alone": tuple(alone), "widened": tuple(widened), "what": tuple(open_ratios)}
     cause = f"No significant difference in {{what}} ({'; '.join(why)})."
     return Hit(evidence, {**ratios, "count": group.ratios}, cause=cause) if evidence else None

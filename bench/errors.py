@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,3 +39,22 @@ class WrongDevice(Unplaced):
 
 class GpuLostError(Exception):
     """The GPU fell off the bus, must be reset, or its driver broke: no more can be measured."""
+
+
+class ProcessDied(Exception):
+    """The process that measured ended, and not by itself."""
+
+    def __init__(self, status: int | None) -> None:
+        """Args: status: its exit status, negative of a signal; None: its template ended first."""
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        if self.status is None:
+            return "so did the template process of its node, from which it was forked"
+        if self.status >= 0:
+            return f"exit status {self.status}"
+        names = {one.value: one.name for one in signal.Signals}
+        name = names.get(-self.status, f"signal {-self.status}")
+        killed = "was killed, perhaps for memory; the kernel's log (dmesg) on its node tells"
+        return f"{name}: it {killed if name == 'SIGKILL' else 'crashed'}"

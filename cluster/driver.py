@@ -2,7 +2,8 @@
 
 What breaks in the cluster costs a new attempt on another GPU of the type, if there is one; what
 breaks in the measurement is the row. A Task's process ends with it, and a GPU is given back after
-each block, so that two sweeps on one cluster take turns and never measure on the same GPU at once.
+each block for which anyone waits, so that two sweeps on one cluster take turns and never measure on
+the same GPU at once.
 """
 
 import time
@@ -114,8 +115,7 @@ class _Sweep:
         if self.head.silent_since is not None:
             return  # there is no one to tell; the head ends what a lost driver has left
         for work in self.at_work:
-            if work.attempt:
-                process.stop(work.attempt)
+            process.dismiss(work.actor)
             lease.release(work.seat)
         self.seats.let_go(lambda seat, why: True)
 
@@ -226,6 +226,7 @@ class _Sweep:
             self.queues[work.seat.gpu_type].appendleft(Block(work.seat.gpu_type, tasks))
 
     def _leave(self, work: AtWork) -> None:
+        process.dismiss(work.actor)
         self.at_work.remove(work)
         self.seats.give_back(work.seat)
 
@@ -267,9 +268,9 @@ class _Sweep:
     def _start(self, work: AtWork) -> None:
         self._let_go(work.seat.gpu_type)
         task = work.tasks[0]
-        threads = work.seat.offer.num_cpus if task.cell.gpu_type == CPU else None
-        request = self.history.request(task, threads)
-        work.attempt = process.start(request, work.seat, self.measure, self.clock())
+        request = self.history.request(task, threads=max(1, work.seat.offer.num_cpus))
+        work.actor = work.actor or process.hire(work.seat)
+        work.attempt = process.start(work.actor, request, self.measure, self.clock())
         beside = self._beside(work)
         work.attempt.neighbours = set(map(str, beside))
         for other in beside:
@@ -298,11 +299,11 @@ class _Sweep:
         ready = process.ready([attempt for _, attempt in running], pause_s)
         now = self.clock()  # whoever takes a row may take long to keep it
         for work, attempt in running:
-            found: Event | End | None
+            found: Event | End | None = None
             if attempt in ready:
                 found = process.next_event(attempt, now)
-            else:
-                found = faults.overdue(attempt.request, attempt.stage, now - attempt.since)
+            elif found := faults.overdue(attempt.request, attempt.stage, now - attempt.since):
+                process.end(attempt)
             if isinstance(found, Measurement | Profile):
                 attempt.note(found)
             if isinstance(found, Stage | Profile):
@@ -364,7 +365,7 @@ class _Sweep:
         The GPU is held until the next seat has proved right, so that Ray gives another, or until a
         block of its type takes it.
         """
-        process.stop(attempt)
+        process.dismiss(work.actor)
         self.at_work.remove(work)
         seat, gpu_type, now = work.seat, work.seat.gpu_type, self.clock()
         seat.card = given
@@ -380,7 +381,7 @@ class _Sweep:
 
         Its old GPU is held for a while if another is spare, so that it gets that one.
         """
-        process.stop(attempt)
+        process.dismiss(work.actor)
         self.at_work.remove(work)
         self._requeue(work)
         if work.seat in self.seats.held(Why.LOST):
@@ -391,10 +392,17 @@ class _Sweep:
             self.seats.let_go(lambda seat, why: seat is work.seat)
 
     def _go_on(self, work: AtWork, attempt: Attempt) -> None:
-        """After a process: the next one of the block on the same GPU."""
-        process.stop(attempt)
+        """After a process: the next one on the same GPU, of its block, or of the next of its type.
+
+        A new seat and actor take 2 s; so only whoever waits for a GPU is a reason to give it back.
+        """
         work.tasks, work.attempt = deque(work.rest()), None
+        if attempt.orphaned:
+            work.actor = None
         # Once its node is gone, Ray looks for another place for a seat by itself.
         work.seat.since = self.clock()
+        queue = self.queues[work.seat.gpu_type]
+        if not work.tasks and queue and not self.stopping() and not lease.anything_waits():
+            work.tasks.extend(queue.popleft().tasks)
         if not work.tasks:
             self._leave(work)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ray import exceptions
 
 from bench.device.kinds import Card
-from bench.errors import WrongDevice
+from bench.errors import ProcessDied, WrongDevice
 from bench.measured import Outcome
 from bench.outcomes import PERPLEXITY, PROFILE, Request, classify
 
@@ -83,6 +83,9 @@ def overdue(request: Request, stage: str, waited_s: float) -> End | None:
 def explain(error: Exception, stage: str) -> End:
     """What an error of Ray means for the row in progress, and the reason in words."""
     if isinstance(error, exceptions.RayTaskError):
+        if isinstance(error.cause, ProcessDied):
+            reason = f"the process died in stage {stage}: {error.cause}"
+            return End(Outcome.FAILED, reason, of_the_cluster=True)
         outcome, reason = classify(error.cause)
         if isinstance(error.cause, WrongDevice):
             return End(outcome, reason, of_the_cluster=True, given=error.cause.given)
@@ -98,7 +101,7 @@ def explain(error: Exception, stage: str) -> End:
         return End(Outcome.LOST, f"the node went away in stage {stage}", of_the_cluster=True)
     if isinstance(error, exceptions.ActorDiedError) and "creation task" not in text:
         reason = (
-            f"the process died in stage {stage}: it crashed or was killed, perhaps for memory;"
+            f"the actor died in stage {stage}: it crashed or was killed, perhaps for memory;"
             " the kernel's log (dmesg) on its node tells"
         )
         return End(Outcome.FAILED, reason, of_the_cluster=True)

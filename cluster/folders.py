@@ -19,7 +19,7 @@ from bench.errors import TensorgapError
 from bench.files import private
 from cluster.placement import NODE_LABEL, host_of
 
-# In the environment of what runs on a cluster whose local users are trusted.
+# In the environment of what runs where other users need not be kept from the code.
 TRUSTING = "TENSORGAP_TRUSTS_LOCAL_USERS"
 _LONGEST = 107  # characters of a socket's path (unix(7))
 _BELOW = len(

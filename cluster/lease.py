@@ -130,13 +130,10 @@ def release(seat: Seat) -> None:
 
 def autoscaler() -> Autoscaler:
     """Ask the head what its autoscaler does and cannot do."""
-    # ray.autoscaler.v2.sdk leaves out what is infeasible.
     try:
-        client = internal_kv.internal_kv_get_gcs_client()
-        content = client.get_cluster_status(timeout_s=_GCS_TIMEOUT_S)
+        state = status().autoscaling_state
     except exceptions.RpcError:  # a head that is slow; it is asked again
         return Autoscaler(present=True)
-    state = GetClusterStatusReply.FromString(content).autoscaling_state
     return Autoscaler(
         # details: "ID:STRATEGY|STATE"
         frozenset(
@@ -148,3 +145,23 @@ def autoscaler() -> Autoscaler:
         ),
         present=state.autoscaler_state_version > 0,
     )
+
+
+def anything_waits() -> bool:
+    """Whether anything, of this sweep or another, waits for a place on the cluster."""
+    try:
+        state = status().cluster_resource_state
+    except exceptions.RpcError:
+        return True
+    return bool(state.pending_gang_resource_requests) or any(
+        # What waits within a placement group has its place already.
+        not any(name.startswith("bundle_group") for name in one.request.resources_bundle)
+        for one in state.pending_resource_requests
+    )
+
+
+def status() -> GetClusterStatusReply:
+    """What the head knows of its nodes and of what waits; RpcError where it does not answer."""
+    # ray.autoscaler.v2.sdk leaves out what is infeasible.
+    client = internal_kv.internal_kv_get_gcs_client()
+    return GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=_GCS_TIMEOUT_S))

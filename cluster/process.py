@@ -1,11 +1,12 @@
 """An attempt: one fresh process on one seat, and what it says as it goes.
 
-The process is an actor of Ray that does nothing which `bench.measure` does not do: a row is the
-same whether a cluster or one desk made it.
+A seat has one actor of Ray, which holds its GPU and nothing else: it asks the template of its node
+for a process for each cell and replicate (`bench.fresh`), and hands on what that one finds. So a
+process starts in 10 ms where an actor takes 1 s, a row is the same whether a cluster or one desk
+made it, and what breaks a process leaves the actor alone.
 """
 
 import contextlib
-import importlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,9 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from bench import outcomes
+from bench import fresh, outcomes
 from bench.asked import Workload
-from bench.device import nvml, visible
-from bench.errors import GpuLostError, Unplaced, WrongDevice
+from bench.errors import Unplaced
 from bench.files import private
 from bench.measured import Event, Measurement, Outcome, Profile, Stage, Trace
 from bench.outcomes import Request
@@ -30,36 +30,37 @@ from cluster.lease import Seat
 from cluster.schedule import Task
 
 _GET_TIMEOUT_S = 60.0  # a row whose node went away after it was announced
+_CONTROL = "control"
 
 
-class CellActor:
-    """Measures one Request in a fresh process; Ray makes an actor of this plain class."""
+class SeatActor:
+    """Has each Request measured in a fresh process; Ray makes an actor of this plain class."""
+
+    _process: fresh.Fresh | None = None
 
     def run(self, measure: str, request: Request) -> Iterator[Event]:
         """Yield each stage, row and profile of `measure` (MODULE:FUNCTION) as it comes.
 
         Raises:
             WrongDevice: the GPU is of another type than was asked for.
+            ProcessDied: the process crashed or was killed.
             Unplaced: other users of this host could have changed what runs here: on a node that
                 joined later than `folders.refuse_shared` asked.
         """
         why = private.why_writable(Path(__file__).parent)
         if why and folders.TRUSTING not in os.environ:
             raise Unplaced(f"other users of this host can change the code that runs: {why}")
-        module, _, name = measure.partition(":")
-        try:
-            # Before torch, whose import takes seconds; `measure` tells of a GPU that is lost.
-            with nvml.driver() as driver, contextlib.suppress(GpuLostError):
-                visible.check(request.cell, driver)
-            # Python runs, so its limit ends: torch from a slow disk may take longer than that.
-            yield outcomes.stage(request, request.workloads[0], outcomes.DEVICE)
-            found = getattr(importlib.import_module(module), name)
-        except WrongDevice:
-            raise
-        except Exception as error:
-            yield from outcomes.all_failed(request, error)
-            return
-        yield from found(request)
+        # Python runs, so its limit ends: torch from a slow disk may take longer than that.
+        yield outcomes.stage(request, request.workloads[0], outcomes.DEVICE)
+        name = os.environ.get(fresh.TEMPLATE) or ray.get_runtime_context().get_node_id()
+        # The actor's parent is its raylet: a template does not outlast its node.
+        self._process = fresh.Fresh(name, measure, request, owner=os.getppid())
+        yield from self._process.events()
+
+    def end(self) -> None:
+        """Kill the process, however it hangs."""
+        if self._process:
+            self._process.end()
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Attempt:
     left: list[Workload]
     stage: str = faults.STARTING
     ended: bool = False  # no more events: done, or the process is not to be used any longer
+    orphaned: bool = False  # its actor is gone
     neighbours: set[str] = field(
         default_factory=set
     )  # what shared the host with the row in progress
@@ -102,6 +104,7 @@ class AtWork:
 
     tasks: deque[Task]
     seat: Seat
+    actor: Any = None
     attempt: Attempt | None = None
     said: bool = False  # that it waits
 
@@ -114,28 +117,36 @@ class AtWork:
         return (replace(first, workloads=left), *others) if left else tuple(others)
 
 
-def start(request: Request, seat: Seat, measure: str, now: float) -> Attempt:
-    """Start a process on a seat."""
-    # A measuring actor is never restarted by Ray: a silent second run would be another measurement.
-    actor = (
-        ray.remote(CellActor)
-        .options(
-            num_cpus=seat.offer.num_cpus,
-            num_gpus=seat.offer.num_gpus,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(seat.group, 0),
-            max_restarts=0,
-            max_task_retries=0,
-        )
-        .remote()
-    )
+def hire(seat: Seat) -> Any:
+    """An actor on a seat."""
+    # It is never restarted by Ray: a silent second run would be another measurement.
+    options = {
+        "num_cpus": seat.offer.num_cpus,
+        "num_gpus": seat.offer.num_gpus,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(seat.group, 0),
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "concurrency_groups": {_CONTROL: 1},  # so that `end` need not wait for `run`
+    }
+    return ray.remote(**options)(SeatActor).remote()
+
+
+def start(actor: Any, request: Request, measure: str, now: float) -> Attempt:
+    """Start a process on the seat of an actor."""
     stream = actor.run.options(num_returns="streaming").remote(measure, request)
     return Attempt(request, actor, stream, now, list(request.workloads))
 
 
-def stop(attempt: Attempt) -> None:
-    """End the process; it may be dead already."""
+def end(attempt: Attempt) -> None:
+    """Kill the process of an attempt; its actor can start another."""
     with contextlib.suppress(exceptions.RayError, ValueError):
-        ray.kill(attempt.actor)
+        attempt.actor.end.options(concurrency_group=_CONTROL).remote()
+
+
+def dismiss(actor: Any) -> None:
+    """End an actor, which may be dead already, and its process."""
+    with contextlib.suppress(exceptions.RayError, ValueError):
+        ray.kill(actor)
 
 
 def ready(attempts: Sequence[Attempt], timeout_s: float) -> list[Attempt]:
@@ -158,6 +169,7 @@ def next_event(attempt: Attempt, now: float) -> Event | End | None:
         return None
     except exceptions.RayError as error:
         attempt.ended = True
+        attempt.orphaned = not isinstance(error, exceptions.RayTaskError)
         return faults.explain(error, attempt.stage)
     if isinstance(event, Stage):
         attempt.stage = event.name

@@ -20,7 +20,8 @@ if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one fi
 
 import click
 
-from bench import inventory, outcomes
+import cluster
+from bench import fresh, inventory, outcomes
 from bench import matrix as matrices
 from bench.asked import Matrix
 from bench.errors import REAL_GPU, TensorgapError
@@ -121,6 +122,8 @@ def command(
             if not quiet:
                 what = "starting Ray" if address is None else f"connecting to {address}"
                 terminal.say(f"{what} ...")
+            if address is None:  # while Ray starts
+                stack.enter_context(fresh.own_template(cluster.MEASURE))
             stack.enter_context(session(address, trust_local_users))
             from cluster import driver  # and with it Ray, whose environment is set now
 

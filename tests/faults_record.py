@@ -24,6 +24,8 @@ HOSTS = "hosts of their own"  # network namespaces
 # Every fault that a test makes, in the order of the table.
 FAULTS = {
     "process killed": "SIGKILL to the measuring process, as the kernel's memory killer sends it",
+    "killed while it loads": "the same, between the fork of a process and its first sample",
+    "template killed": "SIGKILL to the process of the node that forks what measures",
     "process hangs": "SIGSTOP, which looks like native code that never returns",
     "killed for memory": "Ray's memory monitor ends the process",
     "out of memory": "the device has less memory than the workload needs",

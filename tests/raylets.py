@@ -131,19 +131,28 @@ def started(library: Path, **head: Any) -> Iterator[Raylets]:
 
 
 def measuring_processes(parents: Sequence[int] = ()) -> list[int]:
-    """Process ids of the actors below the raylets that this process (or `parents`) started."""
+    """Process ids of what measures for the raylets that this process (or `parents`) started."""
     mine = ",".join(map(str, parents or (os.getpid(),)))
-    raylets = _pgrep("-P", mine, "-f", "/raylet ")
-    return _pgrep("-P", ",".join(map(str, raylets)), "-f", "ray::CellActor") if raylets else []
+    raylets = {f"RAY_RAYLET_PID={pid}" for pid in _pgrep("-P", mine, "-f", "/raylet ")}
+    return [pid for pid in _pgrep("-x", "tensorgap-cell") if raylets.intersection(_variables(pid))]
+
+
+def template_of(pid: int) -> int:
+    """The process id of the template that a process was forked from."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _variables(pid: int) -> list[str]:
+    """The environment that the template of a process was started with."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except OSError:  # it has ended meanwhile
+        return []
 
 
 def _fake_of(pid: int) -> str:
     """The configuration of the fake driver that a process has."""
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    except OSError:  # it has ended meanwhile
-        return ""
-    config = [v.partition("=")[2] for v in variables if v.startswith("FAKENVML_CONFIG=")]
+    config = [v.partition("=")[2] for v in _variables(pid) if v.startswith("FAKENVML_CONFIG=")]
     return Path(config[0]).read_text() if config else ""
 
 

@@ -1,7 +1,8 @@
 """What a process measures in the tests of the cluster: rows of no torch, as slow as they are told.
 
-`latency_min_s` is how long each of the stages perplexity, latency and profile lasts. The model
-`./broken` breaks its process, `./huge` lacks memory, and tf32 is unsupported, as on a CPU.
+`latency_min_s` is how long each of the stages perplexity, latency and profile lasts, and for the
+model `./slow` the loading. `./broken` breaks its process, `./huge` lacks memory, and tf32 is
+unsupported, as on a CPU.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def measure(request: Request) -> Iterator[Event]:
             known[workload.model] = Quality(
                 request.quality.text, nats=1.0, tokens=1, perplexity=2.7
             )
-        yield from stage(workload, "loading")
+        yield from stage(workload, "loading", slow_s if workload.model == "./slow" else 0)
         if workload.model == "./broken":
             yield outcomes.failed(request, workload, Outcome.FAILED, "there is no such folder")
             break

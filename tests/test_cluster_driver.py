@@ -20,10 +20,11 @@ import pytest
 import ray
 import raylets
 from ray.util import placement_group_table
-from raylets import VIRTUAL, Raylets, measuring_processes
+from raylets import VIRTUAL, Raylets, measuring_processes, template_of
 from sweeps import SCRIPTED, TINY, TINY_8, a_matrix
 
 from bench.asked import CPU, Cell, Matrix, PlacementPlan, QualityPlan, Workload
+from bench.errors import ProcessDied
 from bench.measured import TRIED_AGAIN, Event, Measurement, Outcome, Placement, Profile, Stage
 from cluster import driver, nodes, placement
 from cluster.session import session
@@ -350,6 +351,47 @@ def test_what_cannot_be_measured_is_a_row_and_the_rest_goes_on(cluster: Raylets)
     }
     assert "there is no such folder" in str(found["fp32", broken].reason)
     faults_record.note("out of memory", 0, "OUT_OF_MEMORY; the rest is measured")
+
+
+def kill_at(
+    name: str, matrix: Matrix, victim: Callable[[int], int]
+) -> tuple[list[Measurement], float]:
+    """The rows of a sweep in which a process dies in a stage; how soon it was tried again, in s.
+
+    `victim` is which one, given the one that measures.
+    """
+    rows: list[Measurement] = []
+    killed_s = noticed_s = 0.0
+    for event in events(matrix):
+        if isinstance(event, Measurement):
+            rows.append(event)
+        elif event.name == name and not killed_s:
+            (pid,) = measuring_processes()
+            os.kill(victim(pid), signal.SIGKILL)
+            killed_s = time.monotonic()
+        elif event.name == TRIED_AGAIN:
+            noticed_s = time.monotonic() - killed_s
+    return rows, noticed_s
+
+
+def test_a_process_that_is_killed_before_its_first_sample_is_tried_again(cluster: Raylets) -> None:
+    matrix = a_matrix(Workload("./slow", "eager", 1, 32), **SLOW)
+    (row,), noticed_s = kill_at("loading", matrix, lambda pid: pid)
+    assert (row.outcome, where(row).attempt) == (Outcome.OK, 2)
+    why = f"FAILED: the process died in stage loading: {ProcessDied(-signal.SIGKILL)}"
+    assert where(row).earlier == (why,)
+    faults_record.note("killed while it loads", noticed_s, f"OK in attempt 2; before: {why}")
+
+
+def test_a_template_that_is_killed_takes_its_process_along_and_another_takes_its_place(
+    cluster: Raylets,
+) -> None:
+    matrix = a_matrix(TINY, precisions=("fp32", "bf16"), **SLOW)
+    rows, noticed_s = kill_at("latency", matrix, template_of)
+    assert [(m.outcome, where(m).attempt) for m in rows] == [(Outcome.OK, 2), (Outcome.OK, 1)]
+    why = f"FAILED: the process died in stage latency: {ProcessDied(None)}"
+    assert where(rows[0]).earlier == (why,)
+    faults_record.note("template killed", noticed_s, f"OK in attempt 2; before: {why}")
 
 
 def test_a_perplexity_that_ends_by_force_costs_no_row(cluster: Raylets) -> None:

@@ -12,7 +12,7 @@ from sweeps import TINY, TINY_8, a_matrix
 
 from bench.asked import CPU, Cell, PlacementPlan
 from bench.device.kinds import Card
-from bench.errors import GpuLostError, WrongDevice
+from bench.errors import GpuLostError, ProcessDied, WrongDevice
 from bench.measured import Device, Outcome, Quality, Sensor, Software
 from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request
 from cluster import faults
@@ -39,13 +39,17 @@ def died(message: str) -> exceptions.ActorDiedError:
     [
         (of_a_task(ValueError("no")), Outcome.FAILED, "ValueError: no (in stage latency)", False),
         (of_a_task(MemoryError()), Outcome.OUT_OF_MEMORY, "out of memory (in stage", False),
+        (of_a_task(ProcessDied(-11)), Outcome.FAILED, "stage latency: SIGSEGV: it crashed", True),
+        (of_a_task(ProcessDied(-9)), Outcome.FAILED, "SIGKILL: it was killed, perhaps for", True),
+        (of_a_task(ProcessDied(3)), Outcome.FAILED, "in stage latency: exit status 3", True),
+        (of_a_task(ProcessDied(None)), Outcome.FAILED, "so did the template process", True),
         (of_a_task(GpuLostError("GPU is lost")), Outcome.LOST, "GPU is lost (in stage", True),
         (exceptions.OutOfMemoryError("full\nmore"), Outcome.OUT_OF_MEMORY, "latency: full", True),
         (exceptions.ActorUnschedulableError("no"), Outcome.UNPLACED, "no", False),
         (exceptions.ActorUnavailableError("gone", None), Outcome.LOST, "node went away", True),
         (exceptions.GetTimeoutError("late"), Outcome.LOST, "the node went away in stage", True),
         (died("the actor's node was terminated"), Outcome.LOST, "the node went away", True),
-        (died("connection error code 2"), Outcome.FAILED, "the process died in stage", True),
+        (died("connection error code 2"), Outcome.FAILED, "the actor died in stage", True),
         (
             exceptions.ActorDiedError(of_a_task(ValueError("no"))),
             Outcome.FAILED,

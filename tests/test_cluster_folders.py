@@ -103,7 +103,7 @@ from cluster import process
 process.__file__ = sys.argv[1]
 request = SimpleNamespace(cell=Cell("CPU", "fp32"), workloads=[None], replicate=0)
 try:
-    print(next(process.CellActor().run("builtins:iter", request)).name)
+    print(next(process.SeatActor().run("builtins:iter", request)).name)
 except Exception as error:
     print(*classify(error))
 """

@@ -55,10 +55,13 @@ class Cluster:
                     seat.node = name
                     return
 
+    def anything_waits(self) -> bool:
+        return any(seat.node is None for seat in self.seats)
+
     def release(self, seat: Seat) -> None:
         self.seats = [s for s in self.seats if s is not seat]
 
-    def start(self, request: Request, seat: Seat, measure: str, now: float) -> Attempt:
+    def start(self, seat: Seat, request: Request, measure: str, now: float) -> Attempt:
         attempt = Attempt(request, seat, object(), now, list(request.workloads), "latency")
         self.due[id(attempt)] = now + self.row_s + len(self.due)  # no two at once
         return attempt
@@ -94,9 +97,12 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
         for name in ("ask", "look", "release"):
             monkeypatch.setattr(lease, name, getattr(cluster, name))
         monkeypatch.setattr(lease, "autoscaler", lambda: cluster.autoscaler)
+        monkeypatch.setattr(lease, "anything_waits", cluster.anything_waits)
         for name in ("start", "ready", "next_event"):
             monkeypatch.setattr(process, name, getattr(cluster, name))
-        monkeypatch.setattr(process, "stop", lambda attempt: None)
+        monkeypatch.setattr(process, "hire", lambda seat: seat)
+        monkeypatch.setattr(process, "dismiss", lambda actor: None)
+        monkeypatch.setattr(process, "end", lambda attempt: None)
         monkeypatch.setattr(head, "answers", lambda: cluster.head_answers)
         monkeypatch.setattr(driver.time, "sleep", cluster.sleep)
         monkeypatch.setattr(ray, "nodes", lambda: cluster.nodes)
@@ -322,9 +328,9 @@ class Mixed(Cluster):
                 if seat.node is None and card.uuid not in held:
                     seat.node, seat.group.card = host, card
 
-    def start(self, request: Request, seat: Seat, measure: str, now: float) -> Attempt:
+    def start(self, seat: Seat, request: Request, measure: str, now: float) -> Attempt:
         self.starts += 1
-        attempt = super().start(request, seat, measure, now)
+        attempt = super().start(seat, request, measure, now)
         attempt.stage = DEVICE
         return attempt
 

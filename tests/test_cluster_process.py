@@ -1,41 +1,56 @@
-"""What runs on a node before anything is measured."""
+"""The actor on a seat: it has each request measured in a fresh process, and can end that one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
 
-import fakenvml
 import pytest
+import scripted
 
+from bench import fresh
 from bench.asked import CPU, Cell, QualityPlan, Sampling, Workload
-from bench.errors import WrongDevice
-from bench.measured import Measurement, Outcome, Stage
+from bench.errors import ProcessDied
+from bench.measured import Event, Measurement, Outcome, Stage
 from bench.outcomes import DEVICE, Request
-from cluster.process import CellActor
+from cluster import folders
+from cluster.process import SeatActor
+
+WORKLOADS = (Workload("tiny"), Workload("tiny", batch_size=2))
 
 
-def request_of(gpu_type: str, *workloads: Workload) -> Request:
-    quality = QualityPlan(enabled=False)
-    asked = workloads or (Workload("tiny"),)
-    return Request("run", Cell(gpu_type, "fp32"), 0, asked, Sampling(), quality)
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[SeatActor]:
+    """As Ray makes one, on a machine that has a template."""
+    monkeypatch.setenv(folders.TRUSTING, "1")  # a checkout may be writable by a group
+    with fresh.own_template("scripted:measure"):
+        yield SeatActor()
 
 
-def test_a_gpu_of_another_type_is_found_out_before_what_measures_is_imported(
-    fake_nvml: Callable[..., fakenvml.FakeDriver], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_nvml("gpu = t4")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(WrongDevice, match="asked for A100, found Tesla T4"):
-        next(CellActor().run("no_such_module:measure", request_of("A100")))
+def events(actor: SeatActor, **sampling: float) -> Iterator[Event]:
+    asked = Sampling(**{"latency_min_s": 0.0, "profile": False} | sampling)  # type: ignore[arg-type]
+    request = Request("run", Cell(CPU, "fp32"), 0, WORKLOADS, asked, QualityPlan(enabled=False))
+    return actor.run("scripted:measure", request)
 
 
-def test_what_cannot_be_imported_is_a_row_of_each_workload() -> None:
-    request = request_of(CPU, Workload("tiny"), Workload("tiny", batch_size=2))
-    first, *rows = CellActor().run("no_such_module:measure", request)
-    # Before the import, which may take longer than the limit of the stage "starting".
-    assert isinstance(first, Stage)
-    assert first.name == DEVICE
-    failed = "ModuleNotFoundError: No module named 'no_such_module'"
-    for row, workload in zip(rows, request.workloads, strict=True):
-        assert isinstance(row, Measurement)
-        assert (row.workload, row.outcome, row.reason) == (workload, Outcome.FAILED, failed)
+def test_an_actor_measures_one_request_after_the_other(actor: SeatActor) -> None:
+    for _ in range(2):
+        first, *rest = events(actor)
+        assert isinstance(first, Stage)
+        assert first.name == DEVICE  # before the template, whose imports may take long
+        rows = [event for event in rest if isinstance(event, Measurement)]
+        assert [(row.workload, row.outcome) for row in rows] == [
+            (workload, Outcome.OK) for workload in WORKLOADS
+        ]
+        assert rows[0].timing == scripted.TIMING
+
+
+def test_an_actor_outlives_the_process_that_it_is_told_to_end(actor: SeatActor) -> None:
+    actor.end()  # nothing has begun
+    stream = events(actor, latency_min_s=60)
+    assert any(isinstance(event, Stage) and event.name == "latency" for event in stream)
+    actor.end()
+    with pytest.raises(ProcessDied):
+        next(stream)
+    assert any(isinstance(event, Measurement) for event in events(actor))
+    assert fresh.TEMPLATE in os.environ

@@ -16,6 +16,8 @@ import fakenvml
 import pytest
 import raylets
 
+import bench
+import cluster
 from cluster import session as sessions
 
 
@@ -60,7 +62,9 @@ with session():
     niceness, *paths = ray.get(ray.remote(look).remote())
     seen["niceness"] = niceness - os.nice(0)
     seen["paths"] = paths
-    seen["sheltered"] = [private.is_sheltered(Path(path)) for path in (kept, *paths)]
+    seen["sheltered"] = private.is_sheltered(kept)
+    family = processes.family(os.getpid())
+    seen["commands"] = " ".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in family)
     seen["offers"] = {name: offer.devices for name, offer in driver.offers().items()}
     # Without the second, Ray takes 127.0.0.1 for this machine's address in the network.
     stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -113,16 +117,22 @@ def test_two_sessions_of_one_process_both_work(local: Local) -> None:
     assert local[0]["cpus"] >= 1
 
 
-def test_workers_run_the_code_that_was_submitted_and_no_slower(local: Local) -> None:
+def test_workers_run_the_code_of_their_driver_and_no_slower(local: Local) -> None:
     seen, _, _ = local
-    assert all("runtime_resources" in path for path in seen["paths"])
+    assert seen["paths"] == [bench.__file__, cluster.__file__]
     assert seen["niceness"] <= 0
 
 
 def test_what_a_local_cluster_keeps_is_out_of_reach_and_gone_with_it(local: Local) -> None:
     seen, _, _ = local
-    assert seen["sheltered"] == [True, True, True]
+    assert seen["sheltered"]
     assert not seen["left"]
+
+
+def test_a_local_cluster_does_without_what_nothing_here_uses(local: Local) -> None:
+    seen, _, _ = local
+    assert "raylet" in seen["commands"]
+    assert not re.search(r"dashboard/dashboard\.py|monitor\.py", seen["commands"])
 
 
 def test_a_local_cluster_listens_on_loopback_only(local: Local) -> None:

@@ -151,19 +151,17 @@ def test_plan_and_doctor_tell_of_places_and_of_wrong_labels_before_anything_star
         )
 
 
-# In the sweep's own process: the head dies in the moment in which it is asked for the second place,
-# so that Ray's own call waits for it. 2 s and not 20: the message is the same.
+# In the sweep's own process: the head dies in the moment in which it is asked whether anyone waits
+# for the GPU, so that Ray's own call waits for it. 2 s and not 20: the message is the same.
 HEAD_DIES = """
 import os
 from cluster import head, lease
 head.LIMIT_S = head.TURN_S = 2
-ask, asked = lease.ask, []
-def ask_in_vain(*arguments):
-    asked.append(arguments)
-    if len(asked) == 2:
-        os.kill({head}, 9)
-    return ask(*arguments)
-lease.ask = ask_in_vain
+ask = lease.anything_waits
+def ask_in_vain():
+    os.kill({head}, 9)
+    return ask()
+lease.anything_waits = ask_in_vain
 """
 
 

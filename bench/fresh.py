@@ -1,0 +1,134 @@
+"""A fresh process that measures one request: the node's template (`bench.template`) forks it.
+
+process = Fresh(template, measure, request)
+for event in process.events(): ...
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bench import template
+from bench.errors import ProcessDied, TensorgapError
+from bench.template import ASKED, STATUS, Order, Raised
+
+# numpy and scipy start a thread for each core as they are imported, and pyarrow's allocator one.
+_SINGLE_THREADED = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+TEMPLATE = "TENSORGAP_TEMPLATE"  # in the environment: the name of the template to ask
+_APPEAR_S = 60.0  # until a template listens, which it does before it imports torch
+_PAUSE_S = 0.02
+
+
+def start_template(
+    name: str, measure: str, owner: int, *, lingers: bool
+) -> subprocess.Popen[bytes]:
+    """Start the template of this name; see `bench.template.main`."""
+    module = measure.partition(":")[0]
+    call = f"template.main({name!r}, {module!r}, {owner}, {lingers})"
+    # Each process gets these from whoever asks for it.
+    without = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+    environment = {key: value for key, value in os.environ.items() if key not in without}
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path[:] = {sys.path!r}; from bench import template; {call}",
+        ],
+        env=environment | _SINGLE_THREADED,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the driver
+    )
+
+
+@contextlib.contextmanager
+def own_template(measure: str) -> Iterator[None]:
+    """A template for what this process starts, named in its environment; ends with the block."""
+    os.environ[TEMPLATE] = secrets.token_hex(16)
+    process = start_template(os.environ[TEMPLATE], measure, os.getpid(), lingers=False)
+    try:
+        yield
+    finally:
+        os.environ.pop(TEMPLATE, None)
+        process.kill()
+        process.wait()
+
+
+class Fresh:
+    """A fresh process that measures one request."""
+
+    def __init__(self, name: str, measure: str, request: Any, owner: int | None = None) -> None:
+        """Ask the template of this name for a process, which begins at once.
+
+        Args:
+            name: of the template; one that is not there is started.
+            measure: what to call with the request, as MODULE:FUNCTION.
+            request: what it is called with.
+            owner: process id with which a template that is started here ends.
+
+        Raises TensorgapError where there is no template and none can be started.
+        """
+        connection = connect(name, measure, owner or os.getpid())
+        self._control, control = socket.socketpair()
+        with control:
+            descriptors = [1, 2, control.fileno()]
+            socket.send_fds(connection, [ASKED], descriptors)
+        self._stream = Connection(connection.detach())
+        self._stream.send(Order(measure, request, dict(os.environ), os.getcwd()))
+
+    def events(self) -> Iterator[Any]:
+        """What the process finds, until its end.
+
+        Raises:
+            ProcessDied: it did not end by itself.
+            Exception: that ended the measurement.
+        """
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                found = self._stream.recv()
+                if isinstance(found, Raised):
+                    raise found.error
+                yield found
+        status = None
+        with contextlib.suppress(OSError):
+            if len(told := self._control.recv(STATUS.size)) == STATUS.size:
+                status = int(STATUS.unpack(told)[0])
+        if status != 0:
+            raise ProcessDied(status)
+
+    def end(self) -> None:
+        """Have the process killed, whatever it does; from any thread."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+
+
+def connect(name: str, measure: str, owner: int) -> socket.socket:
+    """A connection to the template of this name, which is started where there is none."""
+    end_s, started = time.monotonic() + _APPEAR_S, False
+    while time.monotonic() < end_s:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(f"\0{name}")
+        except ConnectionRefusedError:
+            connection.close()
+        else:
+            if template.peer_user(connection) != os.getuid():
+                raise TensorgapError(f"another user of this host has taken the socket @{name}")
+            return connection
+        if not started:
+            started = True
+            start_template(name, measure, owner, lingers=True).wait()
+        time.sleep(_PAUSE_S)
+    raise TensorgapError(
+        f"the template process of this node did not start within {_APPEAR_S:g} s; the worker's log"
+        " in session_latest/logs of Ray's --temp-dir says why"
+    )

@@ -1,0 +1,209 @@
+"""A process that a template forked: like one that was started, and gone with what asked for it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+
+from bench import fresh
+from bench.errors import ProcessDied, TensorgapError
+from bench.fresh import Fresh
+
+MEASURE, CRASH = "surroundings:measure", "surroundings:crash"
+TESTS = Path(__file__).parent
+# As a process was started before there were templates.
+STARTED = """
+import importlib, pickle, sys
+import surroundings
+sys.stdout.buffer.write(pickle.dumps(list(surroundings.measure(None))))
+"""
+
+
+@pytest.fixture(scope="module")
+def name() -> Iterator[str]:
+    """A template that has imported torch, transformers and bench.measure."""
+    with fresh.own_template(MEASURE):
+        yield os.environ[fresh.TEMPLATE]
+
+
+def wait_until(is_so: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_so()
+
+
+def template_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_what_is_forked_finds_what_a_started_process_finds(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # What a process is given by Ray, and in a folder of its own.
+    for key, value in (("CUDA_VISIBLE_DEVICES", "1"), ("OMP_NUM_THREADS", "2")):
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(tmp_path)
+    forked = list(Fresh(name, MEASURE, None).events())
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", STARTED], env=environment, stdout=subprocess.PIPE)
+    started = pickle.loads(done.stdout)
+    del started[0]["environment"]["PYTHONPATH"], started[0]["path"], forked[0]["path"]
+    forked[0]["environment"].pop("PYTHONPATH", None)
+    # torch reads the variable as it is imported, a template before it has one; a request says it.
+    for before, threads in ((forked[0], None), (started[0], None)):
+        before["torch"]["threads"] = threads
+    assert forked[0] == started[0]
+    assert forked[1] == started[1]
+    assert forked[2]["threads"] <= started[2]["threads"]  # those of OpenBLAS, which nothing uses
+    assert forked[2]["random"] != started[2]["random"]
+
+
+def test_a_template_has_one_thread_and_its_children_no_file_of_it(name: str) -> None:
+    _, _, last = Fresh(name, MEASURE, None).events()
+    process = Fresh(name, CRASH, "hang")
+    pid = next(process.events())
+    template = template_of(pid)
+    assert name_of(pid) == "tensorgap-cell"
+    process.end()
+    assert os.listdir(f"/proc/{template}/task") == [str(template)]
+    assert name_of(template) == "tensorgap-templ"
+    # Standard input, output and error, and the connection.
+    assert sum(file.startswith("socket:") for file in last["files"]) == 1
+    assert not [file for file in last["files"] if file.startswith(("anon_inode", "pidfd"))]
+
+
+def test_no_two_children_draw_the_same_random_numbers(name: str) -> None:
+    drawn = [list(Fresh(name, MEASURE, None).events())[2]["random"] for _ in range(3)]
+    assert [len(set(numbers)) for numbers in zip(*drawn, strict=True)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("SIGSEGV", "SIGSEGV: it crashed"),
+        ("SIGKILL", "SIGKILL: it was killed, perhaps for memory"),
+        ("exit", "exit status 3"),
+    ],
+)
+def test_a_process_that_dies_says_of_what(name: str, how: str, words: str) -> None:
+    events = Fresh(name, CRASH, how).events()
+    assert isinstance(next(events), int)
+    with pytest.raises(ProcessDied, match=words):
+        next(events)
+
+
+def test_what_a_measurement_raises_comes_home_without_torch(name: str) -> None:
+    events = Fresh(name, CRASH, "raise").events()
+    next(events)
+    with pytest.raises(RuntimeError, match="OutOfMemoryError: CUDA out of memory"):
+        next(events)
+    events = Fresh(name, "surroundings:no_such", None).events()
+    with pytest.raises(AttributeError, match="has no attribute 'no_such'"):
+        next(events)
+
+
+def test_a_process_that_hangs_in_native_code_can_be_ended_from_elsewhere(name: str) -> None:
+    process = Fresh(name, CRASH, "hang")
+    events = process.events()
+    pid = next(events)
+    time.sleep(0.1)
+    process.end()
+    with pytest.raises(ProcessDied):
+        next(events)
+    wait_until(lambda: not processes.lives(pid))
+
+
+ASKS_AND_DIES = """
+import os, sys
+from bench.fresh import Fresh
+process = Fresh(sys.argv[1], "surroundings:crash", "hang")
+print(next(process.events()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_process_ends_with_whoever_asked_for_it(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS_AND_DIES, name], capture_output=True, text=True
+    )
+    pid = int(done.stdout)
+    wait_until(lambda: not processes.lives(pid))
+
+
+OWNS_AND_DIES = """
+import os
+from bench import fresh
+with fresh.own_template("surroundings:crash"):
+    process = fresh.Fresh(os.environ[fresh.TEMPLATE], "surroundings:crash", "hang")
+    print(next(process.events()), flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("which", ["owner", "template"])
+def test_nothing_outlasts_the_owner_of_a_template_or_the_template(which: str) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNS_AND_DIES],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout
+        pid = int(owner.stdout.readline())
+        template = template_of(pid)
+        os.kill(owner.pid if which == "owner" else template, signal.SIGKILL)
+        wait_until(lambda: not processes.lives(pid) and not processes.lives(template))
+        owner.kill()
+
+
+def test_a_template_that_nobody_started_is_started_and_ends_with_its_owner() -> None:
+    name = secrets.token_hex(16)
+    with subprocess.Popen(["sleep", "1000"]) as owner:
+        events = Fresh(name, CRASH, "exit", owner=owner.pid).events()
+        pid = next(events)
+        with pytest.raises(ProcessDied, match="exit status 3"):
+            next(events)
+        del pid
+        process = Fresh(name, CRASH, "hang", owner=owner.pid)
+        template = template_of(next(process.events()))
+        process.end()
+        assert Path(f"/proc/{template}").exists()
+        owner.kill()
+    wait_until(lambda: not processes.lives(template))
+
+
+def test_a_module_that_cannot_be_imported_is_told_by_each_process() -> None:
+    with fresh.own_template("no_such_module:measure"):
+        for _ in range(2):
+            events = Fresh(os.environ[fresh.TEMPLATE], "no_such_module:measure", None).events()
+            with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_module'"):
+                next(events)
+
+
+def test_a_socket_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = secrets.token_hex(16)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(f"\0{name}")
+        stranger.listen()
+        monkeypatch.setattr("bench.template.peer_user", lambda connection: os.getuid() + 1)
+        with pytest.raises(TensorgapError, match=f"another user of this host has .* @{name}"):
+            Fresh(name, CRASH, "exit")

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from bench import shelf
+
 ASKED = b"1"
 STATUS = struct.Struct("i")  # on the control socket: negative of a signal
 CREDENTIALS = struct.Struct("iII")  # pid, user and group of who is at the other end (unix(7))
@@ -80,7 +82,7 @@ def main(name: str, module: str, owner: int | None, lingers: bool) -> None:
         gc.collect()
         gc.freeze()  # else each collection of a child would copy all that is shared
         imports = {key: value for key, value in os.environ.items() if before.get(key) != value}
-        Template(listener, owner, lingers, imports).run()
+        Forking(listener, owner, lingers, imports).run()
 
 
 def prctl(option: int, value: int | bytes) -> None:
@@ -94,7 +96,7 @@ def peer_user(connection: socket.socket) -> int:
     return int(CREDENTIALS.unpack(told)[1])
 
 
-class Template:
+class Forking:
     """Forks a process for each that asks, and watches over it until its end."""
 
     def __init__(
@@ -146,14 +148,18 @@ class Template:
         if not asked:
             connection.close()
             return
+        mine, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent, pid = os.getpid(), os.fork()
         if not pid:
+            mine.close()
+            shelf.belongs_to(child)
             for key in list(self._watched.get_map().values()):
                 os.close(key.fd)
             self._watched.close()
             become(parent, *descriptors)
             obey(connection.detach(), self._imports)
         connection.close()
+        child.close()
         for descriptor in descriptors[:2]:
             os.close(descriptor)
         control, end = socket.socket(fileno=descriptors[2]), os.pidfd_open(pid)
@@ -161,11 +167,17 @@ class Template:
         reap = functools.partial(self._reap, pid, control)
         self._watched.register(control, selectors.EVENT_READ, kill)
         self._watched.register(end, selectors.EVENT_READ, reap)
+        self._watched.register(mine, selectors.EVENT_READ, self._keep)
 
     def _kill(self, end: int, control: socket.socket) -> None:
         """Whoever asked for a process has gone, or does not want it any longer."""
         self._watched.unregister(control)
         signal.pidfd_send_signal(end, signal.SIGKILL)
+
+    def _keep(self, child: socket.socket) -> None:
+        if not shelf.keep(child):
+            self._watched.unregister(child)
+            child.close()
 
     def _reap(self, pid: int, control: socket.socket, end: int) -> None:
         self._watched.unregister(end)

@@ -1,9 +1,8 @@
 """The driver: finds each block a GPU, listens to its processes, and turns faults into rows.
 
 What breaks in the cluster costs a new attempt on another GPU of the type, if there is one; what
-breaks in the measurement is the row. A Task's process ends with it, and a GPU is given back after
-each block for which anyone waits, so that two sweeps on one cluster take turns and never measure on
-the same GPU at once.
+breaks in the measurement is the row. A Task's process ends with it, and where anyone waits a GPU is
+given back after each block: two sweeps take turns and never measure on the same GPU at once.
 """
 
 import time
@@ -226,9 +225,12 @@ class _Sweep:
             self.queues[work.seat.gpu_type].appendleft(Block(work.seat.gpu_type, tasks))
 
     def _leave(self, work: AtWork) -> None:
+        self._drop(work)
+        self.seats.give_back(work.seat)
+
+    def _drop(self, work: AtWork) -> None:
         process.dismiss(work.actor)
         self.at_work.remove(work)
-        self.seats.give_back(work.seat)
 
     def _let_go(self, placed: str | None = None) -> None:
         """Give back what need not be held: one of its type has a new seat, or all proved right."""
@@ -281,11 +283,8 @@ class _Sweep:
 
     def _beside(self, work: AtWork) -> list[Attempt]:
         """What of the sweep runs on the same host now."""
-        return [
-            other.attempt
-            for other in self.at_work
-            if other.attempt and other is not work and self._host(other) == self._host(work)
-        ]
+        here = [other for other in self.at_work if self._host(other) == self._host(work)]
+        return [other.attempt for other in here if other.attempt and other is not work]
 
     def _listen(self) -> Iterator[Event]:
         """Take what the processes say, and end what takes too long."""
@@ -315,7 +314,7 @@ class _Sweep:
                 yield from self._settle(work, attempt, found, lost and self._may_try(attempt))
                 if lost:
                     yield from attempt.lost_profiles(f"{found.outcome}: {found.reason}")
-                    self._move(work, attempt)
+                    self._move(work)
             elif found:
                 yield from self._end(work, attempt, found)
             if attempt.ended and work in self.at_work:
@@ -328,7 +327,7 @@ class _Sweep:
         cost = faults.cost(end, attempt.stage, len(attempt.left), self._may_try(attempt))
         if cost is Cost.SEAT:
             assert end.given
-            yield from self._stray(work, attempt, end.given, end.reason)
+            yield from self._stray(work, end.given, end.reason)
         elif cost is Cost.PERPLEXITY:
             reason = f"{end.outcome}: {end.reason}"
             self.history.give_up_quality(attempt.request.cell, attempt.left[0].model, reason)
@@ -337,7 +336,7 @@ class _Sweep:
                 row = failed(attempt.request, attempt.left[0], end.outcome, end.reason)
                 yield from self._settle(work, attempt, row, again=cost is Cost.ATTEMPT)
             if end.of_the_cluster:
-                self._move(work, attempt)
+                self._move(work)
 
     def _may_try(self, attempt: Attempt) -> bool:
         """Whether the measurement in progress may have another attempt."""
@@ -359,14 +358,12 @@ class _Sweep:
             attempt.neighbours = set(map(str, self._beside(work)))
             yield row
 
-    def _stray(self, work: AtWork, attempt: Attempt, given: Card, reason: str) -> Iterator[Event]:
+    def _stray(self, work: AtWork, given: Card, reason: str) -> Iterator[Event]:
         """Put a block whose GPU is of another type back into its queue: it measured nothing there.
 
-        The GPU is held until the next seat has proved right, so that Ray gives another, or until a
-        block of its type takes it.
+        The GPU is held until the next seat proves right, or a block of its type takes it.
         """
-        process.dismiss(work.actor)
-        self.at_work.remove(work)
+        self._drop(work)
         seat, gpu_type, now = work.seat, work.seat.gpu_type, self.clock()
         seat.card = given
         self.seats.hold(seat, Why.STRAY, _HOLD_S)
@@ -376,13 +373,12 @@ class _Sweep:
         if now - self.strayed.setdefault(gpu_type, now) > self.placement_timeout_s:
             yield from self._unplaced(gpu_type, f"{self._why_not_in_time(gpu_type)}; {reason}")
 
-    def _move(self, work: AtWork, attempt: Attempt) -> None:
+    def _move(self, work: AtWork) -> None:
         """After a fault of the cluster, what is left of a block goes back into its queue.
 
-        Its old GPU is held for a while if another is spare, so that it gets that one.
+        Its old GPU is held for a while if another is spare: it gets that one.
         """
-        process.dismiss(work.actor)
-        self.at_work.remove(work)
+        self._drop(work)
         self._requeue(work)
         if work.seat in self.seats.held(Why.LOST):
             return
@@ -392,16 +388,12 @@ class _Sweep:
             self.seats.let_go(lambda seat, why: seat is work.seat)
 
     def _go_on(self, work: AtWork, attempt: Attempt) -> None:
-        """After a process: the next one on the same GPU, of its block, or of the next of its type.
-
-        A new seat and actor take 2 s; so only whoever waits for a GPU is a reason to give it back.
-        """
+        """After a process: the next one on its GPU, of its block or of the next of the type."""
         work.tasks, work.attempt = deque(work.rest()), None
-        if attempt.orphaned:
-            work.actor = None
+        work.actor = None if attempt.orphaned else work.actor
         # Once its node is gone, Ray looks for another place for a seat by itself.
         work.seat.since = self.clock()
-        queue = self.queues[work.seat.gpu_type]
+        queue = self.queues[work.seat.gpu_type]  # a new seat and actor would take 2 s
         if not work.tasks and queue and not self.stopping() and not lease.anything_waits():
             work.tasks.extend(queue.popleft().tasks)
         if not work.tasks:

@@ -19,6 +19,7 @@ from typing import Any
 
 from bench import inventory
 from bench.errors import TensorgapError
+from bench.fresh import own_template
 from cluster import folders, head
 from cluster.placement import TYPE_LABEL
 
@@ -31,7 +32,9 @@ _SERVANTS = ("start_api_server", "start_monitor", "start_log_monitor")  # of Ray
 
 
 @contextlib.contextmanager
-def session(address: str | None = None, trust_local_users: bool = False) -> Iterator[None]:
+def session(
+    address: str | None = None, trust_local_users: bool = False, measure: str | None = None
+) -> Iterator[None]:
     """Connect to Ray for as long as the block lasts, and ship `bench` and `cluster` to its nodes.
 
     Args:
@@ -39,6 +42,8 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
             on this machine alone, where ray.init would join any cluster that it finds.
         trust_local_users: also use a cluster whose nodes keep Ray's files where other users of
             their hosts can change them.
+        measure: what the processes of a sweep on this machine will run: their template is started
+            at once, beside Ray.
 
     Raises:
         TensorgapError: there is no Ray or no such cluster, or others can change what it runs.
@@ -56,15 +61,11 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
     with contextlib.ExitStack() as stack:
         if local:  # where actors run the code that this process runs
             settings |= local_settings() | {folders.TRUSTING: "1"}
+            if measure:
+                stack.enter_context(own_template(measure))
         stack.enter_context(environment(settings))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            if error.name != "ray":
-                raise
-            remedy = "runs each cell, also on one machine: pip install 'ray>=2.60'"
-            raise TensorgapError(f"Ray is not installed, and {remedy}") from None
+        ray = import_ray()
         options: dict[str, Any] = {"address": address}
         if address == AUTO:
             options["address"] = folders.current_address()
@@ -90,6 +91,18 @@ def session(address: str | None = None, trust_local_users: bool = False) -> Iter
                 }
             stack.enter_context(connected(ray, options))
         yield
+
+
+def import_ray() -> Any:
+    """Ray; TensorgapError where it is not installed."""
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        remedy = "runs each cell, also on one machine: pip install 'ray>=2.60'"
+        raise TensorgapError(f"Ray is not installed, and {remedy}") from None
+    return ray
 
 
 @contextlib.contextmanager

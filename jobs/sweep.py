@@ -21,7 +21,7 @@ if importlib.util.find_spec("bench") is None:  # `ray submit` copies this one fi
 import click
 
 import cluster
-from bench import fresh, inventory, outcomes
+from bench import inventory, outcomes
 from bench import matrix as matrices
 from bench.asked import Matrix
 from bench.errors import REAL_GPU, TensorgapError
@@ -122,9 +122,7 @@ def command(
             if not quiet:
                 what = "starting Ray" if address is None else f"connecting to {address}"
                 terminal.say(f"{what} ...")
-            if address is None:  # while Ray starts
-                stack.enter_context(fresh.own_template(cluster.MEASURE))
-            stack.enter_context(session(address, trust_local_users))
+            stack.enter_context(session(address, trust_local_users, cluster.MEASURE))
             from cluster import driver  # and with it Ray, whose environment is set now
 
             if matrix is not None:

@@ -19,6 +19,8 @@ import numpy
 import torch
 
 import bench.measure  # noqa: F401  what a template has imported
+from bench import shelf
+from bench.model.load import key_of, load_model, prompt_ids
 
 
 def measure(request: Any) -> Iterator[dict[str, Any]]:
@@ -88,6 +90,23 @@ def _umask() -> int:
     found = os.umask(0)
     os.umask(found)
     return found
+
+
+def load(request: str) -> Iterator[dict[str, Any]]:
+    """Load the embedded model at a precision, and tell whether its weights were there."""
+    kept = shelf.find(key_of("tiny")) is not None
+    model = load_model("tiny", request, "cpu")
+    total = float(model.module.transformer.wte.weight.double().abs().sum())
+    yield {"kept": kept, "weights": model.weights, "sum": total, "prompts": prompt_ids(model)[:99]}
+
+
+def overwrite(request: Any) -> Iterator[None]:
+    """Try to change the weights that others are to load."""
+    path = shelf.find(key_of("tiny"))
+    assert path
+    with open(path, "r+b") as file:
+        file.write(b"no")
+    yield None
 
 
 def crash(request: Any) -> Iterator[int]:

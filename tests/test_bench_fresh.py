@@ -20,6 +20,7 @@ import pytest
 from bench import fresh
 from bench.errors import ProcessDied, TensorgapError
 from bench.fresh import Fresh
+from bench.model.load import load_model
 
 MEASURE, CRASH = "surroundings:measure", "surroundings:crash"
 TESTS = Path(__file__).parent
@@ -85,14 +86,34 @@ def test_a_template_has_one_thread_and_its_children_no_file_of_it(name: str) -> 
     process.end()
     assert os.listdir(f"/proc/{template}/task") == [str(template)]
     assert name_of(template) == "tensorgap-templ"
-    # Standard input, output and error, and the connection.
-    assert sum(file.startswith("socket:") for file in last["files"]) == 1
+    # The connection, and the one to the shelf.
+    assert sum(file.startswith("socket:") for file in last["files"]) == 2
     assert not [file for file in last["files"] if file.startswith(("anon_inode", "pidfd"))]
 
 
 def test_no_two_children_draw_the_same_random_numbers(name: str) -> None:
     drawn = [list(Fresh(name, MEASURE, None).events())[2]["random"] for _ in range(3)]
     assert [len(set(numbers)) for numbers in zip(*drawn, strict=True)] == [3, 3, 3]
+
+
+def test_weights_are_built_once_and_found_unchanged_by_the_next_process(name: str) -> None:
+    first, second, half = (
+        next(Fresh(name, "surroundings:load", precision).events())
+        for precision in ("fp32", "fp32", "bf16")
+    )
+    assert (first.pop("kept"), second.pop("kept"), half.pop("kept")) == (False, True, True)
+    assert first == second
+    assert half["weights"].sha256 == first["weights"].sha256
+    assert half["sum"] == pytest.approx(first["sum"], rel=1e-3)
+    here = load_model("tiny", "fp32", "cpu")
+    assert here.weights == first["weights"]
+    assert float(here.module.transformer.wte.weight.double().abs().sum()) == first["sum"]
+
+
+def test_what_is_on_the_shelf_cannot_be_changed(name: str) -> None:
+    next(Fresh(name, "surroundings:load", "fp32").events())
+    with pytest.raises(PermissionError):
+        next(Fresh(name, "surroundings:overwrite", None).events())
 
 
 @pytest.mark.parametrize(
@@ -134,6 +155,7 @@ def test_a_process_that_hangs_in_native_code_can_be_ended_from_elsewhere(name: s
 ASKS_AND_DIES = """
 import os, sys
 from bench.fresh import Fresh
+from bench.model.load import load_model
 process = Fresh(sys.argv[1], "surroundings:crash", "hang")
 print(next(process.events()), flush=True)
 os.kill(os.getpid(), 9)

@@ -6,18 +6,21 @@ be wrong, but it cannot do anything.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
+from bench import shelf
 from bench.device import precision
 from bench.errors import TensorgapError
 from bench.files import limits
@@ -38,6 +41,7 @@ _MOST_LABELS = 10_000  # for each of which transformers makes a name, again and 
 _LARGEST_FILE_BYTES = 50 * 10**6  # GPT-2's tokenizer.json has 1.4 MB, one of 256,000 words 34 MB
 _LARGEST_HEADER_BYTES = 10 * 10**6  # GPT-2 XL's has 60 KB
 _READ_WHOLE = (".json", ".txt", ".jinja", ".model")
+_DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}  # as safetensors writes them
 _LONGEST_REASON = 300  # letters: transformers explains at length
 
 
@@ -65,6 +69,16 @@ class Model:
         return int(self.module.config.bos_token_id)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Weights in the host's memory, as float32, and what is known of them."""
+
+    config: GPT2Config
+    tensors: Mapping[str, torch.Tensor]
+    sha256: str | None = None
+    published_as: str | None = None
+
+
 def load_model(name: str, precision_name: str, device_type: str) -> Model:
     """Load a model onto a device (`cuda` or `cpu`) at a precision.
 
@@ -72,42 +86,128 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     GPT-2 of the hub or its cache, such as `gpt2`. Raises TensorgapError where it is not a GPT-2 in
     safetensors, or the hub cannot be reached; the text says what to do.
     """
-    tokenizer = sha256 = published_as = None
-    if name == RANDOM:
-        # The 124M architecture with seeded random weights: the same time, no knowledge.
-        with torch.random.fork_rng():
-            torch.manual_seed(_SEED)
-            module = GPT2LMHeadModel(GPT2Config(attn_implementation=attention.FUSED))
-    else:
-        module, tokenizer, sha256 = _pretrained(name)
-        published_as = published.WEIGHTS.get(sha256, UNRECOGNISED)
-    # With one, each eager forward asks the device whether a prompt is padded; ours never is.
-    module.config.pad_token_id = None
     dtype = precision.storage(precision_name)
-    module = module.to(device=device_type, dtype=dtype).eval().requires_grad_(False)
+    key = key_of(name)
+    found = _kept(key) or _put(key, _random() if name == RANDOM else _pretrained(name))
+    tokenizer = None if name == RANDOM else _tokenizer(name, found.config)
+    module = _placed(found, device_type, dtype)
     described = Weights(
         parameters=module.num_parameters(),
         size_bytes=module.get_memory_footprint(),
         dtype=str(dtype).removeprefix("torch."),
-        sha256=sha256,
+        sha256=found.sha256,
         attention="sdpa",
-        published_as=published_as,
+        published_as=found.published_as,
     )
     return Model(module, tokenizer, described)
 
 
-def _pretrained(name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase, str]:
-    """Model and tokenizer of a folder or the hub, which belong together; SHA-256 of the weights."""
+def _placed(found: _Found, device_type: str, dtype: torch.dtype) -> GPT2LMHeadModel:
+    """The model in memory of its own on the device, wherever its weights come from."""
+    with torch.device("meta"):
+        module = GPT2LMHeadModel(found.config)
+    module = module.to(dtype).to_empty(device=device_type)
+    module.tie_weights()
+    # With one, each eager forward asks the device whether a prompt is padded; ours never is.
+    module.config.pad_token_id = None
+    with torch.no_grad():
+        for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+            tensor.copy_(found.tensors[name])
+    return module.eval().requires_grad_(False)
+
+
+# ------------------------------------------------------------------------------- where it is from
+
+
+def _source(name: str) -> Path | str:
+    """The folder of a model, or the name by which the hub knows it."""
     folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
-    if os.path.isdir(folder):
-        _check_folder(folder)
-    elif name.startswith((".", "/", "~")):
-        raise _refused(name, "there is no such folder")
+    if not os.path.isdir(folder):
+        if name.startswith((".", "/", "~")):
+            raise _refused(name, "there is no such folder")
+        return name
+    return folder
+
+
+def key_of(name: str) -> str:
+    """What identifies weights on the shelf of a node: of a folder also when they were written."""
+    path = Path(_source(name)) / _WEIGHTS
+    with contextlib.suppress(OSError):
+        return f"{path.resolve()} {path.stat().st_mtime_ns}"
+    return name
+
+
+def _kept(key: str) -> _Found | None:
+    """The weights that another process of this node has loaded before."""
+    path = shelf.find(key)
+    if path is None:
+        return None
+    with safe_open(path, "pt") as file:
+        facts, names = json.loads(file.metadata()["facts"]), file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    config = GPT2Config.from_dict(facts.pop("config"), attn_implementation=attention.FUSED)
+    return _Found(config, tensors, **facts)
+
+
+def _put(key: str, found: _Found) -> _Found:
+    """Keep the weights for the next processes of this node, as safetensors would write them."""
+    facts = {
+        "config": found.config.to_dict(),
+        "sha256": found.sha256,
+        "published_as": found.published_as,
+    }
+    header: dict[str, Any] = {"__metadata__": {"facts": json.dumps(facts)}}
+    end = 0
+    for name, tensor in found.tensors.items():
+        start, end = end, end + tensor.nbytes
+        offsets = [start, end]
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": offsets,
+        }
+    written = json.dumps(header).encode()
+    written += b" " * (-len(written) % 8)
+    contents = (memoryview(t.contiguous().numpy()).cast("B") for t in found.tensors.values())
+    head = len(written).to_bytes(8, "little") + written
+    shelf.put(key, len(head) + end, itertools.chain([head], contents))
+    return found
+
+
+def _random() -> _Found:
+    """The 124M architecture with seeded random weights: the same time, no knowledge.
+
+    They are distributed as transformers initialises them, in a third of its time.
+    """
+    config = GPT2Config(attn_implementation=attention.FUSED)
+    with torch.device("meta"):
+        shapes = _tensors(GPT2LMHeadModel(config))
+    generator, tensors = torch.Generator().manual_seed(_SEED), {}
+    for name, like in shapes.items():
+        tensor = torch.zeros(like.shape)
+        if "ln_" in name and name.endswith("weight"):
+            tensor.fill_(1)
+        elif name.endswith("weight"):
+            tensor.normal_(std=config.initializer_range, generator=generator)
+        tensors[name] = tensor
+    return _Found(config, tensors)
+
+
+def _tensors(module: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    return {name: tensor.detach() for name, tensor in named}
+
+
+def _pretrained(name: str) -> _Found:
+    """The weights of a folder or the hub."""
+    source = _source(name)
+    if isinstance(source, Path):
+        _check_folder(source)
     with _loading(name):
-        if os.path.isdir(folder):
-            source, weights = str(folder), folder / _WEIGHTS
+        if isinstance(source, Path):
+            weights = source / _WEIGHTS
         else:
-            source, weights = name, Path(str(cached_file(name, _WEIGHTS)))
+            weights = Path(str(cached_file(name, _WEIGHTS)))
         _check_weights(name, weights, GPT2Config.from_pretrained(source))
         module, loading = GPT2LMHeadModel.from_pretrained(
             source,
@@ -119,21 +219,32 @@ def _pretrained(name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase, st
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        # A wrong value in its configuration shows only when it is used.
-        tokenizer("a", add_special_tokens=False, verbose=False)
-    # transformers would fill the gaps with random weights, and make a tokenizer without words.
+    # transformers would fill the gaps with random weights.
     mismatched = {key for key, *_shapes in loading["mismatched_keys"]}
     extra = {key for key in loading["unexpected_keys"] if not key.endswith(_OLD_BUFFERS)}
     if wrong := sorted({*loading["missing_keys"], *mismatched, *extra}):
         raise _unlike(name, f"they differ in {len(wrong)} weights, such as {wrong[0]}")
-    if not tokenizer.vocab_size:
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    known_as = published.WEIGHTS.get(sha256, UNRECOGNISED)
+    return _Found(module.config, _tensors(module), sha256, known_as)
+
+
+def _tokenizer(name: str, config: GPT2Config) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to the weights of a folder or the hub."""
+    source = _source(name)
+    if isinstance(source, Path):
+        _check_folder(source)
+    with _loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        # A wrong value in its configuration shows only when it is used.
+        tokenizer("a", add_special_tokens=False, verbose=False)
+    if not tokenizer.vocab_size:  # transformers makes one without words
         raise _refused(name, "it has no tokenizer; save tokenizer.json with it")
-    bos, tokens = module.config.bos_token_id, module.config.vocab_size
+    bos, tokens = config.bos_token_id, config.vocab_size
     if bos not in range(tokens):
         raise _refused(name, f"config.json: bos_token_id = {bos} is none of the {tokens} tokens")
-    with weights.open("rb") as file:
-        return module, tokenizer, hashlib.file_digest(file, "sha256").hexdigest()
+    return tokenizer
 
 
 @contextlib.contextmanager

@@ -1,0 +1,58 @@
+"""What the processes of a node read or build once: files in memory that their template keeps.
+
+A process that was forked from a template finds what others have put here before; any other process
+finds nothing, and what it puts here is gone with it. Nothing can be changed any more once it is
+here. Standard library only.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterable
+
+_MOST_SHARE = 0.25  # of the host's memory
+_LONGEST_KEY = 4096
+_kept: dict[str, int] = {}  # descriptors by key, the oldest first; inherited by whatever is forked
+_template: socket.socket | None = None  # to it, of a process that was forked
+
+
+def find(key: str) -> str | None:
+    """The path of a file that is here, for this process."""
+    return f"/proc/self/fd/{_kept[key]}" if key in _kept else None
+
+
+def put(key: str, size_bytes: int, content: Iterable[bytes | memoryview]) -> None:
+    """Put a file here for all to come, unless it is too large, or no one is to come."""
+    if _template is None or size_bytes > _most_bytes():
+        return
+    descriptor = os.memfd_create("tensorgap", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(descriptor, "wb") as file:
+        file.writelines(content)
+        file.flush()
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        socket.send_fds(_template, [os.fsencode(key)], [descriptor])
+
+
+def belongs_to(template: socket.socket) -> None:
+    """Note the socket to the template that this process was forked from."""
+    global _template
+    _template = template
+
+
+def keep(child: socket.socket) -> bool:
+    """Take what a process has put here, and let go of the oldest where it is too much.
+
+    False where it will put no more.
+    """
+    key, descriptors, _, _ = socket.recv_fds(child, _LONGEST_KEY, 1)
+    if not descriptors:
+        return False
+    _kept[os.fsdecode(key)] = descriptors[0]
+    while sum(os.fstat(one).st_size for one in _kept.values()) > _most_bytes():
+        os.close(_kept.pop(next(iter(_kept))))
+    return True
+
+
+def _most_bytes() -> float:
+    return _MOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

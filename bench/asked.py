@@ -47,7 +47,7 @@ maybe = functools.partial(doc, default=None)  # a field that is None where nothi
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One GPU type at one precision: what one actor measures."""
+    """One GPU type at one precision: what one process measures."""
 
     gpu_type: str = doc("GPU type as Ray names it (P100, T4, V100, A100, ...) or CPU")
     precision: str = doc(

@@ -59,8 +59,8 @@ class _Commands(click.Group):
 def cli(debug: bool) -> None:
     """What does this GPU, at this precision, really do to GPT-2 inference?
 
-    Measures time, energy and perplexity of GPT-2 on every (GPU type, precision) of a matrix, one
-    Ray actor per cell, and merges the rows into Parquet.
+    Measures time, energy and perplexity of GPT-2 on every (GPU type, precision) of a matrix, each
+    in a fresh process alone on its GPU, and merges the rows into Parquet.
 
     \b
     Try it on this machine, then look at the table again:

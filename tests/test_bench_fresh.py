@@ -155,7 +155,6 @@ def test_a_process_that_hangs_in_native_code_can_be_ended_from_elsewhere(name: s
 ASKS_AND_DIES = """
 import os, sys
 from bench.fresh import Fresh
-from bench.model.load import load_model
 process = Fresh(sys.argv[1], "surroundings:crash", "hang")
 print(next(process.events()), flush=True)
 os.kill(os.getpid(), 9)

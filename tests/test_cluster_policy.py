@@ -124,6 +124,27 @@ def test_a_type_that_this_sweep_itself_holds_is_not_given_up(sweep: Any) -> None
     assert [m.outcome for m in found] == [Outcome.OK] * 3
 
 
+@pytest.mark.parametrize(("others_wait", "seats"), [(False, 1), (True, 4)])
+def test_a_gpu_is_given_back_after_each_block_only_where_anyone_waits(
+    sweep: Any, others_wait: bool, seats: int
+) -> None:
+    class Wanted(Cluster):
+        asked = 0
+
+        def ask(self, offer: Offer, occupied: Sequence[str], now: float) -> Seat:
+            self.asked += 1
+            return super().ask(offer, occupied, now)
+
+        def anything_waits(self) -> bool:
+            return others_wait
+
+    cluster = Wanted(node("a", gpus=1, label="T4"), row_s=5)
+    matrix = replace(a_matrix(TINY, replicates=4), gpu_types=("T4",))
+    assert [m.outcome for m in rows(sweep(cluster, matrix))] == [Outcome.OK] * 4
+    assert cluster.asked == seats
+    assert cluster.seats == []
+
+
 def test_the_cpu_waits_for_the_gpu_cells_of_its_host(sweep: Any) -> None:
     cluster = Cluster(node("a", gpus=1, label="T4"), row_s=900)
     matrix = replace(a_matrix(TINY, timeout_s=1000), gpu_types=("T4", CPU))

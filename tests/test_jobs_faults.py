@@ -28,7 +28,6 @@ replicates = 2
 {SAMPLING}[quality]
 enabled = false
 """
-ROWS = 2
 # What cannot all be done between a first row and what a test does then.
 MANY = 6
 LONG = MATRIX.replace("replicates = 2", f"replicates = {MANY}").replace("min_s = 0.3", "min_s = 2")

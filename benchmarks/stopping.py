@@ -18,14 +18,16 @@ noise, forward by forward on a virtual clock:
                (nvbench/detail/entropy_criterion.cxx at 182c77e)
 
 nvbench takes 10 forwards at the least and gives up after 15 s. Its times are those of CUDA events,
-with a resolution of 0.5 us; its statistic here is the median as well. The true median is that of a
-million simulated forwards, or of the whole record: S seconds of forwards of the embedded model on
-this machine's CPU, one thread, replayed in a circle from random places. A forward lasts 10 ms.
+with a resolution of 0.5 us; its statistic here is the median as well. A simulated forward lasts
+10 ms, and the true median is that of a million of them. Recorded are S seconds of forwards of the
+embedded model on this machine's CPU, one thread, replayed in a circle from random places; their
+true median is that of the whole record.
 
 For each rule: the share of runs whose median is within +-1 % of the true one, and the median time
-to the stop. Of tensorgap's runs those count that say they have converged: the others have a
-warning, and their share stands beside. The goal: at least 94 % of those are true in each noise.
-Exits 1 where it is missed. "needed" is the fixed count that would have been enough for 94 %.
+to the stop. Of tensorgap's runs those count that say they have converged, whose share stands behind
+the stroke: the others have a warning. The goal: at least 94 % of those are true in each noise but
+the slow drift, of which no rule can know more than it has seen. Exits 1 where it is missed.
+"needed" is the fixed count that would have been enough in 94 % of runs.
 """
 
 from __future__ import annotations
@@ -35,7 +37,6 @@ import gc
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ FORWARD_MS = 10.0
 LONGEST = 20_000  # forwards of a run
 TRUE_OF = 1_000_000
 EVENT_MS = 0.0005
+SLOW, RECORDED = "drift 60 s", "recorded"
 OURS = {
     "tensorgap": Sampling(),
     "rule only": Sampling(min_samples=64, latency_min_s=0),
@@ -70,9 +72,14 @@ OURS = {
 class Score:
     """What a rule came to in the runs of a noise."""
 
-    true: float  # the share of runs within +-1 %, of those that converged
+    true: float | None  # the share within +-1 % of the runs that converged, if any did
     converged: float  # the share of runs
     seconds: float  # median time to the stop
+
+    def __str__(self) -> str:
+        true = "-" if self.true is None else f"{self.true:.1%}"
+        share = "" if self.converged == 1 else f"/{self.converged:.0%}"
+        return f"{true}{share} {self.seconds:5.1f} s"
 
 
 # ------------------------------------------------------------------------------- noise
@@ -109,10 +116,14 @@ def autoregressive(likeness: float) -> Callable[[Rng, int], Floats]:
     return noise
 
 
-def drift(rng: Rng, count: int) -> Floats:
-    """Of 2 %, around a speed that goes up and down by 3 % within 20 s."""
-    phase = 2 * math.pi * (rng.random() + np.arange(count) * FORWARD_MS / 20e3)
-    return FORWARD_MS * (1 + 0.03 * np.sin(phase)) * (1 + 0.02 * rng.standard_normal(count))
+def drift(period_s: float) -> Callable[[Rng, int], Floats]:
+    """Of 2 %, around a speed that goes up and down by 3 % within a period."""
+
+    def noise(rng: Rng, count: int) -> Floats:
+        phase = 2 * math.pi * (rng.random() + np.arange(count) * FORWARD_MS / 1e3 / period_s)
+        return FORWARD_MS * (1 + 0.03 * np.sin(phase)) * (1 + 0.02 * rng.standard_normal(count))
+
+    return noise
 
 
 NOISES: dict[str, Callable[[Rng, int], Floats]] = {
@@ -122,12 +133,14 @@ NOISES: dict[str, Callable[[Rng, int], Floats]] = {
     "AR(1) 0.5": autoregressive(0.5),
     "AR(1) 0.9": autoregressive(0.9),
     "AR(1) 0.98": autoregressive(0.98),
-    "drift": drift,
+    "drift 5 s": drift(5),
+    "drift 20 s": drift(20),
+    SLOW: drift(60),
 }
 
 
 def record(seconds: float) -> Floats:
-    """Times of forwards on this machine, made as long as the simulated ones are in the median."""
+    """Times of forwards on this machine."""
     torch.set_num_threads(1)
     model = models.load_model("tiny", "fp32", "cpu")
     forward = engines.forward("eager", model.module)
@@ -141,8 +154,7 @@ def record(seconds: float) -> Floats:
             after = time.perf_counter()
             times.append((after - before) * 1e3)
             before = after
-    found = np.array(times[len(times) // 20 :])  # what comes first warms up
-    return found * FORWARD_MS / np.median(found)
+    return np.array(times[len(times) // 20 :])  # what comes first warms up
 
 
 def replayed(recorded: Floats) -> Callable[[Rng, int], Floats]:
@@ -212,14 +224,13 @@ def stdrel(times_ms: Floats) -> int:
 def entropy(times_ms: Floats) -> int:
     """When the entropy of the times so far grows no longer, and a straight line describes that."""
     most = in_time(times_ms)
-    seen: Counter[int] = Counter()
-    weighted = 0.0  # the sum of n log2 n over the bins
+    bins: dict[int, int] = {}
+    seen = np.zeros(most)
     tracked: list[float] = []
     for count, key in enumerate(np.round(times_ms[:most] / EVENT_MS).astype(int).tolist(), 1):
-        had = seen[key]
-        seen[key] += 1
-        weighted += (had + 1) * math.log2(had + 1) - (had * math.log2(had) if had else 0)
-        tracked.append(math.log2(count) - weighted / count)
+        seen[bins.setdefault(key, len(bins))] += 1
+        shares = seen[: len(bins)] / count
+        tracked.append(-float((shares * np.log2(shares)).sum()))
         if count < 10 or count % 2:
             continue
         last = np.array(tracked[-299:])
@@ -264,7 +275,7 @@ def scores(noise: Callable[[Rng, int], Floats], true_ms: float, runs: int) -> di
 def score(told: Sequence[tuple[bool, bool, float]]) -> Score:
     """Of runs: whether each was within +-1 %, whether it says so, and how long it took in s."""
     sure = [within for within, converged, _ in told if converged]
-    true = sum(sure) / len(sure) if sure else math.nan
+    true = sum(sure) / len(sure) if sure else None
     seconds = float(np.median([took_s for _, _, took_s in told]))
     return Score(true, len(sure) / len(told), seconds)
 
@@ -284,30 +295,29 @@ def needed(noise: Callable[[Rng, int], Floats], true_ms: float, runs: int) -> in
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--runs", type=int, default=200, help="of each noise")
-    arguments.add_argument("--seconds", type=float, default=60.0, help="of the record")
+    arguments.add_argument("--seconds", type=float, default=120.0, help="of the record")
     asked = arguments.parse_args()
     recorded = record(asked.seconds)
     gc.freeze()  # the product collects garbage before each run: all that is imported lies aside
-    noises = NOISES | {"recorded": replayed(recorded)}
-    print(f"{len(recorded)} forwards recorded; {asked.runs} runs of each noise\n")
-    print(f"{'':12}" + "".join(f"{name:>17}" for name in (*OURS, *RULES)) + f"{'needed':>9}")
-    worst = 1.0
-    for name, noise in noises.items():
-        whole = recorded if name == "recorded" else noise(np.random.default_rng(10**6), TRUE_OF)
+    print(
+        f"{len(recorded)} forwards recorded, {np.median(recorded):.3f} ms in the median;"
+        f" {asked.runs} runs of each noise\n"
+    )
+    print(f"{'':11}" + "".join(f"{name:>17}" for name in (*OURS, *RULES)) + f"{'needed':>9}")
+    kept = {}
+    for name, noise in (NOISES | {RECORDED: replayed(recorded)}).items():
+        whole = recorded if name == RECORDED else noise(np.random.default_rng(10**6), TRUE_OF)
         true_ms = float(np.median(whole))
         found = scores(noise, true_ms, asked.runs)
         enough = needed(noise, true_ms, asked.runs)
-        print(f"{name:12}" + "".join(map(told, found.values())) + f"{enough or '-':>9}", flush=True)
-        if found["tensorgap"].converged:
-            worst = min(worst, found["tensorgap"].true)
-    print(f"\ntensorgap's median is within +-1 % in at least {worst:.1%} of runs that say so")
+        line = "".join(f"{one!s:>17}" for one in found.values())
+        print(f"{name:11}{line}{enough or '-':>9}", flush=True)
+        kept[name] = found["tensorgap"].true
+    worst = min(true for name, true in kept.items() if true is not None and name != SLOW)
+    print(
+        f"\n+-1 % holds in at least {worst:.1%} of tensorgap's runs that say so (goal {GOAL:.0%})"
+    )
     return 0 if worst >= GOAL else 1
-
-
-def told(one: Score) -> str:
-    """The share that is true, of which share of runs, and the time."""
-    of = "" if one.converged == 1 else f"/{one.converged:.0%}"
-    return f"{one.true:>6.1%}{of:<5}{one.seconds:>5.1f}s"
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the median: two quantiles of the samples (Woodruff 1952, JASA 47).
 
     Which ones follows from how the share of samples below the median scatters between batches, each
-    a stretch of the samples in their order (Schmeiser 1982, Operations Research 30: 10 to 30). It is
-    wider by `likeness` where even batches are alike, as in a drift.
+    a stretch of the samples in their order (Schmeiser 1982, Operations Research 30: 10 to 30). It
+    is wider by `likeness` where even batches are alike, as in a drift.
 
     >>> median_interval([2.0] * 20)
     (2.0, 2.0)

@@ -12,10 +12,11 @@ moved the ratio by 2 to 8 %.
 
 A round is some pairs, and its value the Hodges-Lehmann estimate of the logarithm of tensorgap's
 time over the other: noise that both meet cancels, and single slow forwards weigh little. The figure
-is the mean over the rounds with Student's 95 % interval. Rounds go on until that interval reaches
+is the same estimate over the rounds, with Wilcoxon's 95 % interval. Rounds go on until that reaches
 no more than 0.15 % to either side. Then tensorgap is held to 0.5 %: it passes where the interval
-lies within +-0.5 %, so that a distortion of 0.5 % passes in 2.5 % of runs. An interval that is
-still wider when time is over is inconclusive, and does not pass either.
+lies within +-0.5 %, as it does in 2.5 % of runs with a distortion of 0.5 %. An interval of over
++-0.3 % when time is over is inconclusive, and does not pass. Where others compute on all cores, a
+forward is preempted more often than not, and only priority helps: chrt --fifo 1 python ...
 
 Three places: alone in a process; in a process that the driver has started on a local Ray cluster;
 beside the raylets of four idle nodes. On a CPU with the embedded model, whose forward takes some

@@ -25,8 +25,9 @@ true median is that of the whole record.
 
 For each rule: the share of runs whose median is within +-1 % of the true one, and the median time
 to the stop. Of tensorgap's runs those count that say they have converged, whose share stands behind
-the stroke: the others have a warning. The goal: at least 94 % of those are true in each noise but
-the slow drift, of which no rule can know more than it has seen. Exits 1 where it is missed.
+the stroke: the others have a warning, and promise nothing. A run breaks its promise where it says
+so and is wrong. The goal: at least 94 % of all runs of each noise do not, but in the slow drift, of
+which no rule can know more than it has seen. Exits 1 where it is missed.
 "needed" is the fixed count that would have been enough in 94 % of runs.
 """
 
@@ -75,6 +76,11 @@ class Score:
     true: float | None  # the share within +-1 % of the runs that converged, if any did
     converged: float  # the share of runs
     seconds: float  # median time to the stop
+
+    @property
+    def kept(self) -> float:
+        """The share of all runs that break no promise."""
+        return 1 - self.converged * (1 - self.true) if self.true is not None else 1.0
 
     def __str__(self) -> str:
         true = "-" if self.true is None else f"{self.true:.1%}"
@@ -312,11 +318,9 @@ def main() -> int:
         enough = needed(noise, true_ms, asked.runs)
         line = "".join(f"{one!s:>17}" for one in found.values())
         print(f"{name:11}{line}{enough or '-':>9}", flush=True)
-        kept[name] = found["tensorgap"].true
-    worst = min(true for name, true in kept.items() if true is not None and name != SLOW)
-    print(
-        f"\n+-1 % holds in at least {worst:.1%} of tensorgap's runs that say so (goal {GOAL:.0%})"
-    )
+        kept[name] = found["tensorgap"].kept
+    worst = min(share for name, share in kept.items() if name != SLOW)
+    print(f"\nat least {worst:.1%} of tensorgap's runs of each noise keep +-1 % (goal {GOAL:.0%})")
     return 0 if worst >= GOAL else 1
 
 

@@ -58,6 +58,8 @@ def test_a_score_counts_the_runs_that_say_that_they_are_right() -> None:
     told = [(True, True, 1.0), (False, True, 2.0), (False, False, 60.0), (True, True, 3.0)]
     score = stopping.score(told)
     assert score == stopping.Score(true=2 / 3, converged=0.75, seconds=2.5)
+    assert score.kept == pytest.approx(0.75)  # the second one does not
+    assert stopping.score([(False, False, 60.0)]).kept == 1
     assert str(score) == "66.7%/75%   2.5 s"
     assert str(stopping.score([(True, False, 60.0)])) == "-/0%  60.0 s"
 
@@ -95,4 +97,4 @@ def test_the_table_comes_before_the_figure(
     assert "forwards recorded" in first
     assert head.split()[0] == "tensorgap"
     assert (gaussian.split()[0], recorded.split()[0]) == ("Gaussian", "recorded")
-    assert figure.startswith("+-1 % holds in at least ")
+    assert figure.startswith("at least ")

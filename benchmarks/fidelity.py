@@ -131,7 +131,7 @@ def compare(seconds: float = SECONDS, delay: float = 0.0) -> Figure:
         found = acquire(Cell(gpu_type, "fp32"), driver, threads=1)
     model = models.load_model(workload.model, "fp32", found.type)
     queue = queues.forward_queue(found.type, model, workload)
-    # Not within inference_mode: a tensor that is made there is used 0.3 % sooner.
+    # Before inference_mode, as tensorgap's are: torch dispatches a tensor made within it otherwise.
     asked = prompts(model)
     if delay:
         queue.timed = delayed(queue.timed, delay)

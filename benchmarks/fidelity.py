@@ -31,7 +31,6 @@ least 95 % must fail with it, at most 5 % without. Exits 1 where a goal is misse
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import math
@@ -101,8 +100,7 @@ def main() -> int:
     print(f"{'':20} {'ms':>7} {'rounds':>6} {'pairs':>6} {'ratio':>7} {'+-':>7}")
     found = []
     for name, place in places.items():
-        one = place(asked.seconds)
-        found.append(one)
+        found.append(one := place(asked.seconds))
         print(
             f"{name:20} {one.forward_ms:7.3f} {one.rounds:6} {one.rounds * one.pairs:6}"
             f" {one.ratio:7.4f} {one.half:7.4f}  {one.verdict}",
@@ -153,7 +151,10 @@ def under_driver(seconds: float) -> Figure:
     """Measure in a process that the driver starts on a Ray cluster of this machine."""
     from cluster.session import environment, session
 
-    with tempfile.TemporaryDirectory() as folder, _importable(environment), session():
+    # Its process imports this file.
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    found_in = {"PYTHONPATH": os.pathsep.join(paths)}
+    with tempfile.TemporaryDirectory() as folder, environment(found_in), session():
         return _swept(Path(folder) / "figure.json", seconds)
 
 
@@ -202,12 +203,6 @@ def beside_raylets(seconds: float) -> Figure:
         return compare(seconds)
 
 
-def _importable(environment: Callable[..., contextlib.AbstractContextManager[None]]):
-    """Let the processes of a cluster find this file."""
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return environment({"PYTHONPATH": os.pathsep.join(paths)})
-
-
 PLACES = {
     "alone": compare,
     "under the driver": under_driver,
@@ -222,13 +217,13 @@ class Interleaved:
     """tensorgap's queue, between whose forwards the loop by hand has its turn.
 
     `sample_latency` asks for the device's time after it has read its own clock, and reads that
-    again before the next forward: what happens there is in no latency of its.
+    again before the next forward: what happens there is in no latency of its. `first` says of each
+    pair whether its turn by hand comes first.
     """
 
     def __init__(
         self, queue: timing.Queue, by_hand: Callable[[], float], first: Sequence[bool]
     ) -> None:
-        """Each pair has its turn by hand first, or not."""
         self.timed = queue.timed  # itself, so that nothing of ours is in the interval
         self.hand_ms: list[float] = []
         self._queue, self._by_hand, self._first = queue, by_hand, first
@@ -391,8 +386,7 @@ def share_failed(recorded: Sequence[float], delay: float, runs: int) -> float:
 
     The estimate of a round moves by what its ratios all move by, so that the delay is added to it.
     """
-    rng = random.Random(0)
-    failed = 0
+    rng, failed = random.Random(0), 0
     for _ in range(runs):
         values: list[float] = []
         while not decided(values) and len(values) < len(recorded):

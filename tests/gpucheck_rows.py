@@ -79,7 +79,7 @@ FACTS_OF_A_CARD: dict[str, Any] = {
             counter_ratio=1.01,
         )
     ),
-    "fidelity": {"holds": True, "text": "1.0010 +-0.0020"},
+    "fidelity": {"holds": True, "text": "1.0010 +-0.0015"},
 } | {f"graph output {name}": {"difference": 0.001, "alike": 3, "tried": 3} for name in PRECISIONS}
 
 

@@ -464,7 +464,7 @@ TOPICS = (
             ),
             Prediction(
                 "tensorgap's latency / a plain loop's",
-                "1 within 1 % or its interval",
+                "1 within 0.5 %",
                 _fidelity,
                 ("fidelity",),
                 on_card=True,

@@ -131,15 +131,22 @@ def ratio_of_medians(
     sides = (numerator, denominator)
     above, below = ([float(np.median(samples)) for samples in side] for side in sides)
     if len(above) > 1 and len(below) > 1:
-        logs_above, logs_below = np.log(above), np.log(below)
-        value = math.exp(float(logs_above.mean() - logs_below.mean()))
-        half, freedom = welch([logs_above - logs_below] if paired else [logs_above, logs_below])
-        factor = math.exp(half)
-        return Ratio(value, value / factor, value * factor, freedom)
+        return ratio_of_replicates(above, below, paired)
     rng = np.random.default_rng(0)
     means = [np.mean([resampled_medians(s, rng) for s in side], axis=0) for side in sides]
     value = float(np.mean(above) / np.mean(below))
     return Ratio(value, *percentile_interval(means[0] / means[1]))
+
+
+def ratio_of_replicates(
+    above: Sequence[float], below: Sequence[float], paired: bool = False
+) -> Ratio:
+    """`ratio_of_medians` of several replicates on both sides, by the median of each."""
+    logs_above, logs_below = np.log(above), np.log(below)
+    value = math.exp(float(logs_above.mean() - logs_below.mean()))
+    half, freedom = welch([logs_above - logs_below] if paired else [logs_above, logs_below])
+    factor = math.exp(half)
+    return Ratio(value, value / factor, value * factor, freedom)
 
 
 def welch(sides: Sequence[Floats]) -> tuple[float, float | None]:

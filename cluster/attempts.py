@@ -1,12 +1,30 @@
 """What the rows so far mean for those to come: nothing is measured twice, no attempt forgotten."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench.asked import Cell, Matrix, Workload
 from bench.measured import Measurement, Outcome, Placement, Quality, Sensor
 from bench.outcomes import Request, failed
 from cluster.schedule import Key, Task
+
+LEARNT = ("quality", "sensor", "device", "software")  # the records of a row that spare others
+
+
+def condensed(rows: Iterable[Measurement]) -> Iterator[Measurement]:
+    """Rows with no more than `History` needs: what a cell or a GPU was found to be stands once."""
+    seen: set[object] = set()
+    for row in rows:
+        found: dict[str, Any] = dict.fromkeys(LEARNT)
+        if row.quality and row.quality.nats and (row.cell, row.workload.model) not in seen:
+            seen.add((row.cell, row.workload.model))
+            found["quality"] = row.quality
+        gpu = (row.device and row.device.uuid, row.software and row.software.driver)
+        if row.sensor and row.sensor.probe_s is not None and gpu not in seen:
+            seen.add(gpu)
+            found |= {name: getattr(row, name) for name in LEARNT[1:]}
+        yield replace(row, **found)
 
 
 class History:

@@ -4,12 +4,14 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from statistics import median
 from typing import Any
 
 from bench.asked import CPU, ENERGY_NOT_MEASURED
 from bench.device import gpus
 from bench.device.conditions import QUIET_SHARE
 from bench.measured import Energy, Measurement, Outcome
+from bench.warnings import having
 from jobs.report.facts import Case, each, rank
 
 # Fields of a row that change the time or the energy by themselves: two rows that are compared must
@@ -75,6 +77,7 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
         },
         trace=next((m.trace for m in rows if m.trace and m.trace.traced_ms), None),
         roofline=next(iter(known(rows, "roofline")), None),
+        drifts=tuple(drift(m) for m in rows if having(m.warnings, "warm-up-not-steady")),
         neighbours=each(name for m in rows for name in disturbing(m)),
         perplexity_protocol=tuple(tuple(known(rows, path)[:1]) for path in PROTOCOL),
         **{fact.name: fact.metadata["of"](values) for fact, values in found if values},
@@ -87,6 +90,13 @@ def disturbing(row: Measurement) -> Sequence[str]:
     share = row.conditions.other_cpu_share if row.conditions else None
     busy = share is not None and share > QUIET_SHARE
     return row.placement.neighbours if busy and row.placement else ()
+
+
+def drift(row: Measurement) -> float:
+    """Median of the last third of a row's latencies over that of the first; 1: no samples."""
+    samples = row.timing.latency_ms_samples if row.timing else ()
+    third = max(1, len(samples) // 3)
+    return median(samples[-third:]) / median(samples[:third]) if samples else 1.0
 
 
 def of_energy(energies: Sequence[Energy]) -> dict[str, Any]:

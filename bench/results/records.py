@@ -1,0 +1,165 @@
+"""Arrow -> records, a column at a time: a row has 200 values, and most are the same in many rows.
+
+The types are those of the schema, which `columns.described` compares. What the types do not say is
+looked at here: that nothing lacks which each record has, and that outcomes, times and warnings are
+some.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bench.errors import TensorgapError
+from bench.measured import Outcome
+from bench.results.columns import (
+    ARROW_TYPES,
+    SAMPLES,
+    WARNING,
+    Source,
+    adapter,
+    column_name,
+    columns,
+    described,
+)
+from bench.warnings import RowWarning
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+MOST_WARNINGS = 4096  # that are kept to be used again
+
+
+def from_table(table: pa.Table, origin: str) -> tuple[list[Any], tuple[Source, ...]]:
+    """The records of a table, of one kind, and where they came from.
+
+    Raises TensorgapError, in which `origin` names the file, for a table that tensorgap did not
+    write, or of another schema version.
+    """
+    kind, sources = described(table.schema, origin)
+    return of_kind(kind, table, origin), sources
+
+
+def of_kind(kind: type, table: pa.Table, origin: str) -> list[Any]:
+    """The records of a table that has the columns of this kind, as `described` found.
+
+    A table may lack columns of SAMPLES, of fields with a default, and all those of an optional
+    record. In the place of samples that each record has stands an empty tuple: such records are
+    not for writing.
+    """
+    try:
+        return built(kind, table)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # OverflowError: a time before year 1
+        raise TensorgapError(f"{origin}: a row cannot be read: {error}") from None
+
+
+def built(kind: Any, table: pa.Table, path: tuple[str, ...] = ()) -> list[Any]:
+    """A record for each row; None for one of whose fields there is no value."""
+    names = {at.name for at in columns(kind, path).values()}.intersection(table.column_names)
+    valid = [np.asarray(table[name].is_valid()) for name in names if table[name].null_count]
+    there = np.full(len(table), len(valid) < len(names) or not path)
+    there = functools.reduce(np.logical_or, valid, there)
+    if not there.any():
+        return [None] * len(table)
+    fields = [values_of(field, hint, table, path, there) for field, hint in hinted(kind)]
+    if there.all():
+        return list(map(kind, *fields))
+    rows = zip(there.tolist(), *fields, strict=True)
+    return [kind(*values) if is_there else None for is_there, *values in rows]
+
+
+@functools.cache
+def hinted(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """The fields of a record, each with its type."""
+    hints = typing.get_type_hints(kind)
+    return [(field, hints[field.name]) for field in dataclasses.fields(kind)]
+
+
+def values_of(
+    field: dataclasses.Field[Any], hint: Any, table: pa.Table, path: tuple[str, ...], there: Any
+) -> Sequence[Any]:
+    """The values of a field; ValueError where one lacks that is of a record that is `there`."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    optional, here = types.NoneType in kinds, (*path, field.name)
+    if kinds[0] not in ARROW_TYPES:
+        found = built(kinds[0], table, here)
+        if not optional and None in found:
+            raise ValueError(f"{column_name(here)} lacks a value")
+        return found
+    name = column_name(here)
+    if name not in table.column_names:
+        default = () if name in SAMPLES else field.default
+        if not optional and default is dataclasses.MISSING:
+            raise ValueError(f"{name} lacks a value")
+        return [None if optional else default] * len(table)
+    column = table[name].combine_chunks()
+    if not optional and column.null_count and (there & np.asarray(column.is_null())).any():
+        raise ValueError(f"{name} lacks a value")
+    if kinds[0] is Outcome:
+        return worded(column, outcome_of)
+    return plain(column)
+
+
+def plain(column: pa.Array) -> list[Any]:
+    """The values of a column as a record has them."""
+    kind = column.type
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if pa.types.is_string(kind):
+        return worded(column, str)
+    if pa.types.is_list(kind):
+        inner = column.values
+        if inner.null_count and kind.value_type != WARNING:
+            raise ValueError("a list lacks a value")
+        found = list(warned(inner)) if kind.value_type == WARNING else plain(inner)
+        offsets = column.offsets.to_pylist()
+        each: list[Any] = [tuple(found[a:b]) for a, b in itertools.pairwise(offsets)]
+    elif pa.types.is_timestamp(kind):
+        whole = plain(column.cast(pa.int64()))
+        return [v if v is None else EPOCH + datetime.timedelta(microseconds=v) for v in whole]
+    else:
+        filled = column.fill_null(False if pa.types.is_boolean(kind) else 0)
+        each = filled.to_numpy(zero_copy_only=False).tolist()
+    if column.null_count:
+        valid = column.is_valid().to_numpy(zero_copy_only=False).tolist()
+        each = [value if known else None for value, known in zip(each, valid, strict=True)]
+    return each
+
+
+def worded(column: pa.Array, of: Any) -> list[Any]:
+    """The texts of a column, each made once."""
+    coded = column.dictionary_encode()
+    words = [*map(of, coded.dictionary.to_pylist()), None]
+    return [words[index] for index in coded.indices.fill_null(-1).to_pylist()]
+
+
+def outcome_of(text: str) -> Outcome:
+    """The outcome of this name; ValueError where there is none."""
+    try:
+        return Outcome(text)
+    except ValueError:
+        raise ValueError(f'outcome = "{text}": allowed: {", ".join(Outcome)}') from None
+
+
+def warned(stored: pa.StructArray) -> Iterator[RowWarning]:
+    """The warnings of a column; LookupError, TypeError or ValueError where one has no words."""
+    for code, values in zip(plain(stored.field(0)), plain(stored.field(1)), strict=True):
+        yield warning_of(code, values)
+
+
+@functools.lru_cache(maxsize=MOST_WARNINGS)
+def warning_of(code: str, values: str) -> RowWarning:
+    """A warning as it was stored."""
+    found = {"code": code, "values": json.loads(values)}
+    warning: RowWarning = adapter(RowWarning).validate_python(found)
+    str(warning)
+    return warning

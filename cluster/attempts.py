@@ -1,30 +1,35 @@
 """What the rows so far mean for those to come: nothing is measured twice, no attempt forgotten."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from bench.asked import Cell, Matrix, Workload
 from bench.measured import Measurement, Outcome, Placement, Quality, Sensor
 from bench.outcomes import Request, failed
+from bench.results import merging
+from bench.results.merging import IDENTITY
+from bench.results.rows import Rows
 from cluster.schedule import Key, Task
 
-LEARNT = ("quality", "sensor", "device", "software")  # the records of a row that spare others
+_LEARNT = merging.names_of(Measurement, "quality", "sensor", "device", "software")
 
 
-def condensed(rows: Iterable[Measurement]) -> Iterator[Measurement]:
-    """Rows with no more than `History` needs: what a cell or a GPU was found to be stands once."""
-    seen: set[object] = set()
-    for row in rows:
-        found: dict[str, Any] = dict.fromkeys(LEARNT)
-        if row.quality and row.quality.nats and (row.cell, row.workload.model) not in seen:
-            seen.add((row.cell, row.workload.model))
-            found["quality"] = row.quality
-        gpu = (row.device and row.device.uuid, row.software and row.software.driver)
-        if row.sensor and row.sensor.probe_s is not None and gpu not in seen:
-            seen.add(gpu)
-            found |= {name: getattr(row, name) for name in LEARNT[1:]}
-        yield replace(row, **found)
+def known(rows: Rows) -> list[Measurement]:
+    """The rows with no more than `History` needs: what was found of a cell or a GPU stands once."""
+    asked, keys = list(rows.asked()), rows.keys
+    first: dict[object, int] = {}
+    for number, (row, nats) in enumerate(zip(asked, keys["quality_nats"].to_pylist(), strict=True)):
+        if nats:
+            first.setdefault((row.cell, row.workload.model), number)
+    of_gpu = ("device_uuid", "software_driver", "sensor_probe_s")
+    gpus = zip(*(keys[name].to_pylist() for name in of_gpu), strict=True)
+    for number, (uuid, driver, probe_s) in enumerate(gpus):
+        if uuid is not None and probe_s is not None:
+            first.setdefault((uuid, driver), number)
+    numbers = sorted(set(first.values()))
+    names = (*IDENTITY, "outcome", *_LEARNT)
+    found = dict(zip(numbers, rows.records(names=names, of=numbers), strict=True))
+    return [found.get(number, row) for number, row in enumerate(asked)]
 
 
 class History:

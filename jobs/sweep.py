@@ -26,7 +26,6 @@ from bench.asked import Matrix
 from bench.errors import REAL_GPU, TensorgapError
 from bench.files import location
 from bench.measured import Measurement, Outcome, Profile
-from bench.results import merging
 from bench.results.store import PARTS, Results, prepare
 from cluster import folders
 from cluster.head import HeadLostError
@@ -205,8 +204,7 @@ def measure(
     folder.restore()
     found, corrupt = folder.rows()
     reading.tell_corrupt(corrupt, "what it lacks is measured again")
-    wanted = (*merging.IDENTITY, "outcome", *merging.names_of(Measurement, *attempts.LEARNT))
-    rows = list(attempts.condensed(found.records(names=wanted)))
+    rows = attempts.known(found)
     due = {*Outcome} - {Outcome.OK} if retry_failed else _TRY_AGAIN
     done = [row for row in rows if row.outcome not in due]
     # What an attempt found says more than that there is no place for another.
@@ -279,7 +277,7 @@ def conclude(folder: Results, finished: bool) -> int:
     asked = folder.matrix()
     cells = matrices.cells(asked, folder.source.gpu_types)
     every = itertools.product(cells, asked.workloads, range(asked.sampling.replicates))
-    missing = {*every} - {row.key for row in rows.records(names=(*merging.IDENTITY, "outcome"))}
+    missing = {*every} - {row.key for row in rows.asked()}
     if missing and not finished:
         terminal.say(go_on)
         return INTERRUPTED

@@ -21,7 +21,7 @@ from bench.files.limits import Allowance
 from bench.files.storage import Storage, complaint
 from bench.results import columns, records, streams
 from bench.results.columns import Source
-from bench.results.merging import KEYS, Numbers
+from bench.results.merging import KEYS, Numbers, no_keys
 
 COVERED_KEY = b"tensorgap.streams"  # in a merged file: how many bytes of each stream are in it
 GROUPS_HELD = 2  # unpacked row groups of a file
@@ -78,8 +78,7 @@ class ParquetRows(KeptFile):
         self._held: collections.OrderedDict[Any, pa.Table] = collections.OrderedDict()
         wanted = KEYS[self.kind]
         tables = [self._group(number, wanted) for number in range(len(counts))]
-        empty = columns.schema(self.kind).empty_table().select(wanted)
-        self.keys = pa.concat_tables([empty, *tables]).combine_chunks()
+        self.keys = pa.concat_tables([no_keys(self.kind), *tables]).combine_chunks()
         self._held.clear()
 
     def _group(self, number: int, names: Sequence[str]) -> pa.Table:
@@ -136,13 +135,12 @@ class StreamRows(KeptFile):
         if not self._form.equals(columns.schema(self.kind), check_metadata=False):
             raise ValueError("its columns are not those of this tensorgap")
         begins: list[int] = []
-        ours = columns.schema(self.kind)
-        tables = [ours.empty_table().select(KEYS[self.kind])]
+        tables = [no_keys(self.kind)]
         for some in batched(frames, FRAMES_AT_ONCE):
             begins += [one.begin for one in some]
-            rows = streams.parsed([one.content for one in some], self._form)
-            tables.append(rows.select(KEYS[self.kind]).combine_chunks())
-        self.keys = pa.concat_tables(tables).combine_chunks().replace_schema_metadata()
+            contents = [one.content for one in some]
+            tables.append(streams.parsed(contents, self._form, KEYS[self.kind]))
+        self.keys = pa.concat_tables(tables).combine_chunks()
         self._begins = begins
         if damaged := self._frames.damaged:
             where = ", ".join(map(str, damaged[:3])) + (", ..." if len(damaged) > 3 else "")
@@ -153,8 +151,7 @@ class StreamRows(KeptFile):
         contents = [self._frames.at(self._begins[row]) for row in rows]
         if None in contents:
             raise ValueError("it was changed while it was read")
-        found = streams.parsed([one for one in contents if one], self._form).select(names)
-        return found.combine_chunks().replace_schema_metadata()
+        return streams.parsed([one for one in contents if one], self._form, names)
 
 
 def opened(place: Storage, origin: str, allowance: Allowance) -> KeptFile:
@@ -201,7 +198,7 @@ def some_of(table: pa.Table, rows: Numbers) -> pa.Table:
     """Rows of a table, which are not copied where they stand next to each other."""
     if len(rows) and (np.diff(rows) == 1).all():
         return table.slice(int(rows[0]), len(rows))
-    return table.take(pa.array(rows))
+    return table.take(records.indices(rows))
 
 
 def batched(items: Iterator[Any], count: int) -> Iterator[list[Any]]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from bench.asked import Cell, Workload
 from bench.measured import Measurement, Outcome, Profile
-from bench.results.columns import columns
+from bench.results import records
+from bench.results.columns import columns, schema
 
 Numbers = NDArray[np.int64]
 
@@ -33,11 +34,19 @@ KEYS: Mapping[type, tuple[str, ...]] = {
     Measurement: (
         *(*IDENTITY, "outcome", "received_at", "finished_at"),
         *("trace_level", "roofline_flops"),
+        # What spares others: a sweep that is resumed reads these rows, and no others.
+        *("quality_nats", "device_uuid", "software_driver", "sensor_probe_s"),
     ),
     Profile: (*IDENTITY, "received_at", "measured_at"),
 }
 LONG_AGO = np.iinfo(np.int64).min + 1  # of what has no time
 JOINED = ("trace", "roofline")  # the records that a row takes from its profile
+
+
+def no_keys(kind: type) -> pa.Table:
+    """The keys of no record."""
+    form = pa.schema([schema(kind).field(name) for name in KEYS[kind]])
+    return pa.Table.from_batches([], form)
 
 
 def decide(rows: pa.Table, profiles: pa.Table) -> tuple[Numbers, Numbers, Numbers]:
@@ -55,10 +64,10 @@ def decide(rows: pa.Table, profiles: pa.Table) -> tuple[Numbers, Numbers, Number
     both = pa.concat_tables([rows.select(IDENTITY), profiles.select(IDENTITY)])
     codes = [ranked(both[name]) for name in IDENTITY]
     is_profile = np.arange(every) >= count
-    outcome, none = rows["outcome"], np.zeros(len(profiles), bool)
-    measured = np.concatenate([as_numpy(pc.equal(outcome, Outcome.OK)), none])
-    placed = np.concatenate([as_numpy(pc.not_equal(outcome, Outcome.UNPLACED)), none])
-    traced = np.concatenate([as_numpy(rows["trace_level"].is_valid()), none])
+    outcome, none = np.array(rows["outcome"].to_pylist(), str), np.zeros(len(profiles), bool)
+    measured = np.concatenate([outcome == Outcome.OK, none])
+    placed = np.concatenate([outcome != Outcome.UNPLACED, none])
+    traced = np.concatenate([records.valid(rows["trace_level"].combine_chunks()), none])
     received = np.concatenate([moments(rows, "finished_at"), moments(profiles, "measured_at")])
     # Stable, and the last one counts most: of equals it is the first.
     order = np.lexsort((~traced, -received, ~placed, ~measured, is_profile, *reversed(codes)))
@@ -71,7 +80,8 @@ def decide(rows: pa.Table, profiles: pa.Table) -> tuple[Numbers, Numbers, Number
     ends = np.append(starts[1:], every)
     winners = order[starts]
     found = np.append(order, -1)[np.where(of_profiles < ends, of_profiles, every)]
-    bare = ~traced & np.append(as_numpy(rows["roofline_flops"].is_null()), none)
+    roofline = records.valid(rows["roofline_flops"].combine_chunks())
+    bare = ~traced & ~np.concatenate([roofline, none])
     # One that came before its row is of an attempt before.
     fits = (found >= 0) & bare[winners] & (received[found] >= received[winners])
     kept = winners < count
@@ -84,18 +94,16 @@ def ranked(column: pa.ChunkedArray) -> Numbers:
     values = coded.dictionary.to_pylist()
     ranks = np.empty(len(values), np.int64)
     ranks[sorted(range(len(values)), key=values.__getitem__)] = np.arange(len(values))
-    return np.asarray(ranks[coded.indices.to_numpy()])
+    return np.asarray(ranks[records.numbers(coded.indices)])
 
 
-def as_numpy(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Booleans as numpy has them."""
-    return np.asarray(column.to_numpy(), bool)
-
-
-def moments(records: pa.Table, ended: str) -> Numbers:
+def moments(keys: pa.Table, ended: str) -> Numbers:
     """When the driver took each; without that, when its host had it: microseconds of UTC."""
-    times = pc.coalesce(records["received_at"], records[ended]).cast(pa.int64())
-    known: Numbers = pc.fill_null(times, LONG_AGO).to_numpy()
+    if not len(keys):
+        return np.empty(0, np.int64)
+    received, own = (keys[name].combine_chunks() for name in ("received_at", ended))
+    known = np.where(records.valid(own), records.numbers(own), LONG_AGO)
+    known = np.where(records.valid(received), records.numbers(received), known)
     return np.maximum(known, LONG_AGO)
 
 
@@ -103,8 +111,9 @@ def joined(rows: pa.Table, profiles: pa.Table, profile_of: Numbers) -> pa.Table:
     """Rows with what their profiles found; `profile_of` has the number of each one's, or -1."""
     if not (profile_of >= 0).any():
         return rows
-    has = pa.array(profile_of >= 0)
-    beside = profiles.take(pa.array(profile_of, mask=profile_of < 0))
+    has = pa.array((profile_of >= 0).tolist())
+    of_each = [number if number >= 0 else None for number in profile_of.tolist()]
+    beside = profiles.take(pa.array(of_each, pa.int64()))
     for index, field in enumerate(rows.schema):
         if field.name in OF_PROFILE:
             values = pc.if_else(has, beside[field.name], rows[field.name])

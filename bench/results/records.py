@@ -14,11 +14,12 @@ import itertools
 import json
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bench.errors import TensorgapError
 from bench.measured import Outcome
@@ -65,9 +66,9 @@ def of_kind(kind: type, table: pa.Table, origin: str) -> list[Any]:
 def built(kind: Any, table: pa.Table, path: tuple[str, ...] = ()) -> list[Any]:
     """A record for each row; None for one of whose fields there is no value."""
     names = {at.name for at in columns(kind, path).values()}.intersection(table.column_names)
-    valid = [np.asarray(table[name].is_valid()) for name in names if table[name].null_count]
-    there = np.full(len(table), len(valid) < len(names) or not path)
-    there = functools.reduce(np.logical_or, valid, there)
+    partly = [table[name].combine_chunks() for name in names if table[name].null_count]
+    there = np.full(len(table), len(partly) < len(names) or not path)
+    there = functools.reduce(np.logical_or, map(valid, partly), there)
     if not there.any():
         return [None] * len(table)
     fields = [values_of(field, hint, table, path, there) for field, hint in hinted(kind)]
@@ -102,7 +103,7 @@ def values_of(
             raise ValueError(f"{name} lacks a value")
         return [None if optional else default] * len(table)
     column = table[name].combine_chunks()
-    if not optional and column.null_count and (there & np.asarray(column.is_null())).any():
+    if not optional and column.null_count and (there & ~valid(column)).any():
         raise ValueError(f"{name} lacks a value")
     if kinds[0] is Outcome:
         return worded(column, outcome_of)
@@ -117,29 +118,74 @@ def plain(column: pa.Array) -> list[Any]:
     if pa.types.is_string(kind):
         return worded(column, str)
     if pa.types.is_list(kind):
-        inner = column.values
-        if inner.null_count and kind.value_type != WARNING:
-            raise ValueError("a list lacks a value")
-        found = list(warned(inner)) if kind.value_type == WARNING else plain(inner)
-        offsets = column.offsets.to_pylist()
-        each: list[Any] = [tuple(found[a:b]) for a, b in itertools.pairwise(offsets)]
+        each: list[Any] = list(tuples(column))
     elif pa.types.is_timestamp(kind):
-        whole = plain(column.cast(pa.int64()))
-        return [v if v is None else EPOCH + datetime.timedelta(microseconds=v) for v in whole]
+        times = np.where(valid(column), numbers(column), 0).tolist()
+        each = [EPOCH + datetime.timedelta(microseconds=time) for time in times]
     else:
-        filled = column.fill_null(False if pa.types.is_boolean(kind) else 0)
-        each = filled.to_numpy(zero_copy_only=False).tolist()
+        each = numbers(column).tolist()
     if column.null_count:
-        valid = column.is_valid().to_numpy(zero_copy_only=False).tolist()
-        each = [value if known else None for value, known in zip(each, valid, strict=True)]
+        known = valid(column).tolist()
+        each = [value if is_known else None for value, is_known in zip(each, known, strict=True)]
     return each
 
 
-def worded(column: pa.Array, of: Any) -> list[Any]:
+def tuples(column: pa.ListArray) -> Iterator[tuple[Any, ...]]:
+    """The lists of a column; those that repeat the one before, as replicates do, are made once."""
+    inner, bounds = column.values, itertools.pairwise(numbers(column.offsets).tolist())
+    if inner.type == WARNING or pa.types.is_string(inner.type):
+        every = list(warned(inner)) if inner.type == WARNING else plain(inner)
+        yield from (tuple(every[begin:end]) for begin, end in bounds)
+        return
+    if inner.null_count:
+        raise ValueError("a list lacks a value")
+    flat, before, made = numbers(inner), b"", ()
+    for begin, end in bounds:
+        if (piece := flat[begin:end]).tobytes() != before:
+            before, made = piece.tobytes(), tuple(piece.tolist())
+        yield made
+
+
+def worded(column: pa.Array, of: Callable[[str], Any]) -> list[Any]:
     """The texts of a column, each made once."""
     coded = column.dictionary_encode()
     words = [*map(of, coded.dictionary.to_pylist()), None]
-    return [words[index] for index in coded.indices.fill_null(-1).to_pylist()]
+    return [words[at] for at in np.where(valid(column), numbers(coded.indices), -1).tolist()]
+
+
+def valid(column: pa.Array) -> NDArray[np.bool_]:
+    """Where a column has a value.
+
+    From its buffers: most functions of pyarrow import pandas where there is one, which takes longer
+    than to read a thousand rows.
+    """
+    bits = column.buffers()[0]
+    return np.full(len(column), True) if bits is None else flags(bits, column)
+
+
+def numbers(column: pa.Array) -> NDArray[Any]:
+    """The numbers, moments or truths of a column; where it has no value, any."""
+    if not len(column):
+        return np.empty(0, np.int64)
+    content = column.buffers()[1]
+    if content is None:
+        return np.zeros(len(column), np.int64)
+    if pa.types.is_boolean(column.type):
+        return flags(content, column)
+    wide = "i8" if pa.types.is_timestamp(column.type) else column.type.to_pandas_dtype()
+    return np.frombuffer(content, wide)[column.offset :][: len(column)]
+
+
+def flags(bits: pa.Buffer, column: pa.Array) -> NDArray[np.bool_]:
+    """The bits of a column."""
+    every = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+    return every[column.offset :][: len(column)].astype(bool)
+
+
+def indices(numbers: NDArray[np.int64]) -> pa.Array:
+    """Numbers of rows as Arrow takes them."""
+    whole = np.ascontiguousarray(numbers, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(whole), [None, pa.py_buffer(whole)])
 
 
 def outcome_of(text: str) -> Outcome:

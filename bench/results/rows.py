@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.files.limits import Allowance
-from bench.measured import Measurement, Profile
+from bench.measured import Measurement, Outcome, Profile
 from bench.results import columns, merging, records
 from bench.results.columns import Source
 from bench.results.kept import COVERED_KEY, KeptFile
-from bench.results.merging import KEYS, Numbers
+from bench.results.merging import Numbers
 
 AT_ONCE = 64  # rows with their samples
 LIGHT_AT_ONCE = 1024  # rows without
@@ -51,7 +51,7 @@ class Rows:
         keys = together(Measurement, self._rows)
         kept, self._profile_of, identities = merging.decide(keys, together(Profile, self._profiles))
         self._kept = kept
-        self.keys = keys.take(pa.array(kept))  # of the rows that are kept
+        self.keys = keys.take(records.indices(kept))  # of the rows that are kept
         place_of = {id(file): number for number, files in enumerate(places) for file in files}
         numbers = [np.full(len(file.keys), place_of[id(file)]) for file in self._rows]
         pairs = np.stack([identities, np.concatenate([np.empty(0, np.int64), *numbers])])
@@ -66,17 +66,29 @@ class Rows:
         changes = [
             pc.not_equal(self.keys[n].slice(1), self.keys[n].slice(0, len(self) - 1)) for n in names
         ]
-        changed = np.any([merging.as_numpy(one) for one in changes], axis=0)
+        changed = np.any([records.numbers(one.combine_chunks()) for one in changes], axis=0)
         return [0, *(np.flatnonzero(changed) + 1).tolist()]
 
+    def asked(self) -> Iterator[Measurement]:
+        """Rows with what was asked, and the outcome: all else is None."""
+        begins = self.begins(merging.IDENTITY[:-1]) if len(self) else []
+        keys = self.keys.select([*merging.IDENTITY, "outcome"])
+        first = records.of_kind(Measurement, keys.take(records.indices(np.array(begins))), ORIGIN)
+        replicates = keys["replicate"].to_pylist()
+        outcomes = records.worded(keys["outcome"].combine_chunks(), Outcome)
+        for one, begin, end in zip(first, begins, [*begins[1:], len(self)], strict=True):
+            for number in range(begin, end):
+                asked = one.cell, one.workload, one.run, replicates[number], outcomes[number]
+                yield Measurement(*asked)
+
     def tables(
-        self, names: Sequence[str], at_once: int, begin: int = 0, end: int | None = None
+        self, names: Sequence[str], at_once: int, of: Numbers | None = None
     ) -> Iterator[pa.Table]:
-        """Some columns of rows, so many rows at a time, with what their profiles found."""
+        """Some columns of rows, so many at a time, with what their profiles found; `of`: which."""
         of_profile = [name for name in names if name in merging.OF_PROFILE or name == "warnings"]
-        end = len(self) if end is None else end
-        for at in range(begin, end, at_once):
-            here = slice(at, min(end, at + at_once))
+        every = np.arange(len(self)) if of is None else of
+        for begin in range(0, len(every), at_once):
+            here = every[begin : begin + at_once]
             rows = taken(self._rows, self._kept[here], names)
             profile_of = self._profile_of[here]
             if of_profile and (profile_of >= 0).any():
@@ -89,20 +101,23 @@ class Rows:
         self,
         samples: bool | NDArray[np.bool_] = True,
         names: Sequence[str] | None = None,
+        of: Sequence[int] | None = None,
         allowance: Allowance | None = None,
     ) -> Iterator[Measurement]:
-        """The rows as Measurements; of an `allowance` is taken what they need if all are kept.
+        """The rows as Measurements, all or those `of` some numbers.
 
-        Without `samples` (of all rows, or of each one that is False), or with some columns only,
-        they are not whole: what was not read is None, and `timing.latency_ms_samples` is empty.
+        Of an `allowance` is taken what they need if all are kept. Without `samples` (of all rows,
+        or of each one that is False), or with some columns only, they are not whole: what was not
+        read is None, and `timing.latency_ms_samples` is empty.
         """
         every = names or columns.schema().names
         light = [name for name in every if name not in columns.SAMPLES]
-        whole = np.full(len(self), True) & samples
-        bounds = [*(np.flatnonzero(np.diff(whole)) + 1).tolist(), len(self)]
+        chosen = np.arange(len(self)) if of is None else np.asarray(of, np.int64)
+        whole = (np.full(len(self), True) & samples)[chosen]
+        bounds = [*(np.flatnonzero(np.diff(whole)) + 1).tolist(), len(chosen)]
         for begin, end in itertools.pairwise([0, *bounds]):
             read, at_once = (every, AT_ONCE) if whole[begin:end].all() else (light, LIGHT_AT_ONCE)
-            for table in self.tables(read, at_once, begin, end):
+            for table in self.tables(read, at_once, chosen[begin:end]):
                 if allowance:
                     size_bytes = len(table) * RECORD_BYTES + table.nbytes * OBJECTS_GROW
                     allowance.take(size_bytes, ORIGIN)
@@ -129,9 +144,7 @@ class Rows:
 
 def together(kind: type, files: Sequence[KeptFile]) -> pa.Table:
     """The keys of some files."""
-    empty = columns.schema(kind).empty_table().select(KEYS[kind])
-    found = [file.keys.replace_schema_metadata() for file in files]
-    return pa.concat_tables([empty.replace_schema_metadata(), *found])
+    return pa.concat_tables([merging.no_keys(kind), *(file.keys for file in files)])
 
 
 def taken(files: Sequence[KeptFile], rows: Numbers, names: Sequence[str]) -> pa.Table:
@@ -145,7 +158,8 @@ def taken(files: Sequence[KeptFile], rows: Numbers, names: Sequence[str]) -> pa.
     if len(found) == 1:
         return found[0].replace_schema_metadata()
     back = np.argsort(np.argsort(of_file, kind="stable"), kind="stable")
-    return pa.concat_tables([one.replace_schema_metadata() for one in found]).take(pa.array(back))
+    every = pa.concat_tables([one.replace_schema_metadata() for one in found])
+    return every.take(records.indices(back))
 
 
 def in_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -163,8 +163,10 @@ def schema_of(content: bytes, origin: str, allowance: Allowance) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(content))
 
 
-def parsed(rows: Sequence[bytes], form: pa.Schema) -> pa.Table:
-    """The rows of some frames; ValueError or pa.ArrowException where one is no row of its form.
+def parsed(rows: Sequence[bytes], form: pa.Schema, names: Sequence[str]) -> pa.Table:
+    """Some columns of the rows of some frames.
+
+    Raises ValueError or pa.ArrowException where one is no row of its form.
 
     They take no more memory than their frames: every column has one of our types, and none is
     packed.
@@ -176,8 +178,8 @@ def parsed(rows: Sequence[bytes], form: pa.Schema) -> pa.Table:
         if batch.num_rows != 1:
             raise ValueError("a frame holds more than one row")
         batch.validate(full=True)
-        batches.append(batch)
-    return pa.Table.from_batches(batches, form)
+        batches.append(batch.select(names))
+    return pa.Table.from_batches(batches).combine_chunks().replace_schema_metadata()
 
 
 def check_plain(message: bytes) -> None:

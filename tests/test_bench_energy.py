@@ -25,7 +25,8 @@ from bench.energy.probe import probe
 from bench.energy.ticks import Mark, Reading
 from bench.measured import Energy, Sensor
 from bench.model.requests import CpuQueue
-from bench.results.columns import from_table, to_table
+from bench.results.columns import to_table
+from bench.results.records import from_table
 from bench.warnings import RowWarning, having
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]

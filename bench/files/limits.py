@@ -83,15 +83,16 @@ def open_file(path: str | Path, check: Callable[[int], None], flags: int = 0) ->
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     except ValueError:
         raise OSError(errno.EINVAL, "a path has no character 0", str(path)) from None
+    file = os.fdopen(number, "rb")
     try:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         check(found.st_size)
     except BaseException:
-        os.close(number)
+        file.close()
         raise
-    return os.fdopen(number, "rb")
+    return file
 
 
 def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> bytes:

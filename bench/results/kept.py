@@ -85,6 +85,7 @@ class ParquetRows(KeptFile):
         found = unpacking.unpack(
             self.file, self._packed, number, names, self.origin, self.allowance.spare()
         )
+        found.validate(full=True)  # also that texts are texts
         ours = columns.schema(self.kind)
         return found.select(names).cast(pa.schema([ours.field(name) for name in names]))
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.errors import TensorgapError
+from bench.files.storage import complaint
 from bench.measured import Outcome
 from bench.results.columns import (
     ARROW_TYPES,
@@ -59,8 +60,8 @@ def of_kind(kind: type, table: pa.Table, origin: str) -> list[Any]:
     try:
         return built(kind, table)
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # OverflowError: a time before year 1
-        raise TensorgapError(f"{origin}: a row cannot be read: {error}") from None
+        # OverflowError: a time before year 1; of pydantic's words, the first line says enough.
+        raise TensorgapError(f"{origin}: a row cannot be read: {complaint(error)}") from None
 
 
 def built(kind: Any, table: pa.Table, path: tuple[str, ...] = ()) -> list[Any]:

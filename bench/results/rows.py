@@ -27,7 +27,6 @@ AT_ONCE = 64  # rows with their samples
 LIGHT_AT_ONCE = 1024  # rows without
 # Of a row group: so many rows, unless they hold more.
 GROUP_ROWS, GROUP_BYTES = 1024, 32 * 2**20
-ORIGIN = "the rows"
 # A row becomes a record of 200 Python objects, and each of its samples an object.
 RECORD_BYTES, OBJECTS_GROW = 16_384, 4
 
@@ -47,6 +46,8 @@ class Rows:
         self.unmerged = unmerged
         every = [file for files in places for file in files]
         self._rows = [file for file in every if file.kind is Measurement]
+        # What a message names: it is not known which file the row came from.
+        self._origin = " or ".join(sorted({file.origin for file in every})[:3])
         self._profiles = [file for file in every if file.kind is Profile]
         keys = together(Measurement, self._rows)
         kept, self._profile_of, identities = merging.decide(keys, together(Profile, self._profiles))
@@ -73,7 +74,9 @@ class Rows:
         """Rows with what was asked, and the outcome: all else is None."""
         begins = self.begins(merging.IDENTITY[:-1]) if len(self) else []
         keys = self.keys.select([*merging.IDENTITY, "outcome"])
-        first = records.of_kind(Measurement, keys.take(records.indices(np.array(begins))), ORIGIN)
+        first = records.of_kind(
+            Measurement, keys.take(records.indices(np.array(begins))), self._origin
+        )
         replicates = keys["replicate"].to_pylist()
         outcomes = records.worded(keys["outcome"].combine_chunks(), Outcome)
         for one, begin, end in zip(first, begins, [*begins[1:], len(self)], strict=True):
@@ -120,8 +123,8 @@ class Rows:
             for table in self.tables(read, at_once, chosen[begin:end]):
                 if allowance:
                     size_bytes = len(table) * RECORD_BYTES + table.nbytes * OBJECTS_GROW
-                    allowance.take(size_bytes, ORIGIN)
-                yield from records.of_kind(Measurement, table, ORIGIN)
+                    allowance.take(size_bytes, self._origin)
+                yield from records.of_kind(Measurement, table, self._origin)
 
     def write(
         self, sink: IO[bytes], sources: Sequence[Source], covered: Mapping[str, int] | None = None

@@ -106,7 +106,7 @@ def with_lock(number: int) -> bool:
     return True
 
 
-class Found(NamedTuple):
+class Frame(NamedTuple):
     """A frame that is whole."""
 
     begin: int
@@ -135,7 +135,7 @@ class Frames:
         content = self._file.read(length)
         return content if len(content) == length and zlib.crc32(content) == crc else None
 
-    def all(self) -> Iterator[Found]:
+    def all(self) -> Iterator[Frame]:
         """Every frame that is whole."""
         begin = 0
         while begin < self.size_bytes and len(self.damaged) < MOST_DAMAGES:
@@ -144,7 +144,7 @@ class Frames:
                 self.damaged.append(begin)
                 begin = self._next_mark(begin + 1)
             else:
-                yield Found(begin, content)
+                yield Frame(begin, content)
                 begin += FRAME.size + len(content)
 
     def _next_mark(self, begin: int) -> int:

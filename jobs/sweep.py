@@ -277,7 +277,8 @@ def conclude(folder: Results, finished: bool) -> int:
     asked = folder.matrix()
     cells = matrices.cells(asked, folder.source.gpu_types)
     every = itertools.product(cells, asked.workloads, range(asked.sampling.replicates))
-    missing = {*every} - {row.key for row in rows.asked()}
+    missing = {*every}
+    missing.difference_update(row.key for row in rows.asked())
     if missing and not finished:
         terminal.say(go_on)
         return INTERRUPTED

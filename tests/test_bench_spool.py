@@ -56,6 +56,7 @@ def test_what_waits_is_found_by_the_next_sweep_of_the_run(temporary: Path) -> No
     assert (temporary / USUAL).stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777, 0o711])
 def test_a_folder_that_others_enter_is_neither_read_nor_written(temporary: Path, mode: int) -> None:
     folder = temporary / USUAL / RUN
     folder.mkdir(parents=True)
@@ -122,14 +123,8 @@ def test_only_files_with_the_name_of_a_part_are_taken(temporary: Path) -> None:
     (folder / PART).symlink_to(secret)
     (folder / "rows-0123456789ac.arrows").mkdir()
     os.mkfifo(folder / "rows-0123456789ad.arrows")
-    for name in (
-        "passwd",
-        "results.parquet",
-        f"{PART}.1.tmp",
-        f".{PART}",
-        "rows-0123456789a.arrows",
-        "rows-0123456789AB.arrows",
-    ):
+    names = ("passwd", "results.parquet", f"{PART}.1.tmp", f".{PART}", "rows-0123456789a.arrows")
+    for name in (*names, "rows-0123456789AB.arrows"):
         (folder / name).write_bytes(b"foreign")
     before = sorted(folder.iterdir())
     assert brought() == {}
@@ -188,6 +183,7 @@ def test_a_place_that_fails_is_tried_again_after_a_while(temporary: Path) -> Non
 
 def test_rows_for_a_bucket_gather_and_are_brought_after_a_lull(temporary: Path) -> None:
     place = Storage.at("mock://bucket/parts")
+    place.make_folder()
     writer = Writer(place, Source(RUN, "", "0.1.0", None))
     began = time.monotonic()
     for replicate in range(3):
@@ -205,6 +201,7 @@ def test_rows_for_a_bucket_that_never_cease_are_brought_every_few_seconds(
 ) -> None:
     monkeypatch.setattr(writing, "GATHERING_S", 0.3)
     place = Storage.at("mock://bucket/parts")
+    place.make_folder()
     writer, count = Writer(place, Source(RUN, "", "0.1.0", None)), 0
     names: set[str] = set()
     while len(names) < 3:

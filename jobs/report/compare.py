@@ -29,14 +29,14 @@ Part = tuple[float, float | None]  # half a relative 95 % interval, its degrees 
 def compared(rows: Iterable[Measurement]) -> list[Case]:
     """Cases with ratios, of rows in the order of the results: what compares stands together.
 
-    Their samples are let go, so that no more than those of one workload on one GPU type are held.
+    Samples and windows are let go: no more than those of one workload on one GPU type are held.
     """
 
     def place(row: Measurement) -> tuple[object, ...]:
         return row.run, row.cell.gpu_type, row.workload
 
     return [
-        replace(case, latency_ms_samples=())
+        replace(case, latency_ms_samples=(), window_nats=None, window_tokens=None)
         for _, members in itertools.groupby(rows, place)
         for case in with_ratios(from_rows.cases(members))
     ]

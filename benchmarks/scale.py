@@ -1,6 +1,6 @@
 """What do many rows cost the commands that read them?
 
-    python benchmarks/scale.py [--rows N ...] [--samples N] [--driver]
+    python benchmarks/scale.py [--rows N ...] [--samples N] [--driver] [--gpus N]
 
 For each N a results folder of synthetic rows is made through the real store: N / 10 cells of four
 GPU types and five precisions, ten replicates each, every row with its device, its energy, its
@@ -10,19 +10,22 @@ checksums), the merge of the streams that a sweep ends with, and of the finished
 `--resume` with nothing to do (all of it but Ray), `report` and `explain`. Processor seconds and the
 most memory of each; the goals are times the copy, and 500 MB. Exits 1 where one is missed.
 
-With --driver instead: N null measurements on 64 simulated GPUs through the driver, rows per second
-and the driver's memory.
+With --driver instead: N null measurements on 64 simulated GPUs of this machine, which the real
+driver places, takes and keeps: rows per second, and the driver's memory as they come.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +58,8 @@ TYPES, PRECISIONS = ("A100", "L4", "T4", "V100"), ("fp32", "tf32", "fp16", "bf16
 REPLICATES = 10
 GOALS = {"merge": 2.0, "--resume": 2.0, "report": 3.0}  # times pyarrow's copy
 MOST_MB = 500
+WORKLOADS, GPUS_OF_A_NODE = 50, 8  # of a process, of a raylet
+MOST_GROWN_MB = 30  # of the driver, in the second half of its rows
 MATRIX = """
 [cells]
 gpu_types = [{types}]
@@ -74,6 +79,7 @@ def main() -> int:
     arguments.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000])
     arguments.add_argument("--samples", type=int, default=1000)
     arguments.add_argument("--driver", action="store_true")
+    arguments.add_argument("--gpus", type=int, default=64)
     arguments.add_argument("--step", help=argparse.SUPPRESS)  # of a process of its own
     arguments.add_argument("--place", help=argparse.SUPPRESS)
     asked = arguments.parse_args()
@@ -81,9 +87,7 @@ def main() -> int:
         STEPS[asked.step](Path(asked.place), asked.rows[0], asked.samples)
         return 0
     if asked.driver:
-        import scale_driver
-
-        return scale_driver.main(asked.rows)
+        return max(driven(rows, asked.gpus) for rows in asked.rows)
     print(f"{'rows':>7}  {'what':<18} {'CPU s':>7} {'x copy':>7} {'ms/row':>7} {'MB':>6}  goal")
     missed = [miss for rows in asked.rows for miss in measured(rows, asked.samples)]
     print(f"\ngoals missed: {', '.join(missed) or 'none'}")
@@ -137,6 +141,60 @@ def used(command: list[str]) -> tuple[float, float]:
     if process.returncode:
         raise SystemExit(f"{command[-1]}: exit code {process.returncode}\n{told}")
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def driven(rows: int, gpus: int) -> int:
+    """Have the driver take so many rows; 1 where its memory grows with them."""
+    import fakenvml
+    import raylets
+    from sweeps import SCRIPTED, a_matrix
+
+    from bench.asked import Workload
+    from cluster import driver
+    from cluster.session import session
+
+    workloads = [Workload("tiny", batch_size=number + 1) for number in range(WORKLOADS)]
+    replicates = rows // WORKLOADS
+    asked = a_matrix(*workloads, gpu_types=("T4",), replicates=replicates)
+    print(f"{rows} rows, {replicates} processes on {gpus} simulated GPUs\n")
+    print(f"{'rows':>7} {'s':>6} {'rows/s':>7} {'CPU s':>6} {'MB':>5}")
+    stdout, memory, count, lost = sys.stdout, [], 0, 0  # a session takes what is printed
+    with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(raylets.started(fakenvml.build(Path(made))))
+        for _ in range(0, gpus, GPUS_OF_A_NODE):
+            nodes.add("T4", *[f"gpu = t4\n{raylets.VIRTUAL}"] * min(gpus, GPUS_OF_A_NODE))
+        stack.enter_context(session(nodes.address))
+        folder = results.Results.create(made, "scale", "", NOW, ["T4"], simulated=True)
+        sweep = driver.sweep(folder.source.run, asked, (), simulated=True, measure=SCRIPTED)
+        began = last = time.monotonic()
+        with contextlib.closing(sweep) as events:
+            for event in events:
+                if not isinstance(event, Measurement):
+                    continue
+                folder.write(event)
+                count, lost = count + 1, lost + (event.outcome != Outcome.OK)
+                if count % max(1, rows // 10) == 0:
+                    now = time.monotonic()
+                    memory.append(rss_mb())
+                    pace = rows / 10 / (now - last)
+                    line = f"{count:>7} {now - began:>6.0f} {pace:>7.1f}"
+                    line += f" {time.process_time():>6.0f} {memory[-1]:>5.0f}"
+                    print(line, file=stdout, flush=True)
+                    last = now
+        took_s = time.monotonic() - began
+    grown_mb = memory[-1] - memory[len(memory) // 2]
+    print(
+        f"\n{count} rows ({lost} not OK) at {count / took_s:.1f}/s; the driver's memory grew by"
+        f" {grown_mb:.0f} MB in the second half (goal {MOST_GROWN_MB} MB)",
+        file=stdout,
+    )
+    return int(grown_mb > MOST_GROWN_MB or count != rows)
+
+
+def rss_mb() -> float:
+    """The memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def fill(place: Path, count: int, samples: int) -> None:

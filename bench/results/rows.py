@@ -72,7 +72,9 @@ class Rows:
 
     def asked(self) -> Iterator[Measurement]:
         """Rows with what was asked, and the outcome: all else is None."""
-        begins = self.begins(merging.IDENTITY[:-1]) if len(self) else []
+        if not len(self):
+            return
+        begins = self.begins(merging.IDENTITY[:-1])
         keys = self.keys.select([*merging.IDENTITY, "outcome"])
         first = records.of_kind(
             Measurement, keys.take(records.indices(np.array(begins))), self._origin

@@ -31,6 +31,18 @@ class InMemory(KeptFile):
         return pa.Table.from_batches([self._table]).select(names).take(records.indices(rows))
 
 
+def to_table(rows: Sequence[Measurement | Profile], sources: Sequence[Source]) -> pa.Table:
+    """Records of one kind as the table of a file."""
+    form = columns.with_sources(type(rows[0]) if rows else Measurement, sources)
+    return pa.Table.from_batches([columns.to_batch(rows, form)])
+
+
+def from_table(table: pa.Table, origin: str) -> tuple[list[Any], tuple[Source, ...]]:
+    """The records of a table, and where they came from; TensorgapError where it is not ours."""
+    kind, sources = columns.described(table.schema, origin)
+    return records.of_kind(kind, table, origin), sources
+
+
 def merge(found: Iterable[Measurement | Profile]) -> list[Measurement]:
     """Each identity once, with its profile: what `merge` and each reader make of rows."""
     every = list(found)
@@ -39,8 +51,8 @@ def merge(found: Iterable[Measurement | Profile]) -> list[Measurement]:
 
 
 def write(
-    path: Path | str, rows: Iterable[Measurement | Profile], sources: Sequence[Source] = ()
+    path: Path | str, rows: Sequence[Measurement | Profile], sources: Sequence[Source] = ()
 ) -> None:
     """A Parquet file of rows, as a sweep leaves it."""
-    content = columns.to_table(rows, sources)
+    content = to_table(rows, sources)
     pq.write_table(content, path, compression="zstd", write_page_checksum=True)

@@ -21,7 +21,6 @@ from bench.asked import Cell, Workload
 from bench.errors import TensorgapError
 from bench.measured import Energy, Measurement, Outcome, Profile, Timing
 from bench.results import columns as table
-from bench.results import records
 from bench.results.columns import Source
 
 SOURCE = Source(
@@ -35,15 +34,15 @@ KIND = b"tensorgap.records"
 def through_parquet(rows: list[Any]) -> list[Any]:
     """Written to a Parquet file and read from it again."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table.to_table(rows, [SOURCE]), sink, compression="zstd")
+    pq.write_table(kept_rows.to_table(rows, [SOURCE]), sink, compression="zstd")
     content = pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
-    found, sources = records.from_table(content, "results.parquet")
+    found, sources = kept_rows.from_table(content, "results.parquet")
     assert sources == (SOURCE,)
     return found
 
 
 def good_table() -> pa.Table:
-    return table.to_table([examples.measurement()], [SOURCE])
+    return kept_rows.to_table([examples.measurement()], [SOURCE])
 
 
 def with_metadata(changes: Mapping[bytes, bytes | None]) -> pa.Table:
@@ -103,7 +102,7 @@ def test_signs_of_every_script_survive() -> None:
 def test_warnings_keep_code_and_values_and_are_worded_for_a_reader() -> None:
     row = examples.measurement(warnings=examples.WARNINGS)
     assert through_parquet([row])[0].warnings == examples.WARNINGS
-    stored = table.to_table([row], [SOURCE])["warnings"][0].as_py()
+    stored = kept_rows.to_table([row], [SOURCE])["warnings"][0].as_py()
     assert stored[0] == {
         "code": "host-busy",
         "values": '{"share": 0.07}',
@@ -137,7 +136,7 @@ def test_no_rows_are_a_table_too() -> None:
 
 def test_the_sources_survive() -> None:
     sources = (SOURCE, Source("Ω/2", "name = 'Ω'", "0.2.0", "0" * 40 + "-dirty"))
-    assert records.from_table(table.to_table([], sources), "results.parquet")[1] == sources
+    assert kept_rows.from_table(kept_rows.to_table([], sources), "results.parquet")[1] == sources
 
 
 # ------------------------------------------------------------------------------- schema
@@ -214,7 +213,7 @@ def test_what_was_found_may_be_null() -> None:
 
 def refusal(content: pa.Table) -> str:
     with pytest.raises(TensorgapError) as caught:
-        records.from_table(content, "x.parquet")
+        kept_rows.from_table(content, "x.parquet")
     message = str(caught.value)
     assert message.startswith("x.parquet: ")
     assert "\n" not in message
@@ -316,7 +315,7 @@ def test_a_warning_that_has_no_words_is_refused() -> None:
 
 
 def test_a_record_that_lacks_what_each_has_is_refused() -> None:
-    content = table.to_table([examples.measurement()], [])
+    content = kept_rows.to_table([examples.measurement()], [])
     at = content.column_names.index("timing_latency_ms_p50")
     content = content.set_column(at, content.schema.field(at), pa.nulls(1, pa.float64()))
     assert "timing_latency_ms_p50 lacks a value" in refusal(content)
@@ -332,12 +331,12 @@ def test_a_null_where_none_may_be_is_refused(name: str) -> None:
 
 def test_a_column_more_is_ignored() -> None:
     content = good_table().append_column("note", pa.array(["mine"]))
-    assert records.from_table(content, "x.parquet")[0] == [examples.measurement()]
+    assert kept_rows.from_table(content, "x.parquet")[0] == [examples.measurement()]
 
 
 def test_the_order_of_the_columns_does_not_matter() -> None:
     content = good_table()
-    assert records.from_table(content.select(content.column_names[::-1]), "x.parquet")[0] == [
+    assert kept_rows.from_table(content.select(content.column_names[::-1]), "x.parquet")[0] == [
         examples.measurement()
     ]
 

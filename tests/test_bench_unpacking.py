@@ -13,6 +13,7 @@ from typing import Any
 
 import examples
 import hypothesis.strategies as st
+import kept_rows
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,6 @@ from bench.files import limits, unpacking
 from bench.files.limits import Allowance
 from bench.measured import Measurement
 from bench.results import columns as table
-from bench.results import records
 from bench.results import store as results
 from bench.results.columns import Source
 from bench.results.rows import RECORD_BYTES
@@ -56,7 +56,7 @@ def packed(rows: pa.Table, **options: Any) -> bytes:
 
 def with_column(name: str, values: pa.Array) -> pa.Table:
     """As many rows of ours as there are values, one column of which holds them."""
-    rows = table.to_table([examples.measurement()], [SOURCE]).take([0] * len(values))
+    rows = kept_rows.to_table([examples.measurement()], [SOURCE]).take([0] * len(values))
     return rows.set_column(rows.column_names.index(name), rows.schema.field(name), values)
 
 
@@ -179,7 +179,7 @@ def unpacked(content: bytes) -> list[Measurement]:
     groups = range(len(unpacking.counts_of(packed)))
     names = table.schema().names
     found = [unpacking.unpack(file, packed, n, names, "x", allowance) for n in groups]
-    return [row for one in found for row in records.from_table(one, "x")[0]]
+    return [row for one in found for row in kept_rows.from_table(one, "x")[0]]
 
 
 @settings(max_examples=20)
@@ -196,20 +196,20 @@ def test_whatever_pyarrow_writes_of_rows_is_unpacked_equal(
         "data_page_size": data.draw(st.sampled_from([8, 2**20])),
         "write_statistics": data.draw(st.booleans()),
     }
-    assert unpacked(packed(table.to_table(rows, [SOURCE]), **options)) == rows
+    assert unpacked(packed(kept_rows.to_table(rows, [SOURCE]), **options)) == rows
 
 
 def test_all_records_of_a_row_take_less_memory_than_is_counted() -> None:
     """What `RECORD_BYTES` says: a row with every field but no samples."""
-    rows = table.to_table([examples.measurement()], [SOURCE]).take([0] * 500)
+    rows = kept_rows.to_table([examples.measurement()], [SOURCE]).take([0] * 500)
     tracemalloc.start()
-    kept = records.from_table(rows, "x")
+    kept = kept_rows.from_table(rows, "x")
     most_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most_bytes / len(kept[0]) < RECORD_BYTES
 
 
-WHOLE = packed(table.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
+WHOLE = packed(kept_rows.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
 
 
 @settings(max_examples=100)
@@ -252,7 +252,9 @@ def read_or_refuse(content: bytes) -> None:
 
 def test_a_codec_that_there_is_not_is_one_message(tmp_path: Path) -> None:
     """Asked for it, pyarrow ends the process; so it is read in another one."""
-    content = packed(table.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False)
+    content = packed(
+        kept_rows.to_table([examples.measurement()], [SOURCE]), write_page_checksum=False
+    )
     zstd, none = b"\x15\x0c\x16", b"\x15\x4c\x16"  # codecs 6 and 38, then the next field's kind
     assert zstd in content
     path = tmp_path / "a.parquet"

@@ -14,7 +14,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,13 +122,6 @@ def with_sources(kind: type, sources: Sequence[Source]) -> pa.Schema:
         SOURCES_KEY: json.dumps([dataclasses.asdict(source) for source in sources]),
     }
     return schema(kind).with_metadata(metadata)
-
-
-def to_table(records: Iterable[Measurement | Profile], sources: Sequence[Source]) -> pa.Table:
-    """Records of one kind as an Arrow table whose metadata says where they came from."""
-    rows = list(records)
-    kind: Any = type(rows[0]) if rows else Measurement
-    return pa.Table.from_batches([to_batch(rows, with_sources(kind, sources))])
 
 
 def to_batch(rows: Sequence[Measurement | Profile], form: pa.Schema) -> pa.RecordBatch:

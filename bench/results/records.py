@@ -28,26 +28,14 @@ from bench.results.columns import (
     ARROW_TYPES,
     SAMPLES,
     WARNING,
-    Source,
     adapter,
     column_name,
     columns,
-    described,
 )
 from bench.warnings import RowWarning
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MOST_WARNINGS = 4096  # that are kept to be used again
-
-
-def from_table(table: pa.Table, origin: str) -> tuple[list[Any], tuple[Source, ...]]:
-    """The records of a table, of one kind, and where they came from.
-
-    Raises TensorgapError, in which `origin` names the file, for a table that tensorgap did not
-    write, or of another schema version.
-    """
-    kind, sources = described(table.schema, origin)
-    return of_kind(kind, table, origin), sources
 
 
 def of_kind(kind: type, table: pa.Table, origin: str) -> list[Any]:

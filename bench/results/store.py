@@ -214,6 +214,7 @@ class Results:
 
     def settle(self, patience_s: float) -> None:
         """Bring every row to its place, trying for so long; TensorgapError if it still fails."""
+        self._writer.close()
         if self._writer.bring(patience_s):
             raise TensorgapError(f"{self.trouble}, for --resume {self.shown}")
 

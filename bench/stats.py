@@ -130,12 +130,10 @@ def ratio_of_medians(
     >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
     Ratio(value=2.0, low=2.0, high=2.0)
     """
-    above, below = (np.log([np.median(s) for s in side]) for side in (numerator, denominator))
-    value = math.exp(float(above.mean() - below.mean()))
+    above, below = ([float(np.median(s)) for s in side] for side in (numerator, denominator))
     if len(above) > 1 and len(below) > 1:
-        half, freedom = welch([above - below] if paired else [above, below])
-        factor = math.exp(half)
-        return Ratio(value, value / factor, value * factor, freedom)
+        return ratio_of_replicates(above, below, paired)
+    value = math.exp(np.log(above).mean() - np.log(below).mean())
     (low, high), (below_low, below_high) = map(log_reach, (numerator, denominator))
     down, up = math.exp(math.hypot(low, below_high)), math.exp(math.hypot(high, below_low))
     return Ratio(value, value / down, value * up)
@@ -146,6 +144,17 @@ def log_reach(side: Sequence[Sequence[float]]) -> tuple[float, float]:
     ends = [(*median_interval(samples), float(np.median(samples))) for samples in side]
     low, high, middle = np.log(ends).T
     return math.hypot(*(middle - low)) / len(side), math.hypot(*(high - middle)) / len(side)
+
+
+def ratio_of_replicates(
+    above: Sequence[float], below: Sequence[float], paired: bool = False
+) -> Ratio:
+    """`ratio_of_medians` of several replicates on both sides, by the median of each."""
+    logs_above, logs_below = np.log(above), np.log(below)
+    value = math.exp(float(logs_above.mean() - logs_below.mean()))
+    half, freedom = welch([logs_above - logs_below] if paired else [logs_above, logs_below])
+    factor = math.exp(half)
+    return Ratio(value, value / factor, value * factor, freedom)
 
 
 def welch(sides: Sequence[Floats]) -> tuple[float, float | None]:

@@ -307,17 +307,17 @@ class RowsParquet(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        import kept_rows
         import pyarrow.parquet as pq
         from examples import measurement
         from test_jobs_report import the_first_study
 
-        from bench.results import store as results
         from bench.results.columns import Source
 
         self.place = folder / "rows.parquet"
         source = Source("local/20261124T120000Z", "", "0.1.0", None, (), False)
         rows = [*the_first_study(), measurement()]
-        results.write_merged(str(self.place), rows, [source])
+        kept_rows.write(self.place, rows, [source])
         self.valid = self.place.read_bytes()
         self.table = pq.read_table(self.place)
 
@@ -372,13 +372,12 @@ class RowsParquet(Kind):
         return bytes(sink.getvalue())
 
     def read(self, rng: random.Random) -> None:
-        from bench.results import columns as table
         from bench.results import store as results
         from jobs.report import compare, export, from_rows
         from jobs.report import table as report
 
         rows, _, _ = results.read(str(self.place))
-        cases = compare.with_ratios(from_rows.cases(table.merge(rows)))
+        cases = compare.with_ratios(from_rows.cases(rows))
         for shown in (report.shown, report.markdown, export.to_csv, export.to_json):
             print(shown(cases))
 

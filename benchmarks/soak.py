@@ -36,12 +36,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fakenvml
+import kept_rows
 import raylets
 
 from bench import matrix as matrices
 from bench.asked import Matrix, QualityPlan
 from bench.measured import Measurement, Outcome, Profile
-from bench.results import columns as table
 from bench.results import store as results
 from bench.text.load import load_text
 from cluster import driver, faults
@@ -397,7 +397,7 @@ def _steady(output: Path) -> Table:
     place = _results_folder(output)
     rows, sources, _ = results.read(f"{place}/results.parquet")
     assert len({row.key for row in rows}) == len(rows), f"doubled: {place}"
-    columns = table.to_table(rows, sources).to_pylist()
+    columns = kept_rows.to_table(rows, sources).to_pylist()
     return {
         row.key: {
             name: value

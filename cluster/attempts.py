@@ -6,7 +6,30 @@ from dataclasses import replace
 from bench.asked import Cell, Matrix, Workload
 from bench.measured import Measurement, Outcome, Placement, Quality, Sensor
 from bench.outcomes import Request, failed
+from bench.results import merging
+from bench.results.merging import IDENTITY
+from bench.results.rows import Rows
 from cluster.schedule import Key, Task
+
+_LEARNT = merging.names_of(Measurement, "quality", "sensor", "device", "software")
+
+
+def known(rows: Rows) -> list[Measurement]:
+    """The rows with no more than `History` needs: what was found of a cell or a GPU stands once."""
+    asked, keys = list(rows.asked()), rows.keys
+    first: dict[object, int] = {}
+    for number, (row, nats) in enumerate(zip(asked, keys["quality_nats"].to_pylist(), strict=True)):
+        if nats:
+            first.setdefault((row.cell, row.workload.model), number)
+    of_gpu = ("device_uuid", "software_driver", "sensor_probe_s")
+    gpus = zip(*(keys[name].to_pylist() for name in of_gpu), strict=True)
+    for number, (uuid, driver, probe_s) in enumerate(gpus):
+        if uuid is not None and probe_s is not None:
+            first.setdefault((uuid, driver), number)
+    numbers = sorted(set(first.values()))
+    names = (*IDENTITY, "outcome", *_LEARNT)
+    found = dict(zip(numbers, rows.records(names=names, of=numbers), strict=True))
+    return [found.get(number, row) for number, row in enumerate(asked)]
 
 
 class History:

@@ -11,10 +11,10 @@ from bench.asked import CPU, QualityPlan
 from bench.device import gpus
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
-from bench.measured import Measurement
 from jobs import options, terminal
-from jobs.report import compare, export, facts, findings, from_csv, from_rows, perplexity, proposal
+from jobs.report import compare, export, facts, findings, from_csv, perplexity, proposal
 from jobs.report import text as texts
+from jobs.report.facts import Case
 from jobs.report.finding import topics
 
 _ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
@@ -141,18 +141,19 @@ def explain_results(
     places = list(dict.fromkeys(places))
     tables = [p for p in places if p == from_csv.STDIN or p.lower().endswith(".csv")]
     lines = [line for place in tables for line in from_csv.load(place, allowance, len(tables) > 1)]
-    rows: list[Measurement] = []
+    cases: list[Case] = []
+    ends: Counter[str] = Counter()
     if files := [place for place in places if place not in tables]:
         from jobs import reading  # and with it pyarrow, which tables alone do not need
 
-        rows = reading.merged(files, allowance.left_bytes)
-    cases = from_rows.cases(rows)
+        rows, _ = reading.read(files, allowance.left_bytes)
+        ends.update(rows.keys["outcome"].to_pylist())
+        cases = compare.compared(rows.records())
     if gpu_types and (lines or cases) and all(line.gpu_type for line in lines):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
-    cases += from_csv.cases(lines, gpu_types)
-    groups = facts.grouped(compare.with_ratios(cases))
+    cases += compare.with_ratios(from_csv.cases(lines, gpu_types))
+    groups = facts.grouped(cases)
     if not groups:
-        ends = Counter(str(row.outcome) for row in rows)
         told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
         why = f" ({told}); `tensorgap report` shows the reasons" if told else ""
         raise TensorgapError(f"nothing to explain: no row is OK{why}")

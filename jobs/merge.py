@@ -4,7 +4,6 @@ import click
 
 from bench.errors import TensorgapError
 from bench.files.location import shown
-from bench.results import columns as table
 from bench.results import store as results
 from jobs import options, reading, terminal
 
@@ -30,9 +29,7 @@ def command(places: tuple[str, ...], output: str, force: bool, most_bytes: int) 
     if not force and results.exists(output):
         raise TensorgapError(f"--output {shown(output)}: exists; add --force to replace it")
     rows, sources = reading.read(places, most_bytes)
-    merged = table.merge(rows)
-    results.write_merged(output, merged, sources)
-    doubled = len(rows) - len(merged)
-    once = f", {doubled} of them double and kept once" if doubled else ""
+    results.write_merged(output, rows, sources)
+    once = f", {rows.doubled} of them double and kept once" if rows.doubled else ""
     sweeps = f"{len(sources)} sweep{'' if len(sources) == 1 else 's'}"
-    terminal.echo(f"{shown(output)}: {len(merged)} rows from {sweeps}{once}")
+    terminal.echo(f"{shown(output)}: {len(rows)} rows from {sweeps}{once}")

@@ -199,12 +199,13 @@ def measure(
     interrupts: Interrupts,
 ) -> bool:
     """Measure what is missing and keep each row at once; False where it was interrupted."""
-    from cluster import driver
+    from cluster import attempts, driver
 
     interrupts.measuring(functools.partial(abandon, folder, _STOPPED))
     folder.restore()
-    rows, corrupt = folder.read()
-    reading.tell_corrupt(corrupt, "it is measured again")
+    found, corrupt = folder.rows()
+    reading.tell_corrupt(corrupt, "what it lacks is measured again")
+    rows = attempts.known(found)
     due = {*Outcome} - {Outcome.OK} if retry_failed else _TRY_AGAIN
     done = [row for row in rows if row.outcome not in due]
     # What an attempt found says more than that there is no place for another.
@@ -245,46 +246,46 @@ def measure(
 
 def keep(folder: Results, found: Measurement | Profile) -> None:
     """Write a row or a profile, and tell it once where it must wait for its place."""
-    before = folder.trouble
     folder.write(replace(found, received_at=outcomes.now()))
-    if folder.trouble and not before:
-        terminal.say(folder.trouble)
+    if trouble := folder.new_trouble():
+        terminal.say(trouble)
 
 
 def conclude(folder: Results, finished: bool) -> int:
     """Show the table, say where the Parquet is, and return the exit code."""
-    from jobs.report import compare, from_rows, table
+    from jobs.report import compare, table
 
     failure = None
     try:
         folder.settle(_PATIENCE_S if finished else 0.0)
     except TensorgapError as error:
         failure = error
-    rows, corrupt = folder.read()
+    rows, corrupt = folder.rows()
     # Before it is merged: a full disk must not hide what was measured.
     reading.tell_corrupt(corrupt, "its row is missing")
-    if rows:
-        cases = compare.with_ratios(from_rows.cases(rows))
+    if len(rows):
+        cases = compare.compared(reading.to_compare(rows))
         terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
     if failure:
         raise failure
     go_on = how_to_go_on(folder)
-    if rows:
+    if len(rows):
         try:
-            terminal.echo("", location.shown(folder.finish()))
+            terminal.echo("", location.shown(folder.finish(rows)))
         except TensorgapError as error:
             kept = f"the rows are kept in {PARTS}/; make room, then {go_on}"
             raise TensorgapError(f"{error}; {kept}") from error
     asked = folder.matrix()
     cells = matrices.cells(asked, folder.source.gpu_types)
     every = itertools.product(cells, asked.workloads, range(asked.sampling.replicates))
-    missing = {*every} - {row.key for row in rows}
+    missing = {*every}
+    missing.difference_update(row.key for row in rows.asked())
     if missing and not finished:
         terminal.say(go_on)
         return INTERRUPTED
     if missing:
         terminal.say(f"{len(missing)} rows are missing; {go_on}")
-    return 1 if missing or any(row.outcome != Outcome.OK for row in rows) else 0
+    return 1 if missing or set(rows.keys["outcome"].unique().to_pylist()) - {Outcome.OK} else 0
 
 
 def how_to_go_on(folder: Results) -> str:

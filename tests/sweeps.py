@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.asked import CPU, Matrix, QualityPlan, Sampling, Workload
+from bench.files.limits import Allowance
 from bench.measured import Measurement
 from bench.results import store as results
+from bench.results.streams import Frame, Frames
 
 SCRIPTED = "scripted:measure"
 TESTS = str(Path(__file__).resolve().parent)
@@ -121,12 +123,18 @@ def start(
     )
 
 
+def frames_in(stream: Path) -> list[Frame]:
+    """The frames of a stream: its schema, and its rows or profiles as far as they are whole."""
+    with stream.open("rb") as file:
+        return list(Frames(file, str(stream), Allowance()).all())
+
+
 def wait_for_rows(output: Path, count: int) -> Path:
     """The results folder, once it holds so many rows."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for parts in output.glob("*/*/parts"):
-            if len(list(parts.glob("*.parquet"))) >= count:
+            if sum(max(0, len(frames_in(one)) - 1) for one in parts.glob("rows-*")) >= count:
                 return parts.parent
         time.sleep(0.02)
     raise AssertionError(f"{count} rows did not come")

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import examples
 import fakenvml
+import kept_rows
 import pytest
 
 from bench import timing
@@ -25,7 +26,6 @@ from bench.energy.probe import probe
 from bench.energy.ticks import Mark, Reading
 from bench.measured import Energy, Sensor
 from bench.model.requests import CpuQueue
-from bench.results.columns import from_table, to_table
 from bench.warnings import RowWarning, having
 
 OpenGpu = Callable[..., tuple[fakenvml.FakeDriver, nvml.Gpu]]
@@ -327,7 +327,7 @@ def test_what_weakens_a_window_again_is_not_measured_a_third_time(open_gpu: Open
     assert found == [(1, True), *((number, False) for number in range(1, 6))]
     assert {flag.code for flag in used.flags or ()} == {"gpu-shared"}
     row = examples.measurement(energy=used)
-    (again,), _ = from_table(to_table([row], []), "test")
+    (again,), _ = kept_rows.from_table(kept_rows.to_table([row], []), "test")
     assert again.energy == used
 
 

@@ -10,7 +10,6 @@ import http.server
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import duckdb
 import examples
 import faults_record
 import hypothesis.strategies as st
+import kept_rows
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -35,15 +35,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from pyarrow import fs
+from sweeps import frames_in
 
 import bench
-from bench.asked import PRECISIONS, Cell, Workload
+from bench.asked import Cell, Workload
 from bench.errors import TensorgapError
 from bench.files import limits
-from bench.measured import Measurement, Outcome, Profile, Stage
+from bench.measured import Measurement, Outcome, Profile
 from bench.results import columns as table
-from bench.results import parts
 from bench.results import store as results
+from bench.results import streams
+from bench.results.rows import Rows
 from bench.results.spool import Spool
 from bench.results.store import Results
 
@@ -52,6 +54,7 @@ NOW = datetime.datetime(
     2026, 11, 24, 13, 30, 5, tzinfo=datetime.timezone(datetime.timedelta(hours=1))
 )
 STAMP = "20261124T123005Z"
+STREAM = "rows-0123456789ab.arrows"
 
 
 @pytest.fixture
@@ -62,6 +65,12 @@ def folder(tmp_path: Path) -> Results:
 
 def parts_of(folder: Results) -> list[Path]:
     return sorted((Path(folder.location) / results.PARTS).glob("*"))
+
+
+def a_stream(found: Measurement, folder: Results) -> bytes:
+    """A stream of one row, as a file."""
+    form = table.with_sources(Measurement, [folder.source])
+    return streams.begun(form) + streams.framed(found, form)
 
 
 def row(replicate: int = 0, **changes: Any) -> Measurement:
@@ -75,15 +84,20 @@ def profile(replicate: int = 0, **changes: Any) -> Profile:
 @contextlib.contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Results) -> Iterator[None]:
     """No room in this folder."""
-    replace = os.replace
+    write = os.write
 
-    def full(source: str, target: str) -> None:
-        if target.startswith(folder.location):
+    def full(number: int, content: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{number}").startswith(folder.location):
+            write(number, content[: len(content) // 2])
             raise OSError(28, "No space left on device")
-        replace(source, target)
+        return write(number, content)
+
+    def full_too(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
+        patch.setattr(os, "write", full)
+        patch.setattr(os, "replace", full_too)
         yield
 
 
@@ -172,19 +186,16 @@ def test_measuring_again_replaces_the_row(folder: Results) -> None:
     folder.write(row(outcome=Outcome.LOST, reason="the node went away"))
     folder.write(row(1))
     folder.write(row())
-    assert len(parts_of(folder)) == 2
+    assert len(parts_of(folder)) == 1
     assert sorted(folder.read()[0], key=lambda one: one.replicate) == [row(), row(1)]
 
 
-def test_a_profile_is_a_part_of_its_own_and_joined_to_its_row(folder: Results) -> None:
+def test_a_profile_comes_in_a_stream_of_its_own_and_is_joined_to_its_row(folder: Results) -> None:
     folder.write(row())
     content = parts_of(folder)[0].read_bytes()
     folder.write(profile())
-    assert sorted(path.name for path in parts_of(folder)) == [
-        parts.name_of(profile()),
-        parts.name_of(row()),
-    ]
-    assert content in [path.read_bytes() for path in parts_of(folder)]  # no row is written twice
+    assert [path.name.partition("-")[0] for path in parts_of(folder)] == ["profiles", "rows"]
+    assert content == parts_of(folder)[1].read_bytes()  # no row is written twice
     joined = replace(
         row(),
         trace=profile().trace,
@@ -194,7 +205,6 @@ def test_a_profile_is_a_part_of_its_own_and_joined_to_its_row(folder: Results) -
     assert folder.read() == ([joined], [])
     assert results.read(folder.location)[0] == results.read(folder.finish())[0] == [joined]
     shutil.rmtree(Path(folder.location) / results.PARTS)
-    folder.restore()
     assert folder.read() == ([joined], [])
 
 
@@ -204,7 +214,7 @@ def test_a_row_without_its_profile_is_a_row_and_a_profile_without_its_row_is_non
     folder.write(row(0))
     folder.write(profile(1))
     assert folder.read() == ([row(0)], [])
-    alone = Path(folder.location) / results.PARTS / parts.name_of(profile(1))
+    (alone,) = Path(folder.location).glob("parts/profiles-*")
     with pytest.raises(TensorgapError, match="a profile without its row; give the folder"):
         results.read(str(alone))
 
@@ -212,12 +222,12 @@ def test_a_row_without_its_profile_is_a_row_and_a_profile_without_its_row_is_non
 def test_a_corrupt_profile_is_reported_and_its_row_is_kept(folder: Results) -> None:
     folder.write(row())
     folder.write(profile())
-    victim = Path(folder.location) / results.PARTS / parts.name_of(profile())
+    (victim,) = Path(folder.location).glob("parts/profiles-*")
     victim.write_bytes(victim.read_bytes()[:-1])
     rows, corrupt = folder.read()
     assert rows == [row()]
     assert [(one.path, one.consequence) for one in corrupt] == [
-        (str(victim), "its row stands without a profile")
+        (str(victim), "rows stand without a profile")
     ]
 
 
@@ -236,8 +246,11 @@ def test_rows_of_several_sweeps_go_into_one_file(tmp_path: Path) -> None:
     sources = [table.Source(f"sweep-{n}/{STAMP}", MATRIX, "0.1.0", None) for n in range(2)]
     rows = [examples.measurement(run=source.run) for source in sources]
     path = tmp_path / "new" / "folder" / "all.parquet"
-    results.write_merged(str(path), rows, sources)
-    assert results.read(str(path)) == (rows, sources, [])
+    one, both = tmp_path / "one.parquet", str(path)
+    kept_rows.write(one, rows, sources)
+    files, found, _ = results.files_at(str(one), limits.Allowance())
+    results.write_merged(both, Rows([files]), found)
+    assert results.read(both) == (rows, sources, [])
 
 
 def test_existence_is_asked_of_the_place(tmp_path: Path, folder: Results) -> None:
@@ -246,104 +259,97 @@ def test_existence_is_asked_of_the_place(tmp_path: Path, folder: Results) -> Non
     assert not results.exists(str(tmp_path / "missing"))
 
 
-# ------------------------------------------------------------------------------- names of parts
-
-
-def test_a_part_has_the_name_that_its_stage_foretold() -> None:
-    asked = row(3)
-    stage = Stage(asked.cell, asked.workload, asked.replicate, "warm-up", "host")
-    assert parts.name_of(stage) == parts.name_of(asked)
-
-
-def test_a_part_can_be_told_by_its_name() -> None:
-    asked = row(2, cell=Cell("A100", "bf16"), workload=Workload("gpt2", batch_size=8))
-    assert parts.name_of(asked).startswith("A100-bf16-gpt2-b8-r2-")
-
-
-@settings(max_examples=30)
-@given(st.lists(examples.any_measurement(), min_size=2, max_size=2))
-def test_parts_share_a_name_only_where_the_same_was_asked(rows: list[Measurement]) -> None:
-    first, second = rows
-    same_name = parts.name_of(first) == parts.name_of(second)
-    assert same_name == (first.key == second.key)
-
-
-@given(st.text(min_size=1), st.sampled_from(PRECISIONS), st.text(min_size=1, max_size=300))
-def test_a_part_has_a_name_that_every_place_takes(
-    gpu_type: str, precision: str, model: str
-) -> None:
-    name = parts.name_of(row(cell=Cell(gpu_type, precision), workload=Workload(model)))
-    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.parquet", name)
-    assert len(name) < 200
-
-
-def test_alike_models_in_different_folders_are_told_apart() -> None:
-    models = ["a/b", "a-b", "a b", "../a/b"]
-    assert len({parts.name_of(row(workload=Workload(model))) for model in models}) == 4
-
-
-# ------------------------------------------------------------------------------- corrupt parts
+# ------------------------------------------------------------------------------- corrupt streams
 
 
 def cut(length: float) -> Callable[[bytes], bytes]:
     return lambda content: content[: int(len(content) * length)]
 
 
+# Of one row of three, behind the first: what is left of the stream from where that row begins.
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "one byte": lambda content: content[:1],
-    "magic number only": lambda content: content[:4],
+    "one byte of its header": lambda content: content[:1],
+    "its header": lambda content: content[:12],
+    "within the flatbuffer": lambda content: content[:100],
     "first tenth": cut(0.1),
     "first half": cut(0.5),
-    "nine tenths": cut(0.9),
     "all but the last byte": lambda content: content[:-1],
-    "all but the first byte": lambda content: content[1:],
     "zeros": lambda content: bytes(len(content)),
-    "text": lambda _: b"this is no Parquet file\n" * 100,
-    "data lost, footer whole": lambda content: content[:4] + content[-len(content) // 2 :],
-    "footer length too great": lambda content: content[:-8] + b"\xff\xff\xff\x7fPAR1",
-    "two files in one": lambda content: content[: len(content) // 2] * 2,
+    "half, then zeros": lambda content: content[: len(content) // 2] + bytes(len(content) // 2),
+    "text": lambda _: b"this is no row\n" * 100,
+    "length too great": lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:],
+    "length too small": lambda content: content[:4] + b"\x10\x00\x00\x00" + content[8:],
+    "another checksum": lambda content: content[:8] + bytes(4) + content[12:],
+    "without a mark": lambda content: bytes(4) + content[4:],
 }
 
 
-def test_a_corrupt_part_is_reported_and_the_rest_is_read(folder: Results) -> None:
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_corrupt_row_is_reported_and_the_rest_is_read(
+    folder: Results, name: str, last: bool
+) -> None:
     for replicate in range(3):
         folder.write(row(replicate))
-    victim = Path(folder.location) / results.PARTS / parts.name_of(row(1))
+    (victim,) = parts_of(folder)
     whole = victim.read_bytes()
-    for name, damage in DAMAGE.items():
-        victim.write_bytes(damage(whole))
-        rows, corrupt = folder.read()
-        assert sorted(one.replicate for one in rows) == [0, 2], name
-        assert [one.path for one in corrupt] == [str(victim)], name
-        assert corrupt[0].reason, name
-        assert "\n" not in corrupt[0].reason, name
-        assert str(victim) not in corrupt[0].reason, name
+    begin, end = (frame.begin for frame in frames_in(victim)[2:])
+    lost = 2 if last else 1
+    begin, end = (end, len(whole)) if last else (begin, end)
+    victim.write_bytes(whole[:begin] + DAMAGE[name](whole[begin:end]) + whole[end:])
+    rows, corrupt = folder.read()
+    assert sorted(one.replicate for one in rows) == sorted({0, 1, 2} - {lost})
+    ((path, reason),) = [(one.path, one.reason) for one in corrupt]
+    assert path == str(victim)
+    assert reason.startswith(f"damaged or cut short at byte {begin}")
+    # It is measured again, by a process that writes a stream of its own.
+    resumed = Results.open(folder.location)
+    resumed.write(row(lost))
+    assert [one.replicate for one in resumed.read()[0]] == [0, 1, 2]
+    # What is merged is not looked for again.
+    resumed.finish()
+    assert resumed.read()[1] == []
 
 
-def test_a_part_of_wrong_content_is_corrupt_too(folder: Results) -> None:
-    """Whole as a file, but a value in it is none that a row can have."""
+@pytest.mark.parametrize("damage", ["", "x", "zeros"])
+def test_a_stream_without_its_beginning_is_reported(folder: Results, damage: str) -> None:
     folder.write(row())
-    content = table.to_table([row(1)], [folder.source])
-    at = content.column_names.index("outcome")
-    content = content.set_column(at, content.schema.field(at), pa.array(["SPLENDID"]))
-    pq.write_table(content, Path(folder.location) / results.PARTS / "b.parquet")
+    victim = Path(folder.location) / "parts" / "rows-0123456789ab.arrows"
+    victim.write_bytes(bytes(1000) if damage == "zeros" else damage.encode())
+    rows, (corrupt,) = folder.read()
+    assert rows == [row()]
+    assert "its beginning is damaged or cut short" in corrupt.reason
+
+
+def test_rows_of_wrong_content_are_corrupt_too(folder: Results) -> None:
+    """Whole as a stream, but a value in it is none that a row can have."""
+    folder.write(row())
+    form = table.with_sources(Measurement, [folder.source])
+    batch = table.to_batch([row(1)], form)
+    at = batch.schema.get_field_index("outcome")
+    batch = batch.set_column(at, batch.schema.field(at), pa.array(["SPLENDID"]))
+    forged = streams.begun(form) + streams.frame(batch.serialize().to_pybytes())
+    (Path(folder.location) / "parts" / "rows-0123456789ab.arrows").write_bytes(forged)
     rows, (corrupt,) = folder.read()
     assert rows == [row()]
     assert 'outcome = "SPLENDID"' in corrupt.reason
 
 
-def test_every_truncation_is_noticed(folder: Results) -> None:
-    folder.write(row())
+def test_every_truncation_costs_one_row(folder: Results) -> None:
+    folder.write(row(0))
+    folder.write(row(1))
     (part,) = parts_of(folder)
     content = part.read_bytes()
-    for length in range(0, len(content), 499):
+    _, first, second = (frame.begin for frame in frames_in(part))
+    for length in {*range(0, len(content), 499), first, first + 11, second, second + 13}:
         part.write_bytes(content[:length])
         rows, corrupt = folder.read()
-        assert (rows, len(corrupt)) == ([], 1), length
+        whole = (length >= second) + (length >= len(content))
+        assert [one.replicate for one in rows] == [*range(whole)], length
+        assert len(corrupt) == (length not in (first, second)), length
 
 
-def test_a_parquet_file_of_another_program_among_the_parts_is_reported(folder: Results) -> None:
+def test_a_parquet_file_of_another_program_among_the_streams_is_reported(folder: Results) -> None:
     folder.write(row())
     stranger = Path(folder.location) / results.PARTS / "stranger.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(stranger)
@@ -353,11 +359,20 @@ def test_a_parquet_file_of_another_program_among_the_parts_is_reported(folder: R
     assert "not written by tensorgap" in corrupt[0].reason
 
 
+def test_a_folder_with_a_parquet_file_for_each_row_is_read(folder: Results) -> None:
+    """As an earlier tensorgap left it."""
+    place = Path(folder.location) / results.PARTS
+    kept_rows.write(place / "CPU-fp32-tiny-b1-r0-0123456789ab.parquet", [row()], [folder.source])
+    kept_rows.write(place / "CPU-fp32-tiny-b1-r0-0123456789ab-profile.parquet", [profile()])
+    (found,), corrupt = folder.read()
+    assert (found.trace, corrupt) == (profile().trace, [])
+
+
 def test_a_part_of_another_version_is_whole_and_not_measured_over(
     folder: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "SCHEMA_VERSION", 2)
-    folder.write(row())
+    Results.open(folder.location).write(row())
     monkeypatch.undo()
     with pytest.raises(TensorgapError, match="schema version 2; this tensorgap reads"):
         folder.read()
@@ -368,9 +383,10 @@ def test_without_its_parts_a_folder_has_what_was_merged(folder: Results) -> None
     folder.finish()
     shutil.rmtree(Path(folder.location) / results.PARTS)
     assert results.read(folder.location)[0] == [row()]
-    folder.restore()
-    folder.write(row(1))
-    folder.finish()
+    resumed = Results.open(folder.location)
+    resumed.restore()
+    resumed.write(row(1))
+    resumed.finish()
     shutil.rmtree(Path(folder.location) / results.PARTS)
     assert results.read(folder.location)[0] == [row(0), row(1)]
 
@@ -381,21 +397,15 @@ def test_a_folder_that_lost_all_says_so(folder: Results) -> None:
         results.read(folder.location)
 
 
-def test_a_corrupt_part_is_replaced_by_measuring_again(folder: Results) -> None:
-    folder.write(row())
-    parts_of(folder)[0].write_bytes(b"PAR1")
-    folder.write(row())
-    assert folder.read() == ([row()], [])
-
-
-def test_a_corrupt_part_is_left_out_of_the_merged_file(folder: Results) -> None:
+def test_a_corrupt_row_is_left_out_of_the_merged_file(folder: Results) -> None:
     folder.write(row(0))
     folder.write(row(1))
-    (Path(folder.location) / results.PARTS / parts.name_of(row(1))).write_bytes(b"")
+    (part,) = parts_of(folder)
+    part.write_bytes(part.read_bytes()[:-1])
     assert results.read(folder.finish())[0] == [row(0)]
 
 
-def test_a_flipped_bit_is_an_equal_row_or_a_corrupt_part(folder: Results) -> None:
+def test_a_flipped_bit_is_an_equal_row_or_a_corrupt_stream(folder: Results) -> None:
     folder.write(row())
     (part,) = parts_of(folder)
     content = part.read_bytes()
@@ -405,8 +415,33 @@ def test_a_flipped_bit_is_an_equal_row_or_a_corrupt_part(folder: Results) -> Non
         flipped = content[at] ^ (1 << bit)
         part.write_bytes(content[:at] + bytes([flipped]) + content[at + 1 :])
         rows, corrupt = folder.read()
-        assert len(rows) + len(corrupt) == 1, (at, bit)
-        assert rows in ([], [row()]), (at, bit)
+        assert (rows, len(corrupt)) == ([], 1), (at, bit)
+
+
+def test_what_was_merged_is_read_from_there_unless_it_is_damaged(folder: Results) -> None:
+    folder.write(row(0))
+    merged = Path(folder.finish())
+    Results.open(folder.location).write(row(1))
+    before = merged.stat().st_mtime_ns
+    assert [type(file).__name__ for file in folder.files()[0]] == ["ParquetRows", "StreamRows"]
+    assert folder.read()[0] == [row(0), row(1)]
+    folder.finish()
+    assert [type(file).__name__ for file in folder.files()[0]] == ["ParquetRows"]
+    assert merged.stat().st_mtime_ns > before
+    after = merged.stat().st_mtime_ns
+    folder.finish()  # nothing came
+    assert merged.stat().st_mtime_ns == after
+    for damaged in (b"", b"PAR1", merged.read_bytes()[:-9]):
+        merged.write_bytes(damaged)
+        assert folder.read() == ([row(0), row(1)], [])
+
+
+def test_a_merged_file_of_another_sweep_hides_no_row(folder: Results, tmp_path: Path) -> None:
+    folder.write(row())
+    other = Results.create(str(tmp_path / "other"), "local", MATRIX, NOW)
+    other.write(row(7))
+    shutil.copy(other.finish(), folder.location)
+    assert folder.read()[0] == [row()]
 
 
 # ------------------------------------------------------------------------------- atomic writes
@@ -415,8 +450,8 @@ def test_a_flipped_bit_is_an_equal_row_or_a_corrupt_part(folder: Results) -> Non
 def test_what_an_interrupted_write_left_is_ignored(folder: Results) -> None:
     folder.write(row())
     content = parts_of(folder)[0].read_bytes()
-    (Path(folder.location) / results.PARTS / "x.parquet.123.tmp").write_bytes(content[:100])
-    (Path(folder.location) / results.PARTS / "y.parquet.124.tmp").write_bytes(content)
+    left = Path(folder.location) / results.PARTS / "rows-0123456789ab.arrows.123.tmp"
+    left.write_bytes(content)
     assert folder.read() == ([row()], [])
 
 
@@ -432,6 +467,7 @@ def test_a_full_disk_is_one_message_with_the_place(
         folder.write(row())
     monkeypatch.undo()
     assert folder.read() == ([], [])
+    assert parts_of(folder) == []
 
 
 def test_rows_wait_elsewhere_while_their_disk_is_full(
@@ -455,7 +491,7 @@ def test_rows_wait_elsewhere_while_their_disk_is_full(
     assert len(resumed.read()[0]) == 2
     resumed.settle(0)
     assert resumed.trouble is None
-    assert len(parts_of(folder)) == 3
+    assert len(parts_of(folder)) == 2  # of rows and of profiles
     assert len(resumed.read()[0]) == 2
     faults_record.note("disk full", 0, "rows wait in the temporary folder until there is room")
 
@@ -473,22 +509,39 @@ def test_a_row_measured_again_replaces_the_one_that_waits(
     assert results.read(again.finish())[0] == [row()]
 
 
-def test_a_process_killed_while_writing_leaves_whole_parts_only(folder: Results) -> None:
+def test_a_disk_that_fills_within_a_row_leaves_no_half_of_it(
+    folder: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = Results.open(folder.location)
+    again.write(row(0))
+    with full_disk(monkeypatch, again):
+        again.write(row(1))
+    assert again.read() == ([row(0), row(1)], [])
+    again.settle(0)
+    assert results.read(folder.location)[0] == [row(0), row(1)]
+
+
+def test_a_process_killed_while_writing_loses_no_row_before(folder: Results) -> None:
     script = (
         "import os, sys, examples\n"
         "from bench.results.store import Results\n"
         "folder = Results.open(sys.argv[1])\n"
         "folder.write(examples.measurement(replicate=0))\n"
-        "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "write = os.write\n"
+        "def killed(number, content):\n"
+        "    write(number, content[:1000])\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "os.write = killed\n"
         "folder.write(examples.measurement(replicate=1))\n"
     )
     killed = subprocess.run(
         [sys.executable, "-c", script, folder.location], env=with_our_path(), timeout=60
     )
     assert killed.returncode == -9
-    rows, corrupt = folder.read()
-    assert ([one.replicate for one in rows], corrupt) == ([0], [])
-    assert any(path.name.endswith(".tmp") for path in parts_of(folder))
+    rows, (corrupt,) = folder.read()
+    assert [one.replicate for one in rows] == [0]
+    assert corrupt.reason.startswith("damaged or cut short at byte ")
 
 
 # ------------------------------------------------------------------------------- one at a time
@@ -611,9 +664,9 @@ def test_no_run_moves_reads_or_deletes_what_lies_elsewhere(run: str, well_formed
     with tempfile.TemporaryDirectory() as made:
         there = Path(made)
         folder = Results.create(str(there / "out"), "local", MATRIX, NOW)
-        victim = there / "victim" / parts.name_of(row())
+        victim = there / "victim" / STREAM
         victim.parent.mkdir()
-        victim.write_bytes(parts.to_parquet([row()], [folder.source]))
+        victim.write_bytes(a_stream(row(), folder))
         tail = "/20261124T123005Z-0a1b2c" if well_formed else ""
         changed_source(folder, run=run + tail)
         before = sorted(there.rglob("*"))
@@ -660,12 +713,12 @@ def test_a_part_that_is_a_link_or_a_pipe_is_not_followed(folder: Results, tmp_pa
     other = Results.create(str(tmp_path / "other"), "local", MATRIX, NOW)
     other.write(row())
     place = Path(folder.location) / results.PARTS
-    (place / "a.parquet").symlink_to(parts_of(other)[0])
-    os.mkfifo(place / "b.parquet")
-    (place / "c.parquet").mkdir()
+    (place / "a.arrows").symlink_to(parts_of(other)[0])
+    os.mkfifo(place / "b.arrows")
+    (place / "c.arrows").mkdir()
     rows, corrupt = folder.read()
     assert rows == []
-    assert [Path(one.path).name for one in corrupt] == ["a.parquet", "b.parquet", "c.parquet"]
+    assert [Path(one.path).name for one in corrupt] == ["a.arrows", "b.arrows", "c.arrows"]
     assert "a link, which is not followed" in corrupt[0].reason
 
 
@@ -718,9 +771,9 @@ def test_a_spool_that_is_not_ours_is_told_and_costs_no_row(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder.write(row())
     usual = tmp_path / f"tensorgap-{os.getuid()}"
-    forged = usual / folder.source.run / parts.name_of(row(1))
+    forged = usual / folder.source.run / STREAM
     forged.parent.mkdir(parents=True)
-    forged.write_bytes(parts.to_parquet([row(1)], [folder.source]))
+    forged.write_bytes(a_stream(row(1), folder))
     usual.chmod(0o777)
     rows, _, (told,) = results.read(folder.location)
     assert rows == [row()]
@@ -783,9 +836,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_starts(
 
 def test_what_killed_sweeps_left_is_removed_by_the_next(folder: Results) -> None:
     place = Path(folder.location)
-    part = parts.name_of(row())
     left = [f"results.parquet.{number}.tmp" for number in (1, 4242)]
-    left += [f"parts/{part}.77.tmp", "matrix.toml.5.tmp"]
+    left += [f"parts/{STREAM}.77.tmp", "matrix.toml.5.tmp"]
     kept = ["mine.parquet.1.tmp", "parts/mine.1.tmp", "results.parquet.tmp"]
     for name in [*left, *kept]:
         (place / name).touch()
@@ -996,8 +1048,12 @@ def test_a_bucket_that_fails_for_a_while_costs_no_row(bucket: Bucket) -> None:
     bucket.fail()
     broke = time.monotonic()
     folder.write(row(1))
+    while folder.trouble is None:
+        time.sleep(0.05)
     noticed_s = time.monotonic() - broke
     folder.write(row(2))  # at once: it does not try again yet
+    assert folder.new_trouble()
+    assert folder.new_trouble() is None  # it is told once
     assert folder.trouble is not None
     assert "rows wait in" in folder.trouble
     bucket.serve()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import fakenvml
+import kept_rows
 import pytest
 
 from bench import errors, inventory, measure, outcomes, warnings
@@ -20,7 +21,6 @@ from bench.energy import protocol as energy
 from bench.errors import REAL_GPU
 from bench.measured import Measurement, Outcome, Sensor, Stage
 from bench.model import engines
-from bench.results import columns as table
 from bench.warnings import RowWarning
 
 FakeNvml = Callable[..., fakenvml.FakeDriver]
@@ -89,7 +89,7 @@ def test_the_row_has_an_energy_and_says_that_it_is_simulated(
     assert row.conditions is not None
     assert (row.conditions.pcie_generation, row.conditions.throttled_s) == (3, 0)
     assert row.conditions.performance_state == 0
-    (again,), _ = table.from_table(table.to_table([row], []), "test")
+    (again,), _ = kept_rows.from_table(kept_rows.to_table([row], []), "test")
     assert again == row
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import BinaryIO
 
+import examples
 import pytest
+from sweeps import frames_in
 
-from bench.results import spool
+from bench.errors import TensorgapError
+from bench.files.limits import Allowance
+from bench.files.storage import Storage
+from bench.measured import Measurement
+from bench.results import columns, kept, spool, streams, writing
+from bench.results.columns import Source
+from bench.results.writing import Writer
 
 RUN = "local/20261124T120000Z-0a1b2c"
-PART = "CPU-fp32-tiny-b1-r0-0123456789ab.parquet"
+PART = "rows-0123456789ab.arrows"
 USUAL = f"tensorgap-{os.getuid()}"
 
 
@@ -22,19 +32,24 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def full(name: str, content: bytes) -> None:
+def put(sweep: spool.Spool) -> None:
+    """Have a stream wait."""
+    (sweep.folder() / PART).write_bytes(b"row")
+
+
+def full(name: str, file: BinaryIO) -> None:
     raise OSError(28, "No space left on device")
 
 
 def brought(run: str = RUN) -> dict[str, bytes]:
     """What a sweep that is resumed finds."""
     place: dict[str, bytes] = {}
-    spool.Spool(run).bring(place.__setitem__)
+    spool.Spool(run).bring(lambda name, file: place.update({name: file.read()}))
     return place
 
 
 def test_what_waits_is_found_by_the_next_sweep_of_the_run(temporary: Path) -> None:
-    spool.Spool(RUN).put(PART, b"row", full)
+    put(spool.Spool(RUN))
     assert brought("local/20261124T120000Z-ffffff") == {}
     assert brought() == {PART: b"row"}
     assert brought() == {}
@@ -50,7 +65,7 @@ def test_a_folder_that_others_enter_is_neither_read_nor_written(temporary: Path,
     sweep = spool.Spool(RUN)
     assert sweep.ignored == f"others can enter {temporary / USUAL} (mode {mode:04o})"
     assert sweep.waiting() == []
-    sweep.put(PART, b"row", full)
+    put(sweep)
     assert (folder / PART).read_bytes() == b"forged"
     # It waits elsewhere, and is found there.
     assert sweep.location.startswith(f"{temporary / USUAL}-")
@@ -63,7 +78,7 @@ def test_a_link_to_a_folder_of_one_s_own_is_not_followed(temporary: Path) -> Non
     elsewhere.mkdir(mode=0o700)
     (temporary / USUAL).symlink_to(elsewhere)
     sweep = spool.Spool(RUN)
-    sweep.put(PART, b"row", full)
+    put(sweep)
     assert sweep.ignored == f"{temporary / USUAL} is no folder of its own"
     assert list(elsewhere.iterdir()) == []
     assert brought() == {PART: b"row"}
@@ -79,7 +94,7 @@ def test_rows_that_another_user_forges_are_not_read(temporary: Path, name: str) 
     for path in (temporary / name, *(temporary / name).rglob("*")):
         os.chown(path, 4242, 4242)
     sweep = spool.Spool(RUN)
-    sweep.put(PART, b"row", full)
+    put(sweep)
     assert (folder / PART).read_bytes() == b"forged"
     assert brought() == {PART: b"row"}
 
@@ -106,9 +121,10 @@ def test_only_files_with_the_name_of_a_part_are_taken(temporary: Path) -> None:
     secret = temporary / "secret"
     secret.write_bytes(b"secret")
     (folder / PART).symlink_to(secret)
-    (folder / PART.replace("r0", "r1")).mkdir()
-    os.mkfifo(folder / PART.replace("r0", "r2"))
-    for name in ("passwd", "results.parquet", f"{PART}.1.tmp", f".{PART}", "a b-b1-r0-0.parquet"):
+    (folder / "rows-0123456789ac.arrows").mkdir()
+    os.mkfifo(folder / "rows-0123456789ad.arrows")
+    names = ("passwd", "results.parquet", f"{PART}.1.tmp", f".{PART}", "rows-0123456789a.arrows")
+    for name in (*names, "rows-0123456789AB.arrows"):
         (folder / name).write_bytes(b"foreign")
     before = sorted(folder.iterdir())
     assert brought() == {}
@@ -133,21 +149,67 @@ def test_where_no_folder_is_this_user_s_alone_the_row_is_not_lost_in_silence(
     temporary: Path,
 ) -> None:
     temporary.chmod(0o777)  # without the sticky bit: anybody renames what is in it
-    with pytest.raises(spool.TensorgapError) as caught:
-        spool.Spool(RUN).put(PART, b"row", full)
+    writer = Writer(Storage.at(str(temporary / "absent")), Source(RUN, "", "0.1.0", None))
+    with pytest.raises(TensorgapError) as caught:
+        writer.write(examples.measurement(run=RUN))
     temporary.chmod(0o700)
-    assert "No space left on device; and the row cannot wait in" in str(caught.value)
+    assert "No such file or directory; and the row cannot wait in" in str(caught.value)
     assert f"others can write {temporary} (mode 0777)" in str(caught.value)
 
 
-def test_what_waits_does_not_replace_what_came_later(
-    temporary: Path,
-) -> None:
-    now_s, place = [0.0], {}
-    waiting = spool.Spool(RUN, clock=lambda: now_s[0])
+def test_what_another_process_still_writes_is_left_alone(temporary: Path) -> None:
+    sweep = spool.Spool(RUN)
+    form = columns.with_sources(Measurement, [])
+    stream = streams.Appending(sweep.folder() / PART, form, time.monotonic)
+    assert brought() == {}
+    stream.close()
+    assert list(brought()) == [PART]
 
-    waiting.put(PART, b"without evidence", full)
-    now_s[0] = 60  # time to try again
-    waiting.put(PART, b"with evidence", place.__setitem__)
-    assert place == {PART: b"with evidence"}
-    assert waiting.waiting() == []
+
+def test_a_place_that_fails_is_tried_again_after_a_while(temporary: Path) -> None:
+    now_s = [0.0]
+    sweep = spool.Spool(RUN, clock=lambda: now_s[0])
+    put(sweep)
+    for pause_s in (1, 2, 4, 8, 16, 30, 30):
+        assert sweep.may_try()
+        assert sweep.bring(full) == 1
+        assert sweep.trouble == "No space left on device"
+        now_s[0] += pause_s - 0.1
+        assert not sweep.may_try()
+        now_s[0] += 0.1
+    assert sweep.bring(lambda name, file: None) == 0
+    assert sweep.trouble is None
+
+
+def test_rows_for_a_bucket_gather_and_are_brought_after_a_lull(temporary: Path) -> None:
+    place = Storage.at("mock://bucket/parts")
+    place.make_folder()
+    writer = Writer(place, Source(RUN, "", "0.1.0", None))
+    began = time.monotonic()
+    for replicate in range(3):
+        writer.write(examples.measurement(run=RUN, replicate=replicate))
+    (waiting,) = writer.spool.waiting()
+    assert len(frames_in(waiting)) == 4  # the schema, and what a killed driver would lose if not
+    while writer.spool.waiting():
+        time.sleep(0.02)
+    assert time.monotonic() - began < 10  # a second, but on a busy machine
+    assert place.within(waiting.name).exists
+
+
+def test_rows_for_a_bucket_that_never_cease_are_brought_every_few_seconds(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "GATHERING_S", 0.3)
+    place = Storage.at("mock://bucket/parts")
+    place.make_folder()
+    writer, count = Writer(place, Source(RUN, "", "0.1.0", None)), 0
+    names: set[str] = set()
+    while len(names) < 3:
+        writer.write(examples.measurement(run=RUN, replicate=count))
+        count += 1
+        names |= {path.name for path in writer.spool.waiting()}
+        time.sleep(0.01)
+    assert writer.bring() == 0
+    streams_there = [place.within(name) for name in names]
+    found = [kept.opened(one, "x.arrows", Allowance()) for one in streams_there]
+    assert sum(len(one.keys) for one in found) == count

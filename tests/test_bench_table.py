@@ -11,6 +11,7 @@ from typing import Any
 
 import examples
 import hypothesis.strategies as st
+import kept_rows
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -33,15 +34,15 @@ KIND = b"tensorgap.records"
 def through_parquet(rows: list[Any]) -> list[Any]:
     """Written to a Parquet file and read from it again."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table.to_table(rows, [SOURCE]), sink, compression="zstd")
+    pq.write_table(kept_rows.to_table(rows, [SOURCE]), sink, compression="zstd")
     content = pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
-    found, sources = table.from_table(content, "results.parquet")
+    found, sources = kept_rows.from_table(content, "results.parquet")
     assert sources == (SOURCE,)
     return found
 
 
 def good_table() -> pa.Table:
-    return table.to_table([examples.measurement()], [SOURCE])
+    return kept_rows.to_table([examples.measurement()], [SOURCE])
 
 
 def with_metadata(changes: Mapping[bytes, bytes | None]) -> pa.Table:
@@ -63,7 +64,7 @@ def test_any_rows_read_back_equal(rows: list[Measurement]) -> None:
 @settings(max_examples=15)
 @given(st.lists(examples.any_measurement(), max_size=3))
 def test_any_rows_written_merged_and_read_back_are_the_merged_rows(rows: list[Measurement]) -> None:
-    assert through_parquet(table.merge(rows)) == table.merge(through_parquet(rows))
+    assert through_parquet(kept_rows.merge(rows)) == kept_rows.merge(through_parquet(rows))
 
 
 def test_any_profile_reads_back_equal() -> None:
@@ -101,7 +102,7 @@ def test_signs_of_every_script_survive() -> None:
 def test_warnings_keep_code_and_values_and_are_worded_for_a_reader() -> None:
     row = examples.measurement(warnings=examples.WARNINGS)
     assert through_parquet([row])[0].warnings == examples.WARNINGS
-    stored = table.to_table([row], [SOURCE])["warnings"][0].as_py()
+    stored = kept_rows.to_table([row], [SOURCE])["warnings"][0].as_py()
     assert stored[0] == {
         "code": "host-busy",
         "values": '{"share": 0.07}',
@@ -135,7 +136,7 @@ def test_no_rows_are_a_table_too() -> None:
 
 def test_the_sources_survive() -> None:
     sources = (SOURCE, Source("Ω/2", "name = 'Ω'", "0.2.0", "0" * 40 + "-dirty"))
-    assert table.from_table(table.to_table([], sources), "results.parquet")[1] == sources
+    assert kept_rows.from_table(kept_rows.to_table([], sources), "results.parquet")[1] == sources
 
 
 # ------------------------------------------------------------------------------- schema
@@ -212,7 +213,7 @@ def test_what_was_found_may_be_null() -> None:
 
 def refusal(content: pa.Table) -> str:
     with pytest.raises(TensorgapError) as caught:
-        table.from_table(content, "x.parquet")
+        kept_rows.from_table(content, "x.parquet")
     message = str(caught.value)
     assert message.startswith("x.parquet: ")
     assert "\n" not in message
@@ -314,7 +315,7 @@ def test_a_warning_that_has_no_words_is_refused() -> None:
 
 
 def test_a_record_that_lacks_what_each_has_is_refused() -> None:
-    content = table.to_table([examples.measurement()], [])
+    content = kept_rows.to_table([examples.measurement()], [])
     at = content.column_names.index("timing_latency_ms_p50")
     content = content.set_column(at, content.schema.field(at), pa.nulls(1, pa.float64()))
     assert "timing_latency_ms_p50 lacks a value" in refusal(content)
@@ -330,12 +331,12 @@ def test_a_null_where_none_may_be_is_refused(name: str) -> None:
 
 def test_a_column_more_is_ignored() -> None:
     content = good_table().append_column("note", pa.array(["mine"]))
-    assert table.from_table(content, "x.parquet")[0] == [examples.measurement()]
+    assert kept_rows.from_table(content, "x.parquet")[0] == [examples.measurement()]
 
 
 def test_the_order_of_the_columns_does_not_matter() -> None:
     content = good_table()
-    assert table.from_table(content.select(content.column_names[::-1]), "x.parquet")[0] == [
+    assert kept_rows.from_table(content.select(content.column_names[::-1]), "x.parquet")[0] == [
         examples.measurement()
     ]
 
@@ -359,7 +360,7 @@ def row_of(outcome: Outcome, finished_s: float, received_s: float | None) -> Mea
 
 def merged(*rows: Measurement | Profile) -> Measurement:
     """The one that is kept, in whichever order they come."""
-    kept = {one for order in itertools.permutations(rows) for one in table.merge(order)}
+    kept = {one for order in itertools.permutations(rows) for one in kept_rows.merge(order)}
     assert len(kept) == 1
     return kept.pop()
 
@@ -409,7 +410,7 @@ def test_merge_joins_a_profile_to_its_row() -> None:
     # Of another replicate, run or workload it is not this row's.
     for other in ({"replicate": 1}, {"run": "x"}, {"workload": Workload("gpt2")}):
         assert merged(row, dataclasses.replace(profile, **other)) == row
-    assert table.merge([profile]) == []
+    assert kept_rows.merge([profile]) == []
 
 
 def test_merge_joins_no_profile_of_an_attempt_before() -> None:
@@ -423,13 +424,14 @@ def test_merge_joins_no_profile_of_an_attempt_before() -> None:
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_merge_keeps_what_finished_last_whatever_the_order(order: tuple[int, ...]) -> None:
     rows = [later(examples.measurement(), seconds, reason=f"{seconds}") for seconds in (1, 2, 3)]
-    assert table.merge(rows[index] for index in order) == [rows[2]]
+    assert kept_rows.merge(rows[index] for index in order) == [rows[2]]
 
 
 def test_merge_prefers_a_finished_row_to_one_without_a_time() -> None:
     unfinished = examples.measurement(finished_at=None, reason="never began")
     finished = examples.measurement()
-    assert table.merge([unfinished, finished]) == table.merge([finished, unfinished]) == [finished]
+    for rows in ([unfinished, finished], [finished, unfinished]):
+        assert kept_rows.merge(rows) == [finished]
 
 
 def test_merge_keeps_runs_replicates_cells_and_workloads_apart() -> None:
@@ -440,7 +442,7 @@ def test_merge_keeps_runs_replicates_cells_and_workloads_apart() -> None:
         examples.measurement(cell=Cell("CPU", "bf16")),
         examples.measurement(workload=Workload("tiny", batch_size=8)),
     ]
-    assert set(table.merge(rows)) == set(rows)
+    assert set(kept_rows.merge(rows)) == set(rows)
 
 
 def test_merge_orders_by_run_cell_workload_and_replicate() -> None:
@@ -450,19 +452,19 @@ def test_merge_orders_by_run_cell_workload_and_replicate() -> None:
         for gpu in ("A100", "T4")
         for replicate in (0, 1)
     ]
-    assert table.merge(reversed(rows)) == rows
+    assert kept_rows.merge(reversed(rows)) == rows
 
 
 @settings(max_examples=20)
 @given(st.lists(examples.any_measurement(), max_size=5), st.randoms(use_true_random=False))
 def test_merging_again_changes_nothing(rows: list[Measurement], random: Any) -> None:
-    merged = table.merge(rows)
+    merged = kept_rows.merge(rows)
     identities = [(row.run, row.key) for row in merged]
     assert len(set(identities)) == len(identities)
     assert set(identities) == {(row.run, row.key) for row in rows}
     shuffled = list(merged)
     random.shuffle(shuffled)
-    assert table.merge([*shuffled, *merged]) == merged
+    assert kept_rows.merge([*shuffled, *merged]) == merged
 
 
 def test_the_metadata_is_plain_json() -> None:

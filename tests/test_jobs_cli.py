@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+import kept_rows
 import pytest
 from sweeps import Run
 
@@ -144,7 +145,7 @@ def test_an_unforeseen_error_shows_its_traceback_only_with_debug(
     def broken(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(results, "read", broken)
+    monkeypatch.setattr(results, "files_at", broken)
     for debug in ([], ["--debug"]):
         done = run("merge", "x", "-o", "o.parquet", *debug)
         assert done.returncode == 3
@@ -163,7 +164,7 @@ def test_too_little_memory_is_one_message(run: Run, monkeypatch: pytest.MonkeyPa
     def big(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(results, "read", big)
+    monkeypatch.setattr(results, "files_at", big)
     done = run("merge", "x", "-o", "/nowhere/x.parquet")
     assert done.returncode == 2
     assert done.stderr == (
@@ -175,7 +176,7 @@ def test_too_little_memory_is_one_message(run: Run, monkeypatch: pytest.MonkeyPa
 def empty(tmp_path: Path) -> str:
     """A Parquet file without rows."""
     path = str(tmp_path / "empty.parquet")
-    results.write_merged(path, [], [])
+    kept_rows.write(path, [], [])
     return path
 
 

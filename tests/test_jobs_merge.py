@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import kept_rows
 import pyarrow.parquet as pq
 import pytest
 from test_jobs_report import a_row
@@ -87,7 +88,7 @@ def test_an_existing_file_is_replaced_only_by_force(
 def test_rows_of_different_runs_with_the_same_cell_are_both_kept(tmp_path: Path) -> None:
     first = a_row("fp32", 10, run="a/1")
     second = replace(first, run="a/2")
-    results.write_merged(str(tmp_path / "1.parquet"), [first], [])
-    results.write_merged(str(tmp_path / "2.parquet"), [second], [])
+    kept_rows.write(str(tmp_path / "1.parquet"), [first], [])
+    kept_rows.write(str(tmp_path / "2.parquet"), [second], [])
     merge(tmp_path / "1.parquet", tmp_path / "2.parquet", "-o", tmp_path / "all.parquet")
     assert len(results.read(str(tmp_path / "all.parquet"))[0]) == 2

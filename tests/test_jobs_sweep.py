@@ -123,14 +123,15 @@ def test_a_sweep_goes_on_when_nobody_reads_its_progress_whatever_its_paths_are_c
     assert (narrowed / "matrix.toml").read_text() != MATRIX  # it is narrowed, too
 
 
-def test_a_corrupt_part_of_a_moved_folder_is_measured_again_and_a_narrow_sweep_stays_so(
+def test_a_corrupt_row_of_a_moved_folder_is_measured_again_and_a_narrow_sweep_stays_so(
     measures: Scripted, run: Run, narrowed: Path, tmp_path: Path
 ) -> None:
     whole = rows_in(narrowed / "results.parquet")
     folder = Path(shutil.copytree(narrowed, tmp_path / "another place" / "copy"))
     before = sorted(narrowed.rglob("*"))
-    part = next((folder / "parts").glob("*-b2-*.parquet"))
-    part.write_bytes(part.read_bytes()[:100])
+    (folder / "results.parquet").unlink()
+    (part,) = (folder / "parts").glob("rows-*")
+    part.write_bytes(part.read_bytes()[:-100])
 
     shown = run("report", folder)
     assert f"corrupt result file {part}" in shown.stderr
@@ -152,11 +153,11 @@ def test_no_other_sweep_writes_before_the_rows_are_merged(
     contested = (
         "from bench.results import store\n"
         "finish = store.Results.finish\n"
-        "def contested(folder):\n"
+        "def contested(folder, rows):\n"
         "    try:\n"
         "        with store.Results.open(folder.location).locked(): print('free')\n"
         "    except store.TensorgapError as error: print(error)\n"
-        "    return finish(folder)\n"
+        "    return finish(folder, rows)\n"
         "store.Results.finish = contested\n"
     )
     done = measures("--resume", narrowed, before=contested)

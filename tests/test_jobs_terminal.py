@@ -19,6 +19,7 @@ from pathlib import Path
 import examples  # noqa: F401 - fixes what hypothesis draws
 import fakenvml
 import hypothesis.strategies as st
+import kept_rows
 import pytest
 from hypothesis import example, given, settings
 from test_jobs_report import a_row
@@ -26,7 +27,6 @@ from test_jobs_report import a_row
 from bench import matrix as matrices
 from bench.asked import Cell, Workload
 from bench.measured import Measurement, Outcome, Stage
-from bench.results import store as results
 from bench.results.columns import Source
 from bench.warnings import RowWarning
 from jobs import progress, terminal
@@ -164,7 +164,7 @@ def test_an_encoding_that_lacks_a_sign_is_no_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     place = tmp_path / "\u540d.parquet"
-    results.write_merged(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
+    kept_rows.write(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
     for form in ("table", "markdown", "csv", "json"):
         stream = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding))
@@ -180,7 +180,7 @@ def test_an_encoding_that_lacks_a_sign_is_no_crash(
 
 def test_a_locale_without_unicode_is_no_crash(tmp_path: Path) -> None:
     place = tmp_path / "\u540d.parquet"
-    results.write_merged(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
+    kept_rows.write(str(place), rows_of(["T4 \u540d", "gpt2", "r", "d"]), [SOURCE])
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "jobs", "report", str(place)]
     done = subprocess.run(command, capture_output=True, env=environment, timeout=100)
@@ -204,7 +204,7 @@ def told(capfd: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
 @pytest.fixture
 def results_of_a_stranger(tmp_path: Path) -> Path:
     place = tmp_path / "all.parquet"
-    results.write_merged(str(place), rows_of([HOSTILE] * 4), [SOURCE])
+    kept_rows.write(str(place), rows_of([HOSTILE] * 4), [SOURCE])
     return place
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import kept_rows
 import pytest
 import simulated
 
@@ -22,7 +23,6 @@ from bench.errors import TensorgapError
 from bench.files import limits
 from bench.measured import Outcome
 from bench.results import columns as table
-from bench.results import store as results
 from jobs.cli import main
 from jobs.report import from_csv
 
@@ -244,7 +244,7 @@ def test_without_fp16_mixed_cannot_be_left_out_yet() -> None:
 def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
     measured = simulated.rows("T4", ("fp32", "fp16", "mixed"), launch_us=34.0)
     path = str(tmp_path / "rows.parquet")
-    results.write_merged(path, measured, [table.Source("simulated", "", "0.1.0", None)])
+    kept_rows.write(path, measured, [table.Source("simulated", "", "0.1.0", None)])
     shown = explain(path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Assumed" not in shown.stdout
@@ -307,7 +307,7 @@ def test_rows_that_all_failed_are_not_explained_but_counted(tmp_path: Path) -> N
         for replicate, (m, outcome) in enumerate(ends)
     ]
     place = str(tmp_path / "failed.parquet")
-    results.write_merged(place, failed, [])
+    kept_rows.write(place, failed, [])
     shown = explain(place)
     assert (shown.returncode, shown.stdout) == (2, "")
     assert "no row is OK (2 FAILED, 2 LOST); `tensorgap report` shows" in shown.stderr

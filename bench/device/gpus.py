@@ -6,6 +6,7 @@ in numbers. Compute capabilities: https://developer.nvidia.com/cuda-gpus and cud
 Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md. Standard library only.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -161,6 +162,7 @@ def named(name: str) -> tuple[Board, ...]:
     return tuple(gpu for gpu in GPUS if wanted in (gpu.gpu_type, gpu.name))
 
 
+@functools.cache
 def boards(gpu_type: str, driver_name: str | None = None) -> tuple[Board, ...]:
     """The boards of a type, or the one that the driver's name tells; none for a foreign type.
 

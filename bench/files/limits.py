@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from bench.errors import TensorgapError
 
@@ -33,6 +34,12 @@ class Allowance:
         """Set bytes of a file aside before they are read; TooLargeError if too few are left."""
         self.hold(size_bytes, origin)
         self.left_bytes -= size_bytes
+
+    def spare(self) -> "Allowance":
+        """Another one with what is left: for what is let go again before the next is read."""
+        spare = Allowance(self.most_bytes)
+        spare.left_bytes = self.left_bytes
+        return spare
 
     def hold(self, size_bytes: int, origin: str) -> None:
         """Raise TooLargeError where more bytes are needed for a while than are left."""
@@ -65,8 +72,8 @@ def small(origin: str) -> Callable[[int], None]:
     return at_most(SMALL_BYTES, origin)
 
 
-def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> bytes:
-    """The content of a local file, whose size `check` may refuse before it is read.
+def open_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> BinaryIO:
+    """A local file to be read, whose size `check` may refuse.
 
     `flags` are of `os.open`. OSError: it cannot be read, or is a pipe or a device, which may never
     end.
@@ -76,12 +83,22 @@ def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) ->
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     except ValueError:
         raise OSError(errno.EINVAL, "a path has no character 0", str(path)) from None
-    with os.fdopen(number, "rb") as file:
+    file = os.fdopen(number, "rb")
+    try:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         check(found.st_size)
-        return file.read(found.st_size)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_file(path: str | Path, check: Callable[[int], None], flags: int = 0) -> bytes:
+    """The content of a local file, as far as it was there when `check` saw its size."""
+    with open_file(path, check, flags) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def parse(text: str) -> int | None:

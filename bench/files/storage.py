@@ -11,9 +11,12 @@ import contextlib
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -23,6 +26,7 @@ from bench.files import limits
 from bench.files.location import redacted, shown
 
 TEMPORARY = re.compile(r"(.+)\.[0-9]+\.tmp")  # as `write` names it
+MOST_IN_MEMORY_BYTES, PIECE_BYTES = 16 * 2**20, 2**20  # of what is not on a local disk
 # How S3 words that it does not know who asks, or that he may not (pyarrow 26).
 NO_ACCESS = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE|EXPIRED|TOKEN|CREDENTIALS"
@@ -93,24 +97,48 @@ class Storage:
         """Whether anything is there."""
         return bool(self.type != fs.FileType.NotFound)
 
-    def read(self, check: Callable[[int], None]) -> bytes:
-        """The content of the file, whose size `check` may refuse; OSError if it is no real file."""
+    def open(self, check: Callable[[int], None]) -> IO[bytes]:
+        """The file to be read at any place; `check` may refuse its size; OSError: no real file.
+
+        What is not on a local disk is brought into a temporary file.
+        """
         if self.is_local:
             if os.path.islink(self.path):  # else the system speaks of too many levels of links
                 raise OSError(errno.ELOOP, "a link, which is not followed", self.path)
-            return limits.read_file(self.path, check, os.O_NOFOLLOW)
+            return limits.open_file(self.path, check, os.O_NOFOLLOW)
         size_bytes = self.filesystem.get_file_info(self.path).size
         if size_bytes is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such file", self.path)
         check(size_bytes)
+        file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY_BYTES)  # noqa: SIM115, it is returned
         with self.filesystem.open_input_stream(self.path) as stream:
-            return bytes(stream.read(size_bytes))
+            while size_bytes > 0 and (content := stream.read(min(size_bytes, PIECE_BYTES))):
+                size_bytes -= file.write(content)
+        file.seek(0)
+        return file
+
+    def read(self, check: Callable[[int], None]) -> bytes:
+        """The content of the file, whose size `check` may refuse; OSError if it is no real file."""
+        with self.open(check) as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return file.read(size_bytes)
 
     def write(self, content: bytes) -> None:
         """Write the file so that a reader sees the old content or the new, never a part of it."""
+        with self.writing() as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A stream whose content is the file once all of it is there, and else is gone."""
         if not self.is_local:
-            with self.filesystem.open_output_stream(self.path) as stream:
-                stream.write(content)
+            # What leaves it by an exception must not end an upload that lacks its end.
+            with tempfile.TemporaryFile() as file:
+                yield file
+                file.seek(0)
+                with self.filesystem.open_output_stream(self.path) as stream:
+                    shutil.copyfileobj(file, stream, PIECE_BYTES)
             return
         # The process id keeps two writers apart; the suffix keeps a leftover from being read.
         temporary = Path(f"{self.path}.{os.getpid()}.tmp")
@@ -118,11 +146,11 @@ class Storage:
             temporary.unlink(missing_ok=True)
             # "x": never through a link that somebody put there.
             with open(temporary, "xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path)
-        except OSError:
+        except BaseException:
             # On a full disk the half of a file is in the way of the next try.
             temporary.unlink(missing_ok=True)
             raise

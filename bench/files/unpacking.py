@@ -6,18 +6,16 @@ unpacks just as many bytes as that header says, or fails.
 """
 
 import contextlib
-import io
+import os
 import struct
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.files.limits import Allowance
 
-# A row costs this much memory beside its samples: it becomes a record of 200 Python objects.
-ROW_BYTES = 16_384
 VALUE_BYTES = 8
 # The footer becomes objects of up to so many times its size (seen of one of many tiny columns).
 FOOTER_GROWS = 300
@@ -34,57 +32,78 @@ BOOLEANS, WHOLE, BINARY, STRUCT = (1, 2), (4, 5, 6), 8, 12
 DEEPEST = 3  # structs within structs
 
 
-def open_parquet(content: bytes, origin: str, allowance: Allowance) -> pq.ParquetFile:
+def open_parquet(file: IO[bytes], origin: str, allowance: Allowance) -> pq.ParquetFile:
     """A Parquet file whose footer is of a bearable size; nothing but that is unpacked.
 
     TensorgapError: it is more than may be read. ValueError, pa.ArrowException, OSError: the file is
     damaged. So it is with `unpack`.
     """
-    if len(content) >= 12 and content[-4:] == MAGIC:
-        allowance.hold(int.from_bytes(content[-8:-4], "little") * FOOTER_GROWS, origin)
+    size_bytes = file.seek(0, os.SEEK_END)
+    if size_bytes >= 12:
+        file.seek(-8, os.SEEK_END)
+        length, magic = struct.unpack("<I4s", file.read(8))
+        if magic == MAGIC:
+            allowance.hold(length * FOOTER_GROWS, origin)
     return pq.ParquetFile(
-        pa.BufferReader(content),
+        file,
         page_checksum_verification=True,
-        thrift_string_size_limit=max(1, len(content)),
-        thrift_container_size_limit=max(1, len(content)),
+        thrift_string_size_limit=max(1, size_bytes),
+        thrift_container_size_limit=max(1, size_bytes),
     )
 
 
-def unpack(
-    content: bytes, file: pq.ParquetFile, names: Collection[str], origin: str, allowance: Allowance
-) -> pa.Table:
-    """The columns of these names, if what their pages hold is not more than may be read.
-
-    Their types must have been checked: values wider than 8 bytes are not counted as such.
-    """
-    metadata = file.metadata
+def counts_of(packed: pq.ParquetFile) -> list[int]:
+    """How many rows each row group has; ValueError where another than pyarrow wrote the file."""
+    metadata = packed.metadata
     # Of files by some others the reader reads more than the footer tells, for a fault of theirs.
     if not str(metadata.created_by).startswith(WRITER):
         raise ValueError("not written by pyarrow")
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    if min([metadata.num_rows, *(group.num_rows for group in groups)]) < 0:
+    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    if min([metadata.num_rows, *groups]) < 0:
         raise ValueError("a number of rows is negative")
-    allowance.take(max(metadata.num_rows, sum(g.num_rows for g in groups)) * ROW_BYTES, origin)
-    for group in groups:
-        # Where the pages of a group without rows would be, the footer does not say.
-        for number in range(group.num_columns if group.num_rows else 0):
-            column = group.column(number)
-            if column.path_in_schema.partition(".")[0] in names:
-                take_column(content, column, origin, allowance)
-    return file.read(columns=list(names))
+    if metadata.num_rows != sum(groups):
+        raise ValueError("its numbers of rows do not agree")
+    return groups
+
+
+def unpack(
+    file: IO[bytes],
+    packed: pq.ParquetFile,
+    number: int,
+    names: Collection[str],
+    origin: str,
+    allowance: Allowance,
+) -> pa.Table:
+    """The columns of these names of a row group, if their pages hold no more than may be read.
+
+    Their types must have been checked: values wider than 8 bytes are not counted as such.
+    """
+    group = packed.metadata.row_group(number)
+    allowance.take(group.num_rows * VALUE_BYTES, origin)
+    # Where the pages of a group without rows would be, the footer does not say.
+    for index in range(group.num_columns if group.num_rows else 0):
+        column = group.column(index)
+        if column.path_in_schema.partition(".")[0] in names:
+            take_column(file, column, origin, allowance)
+    found = packed.read_row_group(number, columns=list(names), use_threads=False)
+    if len(found) != group.num_rows:
+        raise ValueError("a column has another number of rows")
+    return found
 
 
 def take_column(
-    content: bytes, column: pq.ColumnChunkMetaData, origin: str, allowance: Allowance
+    file: IO[bytes], column: pq.ColumnChunkMetaData, origin: str, allowance: Allowance
 ) -> None:
     """Set aside what the pages of a column unpack to."""
     values = longest_bytes = 0
-    for page in pages_of(content, column):
+    for page in pages_of(file, column):
         allowance.take(page.size_bytes + page.values * VALUE_BYTES, origin)
         if page.kind != DICTIONARY:
             values += page.values
         elif column.physical_type == "BYTE_ARRAY":
-            packed = content[page.begin : page.begin + page.packed_bytes]
+            allowance.hold(page.packed_bytes, origin)
+            file.seek(page.begin)
+            packed = file.read(page.packed_bytes)
             maybe = dictionaries(packed, page.size_bytes)
             longest = max(longest_of(dictionary, page.values) for dictionary in maybe)
             if longest < 0:
@@ -139,15 +158,14 @@ class Page(NamedTuple):
     begin: int  # where it lies in the file, behind its header
 
 
-def pages_of(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[Page]:
+def pages_of(stream: IO[bytes], column: pq.ColumnChunkMetaData) -> Iterator[Page]:
     """The pages of a column, from where the reader begins to where it ends."""
     at = column.data_page_offset
     if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < at:
         at = column.dictionary_page_offset
     end = at + column.total_compressed_size
-    if not 0 <= at <= end <= len(content):
+    if not 0 <= at <= end <= stream.seek(0, os.SEEK_END):
         raise ValueError("a column lies outside the file")
-    stream = io.BytesIO(content)
     try:
         while at < end:
             stream.seek(at)
@@ -165,7 +183,7 @@ def pages_of(content: bytes, column: pq.ColumnChunkMetaData) -> Iterator[Page]:
         raise ValueError("a page's header is damaged") from None
 
 
-def fields_of(stream: io.BytesIO, depth: int = 0) -> dict[int, Any]:
+def fields_of(stream: IO[bytes], depth: int = 0) -> dict[int, Any]:
     """The fields of a struct in Thrift's compact protocol, by number: whole numbers and structs.
 
     Every writer writes its fields once and in order. Whatever else there is, one reader may take
@@ -186,7 +204,7 @@ def fields_of(stream: io.BytesIO, depth: int = 0) -> dict[int, Any]:
             value = number_at(stream)
             fields[number] = value >> 1 ^ -(value & 1)  # zigzag: 0, -1, 1, -2, ...
         elif kind == BINARY:
-            stream.seek(number_at(stream), io.SEEK_CUR)
+            stream.seek(number_at(stream), os.SEEK_CUR)
         elif kind == STRUCT:
             fields[number] = fields_of(stream, depth + 1)
         else:
@@ -194,7 +212,7 @@ def fields_of(stream: io.BytesIO, depth: int = 0) -> dict[int, Any]:
     return fields
 
 
-def number_at(stream: io.BytesIO) -> int:
+def number_at(stream: IO[bytes]) -> int:
     """A number of 7 bits in each byte, of which the last has no highest bit."""
     value = 0
     for shift in range(0, 70, 7):

@@ -1,4 +1,4 @@
-"""Records <-> Arrow <-> Parquet: one flat schema of each kind of record, derived from its class.
+"""Records -> Arrow: one flat schema of each kind of record, derived from its class.
 
 One row is one Measurement, or one Profile where that waits for its row. The fields of a nested
 record become columns with its name in front (`timing.latency_ms_p50` -> `timing_latency_ms_p50`);
@@ -14,16 +14,15 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome, Profile
-from bench.validation import said
 from bench.warnings import RowWarning
 
 SCHEMA_VERSION = 1
@@ -32,6 +31,11 @@ SOURCES_KEY = b"tensorgap.sources"
 KIND_KEY = b"tensorgap.records"
 KINDS: dict[bytes, type] = {kind.__name__.encode(): kind for kind in (Measurement, Profile)}
 BARE = ("cell", "workload")  # their fields need no prefix
+# Columns that hold most of the bytes of a row, and that few readers need.
+SAMPLES = (
+    *("timing_latency_ms_samples", "timing_device_ms_samples", "timing_first_token_ms_samples"),
+    *("energy_trace_s", "energy_trace_w"),
+)
 WARNING = pa.struct([("code", pa.string()), ("values", pa.string()), ("text", pa.string())])
 ARROW_TYPES: dict[Any, pa.DataType] = {
     bool: pa.bool_(),
@@ -110,71 +114,33 @@ def schema(kind: type = Measurement) -> pa.Schema:
     return pa.schema(list(columns(kind).values()))
 
 
-def to_table(records: Iterable[Measurement | Profile], sources: Sequence[Source]) -> pa.Table:
-    """Records of one kind as an Arrow table whose metadata says where they came from."""
-    rows = list(records)
-    kind: Any = type(rows[0]) if rows else Measurement
-    flat = [{at.name: value_at(row, path) for path, at in columns(kind).items()} for row in rows]
+def with_sources(kind: type, sources: Sequence[Source]) -> pa.Schema:
+    """The schema of a file of records, whose metadata says where they came from."""
     metadata = {
         VERSION_KEY: str(SCHEMA_VERSION),
         KIND_KEY: kind.__name__,
         SOURCES_KEY: json.dumps([dataclasses.asdict(source) for source in sources]),
     }
-    return pa.Table.from_pylist(flat, schema(kind).with_metadata(metadata))
+    return schema(kind).with_metadata(metadata)
+
+
+def to_batch(rows: Sequence[Measurement | Profile], form: pa.Schema) -> pa.RecordBatch:
+    """Records of one kind as Arrow holds them, in the schema that `with_sources` made of it."""
+    paths = columns(KINDS[form.metadata[KIND_KEY]])
+    values = [
+        pa.array([value_at(row, path) for row in rows], at.type) for path, at in paths.items()
+    ]
+    return pa.record_batch(values, schema=form)
 
 
 def value_at(row: Any, path: tuple[str, ...]) -> Any:
     """The value of a column as Arrow takes it."""
-    value = functools.reduce(lambda inner, name: inner and getattr(inner, name), path, row)
+    value = row
+    for name in path:
+        value = value and getattr(value, name)
     if isinstance(value, tuple) and value and isinstance(value[0], RowWarning):
         return [{"code": w.code, "values": json.dumps(w.values), "text": w.text} for w in value]
     return value
-
-
-def from_table(table: pa.Table, origin: str) -> tuple[list[Any], tuple[Source, ...]]:
-    """The records of a table, of one kind, and where they came from.
-
-    Raises TensorgapError, in which `origin` names the file, for a table that tensorgap did not
-    write, or of another schema version.
-    """
-    kind, sources = described(table.schema, origin)
-    try:
-        flat = table.select(schema(kind).names).to_pylist()
-        rows = adapter(list[kind])  # type: ignore[valid-type]
-        return rows.validate_python([nested(row, kind) for row in flat]), sources
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = column_name([str(step) for step in first["loc"][1:]] or ["warnings"])
-        missing = first["input"] is None
-        fault = f"{where} lacks a value" if missing else said(where, first["input"], first["msg"])
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        fault = str(error)  # OverflowError: a time before year 1
-    raise TensorgapError(f"{origin}: a row cannot be read: {fault}")
-
-
-def nested(row: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """The fields of the record that a flat row came from; a nested one is None if all of it is."""
-    found: dict[str, Any] = {}
-    for path, column in columns(kind).items():
-        value = row[column.name]
-        if isinstance(value, list) and column.type == ARROW_TYPES[tuple[RowWarning, ...]]:
-            value = tuple(map(warning_of, value))
-        elif isinstance(value, datetime.datetime):
-            value = value.astimezone(datetime.UTC)
-        inner = found.setdefault(path[0], {}) if len(path) > 1 else found
-        inner[path[-1]] = value
-    return {
-        name: None if isinstance(v, dict) and all(x is None for x in v.values()) else v
-        for name, v in found.items()
-    }
-
-
-def warning_of(stored: Mapping[str, Any]) -> RowWarning:
-    """A warning as it was stored; LookupError, TypeError or ValueError where it has no words."""
-    found = {"code": stored["code"], "values": json.loads(stored["values"])}
-    warning: RowWarning = adapter(RowWarning).validate_python(found)
-    str(warning)
-    return warning
 
 
 def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
@@ -208,43 +174,3 @@ def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
             fault = f"is {stored[0].type}, must be {column.type}"
         raise TensorgapError(f"{origin}: column {column.name} {fault}; the file was changed")
     return kind, sources
-
-
-def merge(records: Iterable[Measurement | Profile]) -> list[Measurement]:
-    """Rows in a fixed order, each identity once, with their profiles.
-
-    Of several it is the one that says most. What was measured (OK) goes before what was not,
-    whatever came later: only what is not OK is measured again. What an attempt found goes before
-    UNPLACED. Of equals it is the one that the driver received last, since the clocks of hosts
-    differ, or that has its profile.
-    """
-    rows: dict[Any, Measurement] = {}
-    profiles: dict[Any, Profile] = {}
-    for record in records:
-        identity = (record.run, record.key)
-        if isinstance(record, Profile):
-            profiles[identity] = max(profiles.get(identity, record), record, key=received)
-        else:
-            rows[identity] = max(rows.get(identity, record), record, key=worth)
-    return [joined(rows[identity], profiles.get(identity)) for identity in sorted(rows)]
-
-
-def worth(row: Measurement) -> tuple[bool, bool, datetime.datetime, bool]:
-    """What decides between rows of one identity."""
-    measured, placed = row.outcome == Outcome.OK, row.outcome != Outcome.UNPLACED
-    return measured, placed, received(row), row.trace is not None
-
-
-def received(record: Measurement | Profile) -> datetime.datetime:
-    """When the driver took it; without that, when its host had it."""
-    ended = record.measured_at if isinstance(record, Profile) else record.finished_at
-    return record.received_at or ended or datetime.datetime.min.replace(tzinfo=datetime.UTC)
-
-
-def joined(row: Measurement, profile: Profile | None) -> Measurement:
-    """A row with its profile, unless it has one, or that one came before: of an attempt before."""
-    if profile is None or row.trace or row.roofline or received(profile) < received(row):
-        return row
-    warnings = (*row.warnings, *profile.warnings)
-    found = {"trace": profile.trace, "roofline": profile.roofline, "warnings": warnings}
-    return dataclasses.replace(row, **found)  # type: ignore[arg-type]

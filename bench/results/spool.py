@@ -1,38 +1,46 @@
-"""Parts on their way: kept on the local disk while their place fails, and brought there later.
+"""Streams on their way: kept on the local disk until they are in their place.
 
-A bucket that answers with errors for a while, or a full disk, must cost no row. A run's parts wait
-where a sweep that was killed finds them when it is resumed: below `tensorgap-UID` of the temporary
-folder. Everybody knows that name and can take it first; so only a folder that is this user's alone
-is used, else one named `tensorgap-UID-` and random letters, which is looked for as well.
+A bucket that answers with errors for a while, or a full disk, must cost no row; and to a bucket
+nothing can be appended, so that rows gather here for some seconds. They wait where a sweep that was
+killed finds them when it is resumed: below `tensorgap-UID` of the temporary folder. Everybody knows
+that name and can take it first; so only a folder that is this user's alone is used, else one named
+`tensorgap-UID-` and random letters, which is looked for as well.
 """
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from bench.errors import TensorgapError
-from bench.files import private
-from bench.files.storage import Storage, complaint
-from bench.results import parts
+from bench.files import limits, private
+from bench.files.storage import complaint
+from bench.results import streams
 
+NAME = re.compile(r"(rows|profiles)-[0-9a-f]{12}\.arrows")
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
-Write = Callable[[str, bytes], None]  # puts a part with this name into its place
+Write = Callable[[str, BinaryIO], None]  # puts a stream with this name into its place
+
+
+def is_name(name: str) -> bool:
+    """Whether a stream may have this name."""
+    return NAME.fullmatch(name) is not None
 
 
 class Spool:
-    """The parts of one run that have not reached their place."""
+    """The streams of one run that have not reached their place."""
 
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: run: the run's name, which no other run has; clock: monotonic seconds."""
         self._run = run
-        self.usual = private.usual()  # where parts wait if no one else has taken that place
+        self.usual = private.usual()  # where streams wait if no one else has taken that place
         exists = os.path.lexists(self.usual)
         self.ignored = private.why_shared(self.usual) if exists else None
         holding = (folder for folder in private.kept() if self._is_real(folder))
@@ -40,44 +48,62 @@ class Spool:
         self._clock = clock
         self._pause_s = _FIRST_PAUSE_S
         self._next = 0.0  # when the place is tried again
-        self.trouble: str | None = None  # what the place last said, while parts wait
+        self.trouble: str | None = None  # what the place last said, until it takes a row again
 
     @property
     def location(self) -> str:
-        """Where parts wait."""
+        """Where streams wait."""
         return str((self._own or self.usual) / self._run)
 
     def waiting(self) -> list[Path]:
-        """The parts that wait: files of this user that have the name of a part."""
+        """The streams that wait: files of this user that have the name of one."""
         if self._own is None or not self._is_real(self._own):
             return []
         entries = [Path(entry.path) for entry in os.scandir(self._own / self._run)]
-        return sorted(p for p in entries if parts.is_name(p.name) and _is_own(p, stat.S_ISREG))
+        return sorted(p for p in entries if is_name(p.name) and _is_own(p, stat.S_ISREG))
 
-    def put(self, name: str, content: bytes, write: Write) -> None:
-        """Put a part into its place, with all that waits; or keep it here if that fails."""
-        may_try = not self.waiting() or self._clock() >= self._next
-        if not (may_try and self._written(name, content, write)):
-            self._keep(name, content)
-            return
-        for path in self.waiting():
-            if path.name == name:  # of a row that was measured again: it is older
-                path.unlink()
-        self.bring(write)
+    def folder(self) -> Path:
+        """The folder in which streams of the run may wait, made if need be; OSError: none can."""
+        if self._own is None or private.why_shared(self._own):
+            self._own = private.folder()
+        folder = self._own / self._run
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._is_real(self._own):
+            why = private.why_shared(self._own) or "there is a link"
+            raise PermissionError(errno.EPERM, why)
+        return folder
+
+    def may_try(self) -> bool:
+        """Whether the place may be tried again."""
+        return self.trouble is None or self._clock() >= self._next
+
+    def failed(self, error: Exception) -> None:
+        """Note that the place failed: it is left alone for a while."""
+        self.trouble = complaint(error)
+        self._next = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def worked(self) -> None:
+        """Note that the place took something."""
+        self.trouble, self._pause_s = None, _FIRST_PAUSE_S
 
     def bring(self, write: Write) -> int:
-        """Bring what waits to its place; returns how many parts still wait."""
+        """Bring what waits and is written no more to its place; returns how many still wait."""
         for path in self.waiting():
-            if not self._written(path.name, path, write):
-                break
-            path.unlink()
-        left = len(self.waiting())
-        if not left:
-            self.trouble, self._pause_s = None, _FIRST_PAUSE_S
-        return left
+            with limits.open_file(path, lambda size_bytes: None, os.O_NOFOLLOW) as file:
+                if not streams.with_lock(file.fileno()):
+                    continue
+                try:
+                    write(path.name, file)
+                except (OSError, pa.ArrowException) as error:
+                    self.failed(error)
+                    break
+            self.worked()
+            path.unlink(missing_ok=True)
+        return len(self.waiting())
 
     def settle(self, write: Write, limit_s: float) -> int:
-        """Bring what waits, again and again for so long; returns how many parts still wait."""
+        """Bring what waits, again and again for so long; returns how many still wait."""
         end = self._clock() + limit_s
         while (left := self.bring(write)) and self._clock() < end:
             time.sleep(min(self._pause_s, max(0.0, end - self._clock())))
@@ -88,31 +114,6 @@ class Spool:
         levels = [own / self._run, *(own / self._run).parents]
         below = levels[: levels.index(own)]
         return private.why_shared(own) is None and all(_is_own(p, stat.S_ISDIR) for p in below)
-
-    def _written(self, name: str, content: bytes | Path, write: Write) -> bool:
-        """Whether a part, or the file that has it, reached its place; else it is tried later."""
-        try:
-            write(name, content if isinstance(content, bytes) else content.read_bytes())
-        except (OSError, pa.ArrowException) as error:
-            self.trouble = complaint(error)
-            self._next = self._clock() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            return False
-        return True
-
-    def _keep(self, name: str, content: bytes) -> None:
-        try:
-            if self._own is None or private.why_shared(self._own):
-                self._own = private.folder()
-            folder = self._own / self._run
-            folder.mkdir(parents=True, exist_ok=True)
-            if not self._is_real(self._own):
-                why = private.why_shared(self._own) or "there is a link"
-                raise PermissionError(errno.EPERM, why)
-            Storage.at(str(folder / name)).write(content)
-        except OSError as error:
-            why = f"the row cannot wait in {self.location}: {error.strerror}"
-            raise TensorgapError(f"{self.trouble}; and {why}") from error
 
 
 def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:

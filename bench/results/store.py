@@ -1,11 +1,11 @@
 """A results folder: NAME/UTC-TIMESTAMP/ with matrix.toml, parts/ and results.parquet.
 
-Each row, and each profile, becomes a part at once, under a name that its identity decides:
-measuring again replaces it, and what a killed sweep left is what `--resume` finds. A part is whole
-or absent: a local one is renamed into its place, an object store shows an object only once its
-upload is complete. The folder may be any URI that pyarrow knows; while it fails, parts wait on the
-local disk (`bench.results.spool`). It may also be a stranger's: no name that stands in a file leads
-out of it, no link in it is followed, no size in it is believed.
+Each row, and each profile, is appended at once to a stream in parts/, of which each process writes
+its own: what a killed sweep left is what `--resume` finds. results.parquet has the rows of all
+streams merged, and says how much of each is in it: only what came later is read from the streams.
+The folder may be any URI that pyarrow knows; while it fails, streams wait on the local disk
+(`bench.results.writing`). It may also be a stranger's: no name that stands in a file leads out of
+it, no link in it is followed, no size in it is believed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from bench.files.limits import Allowance
 from bench.files.location import redacted
 from bench.files.storage import Storage
 from bench.measured import Measurement, Profile
-from bench.results import columns, parts
-from bench.results.columns import Source
-from bench.results.parts import CorruptFile
-from bench.results.spool import Spool
+from bench.results import kept, spool
+from bench.results.columns import SchemaVersionError, Source
+from bench.results.kept import CorruptFile, KeptFile, ParquetRows
+from bench.results.rows import Rows
+from bench.results.writing import Writer
 
 MATRIX = "matrix.toml"
 PARTS = "parts"
@@ -57,7 +58,8 @@ class Results:
         self.shown = place.shown
         self.source = source
         self._most_bytes = most_bytes  # by default all: what a sweep wrote itself it reads again
-        self._spool = Spool(source.run)
+        self._told = False  # that the place fails
+        self._writer = Writer(place.within(PARTS), source)
 
     @classmethod
     def create(
@@ -147,7 +149,7 @@ class Results:
                 with self._place.explained():
                     self._place.remove_temporaries((MATRIX, MERGED, _SOURCE).__contains__)
                     if self._has(PARTS):
-                        self._place.within(PARTS).remove_temporaries(parts.is_name)
+                        self._place.within(PARTS).remove_temporaries(spool.is_name)
             yield
 
     def matrix(self) -> Matrix:
@@ -157,64 +159,82 @@ class Results:
 
     @property
     def trouble(self) -> str | None:
-        """Why parts wait on the local disk, and where; None while none does."""
-        if self._spool.trouble is None:
+        """Why rows wait on the local disk, and where; None where the place takes them."""
+        waiting = self._writer.spool
+        if waiting.trouble is None:
             return None
-        words = redacted(self._spool.trouble, [self.location])
-        return f"{self.shown}: {words}; rows wait in {self._spool.location}"
+        words = redacted(waiting.trouble, [self.location])
+        return f"{self.shown}: {words}; rows wait in {waiting.location}"
+
+    def new_trouble(self) -> str | None:
+        """As `trouble`, once for each time that the place begins to fail."""
+        before, self._told = self._told, self.trouble is not None
+        return None if before else self.trouble
 
     def write(self, found: Measurement | Profile) -> None:
         """Keep a row or a profile, at once."""
-        content = parts.to_parquet([found], [self.source])
         try:
-            self._spool.put(parts.name_of(found), content, self._write_part)
+            self._writer.write(found)
         except TensorgapError as error:
             raise TensorgapError(redacted(f"{self.shown}: {error}", [self.location])) from error
 
-    def read(
-        self, allowance: Allowance | None = None
-    ) -> tuple[list[Measurement], list[CorruptFile]]:
+    def read(self) -> tuple[list[Measurement], list[CorruptFile]]:
+        """As `rows`, all of them at once."""
+        rows, corrupt = self.rows()
+        return list(rows.records()), corrupt
+
+    def rows(self) -> tuple[Rows, list[CorruptFile]]:
         """Every row once, with its profile, and every file that cannot be read.
 
-        Where the parts are gone it is what was merged of them. Raises TensorgapError where the
-        place fails, holds rows of another version, or more than may be read.
+        Raises TensorgapError where the place fails, holds rows of another version, or more than may
+        be read.
         """
-        allowance = allowance or Allowance(self._most_bytes)
         with self._place.explained():
-            files = parts.in_folder(self._place.within(PARTS))
-            found, corrupt = parts.read_all(files, allowance)
-            if not self._has(PARTS) and self._has(MERGED):
-                found = parts.read(self._place.within(MERGED), self.shown, allowance)[0]
-        files = [Storage.at(str(path)) for path in self._spool.waiting()]
-        waiting, corrupt_too = parts.read_all(files, allowance)
-        if self._spool.ignored:
-            reason = f"ignored: {self._spool.ignored}"
+            sizes = {name_of(one): size for one, size in self._streams()}
+        files, corrupt = self.files()
+        merged = [type(file) for file in files] == [ParquetRows]
+        return Rows([files], None if merged else sizes), corrupt
+
+    def files(self, allowance: Allowance | None = None) -> tuple[list[KeptFile], list[CorruptFile]]:
+        """The files that hold the rows: what was merged, and what came later; see `rows`."""
+        allowance = allowance or Allowance(self._most_bytes)
+        waiting = self._writer.spool
+        # First those that wait: what is brought meanwhile is found in its place.
+        places = [Storage.at(str(path)) for path in waiting.waiting()]
+        with self._place.explained():
+            merged = self._merged(allowance)
+            covered = merged.covered if merged else {}
+            new = [one for one, size in self._streams() if covered.get(name_of(one)) != size]
+            files, corrupt = kept.all_opened([*new, *filter(lambda p: p.exists, places)], allowance)
+        if waiting.ignored:
+            reason = f"ignored: {waiting.ignored}"
             consequence = "rows that wait there are not read"
-            corrupt_too.append(CorruptFile(str(self._spool.usual), reason, consequence))
-        return columns.merge(found + waiting), corrupt + corrupt_too
+            corrupt.append(CorruptFile(str(waiting.usual), reason, consequence))
+        return [merged, *files] if merged else files, corrupt
 
     def settle(self, patience_s: float) -> None:
-        """Bring every part to its place, trying for so long; TensorgapError if it still fails."""
-        if self._spool.settle(self._write_part, patience_s):
+        """Bring every row to its place, trying for so long; TensorgapError if it still fails."""
+        self._writer.close()
+        if self._writer.bring(patience_s):
             raise TensorgapError(f"{self.trouble}, for --resume {self.shown}")
 
-    def finish(self) -> str:
-        """Merge the parts into results.parquet and return where it is."""
+    def finish(self, rows: Rows | None = None) -> str:
+        """Merge the rows into results.parquet, unless they are there, and return where it is.
+
+        `rows` are what `rows()` found; nothing was written since.
+        """
+        rows = rows or self.rows()[0]
         merged = self._place.within(MERGED)
-        content = parts.to_parquet(self.read()[0], [self.source])
-        with self._place.explained():
-            merged.write(content)
+        if rows.unmerged is not None:
+            with self._place.explained(), merged.writing() as sink:
+                rows.write(sink, [self.source], rows.unmerged)
         return merged.location
 
     def restore(self) -> None:
-        """Make the parts again from what was merged, where they are gone: resuming adds to them."""
+        """Make parts/ again where only what was merged is left: resuming adds to it."""
         with self._place.explained():
-            if self._has(PARTS):
-                return
-            rows, _ = self.read()
-            self._place.within(PARTS).make_folder()
-        for row in rows:
-            self.write(row)
+            if self._has(MERGED):
+                self._place.within(PARTS).make_folder()
 
     @property
     def lost(self) -> bool:
@@ -225,15 +245,47 @@ class Results:
     def _has(self, name: str) -> bool:
         return self._place.within(name).exists
 
-    def _write_part(self, name: str, content: bytes) -> None:
-        self._place.within(f"{PARTS}/{name}").write(content)
+    def _streams(self) -> list[tuple[Storage, int]]:
+        """What may be a stream in parts/, with its size, in order; what it is shows when read."""
+        folder = self._place.within(PARTS)
+        selector = fs.FileSelector(folder.path, allow_not_found=True)
+        found = folder.filesystem.get_file_info(selector)
+        sizes = {str(info.path): info.size or 0 for info in found}
+        return [
+            (Storage(path, folder.filesystem, path), sizes[path])
+            for path in sorted(sizes)
+            if path.endswith((".arrows", ".parquet"))
+        ]
+
+    def _merged(self, allowance: Allowance) -> ParquetRows | None:
+        """What was merged; None where it is absent, or damaged while its streams are there."""
+        if not self._has(MERGED):
+            return None
+        try:
+            found = kept.opened(self._place.within(MERGED), self.shown, allowance)
+        except (limits.TooLargeError, SchemaVersionError):
+            raise
+        except TensorgapError:
+            if self._has(PARTS):
+                return None
+            raise
+        if isinstance(found, ParquetRows) and found.kind is Measurement:
+            return found if self.source in found.sources or not self._has(PARTS) else None
+        return None
 
 
-def read(
-    location: str, allowance: Allowance | None = None
-) -> tuple[list[Measurement], list[Source], list[CorruptFile]]:
-    """Rows of a Parquet file or of a results folder (its parts, so also of an unfinished sweep)."""
-    allowance = allowance or Allowance()
+def name_of(stream: Storage) -> str:
+    """The name of a file."""
+    return posixpath.basename(stream.path)
+
+
+def files_at(
+    location: str, allowance: Allowance
+) -> tuple[list[KeptFile], list[Source], list[CorruptFile]]:
+    """The files that hold the rows of a Parquet file or of a folder, also of an unfinished sweep.
+
+    With where the rows came from, and what cannot be read.
+    """
     place = Storage.at(location)
     with place.explained():
         kind = place.type
@@ -242,17 +294,26 @@ def read(
         if kind == fs.FileType.File:
             if place.is_local:  # the user's own link
                 place = replace(place, path=os.path.realpath(place.path))
-            found, sources = parts.read(place, place.shown, allowance)
-            if any(isinstance(one, Profile) for one in found):
+            file = kept.opened(place, place.shown, allowance)
+            if file.kind is Profile:
                 remedy = "give the folder of the sweep"
                 raise TensorgapError(f"{place.shown}: a profile without its row; {remedy}")
-            return found, list(sources), []
+            return [file], list(file.sources), []
     results = Results.open(location)
-    rows, corrupt = results.read(allowance)
-    if not rows and results.lost:
+    files, corrupt = results.files(allowance)
+    if not any(len(file.keys) for file in files) and results.lost:
         gone = f"its rows are gone: there is neither {PARTS}/ nor {MERGED}"
         raise TensorgapError(f"{place.shown}: {gone}; bring them back, or start a new sweep")
-    return rows, [results.source], corrupt
+    return files, [results.source], corrupt
+
+
+def read(
+    location: str, allowance: Allowance | None = None
+) -> tuple[list[Measurement], list[Source], list[CorruptFile]]:
+    """All rows of a Parquet file or of a folder at once, as `files_at` finds them."""
+    allowance = allowance or Allowance()
+    files, sources, corrupt = files_at(location, allowance)
+    return list(Rows([files]).records(allowance=allowance)), sources, corrupt
 
 
 def prepare(output: str) -> None:
@@ -270,10 +331,11 @@ def exists(location: str) -> bool:
         return place.exists
 
 
-def write_merged(location: str, rows: Iterable[Measurement], sources: Sequence[Source]) -> None:
+def write_merged(location: str, rows: Rows, sources: Sequence[Source]) -> None:
     """Write rows of several sweeps into one Parquet file."""
     place = Storage.at(location)
     with place.explained():
         if parent := posixpath.dirname(place.path):
             place.filesystem.create_dir(parent, recursive=True)
-        place.write(parts.to_parquet(rows, sources))
+        with place.writing() as sink:
+            rows.write(sink, sources)

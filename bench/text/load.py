@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -200,7 +201,7 @@ class _Source:
         try:
             content = limits.read_file(path, check)
             if kind == ".parquet":
-                file = unpacking.open_parquet(content, origin, limits.Allowance())
+                file = unpacking.open_parquet(io.BytesIO(content), origin, limits.Allowance())
                 self.check_column(file.schema_arrow.names, path)
                 groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
                 check(sum(group.total_byte_size for group in groups))

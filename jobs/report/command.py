@@ -40,13 +40,13 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --against T4
     """
-    cases = from_rows.cases(reading.merged(places, most_bytes))
+    rows, _ = reading.read(places, most_bytes)
     if against:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
         shown = export.against if form == "json" else text.against
-        terminal.show(shown(compare.against(cases, against), against))
+        terminal.show(shown(compare.against(from_rows.cases(rows.records()), against), against))
         return
-    if not cases:
+    if not len(rows):
         terminal.say("there are no rows yet")
-    terminal.show(_FORMS[form](compare.with_ratios(cases)))
+    terminal.show(_FORMS[form](compare.compared(reading.to_compare(rows))))

@@ -4,6 +4,7 @@ Each interval holds by itself at 95 %: about 1 in 20 misses the true value. `tog
 that all of a number of them hold at once.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -11,8 +12,9 @@ from dataclasses import replace
 
 from bench import stats
 from bench.errors import TensorgapError
-from bench.measured import Outcome
+from bench.measured import Measurement, Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
+from jobs.report import from_rows
 from jobs.report.facts import BASELINE, Case, Disagreement, rank
 from jobs.report.from_rows import MUST_AGREE, SHOULD_AGREE
 
@@ -22,6 +24,22 @@ ATTENTION = "trace_attention"
 # What two GPU types differ in by being two types.
 BY_TYPE = ("device.name", "device.compute_capability", "device.power_limit_w", *SHOULD_AGREE[:2])
 Part = tuple[float, float | None]  # half a relative 95 % interval, its degrees of freedom
+
+
+def compared(rows: Iterable[Measurement]) -> list[Case]:
+    """Cases with ratios, of rows in the order of the results: what compares stands together.
+
+    Samples and windows are let go: no more than those of one workload on one GPU type are held.
+    """
+
+    def place(row: Measurement) -> tuple[object, ...]:
+        return row.run, row.cell.gpu_type, row.workload
+
+    return [
+        replace(case, latency_ms_samples=(), window_nats=None, window_tokens=None)
+        for _, members in itertools.groupby(rows, place)
+        for case in with_ratios(from_rows.cases(members))
+    ]
 
 
 def with_ratios(cases: Sequence[Case]) -> list[Case]:
@@ -161,11 +179,13 @@ def speedup(case: Case, base: Case) -> Ratio | None:
         return ITSELF
     if case.foreign:
         return stated(base.latency_ms / case.latency_ms, case.speedup_ends)
-    samples = base.latency_ms_samples, case.latency_ms_samples
+    medians = base.latencies_ms, case.latencies_ms
     # Each replicate beside its other on one of several GPUs.
     uuids = values("device_uuid", case, base, paired=True)
     paired = all(len(pair) == 1 for pair in uuids) and len(set().union(*uuids)) > 1
-    return stats.ratio_of_medians(*samples, paired=paired and len(samples[0]) == len(samples[1]))
+    if min(map(len, medians)) > 1:
+        return stats.ratio_of_replicates(*medians, paired and len(medians[0]) == len(medians[1]))
+    return stats.ratio_of_medians(base.latency_ms_samples, case.latency_ms_samples)
 
 
 def energy_ratio(case: Case, base: Case, between_types: bool = False) -> Ratio | None:

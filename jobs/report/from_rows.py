@@ -4,21 +4,24 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from statistics import median
 from typing import Any
 
 from bench.asked import CPU, ENERGY_NOT_MEASURED
 from bench.device import gpus
 from bench.device.conditions import QUIET_SHARE
 from bench.measured import Energy, Measurement, Outcome
+from bench.warnings import having
 from jobs.report.facts import Case, each, rank
 
+METHOD = "energy.method"
 # Fields of a row that change the time or the energy by themselves: two rows that are compared must
 # agree in them. By their column in the results, as below.
 MUST_AGREE = (
     "device.name", "device.compute_capability", "device.cpu", "device.threads",
     "device.power_limit_w", "device.simulated", "device.mig", "software.torch",
     "software.transformers", "software.cuda", "software.driver", "software.tensorgap",
-    "weights.attention", "weights.sha256", "energy.method",
+    "weights.attention", "weights.sha256", METHOD,
 )  # fmt: skip
 # Not forbidden to differ, because two GPUs of a type are alike, but they are not the same. Nor are
 # two attention kernels, which torch chooses by precision and GPU.
@@ -69,12 +72,13 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
         failed_warnings=each(w for m in failed for w in m.warnings),
         columns={
             path.replace(".", "_"): tuple(
-                None if (value := value_of(m, path)) is None else str(value) for m in rows
+                None if value is None else str(value) for value in values_of(rows, path)
             )
             for path in (*MUST_AGREE, *SHOULD_AGREE)
         },
         trace=next((m.trace for m in rows if m.trace and m.trace.traced_ms), None),
         roofline=next(iter(known(rows, "roofline")), None),
+        drifts=tuple(drift(m) for m in rows if having(m.warnings, "warm-up-not-steady")),
         neighbours=each(name for m in rows for name in disturbing(m)),
         perplexity_protocol=tuple(tuple(known(rows, path)[:1]) for path in PROTOCOL),
         **{fact.name: fact.metadata["of"](values) for fact, values in found if values},
@@ -87,6 +91,13 @@ def disturbing(row: Measurement) -> Sequence[str]:
     share = row.conditions.other_cpu_share if row.conditions else None
     busy = share is not None and share > QUIET_SHARE
     return row.placement.neighbours if busy and row.placement else ()
+
+
+def drift(row: Measurement) -> float:
+    """Median of the last third of a row's latencies over that of the first; 1: no samples."""
+    samples = row.timing.latency_ms_samples if row.timing else ()
+    third = max(1, len(samples) // 3)
+    return median(samples[-third:]) / median(samples[:third]) if samples else 1.0
 
 
 def of_energy(energies: Sequence[Energy]) -> dict[str, Any]:
@@ -108,17 +119,20 @@ def of_energy(energies: Sequence[Energy]) -> dict[str, Any]:
     }
 
 
-def known(rows: Iterable[Measurement], path: str) -> list[Any]:
+def known(rows: Sequence[Measurement], path: str) -> list[Any]:
     """The values of a field, such as `device.name`, of the rows that have one."""
-    return [value for row in rows if (value := value_of(row, path)) is not None]
+    return [value for value in values_of(rows, path) if value is not None]
 
 
-def value_of(row: Measurement, path: str) -> Any:
-    """The value of a field; None where a record on the way to it is missing.
+def values_of(rows: Sequence[Measurement], path: str) -> list[Any]:
+    """The value of a field in each row; None where a record on the way to it is missing.
 
     A row without energy has no method of one.
     """
-    value: Any = row
-    for name in path.split("."):
-        value = None if value is None else getattr(value, name)
-    return None if (path, value) == ("energy.method", ENERGY_NOT_MEASURED) else value
+    record, _, name = path.partition(".")
+    found = [getattr(row, record) for row in rows]
+    if name:
+        found = [None if one is None else getattr(one, name) for one in found]
+    if path == METHOD:
+        found = [None if value == ENERGY_NOT_MEASURED else value for value in found]
+    return found

@@ -112,5 +112,6 @@ def page(parts: Iterable[RenderableType], color: bool = False) -> str:
     """What rich makes of some parts, of any width, without blanks at the ends of lines."""
     stream = io.StringIO()
     console = Console(file=stream, width=ANY_WIDTH, force_terminal=color, highlight=False)
-    console.print(*parts, sep="\n")
+    for part in parts:  # one by one: what rich holds of all is ten times their text
+        console.print(part)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")

@@ -1,7 +1,5 @@
 """The GPU and its surroundings."""
 
-import statistics
-
 from bench import warnings
 from bench.device.conditions import POWER_CAP, QUIET_SHARE, SLOWDOWNS, THROTTLED_S
 from bench.measured import Conditions
@@ -149,15 +147,11 @@ def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
     told = warnings.having(case.warnings, "warm-up-not-steady")
     if not told:
         return None
-    drifts = []
-    for samples in case.latency_ms_samples:
-        third = max(1, len(samples) // 3)
-        drifts.append(statistics.median(samples[-third:]) / statistics.median(samples[:third]))
     text = (
         "{precision}: {told}; the median of the last third of the samples is {drift:.3f}x that of"
         " the first"
     )
-    return Hit([text], {"told": "; ".join(alike(told)), "drift": tuple(drifts)})
+    return Hit([text], {"told": "; ".join(alike(told)), "drift": case.drifts})
 
 
 @rule(

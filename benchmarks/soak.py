@@ -4,8 +4,8 @@
 
 Two parts, both seeded. First, N small sweeps over raylets of this machine with simulated GPUs, in
 each of which one to three things break at random moments, whatever the driver does just then: a
-measuring process is killed or stopped, a node is lost, the sweep is interrupted or stopped at once
-and then resumed. Second, `tensorgap sweep` on such a cluster, its process killed (SIGKILL) at N
+measuring process is killed or stopped, or the template of its node killed, a node is lost, the sweep
+is interrupted or stopped at once and then resumed. Second, `tensorgap sweep` on such a cluster, its process killed (SIGKILL) at N
 random moments and resumed each time.
 
 Exits 1 where a row is missing or doubled, where more rows than faults are not OK, where a process,
@@ -81,7 +81,10 @@ TEXT_LINES = 5
 # A virtual GPU, whose energy no one can measure: the rows come faster.
 GPU = "gpu = {}\nvirtualization = 2\nenergy = 0"
 TYPES = ("T4", "P100")
-FAULTS = ("process killed", "process stopped", "node lost", "interrupted", "stopped at once")
+FAULTS = (
+    *("process killed", "process stopped", "template killed", "node lost"),
+    *("interrupted", "stopped at once"),
+)
 # How long a stage may take, and so what a stopped process costs: no less than this, or than eight
 # rows do on this machine, however busy it is; before its first word twice as long.
 STAGE_LIMIT_S = 20
@@ -230,9 +233,9 @@ class Soak:
             self.nodes.kill(node)
             self.lost.append(kind)
             return True
-        number = signal.SIGKILL if fault == "process killed" else signal.SIGSTOP
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        number = signal.SIGSTOP if fault == "process stopped" else signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(raylets.template_of(pid) if fault == "template killed" else pid, number)
             if number == signal.SIGSTOP and _is_over(pid):
                 os.kill(pid, signal.SIGCONT)  # Ray has ended it, and would not do so again
                 return False
@@ -426,7 +429,8 @@ def _left(placements: bool = True) -> list[str]:
 
 
 def _still_there(placements: bool) -> list[str]:
-    left = [f"left: process {pid} {name}" for pid, name in _ours() if name.startswith("ray::Cell")]
+    names = ("tensorgap-cell", "ray::Seat")
+    left = [f"left: process {pid} {name}" for pid, name in _ours() if name.startswith(names)]
     if placements:
         import ray
         from ray.util import placement_group_table
@@ -447,8 +451,9 @@ def _ours() -> Iterator[tuple[int, str]]:
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # another user's, or gone
             if mark in (place / "environ").read_bytes().split(b"\0"):
-                command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if command and int(place.name) != os.getpid():
+                command = (place / "comm").read_text().strip()
+                ended = not (place / "cmdline").read_bytes()  # but not yet buried
+                if not ended and int(place.name) != os.getpid():
                     yield int(place.name), command
 
 

@@ -4,9 +4,9 @@
 
 Two parts, both seeded. First, N small sweeps over raylets of this machine with simulated GPUs, in
 each of which one to three things break at random moments, whatever the driver does just then: a
-measuring process is killed or stopped, or the template of its node killed, a node is lost, the sweep
-is interrupted or stopped at once and then resumed. Second, `tensorgap sweep` on such a cluster, its process killed (SIGKILL) at N
-random moments and resumed each time.
+measuring process is killed or stopped, the template of its node is killed, a node is lost, the
+sweep is interrupted or stopped at once and then resumed. Second, `tensorgap sweep` on such a
+cluster, its process killed (SIGKILL) at N random moments and resumed each time.
 
 Exits 1 where a row is missing or doubled, where more rows than faults are not OK, where a process,
 a placement or a GPU is left behind, or where a killed sweep's table differs from an undisturbed one

@@ -38,6 +38,7 @@ from jobs.interrupts import Interrupts
 # What a resumed sweep measures again without being asked: the fault was not the cell's.
 _TRY_AGAIN = {Outcome.UNPLACED, Outcome.LOST}
 _PATIENCE_S = 120.0  # for an output that fails, at the end of a sweep
+_MOST_SHOWN = 2000  # rows in the table at the end of a sweep
 _STOPPED = "stopped; what is measured is kept"
 _ending = threading.Lock()  # held by the thread that ends the process
 
@@ -263,7 +264,9 @@ def conclude(folder: Results, finished: bool) -> int:
     rows, corrupt = folder.rows()
     # Before it is merged: a full disk must not hide what was measured.
     reading.tell_corrupt(corrupt, "its row is missing")
-    if len(rows):
+    if len(rows) > _MOST_SHOWN:
+        terminal.echo(f"{len(rows)} rows: tensorgap report {folder.shown} shows them")
+    elif len(rows):
         cases = compare.compared(reading.to_compare(rows))
         terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
     if failure:

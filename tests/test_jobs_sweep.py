@@ -241,6 +241,17 @@ def test_a_missing_row_is_not_a_complete_sweep(
     )
 
 
+def test_a_table_that_nobody_would_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_folder(tmp_path)
+    monkeypatch.setattr(sweep, "_MOST_SHOWN", 0)
+    sweep.conclude(folder, finished=True)
+    shown, *_, last = capsys.readouterr().out.splitlines()
+    assert shown == f"1 rows: tensorgap report {folder.location} shows them"
+    assert last == f"{folder.location}/results.parquet"
+
+
 def test_a_full_disk_at_the_merge_hides_no_table_and_says_that_the_rows_are_safe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,10 +76,10 @@ def main(name: str, module: str, owner: int | None, lingers: bool) -> None:
             return
         listener.listen()  # who connects from now on is answered after the imports
         before = dict(os.environ)
+        gc.disable()  # of the 3.8 s of the imports collections would be 0.8
         # A fault of an import is met again by each process, which tells it.
         with contextlib.suppress(Exception):
             importlib.import_module(module)
-        gc.collect()
         gc.freeze()  # else each collection of a child would copy all that is shared
         imports = {key: value for key, value in os.environ.items() if before.get(key) != value}
         Forking(listener, owner, lingers, imports).run()
@@ -204,6 +204,7 @@ def become(template: int, out: int, err: int, control: int) -> None:
 def obey(connection: int, imports: Mapping[str, str]) -> NoReturn:
     """Do as the order says that comes from the connection, and end."""
     with Connection(connection) as stream:
+        gc.enable()
         order: Order = stream.recv()
         os.environ.clear()
         os.environ.update({**imports, **order.environment})

@@ -71,12 +71,12 @@ enabled = false
 WATCHED = """
 import sys, time
 from jobs import progress
-from jobs.cli import main
+from jobs.cli import program
 def tell(progress, event):
     name = getattr(event, "name", "row")
     print(f"EVENT {time.time()} {name}", file=sys.stderr, flush=True)
 progress.tell = tell
-main(sys.argv[1:])
+program()
 """
 CONFIG = """
 defaults:

@@ -4,6 +4,7 @@ Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad i
 tensorgap; 130 interrupted, and resumable.
 """
 
+import contextlib
 import importlib
 import io
 import os
@@ -12,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -72,6 +74,23 @@ def cli(debug: bool) -> None:
 
     The matrices local, study and generations are installed too: `tensorgap sweep local`.
     """
+
+
+def program() -> NoReturn:
+    """`tensorgap` as a process: `main`, and an end at once.
+
+    An interpreter that has loaded Ray and pyarrow takes 0.4 s to take apart what the system frees
+    anyhow, while the prompt is waited for.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    with contextlib.suppress(OSError, ValueError):  # who read it has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -526,6 +526,11 @@ def test_prompts_of_random_weights_are_real_tokens_too(gpt2_random: Model, tiny:
     assert prompt_ids(gpt2_random) == prompt_ids(tiny)
 
 
+@pytest.mark.parametrize("fewest", [1, 100, 1024, 20_000, 10**6])
+def test_prompts_begin_alike_however_many_ids_they_need(tiny: Model, fewest: int) -> None:
+    assert prompt_ids(tiny, fewest) == prompt_ids(tiny)[:fewest]
+
+
 # ------------------------------------------------------------------------------- the hub
 
 

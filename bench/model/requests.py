@@ -77,8 +77,8 @@ def forward_queue(device_type: str, model: Model, workload: Workload) -> timing.
     else:
         forward = engines.forward(workload.engine, model.module)
     # Of the embedded text, cut one after the other.
-    ids = torch.tensor(prompt_ids(model))
     needed = _PROMPTS * workload.batch_size * tokens
+    ids = torch.tensor(prompt_ids(model, needed))
     prompts = ids.repeat(-(-needed // len(ids)))[:needed].reshape(_PROMPTS, -1, tokens)
     turns = itertools.cycle(prompts.to(device_type))
 

@@ -51,12 +51,12 @@ def start_template(
 
 
 @contextlib.contextmanager
-def own_template(measure: str) -> Iterator[None]:
+def own_template(measure: str) -> Iterator[subprocess.Popen[bytes]]:
     """A template for what this process starts, named in its environment; ends with the block."""
     os.environ[TEMPLATE] = secrets.token_hex(16)
     process = start_template(os.environ[TEMPLATE], measure, os.getpid(), lingers=False)
     try:
-        yield
+        yield process
     finally:
         os.environ.pop(TEMPLATE, None)
         process.kill()

@@ -13,6 +13,8 @@ import secrets
 import signal
 import sys
 import threading
+import time
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ AUTO = "auto"
 _REACH_TIMEOUT_S = 10.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # rows are small
 _ROOT = Path(__file__).resolve().parent.parent  # where our packages are installed
+_LOOK_S = 0.05
 _SERVANTS = ("start_api_server", "start_monitor", "start_log_monitor")  # of Ray's Node
 
 
@@ -58,11 +61,11 @@ def session(
     # Ray prints its own news of dead workers on standard output, which is ours alone; the row of
     # the cell says the same in fewer words.
     settings = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
+    template = None
     with contextlib.ExitStack() as stack:
         if local:  # where actors run the code that this process runs
             settings |= local_settings() | {folders.TRUSTING: "1"}
-            if measure:
-                stack.enter_context(own_template(measure))
+            template = stack.enter_context(own_template(measure)) if measure else None
         stack.enter_context(environment(settings))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         ray = import_ray()
@@ -90,6 +93,8 @@ def session(
                     "env_vars": {folders.TRUSTING: "1"} if trust_local_users else {},
                 }
             stack.enter_context(connected(ray, options))
+        if template:
+            stack.callback(template.kill)  # its memory is given back while Ray ends
         yield
 
 
@@ -110,7 +115,7 @@ def connected(ray: Any, options: Mapping[str, Any]) -> Iterator[None]:
     """Connect, with the handler of SIGTERM that there is: Ray's own is sys.exit(15)."""
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with without_servants(ray):
+        with quick_start(ray):
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit as ended:
         raise KeyboardInterrupt from ended
@@ -125,23 +130,33 @@ def connected(ray: Any, options: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_servants(ray: Any) -> Iterator[None]:
-    """Have a cluster that Ray starts here do without three processes that nothing here uses.
+def quick_start(ray: Any) -> Iterator[None]:
+    """Have Ray start a cluster here without what nothing here uses, and without idle seconds.
 
-    They are the dashboard's server (started though there is no dashboard), the autoscaler's monitor
-    and the one that forwards logs. Of the 3.8 s that ray.init takes on two cores they are 1.9, and
-    of the 1.4 s of ray.shutdown 1.0 (Ray 2.60, which has no option for it). A Ray that names them
-    otherwise starts them.
+    Three processes are left out: the dashboard's server (started though there is no dashboard), the
+    autoscaler's monitor and the one that forwards logs. Of the 3.8 s that ray.init takes on two
+    cores they are 1.9, and of the 1.4 s of ray.shutdown 1.0. The agent of the node is the one of a
+    Ray without a dashboard, which imports less. And Ray looks every second whether its raylet is
+    up. Ray 2.60 has no option for any of it; in a Ray that names them otherwise nothing changes.
     """
-    node = ray._private.node.Node
-    before = {name: method for name in _SERVANTS if (method := getattr(node, name, None))}
-    for name in before:
-        setattr(node, name, lambda *arguments, **options: None)
+    private = ray._private
+    patience = types.SimpleNamespace(**vars(time))
+    patience.sleep = lambda seconds: time.sleep(min(seconds, _LOOK_S))
+    changes: dict[tuple[Any, str], Any] = {
+        (private.services, "time"): patience,
+        (private.utils, "get_dashboard_dependency_error"): lambda: ImportError("not used"),
+        **{(private.node.Node, name): lambda *given, **options: None for name in _SERVANTS},
+    }
+    before = {(owner, name): vars(owner).get(name) for owner, name in changes}
+    for (owner, name), value in changes.items():
+        if before[owner, name]:
+            setattr(owner, name, value)
     try:
         yield
     finally:
-        for name, method in before.items():
-            setattr(node, name, method)
+        for (owner, name), value in before.items():
+            if value:
+                setattr(owner, name, value)
 
 
 @contextlib.contextmanager

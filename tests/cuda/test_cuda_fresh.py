@@ -32,7 +32,6 @@ def seen(events):
         "device": [dataclasses.asdict(row.device) for row in rows],
         "software": [dataclasses.asdict(row.software) for row in rows],
         "weights": [dataclasses.asdict(row.weights) for row in rows],
-        "warnings": [[w.code for w in row.warnings] for row in rows],
         "kernels": [(p.trace.count, p.trace.attention, p.trace.level) for p in profiles],
     }
 

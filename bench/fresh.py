@@ -92,16 +92,18 @@ class Fresh:
             ProcessDied: it did not end by itself.
             Exception: that ended the measurement.
         """
-        with contextlib.suppress(EOFError, ConnectionError):
-            while True:
-                found = self._stream.recv()
-                if isinstance(found, Raised):
-                    raise found.error
-                yield found
-        status = None
-        with contextlib.suppress(OSError):
-            if len(told := self._control.recv(STATUS.size)) == STATUS.size:
-                status = int(STATUS.unpack(told)[0])
+        # Closed early, they end the process.
+        with self._control, self._stream:
+            with contextlib.suppress(EOFError, ConnectionError):
+                while True:
+                    found = self._stream.recv()
+                    if isinstance(found, Raised):
+                        raise found.error
+                    yield found
+            status = None
+            with contextlib.suppress(OSError):
+                if len(told := self._control.recv(STATUS.size)) == STATUS.size:
+                    status = int(STATUS.unpack(told)[0])
         if status != 0:
             raise ProcessDied(status)
 

@@ -131,7 +131,7 @@ class Forking:
                 return
             for key, _ in events:
                 # What was seen before in this round may have closed this one.
-                if key.fd in self._watched.get_map():
+                if self._watched.get_map().get(key.fd) is key:
                     key.data(key.fileobj)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -144,12 +144,22 @@ class Forking:
     def _begin(self, connection: socket.socket) -> None:
         """Fork a process for who has connected, or forget who has gone."""
         self._watched.unregister(connection)
-        asked, descriptors, _, _ = socket.recv_fds(connection, len(ASKED), 3)
+        asked, descriptors = b"", list[int]()
+        with contextlib.suppress(OSError):
+            asked, descriptors, _, _ = socket.recv_fds(connection, len(ASKED), 3)
         if not asked:
             connection.close()
             return
         mine, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent, pid = os.getpid(), os.fork()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, or no process more: whoever asked sees that all is closed
+            for one in (connection, mine, child):
+                one.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
         if not pid:
             mine.close()
             shelf.belongs_to(child)

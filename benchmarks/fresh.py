@@ -8,8 +8,8 @@ each workload the figure is the geometric mean over the pairs of the ratio of th
 95 % interval (Student's on the logarithms), and the ratio of their spreads from process to process,
 with its 95 % interval (F). What is forked shares the addresses of its libraries with its siblings,
 and could differ less between replicates than what is started. tests/test_bench_fresh.py compares
-the surroundings. The goal: both ratios are 1 within their intervals, and the times' interval is
-within +-3 %. Exits 1 where it is missed.
+the surroundings. The goal: both ratios are 1 within their intervals, and that of the times is
+within +-10 %, or it would tell nothing. Exits 1 where it is missed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bench.outcomes import Request
 ROOT = Path(__file__).resolve().parents[1]
 MEASURE = "bench.measure:measure"
 WORKLOADS = (Workload("tiny", "eager", 1, 128), Workload("gpt2:random", "eager", 1, 128))
-TELLING = 0.03
+TELLING = 0.10
 STARTED = """
 import pickle, sys
 from bench.measure import measure

@@ -83,11 +83,10 @@ def session(
         with explained("on this machine" if local else f"at {address}"):
             if not local:
                 head.reach(options["address"], _REACH_TIMEOUT_S)
-            if not (local or trust_local_users):
-                # A connection of its own, because Ray brings the code to the nodes at once.
-                with connected(ray, options):
-                    folders.refuse_shared()
-            if not local:
+                if not trust_local_users:
+                    # A connection of its own, because Ray brings the code to the nodes at once.
+                    with connected(ray, options):
+                        folders.refuse_shared()
                 options["runtime_env"] = {
                     "py_modules": [str(_ROOT / "bench"), str(_ROOT / "cluster")],
                     "env_vars": {folders.TRUSTING: "1"} if trust_local_users else {},

@@ -335,7 +335,7 @@ def test_prompts_are_consecutive_real_tokens_used_in_turn(
 def test_more_prompt_tokens_than_the_text_has_begin_it_again(
     request_: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queues, "prompt_ids", lambda _: [1, 2, 3])
+    monkeypatch.setattr(queues, "prompt_ids", lambda model, fewest: [1, 2, 3])
     forwards = Forwards(monkeypatch)
     rows_of(request_(Workload("tiny", prompt_tokens=4)))
     seen = list(itertools.chain.from_iterable(ids.flatten().tolist() for ids in forwards.ids[:8]))

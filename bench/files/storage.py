@@ -194,19 +194,26 @@ class Storage:
         if not self.is_local:
             yield
             return
-        import fcntl  # not on Windows, where Ray drivers are rare
-
         with self.explained():
             # Never through a link, whose target would be made or emptied.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             number = os.open(f"{self.path}/{name}", flags)
         with os.fdopen(number, "rb+", buffering=0) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TensorgapError(f"{self.shown}: {busy}") from None
-            except OSError as error:
-                # Lustre without flock and some NFS know no locks.
-                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                    raise
+            if not with_lock(lock.fileno()):
+                raise TensorgapError(f"{self.shown}: {busy}")
             yield
+
+
+def with_lock(number: int) -> bool:
+    """Whether a file could be locked, which it is until it is closed: no other process has it."""
+    import fcntl  # not on Windows, where Ray drivers are rare
+
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # Lustre without flock and some NFS know no locks.
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+    return True

@@ -5,10 +5,12 @@ A stream of `bench.results.streams`, or a Parquet file; of a stranger, perhaps.
 
 from __future__ import annotations
 
+import abc
 import collections
 import contextlib
+import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -38,7 +40,7 @@ class CorruptFile:
     consequence: str | None = None  # where it is another than that of a row
 
 
-class KeptFile:
+class KeptFile(abc.ABC):
     """A file of records of one kind; use `opened`."""
 
     kind: type
@@ -58,9 +60,9 @@ class KeptFile:
         with readable(self.origin):
             return self.picked(rows, names)
 
+    @abc.abstractmethod
     def picked(self, rows: Numbers, names: Sequence[str]) -> pa.Table:
         """As `take`, without a message."""
-        raise NotImplementedError
 
 
 class ParquetRows(KeptFile):
@@ -91,15 +93,11 @@ class ParquetRows(KeptFile):
 
     def picked(self, rows: Numbers, names: Sequence[str]) -> pa.Table:
         """Rows next to each other, as in a file that was merged, are not copied."""
-        groups = np.searchsorted(self._begins, rows, side="right") - 1
-        found = []
-        for group in np.unique(groups):
-            within = rows[groups == group] - self._begins[group]
-            found.append(some_of(self._unpacked(int(group), tuple(names)), within))
-        if len(found) == 1:
-            return found[0]
-        back = np.argsort(np.argsort(groups, kind="stable"), kind="stable")
-        return some_of(pa.concat_tables(found), back)
+        return gathered(
+            self._begins,
+            rows,
+            lambda group, within: some_of(self._unpacked(group, tuple(names)), within),
+        )
 
     def _unpacked(self, number: int, names: tuple[str, ...]) -> pa.Table:
         key = number, names
@@ -137,7 +135,7 @@ class StreamRows(KeptFile):
             raise ValueError("its columns are not those of this tensorgap")
         begins: list[int] = []
         tables = [no_keys(self.kind)]
-        for some in batched(frames, FRAMES_AT_ONCE):
+        while some := list(itertools.islice(frames, FRAMES_AT_ONCE)):
             begins += [one.begin for one in some]
             contents = [one.content for one in some]
             tables.append(streams.parsed(contents, self._form, KEYS[self.kind]))
@@ -195,23 +193,27 @@ def readable(origin: str) -> Iterator[None]:
         raise TensorgapError(f"{origin}: not a readable {kind}: {complaint(error)}") from None
 
 
+def gathered(begins: Numbers, rows: Numbers, take: Callable[[int, Numbers], pa.Table]) -> pa.Table:
+    """Rows that are counted through several tables, in their order.
+
+    Args:
+        begins: the number of the first row of each table.
+        rows: their numbers.
+        take: some rows of a table, which are counted from its first one.
+    """
+    table_of = np.searchsorted(begins, rows, side="right") - 1
+    found = [take(at, rows[table_of == at] - begins[at]) for at in np.unique(table_of).tolist()]
+    if len(found) == 1:
+        return found[0]
+    back = np.argsort(np.argsort(table_of, kind="stable"), kind="stable")
+    return some_of(pa.concat_tables(found), back)
+
+
 def some_of(table: pa.Table, rows: Numbers) -> pa.Table:
     """Rows of a table, which are not copied where they stand next to each other."""
     if len(rows) and (np.diff(rows) == 1).all():
         return table.slice(int(rows[0]), len(rows))
     return table.take(records.indices(rows))
-
-
-def batched(items: Iterator[Any], count: int) -> Iterator[list[Any]]:
-    """Items in lists of so many."""
-    some: list[Any] = []
-    for item in items:
-        some.append(item)
-        if len(some) == count:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def all_opened(

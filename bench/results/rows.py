@@ -20,7 +20,7 @@ from bench.files.limits import Allowance
 from bench.measured import Measurement, Outcome, Profile
 from bench.results import columns, merging, records
 from bench.results.columns import Source
-from bench.results.kept import COVERED_KEY, KeptFile
+from bench.results.kept import COVERED_KEY, KeptFile, gathered
 from bench.results.merging import Numbers
 
 AT_ONCE = 64  # rows with their samples
@@ -155,16 +155,11 @@ def together(kind: type, files: Sequence[KeptFile]) -> pa.Table:
 def taken(files: Sequence[KeptFile], rows: Numbers, names: Sequence[str]) -> pa.Table:
     """Some columns of these rows, which are counted through all files, in this order."""
     begins = np.cumsum([0, *(len(file.keys) for file in files)])
-    of_file = np.searchsorted(begins, rows, side="right") - 1
-    found = [
-        files[number].take(rows[of_file == number] - begins[number], names)
-        for number in np.unique(of_file)
-    ]
-    if len(found) == 1:
-        return found[0].replace_schema_metadata()
-    back = np.argsort(np.argsort(of_file, kind="stable"), kind="stable")
-    every = pa.concat_tables([one.replace_schema_metadata() for one in found])
-    return every.take(records.indices(back))
+    return gathered(
+        begins,
+        rows,
+        lambda at, within: files[at].take(within, names).replace_schema_metadata(),
+    )
 
 
 def in_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -19,8 +19,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from bench.files import limits, private
-from bench.files.storage import complaint
-from bench.results import streams
+from bench.files.storage import complaint, with_lock
 
 NAME = re.compile(r"(rows|profiles)-[0-9a-f]{12}\.arrows")
 _FIRST_PAUSE_S = 1.0
@@ -91,9 +90,9 @@ class Spool:
         """Bring what waits and is written no more to its place; returns how many still wait."""
         for path in self.waiting():
             with limits.open_file(path, lambda size_bytes: None, os.O_NOFOLLOW) as file:
-                if not streams.with_lock(file.fileno()):
-                    continue
                 try:
+                    if not with_lock(file.fileno()):
+                        continue
                     write(path.name, file)
                 except (OSError, pa.ArrowException) as error:
                     self.failed(error)

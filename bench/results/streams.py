@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 import pyarrow as pa
 
 from bench.files.limits import Allowance
+from bench.files.storage import with_lock
 from bench.measured import Measurement, Profile
 from bench.results import columns
 
@@ -91,19 +92,6 @@ class Appending:
             os.lseek(self._number, self._end, os.SEEK_SET)
             raise
         self._end += len(content)
-
-
-def with_lock(number: int) -> bool:
-    """Whether a file could be locked, which it is until it is closed: nobody else writes it."""
-    import fcntl  # not on Windows, where Ray drivers are rare
-
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # Lustre without flock and some NFS know no locks
-        return True
-    return True
 
 
 class Frame(NamedTuple):

@@ -1,7 +1,9 @@
 """A fresh process that measures one request: the node's template (`bench.template`) forks it.
 
-process = Fresh(template, measure, request)
-for event in process.events(): ...
+    process = Fresh(template, measure, request)
+    for event in process.events(): ...
+
+It ends with whoever asked for it, and says how where it did not end by itself.
 """
 
 import contextlib

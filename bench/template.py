@@ -56,7 +56,7 @@ class Raised:
     error: Exception
 
 
-def main(name: str, module: str, owner: int | None, lingers: bool) -> None:
+def main(name: str, module: str, owner: int, lingers: bool) -> None:
     """Be the template of this name, until the process `owner` ends; return if there is one already.
 
     Args:
@@ -102,7 +102,7 @@ class Forking:
     def __init__(
         self,
         listener: socket.socket,
-        owner: int | None,
+        owner: int,
         lingers: bool,
         imports: Mapping[str, str],
     ) -> None:
@@ -117,9 +117,8 @@ class Forking:
         self._imports = imports
         self._watched = selectors.DefaultSelector()
         self._watched.register(listener, selectors.EVENT_READ, self._accept)
-        if owner is not None:
-            end = os.pidfd_open(owner)
-            self._watched.register(end, selectors.EVENT_READ, lambda _: sys.exit())
+        end = os.pidfd_open(owner)
+        self._watched.register(end, selectors.EVENT_READ, lambda _: sys.exit())
         self._unused = len(self._watched.get_map())
         self._timeout_s = _LINGER_S if lingers else None
 

@@ -20,7 +20,7 @@ import torch
 
 import bench.measure  # noqa: F401  what a template has imported
 from bench import shelf
-from bench.model.load import key_of, load_model, prompt_ids
+from bench.model.load import key_of, load_model, prompt_ids, source_of
 
 
 def measure(request: Any) -> Iterator[dict[str, Any]]:
@@ -94,7 +94,7 @@ def _umask() -> int:
 
 def load(request: str) -> Iterator[dict[str, Any]]:
     """Load the embedded model at a precision, and tell whether its weights were there."""
-    kept = shelf.find(key_of("tiny")) is not None
+    kept = shelf.find(key_of(source_of("tiny"))) is not None
     model = load_model("tiny", request, "cpu")
     total = float(model.module.transformer.wte.weight.double().abs().sum())
     yield {"kept": kept, "weights": model.weights, "sum": total, "prompts": prompt_ids(model)[:99]}
@@ -102,7 +102,7 @@ def load(request: str) -> Iterator[dict[str, Any]]:
 
 def overwrite(request: Any) -> Iterator[None]:
     """Try to change the weights that others are to load."""
-    path = shelf.find(key_of("tiny"))
+    path = shelf.find(key_of(source_of("tiny")))
     assert path
     with open(path, "r+b") as file:
         file.write(b"no")

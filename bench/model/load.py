@@ -89,9 +89,12 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     safetensors, or the hub cannot be reached; the text says what to do.
     """
     dtype = precision.storage(precision_name)
-    key = key_of(name)
-    found = _kept(key) or _put(key, _random() if name == RANDOM else _pretrained(name))
-    tokenizer = None if name == RANDOM else _tokenizer(name, found.config)
+    source = source_of(name)
+    if isinstance(source, Path):
+        _check_folder(source)
+    key = key_of(source)
+    found = _kept(key) or _put(key, _random() if name == RANDOM else _pretrained(name, source))
+    tokenizer = None if name == RANDOM else _tokenizer(name, source, found.config)
     module = _placed(found, device_type, dtype)
     described = Weights(
         parameters=module.num_parameters(),
@@ -112,17 +115,18 @@ def _placed(found: _Found, device_type: str, dtype: torch.dtype) -> GPT2LMHeadMo
     module.tie_weights()
     # With one, each eager forward asks the device whether a prompt is padded; ours never is.
     module.config.pad_token_id = None
-    with torch.no_grad():
-        for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
-            tensor.copy_(found.tensors[name])
+    for name, tensor in _tensors(module).items():
+        tensor.copy_(found.tensors[name])
     return module.eval().requires_grad_(False)
 
 
 # ------------------------------------------------------------------------------- where it is from
 
 
-def _source(name: str) -> Path | str:
-    """The folder of a model, or the name by which the hub knows it."""
+def source_of(name: str) -> Path | str:
+    """The folder of a model, or the name by which the hub knows it, or which is RANDOM."""
+    if name == RANDOM:
+        return name
     folder = TINY_FOLDER if name == TINY else Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
         if name.startswith((".", "/", "~")):
@@ -131,12 +135,12 @@ def _source(name: str) -> Path | str:
     return folder
 
 
-def key_of(name: str) -> str:
+def key_of(source: Path | str) -> str:
     """What identifies weights on the shelf of a node: of a folder also when they were written."""
-    path = Path(_source(name)) / _WEIGHTS
-    with contextlib.suppress(OSError):
-        return f"{path.resolve()} {path.stat().st_mtime_ns}"
-    return name
+    if isinstance(source, str):
+        return source
+    path = source / _WEIGHTS
+    return f"{path.resolve()} {path.stat().st_mtime_ns}"
 
 
 def _kept(key: str) -> _Found | None:
@@ -200,15 +204,13 @@ def _random() -> _Found:
 
 
 def _tensors(module: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
+    """What a model consists of; what is changed here is changed in it."""
     named = itertools.chain(module.named_parameters(), module.named_buffers())
     return {name: tensor.detach() for name, tensor in named}
 
 
-def _pretrained(name: str) -> _Found:
-    """The weights of a folder or the hub."""
-    source = _source(name)
-    if isinstance(source, Path):
-        _check_folder(source)
+def _pretrained(name: str, source: Path | str) -> _Found:
+    """The weights of a folder, which was checked, or the hub."""
     with _loading(name):
         if isinstance(source, Path):
             weights = source / _WEIGHTS
@@ -236,11 +238,8 @@ def _pretrained(name: str) -> _Found:
     return _Found(module.config, _tensors(module), sha256, known_as)
 
 
-def _tokenizer(name: str, config: GPT2Config) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to the weights of a folder or the hub."""
-    source = _source(name)
-    if isinstance(source, Path):
-        _check_folder(source)
+def _tokenizer(name: str, source: Path | str, config: GPT2Config) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to the weights of a folder, which was checked, or the hub."""
     with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         # A wrong value in its configuration shows only when it is used.

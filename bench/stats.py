@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,14 @@ class Summary:
         if self.p50_low is None or self.p50_high is None:
             return None
         return max(self.p50_high - self.p50, self.p50 - self.p50_low) / self.p50
+
+
+class Median(NamedTuple):
+    """The median of one process, with its 95 % interval; None: too few samples for one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,48 +122,43 @@ def likeness(values: Sequence[float]) -> float:
 
 
 def ratio_of_medians(
-    numerator: Sequence[Sequence[float]],
-    denominator: Sequence[Sequence[float]],
-    paired: bool = False,
+    above: Sequence[Median], below: Sequence[Median], paired: bool = False
 ) -> Ratio:
     """Median of one set of replicates over the median of another, with its 95 % interval.
 
-    Each argument holds one sequence of samples per replicate (a fresh process). With several on
-    both sides it is that of their geometric means, and the interval Welch's over the logarithms of
-    the medians, because processes differ from each other by more than the samples within one do
-    (Kalibera and Jones 2013, ISMM). With one on a side it follows from the intervals of the medians
-    (Zou and Donner 2008, Statistics in Medicine 27), and holds for that process only. `paired`:
-    replicates belong together in their order, as on one GPU of several, so that what a pair shares
-    cancels.
+    Each replicate is a fresh process. With several on both sides it is the ratio of their geometric
+    means, and the interval Welch's over the logarithms of the medians, because processes differ
+    from each other by more than the samples within one do (Kalibera and Jones 2013, ISMM). With one
+    on a side it follows from the intervals of the medians (Zou and Donner 2008, Statistics in
+    Medicine 27), and holds for that process only; where one is unknown the ratio may be anything.
+    `paired`: replicates belong together in their order, as on one GPU of several, so that what a
+    pair shares cancels.
 
-    >>> ratio_of_medians([[4.0] * 30], [[2.0] * 30])
-    Ratio(value=2.0, low=2.0, high=2.0)
+    >>> ratio_of_medians([Median(4.0, 4.0, 4.0)], [Median(2.0, 1.0, 2.0)])
+    Ratio(value=2.0, low=2.0, high=4.0)
+    >>> ratio_of_medians([Median(4.0)], [Median(2.0, 1.0, 2.0)])
+    Ratio(value=2.0, low=0.0, high=inf)
     """
-    above, below = ([float(np.median(s)) for s in side] for side in (numerator, denominator))
+    logs_above, logs_below = (np.log([one.value for one in side]) for side in (above, below))
+    value = float(np.exp(logs_above.mean() - logs_below.mean()))
     if len(above) > 1 and len(below) > 1:
-        return ratio_of_replicates(above, below, paired)
-    value = math.exp(np.log(above).mean() - np.log(below).mean())
-    (low, high), (below_low, below_high) = map(log_reach, (numerator, denominator))
-    down, up = math.exp(math.hypot(low, below_high)), math.exp(math.hypot(high, below_low))
-    return Ratio(value, value / down, value * up)
+        half, freedom = welch([logs_above - logs_below] if paired else [logs_above, logs_below])
+        return Ratio(value, value / math.exp(half), value * math.exp(half), freedom)
+    (low, high), (below_low, below_high) = map(log_reach, (above, below))
+    down, up = np.exp([math.hypot(low, below_high), math.hypot(high, below_low)])
+    return Ratio(value, float(value / down), float(value * up))
 
 
-def log_reach(side: Sequence[Sequence[float]]) -> tuple[float, float]:
+def log_reach(side: Sequence[Median]) -> tuple[float, float]:
     """How far the interval of the geometric mean of medians reaches down and up, as logarithms."""
-    ends = [(*median_interval(samples), float(np.median(samples))) for samples in side]
-    low, high, middle = np.log(ends).T
-    return math.hypot(*(middle - low)) / len(side), math.hypot(*(high - middle)) / len(side)
-
-
-def ratio_of_replicates(
-    above: Sequence[float], below: Sequence[float], paired: bool = False
-) -> Ratio:
-    """`ratio_of_medians` of several replicates on both sides, by the median of each."""
-    logs_above, logs_below = np.log(above), np.log(below)
-    value = math.exp(float(logs_above.mean() - logs_below.mean()))
-    half, freedom = welch([logs_above - logs_below] if paired else [logs_above, logs_below])
-    factor = math.exp(half)
-    return Ratio(value, value / factor, value * factor, freedom)
+    reach = [
+        (math.inf, math.inf)
+        if one.low is None or one.high is None
+        else (math.log(one.value / one.low), math.log(one.high / one.value))
+        for one in side
+    ]
+    down, up = zip(*reach, strict=True)
+    return math.hypot(*down) / len(side), math.hypot(*up) / len(side)
 
 
 def welch(sides: Sequence[Floats]) -> tuple[float, float | None]:

@@ -1,19 +1,14 @@
 """Reads rows of several places, and says which files cannot be read."""
 
 import functools
-from collections.abc import Iterable, Iterator
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable
 
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
 from bench.files.location import shown
-from bench.measured import Measurement, Outcome
 from bench.results import store as results
 from bench.results.columns import Source
 from bench.results.kept import CorruptFile, KeptFile
-from bench.results.merging import IDENTITY
 from bench.results.rows import Rows
 from jobs import terminal
 
@@ -38,21 +33,6 @@ def read(places: Iterable[str], most_bytes: int) -> tuple[Rows, list[Source]]:
         found.append(files)
         sources |= dict.fromkeys(origins)
     return Rows(found), list(sources)
-
-
-def to_compare(rows: Rows) -> Iterator[Measurement]:
-    """The rows with their samples where a ratio needs them: where a side has one replicate."""
-    return rows.records(alone(rows))
-
-
-def alone(rows: Rows) -> NDArray[np.bool_]:
-    """Of each row, whether a precision was measured once in its run, on its GPU and workload."""
-    if not len(rows):
-        return np.empty(0, bool)
-    groups, cases = rows.begins(IDENTITY[:-2]), rows.begins(IDENTITY[:-1])
-    measured = np.array([text == Outcome.OK for text in rows.keys["outcome"].to_pylist()])
-    once = np.repeat(np.add.reduceat(measured, cases) == 1, np.diff([*cases, len(rows)]))
-    return np.repeat(np.logical_or.reduceat(once, groups), np.diff([*groups, len(rows)]))
 
 
 def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:

@@ -267,7 +267,7 @@ def conclude(folder: Results, finished: bool) -> int:
     if len(rows) > _MOST_SHOWN:
         terminal.echo(f"{len(rows)} rows: tensorgap report {folder.shown} shows them")
     elif len(rows):
-        cases = compare.compared(reading.to_compare(rows))
+        cases = compare.compared(rows.records(samples=False))
         terminal.show(table.shown(cases, terminal.width(), terminal.coloured()))
     if failure:
         raise failure

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bench import stats
 from bench.asked import Cell, Workload
 from bench.device import gpus
 from bench.measured import (
@@ -112,8 +113,7 @@ def row(
             attention="eager",
         ),
         timing=Timing(
-            latency_ms_samples=samples,
-            latency_ms_p50=sorted(samples)[50],
+            **latencies(samples),
             latency_ms_min=min(samples),
             latency_ms_iqr=0.002 * latency_ms,
             latency_count=len(samples),
@@ -191,9 +191,15 @@ def slower(row: Measurement, factor: float) -> Measurement:
     """The row with every latency times a factor, and all else as it was."""
     assert row.timing
     samples = tuple(factor * ms for ms in row.timing.latency_ms_samples)
-    return changed(
-        row,
-        "timing",
-        latency_ms_samples=samples,
-        latency_ms_p50=sorted(samples)[len(samples) // 2],
-    )
+    return changed(row, "timing", **latencies(samples))
+
+
+def latencies(samples: tuple[float, ...]) -> dict[str, Any]:
+    """Fields of a Timing: an odd number of samples, their median and its interval."""
+    low, high = stats.median_interval(samples)
+    return {
+        "latency_ms_samples": samples,
+        "latency_ms_p50": sorted(samples)[len(samples) // 2],
+        "latency_ms_p50_low": low,
+        "latency_ms_p50_high": high,
+    }

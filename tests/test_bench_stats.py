@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from bench import stats
-from bench.stats import Ratio
+from bench.stats import Median, Ratio
 
 Rng = np.random.Generator
 durations = st.floats(0.001, 1000)
@@ -189,6 +189,11 @@ def replicates(rng: Rng, count: int, between: float, within: float) -> list[list
     return [list(rng.normal(10 + between * rng.normal(), within, 50)) for _ in range(count)]
 
 
+def medians_of(side: Sequence[Sequence[float]]) -> list[Median]:
+    """The median of each process, of its samples."""
+    return [Median(float(np.median(each)), *stats.median_interval(each)) for each in side]
+
+
 def share_of_ratios(
     trials: int, counts: tuple[int, int], medians: Callable[[Rng], float], within: float = 0.0
 ) -> float:
@@ -203,7 +208,7 @@ def share_of_ratios(
             [rng.normal(medians(rng), within, 20 if within else 1) for _ in range(count)]
             for count in counts
         ]
-        ratio = stats.ratio_of_medians(*sides)
+        ratio = stats.ratio_of_medians(*map(medians_of, sides))
         covered += ratio.low <= 1 <= ratio.high
     return covered / trials
 
@@ -229,16 +234,17 @@ def test_differences_between_processes_widen_the_ratio() -> None:
     rng = np.random.default_rng(8)
     numerator = replicates(rng, 5, between=0.5, within=0.1)
     denominator = replicates(rng, 5, between=0.5, within=0.1)
-    over_processes = stats.ratio_of_medians(numerator, denominator)
-    first_only = stats.ratio_of_medians(numerator[:1], denominator[:1])
+    sides = medians_of(numerator), medians_of(denominator)
+    over_processes = stats.ratio_of_medians(*sides)
+    first_only = stats.ratio_of_medians(sides[0][:1], sides[1][:1])
     assert over_processes.high - over_processes.low > 2 * (first_only.high - first_only.low)
 
 
 def test_the_interval_over_processes_is_welchs_over_logarithms() -> None:
     """Two medians on either side: means and variances by hand, t at 2 degrees of freedom."""
     spread = 0.1  # the logarithms are 1 +- spread and 0 +- spread
-    numerator = [[math.exp(1 + spread)], [math.exp(1 - spread)]]
-    denominator = [[math.exp(spread)], [math.exp(-spread)]]
+    numerator = [Median(math.exp(1 + spread)), Median(math.exp(1 - spread))]
+    denominator = [Median(math.exp(spread)), Median(math.exp(-spread))]
     ratio = stats.ratio_of_medians(numerator, denominator)
     variance_of_a_mean = 2 * spread**2 / 2
     factor = math.exp(4.30265 * math.sqrt(2 * variance_of_a_mean))
@@ -253,7 +259,7 @@ def test_what_the_processes_of_a_pair_share_is_not_in_their_ratio() -> None:
     for _ in range(400):
         gpus = 10 * np.exp(0.3 * rng.normal(size=4))
         numerator, denominator = (
-            [[gpu * math.exp(0.01 * rng.normal())] for gpu in gpus] for _ in "ab"
+            [Median(gpu * math.exp(0.01 * rng.normal())) for gpu in gpus] for _ in "ab"
         )
         paired = stats.ratio_of_medians(numerator, denominator, paired=True)
         covered += paired.low <= 1 <= paired.high
@@ -283,18 +289,20 @@ def test_more_freedom_never_widens_an_interval(one: float, other: float) -> None
 
 
 def test_the_value_of_a_ratio_is_that_of_the_geometric_means_of_medians() -> None:
-    ratio = stats.ratio_of_medians([[1, 2, 9], [4, 4, 4]], [[1, 2, 3], [1, 1, 7], [3, 3, 3]])
+    ratio = stats.ratio_of_medians([Median(2), Median(4)], [Median(2), Median(1), Median(3)])
     assert ratio.value == pytest.approx((2 * 4) ** (1 / 2) / (2 * 1 * 3) ** (1 / 3))
 
 
-def test_replicates_may_have_unequal_numbers_of_samples() -> None:
-    ratio = stats.ratio_of_medians([[2.0] * 5, [2.0] * 700], [[1.0] * 30])
-    assert ratio == Ratio(2.0, 2.0, 2.0)
+def test_a_process_with_too_few_samples_leaves_a_ratio_open() -> None:
+    few, many = ([one] * 2 for one in (Median(2.0), Median(2.0, 1.9, 2.1)))
+    for sides in ((few[:1], many[:1]), (many[:1], few[:1]), (few, many[:1])):
+        assert stats.ratio_of_medians(*sides) == Ratio(1.0, 0.0, math.inf)
+    assert stats.ratio_of_medians(few, many) == Ratio(1.0, 1.0, 1.0)  # their medians decide
 
 
 @given(st.lists(st.lists(durations, min_size=1, max_size=8), min_size=1, max_size=3))
 def test_a_ratio_lies_between_its_extremes(groups: list[list[float]]) -> None:
-    ratio = stats.ratio_of_medians(groups, [[1.0] * 5])
+    ratio = stats.ratio_of_medians(medians_of(groups), [Median(1.0, 1.0, 1.0)])
     everything = [sample for group in groups for sample in group]
     assert min(everything) <= ratio.low * (1 + 1e-12)
     assert ratio.low <= ratio.high

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import stats
 from bench.asked import Cell, Workload
 from bench.errors import TensorgapError
 from bench.measured import (
@@ -45,11 +46,12 @@ def a_row(
     """A row whose latencies scatter evenly around a median."""
     rng = random.Random(f"{precision} {replicate}")
     samples = tuple(latency_ms * (1 + spread * (rng.random() - 0.5)) for _ in range(101))
+    low, high = stats.median_interval(samples)
     timing = Timing(
         latency_ms_samples=samples,
         latency_ms_p50=sorted(samples)[50],
-        latency_ms_p50_low=latency_ms,
-        latency_ms_p50_high=latency_ms,
+        latency_ms_p50_low=low,
+        latency_ms_p50_high=high,
         latency_ms_min=min(samples),
         latency_ms_iqr=0.1,
         latency_count=101,

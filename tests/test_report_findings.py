@@ -13,7 +13,7 @@ import examples  # noqa: F401  # the profile of hypothesis
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from simulated import changed, row, rows, slower
+from simulated import changed, latencies, row, rows, slower
 
 from bench import matrix
 from bench.asked import Workload
@@ -481,7 +481,7 @@ def test_a_board_at_the_vendors_power_limit_is_no_fault() -> None:
 def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> None:
     def drifting(m: Measurement) -> Measurement:
         samples = tuple([10.0] * 33 + [9.5] * 33 + [9.0] * 33)
-        return not_steady(changed(m, "timing", latency_ms_samples=samples, latency_ms_p50=9.5))
+        return not_steady(changed(m, "timing", **latencies(samples)))
 
     measured = real(edit(V100, drifting))
     (finding,) = found(measured, "warm-up-unsteady")

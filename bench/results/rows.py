@@ -5,7 +5,6 @@ They stay in their files: what is held are the few columns that decide, and some
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
@@ -14,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from bench.files.limits import Allowance
 from bench.measured import Measurement, Outcome, Profile
@@ -104,29 +102,24 @@ class Rows:
 
     def records(
         self,
-        samples: bool | NDArray[np.bool_] = True,
+        samples: bool = True,
         names: Sequence[str] | None = None,
         of: Sequence[int] | None = None,
         allowance: Allowance | None = None,
     ) -> Iterator[Measurement]:
         """The rows as Measurements, all or those `of` some numbers.
 
-        Of an `allowance` is taken what they need if all are kept. Without `samples` (of all rows,
-        or of each one that is False), or with some columns only, they are not whole: what was not
-        read is None, and `timing.latency_ms_samples` is empty.
+        Of an `allowance` is taken what they need if all are kept. Without `samples`, or with some
+        columns only, they are not whole: what was not read is None, and `latency_ms_samples` empty.
         """
         every = names or columns.schema().names
         light = [name for name in every if name not in columns.SAMPLES]
-        chosen = np.arange(len(self)) if of is None else np.asarray(of, np.int64)
-        whole = (np.full(len(self), True) & samples)[chosen]
-        bounds = [*(np.flatnonzero(np.diff(whole)) + 1).tolist(), len(chosen)]
-        for begin, end in itertools.pairwise([0, *bounds]):
-            read, at_once = (every, AT_ONCE) if whole[begin:end].all() else (light, LIGHT_AT_ONCE)
-            for table in self.tables(read, at_once, chosen[begin:end]):
-                if allowance:
-                    size_bytes = len(table) * RECORD_BYTES + table.nbytes * OBJECTS_GROW
-                    allowance.take(size_bytes, self._origin)
-                yield from records.of_kind(Measurement, table, self._origin)
+        read, at_once = (every, AT_ONCE) if samples else (light, LIGHT_AT_ONCE)
+        for table in self.tables(read, at_once, None if of is None else np.asarray(of, np.int64)):
+            if allowance:
+                size_bytes = len(table) * RECORD_BYTES + table.nbytes * OBJECTS_GROW
+                allowance.take(size_bytes, self._origin)
+            yield from records.of_kind(Measurement, table, self._origin)
 
     def write(
         self, sink: IO[bytes], sources: Sequence[Source], covered: Mapping[str, int] | None = None

@@ -45,8 +45,10 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
         shown = export.against if form == "json" else text.against
-        terminal.show(shown(compare.against(from_rows.cases(rows.records()), against), against))
+        terminal.show(
+            shown(compare.against(from_rows.cases(rows.records(samples=False)), against), against)
+        )
         return
     if not len(rows):
         terminal.say("there are no rows yet")
-    terminal.show(_FORMS[form](compare.compared(reading.to_compare(rows))))
+    terminal.show(_FORMS[form](compare.compared(rows.records(samples=False))))

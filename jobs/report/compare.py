@@ -29,14 +29,14 @@ Part = tuple[float, float | None]  # half a relative 95 % interval, its degrees 
 def compared(rows: Iterable[Measurement]) -> list[Case]:
     """Cases with ratios, of rows in the order of the results: what compares stands together.
 
-    Samples and windows are let go: no more than those of one workload on one GPU type are held.
+    Windows are let go: no more than those of one workload on one GPU type are held.
     """
 
     def place(row: Measurement) -> tuple[object, ...]:
         return row.run, row.cell.gpu_type, row.workload
 
     return [
-        replace(case, latency_ms_samples=(), window_nats=None, window_tokens=None)
+        replace(case, window_nats=None, window_tokens=None)
         for _, members in itertools.groupby(rows, place)
         for case in with_ratios(from_rows.cases(members))
     ]
@@ -179,13 +179,11 @@ def speedup(case: Case, base: Case) -> Ratio | None:
         return ITSELF
     if case.foreign:
         return stated(base.latency_ms / case.latency_ms, case.speedup_ends)
-    medians = base.latencies_ms, case.latencies_ms
     # Each replicate beside its other on one of several GPUs.
     uuids = values("device_uuid", case, base, paired=True)
     paired = all(len(pair) == 1 for pair in uuids) and len(set().union(*uuids)) > 1
-    if min(map(len, medians)) > 1:
-        return stats.ratio_of_replicates(*medians, paired and len(medians[0]) == len(medians[1]))
-    return stats.ratio_of_medians(base.latency_ms_samples, case.latency_ms_samples)
+    medians = base.latencies_ms, case.latencies_ms
+    return stats.ratio_of_medians(*medians, paired and len(medians[0]) == len(medians[1]))
 
 
 def energy_ratio(case: Case, base: Case, between_types: bool = False) -> Ratio | None:

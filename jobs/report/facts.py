@@ -20,7 +20,7 @@ from typing import Any
 from bench.asked import CPU, PRECISIONS, Workload
 from bench.device.gpus import Board, Capability
 from bench.measured import Conditions, Outcome, Roofline, Trace
-from bench.stats import Difference, Ratio
+from bench.stats import Difference, Median, Ratio
 from bench.warnings import RowWarning
 
 BASELINE = "fp32"
@@ -75,7 +75,6 @@ class Case:
         warnings: Of those that were measured, on which the rules rest.
         columns: Column -> its value in each replicate, as text.
         latencies_ms: Median of each replicate.
-        latency_ms_samples: Of each replicate, until the case is compared with others.
         drifts: Of replicates whose warm-up was not steady, how far the latency drifted.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
@@ -109,8 +108,7 @@ class Case:
     failed_warnings: tuple[RowWarning, ...] = ()
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     latency_ms: float | None = read("timing.latency_ms_p50", mean)
-    latencies_ms: tuple[float, ...] = read("timing.latency_ms_p50", tuple, ())
-    latency_ms_samples: tuple[tuple[float, ...], ...] = read("timing.latency_ms_samples", tuple, ())
+    latencies_ms: tuple[Median, ...] = ()
     drifts: tuple[float, ...] = ()
     throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
     first_token_ms: float | None = read("timing.first_token_ms_p50", mean)

@@ -11,6 +11,7 @@ from bench.asked import CPU, ENERGY_NOT_MEASURED
 from bench.device import gpus
 from bench.device.conditions import QUIET_SHARE
 from bench.measured import Energy, Measurement, Outcome
+from bench.stats import Median
 from bench.warnings import having
 from jobs.report.facts import Case, each, rank
 
@@ -78,6 +79,10 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
         },
         trace=next((m.trace for m in rows if m.trace and m.trace.traced_ms), None),
         roofline=next(iter(known(rows, "roofline")), None),
+        latencies_ms=tuple(
+            Median(t.latency_ms_p50, t.latency_ms_p50_low, t.latency_ms_p50_high)
+            for t in known(rows, "timing")
+        ),
         drifts=tuple(drift(m) for m in rows if having(m.warnings, "warm-up-not-steady")),
         neighbours=each(name for m in rows for name in disturbing(m)),
         perplexity_protocol=tuple(tuple(known(rows, path)[:1]) for path in PROTOCOL),

@@ -90,7 +90,7 @@ def ratios_of(case: Case, base: Case) -> Iterator[Note]:
     """The numbers behind both ratios; energy = time x power, in the energy's own windows."""
     if case.speedup:
         text = "latency {base_latency_ms:ms} -> {latency_ms:ms}"
-        if case.speedup.low < case.speedup.high:
+        if 0 < case.speedup.low < case.speedup.high:
             text += ", 95 % CI of the speedup [{low:.2f}, {high:.2f}]"
         yield note(text, low=case.speedup.low, high=case.speedup.high)
     if case.energy_ratio:

@@ -244,6 +244,16 @@ def student_interval(values: Sequence[float]) -> float:
     return t_quantile(count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count)
 
 
+def drift(samples: Sequence[float]) -> float:
+    """The median of the last third of at least one sample over that of the first.
+
+    >>> drift([2.0, 2.0, 9.0, 9.0, 1.0, 1.0])
+    0.5
+    """
+    third = max(1, len(samples) // 3)
+    return statistics.median(samples[-third:]) / statistics.median(samples[:third])
+
+
 def steady(durations_s: Sequence[float], within: float = 0.01) -> bool:
     """Whether the medians of the last two windows of 1 s agree to a share of `within`.
 

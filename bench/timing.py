@@ -210,7 +210,8 @@ def warnings(
     """What weakens these times."""
     found = []
     if not warm.steady:
-        found.append(RowWarning("warm-up-not-steady", {"seconds": warm.elapsed_s}))
+        drift = stats.drift(latencies.host_ms)
+        found.append(RowWarning("warm-up-not-steady", {"seconds": warm.elapsed_s, "drift": drift}))
     for code, sampled in zip(NOT_CONVERGED, (latencies, first_token), strict=True):
         if sampled and not sampled.converged:
             values = {

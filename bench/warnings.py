@@ -49,6 +49,12 @@ def _samples(v: Values) -> str:
     return f"{v['samples']} samples, {known} (asked for: {asked})"
 
 
+def _not_steady(v: Values) -> str:
+    text = f"the latency was not steady after {v['seconds']:.1f} s of warm-up"
+    drift = v.get("drift")  # which older rows lack
+    return text if drift is None else f"{text} (the last third is {drift:.2f}x the first)"
+
+
 def _throttled(v: Values) -> str:
     causes = f" ({v['causes']})" if v["causes"] else ""
     seconds = f" for {v['seconds']:.1f} s" if (v["seconds"] or 0) >= 0.05 else ""
@@ -80,7 +86,7 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
     "gpu-shared": "other processes on the same GPU: {processes}",
     "throttled": _throttled,
     # timing
-    "warm-up-not-steady": "the latency was not steady after {seconds:.1f} s of warm-up",
+    "warm-up-not-steady": _not_steady,
     "latency-not-converged": lambda v: f"latency not converged: {_samples(v)}",
     "first-token-not-converged": lambda v: f"time to first token not converged: {_samples(v)}",
     "attention-differs": "attention {asked} was asked for, but {ran} ran",

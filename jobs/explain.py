@@ -148,7 +148,7 @@ def explain_results(
 
         rows, _ = reading.read(files, allowance.left_bytes)
         ends.update(rows.keys["outcome"].to_pylist())
-        cases = compare.compared(rows.records())
+        cases = compare.compared(rows.records(samples=False))
     if gpu_types and (lines or cases) and all(line.gpu_type for line in lines):
         raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
     cases += compare.with_ratios(from_csv.cases(lines, gpu_types))

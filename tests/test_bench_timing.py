@@ -124,8 +124,10 @@ def test_warm_up_of_a_restless_device_ends_at_the_cap() -> None:
     warm = warm_up(VirtualDevice(falling), warmup_min_s=1, warmup_max_s=5)
     assert not warm.steady
     assert 5.0 <= warm.elapsed_s < 5.0 + 0.02 * 1.001**500
-    (warning,) = timing.warnings(warm, latencies((1.0,) * 20), Sampling())
-    assert (warning.code, warning.values) == ("warm-up-not-steady", {"seconds": warm.elapsed_s})
+    sampled = latencies((2.0,) * 10 + (1.0,) * 10)
+    (warning,) = timing.warnings(warm, sampled, Sampling())
+    values = {"seconds": warm.elapsed_s, "drift": 0.5}
+    assert (warning.code, warning.values) == ("warm-up-not-steady", values)
 
 
 def test_forwards_longer_than_the_cap_still_run_three_times() -> None:

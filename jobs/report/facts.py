@@ -75,7 +75,6 @@ class Case:
         warnings: Of those that were measured, on which the rules rest.
         columns: Column -> its value in each replicate, as text.
         latencies_ms: Median of each replicate.
-        drifts: Of replicates whose warm-up was not steady, how far the latency drifted.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
         energy_windows: How many windows that replicate has.
@@ -109,7 +108,6 @@ class Case:
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     latency_ms: float | None = read("timing.latency_ms_p50", mean)
     latencies_ms: tuple[Median, ...] = ()
-    drifts: tuple[float, ...] = ()
     throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
     first_token_ms: float | None = read("timing.first_token_ms_p50", mean)
     per_output_token_ms: float | None = read("timing.per_output_token_ms", mean)

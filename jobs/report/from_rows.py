@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from statistics import median
 from typing import Any
 
 from bench.asked import CPU, ENERGY_NOT_MEASURED
@@ -12,7 +11,6 @@ from bench.device import gpus
 from bench.device.conditions import QUIET_SHARE
 from bench.measured import Energy, Measurement, Outcome
 from bench.stats import Median
-from bench.warnings import having
 from jobs.report.facts import Case, each, rank
 
 METHOD = "energy.method"
@@ -83,7 +81,6 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
             Median(t.latency_ms_p50, t.latency_ms_p50_low, t.latency_ms_p50_high)
             for t in known(rows, "timing")
         ),
-        drifts=tuple(drift(m) for m in rows if having(m.warnings, "warm-up-not-steady")),
         neighbours=each(name for m in rows for name in disturbing(m)),
         perplexity_protocol=tuple(tuple(known(rows, path)[:1]) for path in PROTOCOL),
         **{fact.name: fact.metadata["of"](values) for fact, values in found if values},
@@ -96,13 +93,6 @@ def disturbing(row: Measurement) -> Sequence[str]:
     share = row.conditions.other_cpu_share if row.conditions else None
     busy = share is not None and share > QUIET_SHARE
     return row.placement.neighbours if busy and row.placement else ()
-
-
-def drift(row: Measurement) -> float:
-    """Median of the last third of a row's latencies over that of the first; 1: no samples."""
-    samples = row.timing.latency_ms_samples if row.timing else ()
-    third = max(1, len(samples) // 3)
-    return median(samples[-third:]) / median(samples[:third]) if samples else 1.0
 
 
 def of_energy(energies: Sequence[Energy]) -> dict[str, Any]:

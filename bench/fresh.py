@@ -7,6 +7,7 @@ It ends with whoever asked for it, and says how where it did not end by itself.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 import socket
@@ -27,6 +28,8 @@ _SINGLE_THREADED = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 TEMPLATE = "TENSORGAP_TEMPLATE"  # in the environment: the name of the template to ask
+# What each process gets from whoever asks for it.
+_OF_EACH = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
 _APPEAR_S = 60.0  # until a template listens, which it does before it imports torch
 _PAUSE_S = 0.02
 
@@ -37,9 +40,7 @@ def start_template(
     """Start the template of this name; see `bench.template.main`."""
     module = measure.partition(":")[0]
     call = f"template.main({name!r}, {module!r}, {owner}, {lingers})"
-    # Each process gets these from whoever asks for it.
-    without = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
-    environment = {key: value for key, value in os.environ.items() if key not in without}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_EACH}
     return subprocess.Popen(
         [
             sys.executable,
@@ -50,6 +51,16 @@ def start_template(
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the driver
     )
+
+
+def name_for(node: str) -> str:
+    """The name of a node's template that has imported this code in these surroundings.
+
+    Another sweep may come with other code, or another place of the hub's files: it has its own.
+    """
+    shared = {key: value for key, value in os.environ.items() if key not in _OF_EACH}
+    told = sorted((key, value) for key, value in shared.items() if not key.startswith("RAY_"))
+    return hashlib.sha256(repr((node, __file__, told)).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -77,15 +88,19 @@ class Fresh:
             request: what it is called with.
             owner: process id with which a template that is started here ends.
 
-        Raises TensorgapError where there is no template and none can be started.
+        Raises:
+            ProcessDied: the template could not start the process.
+            TensorgapError: there is no template and none can be started.
         """
         connection = connect(name, measure, owner or os.getpid())
         self._control, control = socket.socketpair()
-        with control:
-            descriptors = [1, 2, control.fileno()]
-            socket.send_fds(connection, [ASKED], descriptors)
-        self._stream = Connection(connection.detach())
-        self._stream.send(Order(measure, request, dict(os.environ), os.getcwd()))
+        try:
+            with control:
+                socket.send_fds(connection, [ASKED], [1, 2, control.fileno()])
+            self._stream = Connection(connection.detach())
+            self._stream.send(Order(measure, request, dict(os.environ), os.getcwd()))
+        except ConnectionError:
+            raise ProcessDied(None) from None
 
     def events(self) -> Iterator[Any]:
         """What the process finds, until its end.
@@ -94,25 +109,29 @@ class Fresh:
             ProcessDied: it did not end by itself.
             Exception: that ended the measurement.
         """
+        raised: Exception | None = None
         # Closed early, they end the process.
         with self._control, self._stream:
             with contextlib.suppress(EOFError, ConnectionError):
-                while True:
+                while raised is None:
                     found = self._stream.recv()
                     if isinstance(found, Raised):
-                        raise found.error
-                    yield found
+                        raised = found.error
+                    else:
+                        yield found
             status = None
             with contextlib.suppress(OSError):
                 if len(told := self._control.recv(STATUS.size)) == STATUS.size:
                     status = int(STATUS.unpack(told)[0])
+        if raised:
+            raise raised
         if status != 0:
             raise ProcessDied(status)
 
     def end(self) -> None:
         """Have the process killed, whatever it does; from any thread."""
         with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
+            self._control.shutdown(socket.SHUT_WR)  # its status is still to come
 
 
 def connect(name: str, measure: str, owner: int) -> socket.socket:
@@ -125,9 +144,11 @@ def connect(name: str, measure: str, owner: int) -> socket.socket:
         except ConnectionRefusedError:
             connection.close()
         else:
-            if template.peer_user(connection) != os.getuid():
-                raise TensorgapError(f"another user of this host has taken the socket @{name}")
-            return connection
+            if template.peer_user(connection) == os.getuid():
+                return connection
+            # Another user of this host has taken the name; this one no one can guess.
+            connection.close()
+            name, started = secrets.token_hex(16), False
         if not started:
             started = True
             start_template(name, measure, owner, lingers=True).wait()

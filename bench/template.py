@@ -63,12 +63,18 @@ def main(name: str, module: str, owner: int, lingers: bool) -> None:
         name: of its abstract socket, which is no file: nothing stays behind, and no one is in the
             way of it. Who connects must be of the same user.
         module: what to import.
-        owner: process id.
+        owner: process id; without `lingers`, of who started it.
         lingers: it ends also where no one has used it for a while.
     """
     if lingers and os.fork():
         return  # so that it is no child of whoever started it, which may end before
     prctl(_PR_SET_NAME, NAME)
+    if not lingers:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # in the middle of the imports, too
+    try:
+        end = os.pidfd_open(owner)
+    except ProcessLookupError:
+        return
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(f"\0{name}")
@@ -82,7 +88,7 @@ def main(name: str, module: str, owner: int, lingers: bool) -> None:
             importlib.import_module(module)
         gc.freeze()  # else each collection of a child would copy all that is shared
         imports = {key: value for key, value in os.environ.items() if before.get(key) != value}
-        Forking(listener, owner, lingers, imports).run()
+        Forking(listener, end, lingers, imports).run()
 
 
 def prctl(option: int, value: int | bytes) -> None:
@@ -102,7 +108,7 @@ class Forking:
     def __init__(
         self,
         listener: socket.socket,
-        owner: int,
+        end: int,
         lingers: bool,
         imports: Mapping[str, str],
     ) -> None:
@@ -110,14 +116,13 @@ class Forking:
 
         Args:
             listener: the socket that listens.
-            owner: as of `main`.
+            end: a descriptor of the owner, as of `pidfd_open`.
             lingers: as of `main`.
             imports: what the imports have set in the environment.
         """
         self._imports = imports
         self._watched = selectors.DefaultSelector()
         self._watched.register(listener, selectors.EVENT_READ, self._accept)
-        end = os.pidfd_open(owner)
         self._watched.register(end, selectors.EVENT_READ, lambda _: sys.exit())
         self._unused = len(self._watched.get_map())
         self._timeout_s = _LINGER_S if lingers else None

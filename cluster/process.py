@@ -52,7 +52,8 @@ class SeatActor:
             raise Unplaced(f"other users of this host can change the code that runs: {why}")
         # Python runs, so its limit ends: torch from a slow disk may take longer than that.
         yield outcomes.stage(request, request.workloads[0], outcomes.DEVICE)
-        name = os.environ.get(fresh.TEMPLATE) or ray.get_runtime_context().get_node_id()
+        node = ray.get_runtime_context().get_node_id()
+        name = os.environ.get(fresh.TEMPLATE) or fresh.name_for(node)
         # The actor's parent is its raylet: a template does not outlast its node.
         self._process = fresh.Fresh(name, measure, request, owner=os.getppid())
         yield from self._process.events()

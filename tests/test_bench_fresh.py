@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import processes
 import pytest
 
 from bench import fresh
-from bench.errors import ProcessDied, TensorgapError
+from bench.errors import ProcessDied
 from bench.fresh import Fresh
 from bench.model.load import load_model
 
@@ -147,9 +148,9 @@ def test_a_process_that_hangs_in_native_code_can_be_ended_from_elsewhere(name: s
     pid = next(events)
     time.sleep(0.1)
     process.end()
-    with pytest.raises(ProcessDied):
+    with pytest.raises(ProcessDied, match="SIGKILL"):
         next(events)
-    wait_until(lambda: not processes.lives(pid))
+    assert not processes.lives(pid)
 
 
 ASKS_AND_DIES = """
@@ -212,6 +213,46 @@ def test_a_template_that_nobody_started_is_started_and_ends_with_its_owner() -> 
     wait_until(lambda: not processes.lives(template))
 
 
+@pytest.mark.parametrize("lingers", [True, False])
+def test_a_template_whose_owner_is_gone_ends_at_once(lingers: bool) -> None:
+    with subprocess.Popen(["true"]) as owner:
+        owner.wait()
+    call = f"template.main({secrets.token_hex(16)!r}, 'no_such', {owner.pid}, {lingers})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from bench import template; {call}"],
+        capture_output=True,
+        cwd=TESTS.parent,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_template_that_ends_before_it_is_told_what_to_do_costs_no_row() -> None:
+    name = secrets.token_hex(16)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        end = threading.Timer(0, lambda: listener.accept()[0].close())
+        end.start()
+        with pytest.raises(ProcessDied):
+            # The order is more than a socket holds.
+            list(Fresh(name, MEASURE, b"0" * 2**22).events())
+        end.join()
+
+
+def test_each_code_and_each_environment_has_a_template_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = fresh.name_for("node")
+    assert name == fresh.name_for("node") != fresh.name_for("another")
+    for variable in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "RAY_JOB_ID"):
+        monkeypatch.setenv(variable, "7")  # of each actor
+    assert name == fresh.name_for("node")
+    monkeypatch.setattr(fresh, "__file__", "/elsewhere/bench/fresh.py")
+    assert name != (moved := fresh.name_for("node"))
+    monkeypatch.setenv("HF_HOME", "/elsewhere")
+    assert moved != fresh.name_for("node")
+
+
 def test_a_module_that_cannot_be_imported_is_told_by_each_process() -> None:
     with fresh.own_template("no_such_module:measure"):
         for _ in range(2):
@@ -220,11 +261,18 @@ def test_a_module_that_cannot_be_imported_is_told_by_each_process() -> None:
                 next(events)
 
 
-def test_a_socket_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_another_user_has_taken_is_left_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     name = secrets.token_hex(16)
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind(f"\0{name}")
         stranger.listen()
-        monkeypatch.setattr("bench.template.peer_user", lambda connection: os.getuid() + 1)
-        with pytest.raises(TensorgapError, match=f"another user of this host has .* @{name}"):
-            Fresh(name, CRASH, "exit")
+
+        def user_of(connection: socket.socket) -> int:
+            taken = connection.getpeername() == f"\0{name}".encode()
+            return os.getuid() + taken
+
+        monkeypatch.setattr("bench.template.peer_user", user_of)
+        with pytest.raises(ProcessDied, match="exit status 3"):
+            list(Fresh(name, CRASH, "exit").events())

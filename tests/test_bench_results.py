@@ -433,7 +433,53 @@ def test_what_was_merged_is_read_from_there_unless_it_is_damaged(folder: Results
     assert merged.stat().st_mtime_ns == after
     for damaged in (b"", b"PAR1", merged.read_bytes()[:-9]):
         merged.write_bytes(damaged)
+        rows, (corrupt,) = folder.read()
+        assert rows == [row(0), row(1)]
+        assert (corrupt.path, corrupt.consequence) == (
+            str(merged),
+            "its rows are looked for in parts/",
+        )
+        folder.finish()
+        assert merged.with_name(results.DAMAGED).read_bytes() == damaged
         assert folder.read() == ([row(0), row(1)], [])
+
+
+def test_a_damaged_file_without_its_parts_is_not_measured_over(folder: Results) -> None:
+    folder.write(row())
+    merged = Path(folder.finish())
+    shutil.rmtree(Path(folder.location) / results.PARTS)
+    merged.write_bytes(merged.read_bytes()[:-9])
+    with pytest.raises(TensorgapError, match=r"results\.parquet: not a readable Parquet file"):
+        Results.open(folder.location).restore()
+    assert not (Path(folder.location) / results.PARTS).exists()
+
+
+def test_a_stream_that_could_not_be_read_once_is_read_the_next_time(
+    folder: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write(row(0))
+    folder.finish()
+    later = Results.open(folder.location)
+    later.write(row(1))
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("bench.results.streams.Frames", fails)
+    rows, (corrupt,) = later.rows()
+    assert "Input/output error" in corrupt.reason
+    later.finish(rows)
+    monkeypatch.undo()
+    assert later.read() == ([row(0), row(1)], [])
+
+
+def test_the_one_file_of_an_earlier_tensorgap_is_merged(folder: Results) -> None:
+    folder.write(row())
+    merged = Path(folder.finish())
+    (part,) = parts_of(folder)
+    part.unlink()
+    merged.rename(part.with_suffix(".parquet"))
+    assert results.read(folder.finish())[0] == [row()]
 
 
 def test_a_merged_file_of_another_sweep_hides_no_row(folder: Results, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from bench.text.embedded import corpus
 TINY = "tiny"
 RANDOM = "gpt2:random"
 TINY_FOLDER = Path(__file__).parents[1] / "text" / "embedded" / "tiny"
-_WEIGHTS = "model.safetensors"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _SEED = 0
 _RANDOM_NUMBERS = 1_000_003  # a prime, so that no two rows of a matrix are alike
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # masks that older transformers saved
@@ -136,11 +136,12 @@ def source_of(name: str) -> Path | str:
 
 
 def key_of(source: Path | str) -> str:
-    """What identifies weights on the shelf of a node: of a folder also when they were written."""
+    """What identifies a model on the shelf of a node: of a folder also the state of its files."""
     if isinstance(source, str):
         return source
-    path = source / _WEIGHTS
-    return f"{path.resolve()} {path.stat().st_mtime_ns}"
+    states = [os.stat(source / name) for name in (_WEIGHTS, _CONFIG)]
+    told = [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states]
+    return f"{source.resolve()} {told}"
 
 
 def _kept(key: str) -> _Found | None:
@@ -286,7 +287,7 @@ def _check_folder(folder: Path) -> None:
     """Refuse what could run code or is no GPT-2, before transformers opens it."""
     check = limits.small(f"model {folder}: config.json")
     try:
-        config = json.loads(limits.read_file(folder / "config.json", check).decode("utf-8"))
+        config = json.loads(limits.read_file(folder / _CONFIG, check).decode("utf-8"))
     except FileNotFoundError:
         raise _refused(folder, "it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:

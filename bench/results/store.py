@@ -40,6 +40,7 @@ from bench.results.writing import Writer
 MATRIX = "matrix.toml"
 PARTS = "parts"
 MERGED = "results.parquet"
+DAMAGED = "results.damaged.parquet"  # what stood there and could not be read, when rows are merged
 _SOURCE = "source.json"
 # NAME/UTC-TIMESTAMP of `create`, and six digits; nothing that leads out of a folder.
 _RUN = re.compile(
@@ -190,10 +191,13 @@ class Results:
         be read.
         """
         with self._place.explained():
-            sizes = {name_of(one): size for one, size in self._streams()}
+            streams = self._streams()
         files, corrupt = self.files()
-        merged = [type(file) for file in files] == [ParquetRows]
-        return Rows([files], None if merged else sizes), corrupt
+        # What could not be opened is looked at again the next time: perhaps the read alone failed.
+        unread = {one.path for one in corrupt} - {file.origin for file in files}
+        known = {name: size for name, one, size in streams if one.path not in unread}
+        merged = [file.origin for file in files] == [self._place.within(MERGED).shown]
+        return Rows([files], None if merged else known), corrupt
 
     def files(self, allowance: Allowance | None = None) -> tuple[list[KeptFile], list[CorruptFile]]:
         """The files that hold the rows: what was merged, and what came later; see `rows`."""
@@ -202,10 +206,11 @@ class Results:
         # First those that wait: what is brought meanwhile is found in its place.
         places = [Storage.at(str(path)) for path in waiting.waiting()]
         with self._place.explained():
-            merged = self._merged(allowance)
+            merged, unread = self._merged(allowance)
             covered = merged.covered if merged else {}
-            new = [one for one, size in self._streams() if covered.get(name_of(one)) != size]
+            new = [one for name, one, size in self._streams() if covered.get(name) != size]
             files, corrupt = kept.all_opened([*new, *filter(lambda p: p.exists, places)], allowance)
+            corrupt += unread
         if waiting.ignored:
             reason = f"ignored: {waiting.ignored}"
             consequence = "rows that wait there are not read"
@@ -226,14 +231,18 @@ class Results:
         rows = rows or self.rows()[0]
         merged = self._place.within(MERGED)
         if rows.unmerged is not None:
-            with self._place.explained(), merged.writing() as sink:
-                rows.write(sink, [self.source], rows.unmerged)
+            with self._place.explained():
+                if self._merged(Allowance())[1]:
+                    merged.move(self._place.within(DAMAGED))
+                with merged.writing() as sink:
+                    rows.write(sink, [self.source], rows.unmerged)
         return merged.location
 
     def restore(self) -> None:
         """Make parts/ again where only what was merged is left: resuming adds to it."""
         with self._place.explained():
             if self._has(MERGED):
+                self._merged(Allowance(self._most_bytes))  # raises where it is damaged
                 self._place.within(PARTS).make_folder()
 
     @property
@@ -245,38 +254,35 @@ class Results:
     def _has(self, name: str) -> bool:
         return self._place.within(name).exists
 
-    def _streams(self) -> list[tuple[Storage, int]]:
-        """What may be a stream in parts/, with its size, in order; what it is shows when read."""
+    def _streams(self) -> list[tuple[str, Storage, int]]:
+        """Name, place and size of what may be a stream in parts/, in order; it shows when read."""
         folder = self._place.within(PARTS)
         selector = fs.FileSelector(folder.path, allow_not_found=True)
         found = folder.filesystem.get_file_info(selector)
         sizes = {str(info.path): info.size or 0 for info in found}
         return [
-            (Storage(path, folder.filesystem, path), sizes[path])
+            (posixpath.basename(path), Storage(path, folder.filesystem, path), sizes[path])
             for path in sorted(sizes)
             if path.endswith((".arrows", ".parquet"))
         ]
 
-    def _merged(self, allowance: Allowance) -> ParquetRows | None:
-        """What was merged; None where it is absent, or damaged while its streams are there."""
-        if not self._has(MERGED):
-            return None
+    def _merged(self, allowance: Allowance) -> tuple[ParquetRows | None, list[CorruptFile]]:
+        """What was merged; where it is damaged while parts/ is there, that it is."""
+        place = self._place.within(MERGED)
+        if not place.exists:
+            return None, []
         try:
-            found = kept.opened(self._place.within(MERGED), self.shown, allowance)
+            found = kept.opened(place, place.shown, allowance)
         except (limits.TooLargeError, SchemaVersionError):
             raise
-        except TensorgapError:
-            if self._has(PARTS):
-                return None
-            raise
+        except TensorgapError as error:
+            if not self._has(PARTS):
+                raise
+            reason = str(error).removeprefix(f"{place.shown}: ")
+            return None, [CorruptFile(place.shown, reason, f"its rows are looked for in {PARTS}/")]
         if isinstance(found, ParquetRows) and found.kind is Measurement:
-            return found if self.source in found.sources or not self._has(PARTS) else None
-        return None
-
-
-def name_of(stream: Storage) -> str:
-    """The name of a file."""
-    return posixpath.basename(stream.path)
+            return found if self.source in found.sources or not self._has(PARTS) else None, []
+        return None, []
 
 
 def files_at(

@@ -45,9 +45,8 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
         if form not in ("table", "json"):
             raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
         shown = export.against if form == "json" else text.against
-        terminal.show(
-            shown(compare.against(from_rows.cases(rows.records(samples=False)), against), against)
-        )
+        cases = from_rows.cases(rows.records(samples=False))
+        terminal.show(shown(compare.against(cases, against), against))
         return
     if not len(rows):
         terminal.say("there are no rows yet")

@@ -51,8 +51,8 @@ def _samples(v: Values) -> str:
 
 def _not_steady(v: Values) -> str:
     text = f"the latency was not steady after {v['seconds']:.1f} s of warm-up"
-    drift = v.get("drift")  # which older rows lack
-    return text if drift is None else f"{text} (the last third is {drift:.2f}x the first)"
+    drift = v.get("drift")  # `stats.drift` of the samples, which older rows lack
+    return text if drift is None else f"{text}, and drifted to {drift:.2f}x"
 
 
 def _throttled(v: Values) -> str:

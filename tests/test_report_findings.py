@@ -482,8 +482,7 @@ def test_a_warm_up_that_was_not_steady_tells_how_far_the_latency_drifted() -> No
     measured = real(edit(V100, not_steady))
     (finding,) = found(measured, "warm-up-unsteady")
     assert texts(finding.evidence) == (
-        "fp16: the latency was not steady after 3.0 s of warm-up"
-        " (the last third is 0.90x the first)"
+        "fp16: the latency was not steady after 3.0 s of warm-up, and drifted to 0.90x"
     )
     assert [f.verdict for f in found(measured, "effect")] == [Verdict.INCONCLUSIVE]
 

@@ -54,8 +54,8 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
     cache_bytes = l2_bytes if on_cuda else cpu_cache_bytes()
     squares = [Product(side, side, side, 1) for side in SQUARES[device_type]]
     numbers = max(LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 4
-    source = torch.zeros(numbers, device=device_type)
-    target = torch.empty_like(source)
+    every = torch.zeros(numbers, device=device_type)
+    source, target = every.chunk(2)
 
     def launch() -> None:
         """Launch kernels that do nothing, without the work of an operation, and wait for them."""
@@ -65,8 +65,8 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
 
     return Peaks(
         matmul_tflops=max(p.flops / product_s(p, dtype, device_type) / 1e12 for p in squares),
-        copy_gb_per_s=8 * numbers / best_s(lambda: target.copy_(source), device_type) / 1e9,
-        read_gb_per_s=4 * numbers / best_s(source.sum, device_type) / 1e9,
+        copy_gb_per_s=4 * numbers / best_s(lambda: target.copy_(source), device_type) / 1e9,
+        read_gb_per_s=4 * numbers / best_s(every.sum, device_type) / 1e9,
         cache_bytes=cache_bytes,
         # Last, at the clocks of the load; by the clock of the host.
         launch_us=best_s(launch, "cpu") / _LAUNCHES * 1e6 if on_cuda else None,

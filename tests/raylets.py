@@ -93,8 +93,8 @@ class Raylets:
     @property
     def head_pid(self) -> int:
         """The process id of the head's GCS, without which the cluster is of no use."""
-        (pid,) = _pgrep("-P", str(os.getpid()), "-f", "gcs_server")
-        return pid
+        (server,) = self._cluster.head_node.all_processes["gcs_server"]
+        return int(server.process.pid)
 
     def kill(self, node: Any) -> None:
         """Kill the raylet of a node with all that hangs on it, without a word to the head."""

@@ -53,7 +53,7 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
     dtype = precision.arithmetic(precision_name, device_type)
     cache_bytes = l2_bytes if on_cuda else cpu_cache_bytes()
     squares = [Product(side, side, side, 1) for side in SQUARES[device_type]]
-    numbers = max(LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 4
+    numbers = max(LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 8 * 2
     every = torch.zeros(numbers, device=device_type)
     source, target = every.chunk(2)
 

@@ -58,8 +58,8 @@ def name_for(node: str) -> str:
 
     Another sweep may come with other code, or another place of the hub's files: it has its own.
     """
-    shared = {key: value for key, value in os.environ.items() if key not in _OF_EACH}
-    told = sorted((key, value) for key, value in shared.items() if not key.startswith("RAY_"))
+    shared = [key for key in sorted(os.environ) if key not in _OF_EACH and key[:4] != "RAY_"]
+    told = [(key, os.environ[key]) for key in shared]
     return hashlib.sha256(repr((node, __file__, told)).encode()).hexdigest()
 
 

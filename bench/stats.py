@@ -67,6 +67,11 @@ class Ratio:
     # Degrees of freedom of Student's t in the interval; None: single processes', or windows'.
     freedom: float | None = field(default=None, repr=False)
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether it has ends that can miss the true one: it is not stated alone, nor open."""
+        return self.low < self.high < math.inf
+
 
 @dataclass(frozen=True)
 class Difference:

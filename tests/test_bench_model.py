@@ -25,7 +25,7 @@ from bench.asked import PRECISIONS
 from bench.errors import TensorgapError
 from bench.files import private
 from bench.model import engines
-from bench.model.load import TINY_FOLDER, Model, load_model, prompt_ids, token_ids
+from bench.model.load import TINY_FOLDER, Model, key_of, load_model, prompt_ids, token_ids
 from bench.text.embedded import corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -546,3 +546,12 @@ def test_a_model_of_the_hub_without_the_hub_is_one_message_with_the_remedy(
     assert "\n" not in words
     assert "offline" in words
     assert "with the hub or its cache within reach; or gpt2:random" in words
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_model_whose_files_were_changed_is_another_one(folder: Path, name: str) -> None:
+    before, times = key_of(folder), (folder / name).stat()
+    assert key_of(folder) == before
+    (folder / name).write_bytes((folder / name).read_bytes())
+    os.utime(folder / name, ns=(times.st_atime_ns, times.st_mtime_ns))  # as `cp -p` does
+    assert key_of(folder) != before

@@ -297,6 +297,7 @@ def test_a_process_with_too_few_samples_leaves_a_ratio_open() -> None:
     few, many = ([one] * 2 for one in (Median(2.0), Median(2.0, 1.9, 2.1)))
     for sides in ((few[:1], many[:1]), (many[:1], few[:1]), (few, many[:1])):
         assert stats.ratio_of_medians(*sides) == Ratio(1.0, 0.0, math.inf)
+        assert not stats.ratio_of_medians(*sides).has_interval  # nor can it miss the true one
     assert stats.ratio_of_medians(few, many) == Ratio(1.0, 1.0, 1.0)  # their medians decide
 
 

@@ -162,10 +162,6 @@ class Storage:
             if found and is_ours(found[1]) and not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
 
-    def move(self, target: Storage) -> None:
-        """Give the file another name, and replace what stands there."""
-        self.filesystem.move(self.path, target.path)
-
     def make_folder(self) -> None:
         """Make the folder, and those above it."""
         self.filesystem.create_dir(self.path, recursive=True)

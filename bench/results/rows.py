@@ -60,19 +60,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def begins(self, names: Sequence[str]) -> list[int]:
-        """The numbers of the rows with which other values of these columns of `keys` begin."""
-        changes = [
-            pc.not_equal(self.keys[n].slice(1), self.keys[n].slice(0, len(self) - 1)) for n in names
-        ]
-        changed = np.any([records.numbers(one.combine_chunks()) for one in changes], axis=0)
-        return [0, *(np.flatnonzero(changed) + 1).tolist()]
+    def _begins(self) -> list[int]:
+        """The numbers of the rows with which another cell or workload begins."""
+        keys = (self.keys[name].combine_chunks() for name in merging.IDENTITY[:-1])
+        changes = [records.numbers(pc.not_equal(key[1:], key[:-1])) for key in keys]
+        return [0, *(np.flatnonzero(np.any(changes, axis=0)) + 1).tolist()]
 
     def asked(self) -> Iterator[Measurement]:
         """Rows with what was asked, and the outcome: all else is None."""
         if not len(self):
             return
-        begins = self.begins(merging.IDENTITY[:-1])
+        begins = self._begins()
         keys = self.keys.select([*merging.IDENTITY, "outcome"])
         first = records.of_kind(
             Measurement, keys.take(records.indices(np.array(begins))), self._origin
@@ -113,8 +111,8 @@ class Rows:
         columns only, they are not whole: what was not read is None, and `latency_ms_samples` empty.
         """
         every = names or columns.schema().names
-        light = [name for name in every if name not in columns.SAMPLES]
-        read, at_once = (every, AT_ONCE) if samples else (light, LIGHT_AT_ONCE)
+        read = [name for name in every if samples or name not in columns.SAMPLES]
+        at_once = AT_ONCE if samples else LIGHT_AT_ONCE
         for table in self.tables(read, at_once, None if of is None else np.asarray(of, np.int64)):
             if allowance:
                 size_bytes = len(table) * RECORD_BYTES + table.nbytes * OBJECTS_GROW

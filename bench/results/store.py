@@ -60,6 +60,7 @@ class Results:
         self.source = source
         self._most_bytes = most_bytes  # by default all: what a sweep wrote itself it reads again
         self._told = False  # that the place fails
+        self._damaged = False  # what was merged, when the rows were read last
         self._writer = Writer(place.within(PARTS), source)
 
     @classmethod
@@ -211,6 +212,7 @@ class Results:
             new = [one for name, one, size in self._streams() if covered.get(name) != size]
             files, corrupt = kept.all_opened([*new, *filter(lambda p: p.exists, places)], allowance)
             corrupt += unread
+            self._damaged = bool(unread)
         if waiting.ignored:
             reason = f"ignored: {waiting.ignored}"
             consequence = "rows that wait there are not read"
@@ -232,8 +234,8 @@ class Results:
         merged = self._place.within(MERGED)
         if rows.unmerged is not None:
             with self._place.explained():
-                if self._merged(Allowance())[1]:
-                    merged.move(self._place.within(DAMAGED))
+                if self._damaged:
+                    merged.filesystem.move(merged.path, self._place.within(DAMAGED).path)
                 with merged.writing() as sink:
                     rows.write(sink, [self.source], rows.unmerged)
         return merged.location
@@ -241,7 +243,7 @@ class Results:
     def restore(self) -> None:
         """Make parts/ again where only what was merged is left: resuming adds to it."""
         with self._place.explained():
-            if self._has(MERGED):
+            if self._has(MERGED) and not self._has(PARTS):
                 self._merged(Allowance(self._most_bytes))  # raises where it is damaged
                 self._place.within(PARTS).make_folder()
 

@@ -253,7 +253,7 @@ def grouped(cases: Iterable[Case]) -> list[Group]:
 def intervals(cases: Iterable[Case]) -> int:
     """How many ratios have an interval, and so can miss their true value by chance."""
     ratios = (ratio for case in cases for ratio in (case.speedup, case.energy_ratio))
-    return sum(ratio is not None and ratio.low < ratio.high for ratio in ratios)
+    return sum(ratio is not None and ratio.has_interval for ratio in ratios)
 
 
 def rank(precision: str) -> tuple[int, str]:

@@ -64,13 +64,12 @@ def effect(case: Case, group: Group) -> Hit | None:
     energy = clause(case.energy_ratio, group, differs, "needs the same energy")
     if not speed and not energy:
         return None
-    has_interval = case.speedup is not None and case.speedup.low < case.speedup.high
-    no_interval = ["intervals: one number each, from one process"]
+    bare = case.foreign and not (case.speedup and case.speedup.has_interval)
     return Hit(
         [*ratios_of(case, base), *consistent_with(case, base)],
         expected=expected_gain(case),
         cause=f"{{precision}} {' and '.join(filter(None, (speed, energy)))}.",
-        missing=no_interval if case.foreign and not has_interval else [],
+        missing=["intervals: one number each, from one process"] if bare else [],
         speed=bool(speed),
         energy=bool(energy),
     )
@@ -90,7 +89,7 @@ def ratios_of(case: Case, base: Case) -> Iterator[Note]:
     """The numbers behind both ratios; energy = time x power, in the energy's own windows."""
     if case.speedup:
         text = "latency {base_latency_ms:ms} -> {latency_ms:ms}"
-        if 0 < case.speedup.low < case.speedup.high:
+        if case.speedup.has_interval:
             text += ", 95 % CI of the speedup [{low:.2f}, {high:.2f}]"
         yield note(text, low=case.speedup.low, high=case.speedup.high)
     if case.energy_ratio:

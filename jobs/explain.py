@@ -2,40 +2,89 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from bench.asked import CPU, QualityPlan
-from bench.device import gpus
+from bench.asked import QualityPlan
+from bench.device import boards, gpu_names
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
+from bench.files.location import shown
+from bench.measured import Outcome
+from bench.text import published
 from jobs import options, terminal
-from jobs.report import compare, export, facts, findings, from_csv, perplexity, proposal
+from jobs.report import answer, compare, export, facts, findings, perplexity, proposal
 from jobs.report import text as texts
 from jobs.report.facts import Case
-from jobs.report.finding import topics
+from jobs.report.finding import Finding, topics
+from jobs.report.foreign import lines, names, read, units
+from jobs.report.foreign.understood import Told
+from jobs.report.rules import REGISTRY
 
-_ASSUMED = "gpt2, eager, batch 1, 128 tokens; WikiText-2"
-_OF_RESULTS = ("gpu_types", "expected", "form", "most_bytes")
-_OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_rows")
+_ALL = "all"
+_OF_TABLES = (
+    "gpu_types", "precision", "batch_size", "prompt_tokens", "new_tokens", "engine", "energy_unit",
+)  # fmt: skip
+_OF_RESULTS = (*_OF_TABLES, "expected", "form", "most_bytes", "details", "matrix_file")
+_OF_COMPUTING = ("text", "configuration", "column", "first_rows")
+_OF_PERPLEXITY = (*_OF_COMPUTING, "split", "unit")
+
+
+def unit_of_energy(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A unit of energy as typed."""
+    if value is not None and units.factor(value, "energy") is None:
+        raise click.BadParameter(f"{value}: no unit of energy; such as mJ, J, uJ, Wh or kWh")
+    return value
+
+
+def precision_as_typed(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A precision under any of its names."""
+    found = value and names.precision_in(names.words_of(value), alone=True).what
+    if value is not None and (not found or not names.is_measured(found)):
+        raise click.BadParameter(f"{value}: known: fp32, tf32, fp16, bf16, mixed")
+    return found or None
 
 
 @click.command("explain")
 @click.argument("places", metavar="[RESULTS]...", nargs=-1)
 @click.option(
+    "--details",
+    is_flag=False,
+    flag_value=_ALL,
+    metavar="[CODE]",
+    help="All evidence: of every finding, or of one, such as launch-bound.",
+)
+@click.option(
+    "--matrix", "matrix_file", metavar="FILE", help="Write the matrix that would settle the rest."
+)
+@click.option(
     "--gpu",
     "gpu_types",
     multiple=True,
     metavar="TYPE",
-    help="GPU of a CSV that names none: P100, T4, or a board such as P100-PCIE; repeat it to see"
-    " the findings for each.",
+    help="GPU of a table that names none, as people call it: T4, 'RTX 4090', A100-80GB; repeat it to"
+    " see the findings for each.",
+)
+@click.option("--model", help="Model of such a table, or of a perplexity: gpt2, gpt2-large, ...")
+@click.option("--precision", callback=precision_as_typed, help="Precision of such a table.")
+@click.option("--engine", help="Engine of such a table: eager, graph, onnxruntime, ...")
+@click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Prompts per request.")
+@click.option(
+    "--tokens", "--prompt-tokens", "prompt_tokens", type=click.IntRange(min=1), help="Per prompt."
+)
+@click.option("--new-tokens", type=click.IntRange(min=0), help="Tokens generated per prompt.")
+@click.option("--context", type=click.IntRange(min=1), help="Window of the perplexity, in tokens.")
+@click.option(
+    "--energy-unit", callback=unit_of_energy, metavar="UNIT", help="Of energies without one."
 )
 @click.option(
     "--expected",
     metavar="FILE",
-    help="CSV of what you expected, with the same columns: set beside what was found.",
+    help="Table of what you expected, with the same columns: set beside what was found.",
 )
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
@@ -45,10 +94,14 @@ _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_ro
     "observed",
     type=click.FloatRange(min=1, min_open=True),
     metavar="NUMBER",
-    help="Instead of RESULTS: rank the mistakes that could give this perplexity.",
+    help="Instead of RESULTS: what gives this perplexity.",
 )
-@click.option("--model", help="As in a matrix: gpt2, tiny, a folder.  [default: published numbers]")
-@click.option("--text", help="As quality.text.  [default: wikitext-2; embedded for tiny]")
+@click.option(
+    "--unit",
+    type=click.Choice(["token", "word", "byte"]),
+    help="What the perplexity is per.  [default: token]",
+)
+@click.option("--text", help="Compute the mistakes on this text, as quality.text.")
 @click.option("--split", default="test", show_default=True, help="As quality.split.")
 @click.option("--configuration", default="", help="As quality.configuration.")
 @click.option("--column", default="text", show_default=True, help="As quality.column.")
@@ -61,61 +114,96 @@ _OF_PERPLEXITY = ("model", "text", "split", "configuration", "column", "first_ro
 @options.max_input
 def command(
     places: tuple[str, ...],
-    gpu_types: tuple[str, ...],
+    details: str | None,
+    matrix_file: str | None,
     expected: str | None,
     form: str,
     observed: float | None,
-    model: str | None,
     first_rows: int | None,
     most_bytes: int,
-    **text: Any,
+    unit: str | None,
+    text: str | None,
+    split: str,
+    configuration: str,
+    column: str,
+    gpu_types: tuple[str, ...],
+    **told: Any,
 ) -> None:
-    """Say what RESULTS show, worst first: verdict, cause, numbers, what is missing, what to do.
+    """Say what RESULTS show: can I believe it, and why is it so?
 
-    RESULTS are Parquet files, NAME/UTC-TIMESTAMP folders, or a CSV that somebody else made; `-`
-    reads a CSV from standard input. A CSV needs the columns precision and latency_ms or energy_mj;
-    throughput, perplexity, size_mb, gpu_type, model, engine, batch_size, prompt_tokens,
-    new_tokens, attention, energy_method, energy_window_s, idle_w, text, context, run, and the ends
-    of intervals (speedup_low, speedup_high, energy_ratio_low, energy_ratio_high) say more.
-    docs/findings.md lists the findings.
+    RESULTS are Parquet files, NAME/UTC-TIMESTAMP folders, or a table that somebody else made, as its
+    author wrote it: CSV with any separator, Markdown in a text, a log, optimum-benchmark's or
+    lm-eval's JSON; `-` reads standard input. Columns are known by their usual names and units: it
+    prints how it understood them. What the table does not say, options do: --gpu, --tokens, ...
+
+    It prints a line for each row with its verdict, then a few sentences, worst first. --details has
+    all evidence; docs/findings.md lists the findings.
 
     \b
     Verdicts:
       reject        the numbers cannot be right
       fix           something can be mended, and the numbers would change
-      inconclusive  evidence is missing; the matrix at the end would bring it
+      inconclusive  evidence is missing; --matrix FILE writes the matrix that would bring it
       accept        they stand, and the cause is known
 
     \b
     tensorgap explain results/local/20261124T120000Z
     tensorgap explain jobs/examples/first_study.csv
-    tensorgap explain jobs/examples/first_study.csv --gpu P100 --gpu T4
+    tensorgap explain jobs/examples/first_study.csv --gpu P100 --gpu T4 --details
+    tensorgap explain issue.md --gpu 'RTX 3090' --tokens 512 --matrix next.toml
     tensorgap explain study.csv --expected hoped.csv
     tensorgap explain results.parquet --format json | jq '.findings[] | .code + ": " + .cause'
 
-    With --observed-perplexity it ranks the mistakes that people make by how near they come to that
-    number: from published numbers at once, or with --model on that model and text, which takes
-    about twenty times as long as one perplexity.
+    With --observed-perplexity it says which published number or which mistake gives that number:
+    at once, or with --text on that text with the model, which takes about twenty times as long as
+    one perplexity.
 
     \b
     tensorgap explain --observed-perplexity 217
+    tensorgap explain --observed-perplexity 40.6 --context 1024 --model gpt2-large
     tensorgap explain --observed-perplexity 217 --model gpt2 --text wikitext-2
     """
+    if details is not None and details != _ALL and details not in REGISTRY:
+        # A place that follows the bare option.
+        if not Path(details).exists() and "://" not in details and details != read.STDIN:
+            near = names.nearest(details, REGISTRY)
+            hint = f"did you mean {near}?" if near else "docs/findings.md lists them"
+            raise click.UsageError(f"--details {details}: no such finding; {hint}")
+        places, details = (*places, details), _ALL
     if observed is None:
         if not places:
             raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
         refuse(_OF_PERPLEXITY, "RESULTS")
-        explain_results(places, gpu_types, expected, form, Allowance(most_bytes))
+        given = Given(expected, form, details, matrix_file)
+        explain_results(places, Told(gpus=gpu_types, **told), given, Allowance(most_bytes))
         return
     if places:
         raise click.UsageError("--observed-perplexity stands instead of RESULTS")
     refuse(_OF_RESULTS, "--observed-perplexity")
-    if model is None:
-        refuse(_OF_PERPLEXITY, "--observed-perplexity without --model")
-        terminal.show(perplexity.from_published(observed))
-    else:
-        text["text"] = text["text"] or ("embedded" if model == "tiny" else "wikitext-2")
-        explain_perplexity(observed, model, QualityPlan(**text), first_rows)
+    model = told["model"]
+    if text is None and (model is None or published.same_model(model)):
+        refuse(_OF_COMPUTING, "--observed-perplexity without --text")
+        asked = perplexity.Asked(observed, model or "gpt2", told["context"], unit, split)
+        terminal.show(perplexity.from_published(asked))
+        return
+    refuse(("context", "unit"), "--text")
+    plan = QualityPlan(
+        text=text or ("embedded" if model == "tiny" else "wikitext-2"),
+        split=split,
+        configuration=configuration,
+        column=column,
+    )
+    explain_perplexity(observed, model or "gpt2", plan, first_rows)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What to compare with, and how to print it."""
+
+    expected: str | None = None
+    form: str = "text"
+    details: str | None = None
+    matrix_file: str | None = None
 
 
 def refuse(names: Sequence[str], partner: str) -> None:
@@ -128,19 +216,16 @@ def refuse(names: Sequence[str], partner: str) -> None:
 
 
 def explain_results(
-    places: Sequence[str],
-    gpu_types: Sequence[str],
-    expected: str | None,
-    form: str,
-    allowance: Allowance,
+    places: Sequence[str], told: Told, given: Given, allowance: Allowance
 ) -> None:
-    """Print the findings of results folders, files and tables."""
-    known = ", ".join(gpus.COMPUTE_CAPABILITY)
-    if foreign := [name for name in gpu_types if not is_known(name)]:
-        raise TensorgapError(f"--gpu {foreign[0]}: unknown type; allowed: {known}, or their boards")
+    """Print what results folders, files and tables show."""
+    if foreign := [name for name in told.gpus if not is_known(name)]:
+        near = names.nearest(foreign[0], [board.gpu_type for board in boards.GPUS])
+        hint = f"did you mean {near}?" if near else f"known: {known_gpus()}"
+        raise TensorgapError(f"--gpu {foreign[0]}: unknown type; {hint}")
     places = list(dict.fromkeys(places))
-    tables = [p for p in places if p == from_csv.STDIN or p.lower().endswith(".csv")]
-    lines = [line for place in tables for line in from_csv.load(place, allowance, len(tables) > 1)]
+    tables = [place for place in places if read.is_table(place)]
+    understood = [read.load(place, told, allowance, len(tables) > 1) for place in tables]
     cases: list[Case] = []
     ends: Counter[str] = Counter()
     if files := [place for place in places if place not in tables]:
@@ -149,33 +234,118 @@ def explain_results(
         rows, _ = reading.read(files, allowance.left_bytes)
         ends.update(rows.keys["outcome"].to_pylist())
         cases = compare.compared(rows.records(samples=False))
-    if gpu_types and (lines or cases) and all(line.gpu_type for line in lines):
-        raise TensorgapError(f"--gpu {gpu_types[0]}: every row names its GPU; leave --gpu out")
-    cases += compare.with_ratios(from_csv.cases(lines, gpu_types))
+    foreign_cases = [case for one in understood for case in one.cases]
+    refuse_unused(told, foreign_cases, frozenset().union(*(one.used for one in understood)))
+    cases += compare.with_ratios(on_each(foreign_cases, told.gpus))
     groups = facts.grouped(cases)
+    failures = [case for case in cases if case.outcome != Outcome.OK]
     if not groups:
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
-        why = f" ({told}); `tensorgap report` shows the reasons" if told else ""
+        told_of = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ends.items()))
+        why = f" ({told_of}); `tensorgap report` shows the reasons" if told_of else ""
+        reasons = dict.fromkeys(str(case.reason) for case in failures if case.foreign)
+        why += f": each row failed ({'; '.join(list(reasons)[:3])})" if reasons and not why else ""
         raise TensorgapError(f"nothing to explain: no row is OK{why}")
-    if not any(group.baseline for group in groups):
-        terminal.say("there is no fp32 to compare with")
-    wished = from_csv.load(expected, allowance) if expected else []
+    notes = [sentence for one in understood for sentence in one.notes]
+    notes += notes_of(groups)
+    wished = list(read.load(given.expected, told, allowance).cases) if given.expected else []
     named = {case.gpu: None for case in (*cases, *wished) if case.foreign and case.gpu_type}
-    if foreign := [name for name in named if not is_known(name)]:
-        terminal.say(f"nothing is known of the GPU {', '.join(foreign)}; known: {known}")
-    found = findings.find(groups, wished)
+    if unknown := [name for name in named if not is_known(name)]:
+        notes.append(
+            f"Nothing is known of the GPU {', '.join(unknown)}: only what holds for every known board"
+            " is checked."
+        )
+    found = findings.find(groups, wished, failures)
     matrix = proposal.next_matrix(groups, found)
-    assumed = [f"where the table does not say: {_ASSUMED}"] if lines else []
-    if form == "json":
-        terminal.show(export.findings(found, matrix, assumed))
+    if given.matrix_file:
+        write_matrix(given.matrix_file, matrix)
+    show(groups, failures, found, notes, matrix, given)
+
+
+def show(
+    groups: Sequence[facts.Group],
+    failures: Sequence[Case],
+    found: Sequence[Finding],
+    notes: Sequence[str],
+    matrix: str | None,
+    given: Given,
+) -> None:
+    """Print the answer, or all evidence, as asked."""
+    rows = answer.rows(groups, failures, found)
+    sentences = answer.sentences(found, len({finding.subject for finding in found}))
+    if given.form == "json":
+        terminal.show(export.findings(found, matrix, notes, rows, sentences))
         return
-    terminal.echo(*(f"Assumed {what}." for what in assumed))
-    terminal.show(texts.findings(topics(found), matrix, terminal.width(), terminal.coloured()))
+    terminal.echo(*notes, *([""] if notes else []))
+    width, colour = terminal.width(), terminal.coloured()
+    if given.details is not None:
+        of_one = [f for f in found if given.details in (_ALL, f.code)]
+        if not of_one:
+            terminal.echo(f"{given.details} is not among the findings of these rows.")
+            return
+        shown_matrix = matrix if given.details == _ALL else None
+        terminal.show(texts.findings(topics(of_one), shown_matrix, width, colour))
+        return
+    more = ["More: --details for all evidence, --details CODE for one finding."]
+    if matrix and not given.matrix_file:
+        more.append("Next: --matrix next.toml writes the matrix that would settle what is open.")
+    terminal.show(texts.answer(rows, sentences, more, width, colour))
 
 
-def is_known(gpu_type: str) -> bool:
+def notes_of(groups: Sequence[facts.Group]) -> list[str]:
+    """What stands for a missing fp32."""
+    bases = dict.fromkeys(
+        base.precision
+        for group in groups
+        if (base := group.baseline) and base.precision != facts.BASELINE and len(group.cases) > 1
+    )
+    if bases:
+        return [f"There is no fp32 beside some rows: they compare with {', '.join(bases)}."]
+    if not any(group.baseline for group in groups):
+        return ["There is no fp32 to compare with."]
+    return []
+
+
+def on_each(cases: Sequence[Case], gpus: Sequence[str]) -> list[Case]:
+    """The cases; those of no GPU once on each of some, if there are any."""
+    named = [case for case in cases if case.gpu_type]
+    unnamed = [case for case in cases if not case.gpu_type]
+    kinds = dict.fromkeys(lines.shown(name) for name in gpus)
+    return named + ([lines.on(gpu, c) for gpu in kinds for c in unnamed] if kinds else unnamed)
+
+
+def refuse_unused(told: Told, cases: Sequence[Case], used: frozenset[str]) -> None:
+    """Raise TensorgapError for an option that no row needs."""
+    if told.gpus and all(case.gpu_type for case in cases):
+        raise TensorgapError(f"--gpu {told.gpus[0]}: every row names its GPU; leave --gpu out")
+    typed = {name: value for name, value in vars(told).items() if name != "gpus"}
+    for name, value in typed.items():
+        if value is not None and name not in used:
+            option = {"batch_size": "batch", "prompt_tokens": "tokens"}.get(name, name)
+            option = option.replace("_", "-")
+            raise TensorgapError(f"--{option} {value}: no row needs it; leave --{option} out")
+
+
+def write_matrix(place: str, matrix: str | None) -> None:
+    """Write the matrix to run next to a new file."""
+    if matrix is None:
+        terminal.say(f"{place}: not written, since nothing is open")
+        return
+    try:
+        with Path(place).open("x", encoding="utf-8") as file:
+            file.write(matrix)
+    except OSError as error:
+        raise TensorgapError(f"--matrix {shown(place)}: cannot be written: {error.strerror}") from None
+    terminal.say(f"wrote {shown(place)}; next: tensorgap sweep {shown(place)}")
+
+
+def is_known(name: str) -> bool:
     """Whether anything is expected of a GPU; one that is not known may be a slip."""
-    return gpu_type.upper() == CPU or bool(gpus.named(gpu_type))
+    return lines.shown(name) == facts.CPU or bool(gpu_names.boards(name))
+
+
+def known_gpus() -> str:
+    """The types that something is known of."""
+    return ", ".join(dict.fromkeys(board.gpu_type for board in boards.GPUS))
 
 
 def explain_perplexity(

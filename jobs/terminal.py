@@ -35,7 +35,7 @@ def coloured() -> bool:
 
 
 def clean(value: Value) -> Value:
-    r"""A text, or a record, tuple or list of such values, so that a terminal only shows it.
+    r"""A text, or a record, tuple, list or dict of such values, so that a terminal only shows it.
 
     >>> clean("T4\x1b]52;c;AAAA\a\n"), clean(("\u202eexe", 3))
     ('T4\\x1b]52;c;AAAA\\x07\\n', ('\\u202eexe', 3))
@@ -44,6 +44,8 @@ def clean(value: Value) -> Value:
     if isinstance(value, str):
         escaped = (sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)
         cleaned = value if value.isprintable() else "".join(escaped)
+    elif isinstance(value, dict):
+        cleaned = {clean(name): clean(of) for name, of in value.items()}
     elif isinstance(value, tuple | list):
         cleaned = type(value)(map(clean, value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

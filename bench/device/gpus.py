@@ -1,19 +1,16 @@
-"""What is known of each GPU type before anyone measures: facts, each with its source.
+"""What is known of each GPU type before anyone measures, beside its datasheet (`boards`).
 
-A peak is dense (no sparsity) and at the boost clock, so that no board of its kind can pass it. What
-PyTorch makes of a precision is not what the hardware could: `arithmetic` says which, `peak_tflops`
-in numbers. Compute capabilities: https://developer.nvidia.com/cuda-gpus and cuda-legacy-gpus.
-Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md. Standard library only.
+What PyTorch makes of a precision is not what the hardware could: `arithmetic` says which,
+`peak_tflops` in numbers. Torch builds: https://github.com/pytorch/pytorch/blob/main/RELEASE.md.
+Standard library only.
 """
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.device import kinds
-
-Capability = tuple[int, int]
+from bench.device.boards import GPUS, Board, Capability
 
 # The CUDA 12.6 builds are the last that hold kernels for Maxwell, Pascal and Volta, and torch 2.14
 # is the last release that has them (pytorch/pytorch#178665, #190385).
@@ -26,25 +23,11 @@ _INSTALL = "pip install --upgrade torch --index-url https://download.pytorch.org
 SENSOR_ERROR = {"P100": 0.01, "A100": 0.06}
 USUAL_SENSOR_ERROR = 0.05
 
-_P100 = (
-    "https://tech4gamers.com/nvidia-tesla-p100-will-be-available-in-two-variants-of-16gb-12gb-hbm2/"
-)
-_P100_BOARD = "https://cputronic.com/gpu/nvidia-tesla-p100-pcie-16-gb"
-_P100_LAUNCH = (
-    "https://teckknow.com/nvidia-unveils-tesla-p100-hpc-board-based-pascal-gpu-architecture/"
-)
-_P40 = "https://sysrqmts.com (Tesla P40: FP16 at 1/64 of FP32, L2 3 MB)"
-_VOLTA = "https://xenon.com.au (NVIDIA's Volta launch table: SMs, L2, FP32 of P100 and V100)"
-_V100 = "https://github.com/winston-zhang-orz/gpu-specs (specs.md, with NVIDIA's datasheets)"
-_T4 = "https://hmc-tech.com (T4 against V100 SXM)"
-_A10G = "https://www.baseten.co/blog/nvidia-a10-vs-a10g-for-ml-model-inference/"
-_GA102 = "https://sysrqmts.com/ru/gpus/compare/nvidia-a10-pcie-vs-nvidia-quadro-rtx-4000"
 _ML = "https://github.com/stas00/ml-engineering (compute/accelerator, with NVIDIA's pages)"
-_L4 = "https://hmc-tech.com (L4 against A100 40GB)"
-_H100 = "https://glennklockwood.com/garden/processors/H100"
-_B200 = "https://glennklockwood.com/garden/processors/B200"
-_B200_SPECS = "https://hmc-tech.com/gpus/nvidia-b200-vs-nvidia-b100"
-_SMI = "nvidia-smi tables in public repositories (P0, at most 6 % utilisation), read in 2026-11"
+_TU116 = (
+    "https://www.anandtech.com/show/13973 (GTX 1660 Ti: dedicated FP16 cores in the place of the"
+    " Tensor Cores)"
+)
 _TORCH_SUPPORT = "torch/cuda/__init__.py: is_bf16_supported(including_emulation=False), 8.0"
 _TORCH_BLAS = (
     "pytorch aten/src/ATen/cuda/CUDABlas.cpp: gemm<Half> with CUDA_R_32F; pytorch/pytorch#123157,"
@@ -52,74 +35,8 @@ _TORCH_BLAS = (
 )
 
 
-@dataclass(frozen=True)
-class Board:
-    """The datasheet of one board. None: not there, or not found."""
-
-    name: str  # type, form and memory, such as A100-SXM-40GB
-    capability: Capability
-    tensor_cores: int | None  # their generation
-    fp32_tflops: float  # without Tensor Cores, as the next one
-    fp16_tflops: float | None  # what the hardware can; PyTorch's matrix products do not use it
-    fp16_tensor_tflops: float | None
-    bf16_tensor_tflops: float | None
-    tf32_tensor_tflops: float | None
-    memory_gb: float
-    bandwidth_gb_per_s: float  # of the device memory
-    l2_mb: float | None
-    tdp_w: float  # the vendor's power limit
-    # Least and greatest power seen on an idle board in its highest performance state, where it also
-    # is while a program holds it (_SMI).
-    idle_w: tuple[float, float]
-    sources: Mapping[str, str]  # of single fields, and of all others by an empty name
-
-    @property
-    def gpu_type(self) -> str:
-        """As Ray names it."""
-        return self.name.partition("-")[0]
-
-    @property
-    def energy_counter(self) -> bool:
-        """Whether NVML counts energy."""
-        return self.capability >= FIRST_ENERGY_COUNTER
-
-
-# nvml.h: nvmlDeviceGetTotalEnergyConsumption is for Volta or newer.
-FIRST_ENERGY_COUNTER: Capability = (7, 0)
 # The driver calls it by its memory: NVIDIA H100 80GB HBM3.
 _DRIVER_WORDS = {"H100-SXM": "H100-HBM3"}
-_A100 = {"": _ML, "fp16_tflops": _V100}
-_HOPPER = {"": _ML, "fp16_tflops": _H100}
-
-GPUS = (
-    #     name, capability, Tensor Cores; peak TFLOP/s: fp32, fp16 | with Tensor Cores: fp16, bf16,
-    #     tf32; GB, GB/s, L2 MB; W: limit, idle
-    Board("P100-PCIE", (6, 0), None, 9.3, 18.7, None, None, None, 16, 732, 4, 250, (23, 33),
-          {"": _P100, "bandwidth_gb_per_s": _P100_BOARD, "l2_mb": _P100_BOARD}),
-    Board("P100-SXM2", (6, 0), None, 10.6, 21.2, None, None, None, 16, 732, 4, 300, (25, 41),
-          {"": _P100_LAUNCH, "bandwidth_gb_per_s": _P100_BOARD, "memory_gb": _P100, "tdp_w": _SMI}),
-    Board("P40", (6, 1), None, 11.8, 0.18, None, None, None, 24, 346, 3, 250, (45, 51),
-          {"": _P40}),
-    Board("V100-PCIE", (7, 0), 1, 14.1, 28.3, 113, None, None, 32, 900, 6, 250, (24, 38),
-          {"": _V100, "l2_mb": _VOLTA}),
-    Board("V100-SXM2", (7, 0), 1, 15.7, 31.3, 125, None, None, 32, 900, 6, 300, (37, 43),
-          {"": _V100, "l2_mb": _VOLTA}),
-    Board("T4", (7, 5), 2, 8.1, 16.3, 65, None, None, 16, 320, 4, 70, (26, 33), {"": _T4}),
-    Board("A10G", (8, 6), 3, 35, 35, 70, 70, 35, 24, 600, 6, 300, (25, 59),
-          {"": _A10G, "l2_mb": _GA102, "tdp_w": _SMI}),
-    Board("A100-PCIE-40GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 40, 1555, 40, 250, (33, 45), _A100),
-    Board("A100-PCIE-80GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 80, 1940, 40, 300, (41, 73), _A100),
-    Board("A100-SXM-40GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 40, 1555, 40, 400, (42, 62), _A100),
-    Board("A100-SXM-80GB", (8, 0), 3, 19.5, 78, 312, 312, 156, 80, 2039, 40, 400, (42, 62), _A100),
-    Board("L4", (8, 9), 4, 30.3, 30.3, 125, 125, 63, 24, 300, 48, 72, (25, 36), {"": _L4}),
-    Board("H100-PCIE", (9, 0), 4, 51, 102, 756, 756, 378, 80, 2000, 50, 350, (44, 90), _HOPPER),
-    Board("H100-SXM", (9, 0), 4, 67, 134, 989, 989, 495, 80, 3350, 50, 700, (68, 73), _HOPPER),
-    Board("H200", (9, 0), 4, 67, 134, 989, 989, 495, 141, 4800, 50, 700, (73, 122), _HOPPER),
-    # Sources disagree about its L2 (65 to 126 MB).
-    Board("B200", (10, 0), 5, 80, 150, 2250, 2250, 1130, 192, 8000, None, 1000, (136, 144),
-          {"": _B200, "fp16_tflops": _B200_SPECS, "tf32_tensor_tflops": _B200_SPECS}),
-)  # fmt: skip
-
 # Ray's words for an A100's memory, which it cannot tell itself, are types too.
 _FINER = ("A100-40G", "A100-80G")
 COMPUTE_CAPABILITY: dict[str, Capability] = {gpu.gpu_type: gpu.capability for gpu in GPUS}
@@ -155,11 +72,11 @@ def named(name: str) -> tuple[Board, ...]:
     >>> [gpu.name for gpu in named("A100-80G")]
     ['A100-PCIE-80GB', 'A100-SXM-80GB']
     """
-    wanted = name.strip().upper()
+    wanted = name.strip().upper().replace(" ", "-")
     if wanted in _FINER:
         gpu_type, _, memory = wanted.partition("-")
         return tuple(gpu for gpu in named(gpu_type) if gpu.name.endswith(f"-{memory}B"))
-    return tuple(gpu for gpu in GPUS if wanted in (gpu.gpu_type, gpu.name))
+    return tuple(gpu for gpu in GPUS if wanted in (gpu.gpu_type.upper(), gpu.name.upper()))
 
 
 @functools.cache
@@ -192,6 +109,10 @@ class Arithmetic(NamedTuple):
 # allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
 FIRST_TENSOR_CORES: Capability = (7, 0)
 FIRST_BF16_AND_TF32: Capability = (8, 0)
+_HALF_NATIVE = Arithmetic(
+    "native", "float16 arithmetic at twice the rate of float32, without Tensor Cores", _TU116
+)
+_NOT_KNOWN = Arithmetic("native", "the precision is not known", "")
 _HALF_STORED = Arithmetic(
     "storage only",
     "float16 storage, float32 arithmetic: PyTorch asks cuBLAS for float32 sums, so that only"
@@ -217,10 +138,23 @@ def arithmetic(precision: str, capability: Capability) -> Arithmetic:
     >>> arithmetic("fp16", (6, 0)).kind, arithmetic("bf16", (7, 5)).text
     ('storage only', 'compute capability 7.5 has no bfloat16 arithmetic')
     """
+    if precision not in _ARITHMETIC:
+        return _NOT_KNOWN
     first, multiplied, older = _ARITHMETIC[precision]
     if first and capability >= first:
         return Arithmetic("tensor cores", f"{multiplied} on Tensor Cores", _ML)
     return older._replace(text=older.text.format("compute capability {}.{}".format(*capability)))
+
+
+def arithmetic_on(gpu: Board, precision: str) -> Arithmetic:
+    """What a precision really is in PyTorch on a board: a GTX 16 has no Tensor Cores.
+
+    >>> arithmetic_on(named("GeForce-GTX-1650")[0], "fp16").kind
+    'native'
+    """
+    found = arithmetic(precision, gpu.capability)
+    bare = found.kind == "tensor cores" and gpu.tensor_cores is None
+    return _HALF_NATIVE if bare else found
 
 
 def peak_tflops(gpu: Board, precision: str) -> float | None:
@@ -231,16 +165,20 @@ def peak_tflops(gpu: Board, precision: str) -> float | None:
     >>> peak_tflops(named("T4")[0], "mixed")
     65
     """
-    kind = arithmetic(precision, gpu.capability).kind
-    if kind != "tensor cores":
-        return None if kind == "absent" else gpu.fp32_tflops
+    found = arithmetic_on(gpu, precision)
+    if found == _HALF_NATIVE:
+        return gpu.fp16_tflops
+    if found.kind != "tensor cores":
+        return None if found.kind == "absent" else gpu.fp32_tflops
     other = {"tf32": gpu.tf32_tensor_tflops, "bf16": gpu.bf16_tensor_tflops}
     return other.get(precision, gpu.fp16_tensor_tflops)
 
 
 def hardware_peak_tflops(gpu: Board, precision: str) -> float:
     """The most that the hardware could do at a precision, whoever programs it."""
-    half = (gpu.fp16_tflops, gpu.fp16_tensor_tflops) if precision in ("fp16", "mixed") else ()
+    half = (gpu.fp16_tflops, gpu.fp16_tensor_tflops)
+    if precision in ("fp32", "tf32", "bf16"):
+        half = ()
     return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from transformers import GPT2LMHeadModel
 
-from bench.device.gpus import FIRST_BF16_AND_TF32, Capability
+from bench.device.boards import Capability
+from bench.device.gpus import FIRST_BF16_AND_TF32
 from bench.errors import Unsupported
 from bench.model.caches import NoCache, StaticCache
 

@@ -66,6 +66,7 @@ SHAPES = {
     "gpt2-medium": Shape(24, 1024),
     "gpt2-large": Shape(36, 1280),
     "gpt2-xl": Shape(48, 1600),
+    "distilgpt2": Shape(6, 768),
 }
 
 
@@ -156,8 +157,8 @@ def lower_bounds_ms(
 
 
 def stored_bytes(precision: str) -> int:
-    """Bytes of a stored weight."""
-    return 2 if precision in ("fp16", "bf16") else 4
+    """Bytes of a stored weight; the least where the precision is not known."""
+    return 4 if precision in ("fp32", "tf32", "mixed") else 2
 
 
 def cast_bytes(shape: Shape, batch_size: int, tokens: int) -> int:

@@ -34,7 +34,7 @@ class PublishedText:
 
 @dataclass(frozen=True)
 class PublishedPerplexity:
-    """A perplexity that was published of GPT-2 small (`GPT2`) on the test split of WikiText-2."""
+    """A perplexity that was published of a GPT-2 on a split of WikiText-2."""
 
     mode: str  # as `quality.mode` in a matrix
     context: int  # longest window, in tokens
@@ -44,6 +44,8 @@ class PublishedPerplexity:
     within: float  # relative tolerance: rounding, versions and what the source leaves open
     source: str
     tokens: int | None = None  # that the source says it scored
+    model: str = GPT2
+    split: str = "test"
 
 
 WIKITEXT2_TEST = PublishedText(
@@ -94,6 +96,33 @@ PUBLISHED = (
     ),
 )  # fmt: skip
 
+_PAPER = (
+    "GPT-2's paper, section 3.1 and table 3: with de-tokenizers that were not published, so it cannot"
+    " be reproduced exactly (openai/gpt-2#78)"
+)
+_HF_GUIDE = "huggingface/transformers, docs/source/en/perplexity.md"
+PUBLISHED_OF_OTHERS = (
+    PublishedPerplexity(
+        "hf-docs", 1024, 1024, TOKEN, 31.04, 0.005, "karpathy/llm.c#276", split="validation"
+    ),
+    PublishedPerplexity("paper", 1024, 1024, WORD, 29.41, 0.005, _PAPER),
+    PublishedPerplexity("paper", 1024, 1024, WORD, 22.76, 0.005, _PAPER, model="gpt2-medium"),
+    PublishedPerplexity("paper", 1024, 1024, WORD, 19.93, 0.005, _PAPER, model="gpt2-large"),
+    PublishedPerplexity("paper", 1024, 1024, WORD, 18.34, 0.005, _PAPER, model="gpt2-xl"),
+    PublishedPerplexity("hf-docs", 1024, 1024, TOKEN, 19.44, 0.005, _HF_GUIDE, model="gpt2-large"),
+    PublishedPerplexity("hf-docs", 1024, 512, TOKEN, 16.45, 0.005, _HF_GUIDE, model="gpt2-large"),
+)
+# Perplexity of a larger GPT-2 over that of the small one: of the paper (22.76, 19.93 and 18.34 over
+# 29.41) and of transformers' guide (19.44 over 29.94), with 5 % on either side.
+_OF_SMALL = {
+    GPT2: (1.0, 1.0),
+    "gpt2-medium": (0.735, 0.815),
+    "gpt2-large": (0.62, 0.71),
+    "gpt2-xl": (0.59, 0.655),
+}
+# lm-eval de-tokenizes its pages, and divides by the words and bytes of the original.
+_LM_EVAL_TOKENS, _LM_EVAL_WORDS = 272_082, 241_335
+
 # Published numbers that come of a mistake, or of another question than the text's perplexity.
 MEAN_OF_LINES = PublishedPerplexity(
     "evaluate", 1024, 1024, "mean of the lines' perplexities", 546.62, 0.01,
@@ -108,6 +137,7 @@ FIRST_STUDY_SOURCE = (
 
 # What honest protocols differ by at one context. Above: BOS before each window (1.03) and other
 # joins of the rows (up to 1.05). Below: windows that overlap.
+_CONTEXTS = (128, 256, 512, 1024)
 _ABOVE = 1.10
 _BELOW = 0.95
 
@@ -134,6 +164,65 @@ def expected_perplexity(context: int) -> tuple[float, float] | None:
     if not 128 <= context <= 1024:
         return None
     return _BELOW * _without_overlap(2 * context), _ABOVE * _without_overlap(context)
+
+
+def same_model(model: str) -> str | None:
+    """The GPT-2 that published numbers are of, by its name with or without an owner; None: none."""
+    name = model.rpartition("/")[2]
+    return name if name in _OF_SMALL else None
+
+
+def published_of(model: str, split: str = "test") -> list[PublishedPerplexity]:
+    """What was published of a GPT-2 on a split of WikiText-2.
+
+    >>> [one.value for one in published_of("gpt2-large")]
+    [19.93, 19.44, 16.45]
+    """
+    every = (*PUBLISHED, *PUBLISHED_OF_OTHERS)
+    return [p for p in every if (p.model, p.split) == (model, split)]
+
+
+def allowed_perplexity(
+    model: str, context: int | None, unit: str = TOKEN
+) -> tuple[float, float] | None:
+    """Range of a GPT-2's perplexity on WikiText-2's test split, in a unit.
+
+    Of any context from 128 to 1024 where it is not known; None for another model.
+
+    >>> low, high = allowed_perplexity("gpt2", 1024, WORD)
+    >>> low < 37.37 < high
+    True
+    >>> low, high = allowed_perplexity("gpt2-large", 1024)
+    >>> low < 16.45 < 19.44 < high
+    True
+    """
+    name = same_model(model)
+    if name is None:
+        return None
+    ranges = [r for c in ([context] if context else _CONTEXTS) if (r := expected_perplexity(c))]
+    if not ranges:  # shorter or longer than what is published
+        short = context is not None and context < _CONTEXTS[0]
+        ranges = [r for c in _CONTEXTS if (r := expected_perplexity(c))]
+        ranges = [(low, math.inf if short else high) for low, high in ranges]
+    low, high = min(ranges)[0], max(high for _, high in ranges)
+    low, high = low * _OF_SMALL[name][0], high * _OF_SMALL[name][1]
+    of = WIKITEXT2_TEST
+    count = {WORD: of.words, "byte": of.bytes}.get(unit)
+    if count is None:
+        return low, high
+    # The fewer tokens are lm-eval's, for the low end.
+    return low ** (_LM_EVAL_TOKENS / count), high ** (of.gpt2_tokens / count)
+
+
+def models() -> tuple[str, ...]:
+    """The models of which a perplexity was published."""
+    return tuple(_OF_SMALL)
+
+
+def is_published(value: float, model: str) -> PublishedPerplexity | None:
+    """The published number that a perplexity is, whatever its unit."""
+    near = [p for p in published_of(model) if abs(value / p.value - 1) <= p.within]
+    return min(near, key=lambda p: abs(value / p.value - 1), default=None)
 
 
 def _without_overlap(context: int) -> float:

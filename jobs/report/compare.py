@@ -15,7 +15,7 @@ from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
 from jobs.report import from_rows
-from jobs.report.facts import BASELINE, Case, Disagreement, rank
+from jobs.report.facts import BASELINE, BASELINES, Case, Disagreement, rank
 from jobs.report.from_rows import MUST_AGREE, SHOULD_AGREE
 
 NEGLIGIBLE = 0.02  # a ratio within so much of 1 is no difference worth a word
@@ -43,7 +43,21 @@ def compared(rows: Iterable[Measurement]) -> list[Case]:
 
 
 def with_ratios(cases: Sequence[Case]) -> list[Case]:
-    """The cases with what compares them with fp32 of the same workload on the same GPU."""
+    """The cases with what compares them with fp32 of the same workload on the same GPU.
+
+    Where a table has no fp32, they compare with the best of `BASELINES` that it has.
+    """
+    present: dict[object, set[str]] = {}
+    for case in cases:
+        if case.outcome == Outcome.OK:
+            present.setdefault(case.key, set()).add(case.precision)
+
+    def baseline(case: Case) -> str:
+        there = present.get(case.key, set())
+        found = next((name for name in BASELINES if name in there), BASELINE)
+        return found if case.foreign else BASELINE
+
+    cases = [replace(case, baseline=baseline(case)) for case in cases]
     bases = {case.key: case for case in cases if case.is_baseline and case.outcome == Outcome.OK}
     return [with_ratio(case, case if case.is_baseline else bases.get(case.key)) for case in cases]
 
@@ -173,12 +187,12 @@ def values(column: str, case: Case, other: Case, paired: bool) -> list[set[str]]
 
 def speedup(case: Case, base: Case) -> Ratio | None:
     """Latency of the baseline over this one: above 1 is faster."""
-    if not case.latency_ms or not base.latency_ms:
+    if not case.pace_ms or not base.pace_ms or (case.latency_ms is None) != (base.latency_ms is None):
         return None
     if case is base:
         return ITSELF
     if case.foreign:
-        return stated(base.latency_ms / case.latency_ms, case.speedup_ends)
+        return stated(base.pace_ms / case.pace_ms, case.speedup_ends)
     # Each replicate beside its other on one of several GPUs.
     uuids = values("device_uuid", case, base, paired=True)
     paired = all(len(pair) == 1 for pair in uuids) and len(set().union(*uuids)) > 1
@@ -191,6 +205,9 @@ def energy_ratio(case: Case, base: Case, between_types: bool = False) -> Ratio |
 
     A sensor's own error cancels on one GPU type, but not `between_types`.
     """
+    if case.energy_per_token_mj and base.energy_per_token_mj and not case.energy_mj:
+        ratio = stated(case.energy_per_token_mj / base.energy_per_token_mj, None)
+        return ITSELF if case is base else ratio
     if case.energy_mj is None or not base.energy_mj or base.energy_mj < 0:
         return None
     if case is base:

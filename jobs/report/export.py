@@ -11,6 +11,7 @@ from typing import Any
 from bench.asked import Workload
 from bench.measured import Outcome
 from jobs.report import table
+from jobs.report.answer import Row, Sentence
 from jobs.report.facts import Case
 from jobs.report.finding import Finding
 from jobs.terminal import clean
@@ -115,7 +116,20 @@ def against(found: Sequence[Case], chosen: str) -> str:
     )
 
 
-def findings(found: Sequence[Finding], matrix: str | None, assumed: Sequence[str]) -> str:
-    """JSON of the findings, the matrix as TOML (or null), and what was assumed."""
-    records = [finding.as_json() for finding in found]
-    return to_json({"findings": records, "next_matrix": matrix, "assumed": assumed})
+def findings(
+    found: Sequence[Finding],
+    matrix: str | None,
+    notes: Sequence[str],
+    rows: Sequence[Row],
+    sentences: Sequence[Sentence],
+) -> str:
+    """JSON of the answer: how it was read, rows, sentences, findings, the matrix as TOML or null."""
+    return to_json(
+        {
+            "understood": notes,
+            "rows": rows,
+            "answer": sentences,
+            "findings": [finding.as_json() for finding in found],
+            "next_matrix": matrix,
+        }
+    )

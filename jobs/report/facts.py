@@ -3,7 +3,7 @@
 `Case` is the one shape of a result above `bench.results`: flat, frozen, and each fact optional,
 because a table says far less than a row. The path of both:
 
-    cases = from_rows.cases(rows) + from_csv.cases(lines, gpu_types)
+    cases = from_rows.cases(rows) + foreign.read.load(place, told, allowance).cases
     cases = compare.with_ratios(cases)         speedup, energy_ratio, nats_difference, disagreements
     groups = facts.grouped(cases)              what compares: the precisions of a workload on a GPU
     found = findings.find(groups)
@@ -11,20 +11,25 @@ because a table says far less than a row. The path of both:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from statistics import fmean as mean
 from typing import Any
 
-from bench.asked import CPU, PRECISIONS, Workload
-from bench.device.gpus import Board, Capability
+from bench.asked import CPU, ENGINES, PRECISIONS, Workload
+from bench.device.boards import Board, Capability
 from bench.measured import Conditions, Outcome, Roofline, Trace
+from bench.text.published import TOKEN
 from bench.stats import Difference, Median, Ratio
 from bench.warnings import RowWarning
 
 BASELINE = "fp32"
+BASELINES = (BASELINE, "tf32", "bf16", "fp16", "mixed")  # the first of them that there is
+PYTORCH = (*ENGINES, "torchscript")
+LAUNCHING = ("eager", "torchscript")
 NOT_SPECIFIED = "GPU not specified"
+NO_PRECISION = "no precision"  # of a line that does not say it
 WIKITEXT_2 = "wikitext-2"
 
 
@@ -70,19 +75,29 @@ class Case:
         boards: The datasheets that may apply; none for a CPU or a foreign GPU.
         capability: Of the device that measured, or of the type.
         foreign: From a line of somebody's table, without rows.
+        line: Where it stands there.
+        assumed: Fields of the workload that the table does not say.
         outcome: OK where any replicate was measured; `reason` is of those that failed.
         replicates: Numbers of those that were measured; `failed` counts the others.
         warnings: Of those that were measured, on which the rules rest.
+        baseline: The precision that the others compare with: fp32, or else the best there is.
         columns: Column -> its value in each replicate, as text.
+        latency_step_ms: Step of the last digit of a table's latency.
         latencies_ms: Median of each replicate.
+        tokens_per_s: Of all prompts together, where it is not known how many tokens each has.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
         energy_windows: How many windows that replicate has.
         energy_edge_error: What a tick of the meter at either edge of these windows explains.
         energy_ticks: Fewest changes of the meter; `energy_window_s` is the time they took.
         energy_reasons: Why there is no energy, as `perplexity_reasons`.
+        energy_per_token_mj: Where it is not known how many tokens a prompt has.
+        energy_is_zero: A table says 0, which no energy is.
         mean_w: Mean power: measured, or energy / latency where a table gives only these.
         neighbours: Cells of the sweep beside replicates whose host was busy with other work.
+        perplexity_unit: What it is per: token, word or byte.
+        perplexity_is_finite: Whether a table has a number in the place of a perplexity.
+        text_is_assumed: A table does not say it.
         perplexity_step: Step of the last digit of the perplexity as it was written.
         perplexity_protocol: What must be equal for `window_nats` to be compared as pairs.
         speedup_ends: Interval of the speedup as a table states it, as `energy_ratio_ends`.
@@ -99,20 +114,28 @@ class Case:
     boards: tuple[Board, ...] = ()
     capability: Capability | None = None
     foreign: bool = False
+    line: int | None = None
+    assumed: frozenset[str] = frozenset()
     outcome: Outcome = Outcome.OK
     reason: str | None = None
     replicates: tuple[int, ...] = (0,)
     failed: int = 0
     warnings: tuple[RowWarning, ...] = ()
     failed_warnings: tuple[RowWarning, ...] = ()
+    baseline: str = BASELINE
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     latency_ms: float | None = read("timing.latency_ms_p50", mean)
+    latency_step_ms: float | None = None
     latencies_ms: tuple[Median, ...] = ()
     throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
+    tokens_per_s: float | None = None
     first_token_ms: float | None = read("timing.first_token_ms_p50", mean)
     per_output_token_ms: float | None = read("timing.per_output_token_ms", mean)
+    memory_mb: float | None = None
     size_mb: float | None = read("weights.size_bytes", lambda sizes: mean(sizes) / 1e6)
     energy_mj: float | None = read("energy.per_sample_mj", mean)
+    energy_per_token_mj: float | None = None
+    energy_is_zero: bool = False
     energies_mj: tuple[float, ...] = read("energy.per_sample_mj", tuple, ())
     energy_methods: tuple[str, ...] = read("energy.method", each, ())
     energy_uncertainty: float | None = None
@@ -129,10 +152,13 @@ class Case:
     max_sm_mhz: float | None = read("device.max_sm_mhz", max)
     perplexity: float | None = read("quality.perplexity")
     perplexity_step: float | None = None
+    perplexity_unit: str = TOKEN
+    perplexity_is_finite: bool = True
     perplexity_lower_bound: float | None = read("quality.lower_bound_perplexity")
     perplexity_reasons: tuple[str, ...] = read("quality.reason", each, ())
     perplexity_protocol: tuple[object, ...] | None = None
     text: str | None = read("quality.text")
+    text_is_assumed: bool = False
     context: int | None = read("quality.context")
     window_nats: tuple[float, ...] | None = read("quality.window_nats")
     window_tokens: tuple[int, ...] | None = read("quality.window_tokens")
@@ -171,12 +197,31 @@ class Case:
     @property
     def is_baseline(self) -> bool:
         """Whether the others compare with it."""
-        return self.precision == BASELINE
+        return self.precision == self.baseline
+
+    @property
+    def by_pytorch(self) -> bool:
+        """Whether PyTorch's own kernels compute it, as what is known of it takes for granted."""
+        return self.workload.engine in PYTORCH
+
+    @property
+    def launches_one_by_one(self) -> bool:
+        """Whether a program launches each kernel by itself, so that the host may set the pace."""
+        return self.workload.engine in LAUNCHING
 
     @property
     def half_precision(self) -> str:
         """What autocast casts to here, and so what mixed compares with."""
         return "bf16" if self.gpu_type == CPU else "fp16"
+
+    @property
+    def pace_ms(self) -> float | None:
+        """Time of a request: its latency, or what a throughput alone says of it."""
+        batch_ms = 1e3 * self.workload.batch_size
+        if self.latency_ms or not self.foreign:
+            return self.latency_ms
+        rate = self.throughput_per_s or self.tokens_per_s
+        return batch_ms / rate if rate else None
 
     @property
     def queue_gain(self) -> float | None:
@@ -206,6 +251,7 @@ class Group:
     Attributes:
         title: GPU and workload, with the run where there are several.
         others: The groups of the same GPU and run with another engine or batch size.
+        elsewhere: The groups of the same workload and run on another GPU.
         ratios: How many ratios all groups together have an interval of: each misses its true value
             in 1 of 20, so that a single one must be wider to decide (`compare.decided`).
     """
@@ -213,12 +259,13 @@ class Group:
     title: str
     cases: tuple[Case, ...]
     others: tuple[Group, ...] = ()
+    elsewhere: tuple[Group, ...] = ()
     ratios: int = 1
 
     @property
     def baseline(self) -> Case | None:
         """The case that the others compare with."""
-        return self.case(BASELINE)
+        return next((case for case in self.cases if case.is_baseline), None)
 
     def case(self, precision: str) -> Case | None:
         """The case of a precision that was measured."""
@@ -241,11 +288,27 @@ def grouped(cases: Iterable[Case]) -> list[Group]:
     for members in by_key.values():
         members.sort(key=lambda case: rank(case.precision))
         groups.append(Group(members[0].title(several_runs), tuple(members), ratios=ratios))
+    return linked(groups)
+
+
+def linked(groups: Sequence[Group]) -> list[Group]:
+    """The groups, each with its neighbours."""
     by_place: dict[object, list[Group]] = {}
+    by_workload: dict[object, list[Group]] = {}
     for group in groups:
-        by_place.setdefault(group.cases[0].place, []).append(group)
+        head = group.cases[0]
+        by_place.setdefault(head.place, []).append(group)
+        by_workload.setdefault((head.run, head.foreign, head.workload), []).append(group)
+
+    def others(near: dict[object, list[Group]], key: object, group: Group) -> tuple[Group, ...]:
+        return tuple(other for other in near[key] if other is not group)
+
     return [
-        replace(group, others=tuple(o for o in by_place[group.cases[0].place] if o is not group))
+        replace(
+            group,
+            others=others(by_place, (head := group.cases[0]).place, group),
+            elsewhere=others(by_workload, (head.run, head.foreign, head.workload), group),
+        )
         for group in groups
     ]
 

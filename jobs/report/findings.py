@@ -1,32 +1,81 @@
 """All rules over all groups, worst first."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from bench.stats import Ratio
-from jobs.report.facts import BASELINE, Case, Group
+from jobs.report.facts import Case, Group, linked
 from jobs.report.finding import Finding, Note, Value, Verdict
-from jobs.report.rules import REGISTRY, expectation
+from jobs.report.rules import REGISTRY, expectation, failed
 from jobs.report.rules.rule import Hit, Rule
 
 
-def find(groups: Sequence[Group], expected: Sequence[Case] = ()) -> list[Finding]:
-    """What the rows show, worst first, and what of lines that somebody expected.
+def find(
+    groups: Sequence[Group], expected: Sequence[Case] = (), failures: Sequence[Case] = ()
+) -> list[Finding]:
+    """What the rows show, worst first, and what of lines that somebody expected or that failed.
 
-    Equal verdicts are in the order of the rules.
+    A number that cannot be right is no evidence for anything else: the rules that say so come
+    first, and the others see the rows without it. Effects come last, and see all, so that they can
+    name what undermines them. Equal verdicts are in the order of the rules.
     """
-    found = []
-    effects_last = sorted(REGISTRY.values(), key=lambda rule: rule.effect)
+    first = [rule for rule in REGISTRY.values() if rule.first]
+    others = [rule for rule in REGISTRY.values() if not rule.first and not rule.effect]
+    effects = [rule for rule in REGISTRY.values() if rule.effect]
+    rejected: dict[int, set[str]] = {}
+    by_group: list[list[Finding]] = []
     for group in groups:
-        of_group: list[Finding] = []
-        for rule in effects_last:
-            hits = [(case, rule.find(case, group)) for case in group.cases]
-            of_group += [finding(rule, hit, case, group, of_group) for case, hit in hits if hit]
+        by_group.append([])
+        for rule, case, hit in hits(first, group):
+            rejected.setdefault(id(case), set()).update(hit.rejects)
+            by_group[-1].append(finding(rule, hit, case, group))
+    seen = without(groups, rejected) if rejected else groups
+    found = []
+    for group, credible, of_group in zip(groups, seen, by_group, strict=True):
+        of_group += [finding(rule, hit, case, credible) for rule, case, hit in hits(others, credible)]
+        for rule, case, hit in hits(effects, group):
+            of_group.append(finding(rule, hit, case, group, of_group))
         found += of_group
+    rule = REGISTRY["not-measured"]
+    found += [finding(rule, *about) for about in failed.failures(failures)]
     rule = REGISTRY["expectation"]
     found += [finding(rule, *about) for about in expectation.expectations(groups, expected)]
     verdicts, codes = list(Verdict), list(REGISTRY)
     return sorted(found, key=lambda f: (verdicts.index(f.verdict), codes.index(f.code)))
+
+
+def hits(rules: Sequence[Rule], group: Group) -> Iterator[tuple[Rule, Case, Hit]]:
+    """What some rules find in the cases of a group."""
+    for rule in rules:
+        for case in group.cases:
+            if hit := rule.find(case, group):
+                yield rule, case, hit
+
+
+def without(groups: Sequence[Group], rejected: Mapping[int, Set[str]]) -> list[Group]:
+    """The groups without the numbers that cannot be right, and what follows from them."""
+
+    def credible(case: Case, base: Case | None) -> Case:
+        gone = rejected.get(id(case), set())
+        of_base = rejected.get(id(base), set()) if base else set()
+        facts: dict[str, None] = dict.fromkeys(gone)
+        if "latency_ms" in gone and case.foreign and case.energy_mj is not None:
+            facts["mean_w"] = None  # which it is derived from
+        if {"latency_ms", "throughput_per_s"} & (gone | of_base):
+            facts["speedup"] = None
+        if "energy_mj" in gone | of_base:
+            facts["energy_ratio"] = None
+        return dataclasses.replace(case, **facts) if facts else case
+
+    return linked(
+        [
+            dataclasses.replace(
+                group,
+                cases=tuple(credible(case, group.base_of(case)) for case in group.cases),
+            )
+            for group in groups
+        ]
+    )
 
 
 def finding(
@@ -37,7 +86,7 @@ def finding(
     values = {**facts_of(case, group), **hit.values}
     undermined_by: tuple[str, ...] = ()
     if rule.effect:
-        about = {case.precision, BASELINE}
+        about = {case.precision, case.baseline}
         weak = dict.fromkeys(
             f.code for f in others if f.verdict != Verdict.ACCEPT and about & {*f.precisions}
         )
@@ -71,6 +120,8 @@ def facts_of(case: Case, group: Group) -> dict[str, Value]:
     """
     known: dict[str, Value] = {"half": case.half_precision, "batch_size": case.workload.batch_size}
     for prefix, one in (("", case), ("base_", group.baseline)):
+        if one and one.pace_ms is not None:
+            known[f"{prefix}pace_ms"] = one.pace_ms
         for item in dataclasses.fields(one) if one else ():
             value = getattr(one, item.name)
             value = value.value if isinstance(value, Ratio) else value

@@ -9,13 +9,61 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.report import table, words
+from jobs.report.answer import FAILED, NOTHING_AGAINST, Row, Sentence
 from jobs.report.facts import Case
 from jobs.report.finding import Topic, Verdict
 from jobs.terminal import clean
 
 _STYLES = dict(zip(Verdict, ("red", "yellow", "cyan", "green"), strict=True))
 _PARTS = {"because": "evidence", "expected": "expected", "missing": "missing", "do": "do"}
+_ROW_STYLES = {str(verdict): style for verdict, style in _STYLES.items()} | {FAILED: "red"}
+_ORDER = (Verdict.REJECT, FAILED, Verdict.FIX, Verdict.INCONCLUSIVE, NOTHING_AGAINST, Verdict.ACCEPT)
+_ALWAYS = ("precision", "latency", "throughput", "energy", "power", "perplexity")
+_NUMBERS = ("batch", "tokens", "latency", "throughput", "energy", "power", "perplexity")
+_MOST_ROWS, _NARROWEST_REASON = 60, 30
 _WORTH_A_REFERENCE = 2  # texts that stand above already
+
+
+def answer(
+    rows: Sequence[Row],
+    sentences: Sequence[Sentence],
+    after: Sequence[str],
+    width: int = words.READABLE,
+    color: bool = False,
+) -> str:
+    """A line for each row with its verdict, the sentences, and how to see more."""
+    rows, sentences = clean(rows), clean(sentences)
+    told = sorted(rows, key=lambda row: _ORDER.index(row.verdict)) if len(rows) > _MOST_ROWS else rows
+    shown = told[:_MOST_ROWS]
+    varying = [
+        name
+        for name in (rows[0].about if rows else ())
+        if name in _ALWAYS or len({row.about[name] for row in rows}) > 1
+    ]
+    columns = [name for name in varying if any(row.about[name] for row in shown)]
+    common = [
+        value if name in ("GPU", "model", "engine", "run") else f"{name} {value}"
+        for name, value in (rows[0].about.items() if rows else ())
+        if name not in varying and value
+    ]
+    parts: list[RenderableType] = [Text("   ".join(common), style="dim"), ""]
+    table_of = [[name for name in columns] + ["verdict", "why"]]
+    table_of += [[*(row.about[name] for name in columns), row.verdict, row.reason] for row in shown]
+    parts.append(drawn_rows(table_of, shown, min(width, words.READABLE)))
+    if len(rows) > len(shown):
+        parts.append(Text(f"... and {len(rows) - len(shown)} more rows", style="dim"))
+    for sentence in sentences:
+        style = f"bold {_STYLES[sentence.verdict]}"
+        head = Text.assemble((f"{sentence.verdict.upper()}  ", style))
+        text = Text.assemble(head, sentence.text)
+        if sentence.about:
+            text.append(f"  {sentence.about}", style="dim")
+        text.append(f"  [{sentence.code}]", style="dim")
+        parts += ["", text]
+    if not sentences:
+        parts += ["", Text("Nothing to say: no rule finds anything in these numbers.")]
+    parts += ["", *(Text(line, style="dim") for line in after)]
+    return words.page(words.narrowed(parts, width), color)
 
 
 def findings(
@@ -48,6 +96,23 @@ def findings(
     if matrix:
         parts += [Text("\nThe matrix to run next:\n", style="bold"), Text(matrix)]
     return words.page(parts, color)
+
+
+def drawn_rows(cells: Sequence[Sequence[str]], rows: Sequence[Row], width: int) -> Text:
+    """A line for each row below their heads; the last cell is cut where the line ends."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    drawn = Text()
+    for index, line in enumerate(cells):
+        style = "dim" if not index else _ROW_STYLES.get(rows[index - 1].verdict, "")
+        for place, text in enumerate(line[:-1]):
+            right = cells[0][place] in _NUMBERS
+            padded = text.rjust(widths[place]) if right else text.ljust(widths[place])
+            verdict = place == len(line) - 2
+            drawn.append(padded, style if verdict or not index else "").append("  ")
+        room = max(_NARROWEST_REASON, width - sum(widths[:-1]) - 2 * (len(line) - 1))
+        last = line[-1] if len(line[-1]) <= room else line[-1][: room - 1].rstrip() + "\u2026"
+        drawn.append(last, "dim" if not index else "").append("\n")
+    return drawn[:-1]
 
 
 def reasons(texts: Mapping[str, Sequence[str]]) -> list[RenderableType]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from bench.asked import Workload
 from bench.device import gpus
+from bench.device.boards import GPUS, Board
 from bench.profile import work
 from jobs.report.facts import Case
 from jobs.report.finding import Note
@@ -28,10 +29,11 @@ def reported(workload: Workload) -> dict[str, tuple[float, str]]:
     return found
 
 
-def boards_by_type(case: Case) -> dict[str, list[gpus.Board]]:
-    """The boards of a case's GPU; every known board where it is not specified; none of a CPU."""
-    found: dict[str, list[gpus.Board]] = {}
-    for board in case.boards or (() if case.gpu_type else gpus.GPUS):
+def boards_by_type(case: Case) -> dict[str, list[Board]]:
+    """The boards of a case's GPU; every board for servers where it is not specified; none of a CPU."""
+    found: dict[str, list[Board]] = {}
+    servers = [board for board in GPUS if board.is_for_servers]
+    for board in case.boards or (() if case.gpu_type else servers):
         found.setdefault(board.gpu_type, []).append(board)
     return found
 
@@ -40,7 +42,7 @@ def expected_gain(case: Case) -> list[Note]:
     """What the facts let one expect of a precision on this GPU, or on each if not specified."""
     found = []
     for gpu, boards in boards_by_type(case).items():
-        kind = gpus.arithmetic(case.precision, boards[0].capability).kind
+        kind = gpus.arithmetic_on(boards[0], case.precision).kind
         if kind == "storage only" and case.precision == "mixed":
             found.append(note("{gpu}: slower than fp32: the casts accelerate nothing", gpu=gpu))
         elif kind == "storage only":

@@ -101,6 +101,7 @@ def sharing(case: Case) -> list[Note]:
 
 @rule(
     Verdict.FIX,
+    minor=True,
     cause="The power limit of {power_limit_w:g W} is below the vendor's"
     " {default_power_limit_w:g W}: under full load this is a slower GPU.",
     do=["Say so beside the numbers, or set the vendor's limit: nvidia-smi --power-limit."],
@@ -150,6 +151,7 @@ def warm_up_unsteady(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.FIX,
+    minor=True,
     cause="The median is known less narrowly than the matrix asks; the wider intervals hold.",
     do=["Raise sampling.latency_max_s and max_samples, or ask for less (median_within)."],
 )

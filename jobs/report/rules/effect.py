@@ -12,6 +12,7 @@ from jobs.report.rules.rule import Hit, note, rule
 
 _CONSISTENT = (0.9, 1.1)  # throughput x latency / batch
 _SAME_SIZE = 0.02
+_FEW_DIGITS, _LEAST_ROUNDING = 1 / 3, 0.02
 
 
 @rule(
@@ -52,6 +53,26 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
     return Hit(evidence, {**ratios, "count": group.ratios}, cause=cause) if evidence else None
 
 
+@rule(
+    Verdict.INCONCLUSIVE,
+    undermines="effects",
+    minor=True,
+    cause="The latencies have too few digits for {speedup:x}: {base_latency_ms} and {latency_ms:ms} are"
+    " known within {within:.0%} of each other by how they are written.",
+    missing=["a further digit"],
+    do=["Write the latencies with three digits or more."],
+)
+def latency_too_coarse(case: Case, group: Group) -> Hit | None:
+    """The digits of a table's latencies leave open over a third of the difference, or all of it."""
+    base, ratio = group.base_of(case), case.speedup
+    if base is None or ratio is None or not case.latency_ms or not base.latency_ms:
+        return None
+    within = sum((one.latency_step_ms or 0) / 2 / (one.latency_ms or 1) for one in (case, base))
+    if within <= _FEW_DIGITS * abs(ratio.value - 1) or within < _LEAST_ROUNDING:
+        return None
+    return Hit(values={"within": within})
+
+
 @rule(Verdict.ACCEPT, Verdict.INCONCLUSIVE, effect=True)
 def effect(case: Case, group: Group) -> Hit | None:
     """A ratio of time or energy is decided among as many as there are, or within 2 % of 1."""
@@ -59,14 +80,17 @@ def effect(case: Case, group: Group) -> Hit | None:
     faster = compare.decided(case.speedup, group.ratios)
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):
         return None  # mixed-slower says it
-    speed = clause(case.speedup, group, "is {speedup:x} as fast as fp32", "is as fast as fp32")
-    differs = "needs {energy_ratio:x} the energy" + ("" if speed else " of fp32")
+    speed = clause(case.speedup, group, "is {speedup:x} as fast as {base_precision}", "is as fast as {base_precision}")
+    less = " ({less:.2f}x less)" if case.energy_ratio and 0 < case.energy_ratio.value < 1 else ""
+    differs = "needs {energy_ratio:x} the energy" + less + ("" if speed else " of {base_precision}")
     energy = clause(case.energy_ratio, group, differs, "needs the same energy")
     if not speed and not energy:
         return None
+    values = {"less": 1 / case.energy_ratio.value} if less and case.energy_ratio else {}
     bare = case.foreign and not (case.speedup and case.speedup.has_interval)
     return Hit(
         [*ratios_of(case, base), *consistent_with(case, base)],
+        values,
         expected=expected_gain(case),
         cause=f"{{precision}} {' and '.join(filter(None, (speed, energy)))}.",
         missing=["intervals: one number each, from one process"] if bare else [],
@@ -87,12 +111,15 @@ def clause(ratio: Ratio | None, group: Group, differs: str, alike: str) -> str:
 
 def ratios_of(case: Case, base: Case) -> Iterator[Note]:
     """The numbers behind both ratios; energy = time x power, in the energy's own windows."""
-    if case.speedup:
+    if case.speedup and case.latency_ms:
         text = "latency {base_latency_ms:ms} -> {latency_ms:ms}"
         if case.speedup.has_interval:
             text += ", 95 % CI of the speedup [{low:.2f}, {high:.2f}]"
         yield note(text, low=case.speedup.low, high=case.speedup.high)
-    if case.energy_ratio:
+    if case.speedup and not case.latency_ms:
+        text = "by the throughputs: {before:ms} -> {after:ms} for each request"
+        yield note(text, before=base.pace_ms, after=case.pace_ms)
+    if case.energy_ratio and case.energy_mj:
         text = "energy {base_energy_mj:mJ} -> {energy_mj:mJ}"
         power = case.mean_w / base.mean_w if case.mean_w and base.mean_w else None
         if power:

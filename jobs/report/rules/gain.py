@@ -4,8 +4,9 @@ import math
 
 from bench.asked import CPU
 from bench.device import gpus
+from bench.device.boards import GPUS
 from bench.measured import Trace
-from jobs.report import bounds
+from jobs.report import bounds, compare
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.rules import launch
@@ -15,6 +16,11 @@ from jobs.report.rules.rule import Hit, note, rule
 _FAR_BELOW = 0.5  # of the gain that the lower bounds allow, and of a peak
 _LARGE_REST = 0.3  # of what runs
 _SMALL_GAIN = STORAGE_GAIN[1] + 0.2  # whichever GPU it is
+_MOST_SLOWER = 0.8  # of the speed of fp32: launches, casts and a busy host explain no more
+_SLOWER = 0.97  # the same of two numbers without intervals
+_ABOVE = 1.3  # times what the hardware allows: fp32 reaches a smaller share of its peak
+_BYTES = 2.0  # what half the bytes give at most
+_FAR_OFF = 3.0
 # Where the reason is not measured: the cause, the missing evidence, what to do.
 _TRACED = (
     "neither the trace nor the measured peaks tell why",
@@ -26,6 +32,11 @@ _LAUNCHED = (
     "a CUDA graph, the busy share, larger batches: which one sets the latency",
     "Measure larger batches and engine = graph to see what the hardware gives.",
 )
+_NOT_LAUNCHED = (
+    "it is not the host's launches: the time grows with the batch",
+    "a trace: which kernels take the time",
+    "Measure with sampling.profile = true.",
+)
 _NOT_TRACED = (
     "what sets the latency is not measured",
     "a trace: products, all else, and the share of the time in which a kernel runs",
@@ -36,24 +47,29 @@ _NOT_TRACED = (
 @rule(
     Verdict.INCONCLUSIVE,
     Verdict.ACCEPT,
-    cause="{precision} gains {speedup:x} where the {by} allow {allowed:.1f}x: {why}.",
+    cause="{precision} gains {speedup:x} where the {by} allow {allowed:.1f}x: ",
 )
 def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     """A precision gains less than half of what its lower bound against that of fp32 allows.
 
-    The datasheet's, else the measured ones, else the peaks. Accept: launches set the latency, or
-    over 30 % of what runs is no matrix product, or the model's own products reach less than half of
-    the measured peak. Where the GPU is not specified it fires below a gain of 1.5x.
+    The datasheet's, else the measured ones, else the peaks; or less than its square root, where
+    that is more. Accept: launches set the latency, or over 30 % of what runs is no matrix product,
+    or the model's own products reach less than half of the measured peak. Where the GPU is not
+    specified it fires below a gain of 1.5x.
     """
     base = group.base_of(case)
     if base is None or case.speedup is None or case.precision == "mixed" or case.gpu_type == CPU:
         return None
-    if case.gpu_type is None:
-        return on_unspecified(case)
-    allowed, by = allowed_gain(case, base)
-    if allowed is None or case.speedup.value >= _FAR_BELOW * allowed:
+    if case.latency_ms is None or base.precision not in ("fp32", "tf32"):
         return None
-    eager, trace = case.workload.engine == "eager", case.trace
+    if case.gpu_type is None:
+        return on_unspecified(case, group)
+    allowed, by = allowed_gain(case, base)
+    if allowed is None or case.speedup.value >= max(_FAR_BELOW * allowed, allowed**0.5):
+        return None
+    if case.workload.new_tokens:
+        return on_decode(case, base, allowed, group)
+    eager, trace = case.launches_one_by_one, case.trace
     strong, weak, against = launch.signals(case, group)
     evidence = strong + weak + against + (light_kernels(case) if case.foreign else [])
     reasons = []
@@ -69,13 +85,42 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     why, missing, do = _LAUNCHED if eager else _NOT_TRACED
     if trace and (against or not eager):
         why, missing, do = _TRACED
+    elif against:
+        why, missing, do = _NOT_LAUNCHED
     return Hit(
         evidence,
-        {"by": by, "allowed": allowed, "why": " and ".join(reasons) or why},
+        {"by": by, "allowed": allowed},
         expected_gain(case),
+        cause=gain_below_hardware.cause + (" and ".join(reasons) or why) + ".",
         verdict=Verdict.ACCEPT if reasons else None,
         missing=[] if reasons else [missing],
-        do=[do],
+        do=[do] if trace or not larger_batches(group) else [],
+    )
+
+
+def larger_batches(group: Group) -> bool:
+    """Whether larger batches stand beside it, so that no one needs to ask for them."""
+    batch = group.cases[0].workload.batch_size
+    return any(other.cases[0].workload.batch_size >= 2 * batch for other in group.others)
+
+
+def on_decode(case: Case, base: Case, allowed: float, group: Group) -> Hit:
+    """Where new tokens are made one by one: each step reads all weights and launches all kernels."""
+    strong, weak, _ = launch.signals(case, group)
+    steps = case.workload.new_tokens
+    per_step = (case.latency_ms or 0.0) / steps
+    text = "{step:ms} for each new token; the lower bound of fp32 is {bound:ms}"
+    least = bounds.of_pytorch(case.boards, BASELINE, case.workload)
+    notes = [note(text, step=per_step, bound=tuple(ms / steps for ms in least))] if least else []
+    cause = "{precision} gains {speedup:x} where the bytes of the weights allow {allowed:.1f}x: each"
+    cause += " of {steps} steps computes one token, so Tensor Cores do not help, and launches all"
+    cause += " its kernels again."
+    return Hit(
+        [*strong, *weak, *notes],
+        {"allowed": allowed, "steps": steps},
+        cause=cause,
+        missing=["the same decode as a CUDA graph, or at a larger batch"],
+        do=["Measure a larger batch, and engine = graph, to see what the hardware gives."],
     )
 
 
@@ -102,23 +147,26 @@ def of_traces(case: Case, ours: Trace, base: Trace) -> tuple[list[Note], list[st
     return notes, reasons
 
 
-def on_unspecified(case: Case) -> Hit | None:
+def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
-    least = bounds.of_pytorch(gpus.GPUS, case.precision, case.workload)
+    boards = [board for board in GPUS if gpus.peak_tflops(board, case.precision)]
+    least = bounds.of_pytorch(boards, case.precision, case.workload)
     assert case.speedup
     if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
-    why, missing, _ = _LAUNCHED if case.workload.engine == "eager" else _NOT_TRACED
+    _, _, against = launch.signals(case, group)
+    why, missing, _ = _LAUNCHED if case.launches_one_by_one else _NOT_TRACED
+    if against:
+        why, missing, _ = _NOT_LAUNCHED
     text = (
         "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
     )
     times = tuple(case.latency_ms / bound for bound in least)
     return Hit(
-        [note(text, times=times, bound=least), *light_kernels(case)],
-        {"why": why},
-        expected_gain(case),
-        cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more:"
-        " {why}.",
+        [*against, note(text, times=times, bound=least), *light_kernels(case)],
+        expected=expected_gain(case),
+        cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more: "
+        + f"{why}.",
         missing=["the name of the GPU", missing],
         do=["Run the matrix below: it tells launches from arithmetic."],
     )
@@ -127,11 +175,11 @@ def on_unspecified(case: Case) -> Hit | None:
 def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     """The least gain promised on any board in question, and by what; None without Tensor Cores."""
     boards = case.boards
-    kinds = {gpus.arithmetic(case.precision, board.capability).kind for board in boards}
+    kinds = {gpus.arithmetic_on(board, case.precision).kind for board in boards}
     if kinds != {"tensor cores"}:
         return None, ""
     pairs = [
-        (bounds.of_pytorch((board,), p, case.workload) for p in (BASELINE, case.precision))
+        (bounds.of_pytorch((board,), p, case.workload) for p in (base.precision, case.precision))
         for board in boards
     ]
     by_board = [plain[0] / ours[0] for plain, ours in pairs if plain and ours]
@@ -140,5 +188,79 @@ def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     ours_ms, plain_ms = bounds.measured_ms(case.roofline), bounds.measured_ms(base.roofline)
     if ours_ms and plain_ms:
         return plain_ms / ours_ms, "lower bounds"
-    peaks = [(gpus.peak_tflops(board, case.precision), board.fp32_tflops) for board in boards]
-    return min((peak / plain for peak, plain in peaks if peak), default=None), "peaks"
+    peaks = [
+        (gpus.peak_tflops(board, case.precision), gpus.peak_tflops(board, base.precision))
+        for board in boards
+    ]
+    return min((peak / plain for peak, plain in peaks if peak and plain), default=None), "peaks"
+
+@rule(
+    Verdict.INCONCLUSIVE,
+    Verdict.FIX,
+    undermines="effects",
+    cause="{precision} at {speedup:x} the speed of {base_precision} has no cause in the hardware",
+    missing=["the kernels of both (a trace), and both measured again in another order"],
+    do=["Look for another kernel, an emulated type, a copy between devices, or a wrong unit."],
+)
+def effect_without_cause(case: Case, group: Group) -> Hit | None:
+    """A ratio that nothing known bears: it is slower, or far above what the hardware allows.
+
+    Slower by over 1.25x; one number each of a table by over 1.03x. Bytes allow 2x, Tensor Cores what
+    their peaks do. Fix: it is over 3 times off.
+    """
+    base = group.base_of(case)
+    ratio = compare.decided(case.speedup, group.ratios)
+    if base is None or ratio is None or case.precision == "mixed" or case.gpu_type == CPU:
+        return None
+    most = most_gain(case, base)
+    bare = case.foreign and not (case.speedup and case.speedup.has_interval)
+    slower = ratio < (_SLOWER if bare else _MOST_SLOWER) and not explained_slower(case)
+    if not slower and (most is None or ratio <= most):
+        return None
+    far = max(1 / ratio if slower else 0.0, ratio / most if most else 0.0) > _FAR_OFF
+    why, evidence = "", []
+    if slower and is_sixty_fourth(case):
+        why = ": a program that computes in float16 itself gets 1/64 of the float32 rate here"
+        evidence = ["compute capability 6.1 computes float16 at 1/64 of the rate of float32"]
+        if case.by_pytorch:
+            evidence.append("PyTorch's products do not: they are float32 on float16 storage")
+        far = False
+    elif slower and ratio >= _MOST_SLOWER:
+        strong, weak, against = launch.signals(case, group)
+        why = ": one run each, and a host or a clock makes as much"
+        if (strong or weak) and not against:
+            why = ": the host's launches set both times, and it is not of the precision"
+    elif slower:
+        why = ": it halves the bytes and computes at no lower rate"
+    elif most:
+        why = f": the hardware allows {most / _ABOVE:.1f}x at most"
+    cause = f"{effect_without_cause.cause}{why}."
+    return Hit(evidence, cause=cause, verdict=Verdict.FIX if far else None)
+
+
+def explained_slower(case: Case) -> bool:
+    """Whether another finding says why it is slower: it is emulated."""
+    kinds = {gpus.arithmetic_on(board, case.precision).kind for board in case.boards}
+    return "emulated" in kinds
+
+
+def is_sixty_fourth(case: Case) -> bool:
+    """Whether float16 arithmetic is far slower than float32 on its boards."""
+    return case.precision == "fp16" and any(b.capability == (6, 1) for b in case.boards)
+
+
+def most_gain(case: Case, base: Case) -> float | None:
+    """The most that a precision can gain on any board in question; None: it is not known."""
+    found = []
+    for board in bounds.in_question(case):
+        peaks = [gpus.peak_tflops(board, p) for p in (base.precision, case.precision)]
+        if not all(peaks):
+            continue
+        plain, ours = (peak or 1.0 for peak in peaks)
+        native = (board.fp16_tflops or 0.0) if case.precision == "fp16" else 0.0
+        own = ours / plain if case.by_pytorch else max(ours, native) / plain
+        found.append(max(own, _BYTES))
+    if not found:
+        return None
+    decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
+    return _ABOVE * (_BYTES if decoding and case.workload.prompt_tokens < 512 else max(found))

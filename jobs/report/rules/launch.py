@@ -8,14 +8,16 @@ launches that alone take most of the time; a latency far above the lower bound.
 """
 
 from bench.asked import CPU
-from bench.device import gpus
+from bench.device.boards import Board
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.rules.architecture import boards_by_type
 from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.rules.structure import engines_note
 
 BUSY, _QUITE_BUSY = 0.7, 0.85
+_ENGINE_GAIN = 2.0
 _GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
 _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
@@ -31,7 +33,7 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
     strong: list[Note] = []
     weak: list[Note] = []
     against: list[Note] = []
-    if case.gpu_type == CPU or case.workload.engine != "eager" or not case.latency_ms:
+    if case.gpu_type == CPU or not case.launches_one_by_one or not case.latency_ms:
         return strong, weak, against
 
     ms, batch = case.latency_ms, case.workload.batch_size
@@ -45,12 +47,22 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
             into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else []
             text = "{precision}: eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
             into.append(note(text, graph_ms=same.latency_ms, gain=gain))
-        elif engine == "eager" and times >= 2:
+        elif engine == case.workload.engine and times >= 2:
             growth = same.latency_ms / ms
             into = weak if growth < _FLAT else against if growth > _SCALES * times else []
             text = "{precision}: {times:g}x the batch takes {growth:.2f}x the time"
             text += " ({latency_ms:ms}, {more:ms})"
             into.append(note(text, times=times, growth=growth, more=same.latency_ms))
+        elif engine == case.workload.engine and times <= 0.5:
+            growth = ms / same.latency_ms
+            if growth > _SCALES / times:
+                text = "{precision}: {times:g}x the batch took {growth:.2f}x the time"
+                text += " ({less:ms}, {latency_ms:ms})"
+                against.append(note(text, times=1 / times, growth=growth, less=same.latency_ms))
+    if case.foreign and (faster := engines_note(case, group)):
+        gain, told = faster
+        # Fused kernels and fewer launches: as much as that is no arithmetic.
+        (strong if gain > _ENGINE_GAIN else []).append(told)
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
         into = strong if busy < BUSY else against if busy > _QUITE_BUSY else []
@@ -78,20 +90,24 @@ def near_idle(case: Case) -> list[Note]:
         share = (power - idle) / (limit - idle) if limit > idle else 1.0
         text += "{above:W} above the idle power of {idle_w:W}; the limit is {limit:g W}"
         return [note(text, above=power - idle, limit=limit)] if share < _NEAR_IDLE else []
+    if any(board.idle_w is None for board in case.boards):
+        return []
     shares = [above_idle(board, power) for board in case.boards]
     text += "{share:.0%} of the way from idle to the limit of the {board}"
     told = note(text, share=max(0.0, shares[0]), board=idle_and_limit(case.boards[0]))
     return [told] if max(shares) < _NEAR_IDLE else []
 
 
-def above_idle(board: gpus.Board, power_w: float) -> float:
+def above_idle(board: Board, power_w: float) -> float:
     """How far a power is above the middle of the idle range, as a share of the way to the limit."""
-    idle = sum(board.idle_w) / 2
+    idle = sum(board.idle_w or (0.0,)) / 2
     return (power_w - idle) / (board.tdp_w - idle)
 
 
-def idle_and_limit(board: gpus.Board) -> str:
+def idle_and_limit(board: Board) -> str:
     """The two powers between which a board works."""
+    if board.idle_w is None:
+        return f"{board.name} (limit {board.tdp_w:g} W)"
     low, high = board.idle_w
     return f"{board.name} ({low:g} to {high:g} W idle, limit {board.tdp_w:g} W)"
 
@@ -100,12 +116,7 @@ def idle_and_limit(board: gpus.Board) -> str:
     Verdict.FIX,
     Verdict.INCONCLUSIVE,
     cause="Launching the kernels takes longer than running them: the host sets the latency.",
-    missing=[
-        "the same forward pass as a CUDA graph, which launches everything at once",
-        "the share of the time in which a kernel runs (a trace)",
-        "the latency at larger batches: where it grows with them, launches do not set it",
-    ],
-    do=["Run the matrix below: it brings all three."],
+    do=["Run the matrix below: it brings what is missing."],
 )
 def launch_bound(case: Case, group: Group) -> Hit | None:
     """The host, which launches kernels, sets the latency, or may.
@@ -137,13 +148,27 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     if not weak or against:
         return None
     seems = "The GPU seems to wait for the host most of the time (launch-bound)."
-    return Hit(weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems)
+    lacking = missing(group)
+    return Hit(weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems, missing=lacking)
+
+
+def missing(group: Group) -> list[str]:
+    """What would tell launches from arithmetic, and is not in the table."""
+    head = group.cases[0].workload
+    engines = {other.cases[0].workload.engine for other in group.others}
+    larger = any(o.cases[0].workload.batch_size >= 2 * head.batch_size for o in group.others)
+    lacking = {
+        "the same forward pass as a CUDA graph, which launches everything at once": "graph" in engines,
+        "the share of the time in which a kernel runs (a trace)": any(c.trace for c in group.cases),
+        "the latency at larger batches: where it grows with them, launches do not set it": larger,
+    }
+    return [what for what, is_there in lacking.items() if not is_there]
 
 
 def on_unspecified(case: Case, group: Group) -> Hit | None:
     """Where a power would be near idle on some types, these and the others, told one by one."""
     powers = {one.precision: one.mean_w for one in group.cases if one.mean_w is not None}
-    if case.precision not in powers or case.workload.engine != "eager":
+    if case.precision not in powers or not case.launches_one_by_one or not case.latency_ms:
         return None
     watts = tuple(powers.values())
     each = ", ".join(f"{precision} {watt:.1f}" for precision, watt in powers.items())
@@ -153,6 +178,8 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
     near: list[str] = []
     others: list[str] = []
     for board, *_ in boards_by_type(case).values():
+        if board.idle_w is None or not board.is_for_servers:
+            continue
         if min(watts) <= bounds.LEAST_POWER_OF_OTHERS * board.idle_w[0]:
             continue  # it would be below its idle power
         shares = tuple(max(0.0, above_idle(board, watt)) for watt in watts)
@@ -167,4 +194,6 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
         cause = "Whether the GPU waits for the host depends on which it is: on {near} this power is"
         cause += " near idle, on {others} it is not."
     values = {"near": tuple(near), "others": tuple(others)}
-    return Hit(evidence, values, verdict=Verdict.INCONCLUSIVE, cause=cause) if near else None
+    lacking = missing(group)
+    found = Hit(evidence, values, verdict=Verdict.INCONCLUSIVE, cause=cause, missing=lacking)
+    return found if near else None

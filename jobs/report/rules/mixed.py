@@ -32,6 +32,7 @@ _A_TRACE = [
     Verdict.ACCEPT,
     Verdict.INCONCLUSIVE,
     effect=True,
+    minor=True,
     cause="mixed loses to {better}: what to do with it.",
     do=["Compare fp32 with {half}, and report mixed only in a note."],
 )
@@ -61,7 +62,7 @@ def mixed_options(case: Case, group: Group) -> Hit | None:
         [f"leave mixed out: {leave}", _DOCUMENT, *another_gpu(case)],
         {"better": better, "time": time, "energy": energy},
         verdict=None if against_fp32 < 1 else Verdict.ACCEPT,
-        do=None if loses else ["Measure {half} beside it."],
+        do=None if loses or half else ["Measure {half} beside it."],
     )
 
 
@@ -87,7 +88,7 @@ def another_gpu(case: Case) -> list[Note]:
     Verdict.INCONCLUSIVE,
     effect=True,
     cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
-    " at {speedup:x} the speed of fp32{largest}.",
+    " at {speedup:x} the speed of {base_precision}{largest}.",
     do=["Use {half} weights for inference; leave mixed out, or say what it is."],
 )
 def mixed_slower(case: Case, group: Group) -> Hit | None:
@@ -95,18 +96,18 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
     base, ratio = group.base_of(case), decided(case.speedup, group.ratios)
     if case.precision != "mixed" or base is None or ratio is None or ratio >= 1:
         return None
-    assert case.latency_ms and base.latency_ms  # there is a ratio
-    more_ms = case.latency_ms - base.latency_ms
+    assert case.pace_ms and base.pace_ms  # there is a ratio
+    more_ms = case.pace_ms - base.pace_ms
     half, energy = group.case(case.half_precision), decided(case.energy_ratio, group.ratios)
     evidence: list[str | Note] = [
-        "mixed takes {more:ms} more than fp32 ({base_latency_ms} -> {latency_ms:ms})"
+        "mixed takes {more:ms} more than {base_precision} ({base_pace_ms} -> {pace_ms:ms})"
     ]
-    if half and half.latency_ms and half.latency_ms < case.latency_ms:
+    if half and half.pace_ms and half.pace_ms < case.pace_ms:
         text = "and {more:ms} more than {half}, which has the same products and no casts"
-        evidence.append(note(text, more=case.latency_ms - half.latency_ms))
+        evidence.append(note(text, more=case.pace_ms - half.pace_ms))
     if energy is not None:
         at = " at {mean_w:W}" if case.mean_w else ""
-        evidence.append(f"its energy is {{energy_ratio:x}} that of fp32: {{time:x}} the time{at}")
+        evidence.append(f"its energy is {{energy_ratio:x}} that of {{base_precision}}: {{time:x}} the time{at}")
     largest, missing = "", _A_TRACE[: 1 if case.gpu_type == CPU else 2]
     if case.trace and base.trace:
         shares = shares_of(base.trace, case.trace, more_ms, case)

@@ -1,57 +1,143 @@
 """Impossible or contradictory."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.device import gpus
-from jobs.report import bounds
+from bench.profile import work
+from jobs.report import bounds, slips
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.conditions import sharing
 from jobs.report.rules.rule import Hit, note, rule
 
 # A full queue hides launches, a closed loop does not; a busy host disturbs one of the two.
 _QUEUE = (0.75, 1.6)
 _BATCH_FITS = 0.1
+_COUNTERS = ("counter", "total_energy", "total-energy", "totalenergy")  # in the name of a method
 _HOW_READ = "how the energy was read, and over what interval"
 _CHECK = "Synchronise before each reading of the clock, and check model, batch size and length."
-_CHECK_TF32 = "Check that TF32 was off: on this GPU fp32 with TF32 is another precision."
 
 
 @rule(
     Verdict.REJECT,
+    Verdict.INCONCLUSIVE,
     undermines="effects",
-    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}.",
+    first=True,
+    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}"
+    "{slip}.",
     missing=["whether the clock waited for the GPU (synchronise)", "the name of the GPU"],
     do=[_CHECK],
 )
 def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
-    """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet."""
+    """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet.
+
+    Where the GPU is not known, of every known board. Inconclusive: only with the length or batch
+    that is assumed. fp32 that TF32 explains is told as such.
+    """
     least = bounds.of_case(case)
-    if not least or not case.latency_ms or case.latency_ms >= bounds.LEAST_LATENCY * least.ms:
+    if not is_below(case, least) or on_tf32(case) or not least:
         return None
-    do = [_CHECK, _CHECK_TF32] if case.is_baseline and on_tensor_cores("tf32", case) else None
-    return Hit(["{why} take {bound:ms}"], {"bound": least.ms, "why": least.why}, do=do)
+    found, missing = slips.of_latency(case), None
+    known = bool(case.boards) or not case.foreign
+    values: dict[str, Value] = {"bound": least.ms, "why": least.why, "slip": as_slip(found)}
+    if known:
+        missing = ["whether the clock waited for the GPU (synchronise)"]
+    values["slip"] = str(values["slip"]) + ("" if known else " on any known board")
+    evidence = ["{why} take {bound:ms}"]
+    if found or is_below(case, bounds.of_case(bounds.certain(case))):
+        do = ["Check the unit of the column, and write it in its name."] if found else None
+        return Hit(evidence, values, rejects=["latency_ms"], missing=missing, do=do)
+    cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
+    cause += " table does not say how long its prompts are."
+    told = {"assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"}
+    options = ["Say it: --tokens N, --batch N."]
+    return Hit(
+        evidence, values | told, verdict=Verdict.INCONCLUSIVE, cause=cause, missing=(), do=options,
+        rejects=["latency_ms"],
+    )  # fmt: skip
+
+
+def is_below(case: Case, least: bounds.Bound | None) -> bool:
+    """Whether the latency is below a lower bound."""
+    return bool(
+        least and case.latency_ms and case.latency_ms < bounds.LEAST_LATENCY * least.ms
+    )
+
+
+def as_slip(found: Sequence[str]) -> str:
+    """The slips that would explain a number, as the end of a sentence."""
+    return f"; {', or '.join(found)}" if found else ""
 
 
 @rule(
     Verdict.REJECT,
     undermines="effects",
-    cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W}.",
+    first=True,
+    cause="A throughput of {rate} is more than {whose} can compute, {most}.",
+    missing=["what was counted: prompts, batches or tokens, and per second or per minute"],
+    do=["Check what the number counts, and over which time."],
+)
+def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
+    """A throughput that stands alone is above what the arithmetic of any board in question allows.
+
+    Of tokens: of the layers' weights, each used once.
+    """
+    shape = work.shape_of(case.workload.model)
+    rate = case.throughput_per_s or case.tokens_per_s
+    boards = bounds.in_question(case)
+    if case.latency_ms or not rate or shape is None or not boards:
+        return None
+    fastest = max(boards, key=lambda board: gpus.hardware_peak_tflops(board, case.precision))
+    peak = gpus.hardware_peak_tflops(fastest, case.precision)
+    what, flops = "tokens/s", 2.0 * shape.layer_weights
+    if case.throughput_per_s:
+        what = "prompts/s"
+        flops *= (bounds.certain(case).workload.prompt_tokens + case.workload.new_tokens)
+    most = peak * 1e12 / flops
+    if rate * bounds.LEAST_LATENCY <= most:
+        return None
+    rates = {"rate": f"{rate:.0f} {what}", "most": f"{most:.0f} {what}"}
+    rejects = ["throughput_per_s", "tokens_per_s"]
+    evidence = [f"{flops / 1e9:.3g} GFLOP at {peak:.3g} TFLOP/s ({fastest.name})"]
+    return Hit(evidence, {**rates, "whose": of_whom(case)}, rejects=rejects)
+
+
+def of_whom(case: Case) -> str:
+    """The boards whose bounds hold for a case, in words."""
+    return f"a {case.gpu}" if case.boards else "any known board"
+
+
+@rule(
+    Verdict.REJECT,
+    undermines="effects",
+    first=True,
+    cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W} ({whose}){slip}.",
     missing=[_HOW_READ],
     do=["Check units (mJ or J), the batch size, and how many GPUs the meter sums."],
 )
 def power_above_limit(case: Case, group: Group) -> Hit | None:
-    """The mean power is more than 10 % above the enforced limit, or the highest of that type."""
-    limit = case.power_limit_w or max((board.tdp_w for board in case.boards), default=math.inf)
-    if case.mean_w is None or case.mean_w <= bounds.MOST_POWER * limit:
+    """The mean power is more than 10 % above the enforced limit, or the highest of that type.
+
+    Where the GPU is not known, the highest of every known board.
+    """
+    boards = bounds.in_question(case)
+    limit = case.power_limit_w or max((board.tdp_w for board in boards), default=math.inf)
+    if case.mean_w is None or is_suspect(case) or case.mean_w <= bounds.MOST_POWER * limit:
         return None
-    return Hit(power_arithmetic(case), {"limit_w": limit})
+    whose = "enforced" if case.power_limit_w else of_whom(case)
+    slip = as_slip(slips.of_power(case, boards))
+    values: dict[str, Value] = {"limit_w": limit, "whose": whose, "slip": slip}
+    return Hit(power_arithmetic(case), values, rejects=of_power(case))
 
 
 @rule(
     Verdict.REJECT,
     undermines="effects",
-    cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W} ({whose}).",
+    first=True,
+    cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W}"
+    " ({whose}){slip}.",
     missing=[_HOW_READ, "the name of the GPU"],
     do=[
         "Measure energy over whole seconds, from tick to tick of the sensor.",
@@ -59,20 +145,66 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     ],
 )
 def power_below_idle(case: Case, group: Group) -> Hit | None:
-    """The mean power is over 10 % below the idle power beside it, or 20 % below its type's."""
+    """The mean power is over 10 % below the idle power beside it, or 20 % below its type's.
+
+    Where the GPU is not known, below the least that any known board draws.
+    """
     idle, share, whose = case.idle_w, bounds.LEAST_POWER, "measured beside the load"
+    boards = bounds.in_question(case)
     if idle is None:
-        idle = min((board.idle_w[0] for board in case.boards), default=-math.inf)
-        share, whose = bounds.LEAST_POWER_OF_OTHERS, f"of a {case.gpu_type} in state P0"
-    if case.mean_w is None or case.mean_w >= share * idle:
+        share, idle = bounds.LEAST_POWER_OF_OTHERS, bounds.least_idle_w(boards)
+        whose = f"of a {case.gpu_type} in state P0" if case.boards else "the least of any board"
+    if case.mean_w is None or is_suspect(case) or case.mean_w >= share * idle:
         return None
-    return Hit(power_arithmetic(case), {"idle_w": idle, "whose": whose})
+    slip = as_slip(slips.of_power(case, boards))
+    values: dict[str, Value] = {"idle_w": idle, "whose": whose, "slip": slip}
+    missing = [_HOW_READ] if case.boards else None
+    return Hit(power_arithmetic(case), values, missing=missing, rejects=of_power(case))
+
+
+def is_suspect(case: Case) -> bool:
+    """Whether a table's power rests on a latency that cannot be right: then it says nothing."""
+    derived = case.foreign and case.energy_mj and case.latency_ms
+    return bool(derived) and (is_below(case, bounds.of_case(case)) or is_far_above(case))
+
+
+def of_power(case: Case) -> list[str]:
+    """What cannot be right where a power cannot be."""
+    return ["mean_w", "energy_mj"] if case.energy_mj is not None else ["mean_w"]
 
 
 def power_arithmetic(case: Case) -> list[str]:
     """How a table's power comes about."""
+    if not case.foreign or case.energy_mj is None or case.latency_ms is None:
+        return []
     times = " x {batch_size}" if case.workload.batch_size > 1 else ""
-    return [f"{{energy_mj:mJ}}{times} / {{latency_ms:ms}} = {{mean_w:W}}"] if case.foreign else []
+    return [f"{{energy_mj:mJ}}{times} / {{latency_ms:ms}} = {{mean_w:W}}"]
+
+
+@rule(
+    Verdict.FIX,
+    undermines="effects",
+    first=True,
+    cause="A latency of {latency_ms:ms} is {times:.0f} times what a forward pass takes at most on a"
+    " slow host{slip}.",
+    missing=["the unit of the latency, and whether it is of one run"],
+    do=["Write the unit into the name of the column, and the time of one run into its cells."],
+)
+def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
+    """A table's latency is over 20 times its lower bound and the launches of a slow host."""
+    if not is_far_above(case):
+        return None
+    limits = slips.plausible_ms(case)
+    assert limits and case.latency_ms
+    times = case.latency_ms / (limits[1] / slips.SLOWEST)
+    found = slips.of_latency(case)
+    return Hit(values={"times": times, "slip": as_slip(found)}, rejects=["latency_ms"])
+
+
+def is_far_above(case: Case) -> bool:
+    """Whether a table's latency is beyond anything that one forward pass takes."""
+    limits = slips.plausible_ms(case) if case.foreign and case.latency_ms else None
+    return bool(limits and (case.latency_ms or 0.0) > limits[1])
 
 
 @rule(
@@ -82,9 +214,36 @@ def power_arithmetic(case: Case) -> list[str]:
     do=["Switch TF32 off, and measure tf32 as a precision of its own."],
 )
 def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
-    """A trace of fp32 shows Tensor Core kernels: TF32 was on."""
-    ran = case.is_baseline and case.trace and case.trace.tensor_cores == "yes"
-    return Hit(kernels_of(case)) if ran else None
+    """A trace of fp32 shows Tensor Core kernels, or its latency is only possible with TF32."""
+    if case.precision != "fp32":
+        return None
+    if case.trace and case.trace.tensor_cores == "yes":
+        return Hit(kernels_of(case))
+    if not on_tf32(case):
+        return None
+    least, with_tf32 = bounds.of_case(case), bounds.of_case(as_tf32(case))
+    assert least and with_tf32
+    text = "{latency_ms:ms} is below the lower bound of fp32, {bound:ms}, and above that of TF32,"
+    text += " {tf32:ms}"
+    why = "torch before 1.12, and many containers, switch TF32 on by themselves"
+    cause = "fp32 was TF32: {latency_ms:ms} is below the lower bound of fp32, {bound:ms}, and above"
+    cause += " that of TF32, {tf32:ms}."
+    return Hit([text, why], {"bound": least.ms, "tf32": with_tf32.ms}, cause=cause)
+
+
+def as_tf32(case: Case) -> Case:
+    """The case as if it were tf32."""
+    return replace(case, precision="tf32")
+
+
+def on_tf32(case: Case) -> bool:
+    """Whether a latency of fp32 is below its lower bound, and above that of TF32 on its GPU."""
+    if case.precision != "fp32" or not case.foreign or not case.boards:
+        return False
+    if any(gpus.peak_tflops(board, "tf32") is None for board in case.boards):
+        return False
+    is_tf32 = is_below(case, bounds.of_case(case))
+    return is_tf32 and not is_below(case, bounds.of_case(as_tf32(case)))
 
 
 @rule(
@@ -115,14 +274,48 @@ def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
     if ratio is None or _QUEUE[0] <= ratio <= most or sharing(case):  # which explains it
         return None
     fitting = 2 ** round(math.log2(ratio * batch))
-    likely = "One of the two was measured on something else."
-    if fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS:
+    likely = "One of the two was measured on something else, or the host was busy."
+    if slip := slips.of_throughput(ratio, case.workload):
+        likely = f"Probably {slip}."
+    elif fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS:
         likely = f"A batch of {fitting} would fit: was that the batch size?"
     implied = batch * 1000 / (case.latency_ms or 1.0)
     return Hit(
-        ["{batch_size} / {latency_ms:ms} = {implied:prompts/s}; {ratio:.2f}x of it was found"],
+        ["{batch_size} / {latency_ms:ms} = {implied:prompts/s}; {ratio:.3g}x of it was found"],
         {"ratio": ratio, "implied": implied, "likely": likely},
     )
+
+
+@rule(
+    Verdict.REJECT,
+    undermines="energy",
+    first=True,
+    cause="{what}, but NVML has no energy counter on a {gpu_type}: it is not of this GPU's counter.",
+    do=["Integrate the power over time: docs/energy.md has the method for GPUs before Volta."],
+)
+def energy_counter_absent(case: Case, group: Group) -> Hit | None:
+    """An energy is said to be of NVML's counter, or is 0, on a GPU that has no such counter."""
+    if not case.boards or any(board.energy_counter for board in case.boards):
+        return None
+    said = [m for m in case.energy_methods if any(word in m.lower() for word in _COUNTERS)]
+    if case.energy_is_zero:
+        return Hit(values={"what": "An energy of 0 is none"}, rejects=["energy_mj"])
+    if not said or not case.foreign:
+        return None
+    return Hit(values={"what": f"The energy was read by {said[0]}"}, rejects=["energy_mj", "mean_w"])
+
+
+@rule(
+    Verdict.REJECT,
+    undermines="energy",
+    cause="An energy of 0 was not measured: the meter did not move, or does not exist.",
+    missing=["how the energy was read"],
+    do=["Read over many seconds, and leave the cell empty where there is no meter."],
+)
+def energy_is_zero(case: Case, group: Group) -> Hit | None:
+    """A table gives an energy of 0, on a GPU that may have a counter."""
+    absent = bool(case.boards) and not any(board.energy_counter for board in case.boards)
+    return Hit() if case.energy_is_zero and not absent else None
 
 
 @rule(
@@ -134,7 +327,7 @@ def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
 )
 def tensor_cores_unused(case: Case, group: Group) -> Hit | None:
     """The GPU has Tensor Cores for this precision, and the trace shows none."""
-    if case.is_baseline or case.trace is None or case.trace.tensor_cores != "no":
+    if case.precision == "fp32" or case.trace is None or case.trace.tensor_cores != "no":
         return None
     if not on_tensor_cores(case.precision, case):
         return None

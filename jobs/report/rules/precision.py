@@ -2,6 +2,7 @@
 
 from bench import warnings
 from bench.device import gpus
+from bench.device.boards import GPUS
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
@@ -14,12 +15,13 @@ _KINDS = {
     "mixed": "keeps float32 weights, and its casts accelerate nothing",
 }
 _NEAR = 0.05
+_FEW = 8
 
 
 @rule(
     Verdict.INCONCLUSIVE,
-    cause="GPU not specified. {possible} of the {known} known boards can give these numbers:"
-    " {boards}.",
+    cause="GPU not specified. {possible} of the {known} known boards can give these numbers"
+    "{but}.",
     missing=[
         "the GPU's name, as the driver reports it",
         "mean power at full load (a large batch){limits}",
@@ -31,9 +33,11 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
     """A table does not name its GPU: which known boards allow the numbers, what excludes others."""
     if case.gpu_type is not None or case is not group.cases[0]:
         return None
-    excluded = {board.name: bounds.exclusion(board, group.cases) for board in gpus.GPUS}
+    if not any(one.pace_ms or one.mean_w for one in group.cases):
+        return None
+    excluded = {board.name: bounds.exclusion(board, group.cases) for board in GPUS}
     evidence: list[str | Note] = [why for why in excluded.values() if why]
-    possible = [board for board in gpus.GPUS if not excluded[board.name]]
+    possible = [board for board in GPUS if not excluded[board.name]]
     least = [
         one.latency_ms / bound.ms
         for one in group.cases
@@ -43,17 +47,25 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
     if least:
         text = "on the boards that remain each latency is {times:2} times the lower bound or more"
         evidence.append(note(text, times=min(least)))
+    servers = [board.name for board in possible if board.is_for_servers]
+    others = [board.name for board in possible if not board.is_for_servers]
+    for text, those in (("of data centers: {those}", servers), ("others: {those}", others)):
+        if those:
+            evidence.append(note("possible, " + text, those=tuple(those)))
     by_limit: dict[float, list[str]] = {}
     for board in sorted(possible, key=lambda board: board.tdp_w):
+        if not board.is_for_servers:
+            continue
         by_limit.setdefault(board.tdp_w, []).append(board.name)
+    gone = [name for name, why in excluded.items() if why]
     limits = "; ".join(f"{watts:g} W {listed(names)}" for watts, names in by_limit.items())
     none = "GPU not specified, and none of the {known} known boards can give these numbers."
     return Hit(
         evidence,
         {
-            "known": len(gpus.GPUS),
+            "known": len(GPUS),
             "possible": len(possible),
-            "boards": tuple(board.name for board in possible),
+            "but": f": all but {listed(gone)}" if 0 < len(gone) <= _FEW else "",
             "limits": f", against the power limits: {limits}" if limits else "",
         },
         precisions=[one.precision for one in group.cases],
@@ -70,7 +82,7 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
 def precision_emulated(case: Case, group: Group) -> Hit | None:
     """The precision has no instructions here, as bf16 below compute capability 8.0."""
     if case.capability is not None:
-        found = gpus.arithmetic(case.precision, case.capability)
+        found = arithmetic_of(case)
         why = [f"{found.text} ({found.source})"] if found.kind == "emulated" else []
     else:
         why = [told.text for told in warnings.having(case.warnings, "precision-emulated")]
@@ -80,14 +92,17 @@ def precision_emulated(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.ACCEPT,
+    minor=True,
     cause="On a {gpu_type} {precision} {kind}.",
     do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
 )
 def precision_storage_only(case: Case, group: Group) -> Hit | None:
     """Below compute capability 7.0 fp16 is float32 arithmetic on half the bytes; mixed casts."""
-    if case.capability is None or case.precision not in _KINDS:
+    if case.capability is None or case.precision not in _KINDS or not case.by_pytorch:
         return None
-    found = gpus.arithmetic(case.precision, case.capability)
+    found = arithmetic_of(case)
+    if case.precision == "fp16" and case.speedup and case.speedup.value < 1 - _NEAR:
+        return None  # the bytes do not make it slower
     if found.kind != "storage only":
         return None
     native = tuple(board.fp16_tflops for board in case.boards if board.fp16_tflops)
@@ -101,3 +116,11 @@ def precision_storage_only(case: Case, group: Group) -> Hit | None:
     plain = tuple(board.fp32_tflops for board in case.boards)
     values = {"native": native, "plain": plain, "usual": STORAGE_GAIN}
     return Hit(evidence, {"kind": _KINDS[case.precision], **values}, expected_gain(case))
+
+
+def arithmetic_of(case: Case) -> gpus.Arithmetic:
+    """What the precision of a case is on its GPU, whose capability is known."""
+    assert case.capability
+    if case.boards:
+        return gpus.arithmetic_on(case.boards[0], case.precision)
+    return gpus.arithmetic(case.precision, case.capability)

@@ -18,6 +18,7 @@ class Hit:
     Attributes:
         values: What templates name that is no fact of the case (`jobs.report.findings.facts_of`).
         precisions: Whose numbers it is about; empty: those of the case.
+        rejects: Fields of the case that cannot be right, and so are no evidence for other findings.
         speed: Of an effect: it rests on the latency.
         energy: Of an effect: it rests on the energy.
     """
@@ -30,6 +31,7 @@ class Hit:
     missing: Sequence[str] | None = None
     do: Sequence[str] | None = None
     precisions: Sequence[str] = ()
+    rejects: Sequence[str] = ()
     speed: bool = True
     energy: bool = False
 
@@ -44,6 +46,8 @@ class Rule:
     Attributes:
         verdicts: The usual one, then those that a Hit may have instead.
         undermines: What does not stand beside it, unless it is accepted.
+        first: It says which numbers cannot be right, before the others see them.
+        minor: Left out of a short answer where there is more to say.
         effect: It says what a precision does, and so needs numbers that stand.
     """
 
@@ -55,6 +59,8 @@ class Rule:
     do: Sequence[str] = ()
     undermines: Literal["", "effects", "energy"] = ""
     effect: bool = False
+    first: bool = False
+    minor: bool = False
 
 
 def rule(*verdicts: Verdict, **static: Any) -> Callable[[Find], Rule]:

@@ -1,0 +1,1 @@
+"""Tables and result files that somebody else made, as their authors wrote them."""

@@ -1,0 +1,248 @@
+"""Records of a table as cases, and how each name, unit and number was understood."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench import matrix as matrices
+from bench.asked import CPU, Workload
+from bench.device import gpu_names
+from bench.measured import Outcome
+from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
+from jobs.report.foreign import names, units
+from jobs.report.foreign.headers import split, tags_in
+from jobs.report.foreign.quantities import numbers_of
+from jobs.report.foreign.shape import Record, Shaped
+from jobs.report.foreign.understood import Notes, Told, Unreadable
+
+UNKNOWN_MODEL = "unknown model"
+_TEXTS = ("precision", "engine", "gpu", "model", "configuration")
+_WHOLE = {
+    "batch_size": (1, 1_048_576),
+    "prompt_tokens": (1, 10_000_000),
+    "new_tokens": (0, 10_000_000),
+    "context": (1, 10_000_000),
+}
+_OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", "attention")
+_OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
+_FAILED_IN = {"out_of_memory": Outcome.OUT_OF_MEMORY, "oom": Outcome.OUT_OF_MEMORY}
+_SUMMED = ("latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w")
+_SUMMED += ("per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb")
+
+
+def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
+    """The cases of the records, in their order; those that failed are cases too."""
+    found: list[tuple[Case, Record]] = []
+    bare = all("precision" not in record.cells for record in shaped.records)
+    for record in shaped.records:
+        try:
+            made = case_of(record, told, gpu, notes)
+        except Unreadable as problem:
+            notes.problems.append(f"line {record.line}, {problem}")
+            continue
+        if made is not None:
+            if bare and made.precision == NO_PRECISION and record.text("trial"):
+                made = replace(made, run=record.text("trial"))
+            found.append((made, record))
+    return combined(found, notes)
+
+
+def combined(found: Sequence[tuple[Case, Record]], notes: Notes) -> list[Case]:
+    """Each thing once: a column that is not understood tells lines apart, else they are runs."""
+    by_key: dict[object, list[tuple[Case, Record]]] = {}
+    for case, record in found:
+        by_key.setdefault((case.key, case.precision), []).append((case, record))
+    several = [pairs for pairs in by_key.values() if len(pairs) > 1]
+    telling: list[str] = []
+    for pairs in several:
+        for name in pairs[0][1].others:
+            values = [record.others[name] for _, record in pairs]
+            if len(set(values)) == len(values) and name not in telling:
+                telling.append(name)
+    if telling:
+        column = telling[0]
+        found = [
+            (replace(case, run=f"{case.run} {column}={record.others[column]}".strip()), record)
+            for case, record in found
+        ]
+        notes.renamed[column] = "tells lines apart"
+        by_key = {}
+        for case, record in found:
+            by_key.setdefault((case.key, case.precision), []).append((case, record))
+    notes.runs = max((len(pairs) for pairs in by_key.values()), default=1)
+    return [median_of([case for case, _ in pairs]) for pairs in by_key.values()]
+
+
+def median_of(runs: Sequence[Case]) -> Case:
+    """One case of some runs of it: the median of each number; those that failed are left out."""
+    okay = [case for case in runs if case.outcome == Outcome.OK] or list(runs[:1])
+    first = okay[0]
+    if len(okay) == 1:
+        return first
+    medians = {
+        name: statistics.median(values)
+        for name in _SUMMED
+        if (values := [v for case in okay if (v := getattr(case, name)) is not None])
+    }
+    return replace(first, replicates=tuple(range(len(okay))), **medians)
+
+
+def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
+    """What a record says; None where its line is set aside."""
+    tags = tags_of(record)
+    precision = precision_of(record, tags, told, notes)
+    workload, assumed = workload_of(record, tags, told, notes)
+    facts: dict[str, Any] = {"precision": precision, "line": record.line, "assumed": assumed}
+    name = gpu_of(record, tags, gpu, told, notes)
+    facts |= {"gpu": NOT_SPECIFIED, "gpu_type": None, "text": WIKITEXT_2, "text_is_assumed": True}
+    if written := record.text("text"):
+        facts |= {"text": names.text_of(written), "text_is_assumed": False}
+        notes.name(written, facts["text"])
+    if written := record.text("energy_methods"):
+        facts["energy_methods"] = (written,)
+    context = whole(record, "context", tags, notes)
+    facts |= {"context": context or told.context, "run": record.text("run")}
+    notes.used |= {"context"} if context is None and told.context else set()
+    numbers = numbers_of(record, workload, told, notes)
+    failed, outcome = numbers.failure, record.text("outcome")
+    if outcome.lower() not in _OKAY:
+        failed = f"{outcome}: {record.text('reason')}".rstrip(": ")
+    if not names.is_measured(precision) and precision != NO_PRECISION:
+        what = f"{precision} {'failed' if failed and not numbers.measured else 'set aside'}"
+        notes.aside[what] = notes.aside.get(what, 0) + 1
+        return None
+    if failed is not None and not numbers.measured:
+        kind = next((o for word, o in _FAILED_IN.items() if word in failed.lower()), None)
+        if "out of memory" in failed.lower():
+            kind = Outcome.OUT_OF_MEMORY
+        facts |= {"outcome": kind or Outcome.FAILED, "reason": failed}
+    facts |= numbers.facts
+    if workload.new_tokens == 0 and numbers.decoding:
+        workload = replace(workload, prompt_tokens=1)
+    return on(name, Case(workload=workload, foreign=True, **facts))
+
+
+def tags_of(record: Record) -> dict[str, str]:
+    """What the names in a line say besides what their columns are for: `PyTorch FP16`."""
+    found: dict[str, str] = {}
+    for label in _TEXTS:
+        for axis, value in tags_in(split(units.plain(record.text(label))))[0].items():
+            if axis not in record.cells:
+                found.setdefault(axis, value)
+    return found
+
+
+def precision_of(
+    record: Record, tags: Mapping[str, str], told: Told, notes: Notes
+) -> str:
+    """The precision of a line, which may be one that tensorgap does not measure."""
+    written = record.text("precision")
+    if units.is_empty(written):
+        if "precision" in tags:
+            return tags["precision"]
+        if told.precision:
+            notes.used.add("precision")
+            return told.precision
+        return NO_PRECISION
+    what = names.precision_in(names.words_of(units.plain(written)), alone=True).what
+    if what:
+        return notes.name(written, what)
+    near = names.nearest(written, [*names.PRECISION, "int8", "int4"])
+    if near:
+        raise Unreadable(f"precision = {units.plain(written)}: did you mean {near}?")
+    return units.plain(written)
+
+
+def gpu_of(
+    record: Record, tags: Mapping[str, str], above: str, told: Told, notes: Notes
+) -> str | None:
+    """The GPU of a line, as `on` takes it; None where nothing names it."""
+    written = record.text("gpu") or tags.get("gpu", "") or above
+    written = units.plain(written)
+    if not written or units.is_empty(written) or gpu_names.is_unsaid(written):
+        return None
+    return notes.name(written, shown(written))
+
+
+def shown(name: str) -> str:
+    """A GPU as it is shown: its type, or its board where the name tells it.
+
+    >>> shown("Tesla T4"), shown("NVIDIA A100-SXM4-40GB"), shown("MI250"), shown("Intel Xeon")
+    ('T4', 'A100-SXM-40GB', 'MI250', 'CPU')
+    """
+    if name.upper() == CPU or gpu_names.is_cpu(name):
+        return CPU
+    if gpu_names.is_several(name):
+        return name
+    boards = gpu_names.boards(name)
+    if not boards:
+        return name
+    kinds = {board.gpu_type for board in boards}
+    if name.strip().upper() in {kind.upper() for kind in kinds} or len(boards) > 1:
+        return gpu_names.finer_type(name, boards)
+    (board,) = boards
+    return board.name
+
+
+def on(gpu: str | None, case: Case) -> Case:
+    """The case on a GPU: a type (P100), a board (P100-PCIE), CPU, or a foreign name."""
+    if gpu is None:
+        return case
+    boards = () if gpu_names.is_several(gpu) else gpu_names.boards(gpu)
+    gpu_type, capability = (boards[0].gpu_type, boards[0].capability) if boards else (gpu, None)
+    return replace(case, gpu=gpu, gpu_type=gpu_type, boards=boards, capability=capability)
+
+
+def workload_of(
+    record: Record, tags: Mapping[str, str], told: Told, notes: Notes
+) -> tuple[Workload, frozenset[str]]:
+    """The workload of a line, and which of its fields nothing says."""
+    known: dict[str, Any] = {}
+    if written := units.plain(record.text("model")):
+        model = names.model_of(written) or written
+        if not units.is_empty(written):
+            known["model"] = notes.name(written, model)
+    written = units.plain(record.text("engine"))
+    if "engine" in record.cells and not units.is_empty(written):
+        engine = names.engine_in(names.words_of(written)).what
+        named = record.cells["engine"][1].name
+        known["engine"] = (notes.name(written, engine) if named else engine) if engine else written
+    elif "engine" in tags:
+        known["engine"] = tags["engine"]
+    if written := record.text("attention"):
+        known["attention"] = written
+    for name in ("batch_size", "prompt_tokens", "new_tokens"):
+        if (value := whole(record, name, tags, notes)) is not None:
+            known[name] = value
+    for name in _OF_WORKLOAD:
+        value = getattr(told, name, None)
+        if value is not None and name not in known:
+            known[name] = value
+            notes.used.add(name)
+    positions = matrices.POSITIONS.get(known.get("model", ""), 0)
+    length = known.get("prompt_tokens", 0) + known.get("new_tokens", 0)
+    usual = "gpt2" if length <= matrices.POSITIONS["gpt2"] else UNKNOWN_MODEL
+    workload = Workload(**{"model": usual, **known})
+    for name in ("prompt_tokens", "new_tokens"):
+        if positions and name in known and known[name] > positions:
+            raise Unreadable(f"{name} = {known[name]}: {workload.model} has {positions} positions")
+    assumed = frozenset({"model", "engine", "batch_size", "prompt_tokens"} - known.keys())
+    return workload, assumed
+
+
+def whole(
+    record: Record, name: str, tags: Mapping[str, str], notes: Notes
+) -> int | None:
+    """A whole number of a line; None where there is none."""
+    written = record.text(name) or tags.get(name, "")
+    if units.is_empty(written):
+        return None
+    number = units.number_of(written)
+    least, most = _WHOLE[name]
+    column = record.cells[name][1].name if name in record.cells else name
+    if number is None or number.value != number.value or number.value % 1:
+        raise Unreadable(f"{column} = {units.plain(written)[:40]}: must be a whole number")
+    if not least <= number.value <= most:
+        raise Unreadable(f"{column} = {number.value:g}: must be from {least} to {most:,}")
+    return int(number.value)

@@ -1,0 +1,147 @@
+"""The measured numbers of a line, in the units of `Case`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.asked import Workload
+from jobs.report.foreign import units
+from jobs.report.foreign.headers import USUAL_UNIT, Heading, split, unit_in
+from jobs.report.foreign.shape import Record
+from jobs.report.foreign.understood import Notes, Told, Unreadable
+
+LEAST, MOST = 1e-9, 1e15  # beyond them a number is a slip, and a ratio of two such is none
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The measured numbers of a line.
+
+    Attributes:
+        facts: Field of `Case` -> its value.
+        measured: Whether there is any.
+        decoding: Whether the latency is that of a step, which makes one token of each prompt.
+        failure: How the line says that it failed.
+    """
+
+    facts: Mapping[str, Any]
+    measured: bool
+    decoding: bool
+    failure: str | None
+
+
+def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Numbers:
+    """The numbers of a line; Unreadable where one cannot be read."""
+    facts: dict[str, Any] = {}
+    failure, empty = None, True
+    for name, (written, heading) in record.cells.items():
+        if not heading.is_quantity:
+            continue
+        if (why := units.failure(written)) is not None:
+            failure = failure or why
+            continue
+        if units.is_empty(written):
+            continue
+        empty = False
+        number = units.number_of(written)
+        if number is None:
+            what = f"{heading.name or name} = {units.plain(written)[:40]}"
+            raise Unreadable(f"{what}: must be a number, with a unit or without")
+        if number.value <= 0 and name not in ("energy_mj", "bits_per_byte"):
+            failure = failure or f"{heading.name or name} = {units.plain(written)}"
+            continue
+        facts |= fact(name, number, heading, asked, told, notes)
+    measured = bool(facts)
+    decoding = "per_output_token_ms" in facts and "latency_ms" not in facts
+    if decoding:
+        facts["latency_ms"] = facts["per_output_token_ms"] * (asked.new_tokens or 1)
+    duration = facts.pop("duration_s", None)
+    if duration and "energy_mj" in facts:
+        facts["mean_w"] = facts.pop("energy_mj") / duration / 1e3
+    if {"latency_ms", "energy_mj"} <= facts.keys() and "mean_w" not in facts:
+        facts["mean_w"] = facts["energy_mj"] * asked.batch_size / facts["latency_ms"]
+    for ratio in ("speedup", "energy_ratio"):
+        ends = [units.number_of(record.text(f"{ratio}_{end}")) for end in ("low", "high")]
+        if all(ends):
+            facts[f"{ratio}_ends"] = tuple(end.value for end in ends if end)
+    if empty and failure is None and any(h.is_quantity for _, h in record.cells.values()):
+        failure = "no number"
+    return Numbers(facts, measured, decoding and not asked.new_tokens, failure)
+
+
+def fact(
+    name: str, number: units.Number, heading: Heading, asked: Workload, told: Told, notes: Notes
+) -> dict[str, Any]:
+    """What one number says."""
+    value = number.value
+    if name == "perplexity" and not math.isfinite(value):
+        return {"perplexity_is_finite": False}
+    if name == "energy_mj" and value == 0:
+        return {"energy_is_zero": True}
+    if not LEAST <= value <= MOST:
+        raise Unreadable(f"{heading.name} = {value:g}: must be a number greater than 0")
+    if heading.dimension == "rate":
+        scale, per = rate_of(number, heading)
+    else:
+        scale, per = scale_of(number, heading, told, notes)
+    value *= scale
+    tokens = asked.new_tokens
+    if name == "perplexity":
+        return {name: value, "perplexity_unit": per or "token", "perplexity_step": number.step}
+    if name == "bits_per_byte":
+        return {"perplexity": 2**value, "perplexity_unit": "byte"} if value < 64 else {}
+    if name == "duration_s":
+        return {name: value / 1e3}
+    if name in ("throughput_per_s", "energy_mj") and per == "token" and not tokens:
+        return {_PER_TOKEN[name]: value}
+    if name == "throughput_per_s":
+        return {name: value * {"token": 1 / (tokens or 1), "batch": asked.batch_size}.get(per or "", 1)}
+    if name == "energy_mj":
+        return {name: value * {"token": tokens, "batch": 1 / asked.batch_size}.get(per or "", 1)}
+    if name == "latency_ms":
+        times = asked.batch_size if per == "sample" else 1
+        step = number.step and number.step * scale * times
+        return {name: value * times, "latency_step_ms": step}
+    return {name: value}
+
+
+_PER_TOKEN = {"throughput_per_s": "tokens_per_s", "energy_mj": "energy_per_token_mj"}
+
+
+def rate_of(number: units.Number, heading: Heading) -> tuple[float, str | None]:
+    """What a rate is multiplied by to be per second, and what it counts."""
+    unit, per = unit_behind(number)
+    over = units.TIME.get(unit or heading.unit or "s", 1e3)
+    return 1e3 / over * heading.scale, per or heading.per
+
+
+def scale_of(
+    number: units.Number, heading: Heading, told: Told, notes: Notes
+) -> tuple[float, str | None]:
+    """What a number is multiplied by, by its own unit or its column's, and what it is of."""
+    dimension = heading.dimension
+    if not dimension:
+        return heading.scale, heading.per
+    unit, per = unit_behind(number)
+    unit, per = unit or heading.unit, per or heading.per
+    if unit is None and dimension == "energy" and told.energy_unit:
+        unit = told.energy_unit
+        notes.used.add("energy_unit")
+    if unit is None:
+        unit = USUAL_UNIT[dimension]
+        notes.assumed.setdefault(units.plain(heading.name), units.SHOWN[dimension])
+    factor = units.factor(unit, dimension)
+    if factor is None:
+        raise Unreadable(f"{heading.name} = {number.value:g} {unit}: no unit of {dimension}")
+    return factor * heading.scale, per
+
+
+def unit_behind(number: units.Number) -> tuple[str | None, str | None]:
+    """The unit behind a number in its cell, and what it is of."""
+    if not number.rest:
+        return None, None
+    if unit := units.UNIT.get(units.spelled(number.rest)):
+        return unit, None
+    unit, per, _, _ = unit_in(split(number.rest.partition("(")[0]))
+    return unit, per

@@ -1,0 +1,53 @@
+"""How a table was understood: what the command line says of it, and notes as its cells are read."""
+
+from dataclasses import dataclass, field
+
+from jobs.report.foreign import units
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the command line says of a whole table, where its lines do not.
+
+    `gpus` are several where the table is to be seen on each.
+    """
+
+    gpus: tuple[str, ...] = ()
+    model: str | None = None
+    precision: str | None = None
+    engine: str | None = None
+    batch_size: int | None = None
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
+    context: int | None = None
+    energy_unit: str | None = None
+
+
+@dataclass
+class Notes:
+    """How the cells of a table were understood, gathered as they are read.
+
+    Attributes:
+        renamed: Name in the table -> ours.
+        aside: Why lines were set aside -> how many, by the precision or the value.
+        problems: Cells that cannot be read, in words.
+        assumed: What the table does not say -> what stands for it.
+    """
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    scaled: dict[str, str] = field(default_factory=dict)
+    aside: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    assumed: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)  # options that a line needed
+    runs: int = 1
+
+    def name(self, written: str, ours: str) -> str:
+        """Ours, noted where it is not but another case of what is written."""
+        if units.plain(written).lower() != ours.lower():
+            self.renamed.setdefault(units.plain(written), ours)
+        return ours
+
+
+class Unreadable(Exception):
+    """A cell that cannot be read: its text says which and why."""

@@ -1,0 +1,118 @@
+"""What could make a number right that cannot be: another unit, or another thing counted.
+
+A latency in seconds under `latency_ms` is 1,000 times too small, an energy per token as many times
+as there are tokens, and the time of 100 runs 100 times too large.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from bench.asked import Workload
+from bench.device.boards import Board
+from bench.profile import work
+from jobs.report import bounds
+from jobs.report.facts import Case
+
+SLOWEST = 20.0  # times the lower bound and the launches: slower is no single forward pass
+_LAUNCH_MS = 0.035  # of an operation of eager PyTorch on a slow host: fits of public tables
+_RUNS = (10, 50, 100, 200, 500, 1000, 10_000)
+
+
+def plausible_ms(case: Case) -> tuple[float, float] | None:
+    """The least and the most that a latency can be, on any board in question; None: not known."""
+    boards = bounds.in_question(case)
+    shape = work.shape_of(case.workload.model)
+    least = [b.ms for board in boards if (b := bounds.of_board(board, case.precision, case.workload))]
+    if shape is None or not least:
+        return None
+    steps = max(1, case.workload.new_tokens)
+    launches = work.scaled(work.OPERATIONS[1] + work.CASTS[1], shape) * _LAUNCH_MS * steps
+    slowest = [
+        bound.ms
+        for board in boards
+        if (bound := bounds.of_board(board, "fp32", case.workload, by_pytorch=True))
+    ]
+    return min(least), SLOWEST * (max(slowest, default=max(least)) + launches)
+
+
+def of_latency(case: Case) -> list[str]:
+    """What would make a latency plausible, each with the latency that it gives."""
+    found, limits = [], plausible_ms(case)
+    if limits is None or not case.latency_ms:
+        return []
+    too_small = case.latency_ms < limits[0]
+    factors = larger(case.workload) if too_small else smaller(case.workload)
+    for factor, what in factors:
+        ms = case.latency_ms * factor if too_small else case.latency_ms / factor
+        if limits[0] <= ms <= limits[1]:
+            found.append(f"{what}, a factor of {factor:g}: {ms:.3g} ms")
+    return found[:2]
+
+
+def larger(asked: Workload) -> Iterator[tuple[float, str]]:
+    """Factors by which a time can have been written too small."""
+    yield 1000, "seconds under the name of ms"
+    if asked.new_tokens > 1:
+        yield asked.new_tokens, "the time of one token"
+    if asked.batch_size > 1:
+        yield asked.batch_size, "the time of one prompt of the batch"
+    yield 1e6, "seconds under the name of us"
+
+
+def smaller(asked: Workload) -> Iterator[tuple[float, str]]:
+    """Factors by which a time can have been written too large."""
+    yield 1000, "us under the name of ms, or the sum of 1000 runs"
+    if asked.batch_size > 1:
+        yield asked.batch_size, "the sum of one prompt after the other"
+    for runs in _RUNS:
+        if runs != 1000:
+            yield runs, f"the sum of {runs} runs"
+
+
+def of_power(case: Case, boards: Iterable[Board]) -> list[str]:
+    """What would make a mean power plausible, each with the power that it gives."""
+    known, asked = list(boards), case.workload
+    if case.mean_w is None or not known:
+        return []
+    least = bounds.LEAST_POWER_OF_OTHERS * bounds.least_idle_w(known)
+    most = bounds.MOST_POWER * max(board.tdp_w for board in known)
+    tokens = asked.new_tokens or asked.prompt_tokens
+    slips: list[tuple[float, str]] = [(1000, "J under the name of mJ")]
+    if case.energy_mj is None:
+        slips = [(1000, "mJ under the name of uJ")]
+    slips += [(tokens, f"the energy of one of {tokens} tokens")] if tokens > 1 else []
+    slips += [(asked.batch_size, "the energy of one prompt, not of the batch")] * (
+        asked.batch_size > 1
+    )
+    found = []
+    if case.mean_w < least:
+        for factor, what in [*slips, (1e6, "J under the name of uJ")]:
+            if least <= case.mean_w * factor <= most:
+                found.append(f"{what}, a factor of {factor:g}: {case.mean_w * factor:.3g} W")
+    else:
+        for factor, what in (
+            (1000, "uJ under the name of mJ, or the sum of 1000 runs"),
+            (asked.batch_size, "the energy of the whole batch, not of a prompt"),
+            *((runs, f"the sum of {runs} runs") for runs in _RUNS if runs != 1000),
+        ):
+            if factor > 1 and least <= case.mean_w / factor <= most:
+                found.append(f"{what}, a factor of {factor:g}: {case.mean_w / factor:.3g} W")
+    return found[:2]
+
+
+def of_throughput(ratio: float, asked: Workload) -> str | None:
+    """What makes a throughput so many times that of the latency; None: nothing known does."""
+    tokens = {asked.prompt_tokens: "tokens", asked.new_tokens: "new tokens"}
+    counted: list[tuple[float, str]] = [
+        (count, f"{what} were counted for prompts, a factor of {count}")
+        for count, what in tokens.items()
+        if count > 1
+    ]
+    counted += [(asked.prompt_tokens + asked.new_tokens, "all tokens were counted for prompts")]
+    counted += [
+        (1 / asked.batch_size, f"batches were counted for prompts, a factor of {asked.batch_size}"),
+        (60, "it is per minute, a factor of 60"),
+        (1 / 1000, "the latency is in us or the throughput per ms, a factor of 1000"),
+        (1000, "a factor of 1000 between the units of time"),
+    ]
+    near = [told for factor, told in counted if factor != 1 and 0.7 <= ratio / factor <= 1.45]
+    return near[0] if near else None

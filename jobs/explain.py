@@ -15,6 +15,7 @@ from bench.errors import TensorgapError
 from bench.files.limits import Allowance
 from bench.files.location import shown
 from bench.measured import Outcome
+from bench.profile import work
 from bench.text import published
 from jobs import options, terminal
 from jobs.report import answer, compare, export, facts, findings, perplexity, proposal
@@ -26,6 +27,7 @@ from jobs.report.foreign.understood import Told
 from jobs.report.rules import REGISTRY
 
 _ALL = "all"
+_MOST_NAMES = 6
 _OF_TABLES = (
     "gpu_types", "precision", "batch_size", "prompt_tokens", "new_tokens", "engine", "energy_unit",
 )  # fmt: skip
@@ -236,7 +238,7 @@ def explain_results(
         cases = compare.compared(rows.records(samples=False))
     foreign_cases = [case for one in understood for case in one.cases]
     refuse_unused(told, foreign_cases, frozenset().union(*(one.used for one in understood)))
-    cases += compare.with_ratios(on_each(foreign_cases, told.gpus))
+    cases += compare.with_ratios(lines.on_each(foreign_cases, told.gpus))
     groups = facts.grouped(cases)
     failures = [case for case in cases if case.outcome != Outcome.OK]
     if not groups:
@@ -292,25 +294,25 @@ def show(
 
 
 def notes_of(groups: Sequence[facts.Group]) -> list[str]:
-    """What stands for a missing fp32."""
+    """What stands for a missing fp32, and which models are not known."""
     bases = dict.fromkeys(
         base.precision
         for group in groups
         if (base := group.baseline) and base.precision != facts.BASELINE and len(group.cases) > 1
     )
+    cases = [case for group in groups for case in group.cases if case.has_workload]
+    models = dict.fromkeys(c.workload.model for c in cases if c.foreign)
+    unknown = [model for model in models if work.shape_of(model) is None]
+    notes = []
     if bases:
-        return [f"There is no fp32 beside some rows: they compare with {', '.join(bases)}."]
-    if not any(group.baseline for group in groups):
-        return ["There is no fp32 to compare with."]
-    return []
-
-
-def on_each(cases: Sequence[Case], gpus: Sequence[str]) -> list[Case]:
-    """The cases; those of no GPU once on each of some, if there are any."""
-    named = [case for case in cases if case.gpu_type]
-    unnamed = [case for case in cases if not case.gpu_type]
-    kinds = dict.fromkeys(lines.shown(name) for name in gpus)
-    return named + ([lines.on(gpu, c) for gpu in kinds for c in unnamed] if kinds else unnamed)
+        notes = [f"There is no fp32 beside some rows: they compare with {', '.join(bases)}."]
+    elif cases and not any(group.baseline for group in groups):
+        notes = ["There is no fp32 to compare with."]
+    if unknown:
+        listed = ", ".join(unknown[:_MOST_NAMES]) + (", ..." if len(unknown) > _MOST_NAMES else "")
+        text = "only what holds for any transformer is checked"
+        notes.append(f"Nothing is known of the model {listed}: {text}.")
+    return notes
 
 
 def refuse_unused(told: Told, cases: Sequence[Case], used: frozenset[str]) -> None:

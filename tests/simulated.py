@@ -80,7 +80,7 @@ def row(
     host_ms = (LIGHT + PRODUCTS + 0.4 * casts) * launch_us / 1e3 if engine == "eager" else 0.0
     latency_ms = (max(traced_ms, host_ms) + CONSTANT_MS) * (1 + 0.001 * replicate)
     busy = traced_ms / latency_ms
-    idle_w = sum(gpu.idle_w) / 2
+    idle_w = sum(gpu.idle_w or (0.1 * gpu.tdp_w, 0.1 * gpu.tdp_w)) / 2
     mean_w = idle_w + busy_power * (gpu.tdp_w - idle_w) * busy
     energy_mj = mean_w * latency_ms / batch_size
     samples = tuple(latency_ms * (1 + 0.002 * math.sin(7.0 * i)) for i in range(101))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from bench.device import gpus
-from bench.device.gpus import GPUS, Board
+from bench.device.boards import GPUS, LEAST_IDLE_W, Board
 
 ABOUT = ("name", "sources")
 DRIVER_NAMES = {
@@ -25,7 +25,22 @@ DRIVER_NAMES = {
     "H100-SXM": "NVIDIA H100 80GB HBM3",
     "H200": "NVIDIA H200",
     "B200": "NVIDIA B200",
+    "M60": "Tesla M60",
+    "P4": "Tesla P4",
+    "TITAN-V": "NVIDIA TITAN V",
+    "TITAN-RTX": "NVIDIA TITAN RTX",
+    "A30": "NVIDIA A30",
+    "A10": "NVIDIA A10",
+    "A40": "NVIDIA A40",
+    "RTX-A6000": "NVIDIA RTX A6000",
+    "L40": "NVIDIA L40",
+    "L40S": "NVIDIA L40S",
+    "RTX-6000-Ada": "NVIDIA RTX 6000 Ada Generation",
+    "GH200-480GB": "NVIDIA GH200 480GB",
+    "GH200-144G-HBM3e": "NVIDIA GH200 144G HBM3e",
 }
+for board in GPUS:
+    DRIVER_NAMES.setdefault(board.name, "NVIDIA " + board.name.replace("-", " "))
 
 
 def test_every_value_has_a_source_and_every_source_a_value() -> None:
@@ -37,9 +52,11 @@ def test_every_value_has_a_source_and_every_source_a_value() -> None:
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
 def test_the_facts_of_a_board_agree_with_each_other(gpu: Board) -> None:
-    assert 0 < gpu.idle_w[0] <= gpu.idle_w[1] < gpu.tdp_w
-    # NVML counts energy from Volta on, which is also the first with Tensor Cores.
-    assert gpu.energy_counter == (gpu.tensor_cores is not None)
+    low, high = gpu.idle_w or (LEAST_IDLE_W, LEAST_IDLE_W)
+    assert LEAST_IDLE_W <= low <= high < gpu.tdp_w
+    # NVML counts energy from Volta on, which is also the first with Tensor Cores; but for GTX 16.
+    bare = gpu.gpu_type.startswith("GeForce-GTX-16")
+    assert gpu.energy_counter == (gpu.tensor_cores is not None or bare)
     assert (gpu.fp16_tensor_tflops is not None) == (gpu.tensor_cores is not None)
     assert (gpu.bf16_tensor_tflops is not None) == (gpu.capability >= (8, 0))
     assert (gpu.tf32_tensor_tflops is not None) == (gpu.capability >= (8, 0))
@@ -61,12 +78,15 @@ def test_all_boards_of_a_type_have_one_capability() -> None:
 
 
 def test_a_foreign_type_has_no_facts() -> None:
-    assert gpus.boards("RTX4090", "NVIDIA GeForce RTX 4090") == ()
+    assert gpus.boards("Z9", "NVIDIA Z9") == ()
 
 
 def test_legacy_types_get_the_last_build_for_them() -> None:
     legacy = {g.gpu_type for g in GPUS if gpus.install_hint(g.capability) == gpus.LEGACY_INSTALL}
-    assert legacy == {"P100", "P40", "V100"}
+    assert legacy == {
+        "P100", "P40", "V100", "M60", "P4", "TITAN-V", "GeForce-GTX-1050-Ti", "GeForce-GTX-1060",
+        "GeForce-GTX-1070", "GeForce-GTX-1080", "GeForce-GTX-1080-Ti",
+    }  # fmt: skip
     assert set(gpus.SENSOR_ERROR) <= set(gpus.COMPUTE_CAPABILITY)
 
 
@@ -80,13 +100,16 @@ def test_legacy_types_get_the_last_build_for_them() -> None:
         ("fp16", "T4", "tensor cores", 65),
         ("tf32", "A100-SXM-40GB", "tensor cores", 156),
         ("fp32", "H200", "native", 67),
+        ("fp16", "GeForce-GTX-1650", "native", 5.97),
+        ("fp16", "GeForce-RTX-4090", "tensor cores", 330.3),
+        ("fp16", "M60", "storage only", 4.83),
     ],
 )
 def test_what_a_precision_really_is(
     precision: str, board: str, kind: str, peak: float | None
 ) -> None:
     (gpu,) = gpus.named(board)
-    found = gpus.arithmetic(precision, gpu.capability)
+    found = gpus.arithmetic_on(gpu, precision)
     assert found.kind == kind
     assert found.text and found.source
     assert gpus.peak_tflops(gpu, precision) == peak

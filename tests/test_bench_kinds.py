@@ -6,6 +6,7 @@ import pytest
 from test_bench_gpus import DRIVER_NAMES
 
 from bench.device import gpus, kinds
+from bench.device.boards import GPUS, Board
 from bench.device.kinds import Card
 
 # By the driver's name: NVIDIA's numbers come again in later generations.
@@ -82,9 +83,9 @@ def test_the_ada_generation_is_a_type_of_its_own(name: str, gpu_type: str) -> No
     assert Card(name, "GPU-1").is_a("RTX-6000") == (gpu_type == "RTX-6000")
 
 
-@pytest.mark.parametrize("board", gpus.GPUS, ids=lambda gpu: gpu.name)
+@pytest.mark.parametrize("board", GPUS, ids=lambda gpu: gpu.name)
 def test_the_facts_of_a_type_are_those_of_the_board_that_the_driver_names(
-    board: gpus.Board,
+    board: Board,
 ) -> None:
     card = Card(DRIVER_NAMES[board.name], "GPU-1", int(board.memory_gb * 2**30))
     assert card.gpu_type == board.gpu_type

@@ -17,7 +17,7 @@ from conftest import Run
 from bench import matrix as matrices
 from bench.results import columns as table
 from jobs.cli import _COMMANDS, cli
-from jobs.report import from_csv
+from jobs.report.foreign import read
 from jobs.report.finding import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,6 +183,6 @@ def test_the_page_of_the_findings_has_each_verdict_and_a_link() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("jobs/examples/*.csv")), ids=lambda p: p.name)
 def test_each_shipped_table_is_read(path: Path) -> None:
-    lines, ignored = from_csv.read(path.read_text(encoding="utf-8"), path.name)
-    assert lines and not ignored
+    found = read.understand(path.read_text(encoding="utf-8"), path.name)
+    assert found.cases and not any("Not understood" in note for note in found.notes)
     assert path.name in README

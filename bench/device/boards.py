@@ -151,10 +151,7 @@ GPUS = (
     # Sources disagree about its L2 (65 to 126 MB).
     Board("B200", (10, 0), 5, 80, 150, 2250, 2250, 1130, 192, 8000, None, 1000, (136, 144),
           {"": _B200, "fp16_tflops": _B200_SPECS, "tf32_tensor_tflops": _B200_SPECS}),
-    # --- Kepler, Maxwell, Pascal: no Tensor Cores ---
-    # Two GPUs a board (300 W together); this is one. P8: 25-31 W.
-    Board("K80", (3, 7), None, 4.37, None, None, None, None, 12, 240, None, 150, (57, 71),
-          {"": _SCRIPT}),
+    # --- Maxwell, Pascal: no Tensor Cores ---
     # Two GPUs a board (300 W together); this is one. No fp16 arithmetic. P8: 12-23 W.
     Board("M60", (5, 2), None, 4.83, None, None, None, None, 8, 160.4, 2, 150, (37, 39),
           {"": _RN, "tdp_w": _SMI_W}),

@@ -14,7 +14,7 @@ _MAKERS = {"nvidia", "tesla", "geforce", "quadro", "corporation", "gpu", "graphi
 _FORMS = {"sxm2": "sxm", "sxm3": "sxm", "sxm4": "sxm", "sxm5": "sxm", "nvl": "pcie", "hbm3": "sxm"}
 # Virtual machines by the GPU that they have: AWS, Google and Azure, from their lists of instances.
 INSTANCES = {"g4dn": "T4", "g5": "A10G", "g6": "L4", "g6e": "L40S", "p3": "V100", "p4d": "A100",
-             "p4de": "A100-80G", "p5": "H100", "p2": "K80", "g2-standard": "L4"}  # fmt: skip
+             "p4de": "A100-80G", "p5": "H100", "g2-standard": "L4"}  # fmt: skip
 NOT_NVIDIA = re.compile(
     r"\b(amd|radeon|mi\s?\d{2,3}x?|rx\s?\d{4}|instinct|gfx\d+|intel arc|arc a\d+|gaudi\d?|habana"
     r"|tpu|apple|m[1-4]( (pro|max|ultra))?|mps|inferentia\d?|npu|ascend)\b"

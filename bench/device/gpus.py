@@ -90,7 +90,7 @@ def boards(gpu_type: str, driver_name: str | None = None) -> tuple[Board, ...]:
     found = tuple(
         gpu
         for gpu in siblings
-        if all(word in told for word in _DRIVER_WORDS.get(gpu.name, gpu.name).split("-"))
+        if all(word in told for word in _DRIVER_WORDS.get(gpu.name, gpu.name).upper().split("-"))
     )
     return found or siblings
 

@@ -49,28 +49,32 @@ def rows(groups: Sequence[Group], failures: Sequence[Case], found: Sequence[Find
         for precision in finding.precisions:
             by_row.setdefault((finding.subject, precision), []).append(finding)
     lines = [
-        row_of(case, by_row.get((group.title, case.precision), []))
+        row_of(case, by_row.get((group.title, case.precision), []), len(group.cases) == 1)
         for group in groups
         for case in group.cases
     ]
     return lines + [Row(about(case), FAILED, case.reason or str(case.outcome)) for case in failures]
 
 
-def row_of(case: Case, found: Sequence[Finding]) -> Row:
+def row_of(case: Case, found: Sequence[Finding], alone: bool) -> Row:
     """The verdict on a case: what undermines its numbers, else what they show."""
     undermining = [f for f in found if weakens(f)]
     effects = [f for f in found if REGISTRY[f.code].effect and f.code != "mixed-options"]
     of_quality = [f for f in found if f.code.startswith("perplexity") and f.verdict != "accept"]
     severe = [f for f in undermining if f.verdict in (Verdict.REJECT, Verdict.FIX)]
     measured = case.pace_ms or case.energy_mj or case.energy_per_token_mj or case.mean_w
+    if any(f.verdict == Verdict.INCONCLUSIVE for f in effects):
+        effects = undermining or effects
     chosen = severe or effects or undermining or ([] if measured else of_quality)
     if not chosen:
         open_ones = [f for f in found if f.verdict != Verdict.ACCEPT and f not in of_quality]
         chosen = [] if case.is_baseline else open_ones
     if not chosen:
         what = "nothing speaks against it"
-        if case.is_baseline and case.precision != NO_PRECISION:
+        if case.is_baseline and not alone:
             what += "; the others compare with it"
+        rejected = [f for f in of_quality if f.verdict in (Verdict.REJECT, Verdict.FIX)]
+        what = f"its perplexity: {rejected[0].verdict}" if rejected else what
         return Row(about(case), NOTHING_AGAINST, what)
     first = min(chosen, key=lambda f: list(Verdict).index(f.verdict))
     reason = first.text.partition(". ")[0].rstrip(".")
@@ -87,16 +91,16 @@ def weakens(finding: Finding) -> bool:
 def about(case: Case) -> dict[str, str]:
     """Whom a row is about and its numbers, as texts; empty: not known."""
     asked = case.workload
-    measured = case.pace_ms is not None or case.perplexity is not None or case.energy_mj is not None
+    tokens = str(asked.prompt_tokens) + (f"+{asked.new_tokens}" if asked.new_tokens else "")
     energy = case.energy_mj if case.energy_mj is not None else case.energy_per_token_mj
     per = "" if case.energy_mj is not None else "/token"
     return {
         "run": case.run,
         "GPU": case.gpu,
-        "model": asked.model if measured or case.outcome != Outcome.OK else "",
-        "engine": asked.engine,
-        "batch": str(asked.batch_size),
-        "tokens": str(asked.prompt_tokens) + (f"+{asked.new_tokens}" if asked.new_tokens else ""),
+        "model": asked.model if case.has_workload else "",
+        "engine": asked.engine if case.has_workload else "",
+        "batch": str(asked.batch_size) if case.has_workload else "",
+        "tokens": tokens if case.has_workload else "",
         "precision": case.precision,
         "latency": number(case.latency_ms, " ms") if case.latency_ms else "",
         "throughput": rate_of(case),
@@ -120,7 +124,11 @@ def sentences(found: Sequence[Finding], count: int) -> list[Sentence]:
 
     `count` is how many subjects there are: where there is one, no sentence names it.
     """
-    by_cause = gathered(found, lambda f: (f.code, f.verdict, f.cause.template))
+    def cause(finding: Finding) -> tuple[object, ...]:
+        of_one = finding.precisions if REGISTRY[finding.code].effect else ()
+        return finding.code, finding.verdict, finding.cause.template, of_one
+
+    by_cause = gathered(found, cause)
     every = [sentence(same, count) for same in by_cause]
     if len(every) <= MOST_SENTENCES:
         return every
@@ -142,7 +150,8 @@ def sentence(same: Sequence[Finding], count: int) -> Sentence:
         several = len({f.subject for f in same})
         told = "; ".join(subjects) if len(subjects) <= _MOST_SUBJECTS else f"{several} of {count}"
         told = " ".join(told.split())
-    precisions = listed(dict.fromkeys(p for f in same for p in f.precisions))
+    named = dict.fromkeys(p for f in same for p in f.precisions if p != NO_PRECISION)
+    precisions = listed(named)
     whom = " ".join(filter(None, (precisions, f"({told})" if told else "")))
     return Sentence(first.verdict, first.code, Note(first.cause.template, values).text, whom)
 

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bench import stats
+from bench.device.gpus import FIRST_BF16_AND_TF32
 from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
@@ -54,6 +55,8 @@ def with_ratios(cases: Sequence[Case]) -> list[Case]:
 
     def baseline(case: Case) -> str:
         there = present.get(case.key, set())
+        if "fp16" in there and case.capability and case.capability < FIRST_BF16_AND_TF32:
+            there = there - {"bf16"}  # which is emulated here
         found = next((name for name in BASELINES if name in there), BASELINE)
         return found if case.foreign else BASELINE
 

@@ -180,9 +180,14 @@ class Case:
 
     def title(self, with_run: bool) -> str:
         """GPU and workload, and the run where there are several."""
-        return f"{self.gpu}   {self.workload}" + (
-            f"   ({self.run})" if with_run and self.run else ""
-        )
+        asked = f"   {self.workload}" if self.has_workload else ""
+        return f"{self.gpu}{asked}" + (f"   ({self.run})" if with_run and self.run else "")
+
+    @property
+    def has_workload(self) -> bool:
+        """Whether its numbers are of requests, and not of a log of power alone."""
+        return not (self.foreign and self.precision == NO_PRECISION and self.pace_ms is None
+                    and self.mean_w is not None)  # fmt: skip
 
     @property
     def key(self) -> tuple[bool, str, str, Workload]:

@@ -1,9 +1,10 @@
 """The matrix to run next: what would settle what the findings leave open."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
-from bench.matrix import toml
+from bench.matrix import POSITIONS, toml
 from bench.text import published
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Verdict
@@ -19,9 +20,11 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
     open_codes = {f.code for f in findings if f.verdict != Verdict.ACCEPT}
     if not groups or not open_codes:
         return None
-    heads = [group.cases[0] for group in groups]
+    heads = [runnable(group.cases[0]) for group in groups if group.cases[0].has_workload]
+    if not heads:
+        return None
     on_gpu = [case for case in heads if case.gpu_type != CPU]
-    types = list(dict.fromkeys(case.gpu_type or AUTO for case in heads))
+    types = list(dict.fromkeys(type_of(case) for case in heads))
     if any(case.foreign for case in on_gpu) and not open_codes.isdisjoint(_NOT_THIS_GPU):
         types = [AUTO, *([CPU] if CPU in types else [])]
     found = {case.precision for group in groups for case in group.cases} | {"fp32"}
@@ -32,6 +35,7 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         assignment("gpu_types", types, "whatever the GPU is, the rows will name it", AUTO in types),
         assignment("precisions", [precision for precision in PRECISIONS if precision in found]),
     ]
+    found &= {*PRECISIONS}
     by_model: dict[tuple[str, int, int], list[Case]] = {}
     for case in heads:
         asked = case.workload
@@ -47,6 +51,32 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
         lines += ["", "[quality]", assignment("text", "wikitext-2"), assignment("context", 128)]
         lines.append(assignment("stride", 128, "59.69 is published for fp32 with these windows"))
     return "\n".join(lines) + "\n"
+
+
+def runnable(case: Case) -> Case:
+    """The case with what tensorgap can run in the place of what it cannot."""
+    asked = case.workload
+    model = asked.model if asked.model in POSITIONS or not case.foreign else published.GPT2
+    most = POSITIONS.get(model, POSITIONS[published.GPT2])
+    tokens = min(asked.prompt_tokens, most)
+    return replace(
+        case,
+        workload=replace(
+            asked,
+            model=model,
+            engine=asked.engine if asked.engine in ENGINES else ENGINES[0],
+            attention=asked.attention if asked.attention in ATTENTIONS else AUTO,
+            batch_size=min(asked.batch_size, _MOST),
+            prompt_tokens=tokens,
+            new_tokens=min(asked.new_tokens, most - tokens),
+        ),
+    )
+
+
+def type_of(case: Case) -> str:
+    """A GPU as a matrix names it: a type that is known, else whatever there is."""
+    known = not case.foreign or bool(case.boards) or case.gpu_type == CPU
+    return case.gpu_type if case.gpu_type and known else AUTO
 
 
 def workload(members: Sequence[Case], other_attention: bool) -> list[str]:

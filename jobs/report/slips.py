@@ -4,7 +4,8 @@ A latency in seconds under `latency_ms` is 1,000 times too small, an energy per 
 as there are tokens, and the time of 100 runs 100 times too large.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from bench.asked import Workload
 from bench.device.boards import Board
@@ -15,6 +16,30 @@ from jobs.report.facts import Case
 SLOWEST = 20.0  # times the lower bound and the launches: slower is no single forward pass
 _LAUNCH_MS = 0.035  # of an operation of eager PyTorch on a slow host: fits of public tables
 _RUNS = (10, 50, 100, 200, 500, 1000, 10_000)
+
+
+@dataclass(frozen=True)
+class Slip:
+    """Another reading of a number: by which factor it differs, and what it gives."""
+
+    what: str
+    factor: float
+    value: float
+
+
+def as_clause(found: Sequence[Slip], unit: str) -> tuple[str, dict[str, float]]:
+    """The end of a sentence that names the slips, as a template, and its values.
+
+    >>> as_clause([Slip("seconds under the name of ms", 1000, 11.7)], "ms")[0]
+    '; with seconds under the name of ms (a factor of {slip0_factor:g}) it is {slip0:ms}'
+    """
+    clauses = [
+        f"with {slip.what} (a factor of {{slip{i}_factor:g}}) it is {{slip{i}:{unit}}}"
+        for i, slip in enumerate(found)
+    ]
+    values = {f"slip{i}": slip.value for i, slip in enumerate(found)}
+    values |= {f"slip{i}_factor": slip.factor for i, slip in enumerate(found)}
+    return (f"; {', or '.join(clauses)}" if found else ""), values
 
 
 def plausible_ms(case: Case) -> tuple[float, float] | None:
@@ -34,25 +59,32 @@ def plausible_ms(case: Case) -> tuple[float, float] | None:
     return min(least), SLOWEST * (max(slowest, default=max(least)) + launches)
 
 
-def of_latency(case: Case) -> list[str]:
+def is_far_above(case: Case) -> bool:
+    """Whether a table's latency is beyond anything that one forward pass takes."""
+    limits = plausible_ms(case) if case.foreign and case.latency_ms else None
+    return bool(limits and (case.latency_ms or 0.0) > limits[1])
+
+
+def of_latency(case: Case) -> list[Slip]:
     """What would make a latency plausible, each with the latency that it gives."""
-    found, limits = [], plausible_ms(case)
+    found: list[Slip] = []
+    limits = plausible_ms(case)
     if limits is None or not case.latency_ms:
-        return []
+        return found
     too_small = case.latency_ms < limits[0]
     factors = larger(case.workload) if too_small else smaller(case.workload)
     for factor, what in factors:
         ms = case.latency_ms * factor if too_small else case.latency_ms / factor
         if limits[0] <= ms <= limits[1]:
-            found.append(f"{what}, a factor of {factor:g}: {ms:.3g} ms")
-    return found[:2]
+            found.append(Slip(what, factor, ms))
+    return found[:1]
 
 
 def larger(asked: Workload) -> Iterator[tuple[float, str]]:
     """Factors by which a time can have been written too small."""
-    yield 1000, "seconds under the name of ms"
     if asked.new_tokens > 1:
         yield asked.new_tokens, "the time of one token"
+    yield 1000, "seconds under the name of ms"
     if asked.batch_size > 1:
         yield asked.batch_size, "the time of one prompt of the batch"
     yield 1e6, "seconds under the name of us"
@@ -68,35 +100,49 @@ def smaller(asked: Workload) -> Iterator[tuple[float, str]]:
             yield runs, f"the sum of {runs} runs"
 
 
-def of_power(case: Case, boards: Iterable[Board]) -> list[str]:
+def of_power(case: Case, boards: Iterable[Board]) -> list[Slip]:
     """What would make a mean power plausible, each with the power that it gives."""
     known, asked = list(boards), case.workload
     if case.mean_w is None or not known:
         return []
     least = bounds.LEAST_POWER_OF_OTHERS * bounds.least_idle_w(known)
     most = bounds.MOST_POWER * max(board.tdp_w for board in known)
-    tokens = asked.new_tokens or asked.prompt_tokens
-    slips: list[tuple[float, str]] = [(1000, "J under the name of mJ")]
-    if case.energy_mj is None:
-        slips = [(1000, "mJ under the name of uJ")]
-    slips += [(tokens, f"the energy of one of {tokens} tokens")] if tokens > 1 else []
-    slips += [(asked.batch_size, "the energy of one prompt, not of the batch")] * (
-        asked.batch_size > 1
-    )
     found = []
     if case.mean_w < least:
-        for factor, what in [*slips, (1e6, "J under the name of uJ")]:
+        for factor, what in too_little(case):
             if least <= case.mean_w * factor <= most:
-                found.append(f"{what}, a factor of {factor:g}: {case.mean_w * factor:.3g} W")
+                found.append(Slip(what, factor, case.mean_w * factor))
     else:
-        for factor, what in (
-            (1000, "uJ under the name of mJ, or the sum of 1000 runs"),
-            (asked.batch_size, "the energy of the whole batch, not of a prompt"),
-            *((runs, f"the sum of {runs} runs") for runs in _RUNS if runs != 1000),
-        ):
+        for factor, what in too_much(asked):
             if factor > 1 and least <= case.mean_w / factor <= most:
-                found.append(f"{what}, a factor of {factor:g}: {case.mean_w / factor:.3g} W")
-    return found[:2]
+                found.append(Slip(what, factor, case.mean_w / factor))
+    return found[:1]
+
+
+def too_little(case: Case) -> Iterator[tuple[float, str]]:
+    """Factors by which a power can have come out too small."""
+    if case.energy_mj is None:
+        yield 1000, "mJ under the name of uJ"
+        yield 1e6, "J under the name of uJ"
+        return
+    if is_far_above(case):
+        yield 1000, "us under the name of ms in the latency"
+    yield 1000, "J under the name of mJ"
+    tokens = case.workload.new_tokens or case.workload.prompt_tokens
+    if tokens > 1:
+        yield tokens, "the energy of one of its tokens"
+    if case.workload.batch_size > 1:
+        yield case.workload.batch_size, "the energy of one prompt, not of the batch"
+    yield 1e6, "kJ under the name of mJ"
+
+
+def too_much(asked: Workload) -> Iterator[tuple[float, str]]:
+    """Factors by which a power can have come out too large."""
+    yield 1000, "uJ under the name of mJ, or the energy of 1000 runs"
+    yield asked.batch_size, "the energy of the whole batch, not of a prompt"
+    for runs in _RUNS:
+        if runs != 1000:
+            yield runs, f"the energy of {runs} runs"
 
 
 def of_throughput(ratio: float, asked: Workload) -> str | None:

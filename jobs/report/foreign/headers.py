@@ -55,7 +55,6 @@ LABELS = {
     "speedup_high": "speedup high",
     "energy_ratio_low": "energy ratio low",
     "energy_ratio_high": "energy ratio high",
-    "energy_window_s": "energy window, measurement window",
 }
 # Quantities: the words that name them, and the dimension of their unit.
 QUANTITIES = {
@@ -112,7 +111,8 @@ QUANTITIES = {
         "size, model size, weights, weights size, weight size, file size, params size, model weight,"
         " size on disk, checkpoint size, footprint",
     ),
-    "duration_s": ("time", "window, period, log duration"),
+    "energy_window_s": ("time", "energy window, measurement window, window of the energy"),
+    "duration_s": ("time", "period, log duration"),
 }
 BY_DIMENSION = {
     "time": "latency_ms",
@@ -237,7 +237,7 @@ def heading_of(name: str) -> Heading:
         found = "per_output_token_ms"
     if found == "latency_ms" and {"first", "token"} <= set(words):
         found = "first_token_ms"
-    if found in LABELS and dimension and dimension != "rate" and found != "energy_window_s":
+    if found in LABELS and dimension and dimension != "rate":
         found = None
     if found in ("perplexity", "bits_per_byte"):
         per = next((word for word in ("word", "byte", "token") if word in words), None)

@@ -45,6 +45,8 @@ def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
             if bare and made.precision == NO_PRECISION and record.text("trial"):
                 made = replace(made, run=record.text("trial"))
             found.append((made, record))
+    if len({case.text for case, _ in found}) > 1:
+        found = [(replace(c, run=f"{c.run} {c.text}".strip()), record) for c, record in found]
     return combined(found, notes)
 
 
@@ -246,3 +248,11 @@ def whole(
     if not least <= number.value <= most:
         raise Unreadable(f"{column} = {number.value:g}: must be from {least} to {most:,}")
     return int(number.value)
+
+
+def on_each(cases: Sequence[Case], gpus: Sequence[str]) -> list[Case]:
+    """The cases; those of no GPU once on each of some, if there are any."""
+    named = [case for case in cases if case.gpu_type]
+    unnamed = [case for case in cases if not case.gpu_type]
+    kinds = dict.fromkeys(shown(name) for name in gpus)
+    return named + ([on(gpu, c) for gpu in kinds for c in unnamed] if kinds else unnamed)

@@ -52,7 +52,7 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
             failure = failure or f"{heading.name or name} = {units.plain(written)}"
             continue
         facts |= fact(name, number, heading, asked, told, notes)
-    measured = bool(facts)
+    measured = not facts.keys() <= {"energy_window_s", "duration_s", "idle_w", "power_limit_w"}
     decoding = "per_output_token_ms" in facts and "latency_ms" not in facts
     if decoding:
         facts["latency_ms"] = facts["per_output_token_ms"] * (asked.new_tokens or 1)
@@ -91,7 +91,7 @@ def fact(
         return {name: value, "perplexity_unit": per or "token", "perplexity_step": number.step}
     if name == "bits_per_byte":
         return {"perplexity": 2**value, "perplexity_unit": "byte"} if value < 64 else {}
-    if name == "duration_s":
+    if name in ("duration_s", "energy_window_s"):
         return {name: value / 1e3}
     if name in ("throughput_per_s", "energy_mj") and per == "token" and not tokens:
         return {_PER_TOKEN[name]: value}

@@ -81,8 +81,10 @@ def effect(case: Case, group: Group) -> Hit | None:
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):
         return None  # mixed-slower says it
     speed = clause(case.speedup, group, "is {speedup:x} as fast as {base_precision}", "is as fast as {base_precision}")
-    less = " ({less:.2f}x less)" if case.energy_ratio and 0 < case.energy_ratio.value < 1 else ""
-    differs = "needs {energy_ratio:x} the energy" + less + ("" if speed else " of {base_precision}")
+    less = ""
+    if case.foreign and case.energy_ratio and 0 < case.energy_ratio.value < 1:
+        less = " ({less:.2f}x less)"
+    differs = "needs {energy_ratio:x} the energy" + ("" if speed else " of {base_precision}") + less
     energy = clause(case.energy_ratio, group, differs, "needs the same energy")
     if not speed and not energy:
         return None

@@ -71,7 +71,8 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
 )
 def energy_method_unknown(case: Case, group: Group) -> Hit | None:
     """A table gives energies and not how they were read."""
-    if not case.foreign or not case.energy_mj or case.energy_methods:
+    energy = case.energy_mj or case.energy_per_token_mj
+    if not case.foreign or not energy or case.energy_methods:
         return None
     evidence: list[str | Note] = [
         "a logger that starts before the load and stops after it includes idle time"

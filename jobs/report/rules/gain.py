@@ -8,7 +8,7 @@ from bench.device.boards import GPUS
 from bench.measured import Trace
 from jobs.report import bounds, compare
 from jobs.report.facts import BASELINE, Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules import launch
 from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain, light_kernels
 from jobs.report.rules.rule import Hit, note, rule
@@ -62,6 +62,8 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         return None
     if case.latency_ms is None or base.precision not in ("fp32", "tf32"):
         return None
+    if case.foreign and not case.speedup.has_interval and case.speedup.value < _SLOWER:
+        return None  # effect-without-cause says it
     if case.gpu_type is None:
         return on_unspecified(case, group)
     allowed, by = allowed_gain(case, base)
@@ -72,11 +74,12 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     eager, trace = case.launches_one_by_one, case.trace
     strong, weak, against = launch.signals(case, group)
     evidence = strong + weak + against + (light_kernels(case) if case.foreign else [])
-    reasons = []
+    reasons: list[str] = []
+    shares: dict[str, Value] = {}
     if strong and not against:
         reasons = ["the host's launches set the latency"]
     elif trace and base.trace:
-        notes, reasons = of_traces(case, trace, base.trace)
+        notes, reasons, shares = of_traces(case, trace, base.trace)
         evidence += notes
         # A graph's kernels are traced outside of it, and so have no busy share: by their sum.
         kernels_ms, limit_ms = trace.traced_ms or 0.0, launch.BUSY * (case.latency_ms or math.inf)
@@ -89,7 +92,7 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         why, missing, do = _NOT_LAUNCHED
     return Hit(
         evidence,
-        {"by": by, "allowed": allowed},
+        {"by": by, "allowed": allowed, **shares},
         expected_gain(case),
         cause=gain_below_hardware.cause + (" and ".join(reasons) or why) + ".",
         verdict=Verdict.ACCEPT if reasons else None,
@@ -124,8 +127,13 @@ def on_decode(case: Case, base: Case, allowed: float, group: Group) -> Hit:
     )
 
 
-def of_traces(case: Case, ours: Trace, base: Trace) -> tuple[list[Note], list[str]]:
-    """What got faster and what did not, with the bound that follows (Amdahl); and why so little."""
+def of_traces(
+    case: Case, ours: Trace, base: Trace
+) -> tuple[list[Note], list[str], dict[str, Value]]:
+    """What got faster and what did not, with the bound that follows (Amdahl); and why so little.
+
+    The reasons are templates, with their values.
+    """
     after, before = ((t.matmul_ms or 0.0) + (t.attention_ms or 0.0) for t in (ours, base))
     total, base_total = ours.traced_ms or 0.0, base.traced_ms or 0.0
     rest, most = total - after, None
@@ -138,13 +146,14 @@ def of_traces(case: Case, ours: Trace, base: Trace) -> tuple[list[Note], list[st
         note(text, before=base_total - before, rest=rest, most=most),
     ]
     large = rest > _LARGE_REST * total
-    reasons = [f"{rest / total:.0%} of what runs is no matrix product"] if large else []
+    reasons = ["{rest_share:.0%} of what runs is no matrix product"] if large else []
+    values: dict[str, Value] = {"rest_share": rest / total} if large else {}
     peak = case.roofline.matmul_tflops if case.roofline else None
     reached = case.roofline.matmul_model_tflops if case.roofline else None
     if peak and reached and reached < _FAR_BELOW * peak:
-        of = note("{peak:TFLOP/s}", peak=peak).text
-        reasons.append(f"products of this size reach {reached / peak:.0%} of the measured {of}")
-    return notes, reasons
+        reasons.append("products of this size reach {reached:.0%} of the measured {peak:TFLOP/s}")
+        values |= {"reached": reached / peak, "peak": peak}
+    return notes, reasons, values
 
 
 def on_unspecified(case: Case, group: Group) -> Hit | None:
@@ -214,6 +223,9 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         return None
     most = most_gain(case, base)
     bare = case.foreign and not (case.speedup and case.speedup.has_interval)
+    if bare and _SLOWER <= ratio <= 1 / _SLOWER:
+        cause = "{precision} at {speedup:x} the speed of {base_precision} is no difference that one"
+        return Hit(cause=f"{cause} number each can show.", missing=["several runs of each"], do=())
     slower = ratio < (_SLOWER if bare else _MOST_SLOWER) and not explained_slower(case)
     if not slower and (most is None or ratio <= most):
         return None

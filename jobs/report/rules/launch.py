@@ -9,6 +9,7 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from bench.asked import CPU
 from bench.device.boards import Board
+from bench.profile import work
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
@@ -23,6 +24,7 @@ _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
+_SLOW_LAUNCH_MS = 0.1  # of one operation, on a slow and busy host
 
 
 def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note]]:
@@ -73,7 +75,9 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         weak.append(note(text, ms=launches))
     weak += near_idle(case)
     least = bounds.of_pytorch(case.boards, case.precision, case.workload)
-    if least and ms > _FAR_ABOVE * least[1]:
+    shape, steps = work.shape_of(case.workload.model), max(1, case.workload.new_tokens)
+    most_ms = steps * _SLOW_LAUNCH_MS * (work.scaled(work.OPERATIONS[1], shape) if shape else 0)
+    if least and _FAR_ABOVE * least[1] < ms < most_ms:
         text = "{precision}: {latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
         weak.append(note(text, times=ms / least[1], bound=least))
     return strong, weak, against

@@ -88,7 +88,7 @@ def another_gpu(case: Case) -> list[Note]:
     Verdict.INCONCLUSIVE,
     effect=True,
     cause="Expected: autocast re-casts every weight and input in each forward pass, so mixed runs"
-    " at {speedup:x} the speed of {base_precision}{largest}.",
+    " at {speedup:x} the speed of {base_precision}",
     do=["Use {half} weights for inference; leave mixed out, or say what it is."],
 )
 def mixed_slower(case: Case, group: Group) -> Hit | None:
@@ -108,18 +108,21 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
     if energy is not None:
         at = " at {mean_w:W}" if case.mean_w else ""
         evidence.append(f"its energy is {{energy_ratio:x}} that of {{base_precision}}: {{time:x}} the time{at}")
+    share_ms: Value = None
     largest, missing = "", _A_TRACE[: 1 if case.gpu_type == CPU else 2]
     if case.trace and base.trace:
         shares = shares_of(base.trace, case.trace, more_ms, case)
         evidence += shares
         most = max(shares, key=lambda share: cast(float, share.values["ms"]))
-        largest = Note("; the largest share is {name}, {ms:+.3g} ms", most.values).text
+        largest = f"; the largest share is {most.values['name']}, {{share_ms:+.3g}} ms"
+        share_ms = most.values["ms"]
         missing = []
     elif case.gpu_type != CPU and not case.workload.new_tokens:
         evidence += predicted_casts(case)
     saved, expected = by_hardware(case)
-    values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "largest": largest}
-    return Hit([*evidence, *saved], values, [expected], missing=missing)
+    values: dict[str, Value] = {"more": more_ms, "time": 1 / ratio, "share_ms": share_ms}
+    cause = mixed_slower.cause + largest + "."
+    return Hit([*evidence, *saved], values, [expected], missing=missing, cause=cause)
 
 
 def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[Note]:

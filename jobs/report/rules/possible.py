@@ -1,14 +1,13 @@
 """Impossible or contradictory."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.device import gpus
 from bench.profile import work
 from jobs.report import bounds, slips
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Value, Verdict
+from jobs.report.finding import Note, Verdict
 from jobs.report.rules.conditions import sharing
 from jobs.report.rules.rule import Hit, note, rule
 
@@ -25,8 +24,7 @@ _CHECK = "Synchronise before each reading of the clock, and check model, batch s
     Verdict.INCONCLUSIVE,
     undermines="effects",
     first=True,
-    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}"
-    "{slip}.",
+    cause="A latency of {latency_ms:ms} is below the lower bound of the forward pass, {bound:ms}",
     missing=["whether the clock waited for the GPU (synchronise)", "the name of the GPU"],
     do=[_CHECK],
 )
@@ -41,20 +39,22 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
         return None
     found, missing = slips.of_latency(case), None
     known = bool(case.boards) or not case.foreign
-    values: dict[str, Value] = {"bound": least.ms, "why": least.why, "slip": as_slip(found)}
+    clause, values = slips.as_clause(found, "ms")
+    values |= {"bound": least.ms}
+    whose = "" if known else " on any known board"
     if known:
         missing = ["whether the clock waited for the GPU (synchronise)"]
-    values["slip"] = str(values["slip"]) + ("" if known else " on any known board")
-    evidence = ["{why} take {bound:ms}"]
+    evidence = [note("{why} take {bound:ms}", why=least.why)]
     if found or is_below(case, bounds.of_case(bounds.certain(case))):
         do = ["Check the unit of the column, and write it in its name."] if found else None
-        return Hit(evidence, values, rejects=["latency_ms"], missing=missing, do=do)
+        cause = f"{latency_below_lower_bound.cause}{whose}{clause}."
+        return Hit(evidence, values, rejects=["latency_ms"], missing=missing, do=do, cause=cause)
     cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
     cause += " table does not say how long its prompts are."
     told = {"assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"}
     options = ["Say it: --tokens N, --batch N."]
     return Hit(
-        evidence, values | told, verdict=Verdict.INCONCLUSIVE, cause=cause, missing=(), do=options,
+        evidence, {**values, **told}, verdict=Verdict.INCONCLUSIVE, cause=cause, missing=(), do=options,
         rejects=["latency_ms"],
     )  # fmt: skip
 
@@ -66,13 +66,9 @@ def is_below(case: Case, least: bounds.Bound | None) -> bool:
     )
 
 
-def as_slip(found: Sequence[str]) -> str:
-    """The slips that would explain a number, as the end of a sentence."""
-    return f"; {', or '.join(found)}" if found else ""
-
-
 @rule(
     Verdict.REJECT,
+    Verdict.INCONCLUSIVE,
     undermines="effects",
     first=True,
     cause="A throughput of {rate} is more than {whose} can compute, {most}.",
@@ -82,7 +78,8 @@ def as_slip(found: Sequence[str]) -> str:
 def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     """A throughput that stands alone is above what the arithmetic of any board in question allows.
 
-    Of tokens: of the layers' weights, each used once.
+    Of tokens: of the layers' weights, each used once. Inconclusive: only with the length that is
+    assumed.
     """
     shape = work.shape_of(case.workload.model)
     rate = case.throughput_per_s or case.tokens_per_s
@@ -91,17 +88,21 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
         return None
     fastest = max(boards, key=lambda board: gpus.hardware_peak_tflops(board, case.precision))
     peak = gpus.hardware_peak_tflops(fastest, case.precision)
-    what, flops = "tokens/s", 2.0 * shape.layer_weights
+    tokens, what = 1, "tokens/s"
     if case.throughput_per_s:
-        what = "prompts/s"
-        flops *= (bounds.certain(case).workload.prompt_tokens + case.workload.new_tokens)
+        tokens, what = case.workload.prompt_tokens + case.workload.new_tokens, "prompts/s"
+    flops = 2.0 * shape.layer_weights * tokens
     most = peak * 1e12 / flops
     if rate * bounds.LEAST_LATENCY <= most:
         return None
+    sure = rate * bounds.LEAST_LATENCY > most * tokens or not is_assumed(case)
     rates = {"rate": f"{rate:.0f} {what}", "most": f"{most:.0f} {what}"}
     rejects = ["throughput_per_s", "tokens_per_s"]
     evidence = [f"{flops / 1e9:.3g} GFLOP at {peak:.3g} TFLOP/s ({fastest.name})"]
-    return Hit(evidence, {**rates, "whose": of_whom(case)}, rejects=rejects)
+    values = {**rates, "whose": of_whom(case)}
+    do = None if sure else ["Say how long the prompts are: --tokens N."]
+    verdict = None if sure else Verdict.INCONCLUSIVE
+    return Hit(evidence, values, verdict=verdict, do=do, rejects=rejects)
 
 
 def of_whom(case: Case) -> str:
@@ -113,7 +114,7 @@ def of_whom(case: Case) -> str:
     Verdict.REJECT,
     undermines="effects",
     first=True,
-    cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W} ({whose}){slip}.",
+    cause="A mean power of {mean_w:W} is above the power limit of {limit_w:W} ({whose})",
     missing=[_HOW_READ],
     do=["Check units (mJ or J), the batch size, and how many GPUs the meter sums."],
 )
@@ -127,17 +128,17 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     if case.mean_w is None or is_suspect(case) or case.mean_w <= bounds.MOST_POWER * limit:
         return None
     whose = "enforced" if case.power_limit_w else of_whom(case)
-    slip = as_slip(slips.of_power(case, boards))
-    values: dict[str, Value] = {"limit_w": limit, "whose": whose, "slip": slip}
-    return Hit(power_arithmetic(case), values, rejects=of_power(case))
+    clause, values = slips.as_clause(slips.of_power(case, boards), "W")
+    cause = f"{power_above_limit.cause}{clause}."
+    told = {**values, "limit_w": limit, "whose": whose}
+    return Hit(power_arithmetic(case), told, rejects=of_power(case), cause=cause)
 
 
 @rule(
     Verdict.REJECT,
     undermines="effects",
     first=True,
-    cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W}"
-    " ({whose}){slip}.",
+    cause="A mean power of {mean_w:W} under load is below the idle power of {idle_w:W} ({whose})",
     missing=[_HOW_READ, "the name of the GPU"],
     do=[
         "Measure energy over whole seconds, from tick to tick of the sensor.",
@@ -156,16 +157,18 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
         whose = f"of a {case.gpu_type} in state P0" if case.boards else "the least of any board"
     if case.mean_w is None or is_suspect(case) or case.mean_w >= share * idle:
         return None
-    slip = as_slip(slips.of_power(case, boards))
-    values: dict[str, Value] = {"idle_w": idle, "whose": whose, "slip": slip}
+    clause, values = slips.as_clause(slips.of_power(case, boards), "W")
+    cause = f"{power_below_idle.cause}{clause}."
+    told = {**values, "idle_w": idle, "whose": whose}
     missing = [_HOW_READ] if case.boards else None
-    return Hit(power_arithmetic(case), values, missing=missing, rejects=of_power(case))
+    arithmetic = power_arithmetic(case)
+    return Hit(arithmetic, told, missing=missing, rejects=of_power(case), cause=cause)
 
 
 def is_suspect(case: Case) -> bool:
     """Whether a table's power rests on a latency that cannot be right: then it says nothing."""
     derived = case.foreign and case.energy_mj and case.latency_ms
-    return bool(derived) and (is_below(case, bounds.of_case(case)) or is_far_above(case))
+    return bool(derived) and is_below(case, bounds.of_case(case))
 
 
 def of_power(case: Case) -> list[str]:
@@ -186,49 +189,60 @@ def power_arithmetic(case: Case) -> list[str]:
     undermines="effects",
     first=True,
     cause="A latency of {latency_ms:ms} is {times:.0f} times what a forward pass takes at most on a"
-    " slow host{slip}.",
+    " slow host",
     missing=["the unit of the latency, and whether it is of one run"],
     do=["Write the unit into the name of the column, and the time of one run into its cells."],
 )
 def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
     """A table's latency is over 20 times its lower bound and the launches of a slow host."""
-    if not is_far_above(case):
+    if not slips.is_far_above(case):
         return None
     limits = slips.plausible_ms(case)
     assert limits and case.latency_ms
     times = case.latency_ms / (limits[1] / slips.SLOWEST)
-    found = slips.of_latency(case)
-    return Hit(values={"times": times, "slip": as_slip(found)}, rejects=["latency_ms"])
-
-
-def is_far_above(case: Case) -> bool:
-    """Whether a table's latency is beyond anything that one forward pass takes."""
-    limits = slips.plausible_ms(case) if case.foreign and case.latency_ms else None
-    return bool(limits and (case.latency_ms or 0.0) > limits[1])
+    clause, values = slips.as_clause(slips.of_latency(case), "ms")
+    cause = f"{latency_implausibly_high.cause}{clause}."
+    return Hit(values={**values, "times": times}, rejects=["latency_ms"], cause=cause)
 
 
 @rule(
     Verdict.REJECT,
+    Verdict.FIX,
     undermines="effects",
     cause="fp32 ran on Tensor Cores, so TF32 was on: the row is tf32, not fp32.",
     do=["Switch TF32 off, and measure tf32 as a precision of its own."],
 )
 def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
-    """A trace of fp32 shows Tensor Core kernels, or its latency is only possible with TF32."""
+    """A trace of fp32 shows Tensor Core kernels, or its latency is only possible with TF32.
+
+    Fix: with a length that is assumed, or where another batch of the same table shows it.
+    """
     if case.precision != "fp32":
         return None
     if case.trace and case.trace.tensor_cores == "yes":
         return Hit(kernels_of(case))
-    if not on_tf32(case):
+    engine = case.workload.engine
+    beside = [o.case("fp32") for o in group.others if o.cases[0].workload.engine == engine]
+    shows = next((one for one in (case, *beside) if one and on_tf32(one)), None)
+    if shows is None:
         return None
-    least, with_tf32 = bounds.of_case(case), bounds.of_case(as_tf32(case))
+    least, with_tf32 = bounds.of_case(shows), bounds.of_case(as_tf32(shows))
     assert least and with_tf32
-    text = "{latency_ms:ms} is below the lower bound of fp32, {bound:ms}, and above that of TF32,"
-    text += " {tf32:ms}"
+    cause = "fp32 was TF32: {ms:ms} is below the lower bound of fp32, {bound:ms}, and above that of"
+    cause += " TF32, {tf32:ms}."
+    if shows is not case:
+        cause = "fp32 was probably TF32 here too: at batch {batch} {ms:ms} is below the lower bound"
+        cause += " of fp32, {bound:ms}, and above that of TF32, {tf32:ms}."
     why = "torch before 1.12, and many containers, switch TF32 on by themselves"
-    cause = "fp32 was TF32: {latency_ms:ms} is below the lower bound of fp32, {bound:ms}, and above"
-    cause += " that of TF32, {tf32:ms}."
-    return Hit([text, why], {"bound": least.ms, "tf32": with_tf32.ms}, cause=cause)
+    sure = shows is case and not is_assumed(case)
+    told = {"ms": shows.latency_ms, "bound": least.ms, "tf32": with_tf32.ms}
+    values = {**told, "batch": shows.workload.batch_size}
+    return Hit([why], values, cause=cause, verdict=None if sure else Verdict.FIX)
+
+
+def is_assumed(case: Case) -> bool:
+    """Whether the table does not say how much work a request is."""
+    return "prompt_tokens" in case.assumed and not case.workload.new_tokens
 
 
 def as_tf32(case: Case) -> Case:
@@ -290,7 +304,7 @@ def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
     Verdict.REJECT,
     undermines="energy",
     first=True,
-    cause="{what}, but NVML has no energy counter on a {gpu_type}: it is not of this GPU's counter.",
+    cause="{what}: NVML has no energy counter on a {gpu_type}.",
     do=["Integrate the power over time: docs/energy.md has the method for GPUs before Volta."],
 )
 def energy_counter_absent(case: Case, group: Group) -> Hit | None:
@@ -299,10 +313,10 @@ def energy_counter_absent(case: Case, group: Group) -> Hit | None:
         return None
     said = [m for m in case.energy_methods if any(word in m.lower() for word in _COUNTERS)]
     if case.energy_is_zero:
-        return Hit(values={"what": "An energy of 0 is none"}, rejects=["energy_mj"])
+        return Hit(values={"what": "An energy of 0 was not measured"}, rejects=["energy_mj"])
     if not said or not case.foreign:
         return None
-    return Hit(values={"what": f"The energy was read by {said[0]}"}, rejects=["energy_mj", "mean_w"])
+    return Hit(values={"what": f"The energy cannot be of {said[0]}"}, rejects=["energy_mj", "mean_w"])
 
 
 @rule(

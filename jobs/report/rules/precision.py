@@ -33,7 +33,7 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
     """A table does not name its GPU: which known boards allow the numbers, what excludes others."""
     if case.gpu_type is not None or case is not group.cases[0]:
         return None
-    if not any(one.pace_ms or one.mean_w for one in group.cases):
+    if not any(one.pace_ms for one in group.cases):
         return None
     excluded = {board.name: bounds.exclusion(board, group.cases) for board in GPUS}
     evidence: list[str | Note] = [why for why in excluded.values() if why]
@@ -87,7 +87,31 @@ def precision_emulated(case: Case, group: Group) -> Hit | None:
     else:
         why = [told.text for told in warnings.having(case.warnings, "precision-emulated")]
     expected = ["no gain in arithmetic; at most half the bytes"]
-    return Hit(["{why}"], {"why": why[0]}, expected) if why else None
+    if not why:
+        return None
+    cause = None
+    if case.foreign and case.speedup and not case.is_baseline:
+        cause = "{precision} is only emulated here ({why}), at {speedup:x} the speed of"
+        cause += " {base_precision}: its times say nothing of the precision."
+    return Hit(["{why}"], {"why": why[0]}, expected, cause=cause)
+
+
+@rule(
+    Verdict.ACCEPT,
+    cause="A {gpu} has no Tensor Cores, though other GPUs of compute capability {capability} do: fp16"
+    " halves the bytes, and computes at twice the rate of float32 at most.",
+    do=["Do not expect of it what a T4 does."],
+)
+def tensor_cores_absent(case: Case, group: Group) -> Hit | None:
+    """A GTX 16 has compute capability 7.5 and no Tensor Cores."""
+    half = case.precision in ("fp16", "mixed") and bool(case.boards)
+    if not half or any(board.tensor_cores for board in case.boards):
+        return None
+    if any(board.capability < gpus.FIRST_TENSOR_CORES for board in case.boards):
+        return None
+    major, minor = case.boards[0].capability
+    found = gpus.arithmetic_on(case.boards[0], "fp16")
+    return Hit([f"{found.text} ({found.source})"], {"capability": f"{major}.{minor}"})
 
 
 @rule(

@@ -40,7 +40,7 @@ def at_smaller_batch(case: Case, group: Group) -> Case | None:
 @rule(
     Verdict.FIX,
     undermines="effects",
-    cause="{precision}: {times:g}x the batch takes {growth:.3g}x the time. {why}",
+    cause="{precision}: {times:g}x the batch takes {growth:.3g}x the time. ",
     missing=["the batches between, measured again in another order"],
     do=["Measure both again; look for another kernel, for memory that ran out, for a wrong unit."],
 )
@@ -58,9 +58,9 @@ def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
     if growth < _FALLS:
         why = "More work in less time: the smaller batch paid a warm-up, or was disturbed."
     text = "{precision}: {before:ms} at batch {small}, {after:ms} at batch {batch_size}"
-    values = {"times": times, "growth": growth, "why": why}
+    values = {"times": times, "growth": growth}
     notes = [note(text, before=base.pace_ms, after=case.pace_ms, small=base.workload.batch_size)]
-    return Hit(notes, values)
+    return Hit(notes, values, cause=batch_does_not_scale.cause + why)
 
 
 @rule(
@@ -151,9 +151,12 @@ def warm_up_suspected(case: Case, group: Group) -> Hit | None:
     of = [b.ms for b in (bounds.of_board(x, case.precision, case.workload) for x in boards) if b]
     if of and case.pace_ms < _WARM * max(of):
         return None
-    far = ""
+    far, steps = "", case.workload.new_tokens
     if of:
-        far = f"; {case.pace_ms:.3g} ms is {case.pace_ms / max(of):.2g} times the lower bound or more"
+        what = f"{case.pace_ms / steps:.3g} ms for each new token" if steps else "its time"
+        reads = "what reading the weights takes" if steps else "the lower bound"
+        far = f"; {what} is {case.pace_ms / max(of):.2g} times {reads} or more, on any board that it"
+        far += " can be: launches set it"
     values = {
         "first": case.precision,
         "times": times,

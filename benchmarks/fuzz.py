@@ -296,10 +296,13 @@ class TableCsv(TextKind):
 
     def read(self, rng: random.Random) -> None:
         from bench.files.limits import Allowance
-        from jobs.report import from_csv
+        from jobs.report import compare, facts, findings
+        from jobs.report.foreign import lines, read
+        from jobs.report.foreign.understood import Told
 
-        lines = from_csv.load(str(self.place), Allowance())
-        from_csv.cases(lines, rng.choice(([], ["T4"], ["P100-PCIE"], ["CPU"])))
+        found = read.load(str(self.place), Told(), Allowance()).cases
+        gpus = rng.choice(([], ["T4"], ["P100-PCIE"], ["CPU"]))
+        findings.find(facts.grouped(compare.with_ratios(lines.on_each(found, gpus))))
 
 
 class RowsParquet(Kind):

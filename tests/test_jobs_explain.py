@@ -148,10 +148,41 @@ def test_a_number_that_nothing_gives_is_said_to_be_so() -> None:
         (126, "within 2% of the number the same per word of hf-docs 128/128"),
         (38.5, "a right number with a context of 165 to 570 tokens"),
         (10, "lower than any right protocol"),
+        (546.62, "the published mean of the lines' perplexities, each line a sample of its own"),
+        (699_090, "above the vocabulary of 50257 tokens: worse than guessing; the weights were not"),
+        (2.6, "pads among the labels, which the model finds easy: 77% of them"),
+        (1.3, "pads among the labels"),
+        (6.3, "pads among the labels"),
+        (19.93, "the number per word of gpt2-large, paper 1024/1024: was that the model?"),
+        (22.76, "the number per word of gpt2-medium, paper 1024/1024: was that the model?"),
+        (18.34, "the number per word of gpt2-xl, paper 1024/1024: was that the model?"),
+        (19.44, "the number per token of gpt2-large, hf-docs 1024/1024: was that the model?"),
+        (16.45, "the number per token of gpt2-large, hf-docs 1024/512: was that the model?"),
     ],
 )
-def test_published_numbers_answer_without_a_model(observed: float, answer: str) -> None:
-    assert answer in perplexity.from_published(observed)
+def test_published_numbers_answer_without_a_text(observed: float, answer: str) -> None:
+    assert answer in perplexity.from_published(perplexity.Asked(observed))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "not_said"),
+    [
+        ({"observed": 40.64, "context": 1024}, "+0.31 nats per token against 29.94", "a context of"),
+        ({"observed": 48.4, "context": 1024}, "the context does not explain it", "a context of"),
+        ({"observed": 29.94, "context": 1024}, "within 2% of the number per token", "31.04"),
+        ({"observed": 19.5, "model": "gpt2-large"}, "published for gpt2-large", "546.62"),
+        ({"observed": 37.4, "unit": "word"}, "of the number per word of lm-eval", "per token  "),
+        ({"observed": 30.9, "split": "validation"}, "31.04", "59.69"),
+        ({"observed": 1.97, "unit": "byte"}, "a right number", "pads"),
+    ],
+    ids=str,
+)
+def test_what_is_known_of_a_perplexity_narrows_the_answer(
+    asked: dict[str, Any], answer: str, not_said: str
+) -> None:
+    told = perplexity.from_published(perplexity.Asked(**asked))
+    assert answer in told
+    assert not_said not in told
 
 
 def test_the_padding_of_the_first_study_is_what_its_own_counts_say() -> None:
@@ -205,8 +236,6 @@ def test_bad_options_are_refused(arguments: list[str], message: str) -> None:
 
 
 MODELS = [
-    ["--text", "x"],
-    ["--split", "train"],
     ["--configuration", "x"],
     ["--column", "x"],
     ["--rows", "3"],
@@ -218,13 +247,20 @@ MODELS = [
     [
         *(
             (["--observed-perplexity", "217"], unread, "--observed-perplexity")
-            for unread in (["--format", "json"], ["--gpu", "T4"], ["--expected", "x.csv"])
+            for unread in (
+                ["--format", "json"], ["--gpu", "T4"], ["--expected", "x.csv"], ["--tokens", "9"],
+                ["--details", "effect"], ["--matrix", "x.toml"],
+            )  # fmt: skip
         ),
         *(
-            (["--observed-perplexity", "217"], unread, "--observed-perplexity without --model")
+            (["--observed-perplexity", "217"], unread, "--observed-perplexity without --text")
             for unread in MODELS
         ),
-        *((["study.csv"], unread, "RESULTS") for unread in (["--model", "gpt2"], *MODELS)),
+        *(
+            (["study.csv"], unread, "RESULTS")
+            for unread in (["--text", "x"], ["--split", "train"], ["--unit", "word"], *MODELS)
+        ),
+        (["--observed-perplexity", "9", "--text", "x"], ["--context", "64"], "--text"),
     ],
     ids=str,
 )

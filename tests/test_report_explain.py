@@ -24,7 +24,8 @@ from bench.files import limits
 from bench.measured import Outcome
 from bench.results import columns as table
 from jobs.cli import main
-from jobs.report import from_csv
+from jobs.report.foreign import read
+from jobs.report.foreign.understood import Told
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = "jobs/examples/first_study.csv"
@@ -42,13 +43,13 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ),
     ("mixed 0.87x", "mixed-slower", "mixed runs at 0.87x the speed of fp32", None),
     ("uses MORE energy than FP32", "mixed-slower", "its energy is 1.09x that of fp32", None),
-    ("your GPU might be a P100", "gpu-not-specified", "can give these numbers: P100-PCIE", None),
-    ("your GPU might be a P100", "gpu-not-specified", "12 of the 16 known boards", None),
+    ("your GPU might be a P100", "gpu-not-specified", "of data centers: P100-PCIE", None),
+    ("your GPU might be a P100", "gpu-not-specified", "38 of the 52 known boards", None),
     ("(or another)", "gpu-not-specified", "H200: excluded: 35.6 W (fp16)", None),
     (
         "(or another)",
         "gpu-not-specified",
-        "each latency is 4.3 times the lower bound or more",
+        "each latency is 1.0 times the lower bound or more",
         None,
     ),
     ("P100 has native FP16 units", "precision-storage-only", "float32 arithmetic", "P100"),
@@ -80,7 +81,7 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     (
         "1.57x energy reduction",
         "effect",
-        "needs 0.64x the energy. For the energy, see energy-method-unknown",
+        "needs 0.64x the energy (1.57x less). For the energy, see energy-method-unknown",
         None,
     ),
     ("good correlation with speedup", "effect", "0.89x by time, 0.72x by power", None),
@@ -198,6 +199,8 @@ def test_the_matrix_to_run_next_is_a_matrix(
     assert 'gpu_types = ["auto"] # whatever the GPU is' in explained[None]["next_matrix"]
     # Nor is it asked of a GPU whose bounds the numbers are beyond.
     shown = explain("-", "--gpu", "B200", stdin=(ROOT / STUDY).read_text())
+    assert "reject" in shown.stdout and "[power-below-idle]" in shown.stdout
+    shown = explain("-", "--gpu", "B200", "--details", stdin=(ROOT / STUDY).read_text())
     assert "REJECT  power-below-idle" in shown.stdout
     assert 'gpu_types = ["auto"] # whatever the GPU is' in shown.stdout
 
@@ -211,11 +214,60 @@ def test_explain_needs_neither_ray_nor_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("Assumed where the table does not say: gpt2, eager, batch 1")
-    assert lines[1] == "1 reject, 1 fix, 5 inconclusive, 2 accept"
-    assert "1. REJECT  perplexity-out-of-range  (fp32, fp16, mixed)" in lines
+    assert lines[0] == "Read: throughput -> prompts per second."
+    assert lines[1].startswith("Assumed, where the table does not say: gpt2, eager, batch 1")
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in done.stdout
+
+
+def test_the_answer_to_the_first_study_fits_on_one_screen() -> None:
+    shown = explain(STUDY)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    lines = shown.stdout.splitlines()
+    assert len(lines) <= 40
+    told = " ".join(shown.stdout.split())
+    for words in (
+        "ACCEPT fp16 is 1.13x as fast as fp32 and needs 0.64x the energy (1.57x less).",
+        "ACCEPT Expected: autocast re-casts every weight and input in each forward pass, so mixed"
+        " runs at 0.87x the speed of fp32.",
+        "How the energy was read is not known",
+        "a context of 128 tokens does not explain it (59.69 was published): likely pads counted in"
+        " the loss, or exp of the mean loss per line",
+        "--matrix next.toml writes the matrix",
+    ):
+        assert words in told
+    rows = [line.split() for line in lines if line.startswith(("fp32 ", "fp16 ", "mixed "))]
+    assert [(row[0], row[6]) for row in rows if "ms" in row] == [
+        ("fp32", "inconclusive"), ("fp16", "accept"), ("mixed", "accept"),
+    ]  # fmt: skip
+
+
+def test_the_details_are_all_evidence_or_that_of_one_finding() -> None:
+    every = explain(STUDY, "--details").stdout
+    assert "1 reject, 1 fix, 5 inconclusive, 2 accept\n" in every
+    assert "1. REJECT  perplexity-out-of-range  (fp32, fp16, mixed)\n" in every
+    assert "The matrix to run next:" in every
+    # A place may follow the bare option.
+    assert explain("--details", STUDY).stdout == every
+    one = explain(STUDY, "--details", "mixed-slower").stdout
+    assert "1 accept\n" in one and "perplexity" not in one and "[cells]" not in one
+    assert "not among the findings" in explain(STUDY, "--details", "simulated").stdout
+    wrong = explain(STUDY, "--details", "mixed-slow")
+    assert wrong.returncode == 2
+    assert "no such finding; did you mean mixed-slower?" in wrong.stderr
+
+
+def test_the_matrix_is_written_to_a_new_file(tmp_path: Path) -> None:
+    place = tmp_path / "next.toml"
+    shown = explain(STUDY, "--matrix", str(place))
+    assert shown.returncode == 0
+    assert matrix.load(place).workloads
+    assert f"next: tensorgap sweep {place}" in shown.stderr
+    assert "--matrix" not in shown.stdout
+    again = explain(STUDY, "--matrix", str(place))
+    assert (again.returncode, "cannot be written: File exists" in again.stderr) == (2, True)
+    shown = explain("-", "--matrix", str(tmp_path / "b.toml"), stdin="precision,perplexity\nfp32,29.94\n")
+    assert "not written, since nothing is open" in shown.stderr
 
 
 def test_several_gpus_and_standard_input() -> None:
@@ -236,7 +288,7 @@ def test_an_observed_perplexity_stands_instead_of_results() -> None:
 
 
 def test_without_fp16_mixed_cannot_be_left_out_yet() -> None:
-    shown = explain("-", stdin="precision,latency_ms\nfp32,11.7\nmixed,13.5\n")
+    shown = explain("-", "--details", stdin="precision,latency_ms\nfp32,11.7\nmixed,13.5\n")
     assert "leave mixed out: not yet" in shown.stdout
     assert "Measure fp16 beside it." in shown.stdout
 
@@ -245,7 +297,7 @@ def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
     measured = simulated.rows("T4", ("fp32", "fp16", "mixed"), launch_us=34.0)
     path = str(tmp_path / "rows.parquet")
     kept_rows.write(path, measured, [table.Source("simulated", "", "0.1.0", None)])
-    shown = explain(path)
+    shown = explain(path, "--details")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Assumed" not in shown.stdout
     assert "REJECT  simulated" in shown.stdout
@@ -253,7 +305,7 @@ def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
     text = shown.stdout.partition("The matrix to run next:")[2]
     assert matrix.parse(text, "next.toml", "next").gpu_types == ("T4",)
     # The same rows twice are no replicates.
-    assert explain(path, path).stdout == shown.stdout
+    assert explain(path, path, "--details").stdout == shown.stdout
     refused = explain(path, "--gpu", "T4")
     assert refused.returncode == 2
     assert "every row names its GPU; leave --gpu out" in refused.stderr
@@ -264,7 +316,12 @@ def test_rows_of_a_parquet_file_are_explained(tmp_path: Path) -> None:
     [
         (["absent.csv"], "absent.csv: cannot be read: No such file"),
         (["absent.parquet"], "there is no such file or folder"),
-        ([STUDY, "--gpu", "Z9"], "--gpu Z9: unknown type; allowed: P100"),
+        ([STUDY, "--gpu", "Z9"], "--gpu Z9: unknown type; known: P100"),
+        ([STUDY, "--gpu", "GeForce-RTX-409"], "did you mean GeForce-RTX-4090?"),
+        ([STUDY, "--energy-unit", "kg"], "kg: no unit of energy"),
+        ([STUDY, "--energy-unit", "J"], "--energy-unit J: no row needs it"),
+        ([STUDY, "--precision", "fp16"], "--precision fp16: no row needs it"),
+        ([STUDY, "--precision", "int8"], "int8: known: fp32"),
         ([STUDY, "--expected", "absent.csv"], "absent.csv: cannot be read"),
         (["README.md"], "README.md"),
         ([], "Missing argument"),
@@ -277,21 +334,37 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], words: s
     assert "Traceback" not in shown.stderr
 
 
-def test_any_name_of_a_model_stands_in_the_matrix() -> None:
+def test_any_name_of_a_model_that_was_measured_stands_in_the_matrix(tmp_path: Path) -> None:
     name = 'a "quoted" \u00e9 \U0001f600 \x7f name'
-    cell = name.replace('"', '""')
-    table_of = f'precision,latency_ms,model\nfp32,5,"{cell}"\nfp16,5,"{cell}"\n'
-    shown = explain("-", "--gpu", "T4", "--format", "json", stdin=table_of + "bf16,9,gpt2\n")
-    text = json.loads(shown.stdout)["next_matrix"]
+    measured = [
+        dataclasses.replace(m, workload=dataclasses.replace(m.workload, model=name))
+        for m in simulated.rows("T4")
+    ]
+    path = str(tmp_path / "rows.parquet")
+    kept_rows.write(path, measured, [])
+    text = json.loads(explain(path, "--format", "json").stdout)["next_matrix"]
     assert name in {w.model for w in matrix.parse(text, "next.toml", "next").workloads}
+
+
+def test_the_matrix_asks_only_for_what_tensorgap_can_run() -> None:
+    table_of = (
+        "gpu,model,engine,precision,tokens,latency_ms\n"
+        "MI250,Qwen2.5-3B,vllm,fp32,4096,90\nMI250,Qwen2.5-3B,vllm,fp16,4096,95\n"
+        "T4,gpt2-medium,eager,fp32,128,20\nT4,gpt2-medium,eager,fp16,128,21\n"
+    )
+    text = json.loads(explain("-", "--format", "json", stdin=table_of).stdout)["next_matrix"]
+    asked = matrix.parse(text, "next.toml", "next")
+    assert set(asked.gpu_types) == {"auto", "T4"}
+    assert {w.model for w in asked.workloads} == {"gpt2", "gpt2-medium"}
+    assert {w.engine for w in asked.workloads} == {"eager", "graph"}
+    assert max(w.prompt_tokens for w in asked.workloads) == 1024
 
 
 def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("precision,latency_ms,mood\n")
     shown = explain(str(tmp_path / "empty.csv"), "--format", "json")
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert "nothing to explain: no row is OK\n" in shown.stderr
-    assert "ignoring unknown columns: mood" in shown.stderr
+    assert "empty.csv: it has no rows\n" in shown.stderr
 
 
 def test_rows_that_all_failed_are_not_explained_but_counted(tmp_path: Path) -> None:
@@ -316,7 +389,8 @@ def test_rows_that_all_failed_are_not_explained_but_counted(tmp_path: Path) -> N
 def test_each_of_several_tables_is_compared_with_itself(tmp_path: Path) -> None:
     for name, ms in (("a", 5), ("b", 4)):
         (tmp_path / f"{name}.csv").write_text(f"precision,latency_ms\nfp32,10\nfp16,{ms}\n")
-    shown = explain(str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--gpu", "t4")
+    places = str(tmp_path / "a.csv"), str(tmp_path / "b.csv")
+    shown = explain(*places, "--gpu", "t4", "--details")
     assert "fp16 is 2.00x as fast" in shown.stdout
     assert "fp16 is 2.50x as fast" in shown.stdout
     assert "T4   gpt2 eager" in shown.stdout
@@ -329,14 +403,14 @@ def test_each_of_several_tables_is_compared_with_itself(tmp_path: Path) -> None:
 def test_a_foreign_gpu_and_numbers_without_a_finding_are_said() -> None:
     shown = explain("-", stdin="precision,latency_ms,gpu\nfp32,10,Z9\n")
     assert shown.returncode == 0
-    assert "nothing is known of the GPU Z9; known: P100" in shown.stderr
+    assert "Nothing is known of the GPU Z9: only what holds for every known board" in shown.stdout
     assert "no rule finds anything" in shown.stdout
 
 
 def test_output_can_be_piped_into_a_reader_that_stops() -> None:
     command = f"{sys.executable} -m jobs explain {STUDY} | head -n 1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.startswith("Assumed")
+    assert done.stdout.startswith("Read: ")
     assert done.stderr == ""
 
 
@@ -354,9 +428,9 @@ def test_a_csv_of_half_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -
 def test_the_limit_of_a_csv_is_an_option(tmp_path: Path) -> None:
     assert explain(STUDY, "--max-input", "1KB").returncode == 2
     assert explain(STUDY, "--max-input", "10KB").returncode == 0
-    read = (ROOT / STUDY).read_text()
-    assert explain("-", "--max-input", "1KB", stdin=read).returncode == 2
-    assert explain("-", "--max-input", "10KB", stdin=read).returncode == 0
+    text = (ROOT / STUDY).read_text()
+    assert explain("-", "--max-input", "1KB", stdin=text).returncode == 2
+    assert explain("-", "--max-input", "10KB", stdin=text).returncode == 0
 
 
 def test_of_standard_input_no_more_is_read_than_allowed() -> None:
@@ -376,7 +450,7 @@ def test_of_standard_input_no_more_is_read_than_allowed() -> None:
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BufferedReader(endless))),
         pytest.raises(TensorgapError, match=r"standard input .*: 1.* MB to read; at most 1 MB"),
     ):
-        from_csv.load("-", limits.Allowance(1_000_000))
+        read.load("-", Told(), limits.Allowance(1_000_000))
     assert endless.given < 200_000
 
 
@@ -401,10 +475,10 @@ def test_what_is_no_file_is_one_message_at_once(tmp_path: Path, kind: str) -> No
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("precision,latency_ms\nfp32,1\n".encode("utf-16"), "not UTF-8 text"),
-        (b"precision,latency_ms\nfp32,\xff\n", "not UTF-8 text"),
+        (b"precision,latency_ms\nfp32,\xff\n", "latency_ms = \u00ff: must be a number"),
         (b"precision,latency_ms\nfp32,\0\n", "latency_ms = \\x00: must be a number"),
-        (b"\0" * 1000, "column precision is missing"),
+        (b"\0" * 1000, "there is no column of a latency"),
+        (b"\x81\x8d" * 1000, "not UTF-8 text"),
         (b"precision,latency_ms\nfp32,1e999999999\n", "must be a number"),
     ],
 )
@@ -416,5 +490,6 @@ def test_bytes_that_are_no_table_are_one_message(
     shown = explain(str(place))
     assert shown.returncode == 2
     assert words in shown.stderr
-    place.write_bytes("\ufeffprecision,latency_ms\nfp32,1\n".encode())
-    assert explain(str(place)).returncode == 0
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le"):
+        place.write_bytes("precision,latency_ms\nfp32,1\n".encode(encoding))
+        assert explain(str(place)).returncode == 0

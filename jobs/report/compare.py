@@ -16,7 +16,7 @@ from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome
 from bench.stats import CONFIDENCE, Difference, Ratio
 from jobs.report import from_rows
-from jobs.report.facts import BASELINE, BASELINES, Case, Disagreement, rank
+from jobs.report.facts import BASELINE, BASELINES, NO_PRECISION, Case, Disagreement, rank
 from jobs.report.from_rows import MUST_AGREE, SHOULD_AGREE
 
 NEGLIGIBLE = 0.02  # a ratio within so much of 1 is no difference worth a word
@@ -67,6 +67,8 @@ def with_ratios(cases: Sequence[Case]) -> list[Case]:
 
 def with_ratio(case: Case, base: Case | None) -> Case:
     """A case with what compares it with its baseline, which may be itself."""
+    if base is not None and NO_PRECISION in (case.precision, base.precision):
+        base = None
     differing = [*disagreements("replicates", case, case)]
     if base is not None and base is not case:
         differing += disagreements(BASELINE, case, base, paired=True)

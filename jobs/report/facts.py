@@ -83,6 +83,7 @@ class Case:
         baseline: The precision that the others compare with: fp32, or else the best there is.
         columns: Column -> its value in each replicate, as text.
         latency_step_ms: Step of the last digit of a table's latency.
+        latency_unit: In which a table says that its latency is; None: it does not.
         latencies_ms: Median of each replicate.
         tokens_per_s: Of all prompts together, where it is not known how many tokens each has.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
@@ -126,6 +127,7 @@ class Case:
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
     latency_ms: float | None = read("timing.latency_ms_p50", mean)
     latency_step_ms: float | None = None
+    latency_unit: str | None = None
     latencies_ms: tuple[Median, ...] = ()
     throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
     tokens_per_s: float | None = None

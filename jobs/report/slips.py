@@ -15,6 +15,7 @@ from jobs.report.facts import Case
 
 SLOWEST = 20.0  # times the lower bound and the launches: slower is no single forward pass
 _LAUNCH_MS = 0.035  # of an operation of eager PyTorch on a slow host: fits of public tables
+_LARGE = 10.0  # times the work of one prompt of 128 tokens
 _RUNS = (10, 50, 100, 200, 500, 1000, 10_000)
 
 
@@ -60,9 +61,13 @@ def plausible_ms(case: Case) -> tuple[float, float] | None:
 
 
 def is_far_above(case: Case) -> bool:
-    """Whether a table's latency is beyond anything that one forward pass takes."""
+    """Whether a table's latency is beyond anything that one forward pass takes.
+
+    Where the table says neither batch nor length, beyond what a large one takes.
+    """
     limits = plausible_ms(case) if case.foreign and case.latency_ms else None
-    return bool(limits and (case.latency_ms or 0.0) > limits[1])
+    unsaid = {"batch_size", "prompt_tokens"} & case.assumed
+    return bool(limits and (case.latency_ms or 0.0) > limits[1] * (_LARGE if unsaid else 1))
 
 
 def of_latency(case: Case) -> list[Slip]:
@@ -72,7 +77,7 @@ def of_latency(case: Case) -> list[Slip]:
     if limits is None or not case.latency_ms:
         return found
     too_small = case.latency_ms < limits[0]
-    factors = larger(case.workload) if too_small else smaller(case.workload)
+    factors = larger(case.workload) if too_small else smaller(case)
     for factor, what in factors:
         ms = case.latency_ms * factor if too_small else case.latency_ms / factor
         if limits[0] <= ms <= limits[1]:
@@ -90,11 +95,14 @@ def larger(asked: Workload) -> Iterator[tuple[float, str]]:
     yield 1e6, "seconds under the name of us"
 
 
-def smaller(asked: Workload) -> Iterator[tuple[float, str]]:
+def smaller(case: Case) -> Iterator[tuple[float, str]]:
     """Factors by which a time can have been written too large."""
-    yield 1000, "us under the name of ms, or the sum of 1000 runs"
-    if asked.batch_size > 1:
-        yield asked.batch_size, "the sum of one prompt after the other"
+    if case.latency_unit == "s":
+        yield 1000, "ms under the name of s, or the sum of 1000 runs"
+    else:
+        yield 1000, "us under the name of ms, or the sum of 1000 runs"
+    if case.workload.batch_size > 1:
+        yield case.workload.batch_size, "the sum of one prompt after the other"
     for runs in _RUNS:
         if runs != 1000:
             yield runs, f"the sum of {runs} runs"

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.device import gpu_names
@@ -33,6 +33,7 @@ class Grid:
         separator: What stands between the cells, in words.
         left_out: How many lines around the table are text.
         gpu: That a short line above the table names; empty: none does.
+        ragged: How many lines had more cells than there are names, and were set aside.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Grid:
     separator: str
     left_out: int = 0
     gpu: str = ""
+    ragged: int = 0
 
 
 def decoded(content: bytes, name: str) -> str:
@@ -56,7 +58,7 @@ def decoded(content: bytes, name: str) -> str:
         if encoding == "utf-8-sig":
             # Of Excel: a degree or a micro sign outside of UTF-8. No control character stands there.
             told = content.decode("cp1252", errors="replace")
-            if "\0" not in told and sum(not one.isprintable() for one in told) <= len(told) / 10:
+            if not {"\0", "\ufffd"} & set(told) and sum(not one.isprintable() for one in told) <= len(told) / 10:
                 return told
         raise TensorgapError(f"{name}: {reason}") from None
 
@@ -102,12 +104,13 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
         ]
         names = cells_of(rows[begin])
         used += len(lines) + 2
-        found.append((names, [(number, fitted(cells, len(names))) for number, cells in lines]))
+        found.append((names, lines))
     left_out = sum(bool(row.strip()) for row in rows) - used
     for names, lines in found:
         if lines:
-            gpu = next((g for row in reversed(rows[:lines[0][0]-2]) if (g := gpu_named_in(row))), "")
-            yield Grid(names, tuple(lines), "bars", max(0, left_out), gpu)
+            above = reversed(rows[: lines[0][0] - 2])
+            gpu = next((named for row in above if (named := gpu_named_in(row))), "")
+            yield fitted(names, lines, "bars", max(0, left_out), gpu)
             left_out = 0
 
 
@@ -208,7 +211,7 @@ def of_csv(text: str, name: str) -> Grid:
             if several and len(cells) == 1:
                 left_out += 1
                 continue
-            lines.append((reader.line_num, fitted(cells, len(names))))
+            lines.append((reader.line_num, cells))
             if len(lines) > MOST_LINES:
                 break
     except csv.Error as error:
@@ -218,12 +221,29 @@ def of_csv(text: str, name: str) -> Grid:
             f"{name}: it is empty; the first line must name the columns, such as"
             " precision,latency_ms,energy_mj,throughput,perplexity"
         )
-    return Grid(names, tuple(lines), SEPARATORS[separator], left_out)
+    counts = {len(cells) for _, cells in lines}
+    if len(counts) == 1 and len(lines) > 1 and max(counts) < len(names):
+        raise TensorgapError(
+            f"{name}: its first line names {len(names)} columns, and each row has {max(counts)} cells:"
+            " which are they? Give each column its name"
+        )
+    return fitted(names, lines, SEPARATORS[separator], left_out)
 
 
-def fitted(cells: Sequence[str], count: int) -> tuple[str, ...]:
-    """As many cells as there are columns; what hangs over at the end is empty."""
-    return tuple(cells[:count]) + ("",) * (count - len(cells))
+def fitted(
+    names: tuple[str, ...], lines: Iterable[Line], separator: str, left_out: int, gpu: str = ""
+) -> Grid:
+    """A grid whose lines have as many cells as there are names.
+
+    A line with more cells is set aside: which of them is too much cannot be known.
+    """
+    count, fitting, ragged = len(names), [], 0
+    for number, cells in lines:
+        if any(cells[count:]):
+            ragged += 1
+        else:
+            fitting.append((number, tuple(cells[:count]) + ("",) * (count - len(cells))))
+    return Grid(names, tuple(fitting), separator, left_out, gpu, ragged)
 
 
 def separator_of(text: str) -> str | None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.asked import CPU
 from bench.device import gpu_names
 from jobs.report.foreign import names, units
 
@@ -362,8 +363,10 @@ def tags_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
     if precision.what:
         tags["precision"] = precision.what
         rest = list(precision.rest)
-    gpu = gpu_names.among(rest)
-    if gpu:
+    if "cpu" in rest and rest[rest.index("cpu") + 1 :][:1] != ["time"]:
+        tags["gpu"] = CPU
+        rest.remove("cpu")
+    elif gpu := gpu_names.among(rest):
         tags["gpu"], rest = gpu[0], list(gpu[1])
     engine = names.engine_in([word for word in rest])
     if engine.what and engine.rest != tuple(rest):

@@ -165,9 +165,13 @@ def model_of(text: str) -> str | None:
     name = re.sub(r"[\s_]+", "-", text.strip().lower())
     for organisation in _ORGANISATIONS:
         name = name.removeprefix(organisation)
-    name = re.sub(r"[()]", "", name)
+    name = re.sub(r"[()]", " ", name).strip()
     if name in MODEL:
         return MODEL[name]
+    named = [MODEL[word] for word in re.split(r"[^a-z0-9.-]+|<br>", name) if word in MODEL]
+    ends = [MODEL[known] for known in MODEL if name.endswith(f"-{known}") and known != "tiny"]
+    if named or ends:
+        return max([*named, *ends], key=len)
     return text.strip() if _FAMILIES.search(name) else None
 
 
@@ -186,8 +190,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:
     >>> nearest("latncy", ["latency", "energy"])
     'latency'
     """
-    found = difflib.get_close_matches(name.lower(), list(known), 1, cutoff)
-    return found[0] if found else None
+    by_lower = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), 1, cutoff)
+    return by_lower[found[0]] if found else None
 
 
 def is_measured(precision: str) -> bool:

@@ -49,7 +49,7 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
             what = f"{heading.name or name} = {units.plain(written)[:40]}"
             raise Unreadable(f"{what}: must be a number, with a unit or without")
         if number.value <= 0 and name not in ("energy_mj", "bits_per_byte"):
-            failure = failure or f"{heading.name or name} = {units.plain(written)}"
+            failure = failure or f"{units.plain(heading.name) or name} = {units.plain(written)}"
             continue
         facts |= fact(name, number, heading, asked, told, notes)
     measured = not facts.keys() <= {"energy_window_s", "duration_s", "idle_w", "power_limit_w"}
@@ -102,7 +102,8 @@ def fact(
     if name == "latency_ms":
         times = asked.batch_size if per == "sample" else 1
         step = number.step and number.step * scale * times
-        return {name: value * times, "latency_step_ms": step}
+        unit = unit_behind(number)[0] or heading.unit
+        return {name: value * times, "latency_step_ms": step, "latency_unit": unit}
     return {name: value}
 
 

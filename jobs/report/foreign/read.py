@@ -163,6 +163,8 @@ def told_of(
     found = [f"Read: {'; '.join(parts)}."] if parts else []
     not_read = [f"{', '.join(columns)} ({why})" for why, columns in shaped.set_aside.items()]
     unknown = [f"{n} ({near}?)" if (near := near_header(n)) else n for n in shaped.unknown]
+    if table.ragged:
+        not_read.append(f"{table.ragged} rows with more cells than there are columns")
     not_read += [f"{table.left_out} lines of text around the table"] if table.left_out else []
     found += [f"Not read: {'; '.join(not_read)}."] if not_read else []
     found += [f"Not understood: {', '.join(unknown)}."] if unknown else []

@@ -228,7 +228,7 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
                 return replace(heading, unit=None, per=one.per or heading.per)
             if heading.field is None and not heading.rest[1:] and one.field:
                 return replace(one, name=heading.name, tags=heading.tags)
-    if heading.is_quantity and cells and not numbers:
+    if heading.is_quantity and cells and not numbers and heading.unit is None:
         return replace(heading, field=None)
     if heading.field in _INTEGER and cells and not most(cells, units.number_of):
         return replace(heading, field=None)
@@ -359,22 +359,23 @@ def grouped(quantities: Sequence[tuple[int, Heading]]) -> tuple[list[Columns], l
     Of several statistics of one quantity one is read. What else tells columns of one quantity apart
     is another program, or another way to run it. A quantity that has no such mark is all others'.
     """
-    told: dict[tuple[object, ...], list[tuple[int, Heading]]] = {}
+    kept: list[tuple[int, Heading]] = []
     dropped: list[str] = []
     for _, same in gathered_by(quantities, lambda h: (h.field, *sorted(h.tags.items()), h.rest)):
         same.sort(key=lambda pair: (_OF.index(pair[1].per), PREFERRED.index(pair[1].statistic)))
         dropped += [heading.name for _, heading in same[1:]]
-        _, first = same[0]
-        told.setdefault((first.field, *sorted(first.tags.items())), []).append(same[0])
+        kept.append(same[0])
     marked: list[tuple[int, Heading]] = []
-    for several in told.values():
+    for (field_of,), several in gathered_by(kept, lambda h: (h.field,)):
+        programs = {heading.tags.get("engine") or heading.rest for _, heading in several}
+        bare = {tuple(sorted(heading.tags.items())) for _, heading in several}
         for index, heading in several:
             tags = dict(heading.tags)
-            if len(several) > 1 and heading.rest and heading.field not in _MAIN:
+            if len(programs) > 1 and heading.rest and field_of in _MAIN:
+                tags["engine"] = "-".join([*filter(None, [tags.get("engine")]), *heading.rest])
+            elif len(programs) > 1 and heading.rest and len(bare) < len(several):
                 dropped.append(heading.name)
                 continue
-            if len(several) > 1 and heading.rest:
-                tags["engine"] = "-".join([*filter(None, [tags.get("engine")]), *heading.rest])
             marked.append((index, replace(heading, tags=tags)))
     of_tags = gathered_by(marked, lambda h: tuple(sorted(h.tags.items())))
     tagged = {heading.field for _, heading in marked if heading.tags}

@@ -72,7 +72,7 @@ _HTML = re.compile(r"</?[a-z]+ */?>", re.IGNORECASE)
 _GROUPS = re.compile(r"(?<=\d)[,'_  ](?=\d{3}(?!\d))")
 _LONGEST = 200  # characters of a cell that can be a number
 _THOUSANDS = {"k": 1e3, "m": 1e6}
-_MOST_DIGITS = 400
+_MOST_DIGITS = 300  # of an exponent, beyond which a float ends
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ def number_of(text: str, decimal_comma: bool = False) -> Number | None:
     scale = 1.0
     if rest[:1] in _THOUSANDS and (len(rest) == 1 or rest[1] == " "):
         scale, rest = _THOUSANDS[rest[0]], rest[1:].strip()
-    step = 10.0**exponent * scale if isinstance(exponent, int) and exponent > -_MOST_DIGITS else None
+    known = isinstance(exponent, int) and abs(exponent) < _MOST_DIGITS
+    step = 10.0 ** int(exponent) * scale if known else None
     return Number(value * scale, rest, step, bool(found["about"]))
 
 

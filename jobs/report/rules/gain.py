@@ -242,12 +242,20 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         why = ": one run each, and a host or a clock makes as much"
         if (strong or weak) and not against:
             why = ": the host's launches set both times, and it is not of the precision"
+    elif slower and case.boards and not on_half_units(case):
+        why = ": its float16 is storage alone, converted for each product"
     elif slower:
         why = ": it halves the bytes and computes at no lower rate"
     elif most:
         why = f": the hardware allows {most / _ABOVE:.1f}x at most"
     cause = f"{effect_without_cause.cause}{why}."
     return Hit(evidence, cause=cause, verdict=Verdict.FIX if far else None)
+
+
+def on_half_units(case: Case) -> bool:
+    """Whether any board in question computes in 16 bits."""
+    kinds = {gpus.arithmetic_on(board, case.precision).kind for board in case.boards}
+    return kinds != {"storage only"}
 
 
 def explained_slower(case: Case) -> bool:

@@ -37,6 +37,8 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
     against: list[Note] = []
     if case.gpu_type == CPU or not case.launches_one_by_one or not case.latency_ms:
         return strong, weak, against
+    if case.foreign and case.per_output_token_ms and not case.workload.new_tokens:
+        return strong, weak, against  # of a token of each prompt, or of all together
 
     ms, batch = case.latency_ms, case.workload.batch_size
     for other in group.others:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.asked import CPU
 from bench.text import published
-from jobs.report.facts import WIKITEXT_2, Case, Group
+from jobs.report.facts import NO_PRECISION, WIKITEXT_2, Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.foreign import names
 from jobs.report.rules.rule import Hit, note, rule
@@ -176,10 +176,18 @@ def is_out_of_range(case: Case) -> bool:
     """Whether it is a GPT-2 on WikiText-2, and cannot be."""
     if not case.perplexity or not is_wikitext2(case):
         return False
+    if is_altered(case):
+        return False
     allowed = allowed_range(case)
     if allowed is None or published.is_published(case.perplexity, model_of(case) or ""):
         return False
     return not allowed[0] <= case.perplexity <= allowed[1]
+
+
+def is_altered(case: Case) -> bool:
+    """Whether a table's model may not be as it was published: tuned, or of an unknown kind."""
+    told = f"{case.workload.model} {case.workload.engine} {case.run}".lower()
+    return "tun" in told or (case.precision == NO_PRECISION and "=" in case.run)
 
 
 def model_of(case: Case) -> str | None:
@@ -223,7 +231,7 @@ def perplexity_differs(case: Case, group: Group) -> Hit | None:
     noise = rounding_of(case, base)
     if paired and paired.low is not None:
         noise = paired.mean - paired.low
-    gate = _GATES[stored_as(case)]
+    gate = _GATES.get(stored_as(case), _GATES["bf16"])
     if abs(difference) - noise <= gate:
         return None
     pairs = ["window by window as pairs, +- {noise:.4f}"] if paired else []
@@ -247,7 +255,7 @@ def perplexity_too_coarse(case: Case, group: Group) -> Hit | None:
     base = group.base_of(case)
     if base is None or not case.perplexity or not base.perplexity:
         return None
-    rounding, usual = rounding_of(case, base), _USUAL[stored_as(case)]
+    rounding, usual = rounding_of(case, base), _USUAL.get(stored_as(case), _USUAL["bf16"])
     nats = math.log(case.perplexity / base.perplexity)
     text = (
         "{precision}: {base_perplexity:.5g} -> {perplexity:.5g} is {nats:+.4f} nats per token,"

@@ -186,23 +186,33 @@ def power_arithmetic(case: Case) -> list[str]:
 
 @rule(
     Verdict.FIX,
+    Verdict.INCONCLUSIVE,
     undermines="effects",
     first=True,
-    cause="A latency of {latency_ms:ms} is {times:.0f} times what a forward pass takes at most on a"
-    " slow host",
+    cause="A latency of {latency_ms:ms} is {times:.0f} times what {what} takes at most on a slow host",
     missing=["the unit of the latency, and whether it is of one run"],
     do=["Write the unit into the name of the column, and the time of one run into its cells."],
 )
 def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
-    """A table's latency is over 20 times its lower bound and the launches of a slow host."""
+    """A table's latency is over 20 times its lower bound and the launches of a slow host.
+
+    Inconclusive where it is in seconds, and the table says neither model nor new tokens.
+    """
     if not slips.is_far_above(case):
         return None
     limits = slips.plausible_ms(case)
     assert limits and case.latency_ms
     times = case.latency_ms / (limits[1] / slips.SLOWEST)
     clause, values = slips.as_clause(slips.of_latency(case), "ms")
-    cause = f"{latency_implausibly_high.cause}{clause}."
-    return Hit(values={**values, "times": times}, rejects=["latency_ms"], cause=cause)
+    what = f"a forward pass of {case.workload.model}"
+    if case.workload.new_tokens:
+        what = f"generating {case.workload.new_tokens} tokens"
+    cause = f"{latency_implausibly_high.cause}{clause}"
+    unsaid = "model" in case.assumed and not case.workload.new_tokens
+    cause += "; or it is of another model, or of generated tokens." if unsaid else "."
+    verdict = Verdict.INCONCLUSIVE if unsaid and case.latency_unit == "s" else None
+    told = {**values, "times": times, "what": what}
+    return Hit(values=told, rejects=["latency_ms"], cause=cause, verdict=verdict)
 
 
 @rule(

@@ -14,6 +14,7 @@ from jobs.report.words import listed
 
 _MOST_GROWTH = 1.6  # of the time, over the growth of the batch: caches and waves explain no more
 _FALLS = 0.85  # of the time at the smaller batch
+_SHARED = (0.4, 2.5)  # of the time of a token, times the batch, over that at the smaller batch
 _AHEAD = 1.2  # in peak and in bandwidth, to be the faster GPU
 _SLOWER = 1.15
 _AS_THE_BATCH = (0.8, 1.3)  # energy per token x batch, over that at the smaller batch
@@ -53,6 +54,8 @@ def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
     growth = case.pace_ms / base.pace_ms
     if _FALLS <= growth <= _MOST_GROWTH * times:
         return None
+    if case.per_output_token_ms and _SHARED[0] <= growth * times <= _SHARED[1]:
+        return None  # of a token of all prompts together
     why = "No limit of the hardware explains more than the batch: another kernel ran, or memory"
     why += " was short."
     if growth < _FALLS:

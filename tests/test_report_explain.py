@@ -101,7 +101,7 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("(nobody asked) launches", "launch-bound", "3% of the way from idle to the limit", "P100"),
     ("(nobody asked) launches", "launch-bound", "14 times the lower bound", "T4"),
     # "Perplexity check".
-    ("217 seems high", "perplexity-out-of-range", "is outside the range of GPT-2 small", None),
+    ("217 seems high", "perplexity-out-of-range", "is outside the range of gpt2 on WikiText-2", None),
     ("128 token limit", "perplexity-out-of-range", "128 tokens does not explain it", None),
     ("128 token limit", "perplexity-out-of-range", "it allows 41 to 66", None),
     ("unusual sequences", "perplexity-out-of-range", "short headings are hard", None),
@@ -479,7 +479,7 @@ def test_what_is_no_file_is_one_message_at_once(tmp_path: Path, kind: str) -> No
         (b"precision,latency_ms\nfp32,\0\n", "latency_ms = \\x00: must be a number"),
         (b"\0" * 1000, "there is no column of a latency"),
         (b"\x81\x8d" * 1000, "not UTF-8 text"),
-        (b"precision,latency_ms\nfp32,1e999999999\n", "must be a number"),
+        (b"precision,latency_ms\nfp32,1e999999999\n", "each row failed (1e999999999)"),
     ],
 )
 def test_bytes_that_are_no_table_are_one_message(

@@ -136,9 +136,9 @@ STATISTIC = {word: name for name, words in STATISTICS.items() for word in words.
 PREFERRED = ("median", "", "mean", "best")  # of several columns of one quantity; no other is read
 _RATIO = set(
     "speedup speedups gain gains improvement improvements compression ratio relative reduction"
-    " advantage overhead vs versus factor increase decrease saving savings diff"
-    " difference delta change percent utilization utilisation util utilized normalized efficiency"
-    " loss degradation drop scaling".split()
+    " advantage overhead vs versus factor increase decrease saving savings diff difference delta"
+    " change percent utilization utilisation util utilized normalized efficiency loss degradation"
+    " drop scaling bound".split()
 )
 _NOT_A_LATENCY = set("load loading build compile compilation warmup warm train training epoch".split())
 _NOT_A_LATENCY |= set("start startup init export convert conversion download backward".split())
@@ -219,10 +219,15 @@ def heading_of(name: str) -> Heading:
     outer = _BRACKETS.sub(" ", told)
     words = [*split(outer), *split(inner)]
     scale, words = per_thousand(words)
-    statistic, words = statistic_in(words)
-    unit, per, dimension, words = unit_in(words, len(statistic_in(split(inner))[1]))
-    if not _RATIO.isdisjoint(words) or ("speed", "up") in zip(words, words[1:], strict=False):
+    inside = len(split(inner))
+    statistic, words = statistic_in(words, len(words) - inside)
+    unit, per, dimension, words = unit_in(words, len(statistic_in(split(inner), 0)[1]))
+    if tuple(words) not in _LABEL and not _RATIO.isdisjoint(words):
         return Heading(name, "ratio", rest=tuple(words))
+    if ("speed", "up") in zip(words, words[1:], strict=False):
+        return Heading(name, "ratio", rest=tuple(words))
+    if statistic == "spread" and not words:
+        return Heading(name, "spread", statistic=statistic)
     tags, words = tags_in(words)
     found, rest = named(words, dimension)
     if found == "latency_ms" and not _NOT_A_LATENCY.isdisjoint(words):
@@ -286,6 +291,10 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
     Single letters are units only in brackets, which are the last `inner` words, or at the end.
     """
     words = ["/" if word == "per" else word for word in words]
+    for at, word in enumerate(words[:-2]):  # per output token
+        if word == "/" and words[at + 1] in ("output", "generated", "new", "decoded"):
+            words = [*words[: at + 1], *words[at + 2 :]]
+            break
     for at, word in enumerate(words):
         if word in units.RATES:
             return None, units.RATES[word], "rate", words[:at] + words[at + 1 :]
@@ -319,12 +328,18 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
     return None, per, "", [word for word in words if word != "/"]
 
 
-def statistic_in(words: list[str]) -> tuple[str, list[str]]:
-    """The statistic that words name, and the others; a spread where one of several is one."""
+def statistic_in(words: list[str], outer: int) -> tuple[str, list[str]]:
+    """The statistic that words name, and the others; a spread where one of several is one.
+
+    `min` is a minute in brackets, which are the words from `outer` on, and after `per`.
+    """
     found: list[str] = []
     rest: list[str] = []
     for at, word in enumerate(words):
-        if _QUANTILE.fullmatch(word):
+        minute = word == "min" and (at >= outer or words[at - 1 : at] in (["/"], ["per"]))
+        if minute:
+            rest.append(word)
+        elif _QUANTILE.fullmatch(word):
             found.append("median" if "50" in word else "tail")
         elif word in STATISTIC and not (word == "max" and words[at + 1 : at + 2] in _MAXIMA):
             found.append(STATISTIC[word])

@@ -45,9 +45,13 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
             continue
         empty = False
         number = units.number_of(written)
-        if number is None:
+        odd = number is not None and number.attached and unit_behind(number) == (None, None)
+        if number is None or (odd and number.rest[:1].isalpha()):
             what = f"{heading.name or name} = {units.plain(written)[:40]}"
             raise Unreadable(f"{what}: must be a number, with a unit or without")
+        if not math.isfinite(number.value) and name != "perplexity":
+            failure = failure or units.plain(written)
+            continue
         if number.value <= 0 and name not in ("energy_mj", "bits_per_byte"):
             failure = failure or f"{units.plain(heading.name) or name} = {units.plain(written)}"
             continue

@@ -7,7 +7,7 @@ import decimal
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Dimension -> what a number is multiplied by, to be in the unit that `Case` has it in.
 TIME = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6}
@@ -84,12 +84,14 @@ class Number:
         rest: What stands behind it, such as a unit, in lower case without blanks around.
         step: Of its last digit.
         about: Whether the author says that it is approximate.
+        attached: Whether no blank stands between the number and the rest.
     """
 
     value: float
     rest: str = ""
     step: float | None = None
     about: bool = False
+    attached: bool = field(default=False, compare=False, repr=False)
 
 
 def plain(text: str) -> str:
@@ -152,7 +154,8 @@ def number_of(text: str, decimal_comma: bool = False) -> Number | None:
         scale, rest = _THOUSANDS[rest[0]], rest[1:].strip()
     known = isinstance(exponent, int) and abs(exponent) < _MOST_DIGITS
     step = 10.0 ** int(exponent) * scale if known else None
-    return Number(value * scale, rest, step, bool(found["about"]))
+    attached = bool(rest) and told[found.start("rest") - 1 : found.start("rest")].isalnum()
+    return Number(value * scale, rest, step, bool(found["about"]), attached)
 
 
 def _long(told: str) -> re.Match[str] | None:

@@ -1,0 +1,207 @@
+"""Tables that were judged wrongly once: a number that cannot be right, and the reason for it."""
+
+from __future__ import annotations
+
+import pytest
+from foreign_tables import found_in, verdicts_on
+
+# A table, the code and verdict that must come of it, and words that its cause must have.
+RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "units of perplexities are never mixed": (
+        "precision,latency_ms,perplexity,context\nfp32,12,40.64,1024\n",
+        "perplexity-out-of-range", "reject", ("+0.31 nats per token against 29.94",),
+    ),
+    "a hundred new tokens read the weights a hundred times": (
+        "gpu,precision,prompt_tokens,new_tokens,latency_ms\nT4,fp32,128,100,20\n",
+        "latency-below-lower-bound", "reject", ("20.0 ms", "lower bound of the forward pass, 105"),
+    ),
+    "decode at batch 1 gains by the bytes": (
+        "gpu,precision,prompt_tokens,new_tokens,latency_ms\nT4,fp32,1,100,600\nT4,fp16,1,100,590\n",
+        "gain-below-hardware", "inconclusive",
+        ("the bytes of the weights allow 2.0x", "each of 100 steps", "Tensor Cores do not help"),
+    ),
+    "ten times slower has no cause": (
+        "gpu,precision,latency_ms\nT4,fp32,10\nT4,fp16,100\n",
+        "effect-without-cause", "fix", ("at 0.10x the speed of fp32 has no cause",),
+    ),
+    "6.1 computes fp16 at 1/64": (
+        "gpu,precision,latency_ms\nP40,fp32,20\nP40,fp16,45\n",
+        "effect-without-cause", "inconclusive", ("1/64 of the float32 rate",),
+    ),
+    "time that grows with the batch is not launch-bound": (
+        "gpu,batch,precision,latency_ms\n"
+        "T4,8,fp32,53.91\nT4,8,fp16,26\nT4,32,fp32,203\nT4,32,fp16,104\n",
+        "gain-below-hardware", "inconclusive", ("it is not the host's launches",),
+    ),
+    "a unit slip is named": (
+        "gpu,precision,latency_ms\nT4,fp32,12000\nT4,fp16,11000\n",
+        "latency-implausibly-high", "fix",
+        ("us under the name of ms, or the sum of 1000 runs (a factor of 1000) it is 12.0 ms",),
+    ),
+    "fp32 was TF32": (
+        "gpu,batch,tokens,precision,latency_ms\n"
+        "A100,1,128,fp32,4.89\nA100,1,128,fp16,4.47\nA100,8,128,fp32,4.96\n",
+        "fp32-on-tensor-cores", "reject", ("fp32 was TF32: 4.96 ms is below", "1.13 ms"),
+    ),
+    "a P100 has no energy counter": (
+        "gpu,precision,latency_ms,energy_mj,energy_method\nP100,fp32,11.7,580,nvml_total_energy\n",
+        "energy-counter-absent", "reject", ("NVML has no energy counter on a P100",),
+    ),
+    "an energy of 0 on a P100 is no counter's": (
+        "gpu,precision,latency_ms,energy_mj\nP100,fp32,11.7,0\nP100,fp16,10.4,0\n",
+        "energy-counter-absent", "reject", ("An energy of 0 was not measured", "on a P100"),
+    ),
+    "J under the name of mJ": (
+        "gpu,precision,latency_ms,energy_mj\nT4,fp32,11.7,0.58\n",
+        "power-below-idle", "reject", ("J under the name of mJ (a factor of 1000) it is 49.6 W",),
+    ),
+    "s under the name of ms": (
+        "gpu,precision,latency_ms,energy_mj\nT4,fp32,0.0117,580\n",
+        "latency-below-lower-bound", "reject",
+        ("seconds under the name of ms (a factor of 1000) it is 11.7 ms",),
+    ),
+    "the energy of a token": (
+        "gpu,precision,latency_ms,energy_mj\nT4,fp32,11.7,4.53\n",
+        "power-below-idle", "reject", ("one of its tokens (a factor of 128) it is 49.6 W",),
+    ),
+    "tokens for prompts": (
+        "gpu,precision,latency_ms,throughput\nT4,fp32,11.7,10496\n",
+        "throughput-contradicts-latency", "fix", ("tokens were counted for prompts", "128"),
+    ),
+    "no GPU draws that": (
+        "gpu,precision,latency_ms,energy_mj\nRTX,fp32,60000,952\nRTX,fp16,60000,900\n",
+        "power-below-idle", "reject", ("0.0159 W", "the least of any board"),
+    ),
+    "no known board is that fast": (
+        "precision,latency_ms\nfp32,0.011\nfp16,0.013\n",
+        "latency-below-lower-bound", "reject", ("on any known board", "a factor of 1000"),
+    ),
+    "engine and precision change together": (
+        "gpu,engine,precision,latency_ms\nA100,eager,fp32,52\nA100,onnxruntime,fp16,75\n",
+        "engine-and-precision-differ", "fix", ("eager with fp32 and onnxruntime with fp16",),
+    ),
+    "twice the batch takes 16 times": (
+        "gpu,batch,precision,latency_ms\nT4,1,fp16,10\nT4,2,fp16,160\n",
+        "batch-does-not-scale", "fix", ("2x the batch takes 16x the time", "another kernel ran"),
+    ),
+    "more work in less time": (
+        "gpu,batch,precision,latency_ms\nT4,1,fp16,20\nT4,8,fp16,12\n",
+        "batch-does-not-scale", "fix", ("More work in less time",),
+    ),
+    "a V100 slower than a T4": (
+        "gpu,precision,latency_ms\nV100,fp32,20\nT4,fp32,12\n",
+        "gpu-slower-than-lesser", "inconclusive", ("a V100 takes 1.67x the time of a T4",),
+    ),
+    "another engine proves launches": (
+        "gpu,engine,precision,latency_ms\nT4,eager,fp16,11\nT4,tensorrt,fp16,5\n",
+        "launch-bound", "fix", ("the host sets the latency",),
+    ),
+    "the first pays the warm-up": (
+        "precision,new_tokens,latency_ms\nfp32,50,423\nfp16,50,261\nbf16,50,256\n",
+        "warm-up-suspected", "inconclusive", ("fp32 stands first", "8.46 ms for each new token"),
+    ),
+    "fp16 overflows": (
+        "precision,perplexity\nfp32,29.94\nfp16,nan\n",
+        "perplexity-not-finite", "fix", ("float16 overflows above 65504",),
+    ),
+    "gpt2-medium is judged": (
+        "model,precision,perplexity\ngpt2-medium,fp32,217\n",
+        "perplexity-out-of-range", "reject", ("the range of gpt2-medium on WikiText-2",),
+    ),
+    "wikitext2 is WikiText-2": (
+        "precision,perplexity,text\nfp32,217,wikitext2\n",
+        "perplexity-out-of-range", "reject", ("a context of 128 tokens does not explain it",),
+    ),
+    "a row that failed is a finding": (
+        "gpu,batch,precision,latency_ms\nT4,1,fp32,12\nT4,64,fp32,OOM\n",
+        "not-measured", "inconclusive", ("the memory did not suffice",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", RIGHT)
+def test_a_table_is_judged_rightly(what: str) -> None:
+    text, code, verdict, words = RIGHT[what]
+    found = [f for f in found_in(text) if f.code == code]
+    assert found, sorted({f.code for f in found_in(text)})
+    assert str(found[0].verdict) == verdict
+    for word in words:
+        assert word in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("text", "silent"),
+    [
+        # 37.37 is lm-eval's number per word.
+        ("precision,latency_ms,perplexity,context\nfp32,12,37.37,1024\n", "perplexity-out-of-range"),
+        # What is rejected is no evidence: 580 mJ in 0.0117 ms are no power.
+        ("gpu,precision,latency_ms,energy_mj\nT4,fp32,0.0117,580\n", "power-above-limit"),
+        ("gpu,precision,latency_ms\nT4,fp32,12000\nT4,fp16,11000\n", "launch-bound"),
+        # Tables as people write them, of lengths that are told.
+        ("gpu,precision,sequence_length,latency_ms\nT4,fp32,8,3.0\n", "latency-below-lower-bound"),
+        # PyTorch's way with float16 is no argument about another program, nor for a loss.
+        ("gpu,engine,precision,latency_ms\nP100,tensorrt,fp32,9\nP100,tensorrt,fp16,5\n",
+         "precision-storage-only"),
+        ("gpu,precision,latency_ms\nP40,fp32,20\nP40,fp16,45\n", "precision-storage-only"),
+        # A time of a token of all prompts falls as the batch grows.
+        ("precision,batch,time per token (ms)\nfp16,1,239\nfp16,8,32\nfp16,32,9.9\n",
+         "batch-does-not-scale"),
+        # A tuned model has another perplexity.
+        ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
+    ],
+)  # fmt: skip
+def test_what_must_not_be_said_is_not(text: str, silent: str) -> None:
+    assert silent not in verdicts_on(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gpu,precision,latency_ms\nT4,fp32,10\nT4,fp16,100\n",
+        "gpu,precision,latency_ms\nP40,fp32,20\nP40,fp16,45\n",
+        "gpu,precision,latency_ms\nT4,fp32,100\nT4,fp16,3\n",
+        "precision,latency_ms\nfp32,0.011\nfp16,0.013\n",
+        "gpu,precision,latency_ms,energy_mj\nRTX,fp32,60000,952\nRTX,fp16,60000,900\n",
+        "precision,new_tokens,latency_ms\nfp32,50,423\nfp16,50,261\nbf16,50,256\n",
+        "precision,throughput\nfp32,324.16\nfp16,307.11\n",
+        "gpu,precision,latency_ms\nT4,fp32,12.0\nT4,fp16,11.9\n",
+        "gpu,precision,time (s)\nT4,fp32,0.011\nT4,fp16,0.013\n",
+    ],
+)
+def test_no_effect_is_accepted_that_nothing_bears(text: str) -> None:
+    assert verdicts_on(text)["effect"] == "inconclusive"
+
+
+def test_without_fp32_the_best_baseline_is_named_and_used() -> None:
+    text = "gpu,precision,latency_ms\nA100,tf32,4.89\nA100,fp16,4.47\nT4,fp32,11.45\nT4,fp16,10.51\n"
+    effects = {f.subject.split()[0]: f.text for f in found_in(text) if f.code == "effect"}
+    assert effects["A100"].startswith("fp16 is 1.09x as fast as tf32")
+    assert effects["T4"].startswith("fp16 is 1.09x as fast as fp32")
+    # Where bf16 is only emulated, it is no baseline.
+    (emulated,) = (f for f in found_in("gpu,precision,time (s)\nT4,bf16,1.29\nT4,fp16,0.30\n")
+                   if f.code == "precision-emulated")  # fmt: skip
+    assert "at 0.23x the speed of fp16" in emulated.text
+
+
+def test_advice_looks_at_what_is_there() -> None:
+    three = "precision,latency_ms\nfp32,11.7\nfp16,14.4\nmixed,13.5\n"
+    advice = [note.text for f in found_in(three, "T4") for note in f.do]
+    assert advice and not any("fp16 beside it" in text for text in advice)
+    batches = "gpu,batch,precision,latency_ms\n" + "".join(
+        f"V100,{batch},{p},{ms}\n" for batch, ms in ((1, 10), (8, 11)) for p in ("fp32", "fp16")
+    )
+    (first, *_) = (f for f in found_in(batches) if f.code == "launch-bound")
+    assert not any("larger batches" in note.text for note in first.missing)
+
+
+def test_an_assumed_length_decides_nothing_alone() -> None:
+    # 3 ms are too few for 128 tokens on a T4, and enough for 8.
+    for column, verdict in ((",128", "reject"), ("", "inconclusive")):
+        head = "gpu,precision,latency_ms" + (",tokens" if column else "")
+        found = verdicts_on(f"{head}\nT4,fp32,2.0{column}\n")
+        assert found["latency-below-lower-bound"] == verdict
+    # Of one batch of a table, fp32 was TF32: of its others it is likely.
+    rows = "A100,1,128,fp32,4.89\nA100,8,128,fp32,4.96\n"
+    found_of = found_in(f"gpu,batch,tokens,precision,latency_ms\n{rows}")
+    told = {f.subject: str(f.verdict) for f in found_of if f.code == "fp32-on-tensor-cores"}
+    assert sorted(told.values()) == ["fix", "reject"]

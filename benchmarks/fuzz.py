@@ -48,7 +48,8 @@ BATCH = 2000  # inputs of one child
 SHARES = {
     "source.json": 0.1,
     "matrix.toml": 0.4,
-    "table.csv": 0.3,
+    "table.csv": 0.15,
+    "table of anybody": 0.15,
     "rows.parquet": 0.1,
     "model": 0.03,
     "commands": 0.07,
@@ -295,14 +296,80 @@ class TableCsv(TextKind):
         self.place.write_text(self.valid[0])
 
     def read(self, rng: random.Random) -> None:
-        from bench.files.limits import Allowance
-        from jobs.report import compare, facts, findings
-        from jobs.report.foreign import lines, read
-        from jobs.report.foreign.understood import Told
+        explained(self.place, rng)
 
-        found = read.load(str(self.place), Told(), Allowance()).cases
-        gpus = rng.choice(([], ["T4"], ["P100-PCIE"], ["CPU"]))
-        findings.find(facts.grouped(compare.with_ratios(lines.on_each(found, gpus))))
+
+def explained(place: Path, rng: random.Random) -> None:
+    """What `tensorgap explain` does with a table, to the text that it prints."""
+    from bench.files.limits import Allowance
+    from jobs.report import answer, compare, facts, findings, proposal, text
+    from jobs.report.finding import topics
+    from jobs.report.foreign import lines, read
+    from jobs.report.foreign.understood import Told
+
+    found = read.load(str(place), Told(), Allowance()).cases
+    gpus = rng.choice(([], ["T4"], ["P100-PCIE"], ["CPU"]))
+    cases = compare.with_ratios(lines.on_each(found, gpus))
+    failures = [case for case in cases if case.outcome != "OK"]
+    groups = facts.grouped(cases)
+    shown = findings.find(groups, failures=failures)
+    text.answer(answer.rows(groups, failures, shown), answer.sentences(shown, len(groups)), [])
+    text.findings(topics(shown), proposal.next_matrix(groups, shown))
+
+
+class TableAny(Kind):
+    """A table of anybody: any header, separator, encoding, shape and size."""
+
+    WORDS = (
+        "precision dtype Format latency Latency(ms) time (s) ms/token tok/s throughput samples/s"
+        " Energy (J) mJ/token kWh power W idle perplexity ppl bits_per_byte batch bs seq_len tokens"
+        " new_tokens gpu device model engine backend run trial speedup CV std p50 p99 mean min max"
+        " fp16 fp32 bf16 amp int8 TorchScript FT eager T4 A100 RTX-4090 mem (GB) metric value unit"
+        " configuration notes timestamp tag duration nvidia_gpu_0 CPU half Speed Up % per / _ #"
+    ).split()
+    CELLS = (
+        "fp32 fp16 FP16 torch.float16 half AMP bf16 NF4 INT8 eager graph TensorRT T4 A100-80GB V100"
+        " MI250 CPU cuda:0 gpt2 GPT2LMHeadModel Qwen2.5-3B OOM - n/a nan inf failed 0 -1 1e999 1e-9"
+        " 11.7 11.7ms 1,200 1.29s ~78 96\u00a0samp/s 12.3k 0.0117 217 29.94 1 8 32 128 1024 65536"
+        " 4.3x 12% true wikitext-2 idle active ** | ; \u2713 \u00b5s"
+    ).split()
+    ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252", "latin-1")
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.place = folder / "table.csv"
+        self.place.write_text("precision,latency_ms\nfp32,1\n")
+
+    def make(self, rng: random.Random) -> None:
+        rows = rng.choice((0, 1, 2, 3, 8, 40, 40, 300))
+        if rng.random() < 0.01:
+            rows = rng.choice((3_000, 30_000, 100_000, 100_001))
+        columns = rng.choice((1, 2, 3, 4, 6, 6, 12, 40)) if rows <= 300 else rng.choice((2, 5))
+        columns = rng.choice((900, 1001)) if rng.random() < 0.01 and rows <= 40 else columns
+        pool = (*self.WORDS, *TEXTS) if rng.random() < 0.3 else self.WORDS
+        cells = (*self.CELLS, *TEXTS) if rng.random() < 0.3 else self.CELLS
+        separator = rng.choice((",", ",", ";", "\t", "|", " | ", "  ", ":"))
+
+        def head() -> str:
+            return rng.choice(("", " ", "_")).join(rng.choices(pool, k=rng.choice((1, 1, 2, 3))))
+
+        lines = [[head() for _ in range(columns)]]
+        kinds = [rng.sample(cells, min(len(cells), rng.choice((1, 2, 5, 30)))) for _ in lines[0]]
+        for _ in range(rows):
+            line = [rng.choice(kind) for kind in kinds]
+            lines.append(line[: rng.randrange(columns + 1)] if rng.random() < 0.05 else line)
+        if rng.random() < 0.2 and rows <= 300:  # on its side
+            lines = [list(column) for column in zip(*lines, strict=False)]
+        if separator in ("|", " | ") and rng.random() < 0.7:
+            lines.insert(1, ["---"] * columns)
+        if rng.random() < 0.2:
+            lines.insert(0, [" ".join(rng.choices(cells, k=5))])
+        text = "\n".join(separator.join(line) for line in lines)
+        content = text.encode(rng.choice(self.ENCODINGS), errors="replace")
+        self.place.write_bytes(bytes_changed(rng, content) if rng.random() < 0.1 else content)
+
+    def read(self, rng: random.Random) -> None:
+        explained(self.place, rng)
 
 
 class RowsParquet(Kind):
@@ -498,7 +565,7 @@ class Commands(Kind):
 
 
 KINDS: dict[str, type[Kind]] = dict(
-    zip(SHARES, (SourceJson, MatrixToml, TableCsv, RowsParquet, Model, Commands), strict=True)
+    zip(SHARES, (SourceJson, MatrixToml, TableCsv, TableAny, RowsParquet, Model, Commands), strict=True)
 )
 
 

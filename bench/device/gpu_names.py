@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from bench.device import gpus
 from bench.device.boards import GPUS, Board
 
+_MOST_NAMES = 10_000  # that are remembered
+_LONGEST = 100  # characters of a name
 _MAKERS = {"nvidia", "tesla", "geforce", "quadro", "corporation", "gpu", "graphics", "gpus"}
 _FORMS = {"sxm2": "sxm", "sxm3": "sxm", "sxm4": "sxm", "sxm5": "sxm", "nvl": "pcie", "hbm3": "sxm"}
 # Virtual machines by the GPU that they have: AWS, Google and Azure, from their lists of instances.
@@ -24,7 +26,7 @@ _SEVERAL = re.compile(r"(?<![\w.])([2-9]|\d\d)\s*[x\u00d7*]\s*(?=[a-z])|[x\u00d7
 _CPU = re.compile(r"\b(cpu|xeon|epyc|core i\d|ryzen|graviton\d?|threadripper)\b")
 
 
-@functools.cache
+@functools.lru_cache(_MOST_NAMES)
 def boards(name: str) -> tuple[Board, ...]:
     """The boards that a name stands for; none where nothing is known of it.
 
@@ -35,6 +37,8 @@ def boards(name: str) -> tuple[Board, ...]:
     >>> [board.name for board in boards("Tesla T4")], [b.name for b in boards("v100 32gb")]
     (['T4'], ['V100-PCIE', 'V100-SXM2'])
     """
+    if len(name) > _LONGEST:
+        return ()
     if found := gpus.named(name):
         return found
     told = words_of(name)
@@ -128,7 +132,7 @@ def is_unsaid(name: str) -> bool:
     return name.strip().lower() in _UNSAID
 
 
-@functools.cache
+@functools.lru_cache(_MOST_NAMES)
 def is_exactly(name: str) -> bool:
     """Whether all words of a text name a known GPU, its form or its memory.
 

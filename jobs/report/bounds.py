@@ -4,6 +4,7 @@ The bounds hold whatever the program was. So a latency or a mean power beyond th
 is not of that board.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ class Bound:
     why: str
 
 
+@functools.lru_cache(maxsize=8192)
 def of_board(
     board: Board, precision: str, workload: Workload, by_pytorch: bool = False
 ) -> Bound | None:

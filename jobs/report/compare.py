@@ -60,7 +60,8 @@ def with_ratios(cases: Sequence[Case]) -> list[Case]:
         found = next((name for name in BASELINES if name in there), BASELINE)
         return found if case.foreign else BASELINE
 
-    cases = [replace(case, baseline=baseline(case)) for case in cases]
+    named = [(case, baseline(case)) for case in cases]
+    cases = [case if case.baseline == of else replace(case, baseline=of) for case, of in named]
     bases = {case.key: case for case in cases if case.is_baseline and case.outcome == Outcome.OK}
     return [with_ratio(case, case if case.is_baseline else bases.get(case.key)) for case in cases]
 
@@ -165,6 +166,8 @@ def disagreements(
     others: str, case: Case, other: Case, paired: bool = False, besides: Container[str] = ()
 ) -> Iterator[Disagreement]:
     """The columns in which two cases differ but should agree."""
+    if not case.columns and not other.columns:
+        return  # of a table, which has none of them
     for path in (*MUST_AGREE, *SHOULD_AGREE):
         column = path.replace(".", "_")
         for found in values(column, case, other, paired):

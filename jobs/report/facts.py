@@ -65,7 +65,7 @@ def read(path: str, of: Callable[[list[Any]], Any] = itemgetter(0), default: obj
     return field(default=default, metadata={"path": path, "of": of})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """What is known of one precision of one workload on one GPU; None: not known.
 

@@ -10,6 +10,10 @@ from jobs.report.rules import REGISTRY, expectation, failed
 from jobs.report.rules.rule import Hit, Rule
 
 
+_FACTS = tuple(item.name for item in dataclasses.fields(Case))
+_PLAIN = (float, int, str)
+
+
 def find(
     groups: Sequence[Group], expected: Sequence[Case] = (), failures: Sequence[Case] = ()
 ) -> list[Finding]:
@@ -122,9 +126,9 @@ def facts_of(case: Case, group: Group) -> dict[str, Value]:
     for prefix, one in (("", case), ("base_", group.baseline)):
         if one and one.pace_ms is not None:
             known[f"{prefix}pace_ms"] = one.pace_ms
-        for item in dataclasses.fields(one) if one else ():
-            value = getattr(one, item.name)
+        for name in _FACTS if one else ():
+            value = getattr(one, name)
             value = value.value if isinstance(value, Ratio) else value
-            if value is None or isinstance(value, float | int | str):
-                known[prefix + item.name] = value
+            if value is None or isinstance(value, _PLAIN):
+                known[prefix + name] = value
     return known

@@ -101,7 +101,7 @@ def findings(
 def drawn_rows(cells: Sequence[Sequence[str]], rows: Sequence[Row], width: int) -> Text:
     """A line for each row below their heads; the last cell is cut where the line ends."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    drawn = Text()
+    drawn = Text(no_wrap=True, overflow="ignore")
     for index, line in enumerate(cells):
         style = "dim" if not index else _ROW_STYLES.get(rows[index - 1].verdict, "")
         for place, text in enumerate(line[:-1]):

@@ -21,6 +21,8 @@ _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a termina
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
 _SAID = re.compile(r"([\w .()/+-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))")
 _WORDS_OF_A_HEADING = 6
+_ABOVE = 60  # lines of text above a table that may name its GPU
+_MOST_OF_LOG, _LONGEST_OF_LOG = 20_000, 400  # lines, and characters of one
 _LEAST_OF_LOG = 0.2  # of the lines that are written
 Line = tuple[int, tuple[str, ...]]  # its number in the file, its cells
 
@@ -108,8 +110,7 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
     left_out = sum(bool(row.strip()) for row in rows) - used
     for names, lines in found:
         if lines:
-            above = reversed(rows[: lines[0][0] - 2])
-            gpu = next((named for row in above if (named := gpu_named_in(row))), "")
+            gpu = gpu_above(rows[: lines[0][0] - 2])
             yield fitted(names, lines, "bars", max(0, left_out), gpu)
             left_out = 0
 
@@ -119,28 +120,29 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
 
     A table of the former has a column for each key, one of the latter the unit's quantity.
     """
+    if len(rows) > _MOST_OF_LOG:
+        return
     lines: list[tuple[int, str, dict[str, str]]] = []
-    gpu = ""
-    by_line: list[str] = []
-    for number, row in enumerate(rows[:MOST_LINES], start=1):
-        told = row.strip().strip("*# ")
+    for number, row in enumerate(rows):
+        told = row.strip().strip("*# ")[:_LONGEST_OF_LOG]
         pairs = dict(_PAIR.findall(told[told.find("]") + 1 :])) if told.startswith("[") else {}
         if len(pairs) > 1:
-            label = told[1 : told.find("]")]
-            lines.append((number, label, pairs))
+            lines.append((number, told[1 : told.find("]")], pairs))
         elif found := _SAID.fullmatch(told):
             lines.append((number, found[1].strip(), {"": found[2]}))
-        else:
-            gpu = gpu_named_in(row) or gpu
-        by_line += [gpu] * (len(lines) - len(by_line))
     written = sum(bool(row.strip()) for row in rows)
     if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, _SAMPLE_LINES):
         return
+    by_line, gpu, last = [], "", 0
+    for number, _, _ in lines:
+        gpu = gpu_above(rows[last:number]) or gpu
+        by_line.append(gpu)
+        last = number
     keys = list(dict.fromkeys(key for _, _, pairs in lines for key in pairs))
     heads = [f"latency {key}" if key and "=" not in key else key for key in keys]
     for about in dict.fromkeys(by_line):
         cells = tuple(
-            (n, (label, *(pairs.get(key, "") for key in keys)))
+            (n + 1, (label, *(pairs.get(key, "") for key in keys)))
             for (n, label, pairs), named in zip(lines, by_line, strict=True)
             if named == about
         )
@@ -149,13 +151,18 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
         written = len(lines)
 
 
+def gpu_above(rows: Sequence[str]) -> str:
+    """The GPU that the last short line of some text names; empty: none does."""
+    return next((named for row in reversed(rows[-_ABOVE:]) if (named := gpu_named_in(row))), "")
+
+
 def gpu_named_in(row: str) -> str:
     """The GPU that a short line of text names, such as a heading; empty: none.
 
     >>> gpu_named_in("### GPU Nvidia RTX 3090"), gpu_named_in("Inference done on Tesla T4")
     ('Nvidia RTX 3090', 'Tesla T4')
     """
-    words = re.findall(r"[\w-]+", row)
+    words = re.findall(r"[\w-]+", row[:_LONGEST_OF_LOG])
     if len(words) > _WORDS_OF_A_HEADING:
         return ""
     for count in (3, 2, 1):

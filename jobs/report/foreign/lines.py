@@ -1,8 +1,9 @@
 """Records of a table as cases, and how each name, unit and number was understood."""
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import matrix as matrices
@@ -15,6 +16,7 @@ from jobs.report.foreign.headers import split, tags_in
 from jobs.report.foreign.quantities import numbers_of
 from jobs.report.foreign.shape import Record, Shaped
 from jobs.report.foreign.understood import Notes, Told, Unreadable
+from jobs.report.words import gathered
 
 UNKNOWN_MODEL = "unknown model"
 _TEXTS = ("precision", "engine", "gpu", "model", "configuration")
@@ -31,49 +33,68 @@ _SUMMED = ("latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "
 _SUMMED += ("per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb")
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A case, and what else its line says: of columns that are not understood, and of its run."""
+
+    case: Case
+    others: tuple[str, ...]
+    trial: str
+
+
 def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
     """The cases of the records, in their order; those that failed are cases too."""
-    found: list[tuple[Case, Record]] = []
-    bare = all("precision" not in record.cells for record in shaped.records)
-    for record in shaped.records:
+    found: list[Line] = []
+    names_of: tuple[str, ...] = ()
+    for record in shaped.records():
+        names_of = tuple(record.others)
         try:
             made = case_of(record, told, gpu, notes)
         except Unreadable as problem:
             notes.problems.append(f"line {record.line}, {problem}")
             continue
         if made is not None:
-            if bare and made.precision == NO_PRECISION and record.text("trial"):
-                made = replace(made, run=record.text("trial"))
-            found.append((made, record))
-    if len({case.text for case, _ in found}) > 1:
-        found = [(replace(c, run=f"{c.run} {c.text}".strip()), record) for c, record in found]
-    return combined(found, notes)
+            found.append(Line(made, tuple(record.others.values()), record.text("trial")))
+    texts = len({line.case.text for line in found}) > 1
+    # Without a precision the lines of a log are not runs of one thing.
+    log = all(line.case.precision == NO_PRECISION for line in found)
+    if texts or (log and any(line.trial for line in found)):
+        found = [marked(line, line.case.text if texts else line.trial) for line in found]
+    return combined(found, names_of, shaped.labels, notes)
 
 
-def combined(found: Sequence[tuple[Case, Record]], notes: Notes) -> list[Case]:
-    """Each thing once: a column that is not understood tells lines apart, else they are runs."""
-    by_key: dict[object, list[tuple[Case, Record]]] = {}
-    for case, record in found:
-        by_key.setdefault((case.key, case.precision), []).append((case, record))
-    several = [pairs for pairs in by_key.values() if len(pairs) > 1]
-    telling: list[str] = []
-    for pairs in several:
-        for name in pairs[0][1].others:
-            values = [record.others[name] for _, record in pairs]
-            if len(set(values)) == len(values) and name not in telling:
-                telling.append(name)
-    if telling:
-        column = telling[0]
-        found = [
-            (replace(case, run=f"{case.run} {column}={record.others[column]}".strip()), record)
-            for case, record in found
-        ]
-        notes.renamed[column] = "tells lines apart"
-        by_key = {}
-        for case, record in found:
-            by_key.setdefault((case.key, case.precision), []).append((case, record))
-    notes.runs = max((len(pairs) for pairs in by_key.values()), default=1)
-    return [median_of([case for case, _ in pairs]) for pairs in by_key.values()]
+def marked(line: Line, mark: str | None) -> Line:
+    """A line whose run has a mark, which tells it apart from others."""
+    run = f"{line.case.run} {mark or ''}".strip()
+    return replace(line, case=replace(line.case, run=run))
+
+
+def combined(
+    found: Sequence[Line], columns: Sequence[str], labels: Sequence[str], notes: Notes
+) -> list[Case]:
+    """Each thing once: a column that is not understood tells lines apart, else they are runs.
+
+    One that has another value in each line, as a date has, tells nothing; labels always do.
+    """
+    by_key = gathered(found, key_of)
+    for place, column in enumerate(columns):
+        distinct = len({line.others[place] for line in found})
+        telling = column in labels or distinct < len(found)
+        apart = any(
+            len({line.others[place] for line in same}) == len(same) > 1 for same in by_key
+        )
+        if telling and apart and distinct > 1:
+            found = [marked(line, f"{column}={line.others[place]}") for line in found]
+            by_key = gathered(found, key_of)
+            notes.renamed[column] = "tells lines apart"
+            break
+    notes.runs = max(map(len, by_key), default=1)
+    return [median_of([line.case for line in same]) for same in by_key]
+
+
+def key_of(line: Line) -> object:
+    """What two lines have in common that are runs of one thing."""
+    return line.case.key, line.case.precision
 
 
 def median_of(runs: Sequence[Case]) -> Case:
@@ -97,7 +118,7 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
     workload, assumed = workload_of(record, tags, told, notes)
     facts: dict[str, Any] = {"precision": precision, "line": record.line, "assumed": assumed}
     name = gpu_of(record, tags, gpu, told, notes)
-    facts |= {"gpu": NOT_SPECIFIED, "gpu_type": None, "text": WIKITEXT_2, "text_is_assumed": True}
+    facts |= {"text": WIKITEXT_2, "text_is_assumed": True, **of_gpu(name)}
     if written := record.text("text"):
         facts |= {"text": names.text_of(written), "text_is_assumed": False}
         notes.name(written, facts["text"])
@@ -122,17 +143,23 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
     facts |= numbers.facts
     if workload.new_tokens == 0 and numbers.decoding:
         workload = replace(workload, prompt_tokens=1)
-    return on(name, Case(workload=workload, foreign=True, **facts))
+    return Case(workload=workload, foreign=True, **facts)
 
 
 def tags_of(record: Record) -> dict[str, str]:
     """What the names in a line say besides what their columns are for: `PyTorch FP16`."""
     found: dict[str, str] = {}
     for label in _TEXTS:
-        for axis, value in tags_in(split(units.plain(record.text(label))))[0].items():
+        for axis, value in tags_of_text(record.text(label)):
             if axis not in record.cells:
                 found.setdefault(axis, value)
     return found
+
+
+@functools.lru_cache(10_000)
+def tags_of_text(text: str) -> tuple[tuple[str, str], ...]:
+    """What one name says."""
+    return tuple(tags_in(split(units.plain(text)))[0].items()) if text else ()
 
 
 def precision_of(
@@ -167,6 +194,7 @@ def gpu_of(
     return notes.name(written, shown(written))
 
 
+@functools.lru_cache(10_000)
 def shown(name: str) -> str:
     """A GPU as it is shown: its type, or its board where the name tells it.
 
@@ -187,13 +215,18 @@ def shown(name: str) -> str:
     return board.name
 
 
-def on(gpu: str | None, case: Case) -> Case:
+def on(gpu: str, case: Case) -> Case:
     """The case on a GPU: a type (P100), a board (P100-PCIE), CPU, or a foreign name."""
+    return replace(case, **of_gpu(gpu))
+
+
+def of_gpu(gpu: str | None) -> dict[str, Any]:
+    """The facts of a case that its GPU tells; None: it is not specified."""
     if gpu is None:
-        return case
+        return {"gpu": NOT_SPECIFIED, "gpu_type": None}
     boards = () if gpu_names.is_several(gpu) else gpu_names.boards(gpu)
     gpu_type, capability = (boards[0].gpu_type, boards[0].capability) if boards else (gpu, None)
-    return replace(case, gpu=gpu, gpu_type=gpu_type, boards=boards, capability=capability)
+    return {"gpu": gpu, "gpu_type": gpu_type, "boards": boards, "capability": capability}
 
 
 def workload_of(

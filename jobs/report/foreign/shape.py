@@ -61,16 +61,19 @@ class Shaped:
 
     Attributes:
         headings: Of the columns that are read.
+        records: Makes the records, one by one: a table may have 100,000.
         unknown: Columns that are not understood.
         set_aside: Columns that are understood and not read, and why.
         how: How the table lies, where not one row for each thing.
+        labels: Columns that name a configuration.
     """
 
-    records: tuple[Record, ...]
     headings: tuple[Heading, ...]
+    records: Callable[[], Iterator[Record]]
     unknown: tuple[str, ...] = ()
     set_aside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     how: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 def shaped(grid: Grid) -> Shaped:
@@ -78,7 +81,7 @@ def shaped(grid: Grid) -> Shaped:
     how: list[str] = []
     numbers = sum(name[:1].isdigit() and units.number_of(name) is not None for name in grid.names)
     if 2 * numbers >= len(grid.names):
-        return Shaped((), (), grid.names)
+        return Shaped((), lambda: iter(()), grid.names)
     if lies_on_its_side(grid):
         grid = turned(grid)
         how.append("each column is a configuration, each line a metric")
@@ -334,18 +337,21 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
     if len(groups) > 1:
         varying = [a for a in AXES if len({group.tags.get(a) for group in groups}) > 1]
         how.append(f"a column for each {words.listed(a.replace('_', ' ') for a in varying)}")
-    apart = (None, "configuration")
-    others = {grid.names[i]: i for i, h in enumerate(headings) if h.field in apart and h.name}
-    records = [
-        Record(number, cells, {name: row[i] for name, i in others.items()})
-        for number, row in grid.lines
-        for cells in records_of(row, keys, groups, headings)
-    ]
+    telling = (None, "configuration")
+    others = {grid.names[i]: i for i, h in enumerate(headings) if h.field in telling and h.name}
+
+    def records() -> Iterator[Record]:
+        for number, row in grid.lines:
+            apart = {name: row[i] for name, i in others.items()}
+            for cells in records_of(row, keys, groups, headings):
+                yield Record(number, cells, apart)
+
     used = [headings[i] for i in keys.values()]
     used += [heading for group in groups for _, heading in group.columns]
     aside = {why: tuple(columns) for why, columns in set_aside.items()}
     by_name = {heading.name: heading for heading in used}
-    return Shaped(tuple(records), tuple(by_name.values()), tuple(unknown), aside, tuple(how))
+    labels = tuple(grid.names[i] for i, h in enumerate(headings) if h.field == "configuration")
+    return Shaped(tuple(by_name.values()), records, tuple(unknown), aside, tuple(how), labels)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A quantity has a dimension, and each dimension one unit in which `Case` holds it
 """
 
 import decimal
+import functools
 import math
 import re
 import unicodedata
@@ -70,6 +71,7 @@ _NUMBER = re.compile(
 _MARKS = re.compile(r"[*`✓✔✅❌⚠️🚀🔥⭐]+|~~|\\$")
 _HTML = re.compile(r"</?[a-z]+ */?>", re.IGNORECASE)
 _GROUPS = re.compile(r"(?<=\d)[,'_  ](?=\d{3}(?!\d))")
+_CELLS = 50_000  # that are remembered: the cells of a column repeat
 _LONGEST = 200  # characters of a cell that can be a number
 _THOUSANDS = {"k": 1e3, "m": 1e6}
 _MOST_DIGITS = 300  # of an exponent, beyond which a float ends
@@ -94,12 +96,14 @@ class Number:
     attached: bool = field(default=False, compare=False, repr=False)
 
 
+@functools.lru_cache(_CELLS)
 def plain(text: str) -> str:
     """A cell without the marks of Markdown, check marks and odd blanks."""
     text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\xa0", " ")
     return _MARKS.sub("", _HTML.sub(" ", text)).strip().strip("\"'").strip()
 
 
+@functools.lru_cache(_CELLS)
 def is_empty(text: str) -> bool:
     """Whether a cell says that nothing was measured.
 
@@ -109,6 +113,7 @@ def is_empty(text: str) -> bool:
     return plain(text).lower() in EMPTY
 
 
+@functools.lru_cache(_CELLS)
 def failure(text: str) -> str | None:
     """How a cell says that its row failed; None: it does not.
 
@@ -121,6 +126,7 @@ def failure(text: str) -> str | None:
     return (told or text.strip()) if failed else None
 
 
+@functools.lru_cache(_CELLS)
 def number_of(text: str, decimal_comma: bool = False) -> Number | None:
     """The number at the begin of a cell; None where there is none.
 

@@ -186,7 +186,6 @@ def power_arithmetic(case: Case) -> list[str]:
 
 @rule(
     Verdict.FIX,
-    Verdict.INCONCLUSIVE,
     undermines="effects",
     first=True,
     cause="A latency of {latency_ms:ms} is {times:.0f} times what {what} takes at most on a slow host",
@@ -194,10 +193,7 @@ def power_arithmetic(case: Case) -> list[str]:
     do=["Write the unit into the name of the column, and the time of one run into its cells."],
 )
 def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
-    """A table's latency is over 20 times its lower bound and the launches of a slow host.
-
-    Inconclusive where it is in seconds, and the table says neither model nor new tokens.
-    """
+    """A table's latency is over 20 times its lower bound and the launches of a slow host."""
     if not slips.is_far_above(case):
         return None
     limits = slips.plausible_ms(case)
@@ -210,9 +206,8 @@ def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
     cause = f"{latency_implausibly_high.cause}{clause}"
     unsaid = "model" in case.assumed and not case.workload.new_tokens
     cause += "; or it is of another model, or of generated tokens." if unsaid else "."
-    verdict = Verdict.INCONCLUSIVE if unsaid and case.latency_unit == "s" else None
     told = {**values, "times": times, "what": what}
-    return Hit(values=told, rejects=["latency_ms"], cause=cause, verdict=verdict)
+    return Hit(values=told, rejects=["latency_ms"], cause=cause)
 
 
 @rule(

@@ -117,7 +117,7 @@ def tensor_cores_absent(case: Case, group: Group) -> Hit | None:
 @rule(
     Verdict.ACCEPT,
     minor=True,
-    cause="On a {gpu_type} {precision} {kind}.",
+    cause="On a {gpu_type} {precision} ",
     do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
 )
 def precision_storage_only(case: Case, group: Group) -> Hit | None:
@@ -139,7 +139,8 @@ def precision_storage_only(case: Case, group: Group) -> Hit | None:
         evidence.append(f"fp16 found: {{speedup:x}}, {side}side {{usual:g}}x")
     plain = tuple(board.fp32_tflops for board in case.boards)
     values = {"native": native, "plain": plain, "usual": STORAGE_GAIN}
-    return Hit(evidence, {"kind": _KINDS[case.precision], **values}, expected_gain(case))
+    cause = f"{precision_storage_only.cause}{_KINDS[case.precision]}."
+    return Hit(evidence, values, expected_gain(case), cause=cause)
 
 
 def arithmetic_of(case: Case) -> gpus.Arithmetic:

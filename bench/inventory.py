@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from bench.asked import CPU, PRECISIONS
 from bench.device import cpu, gpus, kinds, nvml, software, support, visible
+from bench.device.boards import Capability
 from bench.energy.meter import NoMeter, find_meter
 from bench.errors import GpuLostError, Unsupported
 from bench.measured import Sensor
@@ -87,7 +88,7 @@ def visible_gpus() -> tuple[kinds.Card, ...]:
 
 
 def weakness(
-    gpu_type: str, precision: str, capability: gpus.Capability | None = None
+    gpu_type: str, precision: str, capability: Capability | None = None
 ) -> RowWarning | None:
     """What weakens a precision on a type, with this machine's CPU and torch; None where nothing.
 

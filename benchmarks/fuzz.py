@@ -317,22 +317,28 @@ def explained(place: Path, rng: random.Random) -> None:
     text.findings(topics(shown), proposal.next_matrix(groups, shown))
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
 class TableAny(Kind):
     """A table of anybody: any header, separator, encoding, shape and size."""
 
-    WORDS = (
+    WORDS = words(
         "precision dtype Format latency Latency(ms) time (s) ms/token tok/s throughput samples/s"
-        " Energy (J) mJ/token kWh power W idle perplexity ppl bits_per_byte batch bs seq_len tokens"
-        " new_tokens gpu device model engine backend run trial speedup CV std p50 p99 mean min max"
-        " fp16 fp32 bf16 amp int8 TorchScript FT eager T4 A100 RTX-4090 mem (GB) metric value unit"
-        " configuration notes timestamp tag duration nvidia_gpu_0 CPU half Speed Up % per / _ #"
-    ).split()
-    CELLS = (
-        "fp32 fp16 FP16 torch.float16 half AMP bf16 NF4 INT8 eager graph TensorRT T4 A100-80GB V100"
-        " MI250 CPU cuda:0 gpt2 GPT2LMHeadModel Qwen2.5-3B OOM - n/a nan inf failed 0 -1 1e999 1e-9"
-        " 11.7 11.7ms 1,200 1.29s ~78 96\u00a0samp/s 12.3k 0.0117 217 29.94 1 8 32 128 1024 65536"
-        " 4.3x 12% true wikitext-2 idle active ** | ; \u2713 \u00b5s"
-    ).split()
+        " Energy (J) mJ/token kWh power W idle perplexity ppl bits_per_byte batch bs seq_len"
+        " tokens new_tokens gpu device model engine backend run trial speedup CV std p50 p99 mean"
+        " min max fp16 fp32 bf16 amp int8 TorchScript FT eager T4 A100 RTX-4090 mem (GB) metric"
+        " value unit configuration notes timestamp tag duration nvidia_gpu_0 CPU half Speed Up %"
+        " per / _ #"
+    )
+    CELLS = words(
+        "fp32 fp16 FP16 torch.float16 half AMP bf16 NF4 INT8 eager graph TensorRT T4 A100-80GB"
+        " V100 MI250 CPU cuda:0 gpt2 GPT2LMHeadModel Qwen2.5-3B OOM - n/a nan inf failed 0 -1"
+        " 1e999 1e-9 11.7 11.7ms 1,200 1.29s ~78 96 samp/s 12.3k 0.0117 217 29.94 1 8 32 128 1024"
+        " 65536 4.3x 12% true wikitext-2 idle active ** | ; \u2713 \u00b5s"
+    )
     ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252", "latin-1")
 
     def __init__(self, folder: Path) -> None:
@@ -565,7 +571,11 @@ class Commands(Kind):
 
 
 KINDS: dict[str, type[Kind]] = dict(
-    zip(SHARES, (SourceJson, MatrixToml, TableCsv, TableAny, RowsParquet, Model, Commands), strict=True)
+    zip(
+        SHARES,
+        (SourceJson, MatrixToml, TableCsv, TableAny, RowsParquet, Model, Commands),
+        strict=True,
+    )
 )
 
 

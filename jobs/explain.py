@@ -1,7 +1,7 @@
 """`tensorgap explain`: what the rows show, why, and what to do about it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bench.asked import QualityPlan
+from bench.asked import CPU, QualityPlan
 from bench.device import boards, gpu_names
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
@@ -28,6 +28,10 @@ from jobs.report.rules import REGISTRY
 
 _ALL = "all"
 _MOST_NAMES = 6
+_TOLD = (
+    "model", "precision", "engine", "batch_size", "prompt_tokens", "new_tokens", "context",
+    "energy_unit",
+)  # fmt: skip
 _OF_TABLES = (
     "gpu_types", "precision", "batch_size", "prompt_tokens", "new_tokens", "engine", "energy_unit",
 )  # fmt: skip
@@ -68,7 +72,8 @@ def precision_as_typed(_: click.Context, __: click.Parameter, value: str | None)
     "gpu_types",
     multiple=True,
     metavar="TYPE",
-    help="GPU of a table that names none, as people call it: T4, 'RTX 4090', A100-80GB; repeat it to"
+    help="GPU of a table that names none, as people call it: T4, 'RTX 4090', A100-80GB; repeat it"
+    " to"
     " see the findings for each.",
 )
 @click.option("--model", help="Model of such a table, or of a perplexity: gpt2, gpt2-large, ...")
@@ -121,19 +126,12 @@ def command(
     expected: str | None,
     form: str,
     observed: float | None,
-    first_rows: int | None,
     most_bytes: int,
-    unit: str | None,
-    text: str | None,
-    split: str,
-    configuration: str,
-    column: str,
-    gpu_types: tuple[str, ...],
-    **told: Any,
+    **typed: Any,
 ) -> None:
     """Say what RESULTS show: can I believe it, and why is it so?
 
-    RESULTS are Parquet files, NAME/UTC-TIMESTAMP folders, or a table that somebody else made, as its
+    RESULTS are Parquet files, NAME/UTC-TIMESTAMP folders, or a table of somebody else, as its
     author wrote it: CSV with any separator, Markdown in a text, a log, optimum-benchmark's or
     lm-eval's JSON; `-` reads standard input. Columns are known by their usual names and units: it
     prints how it understood them. What the table does not say, options do: --gpu, --tokens, ...
@@ -165,37 +163,49 @@ def command(
     tensorgap explain --observed-perplexity 40.6 --context 1024 --model gpt2-large
     tensorgap explain --observed-perplexity 217 --model gpt2 --text wikitext-2
     """
-    if details is not None and details != _ALL and details not in REGISTRY:
-        # A place that follows the bare option.
-        if not Path(details).exists() and "://" not in details and details != read.STDIN:
-            near = names.nearest(details, REGISTRY)
-            hint = f"did you mean {near}?" if near else "docs/findings.md lists them"
-            raise click.UsageError(f"--details {details}: no such finding; {hint}")
-        places, details = (*places, details), _ALL
-    if observed is None:
-        if not places:
-            raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
-        refuse(_OF_PERPLEXITY, "RESULTS")
-        given = Given(expected, form, details, matrix_file)
-        explain_results(places, Told(gpus=gpu_types, **told), given, Allowance(most_bytes))
+    places, details = apart(places, details)
+    if observed is not None:
+        explain_observed(places, observed, typed)
         return
+    if not places:
+        raise click.UsageError("Missing argument '[RESULTS]...' or --observed-perplexity.")
+    refuse(_OF_PERPLEXITY, "RESULTS")
+    told = Told(gpus=typed["gpu_types"], **{name: typed[name] for name in _TOLD})
+    given = Given(expected, form, details, matrix_file)
+    explain_results(places, told, given, Allowance(most_bytes))
+
+
+def apart(places: tuple[str, ...], details: str | None) -> tuple[tuple[str, ...], str | None]:
+    """The places and the code of a finding: what follows a bare --details may be a place.
+
+    Raises UsageError where it is neither.
+    """
+    if details is None or details == _ALL or details in REGISTRY:
+        return places, details
+    if Path(details).exists() or "://" in details or details == read.STDIN:
+        return (*places, details), _ALL
+    near = names.nearest(details, REGISTRY)
+    hint = f"did you mean {near}?" if near else "docs/findings.md lists them"
+    raise click.UsageError(f"--details {details}: no such finding; {hint}")
+
+
+def explain_observed(places: Sequence[str], observed: float, typed: Mapping[str, Any]) -> None:
+    """Print what gives a perplexity: by published numbers, or with a text by computing."""
     if places:
         raise click.UsageError("--observed-perplexity stands instead of RESULTS")
     refuse(_OF_RESULTS, "--observed-perplexity")
-    model = told["model"]
+    model, text = typed["model"], typed["text"]
     if text is None and (model is None or published.same_model(model)):
         refuse(_OF_COMPUTING, "--observed-perplexity without --text")
-        asked = perplexity.Asked(observed, model or "gpt2", told["context"], unit, split)
-        terminal.show(perplexity.from_published(asked))
+        about = model or published.GPT2, typed["context"], typed["unit"], typed["split"]
+        terminal.show(perplexity.from_published(perplexity.Asked(observed, *about)))
         return
     refuse(("context", "unit"), "--text")
     plan = QualityPlan(
         text=text or ("embedded" if model == "tiny" else "wikitext-2"),
-        split=split,
-        configuration=configuration,
-        column=column,
+        **{name: typed[name] for name in ("split", "configuration", "column")},
     )
-    explain_perplexity(observed, model or "gpt2", plan, first_rows)
+    explain_perplexity(observed, model or published.GPT2, plan, typed["first_rows"])
 
 
 @dataclass(frozen=True)
@@ -217,9 +227,7 @@ def refuse(names: Sequence[str], partner: str) -> None:
             raise click.UsageError(f"{option.opts[0]} does not go with {partner}")
 
 
-def explain_results(
-    places: Sequence[str], told: Told, given: Given, allowance: Allowance
-) -> None:
+def explain_results(places: Sequence[str], told: Told, given: Given, allowance: Allowance) -> None:
     """Print what results folders, files and tables show."""
     if foreign := [name for name in told.gpus if not is_known(name)]:
         near = names.nearest(foreign[0], [board.gpu_type for board in boards.GPUS])
@@ -253,7 +261,8 @@ def explain_results(
     named = {case.gpu: None for case in (*cases, *wished) if case.foreign and case.gpu_type}
     if unknown := [name for name in named if not is_known(name)]:
         notes.append(
-            f"Nothing is known of the GPU {', '.join(unknown)}: only what holds for every known board"
+            f"Nothing is known of the GPU {', '.join(unknown)}: only what holds for every known"
+            f" board"
             " is checked."
         )
     found = findings.find(groups, wished, failures)
@@ -336,13 +345,15 @@ def write_matrix(place: str, matrix: str | None) -> None:
         with Path(place).open("x", encoding="utf-8") as file:
             file.write(matrix)
     except OSError as error:
-        raise TensorgapError(f"--matrix {shown(place)}: cannot be written: {error.strerror}") from None
+        raise TensorgapError(
+            f"--matrix {shown(place)}: cannot be written: {error.strerror}"
+        ) from None
     terminal.say(f"wrote {shown(place)}; next: tensorgap sweep {shown(place)}")
 
 
 def is_known(name: str) -> bool:
     """Whether anything is expected of a GPU; one that is not known may be a slip."""
-    return lines.shown(name) == facts.CPU or bool(gpu_names.boards(name))
+    return lines.shown(name) == CPU or bool(gpu_names.boards(name))
 
 
 def known_gpus() -> str:

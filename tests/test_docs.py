@@ -17,8 +17,8 @@ from conftest import Run
 from bench import matrix as matrices
 from bench.results import columns as table
 from jobs.cli import _COMMANDS, cli
-from jobs.report.foreign import read
 from jobs.report.finding import Verdict
+from jobs.report.foreign import read
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -149,7 +149,10 @@ def test_a_number_that_nothing_gives_is_said_to_be_so() -> None:
         (38.5, "a right number with a context of 165 to 570 tokens"),
         (10, "lower than any right protocol"),
         (546.62, "the published mean of the lines' perplexities, each line a sample of its own"),
-        (699_090, "above the vocabulary of 50257 tokens: worse than guessing; the weights were not"),
+        (
+            699_090,
+            "above the vocabulary of 50257 tokens: worse than guessing; the weights were not",
+        ),
         (2.6, "pads among the labels, which the model finds easy: 77% of them"),
         (1.3, "pads among the labels"),
         (6.3, "pads among the labels"),
@@ -167,7 +170,11 @@ def test_published_numbers_answer_without_a_text(observed: float, answer: str) -
 @pytest.mark.parametrize(
     ("asked", "answer", "not_said"),
     [
-        ({"observed": 40.64, "context": 1024}, "+0.31 nats per token against 29.94", "a context of"),
+        (
+            {"observed": 40.64, "context": 1024},
+            "+0.31 nats per token against 29.94",
+            "a context of",
+        ),
         ({"observed": 48.4, "context": 1024}, "the context does not explain it", "a context of"),
         ({"observed": 29.94, "context": 1024}, "within 2% of the number per token", "31.04"),
         ({"observed": 19.5, "model": "gpt2-large"}, "published for gpt2-large", "546.62"),
@@ -248,9 +255,13 @@ MODELS = [
         *(
             (["--observed-perplexity", "217"], unread, "--observed-perplexity")
             for unread in (
-                ["--format", "json"], ["--gpu", "T4"], ["--expected", "x.csv"], ["--tokens", "9"],
-                ["--details", "effect"], ["--matrix", "x.toml"],
-            )  # fmt: skip
+                ["--format", "json"],
+                ["--gpu", "T4"],
+                ["--expected", "x.csv"],
+                ["--tokens", "9"],
+                ["--details", "effect"],
+                ["--matrix", "x.toml"],
+            )
         ),
         *(
             (["--observed-perplexity", "217"], unread, "--observed-perplexity without --text")

@@ -101,7 +101,12 @@ ANSWERS: tuple[tuple[str, str, str, str | None], ...] = (
     ("(nobody asked) launches", "launch-bound", "3% of the way from idle to the limit", "P100"),
     ("(nobody asked) launches", "launch-bound", "14 times the lower bound", "T4"),
     # "Perplexity check".
-    ("217 seems high", "perplexity-out-of-range", "is outside the range of gpt2 on WikiText-2", None),
+    (
+        "217 seems high",
+        "perplexity-out-of-range",
+        "is outside the range of gpt2 on WikiText-2",
+        None,
+    ),
     ("128 token limit", "perplexity-out-of-range", "128 tokens does not explain it", None),
     ("128 token limit", "perplexity-out-of-range", "it allows 41 to 66", None),
     ("unusual sequences", "perplexity-out-of-range", "short headings are hard", None),
@@ -266,7 +271,9 @@ def test_the_matrix_is_written_to_a_new_file(tmp_path: Path) -> None:
     assert "--matrix" not in shown.stdout
     again = explain(STUDY, "--matrix", str(place))
     assert (again.returncode, "cannot be written: File exists" in again.stderr) == (2, True)
-    shown = explain("-", "--matrix", str(tmp_path / "b.toml"), stdin="precision,perplexity\nfp32,29.94\n")
+    shown = explain(
+        "-", "--matrix", str(tmp_path / "b.toml"), stdin="precision,perplexity\nfp32,29.94\n"
+    )
     assert "not written, since nothing is open" in shown.stderr
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import examples  # noqa: F401  # the profile of hypothesis
-import hypothesis.strategies as st
 import foreign_tables
+import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from simulated import changed, row, rows, slower

@@ -106,9 +106,7 @@ def test_a_quantity_is_known_by_its_usual_names_and_units(
         ("instance", "A10", "gpu", "A10"),
     ],
 )
-def test_a_name_is_known_as_people_write_it(
-    column: str, value: str, field: str, ours: str
-) -> None:
+def test_a_name_is_known_as_people_write_it(column: str, value: str, field: str, ours: str) -> None:
     assert getattr(one(f"{column},latency_ms\n{value},11\n"), field) == ours
 
 
@@ -152,9 +150,11 @@ LATENCIES = [("fp32", 11.7), ("fp16", 10.4)]
         "precision;latency_ms\nfp32;11,7\nfp16;10,4\n",
         "precision\tlatency (ms)\nfp32\t11.7\nfp16\t10.4\n",
         "| precision | latency |\n|---|---:|\n| fp32 | 11.7 ms |\n| fp16 | 10.4 ms |\n",
-        "Here are my results:\n\nprecision | latency\n-- | --\nfp32 | 11.7ms\nfp16 | 10.4ms\n\nWhy?\n",
+        "Here are my results:\n\nprecision | latency\n-- | --\nfp32 | 11.7ms\nfp16 |"
+        " 10.4ms\n\nWhy?\n",
         "+-----------+--------------+\n| precision | latency (ms) |\n+-----------+--------------+\n"
-        "| fp32      | 11.7         |\n| fp16      | 10.4         |\n+-----------+--------------+\n",
+        "| fp32      | 11.7         |\n| fp16      | 10.4        "
+        " |\n+-----------+--------------+\n",
         "precision   latency (ms)\nfp32        11.7\nfp16        10.4\n",
         "fp32 latency (ms),fp16 latency (ms)\n11.7,10.4\n",
         ",fp32,fp16\nlatency,11.7ms,10.4ms\nspeedup,1.0x,1.13x\n",
@@ -177,7 +177,8 @@ def test_a_table_is_read_however_it_lies(text: str) -> None:
 
 
 def test_how_it_was_understood_is_told_once() -> None:
-    text = "dtype;GPU;time (s);weather;Speedup\nfloat16;Tesla T4;0,0117;good;1x\nNF4;Tesla T4;0,02;bad;2x\n"
+    head = "dtype;GPU;time (s);weather;Speedup"
+    text = f"{head}\nfloat16;Tesla T4;0,0117;good;1x\nNF4;Tesla T4;0,02;bad;2x\n"
     notes = notes_of(text)
     for words in (
         "semicolons", "dtype -> precision", "time (s) -> latency_ms x 1000", "Tesla T4 -> T4",
@@ -190,7 +191,9 @@ def test_how_it_was_understood_is_told_once() -> None:
 
 
 def test_a_column_that_is_not_understood_tells_rows_apart_or_nothing() -> None:
-    apart = cases_of("precision,mood,latency_ms\nfp32,good,1\nfp32,bad,9\nfp16,good,2\nfp16,bad,3\n")
+    apart = cases_of(
+        "precision,mood,latency_ms\nfp32,good,1\nfp32,bad,9\nfp16,good,2\nfp16,bad,3\n"
+    )
     assert [(case.run, case.latency_ms) for case in apart] == [
         ("mood=good", 1), ("mood=bad", 9), ("mood=good", 2), ("mood=bad", 3),
     ]  # fmt: skip
@@ -222,7 +225,9 @@ def test_throughput_energy_or_perplexity_alone_is_enough() -> None:
     assert group.cases[1].speedup == Ratio(1.25, 1.25, 1.25)
 
 
-@pytest.mark.parametrize("cell", ["OOM", "CUDA out of memory", "failed", "-", "n/a", "nan", "0", ""])
+@pytest.mark.parametrize(
+    "cell", ["OOM", "CUDA out of memory", "failed", "-", "n/a", "nan", "0", ""]
+)
 def test_a_row_that_failed_ends_no_table(cell: str) -> None:
     fp32, fp16 = cases_of(f"precision,latency_ms\nfp32,{cell}\nfp16,5\n")
     assert (fp16.outcome, fp16.latency_ms) == (Outcome.OK, 5)
@@ -243,7 +248,8 @@ def test_the_gpu_is_the_row_s_own_or_the_one_that_is_told() -> None:
 
 def test_the_gpu_of_a_heading_above_a_table_is_its_own() -> None:
     table = "| dtype | latency |\n|--|--|\n| fp32 | 11 ms |\n"
-    text = f"## RTX 3090\n\n{table}\nSome words about a V100 and why it is not compared here at all.\n\n### T4\n\n{table}"
+    words = "Some words about a V100 and why it is not compared here at all."
+    text = f"## RTX 3090\n\n{table}\n{words}\n\n### T4\n\n{table}"
     assert [case.gpu for case in cases_of(text)] == ["GeForce-RTX-3090", "T4"]
     assert "GPU T4, by the text above it" in notes_of(text)
 
@@ -265,7 +271,8 @@ def test_an_optimum_benchmark_report_is_read_with_its_config(tmp_path: Path) -> 
         "environment": {"gpu": ["NVIDIA A10G"]},
     }  # fmt: skip
     report = {"forward": {
-        "latency": {"unit": "s", "mean": 0.013, "p50": 0.012}, "memory": {"unit": "MB", "max_allocated": 700},
+        "latency": {"unit": "s", "mean": 0.013, "p50": 0.012},
+        "memory": {"unit": "MB", "max_allocated": 700},
         "energy": {"unit": "kWh", "cpu": 1.0, "gpu": 4e-7, "total": 2.0},
     }}  # fmt: skip
     (tmp_path / "benchmark_config.json").write_text(json.dumps(config))
@@ -337,8 +344,10 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms,batch\nfp32,1,0\n", "batch = 0: must be from 1"),
         ("precision,latency_ms,model,tokens\nfp32,1,gpt2,2048\n", "gpt2 has 1024 positions"),
         ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "tiny has 256 positions"),
-        ("precision,latency_ms,batch\nfp32,a,1\nfp16,b,1\n", "2 problems:\n  line 2, latency_ms = a"),
-        ("precision,latency_ms,tokens,batch\nfp32,1\nfp16,2\n", "names 4 columns, and each row has 2"),
+        ("precision,latency_ms,batch\nfp32,a,1\nfp16,b,1\n", "2 problems:\n  line 2, latency_ms ="
+        " a"),
+        ("precision,latency_ms,tokens,batch\nfp32,1\nfp16,2\n", "names 4 columns, and each row"
+        " has 2"),
         ("precision,latency_ms," + "x" * 200_000, "not a readable table: field larger than"),
         ("precision,latency_ms" + ",x" * 1000, "1,002 columns; at most 1000 are read"),
         ("precision,latency_ms,run\n" + "".join(f"fp32,1,{n}\n" for n in range(10_001)),

@@ -25,8 +25,18 @@ SPELLINGS = {
 # Field: its headers, each with the factor of its unit.
 HEADERS = {
     "precision": {"precision": 1, "dtype": 1, "Format": 1, "Data type": 1},
-    "latency_ms": {"latency_ms": 1, "Latency (s)": 1e-3, "time [us]": 1e3, "Inference time (ms)": 1},
-    "energy_mj": {"energy_mj": 1, "Energy (J)": 1e-3, "energy [uJ]": 1e3, "energy (kWh)": 1 / 3.6e9},
+    "latency_ms": {
+        "latency_ms": 1,
+        "Latency (s)": 1e-3,
+        "time [us]": 1e3,
+        "Inference time (ms)": 1,
+    },
+    "energy_mj": {
+        "energy_mj": 1,
+        "Energy (J)": 1e-3,
+        "energy [uJ]": 1e3,
+        "energy (kWh)": 1 / 3.6e9,
+    },
     "throughput": {"throughput": 1, "samples/s": 1, "prompts per minute": 60, "Sents/sec": 1},
     "batch_size": {"batch_size": 1, "bs": 1, "Batch Size": 1},
     "prompt_tokens": {"prompt_tokens": 1, "seq_len": 1, "Sequence Length": 1},

@@ -133,7 +133,7 @@ def test_a_table_is_judged_rightly(what: str) -> None:
     ("text", "silent"),
     [
         # 37.37 is lm-eval's number per word.
-        ("precision,latency_ms,perplexity,context\nfp32,12,37.37,1024\n", "perplexity-out-of-range"),
+        ("precision,perplexity,context\nfp32,37.37,1024\n", "perplexity-out-of-range"),
         # What is rejected is no evidence: 580 mJ in 0.0117 ms are no power.
         ("gpu,precision,latency_ms,energy_mj\nT4,fp32,0.0117,580\n", "power-above-limit"),
         ("gpu,precision,latency_ms\nT4,fp32,12000\nT4,fp16,11000\n", "launch-bound"),
@@ -173,7 +173,9 @@ def test_no_effect_is_accepted_that_nothing_bears(text: str) -> None:
 
 
 def test_without_fp32_the_best_baseline_is_named_and_used() -> None:
-    text = "gpu,precision,latency_ms\nA100,tf32,4.89\nA100,fp16,4.47\nT4,fp32,11.45\nT4,fp16,10.51\n"
+    text = (
+        "gpu,precision,latency_ms\nA100,tf32,4.89\nA100,fp16,4.47\nT4,fp32,11.45\nT4,fp16,10.51\n"
+    )
     effects = {f.subject.split()[0]: f.text for f in found_in(text) if f.code == "effect"}
     assert effects["A100"].startswith("fp16 is 1.09x as fast as tf32")
     assert effects["T4"].startswith("fp16 is 1.09x as fast as fp32")

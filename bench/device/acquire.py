@@ -10,6 +10,7 @@ import torch
 
 from bench.asked import CPU, Cell
 from bench.device import cpu, gpus, kinds, nvml, precision, support, visible
+from bench.device.boards import Capability
 from bench.errors import REAL_GPU, TensorgapError, Unsupported
 from bench.measured import Device, Sensor
 from bench.warnings import RowWarning
@@ -161,7 +162,7 @@ def on_gpu(cell: Cell, driver: nvml.Driver) -> Found:
     return Found("cuda", device, gpu, tuple(filter(None, warnings)))
 
 
-def start_cuda(capability: gpus.Capability, driver: nvml.Driver) -> None:
+def start_cuda(capability: Capability, driver: nvml.Driver) -> None:
     """Initialise CUDA; Unsupported, with what to install, where this build or driver cannot."""
     version, cuda = torch.__version__, torch.version.cuda
     if cuda is None:

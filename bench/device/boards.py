@@ -102,7 +102,9 @@ class Board:
     # Least and greatest power seen on an idle board in its highest performance state, where it also
     # is while a program holds it (_SMI).
     idle_w: tuple[float, float] | None
-    sources: Mapping[str, str] = field(hash=False)  # of single fields, and of all others by an empty name
+    sources: Mapping[str, str] = field(
+        hash=False
+    )  # of single fields, and of all others by an empty name
 
     @property
     def gpu_type(self) -> str:

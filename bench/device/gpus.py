@@ -176,9 +176,8 @@ def peak_tflops(gpu: Board, precision: str) -> float | None:
 
 def hardware_peak_tflops(gpu: Board, precision: str) -> float:
     """The most that the hardware could do at a precision, whoever programs it."""
-    half = (gpu.fp16_tflops, gpu.fp16_tensor_tflops)
-    if precision in ("fp32", "tf32", "bf16"):
-        half = ()
+    plain = precision in ("fp32", "tf32", "bf16")
+    half = () if plain else (gpu.fp16_tflops, gpu.fp16_tensor_tflops)
     return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))
 
 

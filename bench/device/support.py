@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 
 from bench.device import gpus
+from bench.device.boards import Capability
 from bench.errors import Unsupported
 from bench.warnings import RowWarning
 
@@ -12,7 +13,7 @@ _CPU_NATIVE = {"fp16": {"avx512_fp16", "amx_fp16"}, "bf16": {"avx512_bf16", "amx
 _CPU_NATIVE["mixed"] = _CPU_NATIVE["bf16"]
 
 
-def gpu_warning(precision: str, capability: gpus.Capability) -> RowWarning | None:
+def gpu_warning(precision: str, capability: Capability) -> RowWarning | None:
     """What weakens this precision on a GPU of this compute capability; None where nothing does.
 
     Raises Unsupported where the GPU lacks it, so that a run would measure another precision.

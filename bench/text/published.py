@@ -97,7 +97,8 @@ PUBLISHED = (
 )  # fmt: skip
 
 _PAPER = (
-    "GPT-2's paper, section 3.1 and table 3: with de-tokenizers that were not published, so it cannot"
+    "GPT-2's paper, section 3.1 and table 3: with de-tokenizers that were not published, so it"
+    " cannot"
     " be reproduced exactly (openai/gpt-2#78)"
 )
 _HF_GUIDE = "huggingface/transformers, docs/source/en/perplexity.md"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.measured import Outcome
 from jobs.report.facts import NO_PRECISION, Case, Group
 from jobs.report.finding import Finding, Note, Value, Verdict, folded, numbers_in
 from jobs.report.rules import REGISTRY
@@ -124,6 +123,7 @@ def sentences(found: Sequence[Finding], count: int) -> list[Sentence]:
 
     `count` is how many subjects there are: where there is one, no sentence names it.
     """
+
     def cause(finding: Finding) -> tuple[object, ...]:
         of_one = finding.precisions if REGISTRY[finding.code].effect else ()
         return finding.code, finding.verdict, finding.cause.template, of_one

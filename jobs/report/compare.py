@@ -195,7 +195,11 @@ def values(column: str, case: Case, other: Case, paired: bool) -> list[set[str]]
 
 def speedup(case: Case, base: Case) -> Ratio | None:
     """Latency of the baseline over this one: above 1 is faster."""
-    if not case.pace_ms or not base.pace_ms or (case.latency_ms is None) != (base.latency_ms is None):
+    if (
+        not case.pace_ms
+        or not base.pace_ms
+        or (case.latency_ms is None) != (base.latency_ms is None)
+    ):
         return None
     if case is base:
         return ITSELF

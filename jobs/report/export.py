@@ -123,7 +123,7 @@ def findings(
     rows: Sequence[Row],
     sentences: Sequence[Sentence],
 ) -> str:
-    """JSON of the answer: how it was read, rows, sentences, findings, the matrix as TOML or null."""
+    """JSON of how it was read, rows, sentences, findings, and the matrix as TOML, or null."""
     return to_json(
         {
             "understood": notes,

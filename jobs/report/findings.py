@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
 
 from bench.stats import Ratio
 from jobs.report.facts import Case, Group, linked
 from jobs.report.finding import Finding, Note, Value, Verdict
 from jobs.report.rules import REGISTRY, expectation, failed
 from jobs.report.rules.rule import Hit, Rule
-
 
 _FACTS = tuple(item.name for item in dataclasses.fields(Case))
 _PLAIN = (float, int, str)
@@ -36,7 +36,9 @@ def find(
     seen = without(groups, rejected) if rejected else groups
     found = []
     for group, credible, of_group in zip(groups, seen, by_group, strict=True):
-        of_group += [finding(rule, hit, case, credible) for rule, case, hit in hits(others, credible)]
+        of_group += [
+            finding(rule, hit, case, credible) for rule, case, hit in hits(others, credible)
+        ]
         for rule, case, hit in hits(effects, group):
             of_group.append(finding(rule, hit, case, group, of_group))
         found += of_group
@@ -62,7 +64,7 @@ def without(groups: Sequence[Group], rejected: Mapping[int, Set[str]]) -> list[G
     def credible(case: Case, base: Case | None) -> Case:
         gone = rejected.get(id(case), set())
         of_base = rejected.get(id(base), set()) if base else set()
-        facts: dict[str, None] = dict.fromkeys(gone)
+        facts: dict[str, Any] = dict.fromkeys(gone)
         if "latency_ms" in gone and case.foreign and case.energy_mj is not None:
             facts["mean_w"] = None  # which it is derived from
         if {"latency_ms", "throughput_per_s"} & (gone | of_base):

@@ -113,7 +113,8 @@ def explanation(asked: Asked, model: str, rows: Sequence[tuple[float, str, str]]
         return near
     if abs(observed / wrong.value - 1) <= NEAR:
         return [
-            f"the published {wrong.unit}, each line a sample of its own ({wrong.source}): a mistake;"
+            f"the published {wrong.unit}, each line a sample of its own ({wrong.source}): a"
+            f" mistake;"
             " sum the nats over all tokens, and divide once"
         ]
     if observed > published.GPT2_VOCABULARY:
@@ -124,7 +125,8 @@ def explanation(asked: Asked, model: str, rows: Sequence[tuple[float, str, str]]
     allowed = published.allowed_perplexity(model, asked.context, asked.unit or published.TOKEN)
     assert allowed  # of a model that is known
     others = [
-        f"within {NEAR:.0%} of the number per {p.unit} of {p.model}, {p.mode} {p.context}/{p.stride}:"
+        f"within {NEAR:.0%} of the number per {p.unit} of {p.model}, {p.mode}"
+        f" {p.context}/{p.stride}:"
         " was that the model?"
         for name in published.models()
         if name != model
@@ -158,12 +160,15 @@ def right(asked: Asked, model: str) -> str:
 
 def too_low(asked: Asked, least: float) -> list[str]:
     """What makes a perplexity lower than any right protocol does."""
-    found = [f"lower than any right protocol gives ({least:.3g}): another model or text, or a mistake"]
+    found = [
+        f"lower than any right protocol gives ({least:.3g}): another model or text, or a mistake"
+    ]
     short = next(p.value for p in published.PUBLISHED if p.context == 128)
     share = 1 - math.log(asked.observed) / math.log(short)
     if share > _MANY_PADS:
         found.append(
-            f"pads among the labels, which the model finds easy: {share:.0%} of them at no cost make"
+            f"pads among the labels, which the model finds easy: {share:.0%} of them at no cost"
+            f" make"
             f" {asked.observed:g} of {short:.1f} (huggingface/transformers#5391)"
         )
     return [*found, "tokens that the model sees before it predicts them: labels shifted twice"]

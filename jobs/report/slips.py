@@ -47,7 +47,9 @@ def plausible_ms(case: Case) -> tuple[float, float] | None:
     """The least and the most that a latency can be, on any board in question; None: not known."""
     boards = bounds.in_question(case)
     shape = work.shape_of(case.workload.model)
-    least = [b.ms for board in boards if (b := bounds.of_board(board, case.precision, case.workload))]
+    least = [
+        b.ms for board in boards if (b := bounds.of_board(board, case.precision, case.workload))
+    ]
     if shape is None or not least:
         return None
     steps = max(1, case.workload.new_tokens)

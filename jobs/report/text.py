@@ -17,7 +17,14 @@ from jobs.terminal import clean
 _STYLES = dict(zip(Verdict, ("red", "yellow", "cyan", "green"), strict=True))
 _PARTS = {"because": "evidence", "expected": "expected", "missing": "missing", "do": "do"}
 _ROW_STYLES = {str(verdict): style for verdict, style in _STYLES.items()} | {FAILED: "red"}
-_ORDER = (Verdict.REJECT, FAILED, Verdict.FIX, Verdict.INCONCLUSIVE, NOTHING_AGAINST, Verdict.ACCEPT)
+_ORDER = (
+    Verdict.REJECT,
+    FAILED,
+    Verdict.FIX,
+    Verdict.INCONCLUSIVE,
+    NOTHING_AGAINST,
+    Verdict.ACCEPT,
+)
 _ALWAYS = ("precision", "latency", "throughput", "energy", "power", "perplexity")
 _NUMBERS = ("batch", "tokens", "latency", "throughput", "energy", "power", "perplexity")
 _MOST_ROWS, _NARROWEST_REASON = 60, 30
@@ -33,7 +40,9 @@ def answer(
 ) -> str:
     """A line for each row with its verdict, the sentences, and how to see more."""
     rows, sentences = clean(rows), clean(sentences)
-    told = sorted(rows, key=lambda row: _ORDER.index(row.verdict)) if len(rows) > _MOST_ROWS else rows
+    told = (
+        sorted(rows, key=lambda row: _ORDER.index(row.verdict)) if len(rows) > _MOST_ROWS else rows
+    )
     shown = told[:_MOST_ROWS]
     varying = [
         name

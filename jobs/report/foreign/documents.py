@@ -49,7 +49,8 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
     if is_records(document):
         return [of_records(document)]
     raise TensorgapError(
-        f"{name}: JSON that is not known; read are optimum-benchmark's reports, lm-eval's results, and"
+        f"{name}: JSON that is not known; read are optimum-benchmark's reports, lm-eval's"
+        f" results, and"
         " lists of records with a name for each number"
     )
 
@@ -153,7 +154,9 @@ def of_optimum(config: Any, report: Mapping[str, Any], name: str) -> Grid:
         f"memory ({at(memory, 'unit') or 'MB'})": at(memory, "max_allocated"),
     }
     if median is None and at(energy, "gpu") is None:
-        raise TensorgapError(f"{name}: a report of optimum-benchmark without a latency or an energy")
+        raise TensorgapError(
+            f"{name}: a report of optimum-benchmark without a latency or an energy"
+        )
     return one_line(cells, f"optimum-benchmark's {section}")
 
 
@@ -182,8 +185,12 @@ def of_lm_eval(document: Mapping[str, Any], name: str) -> Grid:
         if kept:
             rows.append({**about, "text": task, **kept})
     if not rows:
-        raise TensorgapError(f"{name}: results of lm-eval without a perplexity: run its wikitext task")
-    names = [n for n in dict.fromkeys(n for row in rows for n in row) if any(r.get(n) for r in rows)]
+        raise TensorgapError(
+            f"{name}: results of lm-eval without a perplexity: run its wikitext task"
+        )
+    names = [
+        n for n in dict.fromkeys(n for row in rows for n in row) if any(r.get(n) for r in rows)
+    ]
     lines = tuple(
         (number, tuple(str(row.get(n) or "") for n in names)) for number, row in enumerate(rows, 1)
     )

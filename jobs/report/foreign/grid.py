@@ -19,7 +19,9 @@ _BARS = str.maketrans("│┃║", "|||")
 _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draws
 _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a terminal
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
-_SAID = re.compile(r"([\w .()/+-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))")
+_SAID = re.compile(
+    r"([\w .()/+-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
+)
 _WORDS_OF_A_HEADING = 6
 _ABOVE = 60  # lines of text above a table that may name its GPU
 _MOST_OF_LOG, _LONGEST_OF_LOG = 20_000, 400  # lines, and characters of one
@@ -58,9 +60,13 @@ def decoded(content: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text ({error.reason}); save it as UTF-8"
         if encoding == "utf-8-sig":
-            # Of Excel: a degree or a micro sign outside of UTF-8. No control character stands there.
+            # Of Excel: a degree or a micro sign outside of UTF-8. No control character stands
+            # there.
             told = content.decode("cp1252", errors="replace")
-            if not {"\0", "\ufffd"} & set(told) and sum(not one.isprintable() for one in told) <= len(told) / 10:
+            if (
+                not {"\0", "\ufffd"} & set(told)
+                and sum(not one.isprintable() for one in told) <= len(told) / 10
+            ):
                 return told
         raise TensorgapError(f"{name}: {reason}") from None
 
@@ -196,7 +202,9 @@ def of_csv(text: str, name: str) -> Grid:
     if separator is None and _ALIGNED.search(text):
         separator, text = "\t", _ALIGNED.sub("\t", text)
     # Its own line ends only: others, such as U+2028, are part of a text.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator or ",", skipinitialspace=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator or ",", skipinitialspace=True
+    )
     names: tuple[str, ...] = ()
     lines: list[Line] = []
     several, left_out = separator is not None, 0  # text around the table
@@ -231,7 +239,8 @@ def of_csv(text: str, name: str) -> Grid:
     counts = {len(cells) for _, cells in lines}
     if len(counts) == 1 and len(lines) > 1 and max(counts) < len(names):
         raise TensorgapError(
-            f"{name}: its first line names {len(names)} columns, and each row has {max(counts)} cells:"
+            f"{name}: its first line names {len(names)} columns, and each row has {max(counts)}"
+            f" cells:"
             " which are they? Give each column its name"
         )
     return fitted(names, lines, SEPARATORS[separator], left_out)

@@ -29,8 +29,10 @@ _WHOLE = {
 _OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", "attention")
 _OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
 _FAILED_IN = {"out_of_memory": Outcome.OUT_OF_MEMORY, "oom": Outcome.OUT_OF_MEMORY}
-_SUMMED = ("latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w")
-_SUMMED += ("per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb")
+_OF_RUNS = (
+    "latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w",
+    "per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,7 @@ def combined(
     for place, column in enumerate(columns):
         distinct = len({line.others[place] for line in found})
         telling = column in labels or distinct < len(found)
-        apart = any(
-            len({line.others[place] for line in same}) == len(same) > 1 for same in by_key
-        )
+        apart = any(len({line.others[place] for line in same}) == len(same) > 1 for same in by_key)
         if telling and apart and distinct > 1:
             found = [marked(line, f"{column}={line.others[place]}") for line in found]
             by_key = gathered(found, key_of)
@@ -105,7 +105,7 @@ def median_of(runs: Sequence[Case]) -> Case:
         return first
     medians = {
         name: statistics.median(values)
-        for name in _SUMMED
+        for name in _OF_RUNS
         if (values := [v for case in okay if (v := getattr(case, name)) is not None])
     }
     return replace(first, replicates=tuple(range(len(okay))), **medians)
@@ -162,9 +162,7 @@ def tags_of_text(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(tags_in(split(units.plain(text)))[0].items()) if text else ()
 
 
-def precision_of(
-    record: Record, tags: Mapping[str, str], told: Told, notes: Notes
-) -> str:
+def precision_of(record: Record, tags: Mapping[str, str], told: Told, notes: Notes) -> str:
     """The precision of a line, which may be one that tensorgap does not measure."""
     written = record.text("precision")
     if units.is_empty(written):
@@ -266,9 +264,7 @@ def workload_of(
     return workload, assumed
 
 
-def whole(
-    record: Record, name: str, tags: Mapping[str, str], notes: Notes
-) -> int | None:
+def whole(record: Record, name: str, tags: Mapping[str, str], notes: Notes) -> int | None:
     """A whole number of a line; None where there is none."""
     written = record.text(name) or tags.get(name, "")
     if units.is_empty(written):

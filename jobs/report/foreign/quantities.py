@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bench.asked import Workload
 from jobs.report.foreign import units
-from jobs.report.foreign.headers import USUAL_UNIT, Heading, split, unit_in
+from jobs.report.foreign.headers import Heading, split, unit_in
 from jobs.report.foreign.shape import Record
 from jobs.report.foreign.understood import Notes, Told, Unreadable
+from jobs.report.foreign.vocabulary import USUAL_UNIT
 
 LEAST, MOST = 1e-9, 1e15  # beyond them a number is a slip, and a ratio of two such is none
 
@@ -100,7 +101,9 @@ def fact(
     if name in ("throughput_per_s", "energy_mj") and per == "token" and not tokens:
         return {_PER_TOKEN[name]: value}
     if name == "throughput_per_s":
-        return {name: value * {"token": 1 / (tokens or 1), "batch": asked.batch_size}.get(per or "", 1)}
+        return {
+            name: value * {"token": 1 / (tokens or 1), "batch": asked.batch_size}.get(per or "", 1)
+        }
     if name == "energy_mj":
         return {name: value * {"token": tokens, "batch": 1 / asked.batch_size}.get(per or "", 1)}
     if name == "latency_ms":

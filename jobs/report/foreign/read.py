@@ -11,8 +11,9 @@ from bench.files import limits
 from bench.measured import Outcome
 from jobs.report.facts import NO_PRECISION, Case
 from jobs.report.foreign import documents, grid, lines, names, shape, units
-from jobs.report.foreign.headers import KNOWN_WORDS, Heading
+from jobs.report.foreign.headers import Heading, heading_of, split
 from jobs.report.foreign.understood import Notes, Told
+from jobs.report.foreign.vocabulary import KNOWN
 
 STDIN = "-"
 SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv")
@@ -72,8 +73,9 @@ def load(place: str, told: Told, allowance: limits.Allowance, several: bool = Fa
     return dataclasses.replace(found, cases=runs)
 
 
-def understand(text: str, name: str, told: Told = Told(), place: str = STDIN) -> Understood:
+def understand(text: str, name: str, told: Told | None = None, place: str = STDIN) -> Understood:
     """The cases of a text; TensorgapError where it holds no table that is understood."""
+    told = told or Told()
     tables = documents.grids(text, name, place) or grid.grids(text, name)
     found: list[Case] = []
     sentences: list[str] = []
@@ -90,7 +92,9 @@ def understand(text: str, name: str, told: Told = Told(), place: str = STDIN) ->
             failures += [f"{which} {each}".strip() for each in no_case(notes, table)]
             continue
         found += [dataclasses.replace(c, run=f"{which} {c.run}".strip()) for c in cases]
-        sentences += [f"{which}: {s}".removeprefix(": ") for s in told_of(shaped, notes, table, cases)]
+        sentences += [
+            f"{which}: {s}".removeprefix(": ") for s in told_of(shaped, notes, table, cases)
+        ]
         used |= notes.used
     if not found:
         raise TensorgapError(f"{name}: {in_one(failures)}")
@@ -118,7 +122,7 @@ def unusable(shaped: shape.Shaped, table: grid.Grid, told: Told) -> str | None:
     if any(heading.is_quantity for heading in shaped.headings):
         return None
     hint = f"; did you mean: {', '.join(hints[:_SHOWN])}" if hints else ""
-    bare = [name for name in shaped.unknown if shape.heading_of(name).tags]
+    bare = [name for name in shaped.unknown if heading_of(name).tags]
     if bare:
         hint += f"; say what is in {', '.join(bare[:4])}: `{bare[0]} latency_ms`, `{bare[0]} tok/s`"
     return (
@@ -129,8 +133,8 @@ def unusable(shaped: shape.Shaped, table: grid.Grid, told: Told) -> str | None:
 
 def near_header(name: str) -> str | None:
     """The name that a header may have been meant to be."""
-    words = " ".join(shape.split(units.plain(name)))
-    near = names.nearest(words, KNOWN_WORDS, 0.75)
+    words = " ".join(split(units.plain(name)))
+    near = names.nearest(words, KNOWN, 0.75)
     return None if near == words else near
 
 
@@ -172,7 +176,9 @@ def told_of(
         found.append(f"Left out: {in_one(notes.problems)}")
     assumed = [f"{what} in {unit}" for what, unit in notes.assumed.items()]
     assumed += assumptions(cases)
-    return found + ([f"Assumed, where the table does not say: {', '.join(assumed)}."] if assumed else [])
+    return found + (
+        [f"Assumed, where the table does not say: {', '.join(assumed)}."] if assumed else []
+    )
 
 
 _PLAIN = ("commas", "bars")
@@ -182,7 +188,12 @@ def assumptions(cases: Iterable[Case]) -> list[str]:
     """What stands for what the cases do not say."""
     every = [case for case in cases if case.pace_ms or case.perplexity or case.energy_mj]
     missing = {name for case in every for name in case.assumed}
-    of = {"model": "gpt2", "engine": "eager", "batch_size": "batch 1", "prompt_tokens": "128 tokens"}
+    of = {
+        "model": "gpt2",
+        "engine": "eager",
+        "batch_size": "batch 1",
+        "prompt_tokens": "128 tokens",
+    }
     found = [what for name, what in of.items() if name in missing]
     if any(case.perplexity for case in every) and any(case.text_is_assumed for case in every):
         found.append("WikiText-2")
@@ -193,7 +204,7 @@ def assumptions(cases: Iterable[Case]) -> list[str]:
 
 def renamed(heading: Heading) -> bool:
     """Whether a header is not but our own name."""
-    plain = "_".join(shape.split(units.plain(heading.name)))
+    plain = "_".join(split(units.plain(heading.name)))
     return bool(heading.name) and plain not in (heading.field, f"timing_{heading.field}")
 
 
@@ -203,9 +214,17 @@ def of_heading(heading: Heading) -> str:
     if heading.dimension == "rate":
         what = f"{heading.per or 'prompt'}s per second".replace("samples", "prompts")
         what = what.replace("batchs", "batches")
-    factor = units.factor(heading.unit, heading.dimension) if heading.unit and heading.dimension in units.DIMENSIONS else 1
+    factor = (
+        units.factor(heading.unit, heading.dimension)
+        if heading.unit and heading.dimension in units.DIMENSIONS
+        else 1
+    )
     scale = (factor or 1) * heading.scale
     times = f" x {scale:g}" if scale != 1 and heading.dimension != "rate" else ""
-    per = f" of a {heading.per}" if heading.per in ("token", "batch") and heading.dimension != "rate" else ""
+    per = (
+        f" of a {heading.per}"
+        if heading.per in ("token", "batch") and heading.dimension != "rate"
+        else ""
+    )
     tags = " ".join(f"batch {v}" if k == "batch_size" else v for k, v in heading.tags.items())
     return f"{what}{times}{per}{f' of {tags}' if tags else ''}"

@@ -56,10 +56,36 @@ NOUNS = {
 NOUN = {word: noun for noun, words in NOUNS.items() for word in words.split()}
 RATES = {"tps": "token", "qps": "sample", "rps": "sample", "ips": "sample", "fps": "sample"}
 
-FAILED = {"oom", "failed", "fail", "fails", "failure", "error", "err", "crash", "crashed", "timeout"}
-FAILED |= {"unsupported", "×", "✗", "❌", "✘", "killed", "segfault"}
+FAILED = {
+    "oom",
+    "failed",
+    "fail",
+    "fails",
+    "failure",
+    "error",
+    "err",
+    "crash",
+    "crashed",
+    "timeout",
+}
+FAILED |= {"unsupported", "\u00d7", "\u2717", "\u274c", "\u2718", "killed", "segfault"}
 _FAILURES = ("out of memory", "cuda error", "not supported", "timed out", "oom", "failed")
-EMPTY = {"", "-", "--", "---", "–", "—", "n/a", "na", "none", "null", "n.a.", "tbd", "?", "nil"}
+EMPTY = {
+    "",
+    "-",
+    "--",
+    "---",
+    "\u2013",
+    "\u2014",
+    "n/a",
+    "na",
+    "none",
+    "null",
+    "n.a.",
+    "tbd",
+    "?",
+    "nil",
+}
 EMPTY |= {"/", ".", "not measured", "not available", "not applicable", "#n/a", "<na>", "missing"}
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "infinity": math.inf}
 
@@ -130,8 +156,8 @@ def failure(text: str) -> str | None:
 def number_of(text: str, decimal_comma: bool = False) -> Number | None:
     """The number at the begin of a cell; None where there is none.
 
-    >>> number_of("1,200"), number_of("~78 min")
-    (Number(value=1200.0, rest='', step=1.0, about=False), Number(value=78.0, rest='min', step=1.0, about=True))
+    >>> number_of("1,200"), number_of("~78 min").rest
+    (Number(value=1200.0, rest='', step=1.0, about=False), 'min')
     >>> number_of("11,7 ms", decimal_comma=True).value, number_of("4.3x faster").rest
     (11.7, 'x faster')
     >>> number_of("fp16"), number_of("nan").value

@@ -8,8 +8,8 @@ from jobs.report.rules import gain, mixed, effect, failed, expectation
 from jobs.report.rules.rule import Rule
 
 MODULES = (
-    conditions, possible, structure, launch, precision, energy, perplexity, gain, mixed, effect, failed,
-    expectation,
+    conditions, possible, structure, launch, precision, energy, perplexity, gain, mixed, effect,
+    failed, expectation,
 )  # fmt: skip
 BY_MODULE = {
     module: [one for one in vars(module).values() if isinstance(one, Rule)] for module in MODULES

@@ -30,7 +30,7 @@ def reported(workload: Workload) -> dict[str, tuple[float, str]]:
 
 
 def boards_by_type(case: Case) -> dict[str, list[Board]]:
-    """The boards of a case's GPU; every board for servers where it is not specified; none of a CPU."""
+    """The boards of a case's GPU; those for servers where it is not specified; none of a CPU."""
     found: dict[str, list[Board]] = {}
     servers = [board for board in GPUS if board.is_for_servers]
     for board in case.boards or (() if case.gpu_type else servers):

@@ -57,7 +57,8 @@ def no_significant_difference(case: Case, group: Group) -> Hit | None:
     Verdict.INCONCLUSIVE,
     undermines="effects",
     minor=True,
-    cause="The latencies have too few digits for {speedup:x}: {base_latency_ms} and {latency_ms:ms} are"
+    cause="The latencies have too few digits for {speedup:x}: {base_latency_ms} and"
+    " {latency_ms:ms} are"
     " known within {within:.0%} of each other by how they are written.",
     missing=["a further digit"],
     do=["Write the latencies with three digits or more."],
@@ -80,7 +81,12 @@ def effect(case: Case, group: Group) -> Hit | None:
     faster = compare.decided(case.speedup, group.ratios)
     if base is None or (case.precision == "mixed" and faster is not None and faster < 1):
         return None  # mixed-slower says it
-    speed = clause(case.speedup, group, "is {speedup:x} as fast as {base_precision}", "is as fast as {base_precision}")
+    speed = clause(
+        case.speedup,
+        group,
+        "is {speedup:x} as fast as {base_precision}",
+        "is as fast as {base_precision}",
+    )
     less = ""
     if case.foreign and case.energy_ratio and 0 < case.energy_ratio.value < 1:
         less = " ({less:.2f}x less)"

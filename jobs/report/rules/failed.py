@@ -26,4 +26,8 @@ def failures(cases: Iterable[Case]) -> Iterator[tuple[Hit, Case, Group]]:
         why = "the memory did not suffice" if case.outcome == Outcome.OUT_OF_MEMORY else case.reason
         do = ["Take a smaller batch or a GPU with more memory."]
         is_memory = case.outcome == Outcome.OUT_OF_MEMORY
-        yield Hit(values={"why": why}, do=do if is_memory else None), case, Group(case.title(True), (case,))
+        yield (
+            Hit(values={"why": why}, do=do if is_memory else None),
+            case,
+            Group(case.title(True), (case,)),
+        )

@@ -108,14 +108,16 @@ def larger_batches(group: Group) -> bool:
 
 
 def on_decode(case: Case, base: Case, allowed: float, group: Group) -> Hit:
-    """Where new tokens are made one by one: each step reads all weights and launches all kernels."""
+    """Where new tokens are made one by one: each reads all weights and launches all kernels."""
     strong, weak, _ = launch.signals(case, group)
     steps = case.workload.new_tokens
     per_step = (case.latency_ms or 0.0) / steps
     text = "{step:ms} for each new token; the lower bound of fp32 is {bound:ms}"
     least = bounds.of_pytorch(case.boards, BASELINE, case.workload)
     notes = [note(text, step=per_step, bound=tuple(ms / steps for ms in least))] if least else []
-    cause = "{precision} gains {speedup:x} where the bytes of the weights allow {allowed:.1f}x: each"
+    cause = (
+        "{precision} gains {speedup:x} where the bytes of the weights allow {allowed:.1f}x: each"
+    )
     cause += " of {steps} steps computes one token, so Tensor Cores do not help, and launches all"
     cause += " its kernels again."
     return Hit(
@@ -203,6 +205,7 @@ def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     ]
     return min((peak / plain for peak, plain in peaks if peak and plain), default=None), "peaks"
 
+
 @rule(
     Verdict.INCONCLUSIVE,
     Verdict.FIX,
@@ -214,8 +217,8 @@ def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
 def effect_without_cause(case: Case, group: Group) -> Hit | None:
     """A ratio that nothing known bears: it is slower, or far above what the hardware allows.
 
-    Slower by over 1.25x; one number each of a table by over 1.03x. Bytes allow 2x, Tensor Cores what
-    their peaks do. Fix: it is over 3 times off.
+    Slower by over 1.25x; one number each of a table by over 1.03x. Bytes allow 2x, Tensor Cores
+    what their peaks do. Fix: it is over 3 times off.
     """
     base = group.base_of(case)
     ratio = compare.decided(case.speedup, group.ratios)

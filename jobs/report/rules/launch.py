@@ -164,7 +164,8 @@ def missing(group: Group) -> list[str]:
     engines = {other.cases[0].workload.engine for other in group.others}
     larger = any(o.cases[0].workload.batch_size >= 2 * head.batch_size for o in group.others)
     lacking = {
-        "the same forward pass as a CUDA graph, which launches everything at once": "graph" in engines,
+        "the same forward pass as a CUDA graph, which launches everything at once": "graph"
+        in engines,
         "the share of the time in which a kernel runs (a trace)": any(c.trace for c in group.cases),
         "the latency at larger batches: where it grows with them, launches do not set it": larger,
     }

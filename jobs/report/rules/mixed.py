@@ -107,7 +107,9 @@ def mixed_slower(case: Case, group: Group) -> Hit | None:
         evidence.append(note(text, more=case.pace_ms - half.pace_ms))
     if energy is not None:
         at = " at {mean_w:W}" if case.mean_w else ""
-        evidence.append(f"its energy is {{energy_ratio:x}} that of {{base_precision}}: {{time:x}} the time{at}")
+        evidence.append(
+            f"its energy is {{energy_ratio:x}} that of {{base_precision}}: {{time:x}} the time{at}"
+        )
     share_ms: Value = None
     largest, missing = "", _A_TRACE[: 1 if case.gpu_type == CPU else 2]
     if case.trace and base.trace:

@@ -70,7 +70,9 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
     known = [p for p in published.published_of(model) if p.unit == unit]
     allowed = allowed_range(case)
     assert allowed
-    evidence = [note("published: " + ", ".join(f"{p.value} at {p.context}/{p.stride}" for p in known))]
+    evidence = [
+        note("published: " + ", ".join(f"{p.value} at {p.context}/{p.stride}" for p in known))
+    ]
     beyond, nats = "", 0.0
     if nearest := nearest_published(known, wrong[0]):
         text = "{first:.5g} is {nats:+.2f} nats per {unit} against {nearest:.4g}"
@@ -119,9 +121,7 @@ def is_wikitext2(case: Case) -> bool:
     return WIKITEXT_2 in names.text_of(case.text or "").lower()
 
 
-def nearest_published(
-    known: Sequence[published.PublishedPerplexity], case: Case
-) -> float | None:
+def nearest_published(known: Sequence[published.PublishedPerplexity], case: Case) -> float | None:
     """The published value at the nearest context without overlap; 128 where it is not known."""
     by_context = {p.context: p.value for p in known if p.stride == p.context}
     if not by_context:
@@ -134,10 +134,15 @@ def likely(observed: float, not_128: bool, allowed: tuple[float, float], nats: f
     if observed < allowed[0]:
         return ": likely pads among the labels, or a text divided by more tokens than were scored"
     if observed > published.GPT2_VOCABULARY:
-        return f": worse than guessing among {published.GPT2_VOCABULARY} tokens; the weights or the"             " labels are wrong"
+        return (
+            f": worse than guessing among {published.GPT2_VOCABULARY} tokens; the weights or the"
+            " labels are wrong"
+        )
     if nats < _SMALL_NATS:
         return ": likely another join of the rows, BOS before each window, or a part of the text"
-    text = ", and a context of 128 tokens does not explain it (59.69 was published)" if not_128 else ""
+    text = (
+        ", and a context of 128 tokens does not explain it (59.69 was published)" if not_128 else ""
+    )
     return text + ": likely pads counted in the loss, or exp of the mean loss per line"
 
 
@@ -210,7 +215,9 @@ def perplexity_not_finite(case: Case, group: Group) -> Hit | None:
     if case.perplexity_is_finite:
         return None
     half = case.precision in ("fp16", "mixed")
-    why = "float16 overflows above 65504, in an activation or a sum" if half else "a loss overflowed"
+    why = (
+        "float16 overflows above 65504, in an activation or a sum" if half else "a loss overflowed"
+    )
     return Hit(values={"why": why})
 
 

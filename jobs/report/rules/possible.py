@@ -7,7 +7,7 @@ from bench.device import gpus
 from bench.profile import work
 from jobs.report import bounds, slips
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.conditions import sharing
 from jobs.report.rules.rule import Hit, note, rule
 
@@ -54,16 +54,19 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     told = {"assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"}
     options = ["Say it: --tokens N, --batch N."]
     return Hit(
-        evidence, {**values, **told}, verdict=Verdict.INCONCLUSIVE, cause=cause, missing=(), do=options,
+        evidence,
+        {**values, **told},
+        verdict=Verdict.INCONCLUSIVE,
+        cause=cause,
+        missing=(),
+        do=options,
         rejects=["latency_ms"],
-    )  # fmt: skip
+    )
 
 
 def is_below(case: Case, least: bounds.Bound | None) -> bool:
     """Whether the latency is below a lower bound."""
-    return bool(
-        least and case.latency_ms and case.latency_ms < bounds.LEAST_LATENCY * least.ms
-    )
+    return bool(least and case.latency_ms and case.latency_ms < bounds.LEAST_LATENCY * least.ms)
 
 
 @rule(
@@ -130,7 +133,7 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     whose = "enforced" if case.power_limit_w else of_whom(case)
     clause, values = slips.as_clause(slips.of_power(case, boards), "W")
     cause = f"{power_above_limit.cause}{clause}."
-    told = {**values, "limit_w": limit, "whose": whose}
+    told: dict[str, Value] = {**values, "limit_w": limit, "whose": whose}
     return Hit(power_arithmetic(case), told, rejects=of_power(case), cause=cause)
 
 
@@ -159,7 +162,7 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
         return None
     clause, values = slips.as_clause(slips.of_power(case, boards), "W")
     cause = f"{power_below_idle.cause}{clause}."
-    told = {**values, "idle_w": idle, "whose": whose}
+    told: dict[str, Value] = {**values, "idle_w": idle, "whose": whose}
     missing = [_HOW_READ] if case.boards else None
     arithmetic = power_arithmetic(case)
     return Hit(arithmetic, told, missing=missing, rejects=of_power(case), cause=cause)
@@ -188,7 +191,8 @@ def power_arithmetic(case: Case) -> list[str]:
     Verdict.FIX,
     undermines="effects",
     first=True,
-    cause="A latency of {latency_ms:ms} is {times:.0f} times what {what} takes at most on a slow host",
+    cause="A latency of {latency_ms:ms} is {times:.0f} times what {what} takes at most on a slow"
+    " host",
     missing=["the unit of the latency, and whether it is of one run"],
     do=["Write the unit into the name of the column, and the time of one run into its cells."],
 )
@@ -206,7 +210,7 @@ def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
     cause = f"{latency_implausibly_high.cause}{clause}"
     unsaid = "model" in case.assumed and not case.workload.new_tokens
     cause += "; or it is of another model, or of generated tokens." if unsaid else "."
-    told = {**values, "times": times, "what": what}
+    told: dict[str, Value] = {**values, "times": times, "what": what}
     return Hit(values=told, rejects=["latency_ms"], cause=cause)
 
 
@@ -321,7 +325,9 @@ def energy_counter_absent(case: Case, group: Group) -> Hit | None:
         return Hit(values={"what": "An energy of 0 was not measured"}, rejects=["energy_mj"])
     if not said or not case.foreign:
         return None
-    return Hit(values={"what": f"The energy cannot be of {said[0]}"}, rejects=["energy_mj", "mean_w"])
+    return Hit(
+        values={"what": f"The energy cannot be of {said[0]}"}, rejects=["energy_mj", "mean_w"]
+    )
 
 
 @rule(

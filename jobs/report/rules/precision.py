@@ -20,8 +20,7 @@ _FEW = 8
 
 @rule(
     Verdict.INCONCLUSIVE,
-    cause="GPU not specified. {possible} of the {known} known boards can give these numbers"
-    "{but}.",
+    cause="GPU not specified. {possible} of the {known} known boards can give these numbers{but}.",
     missing=[
         "the GPU's name, as the driver reports it",
         "mean power at full load (a large batch){limits}",
@@ -98,7 +97,8 @@ def precision_emulated(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.ACCEPT,
-    cause="A {gpu} has no Tensor Cores, though other GPUs of compute capability {capability} do: fp16"
+    cause="A {gpu} has no Tensor Cores, though other GPUs of compute capability {capability} do:"
+    " fp16"
     " halves the bytes, and computes at twice the rate of float32 at most.",
     do=["Do not expect of it what a T4 does."],
 )

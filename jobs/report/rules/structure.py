@@ -1,4 +1,4 @@
-"""What a table's own structure shows: batch against batch, GPU against GPU, engine against engine."""
+"""What a table's own structure shows: of batches, of GPUs and of engines beside each other."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ from bench.device import gpus
 from bench.device.boards import Board
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.words import listed
 
@@ -61,7 +61,7 @@ def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
     if growth < _FALLS:
         why = "More work in less time: the smaller batch paid a warm-up, or was disturbed."
     text = "{precision}: {before:ms} at batch {small}, {after:ms} at batch {batch_size}"
-    values = {"times": times, "growth": growth}
+    values: dict[str, Value] = {"times": times, "growth": growth}
     notes = [note(text, before=base.pace_ms, after=case.pace_ms, small=base.workload.batch_size)]
     return Hit(notes, values, cause=batch_does_not_scale.cause + why)
 
@@ -86,7 +86,7 @@ def gpu_slower_than_lesser(case: Case, group: Group) -> Hit | None:
     if times < _SLOWER:
         return None
     text = "{gpu}: {pace:ms}, {other}: {theirs:ms}"
-    values = {"times": times, "other": lesser.gpu}
+    values: dict[str, Value] = {"times": times, "other": lesser.gpu}
     return Hit([note(text, pace=case.pace_ms, theirs=lesser.pace_ms)], values)
 
 
@@ -98,7 +98,12 @@ def is_ahead(case: Case, other: Case) -> bool:
         return peak, board.bandwidth_gb_per_s
 
     ours, theirs = map(of, case.boards), list(map(of, other.boards))
-    return all(a >= _AHEAD * b for mine in ours for their in theirs for a, b in zip(mine, their))
+    return all(
+        a >= _AHEAD * b
+        for mine in ours
+        for their in theirs
+        for a, b in zip(mine, their, strict=True)
+    )
 
 
 @rule(
@@ -158,9 +163,11 @@ def warm_up_suspected(case: Case, group: Group) -> Hit | None:
     if of:
         what = f"{case.pace_ms / steps:.3g} ms for each new token" if steps else "its time"
         reads = "what reading the weights takes" if steps else "the lower bound"
-        far = f"; {what} is {case.pace_ms / max(of):.2g} times {reads} or more, on any board that it"
+        far = (
+            f"; {what} is {case.pace_ms / max(of):.2g} times {reads} or more, on any board that it"
+        )
         far += " can be: launches set it"
-    values = {
+    values: dict[str, Value] = {
         "first": case.precision,
         "times": times,
         "others": listed(one.precision for one in rest),
@@ -208,7 +215,7 @@ def memory_as_stored(case: Case, group: Group) -> Hit | None:
     if case.precision not in ("fp16", "bf16") or base.precision not in ("fp32", "tf32"):
         return None
     ratio = base.memory_mb / case.memory_mb
-    values = {"ratio": case.memory_mb / base.memory_mb}
+    values: dict[str, Value] = {"ratio": case.memory_mb / base.memory_mb}
     if _HALF_MEMORY[0] <= ratio <= _HALF_MEMORY[1]:
         return Hit(values=values)
     if 1 / _SAME_MEMORY <= ratio <= _SAME_MEMORY:
@@ -237,5 +244,5 @@ def engines_note(case: Case, group: Group) -> tuple[float, Note] | None:
         return None
     gain, other = found
     text = "{precision}: {engine} {pace:ms}, {other} {theirs:ms} for the same products: {gain:.2f}x"
-    values = {"engine": case.workload.engine, "other": other.workload.engine}
+    values: dict[str, Value] = {"engine": case.workload.engine, "other": other.workload.engine}
     return gain, note(text, pace=case.pace_ms, theirs=other.pace_ms, gain=gain, **values)

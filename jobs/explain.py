@@ -260,10 +260,11 @@ def explain_results(places: Sequence[str], told: Told, given: Given, allowance: 
     wished = list(read.load(given.expected, told, allowance).cases) if given.expected else []
     named = {case.gpu: None for case in (*cases, *wished) if case.foreign and case.gpu_type}
     if unknown := [name for name in named if not is_known(name)]:
+        others = [name for name in unknown if gpu_names.is_of_another_maker(name)]
+        notes += [f"{', '.join(others)}: not an NVIDIA GPU."] if others else []
         notes.append(
             f"Nothing is known of the GPU {', '.join(unknown)}: only what holds for every known"
-            f" board"
-            " is checked."
+            " board is checked."
         )
     found = findings.find(groups, wished, failures)
     matrix = proposal.next_matrix(groups, found)

@@ -165,6 +165,10 @@ LATENCIES = [("fp32", 11.7), ("fp16", 10.4)]
         "py fp32 time: 11.7 ms\npy fp16 time: 10.4 ms\n",
         '[{"dtype": "float32", "latency_s": 0.0117}, {"dtype": "float16", "latency_s": 0.0104}]',
         '{"dtype": "float32", "latency_ms": 11.7}\n{"dtype": "float16", "latency_ms": 10.4}\n',
+        "=====  INFERENCE - SPEED - RESULT  =====\n------\n   dtype      Time in s\n------\n"
+        "   fp32        0.0117\n   fp16        0.0104\n------\n",
+        "precision,total_latency_ms,average_latency_ms,latency_90_percentile\n"
+        "fp32,,11.7,12\nfp16,,10.4,11\n",
         "\ufeffprecision,latency_ms\r\nfp32,11.7\r\nfp16,10.4\r\n",
         "# a comment\nprecision,latency_ms\n\nfp32,11.7\n\nfp16,10.4\n",
         "run,precision,latency_ms\n,fp32,11.7\n,fp16,10.4\n",
@@ -252,6 +256,17 @@ def test_the_gpu_of_a_heading_above_a_table_is_its_own() -> None:
     text = f"## RTX 3090\n\n{table}\n{words}\n\n### T4\n\n{table}"
     assert [case.gpu for case in cases_of(text)] == ["GeForce-RTX-3090", "T4"]
     assert "GPU T4, by the text above it" in notes_of(text)
+
+
+def test_a_log_of_codecarbon_is_one_of_powers() -> None:
+    text = (
+        "timestamp,project_name,duration,emissions,gpu_power,cpu_energy,gpu_energy,energy_consumed"
+        ",gpu_model\nt,fp32,120.5,0.002,180,0.0014,0.0060,0.0077,1 x Tesla T4\n"
+    )
+    found = one(text)
+    assert (found.gpu, found.precision, found.latency_ms) == ("T4", "fp32", None)
+    assert found.mean_w == pytest.approx(0.0060 * 3.6e6 / 120.5)
+    assert "a log of energies, not a table of latencies" in notes_of(text)
 
 
 def test_several_tables_of_a_text_are_runs_of_their_own() -> None:
@@ -344,7 +359,7 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms,batch\nfp32,1,0\n", "batch = 0: must be from 1"),
         ("precision,latency_ms,model,tokens\nfp32,1,gpt2,2048\n", "gpt2 has 1024 positions"),
         ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "tiny has 256 positions"),
-        ("precision,latency_ms,batch\nfp32,a,1\nfp16,b,1\n", "2 problems:\n  line 2, latency_ms ="
+        ("precision,latency_ms,batch\nfp32,a,1\nfp16,b,1\n", "2 problems: line 2, latency_ms = a"
         " a"),
         ("precision,latency_ms,tokens,batch\nfp32,1\nfp16,2\n", "names 4 columns, and each row"
         " has 2"),

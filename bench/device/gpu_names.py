@@ -42,7 +42,7 @@ def boards(name: str) -> tuple[Board, ...]:
     if found := gpus.named(name):
         return found
     told = words_of(name)
-    if NOT_NVIDIA.search(name.lower()) and "nvidia" not in told:
+    if is_of_another_maker(name):
         return ()
     instance = name.strip().lower().partition(".")[0]
     if instance in INSTANCES:
@@ -96,6 +96,15 @@ def _types() -> dict[tuple[str, ...], tuple[Board, ...]]:
 def form_of(board: Board) -> list[str]:
     """The words of a board's name beside its type."""
     return words_of(board.name.removeprefix(board.gpu_type))
+
+
+def is_of_another_maker(name: str) -> bool:
+    """Whether it is no GPU of NVIDIA.
+
+    >>> is_of_another_maker("AMD Instinct MI250X"), is_of_another_maker("RTX 4090")
+    (True, False)
+    """
+    return bool(NOT_NVIDIA.search(name.lower())) and "nvidia" not in name.lower()
 
 
 def is_several(name: str) -> bool:

@@ -9,6 +9,7 @@ from jobs.report.rules import REGISTRY
 from jobs.report.words import gathered, listed, number
 
 MOST_SENTENCES = 7
+_WITHOUT_CAUSE = "effect-without-cause"  # which says the ratio itself
 _EFFECTS = 2  # of the sentences, where there are more than can be said
 _MOST_SUBJECTS = 2  # that a sentence names
 _MOST_NAMES = 6  # that a sentence lists
@@ -128,7 +129,7 @@ def sentences(found: Sequence[Finding], count: int) -> list[Sentence]:
         of_one = finding.precisions if REGISTRY[finding.code].effect else ()
         return finding.code, finding.verdict, finding.cause.template, of_one
 
-    by_cause = gathered(found, cause)
+    by_cause = gathered((f for f in found if _WITHOUT_CAUSE not in f.undermined_by), cause)
     every = [sentence(same, count) for same in by_cause]
     if len(every) <= MOST_SENTENCES:
         return every

@@ -95,10 +95,14 @@ def of_case(case: Case) -> Bound | None:
 
 
 def in_question(case: Case) -> Sequence[Board]:
-    """The boards that a case may be of: of a table, every known one where its GPU is not known."""
+    """The boards that a case may be of: of a table, every known one where its GPU is not known.
+
+    None for a CPU, for several GPUs together, and for one that is not NVIDIA's.
+    """
     if case.boards or not case.foreign:
         return case.boards
-    return () if case.gpu_type == CPU or gpu_names.is_several(case.gpu) else GPUS
+    other = case.gpu_type == CPU or gpu_names.is_several(case.gpu)
+    return () if other or gpu_names.is_of_another_maker(case.gpu) else GPUS
 
 
 def certain(case: Case) -> Case:

@@ -114,7 +114,7 @@ def explanation(asked: Asked, model: str, rows: Sequence[tuple[float, str, str]]
     if abs(observed / wrong.value - 1) <= NEAR:
         return [
             f"the published {wrong.unit}, each line a sample of its own ({wrong.source}): a"
-            f" mistake;"
+            " mistake;"
             " sum the nats over all tokens, and divide once"
         ]
     if observed > published.GPT2_VOCABULARY:
@@ -168,7 +168,7 @@ def too_low(asked: Asked, least: float) -> list[str]:
     if share > _MANY_PADS:
         found.append(
             f"pads among the labels, which the model finds easy: {share:.0%} of them at no cost"
-            f" make"
+            " make"
             f" {asked.observed:g} of {short:.1f} (huggingface/transformers#5391)"
         )
     return [*found, "tokens that the model sees before it predicts them: labels shifted twice"]

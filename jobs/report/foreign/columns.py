@@ -22,7 +22,7 @@ def refined(headings: Sequence[Heading], lines: Sequence[Line]) -> list[Heading]
     found = []
     for index, heading in enumerate(headings):
         cells = [text for _, row in lines[:LOOKED_AT] if not ignored(text := row[index])]
-        found.append(by_values(heading, cells))
+        found.append(replace(by_values(heading, cells), is_empty=not cells))
     taken = {one.field for one in found}
     for index, heading in enumerate(found):
         if heading.field in (None, "configuration") and not heading.tags:

@@ -50,7 +50,7 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
         return [of_records(document)]
     raise TensorgapError(
         f"{name}: JSON that is not known; read are optimum-benchmark's reports, lm-eval's"
-        f" results, and"
+        " results, and"
         " lists of records with a name for each number"
     )
 

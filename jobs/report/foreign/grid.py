@@ -1,5 +1,6 @@
 """A text as a grid of cells: CSV with any separator, or a table of Markdown within a text."""
 
+import collections
 import csv
 import io
 import itertools
@@ -197,53 +198,54 @@ def cells_of(row: str) -> tuple[str, ...]:
 
 
 def of_csv(text: str, name: str) -> Grid:
-    """A text with one separator between its cells, which is found by what fits best."""
+    """A text with one separator between its cells, which is found by what fits best.
+
+    Lines above the head with fewer cells than the table has, and single words, are text around it.
+    """
     separator = separator_of(text)
+    told = SEPARATORS[separator or ","]
     if separator is None and _ALIGNED.search(text):
-        separator, text = "\t", _ALIGNED.sub("\t", text)
-    # Its own line ends only: others, such as U+2028, are part of a text.
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=separator or ",", skipinitialspace=True
-    )
-    names: tuple[str, ...] = ()
-    lines: list[Line] = []
-    several, left_out = separator is not None, 0  # text around the table
-    separator = separator or ","
+        separator, told = "\t", "columns apart by blanks"
+        text = _ALIGNED.sub("\t", "\n".join(line.strip() for line in text.split("\n")))
     try:
-        for row in reader:
-            cells = tuple(cell.strip() for cell in row)
-            if separator == "|":
-                cells = cells_of("|".join(cells))
-            drawn = separator == "|" and _BOX.fullmatch("".join(cells))
-            if drawn or not any(cells):
-                continue
-            if not names and (cells[0].startswith("#") or (several and len(cells) == 1)):
-                left_out += 1
-                continue
-            if not names:
-                names = cells
-                continue
-            if several and len(cells) == 1:
-                left_out += 1
-                continue
-            lines.append((reader.line_num, cells))
-            if len(lines) > MOST_LINES:
-                break
+        rows = list(rows_of(text, separator or ","))
     except csv.Error as error:
         raise TensorgapError(f"{name}: not a readable table: {error}") from None
-    if not names:
+    several = [row for row in rows if len(row[1]) > 1]
+    usual = collections.Counter(len(cells) for _, cells in several[:_SAMPLE_LINES])
+    least = usual.most_common(1)[0][0] if separator and usual else 1
+    head = next((at for at, (_, cells) in enumerate(rows) if len(cells) >= least), None)
+    if head is None:
         raise TensorgapError(
             f"{name}: it is empty; the first line must name the columns, such as"
             " precision,latency_ms,energy_mj,throughput,perplexity"
         )
+    names, below = rows[head][1], rows[head + 1 :]
+    lines = [row for row in below if not separator or len(row[1]) > 1]
     counts = {len(cells) for _, cells in lines}
     if len(counts) == 1 and len(lines) > 1 and max(counts) < len(names):
         raise TensorgapError(
             f"{name}: its first line names {len(names)} columns, and each row has {max(counts)}"
-            f" cells:"
-            " which are they? Give each column its name"
+            " cells: which are they? Give each column its name"
         )
-    return fitted(names, lines, SEPARATORS[separator], left_out)
+    left_out = head + len(below) - len(lines)
+    return fitted(names, lines, told, left_out)
+
+
+def rows_of(text: str, separator: str) -> Iterator[Line]:
+    """The cells of each line that is neither empty nor only drawn nor a comment above the table."""
+    # Its own line ends only: others, such as U+2028, are part of a text.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    for count, row in enumerate(reader):
+        cells = tuple(cell.strip() for cell in row)
+        if separator == "|":
+            cells = cells_of("|".join(cells))
+        drawn = separator in "|\t" and _BOX.fullmatch("".join(cells))
+        comment = count < _SAMPLE_LINES and bool(cells) and cells[0].startswith("#")
+        if any(cells) and not drawn and not comment:
+            yield reader.line_num, cells
+        if count > 2 * MOST_LINES:
+            return
 
 
 def fitted(

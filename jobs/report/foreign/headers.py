@@ -47,6 +47,7 @@ class Heading:
         statistic: median, mean, best, tail or spread; empty: not said.
         tags: Whom it is about: precision, engine, gpu, batch_size, prompt_tokens.
         rest: Words that are left over.
+        is_empty: Whether no cell of the column says anything.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Heading:
     scale: float = 1.0
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     rest: tuple[str, ...] = ()
+    is_empty: bool = False
 
     @property
     def is_quantity(self) -> bool:
@@ -131,6 +133,8 @@ def settled(found: str | None, dimension: str, per: str | None, words: Sequence[
         found = None if found == "first_token_ms" else BY_DIMENSION[dimension]
     elif found is None and dimension:
         found = BY_DIMENSION[dimension] if is_request else None
+    if found in ("size_mb", "memory_mb") and "hidden" in words:
+        return None
     if found != "latency_ms":
         return found
     if not is_request:
@@ -219,6 +223,9 @@ def statistic_in(words: list[str], outer: int) -> tuple[str, list[str]]:
     found: list[str] = []
     rest: list[str] = []
     for at, word in enumerate(words):
+        if word == "percentile" and rest[-1:] and rest[-1].isdigit():
+            found.append("median" if rest.pop() == "50" else "tail")
+            continue
         minute = word == "min" and (at >= outer or words[at - 1 : at] in (["/"], ["per"]))
         if minute:
             rest.append(word)

@@ -5,7 +5,7 @@ two heads, decimal commas, or a precision as columns of 0 and 1.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jobs.report.foreign.columns import LOOKED_AT, refined
@@ -17,12 +17,25 @@ _MOST_ON_ITS_SIDE = 60  # lines of a table whose columns are configurations
 _ON = {"1", "true", "yes", "on"}
 _FLAGS = _ON | {"0", "false", "no", "off"}
 _DOMAIN = re.compile(r"(nvidia_gpu|package|core|dram|uncore)_\d+")  # of a log of pyJoules
+# A column of emissions.csv -> what it holds, and its unit.
+_CODECARBON: Mapping[str, tuple[str, str | None]] = {
+    "gpu_energy": ("energy_mj", "kwh"),
+    "duration": ("duration_s", "s"),
+    "gpu_model": ("gpu", None),
+    "project_name": ("configuration", None),
+}
 _DECIMAL_COMMA = re.compile(r"[~\u2248]?-?\d+,(\d{1,2}|\d{4,})( ?[a-zA-Z/%]+)?")
 _POINT = re.compile(r"\d\.\d")
 
 
 def energy_log(grid: Grid) -> list[Heading] | None:
-    """The headings of pyJoules' log: timestamp, tag, duration, and a column for each meter."""
+    """The headings of a log of energies, of which each line is one run; None: it is no such log.
+
+    pyJoules writes timestamp, tag, duration and a column for each meter; codecarbon's emissions.csv
+    has seconds and kWh.
+    """
+    if {"emissions", "energy_consumed", "duration"} <= set(grid.names):
+        return [Heading(name, *_CODECARBON.get(name, ("ratio", None))) for name in grid.names]
     if not {"timestamp", "tag", "duration"} <= set(grid.names):
         return None
     found = []

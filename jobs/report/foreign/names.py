@@ -76,6 +76,7 @@ MODEL_NAMES = {
 }
 MODEL = {name: model for model, names in MODEL_NAMES.items() for name in names.split()}
 _ORGANISATIONS = ("openai-community/", "openai/", "distilbert/", "huggingface/")
+_SIZE_OR_TYPE = r"\d+(\.\d+)?[bm]|b?f\d\d|b?fp?\d\d|float\d\d|int\d|q\d\w*|\dbit"  # behind a name
 _FAMILIES = re.compile(
     r"(bert|gpt|llama|qwen|opt-|mistral|bloom|falcon|t5|bart|pythia|phi|gemma|roberta|electra"
     r"|albert|mixtral|deepseek|smollm|vit|resnet|whisper|codegen|neox|mpt|stablelm|vicuna|yi-)"
@@ -168,6 +169,9 @@ def model_of(text: str) -> str | None:
     name = re.sub(r"[()]", " ", name).strip()
     if name in MODEL:
         return MODEL[name]
+    plain = re.sub(rf"(-({_SIZE_OR_TYPE}))+$", "", name)
+    if plain in MODEL:
+        return MODEL[plain]
     named = [MODEL[word] for word in re.split(r"[^a-z0-9.-]+|<br>", name) if word in MODEL]
     ends = [MODEL[known] for known in MODEL if name.endswith(f"-{known}") and known != "tiny"]
     if named or ends:

@@ -112,7 +112,7 @@ def in_one(problems: Sequence[str]) -> str:
     if len(problems) == 1:
         return problems[0]
     more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    return "\n  ".join([f"{len(problems)} problems:", *problems[:_SHOWN], *more])
+    return f"{len(problems)} problems: {'; '.join([*problems[:_SHOWN], *more])}"
 
 
 def unusable(shaped: shape.Shaped, table: grid.Grid, told: Told) -> str | None:

@@ -66,7 +66,9 @@ def shaped(grid: Grid) -> Shaped:
     headings = refined([heading_of(name) for name in grid.names], grid.lines)
     if log := layout.energy_log(grid):
         headings = log
-        how.append("a log of energies, not a table of latencies: the rows have no precision")
+        how.append(
+            "a log of energies, not a table of latencies: each row is a run, whose power is judged"
+        )
     grid, headings = layout.without_flags(grid, headings)
     fields = [heading.field for heading in headings]
     if "metric" in fields and "value" in fields:
@@ -134,7 +136,7 @@ def grouped(quantities: Sequence[tuple[int, Heading]]) -> tuple[list[Columns], l
     kept: list[tuple[int, Heading]] = []
     dropped: list[str] = []
     for _, same in gathered_by(quantities, lambda h: (h.field, *sorted(h.tags.items()), h.rest)):
-        same.sort(key=lambda pair: (_OF.index(pair[1].per), PREFERRED.index(pair[1].statistic)))
+        same.sort(key=lambda pair: preference(pair[1]))
         dropped += [heading.name for _, heading in same[1:]]
         kept.append(same[0])
     marked: list[tuple[int, Heading]] = []
@@ -158,6 +160,11 @@ def grouped(quantities: Sequence[tuple[int, Heading]]) -> tuple[list[Columns], l
         if own or len(of_tags) == 1:
             groups.append(Columns(dict(tags), tuple([*own, *shared])))
     return sorted(groups, key=lambda group: min(index for index, _ in group.columns)), dropped
+
+
+def preference(heading: Heading) -> tuple[bool, int, int]:
+    """Which of several columns of one quantity is read: one with numbers, of a prompt, a median."""
+    return heading.is_empty, _OF.index(heading.per), PREFERRED.index(heading.statistic)
 
 
 def gathered_by(

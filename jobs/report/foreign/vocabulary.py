@@ -70,7 +70,7 @@ LABELS: Mapping[str, str] = {
 QUANTITIES: Mapping[str, tuple[str, str]] = {
     "latency_ms": (
         "time",
-        "latency, lat, time, times, duration, elapsed, elapsed time, inference time, forward"
+        "latency, lat, time, duration, elapsed, elapsed time, inference time, forward"
         " time, inference, forward, latencies, timing, batch time, batch latency, step time, e2e,"
         " e2e latency, end to end latency, wall time, walltime, wall clock, generation time, run"
         " time, total time, total latency, response time, execution time, exec time, gpu time,"
@@ -91,7 +91,7 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     ),
     "throughput_per_s": (
         "rate",
-        "throughput, tput, thpt, speed, rate, thruput, inference speed, generation speed, decode"
+        "throughput, tput, thpt, speed, thruput, inference speed, generation speed, decode"
         " speed, decoding speed, throughputs, decode throughput, generation throughput",
     ),
     "energy_mj": (

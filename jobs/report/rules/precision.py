@@ -15,12 +15,11 @@ _KINDS = {
     "mixed": "keeps float32 weights, and its casts accelerate nothing",
 }
 _NEAR = 0.05
-_FEW = 8
 
 
 @rule(
     Verdict.INCONCLUSIVE,
-    cause="GPU not specified. {possible} of the {known} known boards can give these numbers{but}.",
+    cause="GPU not specified. {possible} of the {known} known boards can give these numbers.",
     missing=[
         "the GPU's name, as the driver reports it",
         "mean power at full load (a large batch){limits}",
@@ -56,7 +55,6 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
         if not board.is_for_servers:
             continue
         by_limit.setdefault(board.tdp_w, []).append(board.name)
-    gone = [name for name, why in excluded.items() if why]
     limits = "; ".join(f"{watts:g} W {listed(names)}" for watts, names in by_limit.items())
     none = "GPU not specified, and none of the {known} known boards can give these numbers."
     return Hit(
@@ -64,7 +62,6 @@ def gpu_not_specified(case: Case, group: Group) -> Hit | None:
         {
             "known": len(GPUS),
             "possible": len(possible),
-            "but": f": all but {listed(gone)}" if 0 < len(gone) <= _FEW else "",
             "limits": f", against the power limits: {limits}" if limits else "",
         },
         precisions=[one.precision for one in group.cases],

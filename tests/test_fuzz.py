@@ -12,8 +12,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "fuzz.py"
 INPUTS = {
     "source.json": 100,
     "matrix.toml": 500,
-    "table.csv": 300,
-    "table of anybody": 300,
+    "table.csv": 150,
+    "table of anybody": 150,
     "rows.parquet": 80,
     "model": 20,
     "commands": 50,

@@ -18,6 +18,7 @@ _LEAST_SHARE = 0.4  # of the first lines that are of the table
 _RULE = re.compile(r"\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?")  # below the head of a table
 _BARS = str.maketrans("│┃║", "|||")
 _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draws
+_RULED = re.compile(r"[=_*~-]{5,}")  # a cell that only draws, as on both sides of a title
 _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a terminal
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
 _SAID = re.compile(
@@ -241,6 +242,7 @@ def rows_of(text: str, separator: str) -> Iterator[Line]:
         if separator == "|":
             cells = cells_of("|".join(cells))
         drawn = separator in "|\t" and _BOX.fullmatch("".join(cells))
+        drawn = drawn or any(_RULED.fullmatch(cell) for cell in cells)
         comment = count < _SAMPLE_LINES and bool(cells) and cells[0].startswith("#")
         if any(cells) and not drawn and not comment:
             yield reader.line_num, cells

@@ -3,6 +3,7 @@
 A record has, by field, the text of a cell and the heading of its column.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from jobs.report.foreign.grid import Grid
 from jobs.report.foreign.headers import Heading, heading_of
 from jobs.report.foreign.vocabulary import LABELS, PREFERRED
 
+_MEASURED = re.compile(r"\d+\.\d+ ?[A-Za-z]")  # what no header begins with
 AXES = ("precision", "engine", "gpu", "batch_size", "prompt_tokens")  # that a header can name
 _OF = ("sample", None, "batch", "token", "word", "byte")  # the first of these is read
 _MAIN = ("latency_ms", "throughput_per_s", "energy_mj", "mean_w", "perplexity")
@@ -57,7 +59,7 @@ def shaped(grid: Grid) -> Shaped:
     """The records of a grid; none where its first line holds numbers in the place of names."""
     how: list[str] = []
     numbers = sum(name[:1].isdigit() and units.number_of(name) is not None for name in grid.names)
-    if 2 * numbers >= len(grid.names):
+    if 2 * numbers >= len(grid.names) or any(_MEASURED.match(name) for name in grid.names):
         return Shaped((), lambda: iter(()), grid.names)
     if layout.lies_on_its_side(grid):
         grid = layout.turned(grid)

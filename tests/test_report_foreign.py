@@ -359,7 +359,7 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms,batch\nfp32,1,0\n", "batch = 0: must be from 1"),
         ("precision,latency_ms,model,tokens\nfp32,1,gpt2,2048\n", "gpt2 has 1024 positions"),
         ("precision,latency_ms,model,tokens\nfp32,1,tiny,512\n", "tiny has 256 positions"),
-        ("precision,latency_ms,batch\nfp32,a,1\nfp16,b,1\n", "2 problems: line 2, latency_ms = a: "),
+        ("precision,latency_ms\nfp32,a\nfp16,b\n", "2 problems: line 2, latency_ms = a: "),
         ("precision,latency_ms,tokens,batch\nfp32,1\nfp16,2\n", "names 4 columns, and each row"
         " has 2"),
         ("precision,latency_ms," + "x" * 200_000, "not a readable table: field larger than"),

@@ -241,8 +241,8 @@ def rows_of(text: str, separator: str) -> Iterator[Line]:
         cells = tuple(cell.strip() for cell in row)
         if separator == "|":
             cells = cells_of("|".join(cells))
-        drawn = separator in "|\t" and _BOX.fullmatch("".join(cells))
-        drawn = drawn or any(_RULED.fullmatch(cell) for cell in cells)
+        drawn = any(_RULED.fullmatch(cell) for cell in cells)
+        drawn |= separator in "|\t" and bool(_BOX.fullmatch("".join(cells)))
         comment = count < _SAMPLE_LINES and bool(cells) and cells[0].startswith("#")
         if any(cells) and not drawn and not comment:
             yield reader.line_num, cells

@@ -28,7 +28,7 @@ _WHOLE = {
 }
 _OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", "attention")
 _OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
-_FAILED_IN = {"out_of_memory": Outcome.OUT_OF_MEMORY, "oom": Outcome.OUT_OF_MEMORY}
+_OUT_OF_MEMORY = ("oom", "out of memory")
 _OF_RUNS = (
     "latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w",
     "per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb",
@@ -136,10 +136,9 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
         notes.aside[what] = notes.aside.get(what, 0) + 1
         return None
     if failed is not None and not numbers.measured:
-        kind = next((o for word, o in _FAILED_IN.items() if word in failed.lower()), None)
-        if "out of memory" in failed.lower():
-            kind = Outcome.OUT_OF_MEMORY
-        facts |= {"outcome": kind or Outcome.FAILED, "reason": failed}
+        memory = any(word in failed.lower().replace("_", " ") for word in _OUT_OF_MEMORY)
+        kind = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
+        facts |= {"outcome": kind, "reason": failed}
     facts |= numbers.facts
     if workload.new_tokens == 0 and numbers.decoding:
         workload = replace(workload, prompt_tokens=1)

@@ -3,23 +3,21 @@
 import dataclasses
 import errno
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.asked import PRECISIONS
 from bench.errors import TensorgapError
 from bench.files import limits
-from bench.measured import Outcome
-from jobs.report.facts import NO_PRECISION, Case
-from jobs.report.foreign import documents, grid, lines, names, shape, units
-from jobs.report.foreign.headers import Heading, heading_of, split
+from jobs.report.facts import Case
+from jobs.report.foreign import documents, grid, lines, shape, telling
+from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Notes, Told
-from jobs.report.foreign.vocabulary import KNOWN
 
 STDIN = "-"
 SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv")
 MOST_CASES = 10_000
 _AS_ROWS = 10  # bytes of memory for each byte of a table: its text, decoded, and its rows
-_SHOWN = 8  # problems, renamed names
+_MOST_HINTS = 8
 _EXAMPLE = "precision,latency_ms,energy_mj,throughput,perplexity"
 
 
@@ -84,7 +82,7 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     for number, table in enumerate(tables, start=1):
         shaped, notes = shape.shaped(table), Notes()
         which = f"table {number}" if len(tables) > 1 else ""
-        if problem := unusable(shaped, table, told):
+        if problem := unusable(shaped, table):
             failures.append(f"{which}: {problem}".removeprefix(": "))
             continue
         cases = lines.cases(shaped, told, table.gpu, notes)
@@ -92,12 +90,11 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
             failures += [f"{which} {each}".strip() for each in no_case(notes, table)]
             continue
         found += [dataclasses.replace(c, run=f"{which} {c.run}".strip()) for c in cases]
-        sentences += [
-            f"{which}: {s}".removeprefix(": ") for s in told_of(shaped, notes, table, cases)
-        ]
+        told_of = telling.sentences(shaped, notes, table, cases)
+        sentences += [f"{which}: {sentence}".removeprefix(": ") for sentence in told_of]
         used |= notes.used
     if not found:
-        raise TensorgapError(f"{name}: {in_one(failures)}")
+        raise TensorgapError(f"{name}: {telling.in_one(failures)}")
     sentences += [f"left out: {failure}" for failure in failures]
     if len(found) > MOST_CASES:
         raise TensorgapError(
@@ -107,21 +104,13 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     return Understood(tuple(found), tuple(sentences), frozenset(used))
 
 
-def in_one(problems: Sequence[str]) -> str:
-    """All problems of a file in one message."""
-    if len(problems) == 1:
-        return problems[0]
-    more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    return f"{len(problems)} problems: {'; '.join([*problems[:_SHOWN], *more])}"
-
-
-def unusable(shaped: shape.Shaped, table: grid.Grid, told: Told) -> str | None:
+def unusable(shaped: shape.Shaped, table: grid.Grid) -> str | None:
     """Why nothing can be said of a table; None: something can."""
     columns = ", ".join(one or "(without a name)" for one in table.names[:20])
-    hints = [f"{name} ({near}?)" for name in shaped.unknown if (near := near_header(name))]
+    hints = [f"{name} ({near}?)" for name in shaped.unknown if (near := telling.nearest(name))]
     if any(heading.is_quantity for heading in shaped.headings):
         return None
-    hint = f"; did you mean: {', '.join(hints[:_SHOWN])}" if hints else ""
+    hint = f"; did you mean: {', '.join(hints[:_MOST_HINTS])}" if hints else ""
     bare = [name for name in shaped.unknown if heading_of(name).tags]
     if bare:
         hint += f"; say what is in {', '.join(bare[:4])}: `{bare[0]} latency_ms`, `{bare[0]} tok/s`"
@@ -131,100 +120,11 @@ def unusable(shaped: shape.Shaped, table: grid.Grid, told: Told) -> str | None:
     )
 
 
-def near_header(name: str) -> str | None:
-    """The name that a header may have been meant to be."""
-    words = " ".join(split(units.plain(name)))
-    near = names.nearest(words, KNOWN, 0.75)
-    return None if near == words else near
-
-
 def no_case(notes: Notes, table: grid.Grid) -> list[str]:
     """Why no line of a table is a case."""
     if notes.problems:
         return notes.problems
     if notes.aside:
-        return [f"all rows are set aside: {', '.join(notes.aside)}; known: fp32, tf32, fp16, bf16,"
-                " mixed"]  # fmt: skip
+        known = ", ".join(PRECISIONS)
+        return [f"all rows are set aside: {', '.join(notes.aside)}; known: {known}"]
     return ["it has no rows" if not table.lines else "no row has a number"]
-
-
-def told_of(
-    shaped: shape.Shaped, notes: Notes, table: grid.Grid, cases: Sequence[Case]
-) -> list[str]:
-    """How a table was understood, in a few sentences."""
-    read = [f"{units.plain(h.name)} -> {of_heading(h)}" for h in shaped.headings if renamed(h)]
-    read += [f"{written} -> {ours}" for written, ours in notes.renamed.items()]
-    shown = read[: 3 * _SHOWN] + ([f"and {len(read) - 3 * _SHOWN} more"] if len(read) > 24 else [])
-    parts = list(shaped.how)
-    parts += [table.separator] if table.separator not in _PLAIN else []
-    parts += [f"GPU {table.gpu}, by the text above it"] if table.gpu else []
-    parts += shown
-    parts += [f"{count} row{'s' * (count > 1)} of {what}" for what, count in
-              notes.aside.items()]  # fmt: skip
-    failed = sum(case.outcome != Outcome.OK for case in cases)
-    parts += [f"{failed} row{'s' * (failed > 1)} failed"] if failed else []
-    parts += [f"each number is the median of up to {notes.runs} rows"] if notes.runs > 1 else []
-    found = [f"Read: {'; '.join(parts)}."] if parts else []
-    not_read = [f"{', '.join(columns)} ({why})" for why, columns in shaped.set_aside.items()]
-    unknown = [f"{n} ({near}?)" if (near := near_header(n)) else n for n in shaped.unknown]
-    if table.ragged:
-        not_read.append(f"{table.ragged} rows with more cells than there are columns")
-    not_read += [f"{table.left_out} lines of text around the table"] if table.left_out else []
-    found += [f"Not read: {'; '.join(not_read)}."] if not_read else []
-    found += [f"Not understood: {', '.join(unknown)}."] if unknown else []
-    if notes.problems:
-        found.append(f"Left out: {in_one(notes.problems)}")
-    assumed = [f"{what} in {unit}" for what, unit in notes.assumed.items()]
-    assumed += assumptions(cases)
-    return found + (
-        [f"Assumed, where the table does not say: {', '.join(assumed)}."] if assumed else []
-    )
-
-
-_PLAIN = ("commas", "bars")
-
-
-def assumptions(cases: Iterable[Case]) -> list[str]:
-    """What stands for what the cases do not say."""
-    every = [case for case in cases if case.pace_ms or case.perplexity or case.energy_mj]
-    missing = {name for case in every for name in case.assumed}
-    of = {
-        "model": "gpt2",
-        "engine": "eager",
-        "batch_size": "batch 1",
-        "prompt_tokens": "128 tokens",
-    }
-    found = [what for name, what in of.items() if name in missing]
-    if any(case.perplexity for case in every) and any(case.text_is_assumed for case in every):
-        found.append("WikiText-2")
-    if any(case.precision == NO_PRECISION for case in every):
-        found.append("no precision")
-    return found
-
-
-def renamed(heading: Heading) -> bool:
-    """Whether a header is not but our own name."""
-    plain = "_".join(split(units.plain(heading.name)))
-    return bool(heading.name) and plain not in (heading.field, f"timing_{heading.field}")
-
-
-def of_heading(heading: Heading) -> str:
-    """What a column holds, in words."""
-    what = str(heading.field)
-    if heading.dimension == "rate":
-        what = f"{heading.per or 'prompt'}s per second".replace("samples", "prompts")
-        what = what.replace("batchs", "batches")
-    factor = (
-        units.factor(heading.unit, heading.dimension)
-        if heading.unit and heading.dimension in units.DIMENSIONS
-        else 1
-    )
-    scale = (factor or 1) * heading.scale
-    times = f" x {scale:g}" if scale != 1 and heading.dimension != "rate" else ""
-    per = (
-        f" of a {heading.per}"
-        if heading.per in ("token", "batch") and heading.dimension != "rate"
-        else ""
-    )
-    tags = " ".join(f"batch {v}" if k == "batch_size" else v for k, v in heading.tags.items())
-    return f"{what}{times}{per}{f' of {tags}' if tags else ''}"

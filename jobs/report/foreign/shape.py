@@ -76,6 +76,12 @@ def shaped(grid: Grid) -> Shaped:
     if "metric" in fields and "value" in fields:
         grid, headings = layout.widened(grid, headings)
         how.append("a line for each metric")
+    fields = [heading.field for heading in headings]
+    if not {"perplexity", "bits_per_byte", "prompt_tokens"} & {*fields}:  # nothing else has one
+        headings = [
+            replace(one, field="prompt_tokens") if one.field == "context" else one
+            for one in headings
+        ]
     return melted(grid, headings, how)
 
 

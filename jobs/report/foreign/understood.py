@@ -1,4 +1,4 @@
-"""How a table was understood: what the command line says of it, and notes as its cells are read."""
+"""What the command line says of a table, and notes on how its cells are understood."""
 
 from dataclasses import dataclass, field
 
@@ -31,15 +31,16 @@ class Notes:
         renamed: Name in the table -> ours.
         aside: Why lines were set aside -> how many, by the precision or the value.
         problems: Cells that cannot be read, in words.
-        assumed: What the table does not say -> what stands for it.
+        assumed: A column without a unit -> the one that stands for it.
+        used: Options of the command line that a line needed.
+        runs: Most lines that are runs of one thing.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
-    scaled: dict[str, str] = field(default_factory=dict)
     aside: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     assumed: dict[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)  # options that a line needed
+    used: set[str] = field(default_factory=set)
     runs: int = 1
 
     def name(self, written: str, ours: str) -> str:

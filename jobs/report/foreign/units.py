@@ -202,7 +202,7 @@ def factor(unit: str, dimension: str) -> float | None:
     (3600000.0, 1000.0, None)
     """
     name = UNIT.get(spelled(unit), "")
-    return DIMENSIONS[dimension].get(name)
+    return DIMENSIONS.get(dimension, {}).get(name)
 
 
 def spelled(unit: str) -> str:

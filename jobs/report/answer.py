@@ -114,9 +114,9 @@ def rate_of(case: Case) -> str:
     """A throughput, where there is no latency."""
     if case.latency_ms is not None:
         return ""
-    if case.throughput_per_s:
-        return number(case.throughput_per_s, "/s")
-    return number(case.tokens_per_s, " tok/s") if case.tokens_per_s else ""
+    if case.tokens_per_s:
+        return number(case.tokens_per_s, " tok/s")
+    return number(case.throughput_per_s, "/s") if case.throughput_per_s else ""
 
 
 def sentences(found: Sequence[Finding], count: int) -> list[Sentence]:

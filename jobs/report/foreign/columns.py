@@ -47,8 +47,14 @@ def most(cells: Sequence[str], of: Callable[[str], object]) -> bool:
 def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     """A heading that its cells contradict, or say more of."""
     numbers = most(cells, units.number_of)
+    if heading.field in ("engine", "model", "configuration") and (
+        numbers and most(cells, _is_plain_number)
+    ):
+        heading = replace(heading, field=None, rest=(heading.name,))  # Runtime: 312, 0:03:21
     if heading.field == "engine" and numbers and most(cells, cell_unit):  # Runtime: 1.29s
         heading = replace(heading, field=None)
+    if heading.field == "run" and cells and all(text.isdigit() for text in cells):
+        return replace(heading, field="trial")
     if heading.is_quantity or heading.field in (None, "value"):
         if most(cells, lambda text: _RATIO.fullmatch(units.plain(text))):
             return replace(heading, field="ratio")
@@ -72,12 +78,19 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     return heading
 
 
+def _is_plain_number(text: str) -> bool:
+    """Whether a cell is a number or a time of a clock, without a unit."""
+    return bool(re.fullmatch(r"[-+\d.,:eE]+", text))
+
+
 def cell_unit(text: str) -> Heading | None:
     """What the unit in a cell says: `96 samp/s` is a throughput."""
     number = units.number_of(text)
     if not number or not number.rest:
         return None
     unit, per, dimension, rest = unit_in(split(number.rest))
+    if units.spelled(number.rest) == "b":
+        return None  # 6.74 B are parameters rather than bytes
     if alone := units.UNIT.get(units.spelled(number.rest)):
         unit, per, dimension, rest = alone, None, units.DIMENSION[alone], []
     if not dimension or rest:

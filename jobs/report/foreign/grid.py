@@ -15,7 +15,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 MOST_COLUMNS, MOST_LINES = 1000, 100_000
 _SAMPLE_LINES = 50
 _LEAST_SHARE = 0.4  # of the first lines that are of the table
-_RULE = re.compile(r"\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?")  # below the head of a table
+_RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")  # below the head of a table
 _BARS = str.maketrans("│┃║", "|||")
 _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draws
 _RULED = re.compile(r"[=_*~-]{5,}")  # a cell that only draws, as on both sides of a title

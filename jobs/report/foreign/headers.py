@@ -20,6 +20,7 @@ from jobs.report.foreign.vocabulary import (
     LABEL,
     LABELS,
     NOT_A_LATENCY,
+    PREFIXES,
     QUANTITIES,
     QUANTITY,
     RATIO,
@@ -30,8 +31,8 @@ _QUANTILE = re.compile(r"p\d\d(\.\d+)?|\d\d(p|th)")
 _SEPARATORS = re.compile(r"[\s_,:;|]+")
 _BRACKETS = re.compile(r"[(\[{]([^)\]}]*)[)\]}]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
-_BATCH_TAG = re.compile(r"(?:bs|bsz|b|batch|batchsize)[=x-]?(\d+)")
-_TOKENS_TAG = re.compile(r"(?:seq|seqlen|sl|len|s)[=x-]?(\d+)")
+_BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|b=(\d+)")
+_TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def heading_of(name: str) -> Heading:
     told = units.plain(name)
     inner = split(" ".join(found[1] for found in _BRACKETS.finditer(told)))
     words = [*split(_BRACKETS.sub(" ", told)), *inner]
+    while len(words) > 1 and words[0] in PREFIXES:
+        words = words[1:]
     scale, words = per_thousand(words)
     statistic, words = statistic_in(words, len(words) - len(inner))
     unit, per, dimension, words = unit_in(words, len(statistic_in(inner, 0)[1]))
@@ -106,6 +109,7 @@ def heading_of(name: str) -> Heading:
         found = "spread"
     if found in ("perplexity", "bits_per_byte"):
         per = next((word for word in ("word", "byte", "token") if word in words), None)
+        rest = tuple(word for word in rest if word != per)
     if found in LABELS and found not in tags:  # `batch size 8` is no column of GPUs
         tags = {}
     return Heading(name, found, unit, per, statistic, scale, tags, rest)
@@ -152,7 +156,7 @@ def split(text: str) -> list[str]:
     """
     found: list[str] = []
     for part in _SEPARATORS.split(text.replace("μ", "u").replace("µ", "u")):
-        for token in re.findall(r"[A-Za-z][A-Za-z0-9=.]*|\d+[A-Za-z]*|[/%#]", part):
+        for token in re.findall(r"[^\W\d_][^\W_=]*(?:=\d+)?|\d+[A-Za-z]*|[/%#]", part):
             known = units.spelled(token) in units.UNIT
             pieces = [token] if known else _CAMEL.split(token)
             found += [piece.lower().strip(".=") for piece in pieces]
@@ -249,9 +253,9 @@ def tags_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
     while at < len(words):
         word, following = words[at], words[at + 1] if at + 1 < len(words) else ""
         if found := _BATCH_TAG.fullmatch(word):
-            tags["batch_size"] = found[1]
+            tags["batch_size"] = found[1] or found[2]
         elif found := _TOKENS_TAG.fullmatch(word):
-            tags["prompt_tokens"] = found[1]
+            tags["prompt_tokens"] = found[1] or found[2]
         elif word in ("batch", "bs", "bsz") and following.isdigit():
             tags["batch_size"] = following
             at += 1

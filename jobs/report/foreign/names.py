@@ -163,10 +163,10 @@ def model_of(text: str) -> str | None:
     >>> model_of("Qwen2.5-3B"), model_of("eager")
     ('Qwen2.5-3B', None)
     """
-    name = re.sub(r"[\s_]+", "-", text.strip().lower())
+    name = re.sub(r"[()\[\],]", " ", text.lower())
+    name = re.sub(r"[\s_]+", "-", name.strip())
     for organisation in _ORGANISATIONS:
         name = name.removeprefix(organisation)
-    name = re.sub(r"[()]", " ", name).strip()
     if name in MODEL:
         return MODEL[name]
     plain = re.sub(rf"(-({_SIZE_OR_TYPE}))+$", "", name)

@@ -60,7 +60,10 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     measured = not facts.keys() <= {"energy_window_s", "duration_s", "idle_w", "power_limit_w"}
     decoding = "per_output_token_ms" in facts and "latency_ms" not in facts
     if decoding:
-        facts["latency_ms"] = facts["per_output_token_ms"] * (asked.new_tokens or 1)
+        steps = asked.new_tokens or 1
+        first = facts.get("first_token_ms") if asked.new_tokens else None
+        more = facts["per_output_token_ms"] * (steps - 1 if first else steps)
+        facts["latency_ms"] = more + (first or 0.0)
     duration = facts.pop("duration_s", None)
     if duration and "energy_mj" in facts:
         facts["mean_w"] = facts.pop("energy_mj") / duration / 1e3
@@ -100,10 +103,10 @@ def fact(
         return {name: value / 1e3}
     if name in ("throughput_per_s", "energy_mj") and per == "token" and not tokens:
         return {_PER_TOKEN[name]: value}
+    if name == "throughput_per_s" and per == "token":
+        return {name: value / tokens, "tokens_per_s": value}
     if name == "throughput_per_s":
-        return {
-            name: value * {"token": 1 / (tokens or 1), "batch": asked.batch_size}.get(per or "", 1)
-        }
+        return {name: value * (asked.batch_size if per == "batch" else 1)}
     if name == "energy_mj":
         return {name: value * {"token": tokens, "batch": 1 / asked.batch_size}.get(per or "", 1)}
     if name == "latency_ms":

@@ -17,7 +17,7 @@ STDIN = "-"
 SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv")
 MOST_CASES = 10_000
 _AS_ROWS = 10  # bytes of memory for each byte of a table: its text, decoded, and its rows
-_MOST_HINTS = 8
+_MOST_HINTS, _LONGEST_HINT = 8, 30
 _EXAMPLE = "precision,latency_ms,energy_mj,throughput,perplexity"
 
 
@@ -111,7 +111,7 @@ def unusable(shaped: shape.Shaped, table: grid.Grid) -> str | None:
     if any(heading.is_quantity for heading in shaped.headings):
         return None
     hint = f"; did you mean: {', '.join(hints[:_MOST_HINTS])}" if hints else ""
-    bare = [name for name in shaped.unknown if heading_of(name).tags]
+    bare = [n for n in shaped.unknown if heading_of(n).tags and len(n) <= _LONGEST_HINT]
     if bare:
         hint += f"; say what is in {', '.join(bare[:4])}: `{bare[0]} latency_ms`, `{bare[0]} tok/s`"
     return (

@@ -94,7 +94,7 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
     for index, heading in enumerate(headings):
         name = heading.name or f"column {index + 1}"
         if heading.field in ("ratio", "spread"):
-            why = "derived from others" if heading.field == "ratio" else "spread"
+            why = "a ratio, or not compared" if heading.field == "ratio" else "spread"
             set_aside.setdefault(why, []).append(name)
         elif heading.is_quantity and heading.statistic != "tail":
             quantities.append((index, heading))

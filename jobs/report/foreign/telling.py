@@ -27,7 +27,7 @@ def sentences(shaped: Shaped, notes: Notes, table: Grid, cases: Sequence[Case]) 
     if table.ragged:
         not_read.append(f"{table.ragged} rows with more cells than there are columns")
     if table.left_out:
-        not_read.append(f"{table.left_out} lines of text around the table")
+        not_read.append(f"{table.left_out} line{'s' * (table.left_out != 1)} of text around it")
     unknown = [f"{name} ({near}?)" if (near := nearest(name)) else name for name in shaped.unknown]
     assumed = [f"{what} in {unit}" for what, unit in notes.assumed.items()]
     told = {

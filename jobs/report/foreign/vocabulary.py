@@ -31,13 +31,13 @@ LABELS: Mapping[str, str] = {
     " num seqs,"
     " concurrent sequences, concurrent requests, num sequences, number of sequences, n seqs, b,"
     " per device batch size, eval batch size, max batch size",
-    "prompt_tokens": "tokens, prefill length, prefill len, context tokens, prompt tokens, prompt"
+    "prompt_tokens": "tokens, input, input seqlen, prompt seqlen, prefill length, prefill len, context tokens, prompt tokens, prompt"
     " length, prompt"
     " len, prompt size, input tokens, input length, input len, seq len, seqlen, seq length,"
     " sequence length, sequence len, seq, sequence, max seq len, max seq length, max sequence"
     " length, input size, token length, n tokens, num tokens, length, seq lengths, input seq len,"
     " input sequence length, prompt, n prompt, isl, sl",
-    "new_tokens": "new tokens, tokens generated, generated tokens, output tokens, output length,"
+    "new_tokens": "new tokens, output, output seqlen, tokens generated, generated tokens, output tokens, output length,"
     " output len,"
     " gen len, gen length, max new tokens, num new tokens, generation length, gen tokens, tokens"
     " out, completion tokens, decode tokens, output seq len, output sequence length, n new"
@@ -171,6 +171,8 @@ RATIO = words(
 )
 # Whose time is not that of a request.
 NOT_A_LATENCY = words("load loading build compile compilation warmup warm train training epoch")
+# Above what a program writes: config.batch_size, eval_loss, summary/latency.
+PREFIXES = words("config summary eval report metrics results perf benchmark stats")
 # What says nothing that tells a column apart.
 FILLER = words(
     "of the in for a an to at with on and by used measured using total gpu model inference"

@@ -39,7 +39,7 @@ def test_hf17724_is_launch_bound() -> None:
     for words in (
         "time (s) -> latency_ms x 1000", "mem (GB) -> memory_mb x 1000", "torch.float16 -> fp16",
         "GPT2LMHeadModel -> gpt2", "dynamo_fx2trt_fp16 -> tensorrt", "Not understood: is_accurate.",
-        "speedup, mem_compression (derived from others)", "Assumed", "128 tokens",
+        "speedup, mem_compression (a ratio, or not compared)", "Assumed", "128 tokens",
     ):  # fmt: skip
         assert words in notes
     for gpus in ([], ["A100"]):

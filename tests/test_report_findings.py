@@ -178,6 +178,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("precision,latency_ms,energy_mj\nfp32,12,600\nfp16,10,400\n", "T4"),
         (SURE + "fp32,12,600,counter,59.69\nfp16,10,400,counter,59.70\n", "T4"),
     ),
+    "energy-contradicts-power": (
+        ("precision,latency_ms,energy_mj,power_w\nfp32,12,900,22\n", "T4"),
+        ("precision,latency_ms,energy_mj,power_w\nfp32,12,600,45\n", "T4"),
+    ),
     "perplexity-too-coarse": (
         (SURE + "fp32,12,600,counter,60\nfp16,10,400,counter,60\n", "T4"),
         (SURE + "fp32,12,600,counter,59.690\nfp16,10,400,counter,59.697\n", "T4"),

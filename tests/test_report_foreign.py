@@ -186,7 +186,7 @@ def test_how_it_was_understood_is_told_once() -> None:
     notes = notes_of(text)
     for words in (
         "semicolons", "dtype -> precision", "time (s) -> latency_ms x 1000", "Tesla T4 -> T4",
-        "float16 -> fp16", "1 row of nf4 set aside", "Speedup (derived from others)",
+        "float16 -> fp16", "1 row of nf4 set aside", "Speedup (a ratio, or not compared)",
         "Not understood: weather.", "Assumed, where the table does not say: gpt2, eager, batch 1",
     ):  # fmt: skip
         assert notes.count(words) == 1
@@ -364,7 +364,7 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         " has 2"),
         ("precision,latency_ms," + "x" * 200_000, "not a readable table: field larger than"),
         ("precision,latency_ms" + ",x" * 1000, "1,002 columns; at most 1000 are read"),
-        ("precision,latency_ms,run\n" + "".join(f"fp32,1,{n}\n" for n in range(10_001)),
+        ("precision,latency_ms,run\n" + "".join(f"fp32,1,r{n}\n" for n in range(10_001)),
          "10,001 different rows, which would take minutes"),
         ("a,b\n" + "1,2\n" * 100_001, "more than 100,000 rows"),
         ('{"a": 1}', "t.csv: "),

@@ -29,6 +29,7 @@ BASELINES = (BASELINE, "tf32", "bf16", "fp16", "mixed")  # the first of them tha
 PYTORCH = (*ENGINES, "torchscript")
 LAUNCHING = ("eager", "torchscript")
 NOT_SPECIFIED = "GPU not specified"
+_MOST_NEIGHBOURS = 64  # of a group: rules look at each
 NO_PRECISION = "no precision"  # of a line that does not say it
 WIKITEXT_2 = "wikitext-2"
 
@@ -299,7 +300,7 @@ def grouped(cases: Iterable[Case]) -> list[Group]:
 
 
 def linked(groups: Sequence[Group]) -> list[Group]:
-    """The groups, each with its neighbours."""
+    """The groups, each with its neighbours: of very many, those of the nearest batch sizes."""
     by_place: dict[object, list[Group]] = {}
     by_workload: dict[object, list[Group]] = {}
     for group in groups:
@@ -307,8 +308,18 @@ def linked(groups: Sequence[Group]) -> list[Group]:
         by_place.setdefault(head.place, []).append(group)
         by_workload.setdefault((head.run, head.foreign, head.workload), []).append(group)
 
+    place_of: dict[tuple[int, int], int] = {}
+    for near in (*by_place.values(), *by_workload.values()):
+        if len(near) > _MOST_NEIGHBOURS:
+            near.sort(key=lambda group: (group.cases[0].workload.batch_size, group.cases[0].gpu))
+            place_of |= {(id(near), id(group)): place for place, group in enumerate(near)}
+
     def others(near: dict[object, list[Group]], key: object, group: Group) -> tuple[Group, ...]:
-        return tuple(other for other in near[key] if other is not group)
+        around = near[key]
+        if len(around) > _MOST_NEIGHBOURS:
+            begin = max(0, place_of[id(around), id(group)] - _MOST_NEIGHBOURS // 2)
+            around = around[begin : begin + _MOST_NEIGHBOURS]
+        return tuple(other for other in around if other is not group)
 
     return [
         replace(

@@ -4,6 +4,7 @@ A latency in seconds under `latency_ms` is 1,000 times too small, an energy per 
 as there are tokens, and the time of 100 runs 100 times too large.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -79,19 +80,26 @@ def of_latency(case: Case) -> list[Slip]:
     if limits is None or not case.latency_ms:
         return found
     too_small = case.latency_ms < limits[0]
-    factors = larger(case.workload) if too_small else smaller(case)
+    factors = larger(case) if too_small else smaller(case)
     for factor, what in factors:
         ms = case.latency_ms * factor if too_small else case.latency_ms / factor
         if limits[0] <= ms <= limits[1]:
             found.append(Slip(what, factor, ms))
+    if not too_small:
+        usual = limits[1] / SLOWEST
+        found.sort(key=lambda slip: abs(math.log(slip.value / usual)) - 2 * (slip.factor == 1000))
     return found[:1]
 
 
-def larger(asked: Workload) -> Iterator[tuple[float, str]]:
+def larger(case: Case) -> Iterator[tuple[float, str]]:
     """Factors by which a time can have been written too small."""
+    asked = case.workload
     if asked.new_tokens > 1:
         yield asked.new_tokens, "the time of one token"
-    yield 1000, "seconds under the name of ms"
+    if case.latency_unit == "us":
+        yield 1000, "ms under the name of us"
+    else:
+        yield 1000, "seconds under the name of ms"
     if asked.batch_size > 1:
         yield asked.batch_size, "the time of one prompt of the batch"
     yield 1e6, "seconds under the name of us"
@@ -101,6 +109,8 @@ def smaller(case: Case) -> Iterator[tuple[float, str]]:
     """Factors by which a time can have been written too large."""
     if case.latency_unit == "s":
         yield 1000, "ms under the name of s, or the sum of 1000 runs"
+    elif case.latency_unit == "us":
+        yield 1000, "ns under the name of us, or the sum of 1000 runs"
     else:
         yield 1000, "us under the name of ms, or the sum of 1000 runs"
     if case.workload.batch_size > 1:
@@ -112,7 +122,7 @@ def smaller(case: Case) -> Iterator[tuple[float, str]]:
 
 def of_power(case: Case, boards: Iterable[Board]) -> list[Slip]:
     """What would make a mean power plausible, each with the power that it gives."""
-    known, asked = list(boards), case.workload
+    known = list(boards)
     if case.mean_w is None or not known:
         return []
     least = bounds.LEAST_POWER_OF_OTHERS * bounds.least_idle_w(known)
@@ -123,7 +133,7 @@ def of_power(case: Case, boards: Iterable[Board]) -> list[Slip]:
             if least <= case.mean_w * factor <= most:
                 found.append(Slip(what, factor, case.mean_w * factor))
     else:
-        for factor, what in too_much(asked):
+        for factor, what in too_much(case):
             if factor > 1 and least <= case.mean_w / factor <= most:
                 found.append(Slip(what, factor, case.mean_w / factor))
     return found[:1]
@@ -132,8 +142,11 @@ def of_power(case: Case, boards: Iterable[Board]) -> list[Slip]:
 def too_little(case: Case) -> Iterator[tuple[float, str]]:
     """Factors by which a power can have come out too small."""
     if case.energy_mj is None:
-        yield 1000, "mJ under the name of uJ"
-        yield 1e6, "J under the name of uJ"
+        if case.has_workload:
+            yield 1000, "kW under the name of W"
+        else:  # of a log of energies
+            yield 1000, "mJ under the name of uJ"
+            yield 1e6, "J under the name of uJ"
         return
     if is_far_above(case):
         yield 1000, "us under the name of ms in the latency"
@@ -146,8 +159,12 @@ def too_little(case: Case) -> Iterator[tuple[float, str]]:
     yield 1e6, "kJ under the name of mJ"
 
 
-def too_much(asked: Workload) -> Iterator[tuple[float, str]]:
+def too_much(case: Case) -> Iterator[tuple[float, str]]:
     """Factors by which a power can have come out too large."""
+    asked = case.workload
+    if case.energy_mj is None:
+        yield 1000, "mW under the name of W"
+        return
     yield 1000, "uJ under the name of mJ, or the energy of 1000 runs"
     yield asked.batch_size, "the energy of the whole batch, not of a prompt"
     for runs in _RUNS:

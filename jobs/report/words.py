@@ -40,6 +40,16 @@ def times(ratio: float) -> str:
     return f"{math.floor(ratio * 100 + 0.5 + 1e-9) / 100:.2f}x"
 
 
+def with_article(name: str) -> str:
+    """A GPU's name with a or an, as its first letter is said.
+
+    >>> with_article("A100"), with_article("T4"), with_article("RTX 3090"), with_article("Tesla T4")
+    ('an A100', 'a T4', 'an RTX 3090', 'a Tesla T4')
+    """
+    letters = name[:2].upper() == name[:2]
+    return f"{'an' if letters and name[:1] in 'AEFHILMNORSX8' else 'a'} {name}"
+
+
 def listed(words: Iterable[str]) -> str:
     """Words with commas and an `and`.
 

@@ -12,7 +12,7 @@ from jobs.report.foreign.vocabulary import BY_DIMENSION
 
 LOOKED_AT = 200  # cells of a column
 _MOST = 0.75  # of the cells of a column that must be of a kind
-_INTEGER = ("batch_size", "prompt_tokens", "new_tokens", "context", "stride")
+_INTEGER = ("batch_size", "prompt_tokens", "new_tokens", "context", "stride", "gpu_count")
 _RATIO = re.compile(r"[-+]?[\d.]+\s*(x\b.*|\u00d7.*|%.*)", re.IGNORECASE)
 _BY_VALUE = ("precision", "gpu", "engine", "model")
 
@@ -74,7 +74,7 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     if heading.field == "precision" and cells and plain and not most(cells, is_precision):
         return replace(heading, field="configuration", rest=())
     if heading.field == "gpu" and cells and all(text.isdigit() for text in cells):
-        return replace(heading, field=None, rest=(heading.name,))
+        return replace(heading, field="gpu_count", rest=())
     return heading
 
 

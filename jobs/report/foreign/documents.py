@@ -19,6 +19,7 @@ _CONFIG = "benchmark_config.json"
 _SECTIONS = ("forward", "generate", "call")
 _STATISTICS = ("p50", "mean")
 _MOST_RECORDS = 100_000
+_DEEPEST, _LONGEST = 3, 500  # levels of nested records, characters of a value
 
 
 def grids(text: str, name: str, place: str) -> list[Grid]:
@@ -43,9 +44,13 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
             return [of_optimum(document.get("config"), report, name)]
         if any(isinstance(document.get(section), Mapping) for section in (*_SECTIONS, "prefill")):
             return [of_optimum(config_beside(place), document, name)]
-        if isinstance(document.get("results"), Mapping):
+        results = document.get("results")
+        if isinstance(results, Mapping) and is_lm_eval(document):
             return [of_lm_eval(document, name)]
-        document = next((v for v in document.values() if is_records(v)), [document])
+        about = {k: v for k, v in document.items() if isinstance(v, str | int | float | bool)}
+        records = next((v for v in document.values() if is_records(v)), None)
+        records = records or by_name(results) or by_name(document)
+        document = [{**about, **one} for one in records] if records else [document]
     if is_records(document):
         return [of_records(document)]
     raise TensorgapError(
@@ -72,6 +77,16 @@ def is_records(value: Any) -> bool:
     )
 
 
+def by_name(document: Any) -> list[Mapping[str, Any]] | None:
+    """The records of a document that has one under each name: `{"fp32": {...}, "fp16": {...}}`."""
+    if not isinstance(document, Mapping):
+        return None
+    named = {name: one for name, one in document.items() if isinstance(one, Mapping) and one}
+    if len(named) < 2 or len({frozenset(one) for one in named.values()}) == len(named):
+        return None
+    return [{"configuration": name, **one} for name, one in named.items()]
+
+
 def of_records(records: list[Mapping[str, Any]]) -> Grid:
     """A line for each record, whose nested records are flattened with a dot."""
     flat = [dict(flattened(record)) for record in records]
@@ -83,13 +98,15 @@ def of_records(records: list[Mapping[str, Any]]) -> Grid:
     return Grid(names, lines, "JSON records")
 
 
-def flattened(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """The plain values of a record, two levels deep, as texts."""
+def flattened(
+    record: Mapping[str, Any], before: str = "", depth: int = _DEEPEST
+) -> Iterator[tuple[str, str]]:
+    """The values of a record as texts, of nested records under a name with dots."""
     for name, value in record.items():
-        if isinstance(value, Mapping) and not before:
-            yield from flattened(value, f"{name}.")
-        elif isinstance(value, str | int | float | bool) or value is None:
-            yield f"{before}{name}", "" if value is None else str(value)
+        if isinstance(value, Mapping) and depth:
+            yield from flattened(value, f"{before}{name}.", depth - 1)
+        else:
+            yield f"{before}{name}", "" if value is None else str(value)[:_LONGEST]
 
 
 def one_line(cells: Mapping[str, Any], what: str) -> Grid:
@@ -158,6 +175,13 @@ def of_optimum(config: Any, report: Mapping[str, Any], name: str) -> Grid:
             f"{name}: a report of optimum-benchmark without a latency or an energy"
         )
     return one_line(cells, f"optimum-benchmark's {section}")
+
+
+def is_lm_eval(document: Mapping[str, Any]) -> bool:
+    """Whether a document with results is lm-eval's: its metrics have a filter behind a comma."""
+    metrics = (m for m in document["results"].values() if isinstance(m, Mapping))
+    commas = any("," in str(name) or str(name) in _METRICS for one in metrics for name in one)
+    return commas or at(document, "config", "model_args") is not None
 
 
 def of_lm_eval(document: Mapping[str, Any], name: str) -> Grid:

@@ -12,22 +12,17 @@ from bench.device import gpu_names
 from bench.errors import TensorgapError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MOST_COLUMNS, MOST_LINES = 1000, 100_000
-_SAMPLE_LINES = 50
+MOST_LINES = 100_000
+SAMPLE_LINES = 50
 _LEAST_SHARE = 0.4  # of the first lines that are of the table
 _RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")  # below the head of a table
-_BARS = str.maketrans("│┃║", "|||")
+BARS = str.maketrans("│┃║", "|||")
 _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draws
 _RULED = re.compile(r"[=_*~-]{5,}")  # a cell that only draws, as on both sides of a title
 _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a terminal
-_PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
-_SAID = re.compile(
-    r"([\w .()/+-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
-)
-_WORDS_OF_A_HEADING = 6
+_WORDS_OF_A_HEADING = 12
+_LONGEST_LINE = 400  # characters that are looked at
 _ABOVE = 60  # lines of text above a table that may name its GPU
-_MOST_OF_LOG, _LONGEST_OF_LOG = 20_000, 400  # lines, and characters of one
-_LEAST_OF_LOG = 0.2  # of the lines that are written
 Line = tuple[int, tuple[str, ...]]  # its number in the file, its cells
 
 
@@ -73,27 +68,6 @@ def decoded(content: bytes, name: str) -> str:
         raise TensorgapError(f"{name}: {reason}") from None
 
 
-def grids(text: str, name: str) -> list[Grid]:
-    """The tables in a text: those of Markdown where there are any, or else the whole text.
-
-    Raises TensorgapError where it holds no table, or more than is read.
-    """
-    text = text.translate(_BARS)
-    rows = [row.rstrip("\r") for row in text.split("\n")]
-    found = list(of_markdown(rows)) or list(of_log(rows)) or [of_csv(text, name)]
-    for grid in found:
-        if len(grid.names) > MOST_COLUMNS:
-            raise TensorgapError(
-                f"{name}: {len(grid.names):,} columns; at most {MOST_COLUMNS} are read; keep those"
-                " that say what was measured (tensorgap explain --help)"
-            )
-        if len(grid.lines) > MOST_LINES:
-            raise TensorgapError(
-                f"{name}: more than {MOST_LINES:,} rows; split the table, or summarise its runs"
-            )
-    return found
-
-
 def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
     """Each table of Markdown: a line with bars, a rule below it, lines with bars."""
     inside = {
@@ -123,42 +97,6 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
             left_out = 0
 
 
-def of_log(rows: Sequence[str]) -> Iterator[Grid]:
-    """The lines `[Pytorch (FP32)] mean=6.31ms, sd=1.32ms` or `tf fp32 time: 20.79 ms` of a log.
-
-    A table of the former has a column for each key, one of the latter the unit's quantity.
-    """
-    if len(rows) > _MOST_OF_LOG:
-        return
-    lines: list[tuple[int, str, dict[str, str]]] = []
-    for number, row in enumerate(rows):
-        told = row.strip().strip("*# ")[:_LONGEST_OF_LOG]
-        pairs = dict(_PAIR.findall(told[told.find("]") + 1 :])) if told.startswith("[") else {}
-        if len(pairs) > 1:
-            lines.append((number, told[1 : told.find("]")], pairs))
-        elif found := _SAID.fullmatch(told):
-            lines.append((number, found[1].strip(), {"": found[2]}))
-    written = sum(bool(row.strip()) for row in rows)
-    if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, _SAMPLE_LINES):
-        return
-    by_line, gpu, last = [], "", 0
-    for number, _, _ in lines:
-        gpu = gpu_above(rows[last:number]) or gpu
-        by_line.append(gpu)
-        last = number
-    keys = list(dict.fromkeys(key for _, _, pairs in lines for key in pairs))
-    heads = [f"latency {key}" if key and "=" not in key else key for key in keys]
-    for about in dict.fromkeys(by_line):
-        cells = tuple(
-            (n + 1, (label, *(pairs.get(key, "") for key in keys)))
-            for (n, label, pairs), named in zip(lines, by_line, strict=True)
-            if named == about
-        )
-        heads_of = ("configuration", *heads)
-        yield Grid(heads_of, cells, "lines of a log", written - len(lines), about)
-        written = len(lines)
-
-
 def gpu_above(rows: Sequence[str]) -> str:
     """The GPU that the last short line of some text names; empty: none does."""
     return next((named for row in reversed(rows[-_ABOVE:]) if (named := gpu_named_in(row))), "")
@@ -170,15 +108,25 @@ def gpu_named_in(row: str) -> str:
     >>> gpu_named_in("### GPU Nvidia RTX 3090"), gpu_named_in("Inference done on Tesla T4")
     ('Nvidia RTX 3090', 'Tesla T4')
     """
-    words = re.findall(r"[\w-]+", row[:_LONGEST_OF_LOG])
+    words = re.findall(r"[\w-]+", row[:_LONGEST_LINE])
     if len(words) > _WORDS_OF_A_HEADING:
         return ""
+    found = _longest_gpu(words)
+    if found is None:
+        return ""
+    begin, count = found
+    more = _longest_gpu([*words[:begin], "and", *words[begin + count :]])
+    return "" if more else " ".join(words[begin : begin + count])
+
+
+def _longest_gpu(words: Sequence[str]) -> tuple[int, int] | None:
+    """Where the longest name of a GPU among words begins, and of how many words it is."""
     for count in (3, 2, 1):
         for begin in range(len(words) - count + 1):
             name = " ".join(words[begin : begin + count])
             if words[begin].lower() != "gpu" and gpu_names.is_exactly(name):
-                return name
-    return ""
+                return begin, count
+    return None
 
 
 def is_rule(row: str) -> bool:
@@ -212,8 +160,9 @@ def of_csv(text: str, name: str) -> Grid:
         rows = list(rows_of(text, separator or ","))
     except csv.Error as error:
         raise TensorgapError(f"{name}: not a readable table: {error}") from None
+    rows = without_index(rows)
     several = [row for row in rows if len(row[1]) > 1]
-    usual = collections.Counter(len(cells) for _, cells in several[:_SAMPLE_LINES])
+    usual = collections.Counter(len(cells) for _, cells in several[:SAMPLE_LINES])
     least = usual.most_common(1)[0][0] if separator and usual else 1
     head = next((at for at, (_, cells) in enumerate(rows) if len(cells) >= least), None)
     if head is None:
@@ -222,7 +171,9 @@ def of_csv(text: str, name: str) -> Grid:
             " precision,latency_ms,energy_mj,throughput,perplexity"
         )
     names, below = rows[head][1], rows[head + 1 :]
-    lines = [row for row in below if not separator or len(row[1]) > 1]
+    lines = [
+        row for row in below if (not separator or len(row[1]) > 1) and row[1] != names
+    ]  # a head that is repeated is none
     counts = {len(cells) for _, cells in lines}
     if len(counts) == 1 and len(lines) > 1 and max(counts) < len(names):
         raise TensorgapError(
@@ -231,6 +182,46 @@ def of_csv(text: str, name: str) -> Grid:
         )
     left_out = head + len(below) - len(lines)
     return fitted(names, lines, told, left_out)
+
+
+def parts_of(text: str) -> list[str]:
+    """A text cut before each further head of a table: most of its cells are those of the first.
+
+    PyTorchBenchmark of transformers writes a table of times, and one of memory below it. The parts
+    have empty lines in the place of those before them, so that each line keeps its number.
+    """
+    rows = text.split("\n")
+    heads: list[int] = []
+    first: list[str] = []
+    for at, row in enumerate(rows[:MOST_LINES]):
+        cells = [cell for cell in re.split(r"\s{2,}|[,;\t|]", row.strip().lower()) if cell]
+        if len(cells) < 3 or any(cell[:1].isdigit() for cell in cells):
+            continue
+        same = len({*cells} & {*first})
+        if not first:
+            first = cells
+            heads.append(at)
+        elif len(cells) == len(first) and len(first) / 2 <= same < len(first):
+            heads.append(at)
+    if len(heads) < 2:
+        return [text]
+    begins = [0, *heads[1:]]
+    ends = [*heads[1:], len(rows)]
+    return ["\n" * b + "\n".join(rows[b:e]) for b, e in zip(begins, ends, strict=True)]
+
+
+def without_index(rows: Sequence[Line]) -> list[Line]:
+    """Rows without the numbers that pandas prints before each, to which its head has no name."""
+    several = [cells for _, cells in rows if len(cells) > 1]
+    if len(several) < 2:
+        return list(rows)
+    head, *below = several
+    counted = all(
+        len(cells) == len(head) + 1 and cells[0] == str(at) for at, cells in enumerate(below)
+    )
+    if not counted:
+        return list(rows)
+    return [(n, cells[1:] if len(cells) == len(head) + 1 else cells) for n, cells in rows]
 
 
 def rows_of(text: str, separator: str) -> Iterator[Line]:
@@ -243,7 +234,7 @@ def rows_of(text: str, separator: str) -> Iterator[Line]:
             cells = cells_of("|".join(cells))
         drawn = any(_RULED.fullmatch(cell) for cell in cells)
         drawn |= separator in "|\t" and bool(_BOX.fullmatch("".join(cells)))
-        comment = count < _SAMPLE_LINES and bool(cells) and cells[0].startswith("#")
+        comment = count < SAMPLE_LINES and bool(cells) and cells[0].startswith("#")
         if any(cells) and not drawn and not comment:
             yield reader.line_num, cells
         if count > 2 * MOST_LINES:
@@ -271,7 +262,7 @@ def separator_of(text: str) -> str | None:
 
     None where there is none.
     """
-    begin = "".join(itertools.islice(io.StringIO(text, newline=""), _SAMPLE_LINES))
+    begin = "".join(itertools.islice(io.StringIO(text, newline=""), SAMPLE_LINES))
 
     def fit(separator: str) -> tuple[float, int]:
         reader = csv.reader(io.StringIO(begin, newline=""), delimiter=separator)

@@ -8,7 +8,7 @@ others of the same quantity, or it is not understood.
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from bench.asked import CPU
@@ -20,6 +20,8 @@ from jobs.report.foreign.vocabulary import (
     LABEL,
     LABELS,
     NOT_A_LATENCY,
+    NOT_COMPARED,
+    OTHER_TEXTS,
     PREFIXES,
     QUANTITIES,
     QUANTITY,
@@ -33,6 +35,11 @@ _BRACKETS = re.compile(r"[(\[{]([^)\]}]*)[)\]}]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
 _BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|b=(\d+)")
 _TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
+
+OTHER = "other"  # dimension of a unit that is none of ours: GB/s, $/h, tokens/J
+_WITH_RATES = ("new_tokens", "engine", "gpu", "model", "configuration")  # `decode tokens tok/s`
+# Name and unit that contradict each other, of which the unit counts.
+_BY_UNIT = {("time", "rate"), ("rate", "time"), ("energy", "power"), ("power", "energy")}
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def heading_of(name: str) -> Heading:
     ('median', None)
     """
     told = units.plain(name)
+    every = split(told)
     inner = split(" ".join(found[1] for found in _BRACKETS.finditer(told)))
     words = [*split(_BRACKETS.sub(" ", told)), *inner]
     while len(words) > 1 and words[0] in PREFIXES:
@@ -102,7 +110,17 @@ def heading_of(name: str) -> Heading:
         return Heading(name, "spread", statistic=statistic)
     tags, words = tags_in(words)
     found, rest = named(words, dimension)
+    if unit == "min" and found in QUANTITIES and QUANTITIES[str(found)][0] != "time":
+        unit, dimension, statistic = None, "", "best"  # Energy (min)
     found = settled(found, dimension, per, words)
+    if not (NOT_COMPARED.isdisjoint(every) and ("compile", "time") not in pairwise(every)):
+        found, tags = None, {}
+    if found in LABELS and not is_label(str(found), every, rest):
+        found = None
+    if found == "throughput_per_s" and per == "token" and "total" in every:
+        per = "every token"
+    if found == "perplexity" and not OTHER_TEXTS.isdisjoint(every):
+        return Heading(name, "ratio", rest=tuple(words))
     if found == "gpu" and tags:  # GPU FP16
         found = None
     if found in QUANTITIES and statistic == "spread":
@@ -115,10 +133,37 @@ def heading_of(name: str) -> Heading:
     return Heading(name, found, unit, per, statistic, scale, tags, rest)
 
 
+def headings_of(names_of: Sequence[str]) -> list[Heading]:
+    """What the headers of one table say: `(min)` is no minute beside `(max)` or `(mean)`.
+
+    >>> [one.statistic for one in headings_of(["Latency (min)", "Latency (mean)"])]
+    ['best', 'mean']
+    """
+    beside = any(_BESIDE_MIN.search(name) for name in names_of)
+    return [
+        replace(heading_of(_MIN.sub("(minimum)", name)), name=name) if beside else heading_of(name)
+        for name in names_of
+    ]
+
+
+_BESIDE_MIN = re.compile(r"\((max|mean|avg|median|average|std|p\d\d)\)", re.IGNORECASE)
+_MIN = re.compile(r"\(min\)", re.IGNORECASE)
+
+
 def is_derived(words: Sequence[str]) -> bool:
     """Whether words say that a column is worked out of others, and are no name of a column."""
     known = tuple(words) in LABEL
     return not known and (not RATIO.isdisjoint(words) or ("speed", "up") in pairwise(words))
+
+
+def is_label(found: str, every: Sequence[str], rest: Sequence[str]) -> bool:
+    """Whether a name of a label is no part of another thing's: of all tokens, of a longest prompt.
+
+    >>> is_label("prompt_tokens", ["total", "tokens"], []), is_label("gpu", ["gpu"], [])
+    (False, True)
+    """
+    beside = {"prompt_tokens": {"total"}, "new_tokens": {"total"}}.get(found, set())
+    return beside.isdisjoint(every) and not (found == "prompt_tokens" and "max" in rest)
 
 
 def settled(found: str | None, dimension: str, per: str | None, words: Sequence[str]) -> str | None:
@@ -130,11 +175,14 @@ def settled(found: str | None, dimension: str, per: str | None, words: Sequence[
     True
     """
     is_request = NOT_A_LATENCY.isdisjoint(words)
-    if found in LABELS and dimension not in ("", "rate"):
+    if dimension == OTHER:
         return None
+    if found in LABELS and dimension:
+        return "throughput_per_s" if dimension == "rate" and found in _WITH_RATES else None
     if found in QUANTITIES and dimension and QUANTITIES[str(found)][0] != dimension:
         # `decode tok/s` is a rate, and of the prompt's tokens it is none that is compared.
-        found = None if found == "first_token_ms" else BY_DIMENSION[dimension]
+        known = found != "first_token_ms" and (QUANTITIES[str(found)][0], dimension) in _BY_UNIT
+        found = BY_DIMENSION[dimension] if known else None
     elif found is None and dimension:
         found = BY_DIMENSION[dimension] if is_request else None
     if found in ("size_mb", "memory_mb") and "hidden" in words:
@@ -186,6 +234,7 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
         if word == "/" and words[at + 1] in ("output", "generated", "new", "decoded"):
             words = [*words[: at + 1], *words[at + 2 :]]
             break
+    words = [w for at, w in enumerate(words) if not _is_each_gpu(words, at)]
     for at, word in enumerate(words):
         if word in units.RATES:
             return None, units.RATES[word], "rate", words[:at] + words[at + 1 :]
@@ -194,12 +243,14 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
             over = units.DIMENSION.get(units.UNIT.get(after, ""))
             if before in units.NOUN and over == "time":
                 rest = words[: at - 1] + words[at + 2 :]
-                return units.UNIT[after], units.NOUN[before], "rate", rest
+                return units.UNIT[after], units.NOUN[before], OTHER if "/" in rest else "rate", rest
             if before in units.UNIT and after in units.NOUN:
                 unit = units.UNIT[before]
                 rest = words[: at - 1] + words[at + 2 :]
                 return unit, units.NOUN[after], units.DIMENSION[unit], rest
-    for at, word in enumerate(words[:-1]):  # throughput_tok_s
+    for at, word in enumerate(words[: -1 - inner]):  # throughput_tok_s
+        if words[at - 1 : at] == ["/"] or not _TIMES.isdisjoint(words):
+            break
         if word in units.NOUN and word != "t" and words[at + 1] in ("s", "sec", "second"):
             return "s", units.NOUN[word], "rate", words[:at] + words[at + 2 :]
     per = None
@@ -207,8 +258,15 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
         if word == "/" and at + 1 < len(words) and words[at + 1] in units.NOUN:
             per, words = units.NOUN[words[at + 1]], words[:at] + words[at + 2 :]
             break
-        if word == "/" and at + 1 < len(words) and words[at + 1] in units.TIME:
-            return words[at + 1], "sample", "rate", words[:at] + words[at + 2 :]
+        before, after = " ".join(words[at - 1 : at]), " ".join(words[at + 1 : at + 2])
+        if word == "/" and after in units.UNIT and before in _RATES:
+            return units.UNIT[after], "sample", "rate", words[:at] + words[at + 2 :]
+        if (
+            word == "/"
+            and before not in ("bit", "bits")
+            and (after in units.UNIT or before in units.UNIT or before in units.NOUN)
+        ):
+            return None, None, OTHER, words
     for at in reversed(range(len(words))):
         if words[at] not in units.UNIT or (len(words[at]) == 1 and at < len(words) - inner - 1):
             continue
@@ -217,6 +275,21 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
         unit = units.UNIT[words[at]]
         return unit, per, units.DIMENSION[unit], words[:at] + words[at + 1 :]
     return None, per, "", [word for word in words if word != "/"]
+
+
+_TIMES = {"latency", "lat", "time", "duration", "elapsed", "runtime"}
+_RATES = {"throughput", "tput", "thpt", "speed"}
+_EACH_GPU = ("gpu", "device", "card")
+
+
+def _is_each_gpu(words: Sequence[str], at: int) -> bool:
+    """Whether a word is of `per GPU`, which says nothing where there is one."""
+    here = words[at] in _EACH_GPU and words[at - 1 : at] == ["/"]
+    before = words[at] == "/" and at > 0 and words[at + 1 : at + 2] in _GPUS
+    return (here and at > 1) or before
+
+
+_GPUS = tuple([one] for one in _EACH_GPU)
 
 
 def statistic_in(words: list[str], outer: int) -> tuple[str, list[str]]:
@@ -233,6 +306,8 @@ def statistic_in(words: list[str], outer: int) -> tuple[str, list[str]]:
         minute = word == "min" and (at >= outer or words[at - 1 : at] in (["/"], ["per"]))
         if minute:
             rest.append(word)
+        elif word == "peak" and words[at + 1 : at + 2] == ["power"]:
+            found.append("tail")
         elif _QUANTILE.fullmatch(word):
             found.append("median" if "50" in word else "tail")
         elif word in STATISTIC and not (word == "max" and words[at + 1 : at + 2] in _MAXIMA):
@@ -302,7 +377,7 @@ def named(words: Sequence[str], dimension: str) -> tuple[str | None, tuple[str, 
                     best = score
                 break
     if best is None:
-        return None, tuple(words)
+        return ("batch_size", ()) if list(words) == ["b"] else (None, tuple(words))
     _, _, name, rest = best
     left = tuple(word for word in rest if word not in FILLER and word != "/")
     return name, left

@@ -4,13 +4,14 @@ A table may stand on its side (a line for each metric), be long (columns `metric
 two heads, decimal commas, or a precision as columns of 0 and 1.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jobs.report.foreign.columns import LOOKED_AT, refined
-from jobs.report.foreign.grid import Grid
-from jobs.report.foreign.headers import Heading, heading_of
+from jobs.report.foreign.grid import SEPARATORS, Grid
+from jobs.report.foreign.headers import Heading, heading_of, headings_of
 from jobs.report.foreign.vocabulary import LABELS, STATISTIC
 
 _MOST_ON_ITS_SIDE = 60  # lines of a table whose columns are configurations
@@ -24,7 +25,11 @@ _CODECARBON: Mapping[str, tuple[str, str | None]] = {
     "gpu_model": ("gpu", None),
     "project_name": ("configuration", None),
 }
-_DECIMAL_COMMA = re.compile(r"[~\u2248]?-?\d+,(\d{1,2}|\d{4,})( ?[a-zA-Z/%]+)?")
+_DECIMAL_COMMA = re.compile(
+    r"[~\u2248]?-?(\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)( ?[a-zA-Z/%]+)?"
+)
+_COMMA = re.compile(r"[~\u2248]?-?\d+,\d+( ?[a-zA-Z/%]+)?")  # of a file of semicolons
+_GROUPED = re.compile(r"[~\u2248]?-?\d{1,3}(\.\d{3})+(,\d+)?( ?[a-zA-Z/%]+)?")
 _POINT = re.compile(r"\d\.\d")
 
 
@@ -89,20 +94,62 @@ def with_one_head(grid: Grid) -> Grid:
 
 
 def with_points(grid: Grid) -> Grid:
-    """The grid with decimal points where a column has decimal commas: `11,7`."""
-    commas = [
-        index
+    """The grid with decimal points where a column has decimal commas: `11,7`, `1.021,5`.
+
+    A file whose cells stand between semicolons has them throughout, if anywhere.
+    """
+    semicolons = grid.separator == SEPARATORS[";"]
+    columns = [
+        [row[index] for _, row in grid.lines[:LOOKED_AT] if row[index][-1:].isalnum()]
         for index in range(len(grid.names))
-        if any(_DECIMAL_COMMA.fullmatch(row[index]) for _, row in grid.lines[:LOOKED_AT])
-        and not any(_POINT.search(row[index]) for _, row in grid.lines[:LOOKED_AT])
     ]
-    if not commas:
+    comma = _COMMA if semicolons else _DECIMAL_COMMA
+    commas = [
+        any(comma.fullmatch(cell) for cell in cells)
+        and not any(_POINT.search(cell) and not _GROUPED.fullmatch(cell) for cell in cells)
+        for cells in columns
+    ]
+    if not any(commas):
         return grid
+    if semicolons:
+        commas = [
+            found or (bool(cells) and all(_GROUPED.fullmatch(c) or "." not in c for c in cells))
+            for found, cells in zip(commas, columns, strict=True)
+        ]
+
+    def pointed(cell: str) -> str:
+        cell = cell.replace(".", "") if _GROUPED.fullmatch(cell) else cell
+        return cell.replace(",", ".")
+
     lines = tuple(
-        (n, tuple(c.replace(",", ".") if i in commas else c for i, c in enumerate(row)))
+        (n, tuple(pointed(c) if commas[i] else c for i, c in enumerate(row)))
         for n, row in grid.lines
     )
     return replace(grid, lines=lines)
+
+
+def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str]]:
+    """The grid with empty names filled from above, and the names of these columns.
+
+    As in a table whose groups are named once. Only where it leaves no two lines of equal names.
+    """
+    labels = [
+        i for i, h in enumerate(headings) if h.field in LABELS and h.field not in ("run", "trial")
+    ]
+    columns = {i: [row[i] for _, row in grid.lines] for i in labels}
+    gaps = [i for i, cells in columns.items() if cells and cells[0] and not all(cells)]
+    if not gaps:
+        return grid, []
+    for i in gaps:
+        columns[i] = list(itertools.accumulate(columns[i], lambda above, cell: cell or above))
+    names = list(zip(*columns.values(), strict=True))
+    if len(set(names)) < len(names):
+        return grid, []
+    lines = tuple(
+        (number, tuple(columns[i][at] if i in gaps else cell for i, cell in enumerate(row)))
+        for at, (number, row) in enumerate(grid.lines)
+    )
+    return replace(grid, lines=lines), [grid.names[i] for i in gaps]
 
 
 def without_flags(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[Heading]]:
@@ -152,4 +199,4 @@ def widened(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[Heading
     )
     new = [f"{name} ({unit})" if unit else name for name, unit in metrics]
     wide = replace(grid, names=(*(grid.names[i] for i in rest), *new), lines=lines)
-    return wide, refined([heading_of(name) for name in wide.names], wide.lines)
+    return wide, refined(headings_of(wide.names), wide.lines)

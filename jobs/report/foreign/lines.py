@@ -25,6 +25,7 @@ _WHOLE = {
     "prompt_tokens": (1, 10_000_000),
     "new_tokens": (0, 10_000_000),
     "context": (1, 10_000_000),
+    "gpu_count": (1, 1_000_000),
 }
 _OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", "attention")
 _OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
@@ -129,13 +130,14 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
     notes.used |= {"context"} if context is None and told.context else set()
     numbers = numbers_of(record, workload, told, notes)
     failed, outcome = numbers.failure, record.text("outcome")
-    if outcome.lower() not in _OKAY:
+    said = outcome.lower() not in _OKAY and not outcome.isdigit()
+    if said:
         failed = f"{outcome}: {record.text('reason')}".rstrip(": ")
     if not names.is_measured(precision) and precision != NO_PRECISION:
         what = f"{precision} {'failed' if failed and not numbers.measured else 'set aside'}"
         notes.aside[what] = notes.aside.get(what, 0) + 1
         return None
-    if failed is not None and not numbers.measured:
+    if failed is not None and (said or not numbers.measured):
         memory = any(word in failed.lower().replace("_", " ") for word in _OUT_OF_MEMORY)
         kind = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         facts |= {"outcome": kind, "reason": failed}
@@ -174,10 +176,15 @@ def precision_of(record: Record, tags: Mapping[str, str], told: Told, notes: Not
     what = names.precision_in(names.words_of(units.plain(written)), alone=True).what
     if what:
         return notes.name(written, what)
-    near = names.nearest(written, [*names.PRECISION, "int8", "int4"])
-    if near:
+    if near := near_precision(written):
         raise Unreadable(f"precision = {units.plain(written)}: did you mean {near}?")
     return units.plain(written)
+
+
+@functools.lru_cache(10_000)
+def near_precision(written: str) -> str | None:
+    """The name of a precision that another was probably meant to be."""
+    return names.nearest(written, [*names.PRECISION, "int8", "int4"])
 
 
 def gpu_of(
@@ -188,7 +195,9 @@ def gpu_of(
     written = units.plain(written)
     if not written or units.is_empty(written) or gpu_names.is_unsaid(written):
         return None
-    return notes.name(written, shown(written))
+    count = whole(record, "gpu_count", tags, notes) or 1
+    several = f"{count}x {written}" if count > 1 else ""
+    return notes.name(written, several or shown(written))
 
 
 @functools.lru_cache(10_000)

@@ -130,7 +130,7 @@ def precision_in(words: Sequence[str], alone: bool = False) -> Named:
     >>> precision_in(("int8",)).what, precision_in(("batch", "16")).what
     ('int8', None)
     """
-    words = tuple(words)
+    words = affirmed(words)
     for begin, word in enumerate(words):
         pair = "-".join(words[begin : begin + 2])
         for count, name in ((2, pair), (1, word)):
@@ -141,6 +141,29 @@ def precision_in(words: Sequence[str], alone: bool = False) -> Named:
         name, begin, end = found
         return Named(PRECISION[name], words[:begin] + words[end:])
     return Named(None, words)
+
+
+def affirmed(words: Sequence[str]) -> tuple[str, ...]:
+    """Words without what they deny.
+
+    >>> affirmed(("fp32", "tf32", "off")), affirmed(("fp16", "no", "amp")), affirmed(("no", "amp"))
+    (('fp32',), ('fp16',), ('no', 'amp'))
+    """
+    found: list[str] = []
+    denied = False
+    for word in words:
+        if word in _OFF and found:
+            found.pop()
+        elif denied:
+            denied = False
+        elif word in _NO and len(words) > 2:
+            denied = True
+        else:
+            found.append(word)
+    return tuple(found)
+
+
+_OFF, _NO = {"off", "disabled", "false"}, {"no", "without", "not"}
 
 
 def engine_in(words: Sequence[str]) -> Named:

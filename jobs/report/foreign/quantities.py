@@ -36,6 +36,7 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     """The numbers of a line; Unreadable where one cannot be read."""
     facts: dict[str, Any] = {}
     failure, empty = None, True
+    below: list[str] = []
     for name, (written, heading) in record.cells.items():
         if not heading.is_quantity:
             continue
@@ -54,10 +55,14 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
             failure = failure or units.plain(written)
             continue
         if number.value <= 0 and name not in ("energy_mj", "bits_per_byte"):
-            failure = failure or f"{units.plain(heading.name) or name} = {units.plain(written)}"
+            odd_one = f"{units.plain(heading.name) or name} = {units.plain(written)}"
+            failure, below = failure or odd_one, [*below, odd_one]
             continue
         facts |= fact(name, number, heading, asked, told, notes)
     measured = not facts.keys() <= {"energy_window_s", "duration_s", "idle_w", "power_limit_w"}
+    if measured:
+        told_of = "must be greater than 0, and is not read"
+        notes.problems += [f"line {record.line}, {one}: {told_of}" for one in below]
     decoding = "per_output_token_ms" in facts and "latency_ms" not in facts
     if decoding:
         steps = asked.new_tokens or 1
@@ -67,7 +72,8 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     duration = facts.pop("duration_s", None)
     if duration and "energy_mj" in facts:
         facts["mean_w"] = facts.pop("energy_mj") / duration / 1e3
-    if {"latency_ms", "energy_mj"} <= facts.keys() and "mean_w" not in facts:
+    net = "energy_mj" in record.cells and is_net(record.cells["energy_mj"][1])
+    if {"latency_ms", "energy_mj"} <= facts.keys() and "mean_w" not in facts and not net:
         facts["mean_w"] = facts["energy_mj"] * asked.batch_size / facts["latency_ms"]
     for ratio in ("speedup", "energy_ratio"):
         ends = [units.number_of(record.text(f"{ratio}_{end}")) for end in ("low", "high")]
@@ -76,6 +82,11 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     if empty and failure is None and any(h.is_quantity for _, h in record.cells.values()):
         failure = "no number"
     return Numbers(facts, measured, decoding and not asked.new_tokens, failure)
+
+
+def is_net(heading: Heading) -> bool:
+    """Whether an energy is that above idle, which says nothing of the mean power."""
+    return not {"net", "dynamic"}.isdisjoint(split(heading.name))
 
 
 def fact(
@@ -95,6 +106,8 @@ def fact(
         scale, per = scale_of(number, heading, told, notes)
     value *= scale
     tokens = asked.new_tokens
+    if per == "every token":
+        per, tokens = "token", asked.new_tokens and asked.prompt_tokens + asked.new_tokens
     if name == "perplexity":
         return {name: value, "perplexity_unit": per or "token", "perplexity_step": number.step}
     if name == "bits_per_byte":

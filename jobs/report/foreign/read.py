@@ -10,6 +10,7 @@ from bench.errors import TensorgapError
 from bench.files import limits
 from jobs.report.facts import Case
 from jobs.report.foreign import documents, grid, lines, shape, telling
+from jobs.report.foreign import tables as tables_of
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Notes, Told
 
@@ -74,7 +75,7 @@ def load(place: str, told: Told, allowance: limits.Allowance, several: bool = Fa
 def understand(text: str, name: str, told: Told | None = None, place: str = STDIN) -> Understood:
     """The cases of a text; TensorgapError where it holds no table that is understood."""
     told = told or Told()
-    tables = documents.grids(text, name, place) or grid.grids(text, name)
+    tables = documents.grids(text, name, place) or tables_of.grids(text, name)
     found: list[Case] = []
     sentences: list[str] = []
     used: set[str] = set()

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.asked import CPU
 from jobs.report import words
 from jobs.report.foreign import layout, units
 from jobs.report.foreign.columns import refined
 from jobs.report.foreign.grid import Grid
-from jobs.report.foreign.headers import Heading, heading_of
+from jobs.report.foreign.headers import Heading, headings_of, split
 from jobs.report.foreign.vocabulary import LABELS, PREFERRED
 
 _MEASURED = re.compile(r"\d+\.\d+ ?[A-Za-z]")  # what no header begins with
 AXES = ("precision", "engine", "gpu", "batch_size", "prompt_tokens")  # that a header can name
-_OF = ("sample", None, "batch", "token", "word", "byte")  # the first of these is read
+_OF = ("sample", None, "batch", "token", "word", "byte", "every token")  # the first is read
 _MAIN = ("latency_ms", "throughput_per_s", "energy_mj", "mean_w", "perplexity")
 
 
@@ -65,13 +66,16 @@ def shaped(grid: Grid) -> Shaped:
         grid = layout.turned(grid)
         how.append("each column is a configuration, each line a metric")
     grid = layout.with_points(layout.with_one_head(grid))
-    headings = refined([heading_of(name) for name in grid.names], grid.lines)
+    headings = refined(headings_of(grid.names), grid.lines)
     if log := layout.energy_log(grid):
         headings = log
         how.append(
             "a log of energies, not a table of latencies: each row is a run, whose power is judged"
         )
     grid, headings = layout.without_flags(grid, headings)
+    grid, filled = layout.filled_down(grid, headings)
+    if filled:
+        how.append(f"an empty {words.listed(filled)} is that of the line above")
     fields = [heading.field for heading in headings]
     if "metric" in fields and "value" in fields:
         grid, headings = layout.widened(grid, headings)
@@ -105,8 +109,8 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
         elif heading.field is None or heading.field in LABELS:
             unknown.append(name)
     groups, dropped = grouped(quantities)
-    if dropped:
-        set_aside.setdefault("other statistics", []).extend(dropped)
+    for name, why in dropped:
+        set_aside.setdefault(why, []).append(name)
     if len(groups) > 1:
         varying = [a for a in AXES if len({group.tags.get(a) for group in groups}) > 1]
         how.append(f"a column for each {words.listed(a.replace('_', ' ') for a in varying)}")
@@ -135,28 +139,39 @@ class Columns:
     columns: tuple[tuple[int, Heading], ...]
 
 
-def grouped(quantities: Sequence[tuple[int, Heading]]) -> tuple[list[Columns], list[str]]:
-    """The columns by what they are about, and the names of those that are not read.
+def grouped(
+    quantities: Sequence[tuple[int, Heading]],
+) -> tuple[list[Columns], list[tuple[str, str]]]:
+    """The columns by what they are about, and the names of those that are not read, and why.
 
     Of several statistics of one quantity one is read. What else tells columns of one quantity apart
-    is another program, or another way to run it. A quantity that has no such mark is all others'.
+    is another program, or another way to run it; beside a column without such a mark, only a
+    program that is known. A quantity that has no such mark is all others'.
     """
     kept: list[tuple[int, Heading]] = []
-    dropped: list[str] = []
+    dropped: list[tuple[str, str]] = []
+    quantities, of_cpu = without_other_meters(quantities)
+    dropped += [(heading.name, "of the CPU") for _, heading in of_cpu]
     for _, same in gathered_by(quantities, lambda h: (h.field, *sorted(h.tags.items()), h.rest)):
         same.sort(key=lambda pair: preference(pair[1]))
-        dropped += [heading.name for _, heading in same[1:]]
+        read = same[0][1]
+        for _, heading in same[1:]:
+            alike = (heading.statistic, heading.per) == (read.statistic, read.per)
+            beside = f"beside {units.plain(read.name)}" if alike else "other statistics"
+            dropped.append((heading.name, beside))
         kept.append(same[0])
     marked: list[tuple[int, Heading]] = []
     for (field_of,), several in gathered_by(kept, lambda h: (h.field,)):
         programs = {heading.tags.get("engine") or heading.rest for _, heading in several}
+        plain = {tuple(sorted(h.tags.items())) for _, h in several if not h.rest}
         bare = {tuple(sorted(heading.tags.items())) for _, heading in several}
         for index, heading in several:
             tags = dict(heading.tags)
-            if len(programs) > 1 and heading.rest and field_of in _MAIN:
+            beside = tuple(sorted(tags.items())) in plain
+            if len(programs) > 1 and heading.rest and field_of in _MAIN and not beside:
                 tags["engine"] = "-".join([*filter(None, [tags.get("engine")]), *heading.rest])
-            elif len(programs) > 1 and heading.rest and len(bare) < len(several):
-                dropped.append(heading.name)
+            elif len(programs) > 1 and heading.rest and (beside or len(bare) < len(several)):
+                dropped.append((heading.name, "of something else"))
                 continue
             marked.append((index, replace(heading, tags=tags)))
     of_tags = gathered_by(marked, lambda h: tuple(sorted(h.tags.items())))
@@ -170,9 +185,38 @@ def grouped(quantities: Sequence[tuple[int, Heading]]) -> tuple[list[Columns], l
     return sorted(groups, key=lambda group: min(index for index, _ in group.columns)), dropped
 
 
-def preference(heading: Heading) -> tuple[bool, int, int]:
-    """Which of several columns of one quantity is read: one with numbers, of a prompt, a median."""
-    return heading.is_empty, _OF.index(heading.per), PREFERRED.index(heading.statistic)
+def without_other_meters(
+    quantities: Sequence[tuple[int, Heading]],
+) -> tuple[list[tuple[int, Heading]], list[tuple[int, Heading]]]:
+    """The columns without an energy or a power of the CPU that stands beside that of a GPU."""
+    timed = any(
+        h.tags.get("gpu") == CPU for _, h in quantities if h.dimension not in ("energy", "power")
+    )
+    if timed:
+        return list(quantities), []
+    of_cpu = [
+        pair
+        for pair in quantities
+        if pair[1].tags.get("gpu") == CPU and pair[1].dimension in ("energy", "power")
+    ]
+    if len(of_cpu) == len(quantities):
+        return list(quantities), []
+    return [pair for pair in quantities if pair not in of_cpu], of_cpu
+
+
+def preference(heading: Heading) -> tuple[bool, int, int, bool, bool]:
+    """Which of several columns of one quantity is read.
+
+    One with numbers, of a prompt, a median; one that is called latency, and that has a unit.
+    """
+    words_of = {*split(heading.name)}
+    return (
+        heading.is_empty,
+        _OF.index(heading.per),
+        PREFERRED.index(heading.statistic),
+        words_of.isdisjoint({"latency", "lat", "energy", "throughput"}),
+        heading.unit is None,
+    )
 
 
 def gathered_by(

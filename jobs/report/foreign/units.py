@@ -99,7 +99,8 @@ _HTML = re.compile(r"</?[a-z]+ */?>", re.IGNORECASE)
 _GROUPS = re.compile(r"(?<=\d)[,'_  ](?=\d{3}(?!\d))")
 _CELLS = 50_000  # that are remembered: the cells of a column repeat
 _LONGEST = 200  # characters of a cell that can be a number
-_THOUSANDS = {"k": 1e3, "m": 1e6}
+_THOUSANDS = {"k": 1e3}
+_RANGE = re.compile(r"[-:/\u2013]\s*\d|(h|m|min|s|sec)\w*\s*\d|,\d")  # what is more than a number
 _MOST_DIGITS = 300  # of an exponent, beyond which a float ends
 
 
@@ -174,6 +175,8 @@ def number_of(text: str, decimal_comma: bool = False) -> Number | None:
         written = written.replace(".", "").replace(",", ".")
     else:
         written = _GROUPS.sub("", written)
+    if _RANGE.match(rest):
+        return None
     if re.match(r"(±|\+/?-)", rest):  # the spread beside it
         rest = re.sub(r"^(±|\+/?-)\s*[\d.,e-]+\s*", "", rest)
     try:

@@ -21,6 +21,8 @@ LABELS: Mapping[str, str] = {
     "precision": "precision, dtype, format, data type, datatype, torch dtype, quant, quantization,"
     " quantisation, compute type, weights dtype, weight dtype, model dtype, numeric format, fp,"
     " precision type, prec, param dtype, floating point",
+    "gpu_count": "num gpus, n gpus, number of gpus, gpu count, num gpu, ngpus, ngpu, tp, tp size,"
+    " tensor parallel, tensor parallel size, tensor parallelism, world size",
     "gpu": "gpu, gpu type, gpu name, gpu model, device, device name, hardware, accelerator, card,"
     " machine, gpus, gpu card, graphics card, device type, hw, gpu device",
     "model": "model, model name, network, arch, architecture, model id, checkpoint, models",
@@ -29,15 +31,17 @@ LABELS: Mapping[str, str] = {
     "attention": "attention, attn, attn implementation, attention implementation, sdpa",
     "batch_size": "batch, batch size, batchsize, bs, bsz, bsize, concurrent seqs, concurrency,"
     " num seqs,"
-    " concurrent sequences, concurrent requests, num sequences, number of sequences, n seqs, b,"
+    " concurrent sequences, concurrent requests, num sequences, number of sequences, n seqs,"
     " per device batch size, eval batch size, max batch size",
-    "prompt_tokens": "tokens, input, input seqlen, prompt seqlen, prefill length, prefill len, context tokens, prompt tokens, prompt"
+    "prompt_tokens": "tokens, input, input seqlen, prompt seqlen, prefill length, prefill len,"
+    " context tokens, prompt tokens, prompt"
     " length, prompt"
     " len, prompt size, input tokens, input length, input len, seq len, seqlen, seq length,"
     " sequence length, sequence len, seq, sequence, max seq len, max seq length, max sequence"
     " length, input size, token length, n tokens, num tokens, length, seq lengths, input seq len,"
     " input sequence length, prompt, n prompt, isl, sl",
-    "new_tokens": "new tokens, output, output seqlen, tokens generated, generated tokens, output tokens, output length,"
+    "new_tokens": "new tokens, output, output seqlen, tokens generated, generated tokens, output"
+    " tokens, output length,"
     " output len,"
     " gen len, gen length, max new tokens, num new tokens, generation length, gen tokens, tokens"
     " out, completion tokens, decode tokens, output seq len, output sequence length, n new"
@@ -110,13 +114,13 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     ),
     "power_limit_w": (
         "power",
-        "power limit, tdp, power cap",
+        "power limit, tdp, power cap, gpu power limit, gpu power cap, gpu tdp",
     ),
     "perplexity": (
         "",
         "perplexity, ppl, quality perplexity, perplexities, wikitext ppl, wikitext perplexity,"
         " wiki ppl, test ppl, test perplexity, ppl score, wikitext2 ppl, wikitext2 perplexity,"
-        " wiki2 ppl",
+        " wiki2 ppl, wiki text2 ppl, wiki text2 perplexity, wiki text ppl, wiki text perplexity",
     ),
     "bits_per_byte": (
         "",
@@ -139,7 +143,7 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     ),
     "duration_s": (
         "time",
-        "period, log duration",
+        "period, log duration, benchmark duration, test duration",
     ),
 }
 BY_DIMENSION = {
@@ -166,11 +170,28 @@ PREFERRED = ("median", "", "mean", "best")  # of several columns of one quantity
 RATIO = words(
     "speedup speedups gain gains improvement improvements compression ratio relative reduction"
     " advantage overhead vs versus factor increase decrease saving savings diff difference delta"
-    " change percent utilization utilisation util utilized normalized efficiency loss degradation"
+    " change percent utilization utilisation util utilized normalized efficiency degradation"
     " drop scaling bound"
 )
 # Whose time is not that of a request.
-NOT_A_LATENCY = words("load loading build compile compilation warmup warm train training epoch")
+NOT_A_LATENCY = words(
+    "load loading build compile compilation warmup warm train training epoch tokenization tokenizer"
+    " tokenize tokenizing preprocess preprocessing postprocess postprocessing queue queueing wait"
+    " waiting quantization export conversion convert network attention mlp embedding layer layers"
+    " kernel kernels softmax copy transfer h2d d2h startup init initialization import download"
+    " price cost"
+)
+# Parts and properties of a machine or a model, of which nothing is compared.
+NOT_COMPARED = words(
+    "temp temperature clock clocks mhz cache params parameters param vocab vocabulary dollar usd"
+    " price cost ram_energy dram tflops gflops flops tflop gflop flop bandwidth tokenization"
+    " preprocessing postprocessing compilation"
+)
+# Of a perplexity that is not of WikiText-2.
+OTHER_TEXTS = words(
+    "c4 lambada ptb penn treebank pile bookcorpus owt openwebtext enwik8 enwik9 text8 lm1b 1bw"
+    " wikitext103 wt103 cc news alpaca dolly"
+)
 # Above what a program writes: config.batch_size, eval_loss, summary/latency.
 PREFIXES = words("config summary eval report metrics results perf benchmark stats")
 # What says nothing that tells a column apart.

@@ -2,9 +2,10 @@
 
 from bench.energy.durations import FEWEST_TICKS
 from jobs.report.facts import Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
 
+_APART = 2.5  # net energies are less than that below the mean power's
 _WORST = 0.10  # relative uncertainty
 _LONGER = ['Use sampling.energy = "standard" with energy_s = 30, or "certified".']
 _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
@@ -56,6 +57,37 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     }
     notes = [note("{method}: {by}", method=m, by=by) for m, by in by_method.items()]
     return Hit(notes, {"methods": methods})
+
+
+@rule(
+    Verdict.FIX,
+    undermines="energy",
+    cause="An energy of {energy_mj:mJ} in {latency_ms:ms} is {implied:W}, and the power beside it"
+    " says {mean_w:W}: {times:.3g} times apart{likely}.",
+    missing=["of what the energy is, and over what time the power"],
+    do=["Write the unit into both names, and whether the energy is of a prompt or of a batch."],
+)
+def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
+    """In a table energy x batch size / latency is over 2.5 times off the power beside it."""
+    if not case.foreign or not case.energy_mj or not case.latency_ms or not case.mean_w:
+        return None
+    batch = case.workload.batch_size
+    implied = case.energy_mj * batch / case.latency_ms
+    ratio = implied / case.mean_w
+    if 1 / _APART <= ratio <= _APART:
+        return None
+    tokens = case.workload.new_tokens or case.workload.prompt_tokens
+    slips = {
+        1000.0: "the energy is in uJ, or of 1000 runs",
+        0.001: "the energy is in J",
+        float(batch): "the energy is of the whole batch",
+        1.0 / tokens: "the energy is of one token",
+        100.0: "the energy is of 100 runs",
+    }
+    near = [what for factor, what in slips.items() if factor != 1 and 0.7 <= ratio / factor <= 1.4]
+    likely = f"; it fits where {near[0]}" if near else ""
+    values: dict[str, Value] = {"implied": implied, "times": max(ratio, 1 / ratio)}
+    return Hit(values={**values, "likely": likely}, rejects=["energy_mj"])
 
 
 @rule(

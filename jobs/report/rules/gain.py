@@ -12,6 +12,7 @@ from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules import launch
 from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain, light_kernels
 from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.rules.structure import most_launches_ms
 
 _FAR_BELOW = 0.5  # of the gain that the lower bounds allow, and of a peak
 _LARGE_REST = 0.3  # of what runs
@@ -22,6 +23,7 @@ _ABOVE = 1.6  # times what the peaks allow: fp32 reaches a smaller share of its 
 _ABOVE_BYTES = 1.3
 _BYTES = 2.0  # what half the bytes give at most
 _FAR_OFF = 3.0
+_MOST_KNOWN = 16.0  # of any processor, by its matrix units
 _SHORT = 512  # tokens of a prompt, beside which those of new tokens set the time
 # Where the reason is not measured: the cause, the missing evidence, what to do.
 _TRACED = (
@@ -87,7 +89,7 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         kernels_ms, limit_ms = trace.traced_ms or 0.0, launch.BUSY * (case.latency_ms or math.inf)
         if not against and (eager or kernels_ms <= limit_ms):
             reasons = []
-    why, missing, do = _LAUNCHED if eager else _NOT_TRACED
+    why, missing, do = _LAUNCHED if eager and may_be_launches(case) else _NOT_TRACED
     if trace and (against or not eager):
         why, missing, do = _TRACED
     elif against:
@@ -101,6 +103,14 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         missing=[] if reasons else [missing],
         do=[do] if trace or not larger_batches(group) else [],
     )
+
+
+def may_be_launches(case: Case) -> bool:
+    """Whether launches can set a latency: those of a slow host take as long, and power is left."""
+    if not case.foreign:
+        return True
+    most = most_launches_ms(case.workload)
+    return (case.latency_ms or 0.0) <= most and not launch.near_limit(case)
 
 
 def larger_batches(group: Group) -> bool:
@@ -168,7 +178,8 @@ def on_unspecified(case: Case, group: Group) -> Hit | None:
     if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
         return None
     _, _, against = launch.signals(case, group)
-    why, missing, _ = _LAUNCHED if case.launches_one_by_one else _NOT_TRACED
+    likely = case.launches_one_by_one and may_be_launches(case)
+    why, missing, _ = _LAUNCHED if likely else _NOT_TRACED
     if against:
         why, missing, _ = _NOT_LAUNCHED
     text = (
@@ -224,7 +235,9 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
     """
     base = group.base_of(case)
     ratio = compare.decided(case.speedup, group.ratios)
-    if base is None or ratio is None or case.precision == "mixed" or case.gpu_type == CPU:
+    if base is None or ratio is None:
+        return None
+    if (case.precision == "mixed" or case.gpu_type == CPU) and ratio < 1:
         return None
     most = most_gain(case, base)
     bare = case.foreign and not (case.speedup and case.speedup.has_interval)
@@ -275,10 +288,14 @@ def is_sixty_fourth(case: Case) -> bool:
 
 
 def most_gain(case: Case, base: Case) -> float | None:
-    """The most that a precision can gain on any board in question; None: it is not known."""
+    """The most that a precision can gain on any board in question; None: it is not known.
+
+    Of a CPU or another maker's GPU, what matrix units give beside plain ones at the most.
+    """
     found = []
     for board in bounds.in_question(case):
-        peaks = [gpus.peak_tflops(board, p) for p in (base.precision, case.precision)]
+        ours_is = case.half_precision if case.precision == "mixed" else case.precision
+        peaks = [gpus.peak_tflops(board, p) for p in (base.precision, ours_is)]
         if not all(peaks):
             continue
         plain, ours = (peak or 1.0 for peak in peaks)
@@ -286,7 +303,7 @@ def most_gain(case: Case, base: Case) -> float | None:
         own = ours / plain if case.by_pytorch else max(ours, native) / plain
         found.append(max(own, _BYTES))
     if not found:
-        return None
+        return _MOST_KNOWN if case.foreign else None
     decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
     if decoding and case.workload.prompt_tokens < _SHORT:
         return _ABOVE_BYTES * _BYTES

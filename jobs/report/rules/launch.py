@@ -9,13 +9,12 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from bench.asked import CPU
 from bench.device.boards import Board
-from bench.profile import work
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.rules.architecture import boards_by_type
 from jobs.report.rules.rule import Hit, note, rule
-from jobs.report.rules.structure import engines_note
+from jobs.report.rules.structure import engines_note, most_launches_ms
 
 BUSY, _QUITE_BUSY = 0.7, 0.85
 _ENGINE_GAIN = 2.0
@@ -24,7 +23,7 @@ _FLAT, _SCALES = 1.3, 0.7
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
-_SLOW_LAUNCH_MS = 0.1  # of one operation, on a slow and busy host
+_BUSY_POWER = 0.6  # of what lies between idle and the limit
 
 
 def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note]]:
@@ -77,12 +76,18 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         weak.append(note(text, ms=launches))
     weak += near_idle(case)
     least = bounds.of_pytorch(case.boards, case.precision, case.workload)
-    shape, steps = work.shape_of(case.workload.model), max(1, case.workload.new_tokens)
-    most_ms = steps * _SLOW_LAUNCH_MS * (work.scaled(work.OPERATIONS[1], shape) if shape else 0)
-    if least and _FAR_ABOVE * least[1] < ms < most_ms:
+    if least and _FAR_ABOVE * least[1] < ms < most_launches_ms(case.workload):
         text = "{precision}: {latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
         weak.append(note(text, times=ms / least[1], bound=least))
     return strong, weak, against
+
+
+def near_limit(case: Case) -> bool:
+    """Whether the mean power shows that the GPU computes most of the time."""
+    boards = [board for board in case.boards if board.idle_w]
+    return bool(case.mean_w and boards) and all(
+        above_idle(board, case.mean_w or 0.0) > _BUSY_POWER for board in boards
+    )
 
 
 def near_idle(case: Case) -> list[Note]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bench.device import gpus
 from bench.profile import work
-from jobs.report import bounds, slips
+from jobs.report import bounds, slips, words
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.conditions import sharing
@@ -32,10 +32,11 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet.
 
     Where the GPU is not known, of every known board. Inconclusive: only with the length or batch
-    that is assumed. fp32 that TF32 explains is told as such.
+    that is assumed, or of a time for each token that may be of one prompt of a batch. fp32 that
+    TF32 explains is told as such.
     """
     least = bounds.of_case(case)
-    if not is_below(case, least) or on_tf32(case) or not least:
+    if not least or not is_below(case, least) or on_tf32(case):
         return None
     found, missing = slips.of_latency(case), None
     known = bool(case.boards) or not case.foreign
@@ -45,6 +46,23 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     if known:
         missing = ["whether the clock waited for the GPU (synchronise)"]
     evidence = [note("{why} take {bound:ms}", why=least.why)]
+    if is_amortised(case):
+        cause = "{per_output_token_ms:ms} for each token of {batch_size} prompts together is below"
+        cause += " the lower bound of a step, {step:ms}; for a token of each, as a throughput is"
+        cause += " inverted, it would be {whole:ms} for a step."
+        steps = max(1, case.workload.new_tokens)
+        whole = (case.per_output_token_ms or 0.0) * case.workload.batch_size
+        values |= {"step": least.ms / steps, "whole": whole}
+        options = ["Say what it is of: name the column `step (ms)` or `tok/s`."]
+        return Hit(
+            evidence,
+            values,
+            verdict=Verdict.INCONCLUSIVE,
+            cause=cause,
+            missing=["whether a token of one prompt is meant, or one of each prompt"],
+            do=options,
+            rejects=["latency_ms"],
+        )
     if found or is_below(case, bounds.of_case(bounds.certain(case))):
         do = ["Check the unit of the column, and write it in its name."] if found else None
         cause = f"{latency_below_lower_bound.cause}{whose}{clause}."
@@ -64,6 +82,17 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     )
 
 
+def is_amortised(case: Case) -> bool:
+    """Whether a time for each token of several prompts may be the step's, shared among them."""
+    per_token, batch = case.per_output_token_ms, case.workload.batch_size
+    if not case.foreign or not per_token or batch == 1 or not case.latency_ms:
+        return False
+    steps = max(1, case.workload.new_tokens)
+    alone = abs(case.latency_ms / steps / per_token - 1) < _BATCH_FITS
+    whole = replace(case, latency_ms=case.latency_ms * batch)
+    return alone and not is_below(whole, bounds.of_case(case))
+
+
 def is_below(case: Case, least: bounds.Bound | None) -> bool:
     """Whether the latency is below a lower bound."""
     return bool(least and case.latency_ms and case.latency_ms < bounds.LEAST_LATENCY * least.ms)
@@ -81,14 +110,16 @@ def is_below(case: Case, least: bounds.Bound | None) -> bool:
 def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     """A throughput that stands alone is above what the arithmetic of any board in question allows.
 
-    Of tokens: of the layers' weights, each used once. Inconclusive: only with the length that is
-    assumed.
+    Of tokens: of the layers' weights, each used once; of new tokens of a stated batch, of reading
+    the weights for each. Inconclusive: only with the length that is assumed.
     """
     shape = work.shape_of(case.workload.model)
     rate = case.throughput_per_s or case.tokens_per_s
     boards = bounds.in_question(case)
-    if case.latency_ms or not rate or shape is None or not boards:
+    if (case.latency_ms and case.throughput_per_s) or not rate or shape is None or not boards:
         return None
+    if hit := faster_than_a_batch(case):
+        return hit
     fastest = max(boards, key=lambda board: gpus.hardware_peak_tflops(board, case.precision))
     peak = gpus.hardware_peak_tflops(fastest, case.precision)
     tokens, what = 1, "tokens/s"
@@ -108,9 +139,30 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     return Hit(evidence, values, verdict=verdict, do=do, rejects=rejects)
 
 
+def faster_than_a_batch(case: Case) -> Hit | None:
+    """New tokens of a stated batch, made faster than its weights can be read for each."""
+    unsaid = {"batch_size", "model"} & case.assumed
+    least = bounds.of_case(bounds.certain(case))
+    if not case.workload.new_tokens or not case.throughput_per_s or unsaid or not least:
+        return None
+    if (case.pace_ms or 0.0) >= bounds.LEAST_LATENCY * least.ms:
+        return None
+    batch, steps = case.workload.batch_size, case.workload.new_tokens
+    counted = {"rate": case.tokens_per_s, "most": batch * steps * 1e3 / least.ms}
+    unit = "tokens/s"
+    if case.tokens_per_s is None:
+        unit, counted = "prompts/s", {"rate": case.throughput_per_s, "most": batch * 1e3 / least.ms}
+    shown = {name: f"{value:.0f} {unit}" for name, value in counted.items()}
+    return Hit(
+        [f"{steps} new tokens of {batch} prompts: {least.why}"],
+        {**shown, "whose": of_whom(case)},
+        rejects=["throughput_per_s", "tokens_per_s"],
+    )
+
+
 def of_whom(case: Case) -> str:
     """The boards whose bounds hold for a case, in words."""
-    return f"a {case.gpu}" if case.boards else "any known board"
+    return words.with_article(case.gpu) if case.boards else "any known board"
 
 
 @rule(
@@ -263,7 +315,7 @@ def on_tf32(case: Case) -> bool:
     """Whether a latency of fp32 is below its lower bound, and above that of TF32 on its GPU."""
     if case.precision != "fp32" or not case.foreign or not case.boards:
         return False
-    if any(gpus.peak_tflops(board, "tf32") is None for board in case.boards):
+    if any(gpus.peak_tflops(board, "tf32") is None for board in case.boards) or is_amortised(case):
         return False
     is_tf32 = is_below(case, bounds.of_case(case))
     return is_tf32 and not is_below(case, bounds.of_case(as_tf32(case)))
@@ -282,6 +334,7 @@ def simulated(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.FIX,
+    Verdict.INCONCLUSIVE,
     undermines="effects",
     cause="A throughput of {throughput_per_s:prompts/s} contradicts the latency of"
     " {latency_ms:ms}. {likely}",
@@ -289,23 +342,29 @@ def simulated(case: Case, group: Group) -> Hit | None:
     do=["Measure both on the same batch, with one synchronise at the end."],
 )
 def throughput_contradicts_latency(case: Case, group: Group) -> Hit | None:
-    """Throughput x latency / batch size is below 0.75, or above both 1.6 and 1.1 / busy share."""
+    """Throughput x latency / batch size is below 0.75, or above both 1.6 and 1.1 / busy share.
+
+    Inconclusive: a batch that the table does not say would explain it.
+    """
     ratio, batch = case.queue_gain, case.workload.batch_size
     # A full queue can at most hide all but the kernels themselves.
     busy = case.trace.busy_share if case.trace else None
     most = max(_QUEUE[1], 1.1 / busy) if busy else _QUEUE[1]
     if ratio is None or _QUEUE[0] <= ratio <= most or sharing(case):  # which explains it
         return None
-    fitting = 2 ** round(math.log2(ratio * batch))
+    fitting, unsaid = 2 ** round(math.log2(ratio * batch)), False
     likely = "One of the two was measured on something else, or the host was busy."
     if slip := slips.of_throughput(ratio, case.workload):
         likely = f"Probably {slip}."
     elif fitting > batch and abs(ratio * batch / fitting - 1) < _BATCH_FITS:
         likely = f"A batch of {fitting} would fit: was that the batch size?"
+        unsaid = "batch_size" in case.assumed
     implied = batch * 1000 / (case.latency_ms or 1.0)
     return Hit(
         ["{batch_size} / {latency_ms:ms} = {implied:prompts/s}; {ratio:.3g}x of it was found"],
         {"ratio": ratio, "implied": implied, "likely": likely},
+        verdict=Verdict.INCONCLUSIVE if unsaid else None,
+        do=["Say it: --batch N."] if unsaid else None,
     )
 
 

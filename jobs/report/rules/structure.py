@@ -1,11 +1,13 @@
 """What a table's own structure shows: of batches, of GPUs and of engines beside each other."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.asked import CPU
+from bench.asked import CPU, Workload
 from bench.device import gpus
 from bench.device.boards import Board
+from bench.profile import work
 from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
@@ -21,6 +23,7 @@ _AS_THE_BATCH = (0.8, 1.3)  # energy per token x batch, over that at the smaller
 _ALIKE = 1.06  # the precisions after the first
 _FIRST_PAYS = 1.2
 _WARM = 2.5  # lower bounds: nearer to them, the arithmetic itself explains a gain
+_SLOW_LAUNCH_MS = 0.1  # of one operation, on a slow and busy host
 _SAME_MEMORY = 1.15
 _HALF_MEMORY = (1.6, 2.4)
 _PADDING_REMOVED = "eff-ft"  # computes less: not the same products
@@ -31,11 +34,23 @@ def at_smaller_batch(case: Case, group: Group) -> Case | None:
     found = [
         same
         for other in group.others
-        if replace(other.cases[0].workload, batch_size=1) == replace(case.workload, batch_size=1)
+        if of_batch_1(other.cases[0].workload) == of_batch_1(case.workload)
         and (same := other.case(case.precision))
         and same.workload.batch_size < case.workload.batch_size
     ]
     return max(found, key=lambda one: one.workload.batch_size, default=None)
+
+
+def most_launches_ms(workload: Workload) -> float:
+    """What launching the kernels of PyTorch takes at most; 0 where the model is not known."""
+    shape, steps = work.shape_of(workload.model), max(1, workload.new_tokens)
+    return steps * _SLOW_LAUNCH_MS * (work.scaled(work.OPERATIONS[1], shape) if shape else 0)
+
+
+@functools.lru_cache(20_000)
+def of_batch_1(workload: Workload) -> Workload:
+    """A workload with a batch of 1."""
+    return replace(workload, batch_size=1)
 
 
 @rule(
@@ -157,7 +172,9 @@ def warm_up_suspected(case: Case, group: Group) -> Hit | None:
     if not case.boards and any(one.precision == "bf16" for one in rest):
         boards = [b for b in boards if b.capability >= gpus.FIRST_BF16_AND_TF32]
     of = [b.ms for b in (bounds.of_board(x, case.precision, case.workload) for x in boards) if b]
-    if of and case.pace_ms < _WARM * max(of):
+    if not of or case.pace_ms < _WARM * max(of):
+        return None
+    if case.pace_ms > most_launches_ms(case.workload):
         return None
     far, steps = "", case.workload.new_tokens
     if of:

@@ -48,7 +48,7 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     """A heading that its cells contradict, or say more of."""
     numbers = most(cells, units.number_of)
     if heading.field in ("engine", "model", "configuration") and (
-        numbers and most(cells, _is_plain_number)
+        cells and most(cells, _is_plain_number)
     ):
         heading = replace(heading, field=None, rest=(heading.name,))  # Runtime: 312, 0:03:21
     if heading.field == "engine" and numbers and most(cells, cell_unit):  # Runtime: 1.29s

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.device import gpu_names
 from bench.errors import TensorgapError
@@ -34,6 +34,7 @@ class Grid:
         separator: What stands between the cells, in words.
         left_out: How many lines around the table are text.
         gpu: That a short line above the table names; empty: none does.
+        title: The line right above the table, or else right below it.
         ragged: How many lines had more cells than there are names, and were set aside.
     """
 
@@ -43,6 +44,7 @@ class Grid:
     left_out: int = 0
     gpu: str = ""
     ragged: int = 0
+    title: str = ""
 
 
 def decoded(content: bytes, name: str) -> str:
@@ -92,14 +94,21 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
     left_out = sum(bool(row.strip()) for row in rows) - used
     for names, lines in found:
         if lines:
-            gpu = gpu_above(rows[: lines[0][0] - 2])
-            yield fitted(names, lines, "bars", max(0, left_out), gpu)
+            above = rows[: lines[0][0] - 2]
+            found_grid = fitted(names, lines, "bars", max(0, left_out), gpu_above(above))
+            yield replace(found_grid, title=title_above(above[:-1]))
             left_out = 0
 
 
 def gpu_above(rows: Sequence[str]) -> str:
     """The GPU that the last short line of some text names; empty: none does."""
     return next((named for row in reversed(rows[-_ABOVE:]) if (named := gpu_named_in(row))), "")
+
+
+def title_above(rows: Sequence[str]) -> str:
+    """The last line of some text, with at most one empty line below it; empty: it is a table's."""
+    last = [row for row in rows[-2:] if row.strip()][-1:]
+    return last[0] if last and "|" not in last[0] else ""
 
 
 def gpu_named_in(row: str) -> str:
@@ -160,7 +169,7 @@ def of_csv(text: str, name: str) -> Grid:
         rows = list(rows_of(text, separator or ","))
     except csv.Error as error:
         raise TensorgapError(f"{name}: not a readable table: {error}") from None
-    rows = without_index(rows)
+    rows = without_index(with_head_apart(rows) if separator == "\t" else rows)
     several = [row for row in rows if len(row[1]) > 1]
     usual = collections.Counter(len(cells) for _, cells in several[:SAMPLE_LINES])
     least = usual.most_common(1)[0][0] if separator and usual else 1
@@ -181,7 +190,10 @@ def of_csv(text: str, name: str) -> Grid:
             " cells: which are they? Give each column its name"
         )
     left_out = head + len(below) - len(lines)
-    return fitted(names, lines, told, left_out)
+    above = [", ".join(cells) for _, cells in rows[:head]]
+    after = [cells[0] for _, cells in below if separator and len(cells) == 1]
+    found = fitted(names, lines, told, left_out, gpu_above(above) or gpu_above(after[:1]))
+    return replace(found, title=(above[-1:] or after[:1] or [""])[0])
 
 
 def parts_of(text: str) -> list[str]:
@@ -195,7 +207,7 @@ def parts_of(text: str) -> list[str]:
     first: list[str] = []
     for at, row in enumerate(rows[:MOST_LINES]):
         cells = [cell for cell in re.split(r"\s{2,}|[,;\t|]", row.strip().lower()) if cell]
-        if len(cells) < 3 or any(cell[:1].isdigit() for cell in cells):
+        if len(cells) < 3 or any(c[:1].isdigit() or _RULED.fullmatch(c) for c in cells):
             continue
         same = len({*cells} & {*first})
         if not first:
@@ -208,6 +220,21 @@ def parts_of(text: str) -> list[str]:
     begins = [0, *heads[1:]]
     ends = [*heads[1:], len(rows)]
     return ["\n" * b + "\n".join(rows[b:e]) for b, e in zip(begins, ends, strict=True)]
+
+
+def with_head_apart(rows: Sequence[Line]) -> list[Line]:
+    """Rows whose head is cut at each blank, where it then has as many names as there are cells.
+
+    pandas sets names to the right of their columns, so that one blank may stand between two.
+    """
+    at = next((i for i, (_, cells) in enumerate(rows) if len(cells) > 1), None)
+    if at is None or at + 1 >= len(rows):
+        return list(rows)
+    head = tuple(" ".join(rows[at][1]).split())
+    count = len(rows[at + 1][1])
+    if len(rows[at][1]) < count and len(head) in (count, count - 1):
+        return [*rows[:at], (rows[at][0], head), *rows[at + 1 :]]
+    return list(rows)
 
 
 def without_index(rows: Sequence[Line]) -> list[Line]:

@@ -36,6 +36,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
 _BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|b=(\d+)")
 _TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
 
+_OF_A_RATE = ("token", "tokens", "output", "generated", "generation", "decode")
 OTHER = "other"  # dimension of a unit that is none of ours: GB/s, $/h, tokens/J
 _WITH_RATES = ("new_tokens", "engine", "gpu", "model", "configuration")  # `decode tokens tok/s`
 # Name and unit that contradict each other, of which the unit counts.
@@ -99,7 +100,7 @@ def heading_of(name: str) -> Heading:
     every = split(told)
     inner = split(" ".join(found[1] for found in _BRACKETS.finditer(told)))
     words = [*split(_BRACKETS.sub(" ", told)), *inner]
-    while len(words) > 1 and words[0] in PREFIXES:
+    while len(words) > 1 and words[0] in PREFIXES and tuple(words[:2]) not in QUANTITY:
         words = words[1:]
     scale, words = per_thousand(words)
     statistic, words = statistic_in(words, len(words) - len(inner))
@@ -117,8 +118,9 @@ def heading_of(name: str) -> Heading:
         found, tags = None, {}
     if found in LABELS and not is_label(str(found), every, rest):
         found = None
-    if found == "throughput_per_s" and per == "token" and "total" in every:
-        per = "every token"
+    if found == "throughput_per_s":
+        rest = tuple(word for word in rest if word not in _OF_A_RATE)
+        per = "every token" if per == "token" and "total" in every else per
     if found == "perplexity" and not OTHER_TEXTS.isdisjoint(every):
         return Heading(name, "ratio", rest=tuple(words))
     if found == "gpu" and tags:  # GPU FP16

@@ -84,6 +84,8 @@ def with_one_head(grid: Grid) -> Grid:
         return grid
     (_, second), *lines = grid.lines
     told = [text for text in second if text]
+    if spans := spanned(grid.names, second):
+        return replace(grid, names=spans, lines=tuple(lines))
     if not told or not all(text.lower() in STATISTIC for text in told):
         return grid
     heads = tuple(f"{one} {two}".strip() for one, two in zip(grid.names, second, strict=True))
@@ -91,6 +93,24 @@ def with_one_head(grid: Grid) -> Grid:
         heads = (lines[0][1][0], *heads[1:])
         lines = lines[1:]
     return replace(grid, names=heads, lines=tuple(lines))
+
+
+def spanned(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...] | None:
+    """One head of two, of which the first names several columns at once; None: it does not.
+
+    >>> spanned(["", "fp32", "", "fp16", ""], ["batch", "ms", "power (W)", "ms", "power (W)"])
+    ('batch', 'fp32 ms', 'fp32 power (W)', 'fp16 ms', 'fp16 power (W)')
+    """
+    known = [heading_of(name) for name in second]
+    if not all(second) or sum(one.is_quantity for one in known) < len(second) / 2:
+        return None
+    if "" not in first[1:] and len({*first}) == len(first):
+        return None
+    above = itertools.accumulate(first, lambda before, name: name or before)
+    return tuple(
+        name if one.field in LABELS else f"{whom} {name}".strip()
+        for whom, name, one in zip(above, second, known, strict=True)
+    )
 
 
 def with_points(grid: Grid) -> Grid:
@@ -134,22 +154,25 @@ def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str
     As in a table whose groups are named once. Only where it leaves no two lines of equal names.
     """
     labels = [
-        i for i, h in enumerate(headings) if h.field in LABELS and h.field not in ("run", "trial")
+        i
+        for i, h in enumerate(headings)
+        if h.field in LABELS and h.field not in ("run", "trial", "value")
     ]
-    columns = {i: [row[i] for _, row in grid.lines] for i in labels}
+    others = [i for i, h in enumerate(headings) if h.field is None]
+    columns = {i: [row[i] for _, row in grid.lines] for i in (*labels, *others)}
     gaps = [i for i, cells in columns.items() if cells and cells[0] and not all(cells)]
-    if not gaps:
+    if not set(gaps) & set(labels):
         return grid, []
     for i in gaps:
         columns[i] = list(itertools.accumulate(columns[i], lambda above, cell: cell or above))
-    names = list(zip(*columns.values(), strict=True))
+    names = list(zip(*(columns[i] for i in labels), strict=True))
     if len(set(names)) < len(names):
         return grid, []
     lines = tuple(
         (number, tuple(columns[i][at] if i in gaps else cell for i, cell in enumerate(row)))
         for at, (number, row) in enumerate(grid.lines)
     )
-    return replace(grid, lines=lines), [grid.names[i] for i in gaps]
+    return replace(grid, lines=lines), [grid.names[i] for i in gaps if i in labels]
 
 
 def without_flags(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[Heading]]:

@@ -10,6 +10,7 @@ from bench import matrix as matrices
 from bench.asked import CPU, Workload
 from bench.device import gpu_names
 from bench.measured import Outcome
+from bench.text.published import TOKEN
 from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
 from jobs.report.foreign import names, units
 from jobs.report.foreign.headers import split, tags_in
@@ -95,7 +96,9 @@ def combined(
 
 def key_of(line: Line) -> object:
     """What two lines have in common that are runs of one thing."""
-    return line.case.key, line.case.precision
+    case = line.case
+    unit = case.perplexity_unit if case.perplexity else TOKEN
+    return case.key, case.precision, unit
 
 
 def median_of(runs: Sequence[Case]) -> Case:

@@ -9,7 +9,7 @@ from bench.asked import PRECISIONS
 from bench.errors import TensorgapError
 from bench.files import limits
 from jobs.report.facts import Case
-from jobs.report.foreign import documents, grid, lines, shape, telling
+from jobs.report.foreign import documents, grid, lines, shape, telling, title
 from jobs.report.foreign import tables as tables_of
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Notes, Told
@@ -81,16 +81,18 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     used: set[str] = set()
     failures: list[str] = []
     for number, table in enumerate(tables, start=1):
-        shaped, notes = shape.shaped(table), Notes()
+        said, notes = title.title_of(table.title), Notes()
+        shaped = shape.shaped(title.with_quantity(table, said.quantity))
         which = f"table {number}" if len(tables) > 1 else ""
         if problem := unusable(shaped, table):
             failures.append(f"{which}: {problem}".removeprefix(": "))
             continue
-        cases = lines.cases(shaped, told, table.gpu, notes)
+        cases = lines.cases(shaped, said.within(told), table.gpu, notes)
         if not cases:
             failures += [f"{which} {each}".strip() for each in no_case(notes, table)]
             continue
         found += [dataclasses.replace(c, run=f"{which} {c.run}".strip()) for c in cases]
+        shaped = dataclasses.replace(shaped, how=(*shaped.how, *said.sentences()))
         told_of = telling.sentences(shaped, notes, table, cases)
         sentences += [f"{which}: {sentence}".removeprefix(": ") for sentence in told_of]
         used |= notes.used

@@ -29,7 +29,8 @@ LABELS: Mapping[str, str] = {
     "engine": "engine, backend, framework, implementation, runtime, provider, execution provider,"
     " inference engine, library, executor, compiler, toolkit",
     "attention": "attention, attn, attn implementation, attention implementation, sdpa",
-    "batch_size": "batch, batch size, batchsize, bs, bsz, bsize, concurrent seqs, concurrency,"
+    "batch_size": "batch, batch size, batchgröße,"
+    " batchsize, bs, bsz, bsize, concurrent seqs, concurrency,"
     " num seqs,"
     " concurrent sequences, concurrent requests, num sequences, number of sequences, n seqs,"
     " per device batch size, eval batch size, max batch size",
@@ -50,7 +51,7 @@ LABELS: Mapping[str, str] = {
     " window,"
     " context size, context len",
     "stride": "stride",
-    "text": "text, dataset, corpus, task, quality text, eval dataset, evaluation set, data",
+    "text": "text, tasks, dataset, corpus, task, quality text, eval dataset, evaluation set, data",
     "split": "split",
     "run": "run, sweep",
     "trial": "trial, rep, repetition, replicate, seed, run id, run number, try, round",
@@ -118,7 +119,8 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     ),
     "perplexity": (
         "",
-        "perplexity, ppl, quality perplexity, perplexities, wikitext ppl, wikitext perplexity,"
+        "perplexity, ppl, perplexität,"
+        " quality perplexity, perplexities, wikitext ppl, wikitext perplexity,"
         " wiki ppl, test ppl, test perplexity, ppl score, wikitext2 ppl, wikitext2 perplexity,"
         " wiki2 ppl, wiki text2 ppl, wiki text2 perplexity, wiki text ppl, wiki text perplexity",
     ),
@@ -197,9 +199,10 @@ PREFIXES = words("config summary eval report metrics results perf benchmark stat
 # What says nothing that tells a column apart.
 FILLER = words(
     "of the in for a an to at with on and by used measured using total gpu model inference"
-    " number num no per size torch all host cpu timing"
+    " number num no per size torch all host cpu timing request requests"
 )
 
 LABEL = {phrase: name for name, text in LABELS.items() for phrase in phrases(text)}
 QUANTITY = {phrase: name for name, (_, text) in QUANTITIES.items() for phrase in phrases(text)}
+NAME_OF = {name: phrases(text)[0] for name, (_, text) in QUANTITIES.items()}
 KNOWN = sorted({" ".join(phrase) for phrase in (*LABEL, *QUANTITY)})

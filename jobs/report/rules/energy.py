@@ -62,17 +62,19 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
 @rule(
     Verdict.FIX,
     undermines="energy",
-    cause="An energy of {energy_mj:mJ} in {latency_ms:ms} is {implied:W}, and the power beside it"
+    cause="An energy of {energy:mJ} in {latency_ms:ms} is {implied:W}, and the power beside it"
     " says {mean_w:W}: {times:.3g} times apart{likely}.",
     missing=["of what the energy is, and over what time the power"],
     do=["Write the unit into both names, and whether the energy is of a prompt or of a batch."],
 )
 def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
     """In a table energy x batch size / latency is over 2.5 times off the power beside it."""
-    if not case.foreign or not case.energy_mj or not case.latency_ms or not case.mean_w:
+    energy, batch = case.energy_mj, case.workload.batch_size
+    if energy is None and case.energy_per_token_mj and "prompt_tokens" not in case.assumed:
+        energy = case.energy_per_token_mj * case.workload.prompt_tokens
+    if not case.foreign or not energy or not case.latency_ms or not case.mean_w:
         return None
-    batch = case.workload.batch_size
-    implied = case.energy_mj * batch / case.latency_ms
+    implied = energy * batch / case.latency_ms
     ratio = implied / case.mean_w
     if 1 / _APART <= ratio <= _APART:
         return None
@@ -82,12 +84,17 @@ def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
         0.001: "the energy is in J",
         float(batch): "the energy is of the whole batch",
         1.0 / tokens: "the energy is of one token",
+        float(tokens): "the energy is of all tokens",
         100.0: "the energy is of 100 runs",
     }
     near = [what for factor, what in slips.items() if factor != 1 and 0.7 <= ratio / factor <= 1.4]
     likely = f"; it fits where {near[0]}" if near else ""
-    values: dict[str, Value] = {"implied": implied, "times": max(ratio, 1 / ratio)}
-    return Hit(values={**values, "likely": likely}, rejects=["energy_mj"])
+    values: dict[str, Value] = {
+        "energy": energy,
+        "implied": implied,
+        "times": max(ratio, 1 / ratio),
+    }
+    return Hit(values={**values, "likely": likely}, rejects=["energy_mj", "energy_per_token_mj"])
 
 
 @rule(

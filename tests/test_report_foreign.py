@@ -404,7 +404,179 @@ def test_a_line_end_within_a_cell_is_part_of_it() -> None:
         ("FT Speedup", "ratio"), ("CV", "spread"), ("latency std (ms)", "spread"),
         ("training time (s)", None), ("load time (s)", None), ("GPU utilization %", "ratio"),
         ("prefill tok/s", None), ("accuracy", None), ("mem_compression", "ratio"),
+        # A rate of something else, a part of a request, a property of the machine or the model.
+        ("Bandwidth (GB/s)", None), ("TFLOP/s", None), ("Price ($/h)", None), ("tok/J", None),
+        ("tokens/s/W", None), ("tok/s/user", None), ("prompt tok/s", None),
+        ("tokenization time (ms)", None), ("compile time (s)", None), ("kernel time (ms)", None),
+        ("params (B)", None), ("GPU temperature (C)", None), ("kv cache dtype", None),
+        ("KV cache (MB)", None), ("vocab size", None), ("total tokens", None),
+        ("max_length", None), ("C4 PPL", "ratio"), ("eval loss", None),
     ],
 )  # fmt: skip
 def test_what_is_no_quantity_is_none(header: str, field: str | None) -> None:
     assert heading_of(header).field == field
+
+
+@pytest.mark.parametrize(
+    ("header", "field", "per"),
+    [
+        ("Latency per batch (s)", "latency_ms", "batch"),
+        ("time_per_step_s", "latency_ms", "batch"),
+        ("latency per token (s)", "per_output_token_ms", "token"),
+        ("throughput_tok_s", "throughput_per_s", "token"),
+        ("tok/s per GPU", "throughput_per_s", "token"),
+        ("Total token throughput (tok/s)", "throughput_per_s", "every token"),
+        ("Request throughput (req/s)", "throughput_per_s", "sample"),
+        ("GPU power limit", "power_limit_w", None), ("B", "batch_size", None),
+    ],
+)  # fmt: skip
+def test_what_a_time_or_a_rate_is_of(header: str, field: str, per: str | None) -> None:
+    found = heading_of(header)
+    assert (found.field, found.per) == (field, per)
+
+
+def test_of_columns_that_are_alike_the_latency_is_read_and_the_others_are_named() -> None:
+    text = (
+        "gpu,precision,time,CPU time (ms),latency (ms),total time (s),energy (J),cpu_energy (J)\n"
+        "T4,fp32,2024-05-01 12:00:00,5,20,2,0.9,3\nT4,fp16,2024-05-01 12:01:00,4,12,1,0.5,3\n"
+    )
+    assert [(c.gpu, c.latency_ms, c.energy_mj) for c in cases_of(text)] == [
+        ("T4", 20, 900), ("T4", 12, 500),
+    ]  # fmt: skip
+    notes = notes_of(text)
+    assert "cpu_energy (J) (of the CPU)" in notes and "Not understood: time" in notes
+    assert "CPU time (ms), total time (s) (beside latency (ms))" in notes
+
+
+def test_min_is_no_minute_beside_mean_and_max() -> None:
+    assert one("precision,Latency (mean),Latency (min)\nfp32,20,19\n").latency_ms == 20
+    assert one("precision,Latency (min)\nfp32,2\n").latency_ms == 120_000
+
+
+@pytest.mark.parametrize(
+    ("text", "latencies"),
+    [
+        ("precision;latency (ms)\nfp32;1.021,5\nfp16;612,5\n", [1021.5, 612.5]),
+        ("precision;latency (ms)\nfp32;21,712\nfp16;12,512\n", [21.712, 12.512]),
+        ("precision;batch;throughput;latency (ms)\nfp32;256;23.195;1.412,7\n", [1412.7]),
+        ("precision,latency (ms)\nfp32,1.021\n", [1.021]),
+    ],
+)
+def test_commas_and_points_are_those_of_the_file(text: str, latencies: list[float]) -> None:
+    assert [case.latency_ms for case in cases_of(text)] == latencies
+
+
+@pytest.mark.parametrize("cell", ["1:23", "18.5-21.2", "2m 30s", "1 min 50 s", "2024-05-01", "12m"])
+def test_more_than_a_number_is_none(cell: str) -> None:
+    text = f"precision,latency_ms\nfp32,{cell}\nfp16,1\n"
+    assert f"Left out: line 2, latency_ms = {cell}: must be a number" in notes_of(text)
+
+
+def test_a_precision_that_is_denied_is_none() -> None:
+    text = "precision,latency_ms\nfp32 (TF32 off),20\nfp16 (no amp),14\nno amp,21\n"
+    assert [case.precision for case in cases_of(text)] == ["fp32", "fp16"]
+    assert cases_of(text)[0].latency_ms == 20.5  # of two rows of fp32
+
+
+def test_a_number_that_cannot_be_is_named_beside_another() -> None:
+    text = "precision,latency_ms,throughput\nfp32,0,50\nfp16,12,80\n"
+    assert "line 2, latency_ms = 0: must be greater than 0, and is not read" in notes_of(text)
+    failed = "gpu,precision,status,latency_ms\nT4,fp32,ok,20\nT4,fp16,failed,12\n"
+    assert [case.outcome for case in cases_of(failed)] == [Outcome.OK, Outcome.FAILED]
+
+
+def test_an_energy_that_can_only_be_of_the_batch_is_and_that_is_told() -> None:
+    text = "gpu,precision,batch,latency (ms),energy (J)\nT4,fp32,8,100,6.5\n"
+    assert (one(text).energy_mj, one(text).mean_w) == (812.5, 65)
+    assert "energy (J) that of the whole batch" in notes_of(text)
+    ours = text.replace("energy (J)", "energy_mj").replace("6.5", "6500")
+    assert one(ours).mean_w == 520
+
+
+def test_a_count_of_gpus_is_no_gpu() -> None:
+    found = one("gpu,num gpus,precision,latency_ms,power_w\nA100,4,fp32,12,1200\n")
+    assert found.gpu == "4x A100" and not found.boards
+    assert one("gpu,tp,precision,latency_ms\nA100,1,fp32,12\n").gpu == "A100"
+
+
+MERGED = """GPT-2 medium on H100 SXM5 80GB, seq 1024
+
+| | fp32 | | bf16 | |
+|---|---|---|---|---|
+| batch | latency (ms) | power (W) | latency (ms) | power (W) |
+| 1 | 19.7 | 421 | 3.3 | 341 |
+"""
+
+
+def test_a_head_may_span_columns_and_the_line_above_tells_of_all() -> None:
+    fp32, bf16 = cases_of(MERGED)
+    assert (fp32.latency_ms, fp32.mean_w, bf16.latency_ms, bf16.mean_w) == (19.7, 421, 3.3, 341)
+    assert fp32.workload == Workload("gpt2-medium", "eager", 1, 1024) and fp32.gpu == "H100-SXM"
+    assert "gpt2-medium, 1024 tokens, by the text above it" in notes_of(MERGED)
+    by_gpu = "GPT-2 fp16 latency (ms) by GPU:\n\n| Model | T4 | A100 |\n|--|--|--|\n"
+    found = cases_of(by_gpu + "| gpt2 | 24.9 | 10.4 |\n")
+    assert [(c.gpu, c.precision, c.latency_ms) for c in found] == [
+        ("T4", "fp16", 24.9), ("A100", "fp16", 10.4),
+    ]  # fmt: skip
+    assert cases_of(by_gpu + "| gpt2 | 24.9 | 10.4 |\n", precision="bf16")[0].precision == "bf16"
+
+
+def test_an_empty_name_is_that_of_the_line_above_where_it_tells_lines_apart() -> None:
+    text = "| Model | Prec | ms |\n|:--|:-:|--:|\n| gpt2 | FP32 | 11.2 |\n| | FP16 | 7.9 |\n"
+    assert [case.workload.model for case in cases_of(text, precision=None)] == ["gpt2", "gpt2"]
+    assert "an empty Model is that of the line above" in notes_of(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "   model precision  batch  latency_ms  tok_s\n0   gpt2      fp32      1        9.84  101"
+        "\n1   gpt2      fp16      1        7.91  126\n",
+        "  precision  batch  latency_ms\n0      fp32      1     9.84\n1      fp16      1    7.91\n",
+        "Model: gpt2 | dtype: torch.float32 | avg latency: 0.00984 s\n"
+        "Model: gpt2 | dtype: torch.float16 | avg latency: 0.00791 s\n",
+        '{"fp32": {"latency_ms": 9.84}, "fp16": {"latency_ms": 7.91}}',
+        '{"gpu": "T4", "results": {"fp32": {"latency_ms": 9.84}, "fp16": {"latency_ms": 7.91}}}',
+        '[{"dtype": "fp32", "a": {"b": {"latency_ms": 9.84}}},'
+        ' {"dtype": "fp16", "a": {"b": {"latency_ms": 7.91}}}]',
+        "precision,latency_ms\nfp32,9.84\nprecision,latency_ms\nfp16,7.91\n",
+    ],
+)
+def test_what_programs_print_is_a_table(text: str) -> None:
+    found = [(c.precision, pytest.approx(c.latency_ms)) for c in cases_of(text)]
+    assert found == [("fp32", 9.84), ("fp16", 7.91)]
+
+
+def test_a_report_of_one_run_is_a_row() -> None:
+    text = (
+        "============ Serving Benchmark Result ============\nSuccessful requests:   1000\n"
+        "Benchmark duration (s):   92.41\nRequest throughput (req/s):   10.82\n"
+        "Output token throughput (tok/s):   2352.48\nMedian TTFT (ms):   98.07\n"
+        "P99 TTFT (ms):   612.30\nMedian TPOT (ms):   40.18\n"
+    )
+    (found,) = cases_of(text)
+    assert (found.throughput_per_s, found.first_token_ms) == (10.82, 98.07)
+    assert found.per_output_token_ms == 40.18
+
+
+def test_a_second_head_begins_a_table_of_its_own() -> None:
+    text = (
+        "======  SPEED  ======\n   Model Name   Batch Size   Time in s\n---------\n"
+        "   gpt2          1            0.006\n   gpt2          8            0.021\n"
+        "======  MEMORY  ======\n   Model Name   Batch Size   Memory in MB\n---------\n"
+        "   gpt2          1            1045\n   gpt2          8            1211\n"
+    )
+    found = cases_of(text)
+    assert [case.latency_ms for case in found] == [6, 21, None, None]
+    assert [case.memory_mb for case in found] == [None, None, 1045, 1211]
+
+
+def test_perplexities_of_several_units_are_never_one() -> None:
+    text = (
+        "hf (pretrained=gpt2,dtype=float32), batch_size: 8\n"
+        "| Tasks |Version|Metric|Value|\n|---|---|---|---|\n|wikitext|2|bits_per_byte|0.9773|\n"
+        "| | |byte_perplexity|1.9687|\n| | |word_perplexity|37.3698|\n"
+    )
+    (found,) = cases_of(text)
+    assert (found.perplexity, found.perplexity_unit) == (37.3698, "word")
+    assert (found.workload.model, found.precision) == ("gpt2", "fp32")

@@ -112,6 +112,38 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "precision,perplexity,text\nfp32,217,wikitext2\n",
         "perplexity-out-of-range", "reject", ("a context of 128 tokens does not explain it",),
     ),
+    "no unit of a CPU or of another maker's GPU gives that": (
+        "gpu,precision,latency_ms\nMI250,fp32,100\nMI250,fp16,1\n",
+        "effect-without-cause", "fix", ("100.00x the speed of fp32", "less than 16.0x"),
+    ),
+    "mixed gains no more than its half precision": (
+        "gpu,precision,latency_ms\nT4,fp32,100\nT4,mixed,3\n",
+        "effect-without-cause", "inconclusive", ("33.33x",),
+    ),
+    "energy and power contradict each other": (
+        "gpu,precision,tokens,latency_ms,power_w,mJ per token\nL4,fp32,128,11.2,68,761.6\n",
+        "energy-contradicts-power", "fix", ("128 times apart", "the energy is of all tokens"),
+    ),
+    "a time for each token may be of one prompt": (
+        "gpu,precision,batch,new tokens,ms/token\nA100,fp32,32,128,0.28\n",
+        "latency-below-lower-bound", "inconclusive", ("8.96 ms for a step",),
+    ),
+    "tokens of a stated batch are made no faster than the weights are read": (
+        "gpu,model,precision,batch,new tokens,tok/s\nT4,gpt2,fp16,1,128,100000\n",
+        "throughput-above-upper-bound", "reject", ("100000 tokens/s",),
+    ),
+    "another model may be meant": (
+        "precision,perplexity\nfp32,8.5\n",
+        "perplexity-out-of-range", "inconclusive", ("does not name its model",),
+    ),
+    "a batch that is assumed may be another": (
+        "gpu,precision,latency_ms,throughput\nT4,fp32,20,400\n",
+        "throughput-contradicts-latency", "inconclusive", ("A batch of 8 would fit",),
+    ),
+    "a power in mW": (
+        "gpu,precision,latency_ms,power_w\nA100,fp32,12,186000\n",
+        "power-above-limit", "reject", ("mW under the name of W",),
+    ),
     "a row that failed is a finding": (
         "gpu,batch,precision,latency_ms\nT4,1,fp32,12\nT4,64,fp32,OOM\n",
         "not-measured", "inconclusive", ("the memory did not suffice",),
@@ -146,6 +178,15 @@ def test_a_table_is_judged_rightly(what: str) -> None:
         # A time of a token of all prompts falls as the batch grows.
         ("precision,batch,time per token (ms)\nfp16,1,239\nfp16,8,32\nfp16,32,9.9\n",
          "batch-does-not-scale"),
+        # Energy above idle says nothing of the mean power; a peak is no mean.
+        ("gpu,precision,latency_ms,net energy (mJ)\nT4,fp32,20,100\n", "power-below-idle"),
+        ("gpu,precision,latency_ms,peak power (W)\nT4,fp32,20,85\n", "power-above-limit"),
+        ("gpu,precision,batch,latency_ms,energy (J)\nA100,fp32,64,100,10\n", "power-above-limit"),
+        # Nothing of a text other than WikiText-2 is published here.
+        ("model,precision,latency_ms,C4 PPL\ngpt2,fp32,12,80\n", "perplexity-out-of-range"),
+        # Whatever takes 300 ms is not the launches of 124 M weights.
+        ("gpu,precision,latency_ms\nT4,fp32,300\nT4,fp16,200\nT4,bf16,200\n",
+         "warm-up-suspected"),
         # A tuned model has another perplexity.
         ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
     ],

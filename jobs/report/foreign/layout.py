@@ -4,7 +4,6 @@ A table may stand on its side (a line for each metric), be long (columns `metric
 two heads, decimal commas, or a precision as columns of 0 and 1.
 """
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +27,9 @@ _CODECARBON: Mapping[str, tuple[str, str | None]] = {
 _DECIMAL_COMMA = re.compile(
     r"[~\u2248]?-?(\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+)( ?[a-zA-Z/%]+)?"
 )
-_COMMA = re.compile(r"[~\u2248]?-?\d+,\d+( ?[a-zA-Z/%]+)?")  # of a file of semicolons
+_COMMA = re.compile(
+    r"[~\u2248]?-?(\d+|\d{1,3}(\.\d{3})+),\d+( ?[a-zA-Z/%]+)?"
+)  # of a file of semicolons
 _GROUPED = re.compile(r"[~\u2248]?-?\d{1,3}(\.\d{3})+(,\d+)?( ?[a-zA-Z/%]+)?")
 _POINT = re.compile(r"\d\.\d")
 
@@ -106,7 +107,7 @@ def spanned(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...] | No
         return None
     if "" not in first[1:] and len({*first}) == len(first):
         return None
-    above = itertools.accumulate(first, lambda before, name: name or before)
+    above = from_above(first)
     return tuple(
         name if one.field in LABELS else f"{whom} {name}".strip()
         for whom, name, one in zip(above, second, known, strict=True)
@@ -148,6 +149,18 @@ def with_points(grid: Grid) -> Grid:
     return replace(grid, lines=lines)
 
 
+def from_above(cells: Sequence[str]) -> list[str]:
+    """Cells, of which each empty one is that before it.
+
+    >>> from_above(["gpt2", "", "gpt2-medium"])
+    ['gpt2', 'gpt2', 'gpt2-medium']
+    """
+    found: list[str] = []
+    for cell in cells:
+        found.append(cell or (found[-1] if found else ""))
+    return found
+
+
 def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str]]:
     """The grid with empty names filled from above, and the names of these columns.
 
@@ -164,7 +177,7 @@ def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str
     if not set(gaps) & set(labels):
         return grid, []
     for i in gaps:
-        columns[i] = list(itertools.accumulate(columns[i], lambda above, cell: cell or above))
+        columns[i] = from_above(columns[i])
     names = list(zip(*(columns[i] for i in labels), strict=True))
     if len(set(names)) < len(names):
         return grid, []

@@ -9,8 +9,10 @@ from typing import Any
 from bench import matrix as matrices
 from bench.asked import CPU, Workload
 from bench.device import gpu_names
+from bench.device.boards import GPUS
 from bench.measured import Outcome
 from bench.text.published import TOKEN
+from jobs.report import bounds
 from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
 from jobs.report.foreign import names, units
 from jobs.report.foreign.headers import split, tags_in
@@ -145,9 +147,33 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
         kind = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         facts |= {"outcome": kind, "reason": failed}
     facts |= numbers.facts
+    facts |= of_a_batch(record, facts, workload, notes)
     if workload.new_tokens == 0 and numbers.decoding:
         workload = replace(workload, prompt_tokens=1)
     return Case(workload=workload, foreign=True, **facts)
+
+
+def of_a_batch(
+    record: Record, facts: Mapping[str, Any], workload: Workload, notes: Notes
+) -> dict[str, Any]:
+    """An energy that says neither of a prompt nor of a batch, where it can only be of the batch.
+
+    Of a prompt it would be more power than any board in question may draw, and of the batch not.
+    """
+    energy, latency, batch = facts.get("energy_mj"), facts.get("latency_ms"), workload.batch_size
+    heading = record.cells["energy_mj"][1] if "energy_mj" in record.cells else None
+    if not energy or not latency or batch == 1 or heading is None or heading.per:
+        return {}
+    if heading.name in ("energy_mj", "energy_per_sample_mj"):  # ours, of a prompt
+        return {}
+    boards = facts.get("boards") or GPUS
+    most = bounds.MOST_POWER * max(board.tdp_w for board in boards)
+    least = bounds.LEAST_POWER_OF_OTHERS * bounds.least_idle_w(boards)
+    if energy * batch / latency <= most or not least <= energy / latency <= most:
+        return {}
+    notes.assumed[units.plain(heading.name)] = "that of the whole batch"
+    found = {"energy_mj": energy / batch}
+    return found if "mean_w" in record.cells else {**found, "mean_w": energy / latency}
 
 
 def tags_of(record: Record) -> dict[str, str]:

@@ -154,7 +154,7 @@ def scale_of(
         notes.used.add("energy_unit")
     if unit is None:
         unit = USUAL_UNIT[dimension]
-        notes.assumed.setdefault(units.plain(heading.name), units.SHOWN[dimension])
+        notes.assumed.setdefault(units.plain(heading.name), f"in {units.SHOWN[dimension]}")
     factor = units.factor(unit, dimension)
     if factor is None:
         raise Unreadable(f"{heading.name} = {number.value:g} {unit}: no unit of {dimension}")

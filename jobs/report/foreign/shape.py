@@ -167,10 +167,10 @@ def grouped(
         bare = {tuple(sorted(heading.tags.items())) for _, heading in several}
         for index, heading in several:
             tags = dict(heading.tags)
-            beside = tuple(sorted(tags.items())) in plain
-            if len(programs) > 1 and heading.rest and field_of in _MAIN and not beside:
+            is_beside = tuple(sorted(tags.items())) in plain
+            if len(programs) > 1 and heading.rest and field_of in _MAIN and not is_beside:
                 tags["engine"] = "-".join([*filter(None, [tags.get("engine")]), *heading.rest])
-            elif len(programs) > 1 and heading.rest and (beside or len(bare) < len(several)):
+            elif len(programs) > 1 and heading.rest and (is_beside or len(bare) < len(several)):
                 dropped.append((heading.name, "of something else"))
                 continue
             marked.append((index, replace(heading, tags=tags)))

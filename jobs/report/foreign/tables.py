@@ -60,8 +60,8 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
     """
     if len(rows) > _MOST_OF_LOG:
         return
-    if told := of_pairs(rows) or of_report(rows):
-        yield told
+    if whole := of_pairs(rows) or of_report(rows):
+        yield whole
         return
     lines: list[tuple[int, str, dict[str, str]]] = []
     for number, row in enumerate(rows):

@@ -29,7 +29,7 @@ def sentences(shaped: Shaped, notes: Notes, table: Grid, cases: Sequence[Case]) 
     if table.left_out:
         not_read.append(f"{table.left_out} line{'s' * (table.left_out != 1)} of text around it")
     unknown = [f"{name} ({near}?)" if (near := nearest(name)) else name for name in shaped.unknown]
-    assumed = [f"{what} in {unit}" for what, unit in notes.assumed.items()]
+    assumed = [f"{what} {how}" for what, how in notes.assumed.items()]
     told = {
         "Read: ": "; ".join(read(shaped, notes, table, cases)),
         "Not read: ": "; ".join(not_read),

@@ -31,7 +31,7 @@ class Notes:
         renamed: Name in the table -> ours.
         aside: Why lines were set aside -> how many, by the precision or the value.
         problems: Cells that cannot be read, in words.
-        assumed: A column without a unit -> the one that stands for it.
+        assumed: A column that does not say its unit, or of what it is -> how it was read.
         used: Options of the command line that a line needed.
         runs: Most lines that are runs of one thing.
     """

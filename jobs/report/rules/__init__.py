@@ -3,13 +3,13 @@
 import inspect
 
 # isort: off
-from jobs.report.rules import conditions, possible, structure, launch, precision, energy, perplexity
-from jobs.report.rules import gain, mixed, effect, failed, expectation
+from jobs.report.rules import conditions, possible, power, structure, launch, precision, energy
+from jobs.report.rules import perplexity, gain, mixed, effect, failed, expectation
 from jobs.report.rules.rule import Rule
 
 MODULES = (
-    conditions, possible, structure, launch, precision, energy, perplexity, gain, mixed, effect,
-    failed, expectation,
+    conditions, possible, power, structure, launch, precision, energy, perplexity, gain, mixed,
+    effect, failed, expectation,
 )  # fmt: skip
 BY_MODULE = {
     module: [one for one in vars(module).values() if isinstance(one, Rule)] for module in MODULES

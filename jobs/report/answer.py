@@ -79,8 +79,10 @@ def row_of(case: Case, found: Sequence[Finding], alone: bool) -> Row:
     first = min(chosen, key=lambda f: list(Verdict).index(f.verdict))
     reason = first.text.partition(". ")[0].rstrip(".")
     beside = [f for f in of_quality if f is not first and f.verdict == Verdict.REJECT]
-    reason += f"; perplexity: {beside[0].verdict}" if beside else ""
-    return Row(about(case), str(first.verdict), reason, first.code)
+    told = about(case)
+    if beside:
+        told["perplexity"] += f" ({beside[0].verdict})"
+    return Row(told, str(first.verdict), reason, first.code)
 
 
 def weakens(finding: Finding) -> bool:

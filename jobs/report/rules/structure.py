@@ -147,7 +147,7 @@ def engine_and_precision_differ(case: Case, group: Group) -> Hit | None:
     Verdict.INCONCLUSIVE,
     undermines="effects",
     cause="Warm-up suspected: {first} stands first and is {times:x} slower than {others}, which"
-    " agree within {spread:.0%}{far}. Half the bytes do not give that; the first to run pays for"
+    " agree within {spread:.1%}{far}. Half the bytes do not give that; the first to run pays for"
     " start, memory and clocks.",
     missing=["the order in which they ran, and in one process or several"],
     do=["Measure again with {first} last, or each in a fresh process with a warm-up of its own."],

@@ -242,7 +242,7 @@ def test_the_answer_to_the_first_study_fits_on_one_screen() -> None:
     ):
         assert words in told
     rows = [line.split() for line in lines if line.startswith(("fp32 ", "fp16 ", "mixed "))]
-    assert [(row[0], row[6]) for row in rows if "ms" in row] == [
+    assert [(row[0], row[7]) for row in rows if "ms" in row] == [
         ("fp32", "inconclusive"), ("fp16", "accept"), ("mixed", "accept"),
     ]  # fmt: skip
 

@@ -338,6 +338,11 @@ class TableAny(Kind):
         " V100 MI250 CPU cuda:0 gpt2 GPT2LMHeadModel Qwen2.5-3B OOM - n/a nan inf failed 0 -1"
         " 1e999 1e-9 11.7 11.7ms 1,200 1.29s ~78 96 samp/s 12.3k 0.0117 217 29.94 1 8 32 128 1024"
         " 65536 4.3x 12% true wikitext-2 idle active ** | ; \u2713 \u00b5s"
+        " 1:23 18-21 2m 1.021,5 11,7"
+    )
+    TITLE = words(
+        "GPT-2 medium on of in at vs T4 A100 fp16 fp32 batch size seq len 8 0 128 tokens new"
+        " latency (ms) throughput (tok/s) dtype: latency: 0.1s, | = 99999999999 results"
     )
     ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252", "latin-1")
 
@@ -369,7 +374,10 @@ class TableAny(Kind):
         if separator in ("|", " | ") and rng.random() < 0.7:
             lines.insert(1, ["---"] * columns)
         if rng.random() < 0.2:
-            lines.insert(0, [" ".join(rng.choices(cells, k=5))])
+            line = " ".join(rng.choices((*cells, *self.TITLE), k=rng.choice((2, 5, 12))))
+            lines[0:0] = [[line], []] if rng.random() < 0.5 else [[line]]
+        if rng.random() < 0.05:
+            lines += lines[:2]  # a head that is repeated
         text = "\n".join(separator.join(line) for line in lines)
         content = text.encode(rng.choice(self.ENCODINGS), errors="replace")
         self.place.write_bytes(bytes_changed(rng, content) if rng.random() < 0.1 else content)

@@ -11,10 +11,15 @@ from jobs.report.foreign.understood import Told
 from jobs.report.foreign.vocabulary import NAME_OF
 
 _MOST_WORDS = 18  # a longer line is a sentence of prose
-_BATCH = re.compile(r"\b(?:batch(?:[ _-]?size)?|bs)\s*[=: ]?\s*(\d+)\b", re.IGNORECASE)
-_LENGTH = r"\b(?:seq(?:uence)?(?:[ _-]?len(?:gth)?)?|prompt[ _-]len(?:gth)?)\s*[=: ]?\s*(\d+)\b"
-_TOKENS = re.compile(_LENGTH + r"|\b(\d+)[ -](?:(?:prompt|input) )?tokens?\b", re.IGNORECASE)
-_NEW = re.compile(r"\b(\d+) (?:new|generated|output) tokens\b", re.IGNORECASE)
+# A number that is not the first of several.
+_ONE = r"\s*[=: ]?\s*([1-9]\d{0,6})\b(?!\s*(?:,|and|or|to|/|-)\s*\d)"
+_BATCH = re.compile(r"\b(?:batch(?:[ _-]?size)?|bs)" + _ONE, re.IGNORECASE)
+_LENGTH = r"\b(?:seq(?:uence)?(?:[ _-]?len(?:gth)?)?|prompt[ _-]len(?:gth)?)" + _ONE
+_TOKENS = re.compile(
+    _LENGTH + r"|\b([1-9]\d{0,6})[ -](?:(?:prompt|input) )?tokens?\b", re.IGNORECASE
+)
+_NEW = re.compile(r"\b([1-9]\d{0,6}) (?:new|generated|output) tokens\b", re.IGNORECASE)
+_BESIDE = {"vs", "versus", "against", "compared", "over", "baseline", "relative", "than"}
 _MODEL = re.compile(
     r"(?<![\w/-])(?:distil-?)?gpt-?2(?:[ -](?:small|medium|large|xl))?(?![\w-])", re.IGNORECASE
 )
@@ -56,7 +61,9 @@ def title_of(line: str) -> Title:
     >>> found = title_of("GPT-2 medium fp16, batch size 16, seq len 128:")
     >>> found.model, found.precision, found.batch_size, found.prompt_tokens
     ('gpt2-medium', 'fp16', 16, 128)
-    >>> title_of("fp16 against fp32, latency (ms)").precision is None
+    >>> title_of("fp16, latency (ms) compared with eager").precision is None
+    True
+    >>> title_of("GPT-2, batch size 8 and 16").batch_size is None
     True
     """
     line = units.plain(line)
@@ -65,7 +72,8 @@ def title_of(line: str) -> Title:
         return Title()
     models = {names.model_of(found[0]) for found in _MODEL.finditer(line)}
     precision = names.precision_in(words)
-    if precision.what and names.precision_in(precision.rest).what:
+    several = names.precision_in(precision.rest).what or not _BESIDE.isdisjoint(words)
+    if precision.what and several:
         precision = names.Named(None, words)
     heading = heading_of(line.rstrip(": "))
     return Title(

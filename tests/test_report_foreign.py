@@ -15,7 +15,7 @@ from bench.measured import Outcome
 from bench.stats import Ratio
 from jobs.report import compare, export, findings, from_rows
 from jobs.report.facts import NO_PRECISION, Case
-from jobs.report.foreign import read
+from jobs.report.foreign import lines, read
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
 
@@ -375,6 +375,12 @@ def test_a_mistake_names_the_line_the_column_and_the_remedy(text: str, words: st
     with pytest.raises(TensorgapError, match=r"t\.csv") as caught:
         read.understand(text, "t.csv")
     assert words in str(caught.value)
+
+
+def test_a_wide_table_may_hold_too_many_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MOST_LINES", 100)
+    with pytest.raises(TensorgapError, match="more than 100 measurements; split the table"):
+        cases_of("batch,fp16 ms,fp32 ms\n" + "1,2,3\n" * 60)
 
 
 def test_rows_with_a_mistake_are_left_out_and_named() -> None:

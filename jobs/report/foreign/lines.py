@@ -15,6 +15,7 @@ from bench.text.published import TOKEN
 from jobs.report import bounds
 from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
 from jobs.report.foreign import names, units
+from jobs.report.foreign.grid import MOST_LINES
 from jobs.report.foreign.headers import split, tags_in
 from jobs.report.foreign.quantities import numbers_of
 from jobs.report.foreign.shape import Record, Shaped
@@ -49,7 +50,10 @@ class Line:
 
 
 def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
-    """The cases of the records, in their order; those that failed are cases too."""
+    """The cases of the records, in their order; those that failed are cases too.
+
+    Raises Unreadable where there are more than is read.
+    """
     found: list[Line] = []
     names_of: tuple[str, ...] = ()
     for record in shaped.records():
@@ -59,6 +63,8 @@ def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
         except Unreadable as problem:
             notes.problems.append(f"line {record.line}, {problem}")
             continue
+        if len(found) >= MOST_LINES:
+            raise Unreadable(f"more than {MOST_LINES:,} measurements; split the table")
         if made is not None:
             found.append(Line(made, tuple(record.others.values()), record.text("trial")))
     texts = len({line.case.text for line in found}) > 1

@@ -12,7 +12,7 @@ from jobs.report.facts import Case
 from jobs.report.foreign import documents, grid, lines, shape, telling, title
 from jobs.report.foreign import tables as tables_of
 from jobs.report.foreign.headers import heading_of
-from jobs.report.foreign.understood import Notes, Told
+from jobs.report.foreign.understood import Notes, Told, Unreadable
 
 STDIN = "-"
 SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv")
@@ -87,7 +87,10 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
         if problem := unusable(shaped, table):
             failures.append(f"{which}: {problem}".removeprefix(": "))
             continue
-        cases = lines.cases(shaped, said.within(told), table.gpu, notes)
+        try:
+            cases = lines.cases(shaped, said.within(told), table.gpu, notes)
+        except Unreadable as problem:
+            raise TensorgapError(f"{name}: {problem}") from None
         if not cases:
             failures += [f"{which} {each}".strip() for each in no_case(notes, table)]
             continue

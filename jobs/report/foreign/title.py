@@ -10,7 +10,7 @@ from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
 from jobs.report.foreign.vocabulary import NAME_OF
 
-_MOST_WORDS = 18  # a longer line is a sentence of prose
+_MOST_WORDS, _LONGEST = 18, 300  # words and characters: more is a sentence of prose
 # A number that is not the first of several.
 _ONE = r"\s*[=: ]?\s*([1-9]\d{0,6})\b(?!\s*(?:,|and|or|to|/|-)\s*\d)"
 _BATCH = re.compile(r"\b(?:batch(?:[ _-]?size)?|bs)" + _ONE, re.IGNORECASE)
@@ -66,7 +66,7 @@ def title_of(line: str) -> Title:
     >>> title_of("GPT-2, batch size 8 and 16").batch_size is None
     True
     """
-    line = units.plain(line)
+    line = units.plain(line[:_LONGEST])
     words = names.words_of(line)
     if not words or len(words) > _MOST_WORDS:
         return Title()

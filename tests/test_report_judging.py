@@ -144,6 +144,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,precision,latency_ms,power_w\nA100,fp32,12,186000\n",
         "power-above-limit", "reject", ("mW under the name of W",),
     ),
+    "a first run far slower than all others": (
+        "gpu,precision,latency_ms\nA100,fp32,92\nA100,tf32,11.2\nA100,fp16,11\nA100,bf16,11.1\n",
+        "warm-up-suspected", "inconclusive", ("fp32 stands first and is 8.21x slower",),
+    ),
     "a row that failed is a finding": (
         "gpu,batch,precision,latency_ms\nT4,1,fp32,12\nT4,64,fp32,OOM\n",
         "not-measured", "inconclusive", ("the memory did not suffice",),

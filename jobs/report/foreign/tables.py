@@ -19,7 +19,7 @@ from jobs.report.foreign.headers import heading_of
 MOST_COLUMNS = 1000
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
 _SAID = re.compile(
-    r"([\w .()/+-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
+    r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
 )
 _KEYED = re.compile(r"([A-Za-z][\w .()/%-]{0,60}?)\s*[:=]\s*(\S.{0,60})")  # dtype: fp16
 _BETWEEN = re.compile(r"\s+\|\s+|,\s+|;\s+|\s{2,}")  # such pairs in a line

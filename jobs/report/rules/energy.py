@@ -63,7 +63,7 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     Verdict.FIX,
     undermines="energy",
     cause="An energy of {energy:mJ} in {latency_ms:ms} is {implied:W}, and the power beside it"
-    " says {mean_w:W}: {times:.3g} times apart{likely}.",
+    " says {mean_w:W}: {times:.4g} times apart{likely}.",
     missing=["of what the energy is, and over what time the power"],
     do=["Write the unit into both names, and whether the energy is of a prompt or of a batch."],
 )

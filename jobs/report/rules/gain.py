@@ -6,6 +6,7 @@ from bench.asked import CPU
 from bench.device import gpus
 from bench.device.boards import GPUS
 from bench.measured import Trace
+from bench.profile import work
 from jobs.report import bounds, compare
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Value, Verdict
@@ -202,6 +203,8 @@ def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     kinds = {gpus.arithmetic_on(board, case.precision).kind for board in boards}
     if kinds != {"tensor cores"}:
         return None, ""
+    if case.workload.new_tokens and work.shape_of(case.workload.model) is None:
+        return _BYTES, "bytes"  # whatever the model is: each token reads its weights
     pairs = [
         (bounds.of_pytorch((board,), p, case.workload) for p in (base.precision, case.precision))
         for board in boards

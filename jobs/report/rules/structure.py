@@ -12,7 +12,7 @@ from jobs.report import bounds
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
-from jobs.report.words import listed
+from jobs.report.words import listed, number, with_article
 
 _MOST_GROWTH = 1.6  # of the time, over the growth of the batch: caches and waves explain no more
 _FALLS = 0.85  # of the time at the smaller batch
@@ -83,7 +83,7 @@ def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.INCONCLUSIVE,
-    cause="{precision}: a {gpu} takes {times:x} the time of a {other}, though its peak and its"
+    cause="{precision}: {ours} takes {times:x} the time of {theirs}, though its peak and its"
     " bandwidth are higher.",
     missing=["the same host and software for both, and a batch at which the GPU sets the time"],
     do=["Compare the two at a larger batch or as a CUDA graph: at this one hosts are compared."],
@@ -101,8 +101,9 @@ def gpu_slower_than_lesser(case: Case, group: Group) -> Hit | None:
     if times < _SLOWER:
         return None
     text = "{gpu}: {pace:ms}, {other}: {theirs:ms}"
-    values: dict[str, Value] = {"times": times, "other": lesser.gpu}
-    return Hit([note(text, pace=case.pace_ms, theirs=lesser.pace_ms)], values)
+    named = {"ours": with_article(case.gpu), "theirs": with_article(lesser.gpu)}
+    notes = [note(text, pace=case.pace_ms, other=lesser.gpu, theirs=lesser.pace_ms)]
+    return Hit(notes, {"times": times, **named})
 
 
 def is_ahead(case: Case, other: Case) -> bool:
@@ -174,16 +175,14 @@ def warm_up_suspected(case: Case, group: Group) -> Hit | None:
     of = [b.ms for b in (bounds.of_board(x, case.precision, case.workload) for x in boards) if b]
     if not of or case.pace_ms < _WARM * max(of):
         return None
-    if case.pace_ms > most_launches_ms(case.workload):
+    if max(paces) > most_launches_ms(case.workload):
         return None
-    far, steps = "", case.workload.new_tokens
-    if of:
-        what = f"{case.pace_ms / steps:.3g} ms for each new token" if steps else "its time"
-        reads = "what reading the weights takes" if steps else "the lower bound"
-        far = (
-            f"; {what} is {case.pace_ms / max(of):.2g} times {reads} or more, on any board that it"
-        )
-        far += " can be: launches set it"
+    steps = case.workload.new_tokens
+    what = f"{case.pace_ms / steps:.3g} ms for each new token" if steps else "its time"
+    reads = "what reading the weights takes" if steps else "the lower bound"
+    bounds_of = number(case.pace_ms / max(of), digits=2)
+    far = f"; {what} is {bounds_of} times {reads} or more, on any board that it can be: launches"
+    far += " set it"
     values: dict[str, Value] = {
         "first": case.precision,
         "times": times,

@@ -487,6 +487,8 @@ def test_a_precision_that_is_denied_is_none() -> None:
 def test_a_number_that_cannot_be_is_named_beside_another() -> None:
     text = "precision,latency_ms,throughput\nfp32,0,50\nfp16,12,80\n"
     assert "line 2, latency_ms = 0: must be greater than 0, and is not read" in notes_of(text)
+    finished = "precision,State,latency_ms\nfp32,finished,20\nfp16,converged,12\n"
+    assert [case.latency_ms for case in cases_of(finished)] == [20, 12]
     failed = "gpu,precision,status,latency_ms\nT4,fp32,ok,20\nT4,fp16,failed,12\n"
     assert [case.outcome for case in cases_of(failed)] == [Outcome.OK, Outcome.FAILED]
 

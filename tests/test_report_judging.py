@@ -124,6 +124,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,precision,tokens,latency_ms,power_w,mJ per token\nL4,fp32,128,11.2,68,761.6\n",
         "energy-contradicts-power", "fix", ("128 times apart", "the energy is of all tokens"),
     ),
+    "a batch that is not said fits the power": (
+        "gpu,precision,latency_ms,power_w,energy_mj\nA100,fp32,15.9,330,656\n",
+        "energy-contradicts-power", "inconclusive", ("a batch of 8 would fit",),
+    ),
     "a time for each token may be of one prompt": (
         "gpu,precision,batch,new tokens,ms/token\nA100,fp32,32,128,0.28\n",
         "latency-below-lower-bound", "inconclusive", ("8.96 ms for a step",),

@@ -33,6 +33,7 @@ _WHOLE = {
 }
 _OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", "attention")
 _OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
+_FAILED = {str(one).upper() for one in Outcome if one != Outcome.OK} | {"INVALID", "ABORTED"}
 _OUT_OF_MEMORY = ("oom", "out of memory")
 _OF_RUNS = (
     "latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w",
@@ -141,8 +142,8 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
     notes.used |= {"context"} if context is None and told.context else set()
     numbers = numbers_of(record, workload, told, notes)
     failed, outcome = numbers.failure, record.text("outcome")
-    said = outcome.lower() not in _OKAY and not outcome.isdigit()
-    if said:
+    said = units.failure(outcome) is not None or outcome.upper().replace(" ", "_") in _FAILED
+    if outcome.lower() not in _OKAY:
         failed = f"{outcome}: {record.text('reason')}".rstrip(": ")
     if not names.is_measured(precision) and precision != NO_PRECISION:
         what = f"{precision} {'failed' if failed and not numbers.measured else 'set aside'}"

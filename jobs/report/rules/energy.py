@@ -1,11 +1,14 @@
 """Energy."""
 
+import math
+
 from bench.energy.durations import FEWEST_TICKS
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
 
 _APART = 2.5  # net energies are less than that below the mean power's
+_FITS = 0.1
 _WORST = 0.10  # relative uncertainty
 _LONGER = ['Use sampling.energy = "standard" with energy_s = 30, or "certified".']
 _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
@@ -61,6 +64,7 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
 
 @rule(
     Verdict.FIX,
+    Verdict.INCONCLUSIVE,
     undermines="energy",
     cause="An energy of {energy:mJ} in {latency_ms:ms} is {implied:W}, and the power beside it"
     " says {mean_w:W}: {times:.4g} times apart{likely}.",
@@ -68,7 +72,10 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
     do=["Write the unit into both names, and whether the energy is of a prompt or of a batch."],
 )
 def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
-    """In a table energy x batch size / latency is over 2.5 times off the power beside it."""
+    """In a table energy x batch size / latency is over 2.5 times off the power beside it.
+
+    Inconclusive: a batch that the table does not say would explain it.
+    """
     energy, batch = case.energy_mj, case.workload.batch_size
     if energy is None and case.energy_per_token_mj and "prompt_tokens" not in case.assumed:
         energy = case.energy_per_token_mj * case.workload.prompt_tokens
@@ -89,12 +96,17 @@ def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
     }
     near = [what for factor, what in slips.items() if factor != 1 and 0.7 <= ratio / factor <= 1.4]
     likely = f"; it fits where {near[0]}" if near else ""
-    values: dict[str, Value] = {
-        "energy": energy,
-        "implied": implied,
-        "times": max(ratio, 1 / ratio),
-    }
-    return Hit(values={**values, "likely": likely}, rejects=["energy_mj", "energy_per_token_mj"])
+    fitting = 2 ** max(0, round(math.log2(1 / ratio)))
+    unsaid = "batch_size" in case.assumed and fitting > 1 and abs(ratio * fitting - 1) < _FITS
+    if unsaid:
+        likely = f"; a batch of {fitting} would fit: was that the batch size?"
+    values: dict[str, Value] = {"energy": energy, "implied": implied, "likely": likely}
+    return Hit(
+        values={**values, "times": max(ratio, 1 / ratio)},
+        verdict=Verdict.INCONCLUSIVE if unsaid else None,
+        do=["Say it: --batch N."] if unsaid else None,
+        rejects=["energy_mj", "energy_per_token_mj"],
+    )
 
 
 @rule(

@@ -157,4 +157,5 @@ def test_explain_says_what_was_measured(swept: Path) -> None:
     assert done.returncode == 0, done.stderr
     for gpu_type in TYPES:
         assert fakecuda.BOARDS[gpu_type].driver_name in done.stdout
+    done = tensorgap("explain", str(swept), "--details")
     assert "On a P100 fp16 is float16 storage with float32 arithmetic" in done.stdout

@@ -9,6 +9,7 @@ from jobs.report.facts import Case, Group, linked
 from jobs.report.finding import Finding, Note, Value, Verdict
 from jobs.report.rules import REGISTRY, expectation, failed
 from jobs.report.rules.rule import Hit, Rule
+from jobs.report.words import with_article
 
 _FACTS = tuple(item.name for item in dataclasses.fields(Case))
 _PLAIN = (float, int, str)
@@ -121,10 +122,12 @@ def finding(
 def facts_of(case: Case, group: Group) -> dict[str, Value]:
     """The numbers and names that a template can name; those of fp32 begin with `base_`.
 
-    They are the fields of `Case`, with `speedup` and `energy_ratio` as numbers, and `batch_size`
-    and `half`, the precision that mixed compares with.
+    They are the fields of `Case`, with `speedup` and `energy_ratio` as numbers, and `batch_size`,
+    `half`, the precision that mixed compares with, and `a_type`, the type with its article.
     """
     known: dict[str, Value] = {"half": case.half_precision, "batch_size": case.workload.batch_size}
+    if case.gpu_type:
+        known["a_type"] = with_article(case.gpu_type)
     for prefix, one in (("", case), ("base_", group.baseline)):
         if one and one.pace_ms is not None:
             known[f"{prefix}pace_ms"] = one.pace_ms

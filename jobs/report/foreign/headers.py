@@ -114,7 +114,7 @@ def heading_of(name: str) -> Heading:
     if unit == "min" and found in QUANTITIES and QUANTITIES[str(found)][0] != "time":
         unit, dimension, statistic = None, "", "best"  # Energy (min)
     found = settled(found, dimension, per, words)
-    if not (NOT_COMPARED.isdisjoint(every) and ("compile", "time") not in pairwise(every)):
+    if not NOT_COMPARED.isdisjoint(every) or ("compile", "time") in pairwise(every):
         found, tags = None, {}
     if found in LABELS and not is_label(str(found), every, rest):
         found = None
@@ -164,8 +164,9 @@ def is_label(found: str, every: Sequence[str], rest: Sequence[str]) -> bool:
     >>> is_label("prompt_tokens", ["total", "tokens"], []), is_label("gpu", ["gpu"], [])
     (False, True)
     """
-    beside = {"prompt_tokens": {"total"}, "new_tokens": {"total"}}.get(found, set())
-    return beside.isdisjoint(every) and not (found == "prompt_tokens" and "max" in rest)
+    if found in ("prompt_tokens", "new_tokens") and "total" in every:
+        return False
+    return not (found == "prompt_tokens" and "max" in rest)
 
 
 def settled(found: str | None, dimension: str, per: str | None, words: Sequence[str]) -> str | None:
@@ -336,12 +337,9 @@ def tags_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
         elif word in ("batch", "bs", "bsz") and following.isdigit():
             tags["batch_size"] = following
             at += 1
-        elif word in ("batch",) and following == "size" and words[at + 2 : at + 3]:
-            if words[at + 2].isdigit():
-                tags["batch_size"] = words[at + 2]
-                at += 2
-            else:
-                rest.append(word)
+        elif (word, following) == ("batch", "size") and "".join(words[at + 2 : at + 3]).isdigit():
+            tags["batch_size"] = words[at + 2]
+            at += 2
         else:
             rest.append(word)
         at += 1
@@ -354,7 +352,7 @@ def tags_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
         rest.remove("cpu")
     elif gpu := gpu_names.among(rest):
         tags["gpu"], rest = gpu[0], list(gpu[1])
-    engine = names.engine_in([word for word in rest])
+    engine = names.engine_in(rest)
     if engine.what and engine.rest != tuple(rest):
         tags["engine"] = engine.what
         rest = list(engine.rest)

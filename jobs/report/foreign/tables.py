@@ -117,13 +117,14 @@ def of_report(rows: Sequence[str]) -> Grid | None:
     drawn = 0
     for row in rows:
         found = _KEYED.fullmatch(row.strip()[:_LONGEST_OF_LOG])
-        drawn += bool(row.strip()) and not any(one.isalnum() for one in row.strip("=-*# "))
-        drawn += row.strip().startswith(("===", "---"))
+        told = row.strip()
+        is_title = told.startswith(("===", "---"))
+        drawn += bool(told) and (is_title or not any(one.isalnum() for one in told))
         if found and "|" not in row and "," not in found[2]:
             pairs.setdefault(found[1].strip(), found[2].strip())
     written = sum(bool(row.strip()) for row in rows) - drawn
-    fields = [heading_of(name).field for name in pairs if heading_of(name).is_quantity]
-    if len(pairs) < max(3, _LEAST_OF_REPORT * written) or len({*fields}) < 2:
+    fields = {heading.field for heading in map(heading_of, pairs) if heading.is_quantity}
+    if len(pairs) < max(3, _LEAST_OF_REPORT * written) or len(fields) < 2:
         return None
     line = (1, tuple(pairs.values()))
     return Grid(tuple(pairs), (line,), "a report of one run", max(0, written - len(pairs)))

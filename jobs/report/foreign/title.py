@@ -8,7 +8,6 @@ from jobs.report.foreign.columns import ignored
 from jobs.report.foreign.grid import Grid
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
-from jobs.report.foreign.vocabulary import NAME_OF
 
 _MOST_WORDS, _LONGEST = 18, 300  # words and characters: more is a sentence of prose
 # A number that is not the first of several.
@@ -100,7 +99,7 @@ def quantity_in(line: str) -> str | None:
     for found in re.finditer(r"(\w+) \(([^()]{1,12})\)|(\w+) in (\w+)", line):
         name = f"{found[1] or found[3]} ({found[2] or found[4]})"
         heading = heading_of(name)
-        if heading.field in NAME_OF and heading.unit:
+        if heading.is_quantity and heading.unit:
             return name
     return None
 

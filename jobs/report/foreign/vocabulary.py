@@ -186,7 +186,7 @@ NOT_A_LATENCY = words(
 # Parts and properties of a machine or a model, of which nothing is compared.
 NOT_COMPARED = words(
     "temp temperature clock clocks mhz cache params parameters param vocab vocabulary dollar usd"
-    " price cost ram_energy dram tflops gflops flops tflop gflop flop bandwidth tokenization"
+    " price cost dram tflops gflops flops tflop gflop flop bandwidth tokenization"
     " preprocessing postprocessing compilation"
 )
 # Of a perplexity that is not of WikiText-2.
@@ -204,5 +204,4 @@ FILLER = words(
 
 LABEL = {phrase: name for name, text in LABELS.items() for phrase in phrases(text)}
 QUANTITY = {phrase: name for name, (_, text) in QUANTITIES.items() for phrase in phrases(text)}
-NAME_OF = {name: phrases(text)[0] for name, (_, text) in QUANTITIES.items()}
 KNOWN = sorted({" ".join(phrase) for phrase in (*LABEL, *QUANTITY)})

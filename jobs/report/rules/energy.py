@@ -6,6 +6,7 @@ from bench.energy.durations import FEWEST_TICKS
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
+from jobs.report.words import with_article
 
 _APART = 2.5  # net energies are less than that below the mean power's
 _FITS = 0.1
@@ -136,8 +137,8 @@ def energy_method_unknown(case: Case, group: Group) -> Hit | None:
     if not case.boards:
         evidence.append("P100 and P40 have no energy counter in NVML; V100, T4 and newer have one")
     for kind, counts in {board.gpu_type: board.energy_counter for board in case.boards}.items():
-        text = "NVML has an energy counter on a {kind}: was it the one used?"
+        text = "NVML has an energy counter on {whom}: was it the one used?"
         if not counts:
-            text = "NVML has no energy counter on a {kind}: this is power x time, or another GPU"
-        evidence.append(note(text, kind=kind))
+            text = "NVML has no energy counter on {whom}: this is power x time, or another GPU"
+        evidence.append(note(text, kind=kind, whom=with_article(kind)))
     return Hit(evidence)

@@ -188,7 +188,7 @@ def by_hardware(case: Case) -> tuple[Sequence[str | Note], str]:
         where = "a CPU" if case.gpu_type == CPU else "every GPU"
         return [], f"slower than {{half}} on {where}; faster than fp32 only where products dominate"
     if all(board.tensor_cores is None for board in case.boards):
-        saved = "no Tensor Cores on a {gpu_type}: the products gain nothing in arithmetic (0 ms)"
+        saved = "no Tensor Cores on {a_type}: the products gain nothing in arithmetic (0 ms)"
         return [saved], "{gpu_type}: slower than fp32: more work, and none of it accelerated"
     expected = (
         "{gpu_type}: faster than fp32 at large batches, slower where launches set the latency;"

@@ -45,22 +45,7 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
         missing = ["whether the clock waited for the GPU (synchronise)"]
     evidence = [note("{why} take {bound:ms}", why=least.why)]
     if is_amortised(case):
-        cause = "{per_output_token_ms:ms} for each token of {batch_size} prompts together is below"
-        cause += " the lower bound of a step, {step:ms}; for a token of each, as a throughput is"
-        cause += " inverted, it would be {whole:ms} for a step."
-        steps = max(1, case.workload.new_tokens)
-        whole = (case.per_output_token_ms or 0.0) * case.workload.batch_size
-        values |= {"step": least.ms / steps, "whole": whole}
-        options = ["Say what it is of: name the column `step (ms)` or `tok/s`."]
-        return Hit(
-            evidence,
-            values,
-            verdict=Verdict.INCONCLUSIVE,
-            cause=cause,
-            missing=["whether a token of one prompt is meant, or one of each prompt"],
-            do=options,
-            rejects=["latency_ms"],
-        )
+        return of_one_or_of_each(case, least, evidence)
     if found or is_below(case, bounds.of_case(bounds.certain(case))):
         do = ["Check the unit of the column, and write it in its name."] if found else None
         cause = f"{latency_below_lower_bound.cause}{whose}{clause}."
@@ -76,6 +61,24 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
         cause=cause,
         missing=(),
         do=options,
+        rejects=["latency_ms"],
+    )
+
+
+def of_one_or_of_each(case: Case, least: bounds.Bound, evidence: list[Note]) -> Hit:
+    """Where a time for each token is too short for a step, and not for one prompt's part of it."""
+    cause = "{per_output_token_ms:ms} for each token of {batch_size} prompts together is below"
+    cause += " the lower bound of a step, {step:ms}; for a token of each, as a throughput is"
+    cause += " inverted, it would be {whole:ms} for a step."
+    steps = max(1, case.workload.new_tokens)
+    whole = (case.per_output_token_ms or 0.0) * case.workload.batch_size
+    return Hit(
+        evidence,
+        {"bound": least.ms, "step": least.ms / steps, "whole": whole},
+        verdict=Verdict.INCONCLUSIVE,
+        cause=cause,
+        missing=["whether a token of one prompt is meant, or one of each prompt"],
+        do=["Say what it is of: name the column `step (ms)` or `tok/s`."],
         rejects=["latency_ms"],
     )
 

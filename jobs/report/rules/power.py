@@ -7,6 +7,7 @@ from jobs.report.facts import Case, Group
 from jobs.report.finding import Value, Verdict
 from jobs.report.rules.possible import is_below, of_whom
 from jobs.report.rules.rule import Hit, rule
+from jobs.report.words import with_article
 
 _COUNTERS = ("counter", "total_energy", "total-energy", "totalenergy")  # in the name of a method
 _HOW_READ = "how the energy was read, and over what interval"
@@ -56,7 +57,9 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
     boards = bounds.in_question(case)
     if idle is None:
         share, idle = bounds.LEAST_POWER_OF_OTHERS, bounds.least_idle_w(boards)
-        whose = f"of a {case.gpu_type} in state P0" if case.boards else "the least of any board"
+        whose = "the least of any board"
+        if case.boards:
+            whose = f"of {with_article(case.boards[0].gpu_type)} in state P0"
     if case.mean_w is None or is_suspect(case) or case.mean_w >= share * idle:
         return None
     clause, values = slips.as_clause(slips.of_power(case, boards), "W")
@@ -90,7 +93,7 @@ def power_arithmetic(case: Case) -> list[str]:
     Verdict.REJECT,
     undermines="energy",
     first=True,
-    cause="{what}: NVML has no energy counter on a {gpu_type}.",
+    cause="{what}: NVML has no energy counter on {a_type}.",
     do=["Integrate the power over time: docs/energy.md has the method for GPUs before Volta."],
 )
 def energy_counter_absent(case: Case, group: Group) -> Hit | None:

@@ -114,7 +114,7 @@ def tensor_cores_absent(case: Case, group: Group) -> Hit | None:
 @rule(
     Verdict.ACCEPT,
     minor=True,
-    cause="On a {gpu_type} {precision} ",
+    cause="On {a_type} {precision} ",
     do=["Do not promise 2x on this GPU: its float16 units are idle under PyTorch."],
 )
 def precision_storage_only(case: Case, group: Group) -> Hit | None:

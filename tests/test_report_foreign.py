@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -301,6 +304,43 @@ def test_an_optimum_benchmark_report_is_read_with_its_config(tmp_path: Path) -> 
         assert found.assumed == frozenset()
 
 
+LLM_PERF = """\
+config.name,config.backend.name,config.backend.model,config.backend.torch_dtype,\
+config.backend.quantization_scheme,config.backend.torch_compile,config.scenario.name,\
+config.scenario.input_shapes.batch_size,config.scenario.input_shapes.sequence_length,\
+config.scenario.generate_kwargs.max_new_tokens,config.environment.gpu,report.traceback,\
+report.prefill.latency.unit,report.prefill.latency.values,report.prefill.latency.p50,\
+report.prefill.energy.gpu,report.prefill.memory.max_allocated,\
+report.decode.latency.p50,report.decode.throughput.value,report.decode.energy.gpu
+sdpa,pytorch,openai-community/gpt2,float32,,False,inference,1,256,64,['Tesla T4'],,\
+s,"[0.0161, 0.016]",0.016,3e-07,640,0.61,102,9e-06
+sdpa,pytorch,openai-community/gpt2,bfloat16,,True,inference,1,256,64,['Tesla T4'],,\
+s,"[0.0161, 0.016]",0.011,1e-07,340,0.57,110,
+gptq,pytorch,openai-community/gpt2,float16,gptq,False,inference,1,256,64,['Tesla T4'],,\
+s,"[0.0161, 0.016]",0.021,1e-07,140,0.67,93,7e-06
+sdpa,pytorch,openai-community/gpt2,float16,,False,inference,1,256,64,"['Tesla T4', 'Tesla T4']",\
+"Traceback: CUDA out of memory",,,,,,,,
+"""
+
+
+def test_a_data_frame_of_optimum_benchmark_has_a_call_in_each_line() -> None:
+    found = read.understand(LLM_PERF, "llm-perf.csv")
+    both, compiled, failed = found.cases
+    assert both.latency_ms == pytest.approx(626)  # of the prompt and of the new tokens
+    assert both.energy_mj == pytest.approx(9.3e-6 * 3.6e9)
+    assert (both.gpu, both.precision, both.memory_mb) == ("T4", "fp32", 640)
+    assert both.workload == Workload("gpt2", "eager", 1, 256, 64)
+    assert both.assumed == frozenset()
+    assert (compiled.workload.engine, compiled.energy_mj) == ("compile", None)
+    assert (failed.outcome, failed.reason, failed.gpu) == (
+        Outcome.OUT_OF_MEMORY, "OOM", "2xTesla T4",
+    )  # fmt: skip
+    assert any("1 row of gptq set aside" in note for note in found.notes)
+    records = json.dumps(list(csv.DictReader(io.StringIO(LLM_PERF))))
+    again = read.understand(records, "r.json", Told(), "r.json").cases
+    assert [replace(case, line=0) for case in again] == [replace(c, line=0) for c in found.cases]
+
+
 def test_results_of_lm_eval_are_perplexities() -> None:
     results = {
         "results": {"wikitext": {"word_perplexity,none": 37.3698, "bits_per_byte,none": 0.9769}},
@@ -362,7 +402,7 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("precision,latency_ms\nfp32,a\nfp16,b\n", "2 problems: line 2, latency_ms = a: "),
         ("precision,latency_ms,tokens,batch\nfp32,1\nfp16,2\n", "names 4 columns, and each row"
         " has 2"),
-        ("precision,latency_ms," + "x" * 200_000, "not a readable table: field larger than"),
+        ("precision,latency_ms," + "x" * 200_000, "it has no rows"),
         ("precision,latency_ms" + ",x" * 1000, "1,002 columns; at most 1000 are read"),
         ("precision,latency_ms,run\n" + "".join(f"fp32,1,r{n}\n" for n in range(10_001)),
          "10,001 different rows, which would take minutes"),

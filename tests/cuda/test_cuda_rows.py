@@ -147,9 +147,9 @@ def test_an_engine_that_breaks_costs_the_others_no_profile(alone: Alone, tmp_pat
 
 
 def test_a_context_that_broke_gives_the_rows_before_the_reason(alone: Alone) -> None:
-    # Within the second workload: a forward has some 210 kernels, one of its requests 50 forwards.
-    asked = ask("H100", "fp16", {}, {"new_tokens": 50})
-    found = alone(asked, faults=["illegal_address:14000"])
+    # Only the second workload replays a graph. How many kernels the first starts, a clock decides.
+    asked = ask("H100", "fp16", {}, {"engine": "graph"})
+    found = alone(asked, faults=["illegal_address_in_graph:500"])
     assert [row["outcome"] for row in found] == ["OK", "FAILED"]
     first, other = found
     assert first["timing"]["latency_ms_p50"] and first["roofline"] is None

@@ -1,9 +1,8 @@
 """JSON of other programs as grids: optimum-benchmark, lm-eval, and lists of flat records.
 
 optimum-benchmark writes `benchmark.json` with config and report, or `benchmark_report.json` beside
-`benchmark_config.json`; energies and latencies are of one call with a batch
-(huggingface/optimum-benchmark, scenarios/inference/scenario.py). lm-eval's results have a
-perplexity for each task, per word, per byte, or of the last word (lambada).
+`benchmark_config.json`. lm-eval's results have a perplexity for each task, per word, per byte, or
+of the last word (lambada).
 """
 
 import json
@@ -13,11 +12,11 @@ from typing import Any
 
 from bench.errors import TensorgapError
 from bench.files import limits
+from jobs.report.foreign import optimum
 from jobs.report.foreign.grid import Grid
+from jobs.report.foreign.optimum import at
 
 _CONFIG = "benchmark_config.json"
-_SECTIONS = ("forward", "generate", "call")
-_STATISTICS = ("p50", "mean")
 _MOST_RECORDS = 100_000
 _DEEPEST, _LONGEST = 3, 500  # levels of nested records, characters of a value
 
@@ -41,9 +40,9 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
     document = told[0] if len(told) == 1 else told
     if isinstance(document, Mapping):
         if isinstance(report := document.get("report"), Mapping):
-            return [of_optimum(document.get("config"), report, name)]
-        if any(isinstance(document.get(section), Mapping) for section in (*_SECTIONS, "prefill")):
-            return [of_optimum(config_beside(place), document, name)]
+            return [optimum.of_document(document.get("config"), report, name)]
+        if optimum.is_report(document):
+            return [optimum.of_document(config_beside(place), document, name)]
         results = document.get("results")
         if isinstance(results, Mapping) and is_lm_eval(document):
             return [of_lm_eval(document, name)]
@@ -52,7 +51,8 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
         records = records or by_name(results) or by_name(document)
         document = [{**about, **one} for one in records] if records else [document]
     if is_records(document):
-        return [of_records(document)]
+        table = of_records(document)
+        return [optimum.of_table(table) or table]
     raise TensorgapError(
         f"{name}: JSON that is not known; read are optimum-benchmark's reports, lm-eval's"
         " results, and"
@@ -109,19 +109,6 @@ def flattened(
             yield f"{before}{name}", "" if value is None else str(value)[:_LONGEST]
 
 
-def one_line(cells: Mapping[str, Any], what: str) -> Grid:
-    """A grid of a single line."""
-    known = {name: str(value) for name, value in cells.items() if value not in (None, "")}
-    return Grid(tuple(known), ((1, tuple(known.values())),), what)
-
-
-def at(document: Any, *path: str) -> Any:
-    """What stands in nested mappings; None where there is nothing."""
-    for name in path:
-        document = document.get(name) if isinstance(document, Mapping) else None
-    return document
-
-
 def config_beside(place: str) -> Any:
     """The configuration of an optimum-benchmark report, from the file beside it."""
     path = Path(place).with_name(_CONFIG)
@@ -129,52 +116,6 @@ def config_beside(place: str) -> Any:
         return json.loads(limits.read_file(str(path), limits.small(str(path))))
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def of_optimum(config: Any, report: Mapping[str, Any], name: str) -> Grid:
-    """A report of optimum-benchmark: the call that it timed, with its energy and its memory."""
-    section = next((s for s in _SECTIONS if isinstance(at(report, s, "latency"), Mapping)), None)
-    if section is None:
-        section = next((s for s in _SECTIONS if isinstance(report.get(s), Mapping)), "prefill")
-    latency = at(report, section, "latency")
-    median = next((v for s in _STATISTICS if (v := at(latency, s)) is not None), None)
-    if section == "prefill" and at(report, "decode", "latency"):
-        decode = at(report, "decode", "latency")
-        more = next((v for s in _STATISTICS if (v := at(decode, s)) is not None), None)
-        median = median + more if median is not None and more is not None else median
-    energy, memory = at(report, section, "energy"), at(report, section, "memory")
-    if at(config, "scenario", "name") not in (None, "inference"):
-        energy = None  # of a whole data set
-    dtype = at(config, "backend", "torch_dtype") or at(config, "backend", "dtype")
-    if at(config, "backend", "autocast_enabled"):
-        dtype = f"amp {at(config, 'backend', 'autocast_dtype') or ''}"
-    quantized = at(config, "backend", "quantization_scheme")
-    compiled = at(config, "backend", "torch_compile")
-    device = at(config, "backend", "device")
-    gpu = at(config, "environment", "gpu")
-    gpus = gpu if isinstance(gpu, list) else [gpu] if gpu else []
-    shapes = at(config, "scenario", "input_shapes") or at(config, "benchmark", "input_shapes")
-    generating = section != "forward"
-    new = at(config, "scenario", "generate_kwargs", "max_new_tokens") if generating else None
-    named = str(gpus[0]) if len(gpus) == 1 else f"{len(gpus)}x{gpus[0]}" if gpus else None
-    cells = {
-        "model": at(config, "backend", "model"),
-        "gpu": "CPU" if device == "cpu" else named,
-        "engine": "compile" if compiled else at(config, "backend", "name"),
-        "precision": quantized or dtype or ("float32" if config else None),
-        "batch_size": at(shapes, "batch_size"),
-        "prompt_tokens": at(shapes, "sequence_length"),
-        "new_tokens": new,
-        f"latency ({at(latency, 'unit') or 's'})": median,
-        f"energy per batch ({at(energy, 'unit') or 'kWh'})": at(energy, "gpu"),
-        "energy_method": "power, sampled by codecarbon" if at(energy, "gpu") else None,
-        f"memory ({at(memory, 'unit') or 'MB'})": at(memory, "max_allocated"),
-    }
-    if median is None and at(energy, "gpu") is None:
-        raise TensorgapError(
-            f"{name}: a report of optimum-benchmark without a latency or an energy"
-        )
-    return one_line(cells, f"optimum-benchmark's {section}")
 
 
 def is_lm_eval(document: Mapping[str, Any]) -> bool:

@@ -160,15 +160,13 @@ def of_csv(text: str, name: str) -> Grid:
 
     Lines above the head with fewer cells than the table has, and single words, are text around it.
     """
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # raw samples in one cell
     separator = separator_of(text)
     told = SEPARATORS[separator or ","]
     if separator is None and _ALIGNED.search(text):
         separator, told = "\t", "columns apart by blanks"
         text = _ALIGNED.sub("\t", "\n".join(line.strip() for line in text.split("\n")))
-    try:
-        rows = list(rows_of(text, separator or ","))
-    except csv.Error as error:
-        raise TensorgapError(f"{name}: not a readable table: {error}") from None
+    rows = list(rows_of(text, separator or ","))
     rows = without_index(with_head_apart(rows) if separator == "\t" else rows)
     several = [row for row in rows if len(row[1]) > 1]
     usual = collections.Counter(len(cells) for _, cells in several[:SAMPLE_LINES])
@@ -293,10 +291,7 @@ def separator_of(text: str) -> str | None:
 
     def fit(separator: str) -> tuple[float, int]:
         reader = csv.reader(io.StringIO(begin, newline=""), delimiter=separator)
-        try:
-            counts = [len(row) for row in reader if any(cell.strip() for cell in row)]
-        except csv.Error:
-            return 0.0, 0
+        counts = [len(row) for row in reader if any(cell.strip() for cell in row)]
         several = [count for count in counts if count > 1]
         usual = max(set(several), key=several.count, default=0)
         share = several.count(usual) / len(counts) if several else 0.0

@@ -169,7 +169,7 @@ def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str
     labels = [
         i
         for i, h in enumerate(headings)
-        if h.field in LABELS and h.field not in ("run", "trial", "value")
+        if h.field in LABELS and h.field not in ("run", "trial", "value", "energy_methods")
     ]
     others = [i for i, h in enumerate(headings) if h.field is None]
     columns = {i: [row[i] for _, row in grid.lines] for i in (*labels, *others)}

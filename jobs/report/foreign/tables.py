@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.errors import TensorgapError
+from jobs.report.foreign import optimum
 from jobs.report.foreign.grid import (
     BARS,
     MOST_LINES,
@@ -50,7 +51,7 @@ def grids(text: str, name: str) -> list[Grid]:
             raise TensorgapError(
                 f"{name}: more than {MOST_LINES:,} rows; split the table, or summarise its runs"
             )
-    return found
+    return [optimum.of_table(grid) or grid for grid in found]
 
 
 def of_log(rows: Sequence[str]) -> Iterator[Grid]:

@@ -57,9 +57,8 @@ LABELS: Mapping[str, str] = {
     "trial": "trial, rep, repetition, replicate, seed, run id, run number, try, round",
     "outcome": "outcome, status, state",
     "reason": "reason, error message",
-    "energy_methods": "energy method, meter, energy meter, power meter, measurement method,"
-    " energy source, energy"
-    " tool",
+    "energy_methods": "energy methods, energy method, meter, energy meter, power meter,"
+    " measurement method, energy source, energy tool",
     "configuration": "configuration, config, setup, setting, settings, variant, method, approach,"
     " name, label,"
     " experiment, case, test, system, option, mode, optimization, optimisation",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from jobs.report.foreign import units
 from jobs.report.foreign.columns import LOOKED_AT, refined
 from jobs.report.foreign.grid import SEPARATORS, Grid
 from jobs.report.foreign.headers import Heading, heading_of, headings_of
@@ -31,6 +32,7 @@ _COMMA = re.compile(
     r"[~\u2248]?-?(\d+|\d{1,3}(\.\d{3})+),\d+( ?[a-zA-Z/%]+)?"
 )  # of a file of semicolons
 _GROUPED = re.compile(r"[~\u2248]?-?\d{1,3}(\.\d{3})+(,\d+)?( ?[a-zA-Z/%]+)?")
+_PARTS = re.compile(r"\s*[/|]\s*(?=[~\u2248]?\d|OOM|-(?!\S)|N/?A\b)", re.IGNORECASE)
 _POINT = re.compile(r"\d\.\d")
 
 
@@ -94,6 +96,48 @@ def with_one_head(grid: Grid) -> Grid:
         heads = (lines[0][1][0], *heads[1:])
         lines = lines[1:]
     return replace(grid, names=heads, lines=tuple(lines))
+
+
+def parted(grid: Grid) -> Grid:
+    """The grid with a column for each part of what holds several: `Latency / Throughput`.
+
+    Each cell that says something has as many numbers as the name has parts.
+    """
+    heads_of = {name: heads for name in grid.names if len(heads := parts_of_name(name)) > 1}
+    if not heads_of:
+        return grid
+    columns: list[tuple[str, list[str]]] = []
+    for index, name in enumerate(grid.names):
+        cells = [row[index] for _, row in grid.lines]
+        heads = heads_of.get(name, [name])
+        told = [[cell] * len(heads) if says_nothing(cell) else _PARTS.split(cell) for cell in cells]
+        if all(len(parts) == len(heads) for parts in told) and not all(map(says_nothing, cells)):
+            columns += [(head, [parts[at] for parts in told]) for at, head in enumerate(heads)]
+        else:
+            columns.append((name, cells))
+    lines = zip(*(cells for _, cells in columns), strict=True)
+    numbered = tuple((number, cells) for (number, _), cells in zip(grid.lines, lines, strict=True))
+    return replace(grid, names=tuple(name for name, _ in columns), lines=numbered)
+
+
+def says_nothing(cell: str) -> bool:
+    """Whether a cell is empty, or says that all of it failed."""
+    return units.is_empty(cell) or (units.failure(cell) is not None and not _PARTS.search(cell))
+
+
+def parts_of_name(name: str) -> list[str]:
+    """The parts of a name that stands for several columns; a unit behind all is that of each.
+
+    >>> parts_of_name("Latency / Throughput"), parts_of_name("fp32 / fp16 (ms)")
+    (['Latency', 'Throughput'], ['fp32 (ms)', 'fp16 (ms)'])
+    >>> parts_of_name("tok/s"), parts_of_name("Energy (J/tok)")
+    (['tok/s'], ['Energy (J/tok)'])
+    """
+    parts = [part.strip() for part in re.split(r"[/|](?![^(\[]*[)\]])", name)]
+    unit = re.search(r"[(\[][^()\[\]]*[)\]]$", parts[-1])
+    if unit and not any(heading_of(part).unit for part in parts[:-1]):
+        parts = [*(f"{part} {unit[0]}" for part in parts[:-1]), parts[-1]]
+    return parts if all(heading_of(part).is_quantity for part in parts) else [name]
 
 
 def spanned(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...] | None:

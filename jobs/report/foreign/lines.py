@@ -1,6 +1,7 @@
 """Records of a table as cases, and how each name, unit and number was understood."""
 
 import functools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,11 +44,18 @@ _OF_RUNS = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A case, and what else its line says: of columns that are not understood, and of its run."""
+    """A case, and what else its line says.
+
+    Attributes:
+        others: Of columns that are not understood.
+        trial: Of its run.
+        energy_of: The column of its energy, where that says neither of a prompt nor of a batch.
+    """
 
     case: Case
     others: tuple[str, ...]
     trial: str
+    energy_of: str
 
 
 def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
@@ -67,7 +75,9 @@ def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
         if len(found) >= MOST_LINES:
             raise Unreadable(f"more than {MOST_LINES:,} measurements; split the table")
         if made is not None:
-            found.append(Line(made, tuple(record.others.values()), record.text("trial")))
+            others = tuple(record.others.values())
+            found.append(Line(made, others, record.text("trial"), energy_of(record, made)))
+    found = of_batches(found, notes)
     texts = len({line.case.text for line in found}) > 1
     # Without a precision the lines of a log are not runs of one thing.
     log = all(line.case.precision == NO_PRECISION for line in found)
@@ -154,33 +164,54 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
         kind = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         facts |= {"outcome": kind, "reason": failed}
     facts |= numbers.facts
-    facts |= of_a_batch(record, facts, workload, notes)
     if workload.new_tokens == 0 and numbers.decoding:
         workload = replace(workload, prompt_tokens=1)
     return Case(workload=workload, foreign=True, **facts)
 
 
-def of_a_batch(
-    record: Record, facts: Mapping[str, Any], workload: Workload, notes: Notes
-) -> dict[str, Any]:
-    """An energy that says neither of a prompt nor of a batch, where it can only be of the batch.
+def of_batches(found: Sequence[Line], notes: Notes) -> list[Line]:
+    """The lines, whose energies are those of whole batches where they can only be such.
 
-    Of a prompt it would be more power than any board in question may draw, and of the batch not.
+    As that of a prompt, one of them would be more power than any board in question may draw; as
+    that of a batch, none is less than a board draws. An author means one of the two throughout.
     """
-    energy, latency, batch = facts.get("energy_mj"), facts.get("latency_ms"), workload.batch_size
-    heading = record.cells["energy_mj"][1] if "energy_mj" in record.cells else None
-    if not energy or not latency or batch == 1 or heading is None or heading.per:
-        return {}
-    if heading.name in ("energy_mj", "energy_per_sample_mj"):  # ours, of a prompt
-        return {}
-    boards = facts.get("boards") or GPUS
+    is_open = [bool(line.energy_of and line.case.energy_mj) for line in found]
+    open_lines = [line for line, said in zip(found, is_open, strict=True) if said]
+    powers = [powers_of(line.case) for line in open_lines]
+    if not any(prompt > most and batch >= least for prompt, batch, least, most in powers):
+        return list(found)
+    if any(batch < least for _, batch, least, _ in powers):
+        return list(found)
+    notes.assumed |= {line.energy_of: "that of the whole batch" for line in open_lines}
+    return [of_a_batch(line) if said else line for line, said in zip(found, is_open, strict=True)]
+
+
+def powers_of(case: Case) -> tuple[float, float, float, float]:
+    """W of an energy as that of a prompt and of a batch; the least and most that a board draws."""
+    boards = case.boards or GPUS
     most = bounds.MOST_POWER * max(board.tdp_w for board in boards)
     least = bounds.LEAST_POWER_OF_OTHERS * bounds.least_idle_w(boards)
-    if energy * batch / latency <= most or not least <= energy / latency <= most:
-        return {}
-    notes.assumed[units.plain(heading.name)] = "that of the whole batch"
-    found = {"energy_mj": energy / batch}
-    return found if "mean_w" in record.cells else {**found, "mean_w": energy / latency}
+    of_batch = (case.energy_mj or 0) / (case.latency_ms or math.inf)
+    return of_batch * case.workload.batch_size, of_batch, least, most
+
+
+def of_a_batch(line: Line) -> Line:
+    """A line whose energy is that of its whole batch."""
+    case = line.case
+    energy, batch = case.energy_mj or 0, case.workload.batch_size
+    of_prompt, of_batch, _, _ = powers_of(case)
+    derived = case.mean_w is not None and math.isclose(case.mean_w, of_prompt)
+    power = of_batch if derived else case.mean_w
+    return replace(line, case=replace(case, energy_mj=energy / batch, mean_w=power))
+
+
+def energy_of(record: Record, case: Case) -> str:
+    """The column of an energy that says neither of a prompt nor of a batch; empty: it does."""
+    heading = record.cells["energy_mj"][1] if "energy_mj" in record.cells else None
+    if heading is None or heading.per or case.workload.batch_size == 1 or not case.latency_ms:
+        return ""
+    ours = heading.name in ("energy_mj", "energy_per_sample_mj")  # of a prompt
+    return "" if ours else units.plain(heading.name)
 
 
 def tags_of(record: Record) -> dict[str, str]:

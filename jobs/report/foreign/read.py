@@ -15,7 +15,7 @@ from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Notes, Told, Unreadable
 
 STDIN = "-"
-SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv")
+SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv", ".tex")
 MOST_CASES = 10_000
 _AS_ROWS = 10  # bytes of memory for each byte of a table: its text, decoded, and its rows
 _MOST_HINTS, _LONGEST_HINT = 8, 30

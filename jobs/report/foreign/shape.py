@@ -65,7 +65,7 @@ def shaped(grid: Grid) -> Shaped:
     if layout.lies_on_its_side(grid):
         grid = layout.turned(grid)
         how.append("each column is a configuration, each line a metric")
-    grid = layout.with_points(layout.with_one_head(grid))
+    grid = layout.parted(layout.with_points(layout.with_one_head(grid)))
     headings = refined(headings_of(grid.names), grid.lines)
     if log := layout.energy_log(grid):
         headings = log

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.errors import TensorgapError
-from jobs.report.foreign import optimum
+from jobs.report.foreign import optimum, units
 from jobs.report.foreign.grid import (
     BARS,
     MOST_LINES,
@@ -16,12 +16,18 @@ from jobs.report.foreign.grid import (
     parts_of,
 )
 from jobs.report.foreign.headers import heading_of
+from jobs.report.foreign.latex import of_latex
 
 MOST_COLUMNS = 1000
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
 _SAID = re.compile(
     r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
 )
+_EACH = re.compile(
+    r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*[A-Za-z\u00b5][\w/ ]{0,16}(?:,\s+\d.{1,24})+)"
+)
+_STATISTIC = re.compile(r"(\w+(?:\(\d+%\))?) ?= ?([\d.]+(?: ?[a-z]{1,3})?)(?:, |$)")  # min = 1.2 ms
+_TAGGED = re.compile(r"^(\[[^\]]{1,40}\]\s*)+")  # [11/28/2026-10:03:11] [I]
 _KEYED = re.compile(r"([A-Za-z][\w .()/%-]{0,60}?)\s*[:=]\s*(\S.{0,60})")  # dtype: fp16
 _BETWEEN = re.compile(r"\s+\|\s+|,\s+|;\s+|\s{2,}")  # such pairs in a line
 _MOST_OF_LOG, _LONGEST_OF_LOG = 20_000, 400  # lines, and characters of one
@@ -30,14 +36,15 @@ _LEAST_OF_REPORT = 0.6
 
 
 def grids(text: str, name: str) -> list[Grid]:
-    """The tables in a text: those of Markdown where there are any, or else the whole text.
+    """The tables in a text: those of LaTeX or Markdown where there are any, or the whole text.
 
     Raises TensorgapError where it holds no table, or more than is read.
     """
     text = text.translate(BARS)
     rows = [row.rstrip("\r") for row in text.split("\n")]
     found = (
-        list(of_markdown(rows))
+        list(of_latex(rows))
+        or list(of_markdown(rows))
         or list(of_log(rows))
         or [of_csv(part, name) for part in parts_of(text)]
     )
@@ -72,6 +79,8 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
             lines.append((number, told[1 : told.find("]")], pairs))
         elif found := _SAID.fullmatch(told):
             lines.append((number, found[1].strip(), {"": found[2]}))
+        elif found := _EACH.fullmatch(told):  # fp32: 139.2 it/s, 350 W
+            lines.append((number, found[1].strip(), by_unit(found[2])))
     written = sum(bool(row.strip()) for row in rows)
     if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, SAMPLE_LINES):
         return
@@ -81,7 +90,8 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
         by_line.append(gpu)
         last = number
     keys = list(dict.fromkeys(key for _, _, pairs in lines for key in pairs))
-    heads = [f"latency {key}" if key and "=" not in key else key for key in keys]
+    bare = [key and "=" not in key and not heading_of(key).is_quantity for key in keys]
+    heads = [f"latency {k}" if is_bare else k for k, is_bare in zip(keys, bare, strict=True)]
     for about in dict.fromkeys(by_line):
         cells = tuple(
             (n + 1, (label, *(pairs.get(key, "") for key in keys)))
@@ -91,6 +101,21 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
         heads_of = ("configuration", *heads)
         yield Grid(heads_of, cells, "lines of a log", written - len(lines), about)
         written = len(lines)
+
+
+def by_unit(told: str) -> dict[str, str]:
+    """Several numbers by the name of what their units measure.
+
+    >>> by_unit("139.2 it/s, 350 W")
+    {'it/s': '139.2 it/s', 'power (W)': '350 W'}
+    """
+    found = {}
+    for part in re.split(r",\s+", told):
+        unit = part.lstrip("0123456789.,").strip()
+        dimension = units.DIMENSION.get(units.UNIT.get(units.spelled(unit), ""))
+        name = {"time": "latency", "memory": "memory"}.get(dimension or "", dimension)
+        found[f"{name} ({unit})" if name else unit] = part
+    return found
 
 
 def of_pairs(rows: Sequence[str]) -> Grid | None:
@@ -117,8 +142,14 @@ def of_report(rows: Sequence[str]) -> Grid | None:
     pairs: dict[str, str] = {}
     drawn = 0
     for row in rows:
-        found = _KEYED.fullmatch(row.strip()[:_LONGEST_OF_LOG])
-        told = row.strip()
+        told = _TAGGED.sub("", row.strip()[:_LONGEST_OF_LOG])
+        found = _KEYED.match(told)
+        statistics = _STATISTIC.findall(told.partition(":")[2].strip())
+        if found and len(statistics) > 1:  # of trtexec: Latency: min = 1.2 ms, median = 1.3 ms
+            for statistic, value in statistics:
+                pairs.setdefault(f"{found[1].strip()} {statistic}", value)
+            continue
+        found = _KEYED.fullmatch(told)
         is_title = told.startswith(("===", "---"))
         drawn += bool(told) and (is_title or not any(one.isalnum() for one in told))
         if found and "|" not in row and "," not in found[2]:

@@ -101,6 +101,7 @@ _CELLS = 50_000  # that are remembered: the cells of a column repeat
 _LONGEST = 200  # characters of a cell that can be a number
 _THOUSANDS = {"k": 1e3}
 _RANGE = re.compile(r"[-:/\u2013]\s*\d|(h|m|min|s|sec)\w*\s*\d|,\d")  # what is more than a number
+_SECOND = re.compile(r"[/|;,]\s*[~≈]?(?!1k|1m|1000\b)\d")  # a second number: 12 ms / 650 samples/s
 _MOST_DIGITS = 300  # of an exponent, beyond which a float ends
 
 
@@ -175,7 +176,7 @@ def number_of(text: str, decimal_comma: bool = False) -> Number | None:
         written = written.replace(".", "").replace(",", ".")
     else:
         written = _GROUPS.sub("", written)
-    if _RANGE.match(rest):
+    if _RANGE.match(rest) or _SECOND.search(rest.partition("(")[0]):
         return None
     if re.match(r"(±|\+/?-)", rest):  # the spread beside it
         rest = re.sub(r"^(±|\+/?-)\s*[\d.,e-]+\s*", "", rest)

@@ -46,21 +46,20 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     evidence = [note("{why} take {bound:ms}", why=least.why)]
     if is_amortised(case):
         return of_one_or_of_each(case, least, evidence)
-    if found or is_below(case, bounds.of_case(bounds.certain(case))):
+    if is_below(case, bounds.of_case(bounds.certain(case))):
         do = ["Check the unit of the column, and write it in its name."] if found else None
         cause = f"{latency_below_lower_bound.cause}{whose}{clause}."
         return Hit(evidence, values, rejects=["latency_ms"], missing=missing, do=do, cause=cause)
     cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
-    cause += " table does not say how long its prompts are."
+    cause += f" table does not say how long its prompts are{clause}."
     told = {"assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"}
-    options = ["Say it: --tokens N, --batch N."]
     return Hit(
         evidence,
         {**values, **told},
         verdict=Verdict.INCONCLUSIVE,
         cause=cause,
         missing=(),
-        do=options,
+        do=["Say it: --tokens N, --batch N."],
         rejects=["latency_ms"],
     )
 

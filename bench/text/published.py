@@ -76,7 +76,7 @@ PUBLISHED = (
     ),
     PublishedPerplexity(
         "hf-docs", 256, 256, TOKEN, 43.34, 0.02,
-        "huggingface/transformers#483 (its 29.17 at 1024 shows another count of tokens)",
+        "huggingface/transformers#483",
     ),
     PublishedPerplexity(
         "hf-docs", 1024, 1024, TOKEN, 29.94, 0.005,
@@ -113,6 +113,43 @@ PUBLISHED_OF_OTHERS = (
     PublishedPerplexity("hf-docs", 1024, 1024, TOKEN, 19.44, 0.005, _HF_GUIDE, model="gpt2-large"),
     PublishedPerplexity("hf-docs", 1024, 512, TOKEN, 16.45, 0.005, _HF_GUIDE, model="gpt2-large"),
 )
+
+
+@dataclass(frozen=True)
+class OtherPerplexity:
+    """A published perplexity that is not of GPT-2 as it is on WikiText-2."""
+
+    value: float
+    model: str
+    what: str  # text, and what was done to the model
+    source: str
+
+
+_TABLE_3 = "GPT-2's paper, table 3"
+_BY_TEXT = {  # of gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    "the last words of LAMBADA": (35.13, 15.60, 10.87, 8.63),
+    "Penn Treebank": (65.85, 47.33, 40.31, 35.76),
+    "WikiText-103": (37.50, 26.37, 22.05, 17.48),
+    "One Billion Words": (75.20, 55.72, 44.575, 42.16),
+}
+_SPARSEBIT = "megvii-research/Sparsebit#125"
+OTHERS = (
+    *(
+        OtherPerplexity(value, model, text, _TABLE_3)
+        for text, values in _BY_TEXT.items()
+        for model, value in zip(
+            ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), values, strict=True
+        )
+    ),
+    OtherPerplexity(16.3, GPT2, "WikiText-103, fine-tuned on it", "distilgpt2's model card"),
+    OtherPerplexity(21.1, "distilgpt2", "WikiText-103, fine-tuned on it", "its model card"),
+    OtherPerplexity(17.09, GPT2, "WikiText-2, fine-tuned on it", _SPARSEBIT),
+    OtherPerplexity(29.17, GPT2, "WikiText-2 with another count of its tokens",
+                    "huggingface/transformers#483"),
+)  # fmt: skip
+# GPT-2 small on WikiText-2 with int8 weights and activations, by how their ranges were chosen.
+INT8_ACTIVATIONS = (960.52, 6996.0)
+INT8_SOURCE = _SPARSEBIT
 # Perplexity of a larger GPT-2 over that of the small one: of the paper (22.76, 19.93 and 18.34 over
 # 29.41) and of transformers' guide (19.44 over 29.94), with 5 % on either side.
 _OF_SMALL = {
@@ -139,6 +176,7 @@ FIRST_STUDY_SOURCE = (
 # What honest protocols differ by at one context. Above: BOS before each window (1.03) and other
 # joins of the rows (up to 1.05). Below: windows that overlap.
 _CONTEXTS = (128, 256, 512, 1024)
+SHORTEST, LONGEST = 16, 1024  # contexts of which something can be said
 _ABOVE = 1.10
 _BELOW = 0.95
 
@@ -154,17 +192,25 @@ def expected_perplexity(context: int) -> tuple[float, float] | None:
     Without overlap, windows of `context` tokens leave half of it to a token on average; windows
     that move token by token leave all of it, as much as windows of twice the length do without
     overlap. So the range goes from the published value at twice the context to the one at
-    `context`, interpolated on logarithmic axes, with what honest protocols differ by. None beyond
-    128 to 1024 tokens, where nothing is published.
+    `context`, interpolated on logarithmic axes, with what honest protocols differ by. Of 16 to 127
+    tokens nothing is published: there it ends where half the context costs twice the perplexity,
+    which between 128 and 1024 costs 1.38 times. None beyond.
 
     >>> low, high = expected_perplexity(128)
     >>> low < 59.69 < high < 217
     True
-    >>> expected_perplexity(64)
+    >>> low, high = expected_perplexity(64)
+    >>> low < 85 < high < 140
+    True
+    >>> expected_perplexity(8)
     """
-    if not 128 <= context <= 1024:
+    if not SHORTEST <= context <= LONGEST:
         return None
-    return _BELOW * _without_overlap(2 * context), _ABOVE * _without_overlap(context)
+    low = _BELOW * _without_overlap(2 * context)
+    shortest = _CONTEXTS[0]
+    if context < shortest:
+        return low, _ABOVE * _without_overlap(shortest) * shortest / context
+    return low, _ABOVE * _without_overlap(context)
 
 
 def same_model(model: str) -> str | None:
@@ -202,7 +248,7 @@ def allowed_perplexity(
         return None
     ranges = [r for c in ([context] if context else _CONTEXTS) if (r := expected_perplexity(c))]
     if not ranges:  # shorter or longer than what is published
-        short = context is not None and context < _CONTEXTS[0]
+        short = context is not None and context < SHORTEST
         ranges = [r for c in _CONTEXTS if (r := expected_perplexity(c))]
         ranges = [(low, math.inf if short else high) for low, high in ranges]
     low, high = min(ranges)[0], max(high for _, high in ranges)

@@ -1,5 +1,6 @@
 """`tensorgap explain`: what the rows show, why, and what to do about it."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from jobs.report.facts import Case
 from jobs.report.finding import Finding, topics
 from jobs.report.foreign import lines, names, read, units
 from jobs.report.foreign.understood import Told
+from jobs.report.observed import Asked, from_published
 from jobs.report.rules import REGISTRY
 
 _ALL = "all"
@@ -99,7 +101,7 @@ def precision_as_typed(_: click.Context, __: click.Parameter, value: str | None)
 @click.option(
     "--observed-perplexity",
     "observed",
-    type=click.FloatRange(min=1, min_open=True),
+    type=click.FloatRange(min=0, min_open=True),
     metavar="NUMBER",
     help="Instead of RESULTS: what gives this perplexity.",
 )
@@ -195,10 +197,17 @@ def explain_observed(places: Sequence[str], observed: float, typed: Mapping[str,
         raise click.UsageError("--observed-perplexity stands instead of RESULTS")
     refuse(_OF_RESULTS, "--observed-perplexity")
     model, text = typed["model"], typed["text"]
-    if text is None and (model is None or published.same_model(model)):
+    known = names.model_of(model) if model and not Path(model).exists() else None
+    if text is None and (model is None or known in (*published.models(), "distilgpt2")):
         refuse(_OF_COMPUTING, "--observed-perplexity without --text")
-        about = model or published.GPT2, typed["context"], typed["unit"], typed["split"]
-        terminal.show(perplexity.from_published(perplexity.Asked(observed, *about)))
+        if observed <= 1 and math.isfinite(observed):
+            raise click.BadParameter(
+                f"{observed:g}: a perplexity is above 1; as bits per byte it is"
+                f" {2**observed:.4g} per byte: --observed-perplexity {2**observed:.4g} --unit byte",
+                param_hint="--observed-perplexity",
+            )
+        asked = Asked(observed, known, typed["context"], typed["unit"], typed["split"])
+        terminal.show(from_published(asked))
         return
     refuse(("context", "unit"), "--text")
     plan = QualityPlan(

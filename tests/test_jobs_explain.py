@@ -21,6 +21,7 @@ from bench.text import published
 from jobs import explain
 from jobs.report import compare, export, from_rows, perplexity, table
 from jobs.report.facts import Case
+from jobs.report.observed import Asked, from_published
 
 WINDOWS = (400.0, 380.0, 460.0, 420.0)  # nats
 TOKENS = (100, 100, 100, 50)
@@ -143,17 +144,27 @@ def test_a_number_that_nothing_gives_is_said_to_be_so() -> None:
             217,
             "a context of 128 tokens gives about 59.7, not 217: that is 1.29 nats per token more",
         ),
-        (217, "counted its padding, 20.5% of its labels"),
-        (29.8, "within 2% of the number per token of hf-docs 1024/1024"),
-        (126, "within 2% of the number the same per word of hf-docs 128/128"),
-        (38.5, "a right number with a context of 165 to 570 tokens"),
-        (10, "lower than any right protocol"),
+        (217, "that context does not explain it, only one of at most 38 could"),
+        (217, "the study that reported 217 did (20.5% of its labels"),
+        (29.8, "within 2% of the number per token: hf-docs 1024/1024"),
+        (126, "within 2% of the number per word of the same run: hf-docs 128/128"),
+        (38.5, "a right number, if it is of WikiText-2, with a context of 165 to 570 tokens"),
+        (10, "lower than joined rows give with any windows (23.6)"),
+        (576.76, "576.76 is within 10% of the published mean of the lines' perplexities"),
+        (65.85, "within 2% of 65.85, gpt2 on Penn Treebank (GPT-2's paper, table 3)"),
+        (100, "a right number per word, if it is of WikiText-2, with a context of 59 to 258"),
+        (20, "a model that was fine-tuned on the text"),
+        (6996, "int8 activations: 960.52 to 6996 by how their ranges were chosen"),
+        (6996, "no context explains it"),
+        (math.nan, "nan is no perplexity but an overflow: float16 ends at 65504"),
+        (math.inf, "Compute the log-softmax and the sums in float32"),
+        (4.23e43, "4.23e+43 is 7.09e+41 times as much"),
         (546.62, "the published mean of the lines' perplexities, each line a sample of its own"),
         (
             699_090,
             "above the vocabulary of 50257 tokens: worse than guessing; the weights were not",
         ),
-        (2.6, "pads among the labels, which the model finds easy: 77% of them"),
+        (2.6, "pads among the labels, which the model finds easy: 77% of them at no cost"),
         (1.3, "pads among the labels"),
         (6.3, "pads among the labels"),
         (19.93, "the number per word of gpt2-large, paper 1024/1024: was that the model?"),
@@ -164,7 +175,7 @@ def test_a_number_that_nothing_gives_is_said_to_be_so() -> None:
     ],
 )
 def test_published_numbers_answer_without_a_text(observed: float, answer: str) -> None:
-    assert answer in perplexity.from_published(perplexity.Asked(observed))
+    assert answer in from_published(Asked(observed))
 
 
 @pytest.mark.parametrize(
@@ -173,21 +184,32 @@ def test_published_numbers_answer_without_a_text(observed: float, answer: str) -
         (
             {"observed": 40.64, "context": 1024},
             "+0.31 nats per token against 29.94",
-            "a context of",
+            "of 128",
         ),
-        ({"observed": 48.4, "context": 1024}, "the context does not explain it", "a context of"),
+        ({"observed": 48.4, "context": 1024}, "the context does not explain it", "of 128"),
+        ({"observed": 48.4, "context": 1024}, "a right number per word, if it", "of 128"),
         ({"observed": 29.94, "context": 1024}, "within 2% of the number per token", "31.04"),
+        ({"observed": 217, "context": 127}, "above what is right here, 66.18 at most", "a right"),
+        ({"observed": 20000, "context": 100}, "the context does not explain it", "a right"),
+        ({"observed": 85, "context": 64}, "a right number, if it is of WikiText-2", "above"),
+        ({"observed": 6996}, "no context explains it", "for each pad"),
+        ({"observed": 1.9682, "unit": "byte"}, "of the number per byte: lm-eval", "a right"),
+        ({"observed": 27.2268, "context": 512}, "only the second half counts", "shifted"),
+        ({"observed": 8.63, "model": "gpt2-xl"}, "gpt2-xl on the last words of LAMBADA", "59.7"),
+        ({"observed": 1.16, "unit": "byte"}, "make 1.16 of 2.54", "59.7"),
+        ({"observed": 21.1, "model": "distilgpt2"}, "fine-tuned on it (its model card)", "nan"),
+        ({"observed": 12, "model": "distilgpt2"}, "it cannot be below 23.6", "gpt2-large"),
         ({"observed": 19.5, "model": "gpt2-large"}, "published for gpt2-large", "546.62"),
-        ({"observed": 37.4, "unit": "word"}, "of the number per word of lm-eval", "per token  "),
+        ({"observed": 37.4, "unit": "word"}, "of the number per word: lm-eval", "per token  "),
         ({"observed": 30.9, "split": "validation"}, "31.04", "59.69"),
-        ({"observed": 1.97, "unit": "byte"}, "a right number", "pads"),
+        ({"observed": 2.1, "unit": "byte"}, "a right number per byte", "pads"),
     ],
     ids=str,
 )
 def test_what_is_known_of_a_perplexity_narrows_the_answer(
     asked: dict[str, Any], answer: str, not_said: str
 ) -> None:
-    told = perplexity.from_published(perplexity.Asked(**asked))
+    told = from_published(Asked(**asked))
     assert answer in told
     assert not_said not in told
 
@@ -232,7 +254,8 @@ def test_with_a_model_the_mistakes_are_computed_and_ranked(one_thread: None) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--observed-perplexity", "0.5"], "not in the range x>1"),
+        (["--observed-perplexity", "0.5"], "a perplexity is above 1; as bits per byte it is 1.414"),
+        (["--observed-perplexity", "-3"], "not in the range x>0"),
         ([], "Missing argument '[RESULTS]...' or --observed-perplexity"),
     ],
 )

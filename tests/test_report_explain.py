@@ -288,7 +288,7 @@ def test_several_gpus_and_standard_input() -> None:
 def test_an_observed_perplexity_stands_instead_of_results() -> None:
     shown = explain("--observed-perplexity", "217")
     assert shown.returncode == 0
-    assert "the context does not explain it" in shown.stdout
+    assert "that context does not explain it" in shown.stdout
     refused = explain("--observed-perplexity", "217", STUDY)
     assert refused.returncode == 2
     assert "stands instead of RESULTS" in refused.stderr

@@ -15,6 +15,7 @@ GPT2_VOCABULARY = 50_257
 
 TOKEN = "token"
 WORD = "word"
+BYTE = "byte"
 BITS_PER_BYTE = "bit/B"
 
 
@@ -206,11 +207,11 @@ def expected_perplexity(context: int) -> tuple[float, float] | None:
     """
     if not SHORTEST <= context <= LONGEST:
         return None
-    low = _BELOW * _without_overlap(2 * context)
+    low = _BELOW * without_overlap(2 * context)
     shortest = _CONTEXTS[0]
     if context < shortest:
-        return low, _ABOVE * _without_overlap(shortest) * shortest / context
-    return low, _ABOVE * _without_overlap(context)
+        return low, _ABOVE * without_overlap(shortest) * shortest / context
+    return low, _ABOVE * without_overlap(context)
 
 
 def same_model(model: str) -> str | None:
@@ -254,7 +255,7 @@ def allowed_perplexity(
     low, high = min(ranges)[0], max(high for _, high in ranges)
     low, high = low * _OF_SMALL[name][0], high * _OF_SMALL[name][1]
     of = WIKITEXT2_TEST
-    count = {WORD: of.words, "byte": of.bytes}.get(unit)
+    count = {WORD: of.words, BYTE: of.bytes}.get(unit)
     if count is None:
         return low, high
     # The fewer tokens are lm-eval's, for the low end.
@@ -272,7 +273,7 @@ def is_published(value: float, model: str) -> PublishedPerplexity | None:
     return min(near, key=lambda p: abs(value / p.value - 1), default=None)
 
 
-def _without_overlap(context: int) -> float:
+def without_overlap(context: int) -> float:
     """The published perplexity without overlap; beyond its ends along the nearest line."""
     points = sorted(
         (math.log(p.context), math.log(p.value))

@@ -2,9 +2,8 @@
 
 import functools
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bench import matrix as matrices
@@ -12,16 +11,15 @@ from bench.asked import CPU, Workload
 from bench.device import gpu_names
 from bench.device.boards import GPUS
 from bench.measured import Outcome
-from bench.text.published import TOKEN
 from jobs.report import bounds
 from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
-from jobs.report.foreign import names, units
+from jobs.report.foreign import names, runs, units
 from jobs.report.foreign.grid import MOST_LINES
 from jobs.report.foreign.headers import split, tags_in
 from jobs.report.foreign.quantities import numbers_of
+from jobs.report.foreign.runs import Line
 from jobs.report.foreign.shape import Record, Shaped
 from jobs.report.foreign.understood import Notes, Told, Unreadable
-from jobs.report.words import gathered
 
 UNKNOWN_MODEL = "unknown model"
 _TEXTS = ("precision", "engine", "gpu", "model", "configuration")
@@ -36,26 +34,6 @@ _OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", 
 _OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
 _FAILED = {str(one).upper() for one in Outcome if one != Outcome.OK} | {"INVALID", "ABORTED"}
 _OUT_OF_MEMORY = ("oom", "out of memory")
-_OF_RUNS = (
-    "latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w",
-    "per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A case, and what else its line says.
-
-    Attributes:
-        others: Of columns that are not understood.
-        trial: Of its run.
-        energy_of: The column of its energy, where that says neither of a prompt nor of a batch.
-    """
-
-    case: Case
-    others: tuple[str, ...]
-    trial: str
-    energy_of: str
 
 
 def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
@@ -75,63 +53,10 @@ def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
         if len(found) >= MOST_LINES:
             raise Unreadable(f"more than {MOST_LINES:,} measurements; split the table")
         if made is not None:
-            others = tuple(record.others.values())
+            others = tuple(map(units.plain, record.others.values()))
             found.append(Line(made, others, record.text("trial"), energy_of(record, made)))
     found = of_batches(found, notes)
-    texts = len({line.case.text for line in found}) > 1
-    # Without a precision the lines of a log are not runs of one thing.
-    log = all(line.case.precision == NO_PRECISION for line in found)
-    if texts or (log and any(line.trial for line in found)):
-        found = [marked(line, line.case.text if texts else line.trial) for line in found]
-    return combined(found, names_of, shaped.labels, notes)
-
-
-def marked(line: Line, mark: str | None) -> Line:
-    """A line whose run has a mark, which tells it apart from others."""
-    run = f"{line.case.run} {mark or ''}".strip()
-    return replace(line, case=replace(line.case, run=run))
-
-
-def combined(
-    found: Sequence[Line], columns: Sequence[str], labels: Sequence[str], notes: Notes
-) -> list[Case]:
-    """Each thing once: a column that is not understood tells lines apart, else they are runs.
-
-    One that has another value in each line, as a date has, tells nothing; labels always do.
-    """
-    by_key = gathered(found, key_of)
-    for place, column in enumerate(columns):
-        distinct = len({line.others[place] for line in found})
-        telling = column in labels or distinct < len(found)
-        apart = any(len({line.others[place] for line in same}) == len(same) > 1 for same in by_key)
-        if telling and apart and distinct > 1:
-            found = [marked(line, f"{column}={line.others[place]}") for line in found]
-            by_key = gathered(found, key_of)
-            notes.renamed[column] = "tells lines apart"
-            break
-    notes.runs = max(map(len, by_key), default=1)
-    return [median_of([line.case for line in same]) for same in by_key]
-
-
-def key_of(line: Line) -> object:
-    """What two lines have in common that are runs of one thing."""
-    case = line.case
-    unit = case.perplexity_unit if case.perplexity else TOKEN
-    return case.key, case.precision, unit
-
-
-def median_of(runs: Sequence[Case]) -> Case:
-    """One case of some runs of it: the median of each number; those that failed are left out."""
-    okay = [case for case in runs if case.outcome == Outcome.OK] or list(runs[:1])
-    first = okay[0]
-    if len(okay) == 1:
-        return first
-    medians = {
-        name: statistics.median(values)
-        for name in _OF_RUNS
-        if (values := [v for case in okay if (v := getattr(case, name)) is not None])
-    }
-    return replace(first, replicates=tuple(range(len(okay))), **medians)
+    return runs.combined(found, names_of, shaped.labels, notes)
 
 
 def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
@@ -165,6 +90,8 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
         facts |= {"outcome": kind, "reason": failed}
     facts |= numbers.facts
     if workload.new_tokens == 0 and numbers.decoding:
+        if "prompt_tokens" in record.cells:  # which are no longer said by the workload
+            facts["run"] = f"{facts['run']} {workload.prompt_tokens} tokens".strip()
         workload = replace(workload, prompt_tokens=1)
     return Case(workload=workload, foreign=True, **facts)
 

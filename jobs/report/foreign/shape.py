@@ -19,7 +19,11 @@ from jobs.report.foreign.vocabulary import LABELS, PREFERRED
 _MEASURED = re.compile(r"\d+\.\d+ ?[A-Za-z]")  # what no header begins with
 AXES = ("precision", "engine", "gpu", "batch_size", "prompt_tokens")  # that a header can name
 _OF = ("sample", None, "batch", "token", "word", "byte", "every token")  # the first is read
-_MAIN = ("latency_ms", "throughput_per_s", "energy_mj", "mean_w", "perplexity")
+_MAIN = (
+    "latency_ms", "throughput_per_s", "energy_mj", "mean_w", "perplexity", "per_output_token_ms",
+    "first_token_ms",
+)  # fmt: skip
+NAMING = ("configuration", "engine")  # whose whole text is a thing's name
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
     if len(groups) > 1:
         varying = [a for a in AXES if len({group.tags.get(a) for group in groups}) > 1]
         how.append(f"a column for each {words.listed(a.replace('_', ' ') for a in varying)}")
-    telling = (None, "configuration")
+    telling = (None, *NAMING)
     others = {grid.names[i]: i for i, h in enumerate(headings) if h.field in telling and h.name}
 
     def records() -> Iterator[Record]:
@@ -127,7 +131,7 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
     used += [heading for group in groups for _, heading in group.columns]
     aside = {why: tuple(columns) for why, columns in set_aside.items()}
     by_name = {heading.name: heading for heading in used}
-    labels = tuple(grid.names[i] for i, h in enumerate(headings) if h.field == "configuration")
+    labels = tuple(grid.names[i] for i, h in enumerate(headings) if h.field in NAMING)
     return Shaped(tuple(by_name.values()), records, tuple(unknown), aside, tuple(how), labels)
 
 

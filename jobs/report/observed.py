@@ -223,8 +223,8 @@ def too_low(asked: Asked, least: float) -> list[str]:
     share = 1 - math.log(observed) / math.log(usual[1])
     if share > _MANY_PADS:
         found.append(
-            f"pads among the labels, which the model finds easy: {share:.0%} of them at no cost make"
-            f" {observed:g} of {usual[1]:.3g} (huggingface/transformers#5391)"
+            f"pads among the labels, which the model finds easy: {share:.0%} of them at no cost"
+            f" make {observed:g} of {usual[1]:.3g} (huggingface/transformers#5391)"
         )
     return [*found, "tokens that the model sees before it predicts them: labels shifted twice"]
 

@@ -8,12 +8,14 @@ from bench.device import gpu_names
 from jobs.report.foreign import names, units
 from jobs.report.foreign.grid import Line
 from jobs.report.foreign.headers import Heading, split, tags_in, unit_in
-from jobs.report.foreign.vocabulary import BY_DIMENSION
+from jobs.report.foreign.vocabulary import BY_DIMENSION, LABELS
 
 LOOKED_AT = 200  # cells of a column
 _MOST = 0.75  # of the cells of a column that must be of a kind
 _INTEGER = ("batch_size", "prompt_tokens", "new_tokens", "context", "stride", "gpu_count")
 _RATIO = re.compile(r"[-+]?[\d.]+\s*(x\b.*|\u00d7.*|%.*)", re.IGNORECASE)
+_PARAMETERS = re.compile(r"\d+(\.\d+)? ?[MB]")
+_SIZE = ("parameters",)
 _BY_VALUE = ("precision", "gpu", "engine", "model")
 
 
@@ -23,6 +25,8 @@ def refined(headings: Sequence[Heading], lines: Sequence[Line]) -> list[Heading]
     for index, heading in enumerate(headings):
         cells = [text for _, row in lines[:LOOKED_AT] if not ignored(text := row[index])]
         found.append(replace(by_values(heading, cells), is_empty=not cells))
+    if sum(one.field == "model" for one in found) > 1:
+        found = [replace(h, field=None) if h.rest == _SIZE else h for h in found]
     taken = {one.field for one in found}
     for index, heading in enumerate(found):
         if heading.field in (None, "configuration") and not heading.tags:
@@ -47,6 +51,9 @@ def most(cells: Sequence[str], of: Callable[[str], object]) -> bool:
 def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     """A heading that its cells contradict, or say more of."""
     numbers = most(cells, units.number_of)
+    measured = heading.field in LABELS and most(cells, cell_unit)
+    if measured and most(cells, lambda text: text[:1].isdigit() or text[:1] == "~"):
+        heading = replace(heading, field=None, rest=tuple(split(heading.name)))  # SDPA: 49.1 ms
     if heading.field in ("engine", "model", "configuration") and (
         cells and most(cells, _is_plain_number)
     ):
@@ -56,7 +63,7 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     if heading.field == "run" and cells and all(text.isdigit() for text in cells):
         return replace(heading, field="trial")
     if heading.is_quantity or heading.field in (None, "value"):
-        if most(cells, lambda text: _RATIO.fullmatch(units.plain(text))):
+        if most(cells, is_ratio):
             return replace(heading, field="ratio")
         told = {cell_unit(text) for text in cells} - {None}
         if len(told) == 1 and heading.field != "value":
@@ -64,8 +71,11 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
             assert one
             if heading.is_quantity and one.dimension == heading.dimension:
                 return replace(heading, unit=None, per=one.per or heading.per)
-            if heading.field is None and not heading.rest[1:] and one.field:
-                return replace(one, name=heading.name, tags=heading.tags)
+            few = not heading.rest[3:] if measured else not heading.rest[1:]
+            if heading.field is None and few and one.field and most(cells, cell_unit):
+                return replace(one, name=heading.name, tags=heading.tags, rest=heading.rest)
+    if heading.field in ("size_mb", None) and most(cells, _PARAMETERS.fullmatch):  # 117M, 7B
+        return replace(heading, field="model", rest=_SIZE)
     if heading.is_quantity and cells and not numbers and heading.unit is None:
         return replace(heading, field=None)
     if heading.field in _INTEGER and cells and not most(cells, units.number_of):
@@ -76,6 +86,11 @@ def by_values(heading: Heading, cells: Sequence[str]) -> Heading:
     if heading.field == "gpu" and cells and all(text.isdigit() for text in cells):
         return replace(heading, field="gpu_count", rest=())
     return heading
+
+
+def is_ratio(text: str) -> bool:
+    """Whether a cell says how many times as much something is, or a share."""
+    return _RATIO.fullmatch(units.plain(text)) is not None
 
 
 def _is_plain_number(text: str) -> bool:

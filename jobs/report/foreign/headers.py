@@ -32,11 +32,12 @@ from jobs.report.foreign.vocabulary import (
 _QUANTILE = re.compile(r"p\d\d(\.\d+)?|\d\d(p|th)")
 _SEPARATORS = re.compile(r"[\s_,:;|]+")
 _BRACKETS = re.compile(r"[(\[{]([^)\]}]*)[)\]}]")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z](?:[a-z]|$))")
 _BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|b=(\d+)")
 _TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
 
-_OF_A_RATE = ("token", "tokens", "output", "generated", "generation", "decode")
+_OF_NEW = {"out", "output", "generated", "generation", "decode", "new"}
+_OF_A_RATE = ("out", "token", "tokens", "output", "generated", "generation", "decode")
 OTHER = "other"  # dimension of a unit that is none of ours: GB/s, $/h, tokens/J
 _WITH_RATES = ("new_tokens", "engine", "gpu", "model", "configuration")  # `decode tokens tok/s`
 # Name and unit that contradict each other, of which the unit counts.
@@ -120,7 +121,8 @@ def heading_of(name: str) -> Heading:
         found = None
     if found == "throughput_per_s":
         rest = tuple(word for word in rest if word not in _OF_A_RATE)
-        per = "every token" if per == "token" and "total" in every else per
+        every_token = per == "token" and "total" in every and _OF_NEW.isdisjoint(every)
+        per = "every token" if every_token else per
     if found == "perplexity" and not OTHER_TEXTS.isdisjoint(every):
         return Heading(name, "ratio", rest=tuple(words))
     if found == "gpu" and tags:  # GPU FP16
@@ -166,6 +168,8 @@ def is_label(found: str, every: Sequence[str], rest: Sequence[str]) -> bool:
     """
     if found in ("prompt_tokens", "new_tokens") and "total" in every:
         return False
+    if found in ("outcome", "text", "split") and set(rest) - FILLER:  # P-state, test tokens
+        return False
     return not (found == "prompt_tokens" and "max" in rest)
 
 
@@ -189,6 +193,8 @@ def settled(found: str | None, dimension: str, per: str | None, words: Sequence[
     elif found is None and dimension:
         found = BY_DIMENSION[dimension] if is_request else None
     if found in ("size_mb", "memory_mb") and "hidden" in words:
+        return None
+    if found == "size_mb" and not dimension and not set(words) <= _OF_A_SIZE:  # beam size
         return None
     if found != "latency_ms":
         return found
@@ -234,13 +240,19 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
     """
     words = ["/" if word == "per" else word for word in words]
     for at, word in enumerate(words[:-2]):  # per output token
-        if word == "/" and words[at + 1] in ("output", "generated", "new", "decoded"):
+        if word == "/" and words[at + 1] in ("output", "out", "generated", "new", "decoded"):
             words = [*words[: at + 1], *words[at + 2 :]]
             break
     words = [w for at, w in enumerate(words) if not _is_each_gpu(words, at)]
     for at, word in enumerate(words):
         if word in units.RATES:
-            return None, units.RATES[word], "rate", words[:at] + words[at + 1 :]
+            of_watt = words[at + 1 : at + 2] == ["/"]  # tokens per second and watt
+            return (
+                None,
+                units.RATES[word],
+                OTHER if of_watt else "rate",
+                words[:at] + words[at + 1 :],
+            )
         if word == "/" and 0 < at < len(words) - 1:
             before, after = words[at - 1], words[at + 1]
             over = units.DIMENSION.get(units.UNIT.get(after, ""))
@@ -281,6 +293,8 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
 
 
 _TIMES = {"latency", "lat", "time", "duration", "elapsed", "runtime"}
+_OF_A_SIZE = {"size", "model", "weights", "weight", "file", "params", "footprint", "checkpoint", "on",
+              "disk"} | FILLER  # fmt: skip
 _RATES = {"throughput", "tput", "thpt", "speed"}
 _EACH_GPU = ("gpu", "device", "card")
 

@@ -76,7 +76,7 @@ def turned(grid: Grid) -> Grid:
     lines = tuple(
         (1, (name, *(cells[index] for _, cells in grid.lines)))
         for index, name in enumerate(grid.names)
-        if index
+        if index and heading_of(name).field != "ratio"
     )
     return replace(grid, names=("configuration", *heads), lines=lines)
 

@@ -14,6 +14,7 @@ from bench.measured import Outcome
 from jobs.report import bounds
 from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
 from jobs.report.foreign import names, runs, units
+from jobs.report.foreign.columns import cell_unit
 from jobs.report.foreign.grid import MOST_LINES
 from jobs.report.foreign.headers import split, tags_in
 from jobs.report.foreign.quantities import numbers_of
@@ -55,7 +56,7 @@ def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
         if made is not None:
             others = tuple(map(units.plain, record.others.values()))
             found.append(Line(made, others, record.text("trial"), energy_of(record, made)))
-    found = of_batches(found, notes)
+    found = of_batches(of_one_model(found), notes)
     return runs.combined(found, names_of, shaped.labels, notes)
 
 
@@ -94,6 +95,20 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
             facts["run"] = f"{facts['run']} {workload.prompt_tokens} tokens".strip()
         workload = replace(workload, prompt_tokens=1)
     return Case(workload=workload, foreign=True, **facts)
+
+
+def of_one_model(found: Sequence[Line]) -> list[Line]:
+    """The lines, whose model is no GPT-2 where a length of one of them is none of its."""
+    if not any(line.case.workload.model == UNKNOWN_MODEL for line in found):
+        return list(found)
+    return [
+        replace(
+            line, case=replace(line.case, workload=replace(line.case.workload, model=UNKNOWN_MODEL))
+        )
+        if "model" in line.case.assumed
+        else line
+        for line in found
+    ]
 
 
 def of_batches(found: Sequence[Line], notes: Notes) -> list[Line]:
@@ -189,6 +204,9 @@ def gpu_of(
     written = units.plain(written)
     if not written or units.is_empty(written) or gpu_names.is_unsaid(written):
         return None
+    number = units.number_of(written)
+    if cell_unit(written) or (number and number.rest in units.TIMES):  # of a ragged table
+        return None
     count = whole(record, "gpu_count", tags, notes) or 1
     several = f"{count}x {written}" if count > 1 else ""
     return notes.name(written, several or shown(written))
@@ -274,6 +292,10 @@ def whole(record: Record, name: str, tags: Mapping[str, str], notes: Notes) -> i
     number = units.number_of(written)
     least, most = _WHOLE[name]
     column = record.cells[name][1].name if name in record.cells else name
+    if number and name in ("prompt_tokens", "new_tokens") and 1 < number.value < most:
+        if number.value % 1:
+            notes.assumed[column] = "a mean length, in whole tokens"
+        return round(number.value)
     if number is None or number.value != number.value or number.value % 1:
         raise Unreadable(f"{column} = {units.plain(written)[:40]}: must be a whole number")
     if not least <= number.value <= most:

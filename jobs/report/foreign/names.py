@@ -65,11 +65,11 @@ ENGINE = {name: engine for engine, names in ENGINE_NAMES.items() for name in nam
 
 MODEL_NAMES = {
     "gpt2": "gpt2 gpt-2 gpt2-small gpt-2-small gpt2lmheadmodel gpt2-124m gpt-2-124m gpt2-117m"
-    " gpt-2-117m gpt2-base openai-gpt2 gpt2model gpt2-124 gpt2small gpt2doubleheadsmodel",
+    " gpt-2-117m gpt2-base openai-gpt2 gpt2model gpt2-124 gpt2small gpt2doubleheadsmodel 117m",
     "gpt2-medium": "gpt2-medium gpt-2-medium gpt2-355m gpt-2-355m gpt2-345m gpt-2-345m gpt2-m"
-    " gpt2medium",
-    "gpt2-large": "gpt2-large gpt-2-large gpt2-774m gpt-2-774m gpt2-762m gpt2-l gpt2large",
-    "gpt2-xl": "gpt2-xl gpt-2-xl gpt2-1.5b gpt-2-1.5b gpt2-1558m gpt-2-1558m gpt2xl",
+    " gpt2medium 345m",
+    "gpt2-large": "gpt2-large gpt-2-large gpt2-774m gpt-2-774m gpt2-762m gpt2-l gpt2large 762m",
+    "gpt2-xl": "gpt2-xl gpt-2-xl gpt2-1.5b gpt-2-1.5b gpt2-1558m gpt-2-1558m gpt2xl 1542m",
     "distilgpt2": "distilgpt2 distil-gpt2 distilgpt-2 distil-gpt-2 distilgpt2-82m",
     "gpt2:random": "gpt2:random",
     "tiny": "tiny",
@@ -77,6 +77,7 @@ MODEL_NAMES = {
 MODEL = {name: model for model, names in MODEL_NAMES.items() for name in names.split()}
 _ORGANISATIONS = ("openai-community/", "openai/", "distilbert/", "huggingface/")
 _SIZE_OR_TYPE = r"\d+(\.\d+)?[bm]|b?f\d\d|b?fp?\d\d|float\d\d|int\d|q\d\w*|\dbit"  # behind a name
+_AS_IT_IS = r"baseline|original|base|pretrained|vanilla|reference"  # behind a name
 _FAMILIES = re.compile(
     r"(bert|gpt|llama|qwen|opt-|mistral|bloom|falcon|t5|bart|pythia|phi|gemma|roberta|electra"
     r"|albert|mixtral|deepseek|smollm|vit|resnet|whisper|codegen|neox|mpt|stablelm|vicuna|yi-)"
@@ -192,7 +193,7 @@ def model_of(text: str) -> str | None:
         name = name.removeprefix(organisation)
     if name in MODEL:
         return MODEL[name]
-    plain = re.sub(rf"(-({_SIZE_OR_TYPE}))+$", "", name)
+    plain = re.sub(rf"(-({_SIZE_OR_TYPE}|{_AS_IT_IS}))+$", "", name)
     if plain in MODEL:
         return MODEL[plain]
     named = [MODEL[word] for word in re.split(r"[^a-z0-9.-]+|<br>", name) if word in MODEL]

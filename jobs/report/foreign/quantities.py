@@ -48,7 +48,8 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
         empty = False
         number = units.number_of(written)
         odd = number is not None and number.attached and unit_behind(number) == (None, None)
-        if number is None or (odd and number.rest[:1].isalpha()):
+        is_ratio = number is not None and number.rest[:1] in units.TIMES
+        if number is None or is_ratio or (odd and number.rest[:1].isalpha()):
             what = f"{heading.name or name} = {units.plain(written)[:40]}"
             raise Unreadable(f"{what}: must be a number, with a unit or without")
         if not math.isfinite(number.value) and name != "perplexity":
@@ -165,7 +166,8 @@ def unit_behind(number: units.Number) -> tuple[str | None, str | None]:
     """The unit behind a number in its cell, and what it is of."""
     if not number.rest:
         return None, None
-    if unit := units.UNIT.get(units.spelled(number.rest)):
+    rest = number.rest.partition("(")[0].strip()
+    if unit := units.UNIT.get(units.spelled(rest)):
         return unit, None
-    unit, per, _, _ = unit_in(split(number.rest.partition("(")[0]))
+    unit, per, _, _ = unit_in(split(rest))
     return unit, per

@@ -17,6 +17,7 @@ from jobs.report.foreign.understood import Notes, Told, Unreadable
 STDIN = "-"
 SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv", ".tex")
 MOST_CASES = 10_000
+_BESIDE_OTHERS = ("power_limit_w", "energy_window_s")
 _AS_ROWS = 10  # bytes of memory for each byte of a table: its text, decoded, and its rows
 _MOST_HINTS, _LONGEST_HINT = 8, 30
 _EXAMPLE = "precision,latency_ms,energy_mj,throughput,perplexity"
@@ -114,7 +115,7 @@ def unusable(shaped: shape.Shaped, table: grid.Grid) -> str | None:
     """Why nothing can be said of a table; None: something can."""
     columns = ", ".join(one or "(without a name)" for one in table.names[:20])
     hints = [f"{name} ({near}?)" for name in shaped.unknown if (near := telling.nearest(name))]
-    if any(heading.is_quantity for heading in shaped.headings):
+    if any(h.is_quantity and h.field not in _BESIDE_OTHERS for h in shaped.headings):
         return None
     hint = f"; did you mean: {', '.join(hints[:_MOST_HINTS])}" if hints else ""
     bare = [n for n in shaped.unknown if heading_of(n).tags and len(n) <= _LONGEST_HINT]

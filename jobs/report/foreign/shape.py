@@ -116,7 +116,7 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
     for name, why in dropped:
         set_aside.setdefault(why, []).append(name)
     if len(groups) > 1:
-        varying = [a for a in AXES if len({group.tags.get(a) for group in groups}) > 1]
+        varying = [a for a in (*AXES, "run") if len({group.tags.get(a) for group in groups}) > 1]
         how.append(f"a column for each {words.listed(a.replace('_', ' ') for a in varying)}")
     telling = (None, *NAMING)
     others = {grid.names[i]: i for i, h in enumerate(headings) if h.field in telling and h.name}
@@ -173,7 +173,12 @@ def grouped(
             tags = dict(heading.tags)
             is_beside = tuple(sorted(tags.items())) in plain
             if len(programs) > 1 and heading.rest and field_of in _MAIN and not is_beside:
-                tags["engine"] = "-".join([*filter(None, [tags.get("engine")]), *heading.rest])
+                condition = any(len(word) == 1 or word[0].isdigit() for word in heading.rest)
+                if condition:
+                    tags["run"] = units.plain(heading.name)  # J/token @ 1.5 kW
+                else:
+                    parts = [*filter(None, [tags.get("engine")]), *heading.rest]
+                    tags["engine"] = "-".join(parts)
             elif len(programs) > 1 and heading.rest and (is_beside or len(bare) < len(several)):
                 dropped.append((heading.name, "of something else"))
                 continue

@@ -86,13 +86,20 @@ def nearest(name: str) -> str | None:
 
 def assumptions(cases: Iterable[Case]) -> Iterator[str]:
     """What stands for what the cases do not say."""
-    every = [case for case in cases if case.pace_ms or case.perplexity or case.energy_mj]
+    every = [case for case in cases if case.pace_ms or case.perplexity or is_of_energy(case)]
     missing = {name for case in every for name in case.assumed}
+    if all(case.workload.model != _ASSUMED["model"] for case in every):
+        missing.discard("model")
     yield from (what for name, what in _ASSUMED.items() if name in missing)
     if any(case.perplexity and case.text_is_assumed for case in every):
         yield "WikiText-2"
     if any(case.precision == NO_PRECISION for case in every):
         yield NO_PRECISION
+
+
+def is_of_energy(case: Case) -> bool:
+    """Whether a case has an energy, of a prompt or of a token."""
+    return case.energy_mj is not None or case.energy_per_token_mj is not None
 
 
 def is_ours(heading: Heading) -> bool:

@@ -94,6 +94,7 @@ _NUMBER = re.compile(
     r"\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_FOOTNOTE = re.compile(r"(?<=[A-Za-z)\]])[\u00b9\u00b2\u00b3\u2070-\u2079\u2020\u2021]+$")
 _MARKS = re.compile(r"[*`✓✔✅❌⚠️🚀🔥⭐]+|~~|\\$")
 _HTML = re.compile(r"</?[a-z]+ */?>", re.IGNORECASE)
 _GROUPS = re.compile(r"(?<=\d)[,'_  ](?=\d{3}(?!\d))")
@@ -101,6 +102,7 @@ _CELLS = 50_000  # that are remembered: the cells of a column repeat
 _LONGEST = 200  # characters of a cell that can be a number
 _THOUSANDS = {"k": 1e3}
 _RANGE = re.compile(r"[-:/\u2013]\s*\d|(h|m|min|s|sec)\w*\s*\d|,\d")  # what is more than a number
+TIMES = ("x", "\u00d7", "%")  # behind a number that is a ratio
 _SECOND = re.compile(r"[/|;,]\s*[~≈]?(?!1k|1m|1000\b)\d")  # a second number: 12 ms / 650 samples/s
 _MOST_DIGITS = 300  # of an exponent, beyond which a float ends
 
@@ -127,7 +129,11 @@ class Number:
 @functools.lru_cache(_CELLS)
 def plain(text: str) -> str:
     """A cell without the marks of Markdown, check marks and odd blanks."""
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\xa0", " ")
+    text = (
+        unicodedata.normalize("NFKC", _FOOTNOTE.sub("", text.strip()))
+        .replace("\u2212", "-")
+        .replace("\xa0", " ")
+    )
     return _MARKS.sub("", _HTML.sub(" ", text)).strip().strip("\"'").strip()
 
 

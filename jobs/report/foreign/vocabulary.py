@@ -41,9 +41,8 @@ LABELS: Mapping[str, str] = {
     " sequence length, sequence len, seq, sequence, max seq len, max seq length, max sequence"
     " length, input size, token length, n tokens, num tokens, length, seq lengths, input seq len,"
     " input sequence length, prompt, n prompt, isl, sl",
-    "new_tokens": "new tokens, output, output seqlen, tokens generated, generated tokens, output"
-    " tokens, output length,"
-    " output len,"
+    "new_tokens": "new tokens, new tok, new toks, response length, completion length, output,"
+    " output seqlen, tokens generated, generated tokens, output tokens, output length, output len,"
     " gen len, gen length, max new tokens, num new tokens, generation length, gen tokens, tokens"
     " out, completion tokens, decode tokens, output seq len, output sequence length, n new"
     " tokens, generated, n gen, osl, generate length, decode length",
@@ -91,7 +90,7 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
         "time",
         "tpot, time per output token, per output token, itl, inter token latency, decode"
         " latency, decode time, per token latency, time per token, latency per token, token"
-        " latency, decode",
+        " latency, decode, tbt, time between tokens, time per tok, itl latency",
     ),
     "throughput_per_s": (
         "rate",
@@ -114,7 +113,7 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     ),
     "power_limit_w": (
         "power",
-        "power limit, tdp, power cap, gpu power limit, gpu power cap, gpu tdp",
+        "power limit, tdp, power cap, gpu power limit, gpu power cap, gpu tdp, cap",
     ),
     "perplexity": (
         "",

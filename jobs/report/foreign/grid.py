@@ -20,7 +20,9 @@ BARS = str.maketrans("│┃║", "|||")
 _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draws
 _RULED = re.compile(r"[=_*~-]{5,}")  # a cell that only draws, as on both sides of a title
 _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a terminal
-_WORDS_OF_A_HEADING = 12
+_WORDS_OF_A_SENTENCE = 24
+_TITLES = 15  # lines above a table that may say something of it
+_TITLE = re.compile(r"\s*(#{1,6} |[-*]* ?[*_]*[A-Za-z][\w ]{1,24}[*_]*(?:[:=]| = ))")
 _LONGEST_LINE = 400  # characters that are looked at
 _ABOVE = 60  # lines of text above a table that may name its GPU
 Line = tuple[int, tuple[str, ...]]  # its number in the file, its cells
@@ -106,9 +108,18 @@ def gpu_above(rows: Sequence[str]) -> str:
 
 
 def title_above(rows: Sequence[str]) -> str:
-    """The last line of some text, with at most one empty line below it; empty: it is a table's."""
+    """The last line of some text, then the headings and `key: value` above it, up to a table.
+
+    Of the last line at most one empty line is below it; empty: there is none.
+    """
     last = [row for row in rows[-2:] if row.strip()][-1:]
-    return last[0] if last and "|" not in last[0] else ""
+    found = last if last and "|" not in last[0] else [""]
+    for row in reversed(rows[-_TITLES:]):
+        if "|" in row:
+            break
+        if row not in found and _TITLE.match(row[:_LONGEST_LINE]):
+            found.append(row)
+    return "\n".join(found).rstrip()
 
 
 def gpu_named_in(row: str) -> str:
@@ -117,15 +128,16 @@ def gpu_named_in(row: str) -> str:
     >>> gpu_named_in("### GPU Nvidia RTX 3090"), gpu_named_in("Inference done on Tesla T4")
     ('Nvidia RTX 3090', 'Tesla T4')
     """
-    words = re.findall(r"[\w-]+", row[:_LONGEST_LINE])
-    if len(words) > _WORDS_OF_A_HEADING:
-        return ""
-    found = _longest_gpu(words)
-    if found is None:
-        return ""
-    begin, count = found
-    more = _longest_gpu([*words[:begin], "and", *words[begin + count :]])
-    return "" if more else " ".join(words[begin : begin + count])
+    named = []
+    for sentence in re.split(r"(?<=[.;!?])\s", row[:_LONGEST_LINE]):
+        words = re.findall(r"[\w-]+", sentence)
+        if len(words) > _WORDS_OF_A_SENTENCE:
+            continue
+        while found := _longest_gpu(words):
+            begin, count = found
+            named.append(" ".join(words[begin : begin + count]))
+            words = [*words[:begin], "and", *words[begin + count :]]
+    return named[0] if len({*named}) == 1 else ""
 
 
 def _longest_gpu(words: Sequence[str]) -> tuple[int, int] | None:

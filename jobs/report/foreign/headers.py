@@ -293,8 +293,8 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
 
 
 _TIMES = {"latency", "lat", "time", "duration", "elapsed", "runtime"}
-_OF_A_SIZE = {"size", "model", "weights", "weight", "file", "params", "footprint", "checkpoint", "on",
-              "disk"} | FILLER  # fmt: skip
+_OF_A_SIZE = {"size", "model", "weights", "weight", "file", "params", "footprint", "checkpoint"}
+_OF_A_SIZE |= {"on", "disk"} | FILLER
 _RATES = {"throughput", "tput", "thpt", "speed"}
 _EACH_GPU = ("gpu", "device", "card")
 

@@ -9,7 +9,7 @@ from jobs.report.foreign.grid import Grid
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
 
-_MOST_WORDS, _LONGEST = 18, 300  # words and characters: more is a sentence of prose
+_MOST_WORDS, _LONGEST = 26, 300  # words and characters: more is a sentence of prose
 # A number that is not the first of several.
 _ONE = r"\s*[=: ]?\s*([1-9]\d{0,6})\b(?!\s*(?:,|and|or|to|/|-)\s*\d)"
 _BATCH = re.compile(r"\b(?:batch(?:[ _-]?size)?|bs)" + _ONE, re.IGNORECASE)
@@ -17,11 +17,22 @@ _LENGTH = r"\b(?:seq(?:uence)?(?:[ _-]?len(?:gth)?)?|prompt[ _-]len(?:gth)?)" + 
 _TOKENS = re.compile(
     _LENGTH + r"|\b([1-9]\d{0,6})[ -](?:(?:prompt|input) )?tokens?\b", re.IGNORECASE
 )
-_NEW = re.compile(r"\b([1-9]\d{0,6}) (?:new|generated|output) tokens\b", re.IGNORECASE)
+_NEW = re.compile(
+    r"\b([1-9]\d{0,6}) (?:new|generated|output) tokens\b"
+    r"|\b([1-9]\d{0,6})[ -]tokens? (?:generation|generated|output)\b"
+    r"|\b(?:output|generated|new)[: ]+([1-9]\d{0,6}) tokens?\b",
+    re.IGNORECASE,
+)
 _BESIDE = {"vs", "versus", "against", "compared", "over", "baseline", "relative", "than"}
 _MODEL = re.compile(
     r"(?<![\w/-])(?:distil-?)?gpt-?2(?:[ -](?:small|medium|large|xl))?(?![\w-])", re.IGNORECASE
 )
+# Others, of which only the name is known; a size may stand behind it.
+_OTHER_MODEL = re.compile(
+    r"(?<![\w-])(?:[\w.-]{1,40}/)?((?:distil|tiny|code)?(?:bert|roberta|llama(?!\.cpp)|qwen|opt-|mistral|mixtral"
+    r"|bloom|falcon|t5|phi-|phi\d|gemma|smollm|smolvlm|pythia|mamba|mpt-|gpt-|deepseek|vicuna|stablelm)"
+    r"[\w.-]{0,40}(?: (?:base|large|small|medium|tiny|xl)(?![\w-]))?)", re.IGNORECASE
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Title:
 
     model: str | None = None
     precision: str | None = None
+    engine: str | None = None
     batch_size: int | None = None
     prompt_tokens: int | None = None
     new_tokens: int | None = None
@@ -46,7 +58,12 @@ class Title:
 
     def sentences(self) -> list[str]:
         """What it says, in words."""
-        said = [self.model, self.precision, self.batch_size and f"batch {self.batch_size}"]
+        said = [
+            self.model,
+            self.precision,
+            self.engine,
+            self.batch_size and f"batch {self.batch_size}",
+        ]
         said.append(self.prompt_tokens and f"{self.prompt_tokens} tokens")
         said.append(self.new_tokens and f"{self.new_tokens} new tokens")
         said.append(self.quantity)
@@ -54,8 +71,8 @@ class Title:
         return [f"{told}, by the text above it"] if told else []
 
 
-def title_of(line: str) -> Title:
-    """What a line says.
+def title_of(text: str) -> Title:
+    """What the lines above a table say; of what two say, the first of them holds.
 
     >>> found = title_of("GPT-2 medium fp16, batch size 16, seq len 128:")
     >>> found.model, found.precision, found.batch_size, found.prompt_tokens
@@ -64,25 +81,64 @@ def title_of(line: str) -> Title:
     True
     >>> title_of("GPT-2, batch size 8 and 16").batch_size is None
     True
+    >>> found = title_of("Latency\\n## BERT Large\\nOutput: 64 tokens")
+    >>> found.model, found.new_tokens
+    ('BERT Large', 64)
     """
-    line = units.plain(line[:_LONGEST])
+    found = Title()
+    for line in text.split("\n"):
+        said = of_line(line)
+        known = {
+            one.name: value
+            for one in fields(Title)
+            if (value := getattr(said, one.name)) is not None and getattr(found, one.name) is None
+        }
+        if found != Title():
+            known.pop("quantity", None)  # of the nearest line alone
+        found = replace(found, **known)
+    return found
+
+
+def of_line(line: str) -> Title:
+    """What one line says."""
+    line = units.plain(line[:_LONGEST].lstrip("#*- "))
     words = names.words_of(line)
     if not words or len(words) > _MOST_WORDS:
         return Title()
-    models = {names.model_of(found[0]) for found in _MODEL.finditer(line)}
     precision = names.precision_in(words)
-    several = names.precision_in(precision.rest).what or not _BESIDE.isdisjoint(words)
+    beside = not _BESIDE.isdisjoint(words)
+    several = names.precision_in(precision.rest).what or beside
     if precision.what and several:
         precision = names.Named(None, words)
     heading = heading_of(line.rstrip(": "))
     return Title(
-        model=models.pop() if len(models) == 1 else None,
+        model=model_in(line),
         precision=precision.what,
+        engine=None if beside else engine_in(words),
         batch_size=_number(_BATCH.search(line)),
         new_tokens=_number(_NEW.search(line)),
         prompt_tokens=_number(_TOKENS.search(_NEW.sub(" ", line))),
         quantity=quantity_in(line) if heading.unit or "(" in line else None,
     )
+
+
+def model_in(line: str) -> str | None:
+    """The one model that a line names; None: none, or several.
+
+    >>> model_in("GPT-2 on a T4"), model_in("Phi-3-mini-4k-instruct (3.8B)"), model_in("BERT vs T5")
+    ('gpt2', 'Phi-3-mini-4k-instruct', None)
+    """
+    known = {names.model_of(found[0]) for found in _MODEL.finditer(line)}
+    known |= {found[1].rstrip(".-") for found in _OTHER_MODEL.finditer(_MODEL.sub(" ", line))}
+    return known.pop() if len(known) == 1 else None
+
+
+def engine_in(words: tuple[str, ...]) -> str | None:
+    """The one engine, other than PyTorch itself, that words name."""
+    first = names.engine_in(words)
+    if first.what in (None, "eager") or names.engine_in(first.rest).what:
+        return None
+    return first.what
 
 
 def _number(found: re.Match[str] | None) -> int | None:

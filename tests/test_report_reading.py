@@ -168,9 +168,7 @@ def test_headings_and_keys_above_a_table_say_what_its_nearest_line_does_not() ->
 
 def test_a_gpu_in_a_sentence_and_a_model_that_is_no_gpt2_are_read() -> None:
     table = "| dtype | latency (ms) |\n|---|---|\n| fp32 | 5.2 |\n| fp16 | 3.1 |\n"
-    line = (
-        "Running the same benchmark with autocast of BERT Large in TensorRT on a V100 yields:\n\n"
-    )
+    line = "Running the same benchmark of BERT Large, by TensorRT, on a V100 with autocast yields:"
     for case in cases_of(f"{line}\n\n{table}"):
         about = case.gpu, case.workload.model, case.workload.engine
         assert about == ("V100", "BERT Large", "tensorrt")

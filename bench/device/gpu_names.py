@@ -21,6 +21,12 @@ NOT_NVIDIA = re.compile(
     r"\b(amd|radeon|mi\s?\d{2,3}x?|rx\s?\d{4}|instinct|gfx\d+|intel arc|arc a\d+|gaudi\d?|habana"
     r"|tpu|apple|m[1-4]( (pro|max|ultra))?|mps|inferentia\d?|npu|ascend)\b"
 )
+# What else is named as a board is: of it only that is known.
+UNKNOWN = re.compile(
+    r"\b(?:RTX|GTX|Quadro RTX|TITAN) ?A?\d{3,4}(?: ?Ti\b| ?SUPER\b)?|\bTesla [KM]\d\d\b"
+    r"|\bMI\d{3}X?\b|\b(?:Radeon )?RX \d{4}(?: ?XTX?)?\b",
+    re.IGNORECASE,
+)
 _UNSAID = {"gpu", "cuda", "cuda:0", "0", "gpu0", "gpu:0", "cuda0", "nvidia", "nvidia gpu", "gpu 0"}
 _SEVERAL = re.compile(r"(?<![\w.])([2-9]|\d\d)\s*[x\u00d7*]\s*(?=[a-z])|[x\u00d7*]\s*([2-9]|\d\d)$")
 _CPU = re.compile(r"\b(cpu|xeon|epyc|core i\d|ryzen|graviton\d?|threadripper)\b")

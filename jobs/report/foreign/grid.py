@@ -137,6 +137,7 @@ def gpu_named_in(row: str) -> str:
             begin, count = found
             named.append(" ".join(words[begin : begin + count]))
             words = [*words[:begin], "and", *words[begin + count :]]
+    named = named or gpu_names.UNKNOWN.findall(row[:_LONGEST_LINE])
     return named[0] if len({*named}) == 1 else ""
 
 

@@ -96,7 +96,7 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
             failures += [f"{which} {each}".strip() for each in no_case(notes, table)]
             continue
         found += [dataclasses.replace(c, run=f"{which} {c.run}".strip()) for c in cases]
-        shaped = dataclasses.replace(shaped, how=(*shaped.how, *said.sentences()))
+        shaped = dataclasses.replace(shaped, how=(*shaped.how, *said.sentences(notes.used)))
         told_of = telling.sentences(shaped, notes, table, cases)
         sentences += [f"{which}: {sentence}".removeprefix(": ") for sentence in told_of]
         used |= notes.used

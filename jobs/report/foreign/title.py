@@ -1,6 +1,7 @@
 """What the line above a table says of all of it: `GPT-2 medium, fp16 latency (ms), batch 8`."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
 from jobs.report.foreign import names, units
@@ -56,18 +57,18 @@ class Title:
         }
         return replace(told, **known)
 
-    def sentences(self) -> list[str]:
-        """What it says, in words."""
-        said = [
-            self.model,
-            self.precision,
-            self.engine,
-            self.batch_size and f"batch {self.batch_size}",
-        ]
-        said.append(self.prompt_tokens and f"{self.prompt_tokens} tokens")
-        said.append(self.new_tokens and f"{self.new_tokens} new tokens")
-        said.append(self.quantity)
-        told = ", ".join(str(one) for one in said if one)
+    def sentences(self, used: Collection[str]) -> list[str]:
+        """What it says that some line needed, in words."""
+        shown = {
+            "model": self.model,
+            "precision": self.precision,
+            "engine": self.engine,
+            "batch_size": self.batch_size and f"batch {self.batch_size}",
+            "prompt_tokens": self.prompt_tokens and f"{self.prompt_tokens} tokens",
+            "new_tokens": self.new_tokens and f"{self.new_tokens} new tokens",
+        }
+        said = [words for name, words in shown.items() if name in used and words]
+        told = ", ".join([*said, *filter(None, [self.quantity])])
         return [f"{told}, by the text above it"] if told else []
 
 

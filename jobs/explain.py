@@ -24,6 +24,7 @@ from jobs.report import text as texts
 from jobs.report.facts import Case
 from jobs.report.finding import Finding, topics
 from jobs.report.foreign import lines, names, read, units
+from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
 from jobs.report.observed import Asked, from_published
 from jobs.report.rules import REGISTRY
@@ -32,10 +33,11 @@ _ALL = "all"
 _MOST_NAMES = 6
 _TOLD = (
     "model", "precision", "engine", "batch_size", "prompt_tokens", "new_tokens", "context",
-    "energy_unit",
+    "energy_unit", "quantity",
 )  # fmt: skip
 _OF_TABLES = (
     "gpu_types", "precision", "batch_size", "prompt_tokens", "new_tokens", "engine", "energy_unit",
+    "quantity",
 )  # fmt: skip
 _OF_RESULTS = (*_OF_TABLES, "expected", "form", "most_bytes", "details", "matrix_file")
 _OF_COMPUTING = ("text", "configuration", "column", "first_rows")
@@ -46,6 +48,13 @@ def unit_of_energy(_: click.Context, __: click.Parameter, value: str | None) -> 
     """A unit of energy as typed."""
     if value is not None and units.factor(value, "energy") is None:
         raise click.BadParameter(f"{value}: no unit of energy; such as mJ, J, uJ, Wh or kWh")
+    return value
+
+
+def quantity_as_typed(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A quantity as typed, which a header could be."""
+    if value is not None and not heading_of(value).is_quantity:
+        raise click.BadParameter(f"{value}: no quantity; such as 'latency (ms)', 'tok/s', 'mJ'")
     return value
 
 
@@ -86,6 +95,10 @@ def precision_as_typed(_: click.Context, __: click.Parameter, value: str | None)
     "--tokens", "--prompt-tokens", "prompt_tokens", type=click.IntRange(min=1), help="Per prompt."
 )
 @click.option("--new-tokens", type=click.IntRange(min=0), help="Tokens generated per prompt.")
+@click.option(
+    "--quantity", metavar="NAME", callback=quantity_as_typed,
+    help="What bare numbers are, as a header says it: 'latency (ms)', 'tok/s'.",
+)  # fmt: skip
 @click.option("--context", type=click.IntRange(min=1), help="Window of the perplexity, in tokens.")
 @click.option(
     "--energy-unit", callback=unit_of_energy, metavar="UNIT", help="Of energies without one."

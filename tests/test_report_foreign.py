@@ -389,7 +389,7 @@ def test_an_end_of_an_interval_may_be_below_zero() -> None:
         ("", "it is empty"),
         ("mood\ngood\n", "no column of a latency"),
         ("precision,ltency\nfp32,1\n", "did you mean: ltency (latency?)"),
-        ("batch,fp32,fp16\n1,140,352\n8,500,900\n", "say what is in fp32, fp16: `fp32 latency_ms`"),
+        ("batch,fp32,fp16\n1,140,352\n8,500,900\n", "in fp32, fp16: --quantity 'latency (ms)'"),
         ("fp32,11.7\nfp16,10.4\n", "its columns are fp32, 11.7"),
         ("precision,latency_ms\nfp31,1\n", "line 2, precision = fp31: did you mean fp32?"),
         ("precision,latency_ms\nfp64,1\nint8,2\n", "all rows are set aside: fp64 set aside, int8"),

@@ -218,3 +218,35 @@ def test_what_the_cells_say_of_a_column_that_its_header_does_not() -> None:
     (mean,) = cases_of(lengths)
     assert mean.workload.new_tokens == 76
     assert "response_length a mean length, in whole tokens" in notes_of(lengths)
+
+
+BARE = "max_seq_length | fp32 | fp16\n-- | -- | --\n384 | 140 | 352\n64 | 1030 | 3663\n"
+
+
+def test_bare_numbers_are_what_the_command_line_or_a_title_says() -> None:
+    assert [c.throughput_per_s for c in cases_of(BARE, quantity="samples/s")][:2] == [140, 352]
+    titled = (
+        "**Images Per Second**\n Batch | T4 | RTX2080ti\n-- | -- | --\n1 | 145 | 197\n2 | 9 | ——\n"
+    )
+    assert [(c.gpu_type, c.throughput_per_s) for c in cases_of(titled)][:2] == [
+        ("T4", 145), ("GeForce-RTX-2080-Ti", 197),
+    ]  # fmt: skip
+    pairs = "Input Len,Main (requests/s, tokens/s)\n".replace(",", " | ", 1)
+    pairs += "-- | --\n1024 | 3.28, 3570.9\n512 | 5.96, 3435.1\n"
+    assert [c.throughput_per_s for c in cases_of(pairs)] == [3.28, 5.96]
+
+
+def test_a_table_of_ratios_with_the_same_head_is_no_table_of_times() -> None:
+    table = text_of("""
+        Results:
+        |   bs |   float32 (s) |   float16 (s) |
+        |    8 |         0.062 |         0.086 |
+        |   16 |         0.043 |         0.089 |
+
+        Speedup:
+        |   bs |   float32 (s) |   float16 (s) |
+        |    8 |         1.000 |         0.714 |
+        |   16 |         1.000 |         0.486 |
+    """)
+    assert [case.latency_ms for case in cases_of(table)] == [62, 86, 43, 89]
+    assert "left out: table 2: ratios, which are worked out anew" in notes_of(table)

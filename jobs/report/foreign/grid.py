@@ -21,6 +21,7 @@ _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draw
 _RULED = re.compile(r"[=_*~-]{5,}")  # a cell that only draws, as on both sides of a title
 _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a terminal
 _WORDS_OF_A_SENTENCE = 24
+_CAPTION = re.compile(r"[A-Z][\w ()/-]{2,60}:")  # of a further table with the same head
 _TITLES = 15  # lines above a table that may say something of it
 _TITLE = re.compile(r"\s*(#{1,6} |[-*]* ?[*_]*[A-Za-z][\w ]{1,24}[*_]*(?:[:=]| = ))")
 _LONGEST_LINE = 400  # characters that are looked at
@@ -210,6 +211,8 @@ def of_csv(text: str, name: str) -> Grid:
 def parts_of(text: str) -> list[str]:
     """A text cut before each further head of a table: most of its cells are those of the first.
 
+    All of them, where a caption stands above it: else a long log repeats its head.
+
     PyTorchBenchmark of transformers writes a table of times, and one of memory below it. The parts
     have empty lines in the place of those before them, so that each line keeps its number.
     """
@@ -224,8 +227,11 @@ def parts_of(text: str) -> list[str]:
         if not first:
             first = cells
             heads.append(at)
-        elif len(cells) == len(first) and len(first) / 2 <= same < len(first):
-            heads.append(at)
+        elif len(cells) == len(first) and len(first) / 2 <= same:
+            above = next((n for n in reversed(range(at)) if rows[n].strip()), at)
+            has_caption = bool(_CAPTION.fullmatch(rows[above].strip()))
+            if same < len(first) or has_caption:
+                heads.append(above if has_caption else at)
     if len(heads) < 2:
         return [text]
     begins = [0, *heads[1:]]

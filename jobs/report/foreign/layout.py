@@ -32,7 +32,7 @@ _COMMA = re.compile(
     r"[~\u2248]?-?(\d+|\d{1,3}(\.\d{3})+),\d+( ?[a-zA-Z/%]+)?"
 )  # of a file of semicolons
 _GROUPED = re.compile(r"[~\u2248]?-?\d{1,3}(\.\d{3})+(,\d+)?( ?[a-zA-Z/%]+)?")
-_PARTS = re.compile(r"\s*[/|]\s*(?=[~\u2248]?\d|OOM|-(?!\S)|N/?A\b)", re.IGNORECASE)
+_PARTS = re.compile(r"(?:\s*[/|]\s*|,\s+)(?=[~\u2248]?\d|OOM|-(?!\S)|N/?A\b)", re.IGNORECASE)
 _POINT = re.compile(r"\d\.\d")
 
 
@@ -133,6 +133,9 @@ def parts_of_name(name: str) -> list[str]:
     >>> parts_of_name("tok/s"), parts_of_name("Energy (J/tok)")
     (['tok/s'], ['Energy (J/tok)'])
     """
+    if listed := re.fullmatch(r"(.*)\(([^()]*,[^()]*)\)", name):  # Main (requests/s, tokens/s)
+        parts = [f"{listed[1]}({part.strip()})" for part in listed[2].split(",")]
+        return parts if all(heading_of(part).is_quantity for part in parts) else [name]
     parts = [part.strip() for part in re.split(r"[/|](?![^(\[]*[)\]])", name)]
     unit = re.search(r"[(\[][^()\[\]]*[)\]]$", parts[-1])
     if unit and not any(heading_of(part).unit for part in parts[:-1]):

@@ -83,8 +83,13 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     failures: list[str] = []
     for number, table in enumerate(tables, start=1):
         said, notes = title.title_of(table.title), Notes()
-        shaped = shape.shaped(title.with_quantity(table, said.quantity))
+        named = title.with_quantity(table, told.quantity or said.quantity)
+        used |= {"quantity"} if named != table else set()
+        shaped = shape.shaped(named)
         which = f"table {number}" if len(tables) > 1 else ""
+        if heading_of(table.title.partition("\n")[0].rstrip(": ")).field == "ratio":
+            failures.append(f"{which}: ratios, which are worked out anew".removeprefix(": "))
+            continue
         if problem := unusable(shaped, table):
             failures.append(f"{which}: {problem}".removeprefix(": "))
             continue
@@ -120,7 +125,9 @@ def unusable(shaped: shape.Shaped, table: grid.Grid) -> str | None:
     hint = f"; did you mean: {', '.join(hints[:_MOST_HINTS])}" if hints else ""
     bare = [n for n in shaped.unknown if heading_of(n).tags and len(n) <= _LONGEST_HINT]
     if bare:
-        hint += f"; say what is in {', '.join(bare[:4])}: `{bare[0]} latency_ms`, `{bare[0]} tok/s`"
+        hint += (
+            f"; say what is in {', '.join(bare[:4])}: --quantity 'latency (ms)', 'tok/s' or such"
+        )
     return (
         "there is no column of a latency, a throughput, an energy, a power or a perplexity"
         f"{hint}; its columns are {columns}; the first line must name them, such as {_EXAMPLE}"

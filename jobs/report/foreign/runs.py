@@ -1,5 +1,6 @@
 """Which lines of a table are runs of one thing, and what tells the others apart."""
 
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,8 @@ from dataclasses import dataclass, replace
 from bench.measured import Outcome
 from bench.text.published import TOKEN
 from jobs.report.facts import NO_PRECISION, Case
-from jobs.report.foreign.headers import split, tags_in
+from jobs.report.foreign import names
+from jobs.report.foreign.headers import tags_in
 from jobs.report.foreign.understood import Notes
 from jobs.report.foreign.vocabulary import FILLER
 from jobs.report.words import gathered
@@ -16,6 +18,7 @@ _OF_RUNS = (
     "latency_ms", "throughput_per_s", "tokens_per_s", "first_token_ms", "mean_w", "idle_w",
     "per_output_token_ms", "energy_mj", "energy_per_token_mj", "perplexity", "memory_mb",
 )  # fmt: skip
+_VERSION = re.compile(r"[\d.]+")
 _MOST_OF_RUNS = 1.5  # times, between the least and the most of runs of one thing
 
 
@@ -78,8 +81,8 @@ def residue(name: str) -> str:
     >>> residue("TORCH_FUSED"), residue("PyTorch FP16"), residue("PyTorch 2.1 (bs=8)")
     ('fused', '', '')
     """
-    _, rest = tags_in(split(name))
-    return " ".join(word for word in rest if word not in FILLER and not word[0].isdigit())
+    _, rest = tags_in(list(names.words_of(name)))
+    return " ".join(word for word in rest if word not in FILLER and not _VERSION.fullmatch(word))
 
 
 def apart(

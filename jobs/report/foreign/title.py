@@ -119,7 +119,7 @@ def of_line(line: str) -> Title:
         batch_size=_number(_BATCH.search(line)),
         new_tokens=_number(_NEW.search(line)),
         prompt_tokens=_number(_TOKENS.search(_NEW.sub(" ", line))),
-        quantity=quantity_in(line) if heading.unit or "(" in line else None,
+        quantity=quantity_in(line) if heading.unit or heading.per or "(" in line else None,
     )
 
 
@@ -153,6 +153,9 @@ def quantity_in(line: str) -> str | None:
     >>> quantity_in("GPT-2 latency (ms) by GPU, batch size 16:"), quantity_in("Results (all)")
     ('latency (ms)', None)
     """
+    whole = heading_of(line.rstrip(": "))
+    if whole.is_quantity and whole.dimension == "rate" and not whole.rest[1:]:  # Images per second
+        return line.rstrip(": ")
     for found in re.finditer(r"(\w+) \(([^()]{1,12})\)|(\w+) in (\w+)", line):
         name = f"{found[1] or found[3]} ({found[2] or found[4]})"
         heading = heading_of(name)

@@ -21,6 +21,7 @@ class Told:
     new_tokens: int | None = None
     context: int | None = None
     energy_unit: str | None = None
+    quantity: str | None = None
 
 
 @dataclass

@@ -144,7 +144,8 @@ def is_empty(text: str) -> bool:
     >>> is_empty(" - "), is_empty("N/A"), is_empty("0")
     (True, True, False)
     """
-    return plain(text).lower() in EMPTY
+    told = plain(text)
+    return told.lower() in EMPTY or not told.strip("-\u2013\u2014")
 
 
 @functools.lru_cache(_CELLS)

@@ -256,3 +256,25 @@ def test_an_assumed_length_decides_nothing_alone() -> None:
     found_of = found_in(f"gpu,batch,tokens,precision,latency_ms\n{rows}")
     told = {f.subject: str(f.verdict) for f in found_of if f.code == "fp32-on-tensor-cores"}
     assert sorted(told.values()) == ["fix", "reject"]
+
+
+# ------------------------------------------------------------------------- a token's weights
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "words"),
+    [
+        ("llama 7B,fp16,13.5,RTX 4090,61", "accept", "read 824 GB/s, 82% of the bandwidth"),
+        ("Llama-2-7B,fp16,,T4,61", "inconclusive", "854 GB/s, 2.67 times the bandwidth of T4"),
+        ("Llama-2-7B,fp16,,RTX 4090,20", None, ""),  # far from the memory's rate
+        ("Mixtral-8x7B,fp16,,A100,61", None, ""),  # of experts only some are read
+    ],
+)
+def test_each_new_token_reads_the_weights_of_a_model(
+    line: str, verdict: str | None, words: str
+) -> None:
+    text = f"model,dtype,size (GB),gpu,tok/s\n{line}\n"
+    found = [f for f in found_in(text, new_tokens=128) if "weights" in f.code]
+    assert [(f.verdict, words in f.cause.text) for f in found] == (
+        [(verdict, True)] if verdict else []
+    )

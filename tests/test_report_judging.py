@@ -156,6 +156,22 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,batch,precision,latency_ms\nT4,1,fp32,12\nT4,64,fp32,OOM\n",
         "not-measured", "inconclusive", ("the memory did not suffice",),
     ),
+    "tok/s at batch 1 are the time of a step": (
+        "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
+        "launch-bound", "inconclusive", ("launch-bound",),
+    ),
+    "a decode that gains nothing is told by its tok/s": (
+        "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
+        "gain-below-hardware", "inconclusive", ("each step computes one token",),
+    ),
+    "requests/s with new tokens are the time of a request": (
+        "gpu,model,precision,prompt_tokens,new_tokens,tok/s\nA100,gpt2,fp16,10,100,99.6\n",
+        "launch-bound", "inconclusive", ("launch-bound",),
+    ),
+    "a token takes no 20 s": (
+        "gpu,model,precision,tok/s\nT4,gpt2,fp32,0.05\n",
+        "latency-implausibly-high", "fix", ("20000 ms for each token, by the throughput,",),
+    ),
 }  # fmt: skip
 
 
@@ -195,6 +211,10 @@ def test_a_table_is_judged_rightly(what: str) -> None:
         # Whatever takes 300 ms is not the launches of 124 M weights.
         ("gpu,precision,latency_ms\nT4,fp32,300\nT4,fp16,200\nT4,bf16,200\n",
          "warm-up-suspected"),
+        # Requests beside each other, and prompts of a batch that is not said: no time of one.
+        ("gpu,model,precision,tok/s\nA100,gpt2,fp16,20000\n", "launch-bound"),
+        ("gpu,model,precision,batch,tok/s\nA100,gpt2,fp16,64,900\n", "launch-bound"),
+        ("gpu,model,precision,samples/s\nA100,gpt2,fp16,96\n", "launch-bound"),
         # A tuned model has another perplexity.
         ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
     ],
@@ -213,6 +233,7 @@ def test_what_must_not_be_said_is_not(text: str, silent: str) -> None:
         "gpu,precision,latency_ms,energy_mj\nRTX,fp32,60,0.952\nRTX,fp16,60,0.9\n",
         "precision,new_tokens,latency_ms\nfp32,50,423\nfp16,50,261\nbf16,50,256\n",
         "precision,throughput\nfp32,324.16\nfp16,307.11\n",
+        "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
         "gpu,precision,latency_ms\nT4,fp32,12.0\nT4,fp16,11.9\n",
         "gpu,precision,time (s)\nT4,fp32,0.011\nT4,fp16,0.013\n",
     ],
@@ -256,3 +277,11 @@ def test_an_assumed_length_decides_nothing_alone() -> None:
     found_of = found_in(f"gpu,batch,tokens,precision,latency_ms\n{rows}")
     told = {f.subject: str(f.verdict) for f in found_of if f.code == "fp32-on-tensor-cores"}
     assert sorted(told.values()) == ["fix", "reject"]
+
+
+def test_a_throughput_of_tokens_is_told_as_the_time_of_a_token() -> None:
+    text = "gpu,model,precision,tok/s\nT4,gpt2,fp32,20\nT4,gpt2,fp16,30\n"
+    (effect,) = (f for f in found_in(text) if f.code == "effect")
+    assert "50.0 ms -> 33.3 ms for each token" in effect.evidence[0].text
+    (launch, *_) = (f for f in found_in(text.replace("T4", "A100").replace("20", "90")))
+    assert "11.1 ms for each token, by the throughput, is" in launch.evidence[0].text

@@ -7,7 +7,7 @@ from bench.device import gpus
 from bench.device.boards import GPUS
 from bench.measured import Trace
 from bench.profile import work
-from jobs.report import bounds, compare
+from jobs.report import bounds, compare, pace
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules import launch
@@ -24,6 +24,7 @@ _ABOVE = 1.6  # times what the peaks allow: fp32 reaches a smaller share of its 
 _ABOVE_BYTES = 1.3
 _BYTES = 2.0  # what half the bytes give at most
 _FAR_OFF = 3.0
+_LITTLE = 1.05  # of a gain that a host makes by itself from run to run
 _MOST_KNOWN = 16.0  # of any processor, by its matrix units
 _SHORT = 512  # tokens of a prompt, beside which those of new tokens set the time
 # Where the reason is not measured: the cause, the missing evidence, what to do.
@@ -65,17 +66,20 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     base = group.base_of(case)
     if base is None or case.speedup is None or case.precision == "mixed" or case.gpu_type == CPU:
         return None
-    if case.latency_ms is None or base.precision not in ("fp32", "tf32"):
+    if base.precision not in ("fp32", "tf32"):
         return None
     if case.foreign and not case.speedup.has_interval and case.speedup.value < _SLOWER:
         return None  # effect-without-cause says it
+    ours, theirs = as_timed(case), as_timed(base)
+    if ours is None or theirs is None:
+        return None
     if case.gpu_type is None:
-        return on_unspecified(case, group)
-    allowed, by = allowed_gain(case, base)
+        return on_unspecified(case, ours, group)
+    allowed, by = allowed_gain(ours, theirs)
     if allowed is None or case.speedup.value >= max(_FAR_BELOW * allowed, allowed**0.5):
         return None
-    if case.workload.new_tokens:
-        return on_decode(case, base, allowed, group)
+    if ours.workload.new_tokens:
+        return on_decode(case, ours, allowed, group)
     eager, trace = case.launches_one_by_one, case.trace
     strong, weak, against = launch.signals(case, group)
     evidence = strong + weak + against + (light_kernels(case) if case.foreign else [])
@@ -90,7 +94,7 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         kernels_ms, limit_ms = trace.traced_ms or 0.0, launch.BUSY * (case.latency_ms or math.inf)
         if not against and (eager or kernels_ms <= limit_ms):
             reasons = []
-    why, missing, do = _LAUNCHED if eager and may_be_launches(case) else _NOT_TRACED
+    why, missing, do = _LAUNCHED if eager and may_be_launches(ours) else _NOT_TRACED
     if trace and (against or not eager):
         why, missing, do = _TRACED
     elif against:
@@ -104,6 +108,13 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         missing=[] if reasons else [missing],
         do=[do] if trace or not larger_batches(group) else [],
     )
+
+
+def as_timed(case: Case) -> Case | None:
+    """The case with the time of a request or of a step; None: it has neither."""
+    if one := pace.timed(case):
+        return one.case
+    return case if case.latency_ms is not None else None
 
 
 def may_be_launches(case: Case) -> bool:
@@ -120,19 +131,19 @@ def larger_batches(group: Group) -> bool:
     return any(other.cases[0].workload.batch_size >= 2 * batch for other in group.others)
 
 
-def on_decode(case: Case, base: Case, allowed: float, group: Group) -> Hit:
+def on_decode(case: Case, ours: Case, allowed: float, group: Group) -> Hit:
     """Where new tokens are made one by one: each reads all weights and launches all kernels."""
     strong, weak, _ = launch.signals(case, group)
-    steps = case.workload.new_tokens
-    per_step = (case.latency_ms or 0.0) / steps
+    steps = ours.workload.new_tokens
+    per_step = (ours.latency_ms or 0.0) / steps
     text = "{step:ms} for each new token; the lower bound of fp32 is {bound:ms}"
-    least = bounds.of_pytorch(case.boards, BASELINE, case.workload)
+    least = bounds.of_pytorch(case.boards, BASELINE, ours.workload)
     notes = [note(text, step=per_step, bound=tuple(ms / steps for ms in least))] if least else []
     cause = (
         "{precision} gains {speedup:x} where the bytes of the weights allow {allowed:.1f}x: each"
     )
-    cause += " of {steps} steps computes one token, so Tensor Cores do not help, and launches all"
-    cause += " its kernels again."
+    cause += " of {steps} steps" if steps > 1 else " step"
+    cause += " computes one token, so Tensor Cores do not help, and launches all its kernels again."
     return Hit(
         [*strong, *weak, *notes],
         {"allowed": allowed, "steps": steps},
@@ -171,24 +182,22 @@ def of_traces(
     return notes, reasons, values
 
 
-def on_unspecified(case: Case, group: Group) -> Hit | None:
+def on_unspecified(case: Case, ours: Case, group: Group) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
     boards = [board for board in GPUS if gpus.peak_tflops(board, case.precision)]
-    least = bounds.of_pytorch(boards, case.precision, case.workload)
+    least, ms = bounds.of_pytorch(boards, case.precision, ours.workload), ours.latency_ms
     assert case.speedup
-    if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
+    if case.speedup.value >= _SMALL_GAIN or least is None or ms is None:
         return None
     _, _, against = launch.signals(case, group)
-    likely = case.launches_one_by_one and may_be_launches(case)
+    likely = case.launches_one_by_one and may_be_launches(ours)
     why, missing, _ = _LAUNCHED if likely else _NOT_TRACED
     if against:
         why, missing, _ = _NOT_LAUNCHED
-    text = (
-        "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
-    )
-    times = tuple(case.latency_ms / bound for bound in least)
+    text = "{ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
+    times = tuple(ms / bound for bound in least)
     return Hit(
-        [*against, note(text, times=times, bound=least), *light_kernels(case)],
+        [*against, note(text, ms=ms, times=times, bound=least), *light_kernels(case)],
         expected=expected_gain(case),
         cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more: "
         + f"{why}.",
@@ -244,9 +253,10 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         return None
     most = most_gain(case, base)
     bare = case.foreign and not (case.speedup and case.speedup.has_interval)
-    if bare and _SLOWER <= ratio <= 1 / _SLOWER:
+    if bare and (why := is_no_difference(case, group, ratio)):
         cause = "{precision} at {speedup:x} the speed of {base_precision} is no difference that one"
-        return Hit(cause=f"{cause} number each can show.", missing=["several runs of each"], do=())
+        cause += f" number each can show{why}"
+        return Hit(cause=cause, missing=["several runs of each"], do=())
     slower = ratio < (_SLOWER if bare else _MOST_SLOWER) and not explained_slower(case)
     if not slower and (most is None or ratio <= most):
         return None
@@ -271,6 +281,16 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         why = f": the hardware allows less than {most:.1f}x"
     cause = f"{effect_without_cause.cause}{why}."
     return Hit(evidence, cause=cause, verdict=Verdict.FIX if far else None)
+
+
+def is_no_difference(case: Case, group: Group, ratio: float) -> str | None:
+    """Whether one number each cannot show so little, with the reason; None: it can."""
+    if _SLOWER <= ratio <= 1 / _SLOWER:
+        return "."
+    strong, weak, against = launch.signals(case, group)
+    if 1 < ratio <= _LITTLE and (strong or weak) and not against:
+        return ": the host's launches may set both times, and one host differs by as much."
+    return None
 
 
 def on_half_units(case: Case) -> bool:

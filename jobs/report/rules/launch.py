@@ -9,7 +9,7 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from bench.asked import CPU
 from bench.device.boards import Board
-from jobs.report import bounds
+from jobs.report import bounds, pace
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
 from jobs.report.rules.architecture import boards_by_type
@@ -34,34 +34,33 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
     strong: list[Note] = []
     weak: list[Note] = []
     against: list[Note] = []
-    if case.gpu_type == CPU or not case.launches_one_by_one or not case.latency_ms:
+    one = pace.timed(case)
+    if case.gpu_type == CPU or not case.launches_one_by_one or one is None:
         return strong, weak, against
-    if case.foreign and case.per_output_token_ms and not case.workload.new_tokens:
-        return strong, weak, against  # of a token of each prompt, or of all together
-
-    ms, batch = case.latency_ms, case.workload.batch_size
+    ms, batch = one.case.latency_ms or 0.0, case.workload.batch_size
     for other in group.others:
         same = other.case(case.precision)
-        if same is None or not same.latency_ms:
+        more = time_beside(case, same) if same else None
+        if same is None or more is None:
             continue
         engine, times = same.workload.engine, same.workload.batch_size / batch
         if engine == "graph" and times == 1:
-            gain = ms / same.latency_ms
+            gain = ms / more
             into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else []
-            text = "{precision}: eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
-            into.append(note(text, graph_ms=same.latency_ms, gain=gain))
+            text = "{precision}: eager {ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
+            into.append(note(text, ms=ms, graph_ms=more, gain=gain))
         elif engine == case.workload.engine and times >= 2:
-            growth = same.latency_ms / ms
+            growth = more / ms
             into = weak if growth < _FLAT else against if growth > _SCALES * times else []
             text = "{precision}: {times:g}x the batch takes {growth:.2f}x the time"
-            text += " ({latency_ms:ms}, {more:ms})"
-            into.append(note(text, times=times, growth=growth, more=same.latency_ms))
+            text += " ({ms:ms}, {more:ms})"
+            into.append(note(text, times=times, growth=growth, ms=ms, more=more))
         elif engine == case.workload.engine and times <= 0.5:
-            growth = ms / same.latency_ms
+            growth = ms / more
             if growth > _SCALES / times:
                 text = "{precision}: {times:g}x the batch took {growth:.2f}x the time"
-                text += " ({less:ms}, {latency_ms:ms})"
-                against.append(note(text, times=1 / times, growth=growth, less=same.latency_ms))
+                text += " ({less:ms}, {ms:ms})"
+                against.append(note(text, times=1 / times, growth=growth, less=more, ms=ms))
     if case.foreign and (faster := engines_note(case, group)):
         gain, told = faster
         # Fused kernels and fewer launches: as much as that is no arithmetic.
@@ -75,11 +74,18 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         text = "{precision}: launching its kernels back to back alone takes {ms:ms}"
         weak.append(note(text, ms=launches))
     weak += near_idle(case)
-    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
-    if least and _FAR_ABOVE * least[1] < ms < most_launches_ms(case.workload):
-        text = "{precision}: {latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
-        weak.append(note(text, times=ms / least[1], bound=least))
+    least = bounds.of_pytorch(case.boards, case.precision, one.case.workload)
+    if least and _FAR_ABOVE * least[1] < ms < most_launches_ms(one.case.workload):
+        text = "{precision}: {ms:ms}{of} is {times:.0f} times the lower bound of {bound:ms}"
+        weak.append(note(text, ms=ms, of=one.of, times=ms / least[1], bound=least))
     return strong, weak, against
+
+
+def time_beside(case: Case, other: Case) -> float | None:
+    """The time of another case that compares with this one's; None: they say different things."""
+    if other.foreign and other.per_output_token_ms and not other.workload.new_tokens:
+        return None  # of a token of each prompt, or of all together
+    return other.latency_ms if case.latency_ms else other.pace_ms
 
 
 def near_limit(case: Case) -> bool:
@@ -140,7 +146,9 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     another engine than eager.
     """
     strong, weak, against = signals(case, group)
-    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
+    one = pace.timed(case)
+    asked = one.case.workload if one else case.workload
+    least = bounds.of_pytorch(case.boards, case.precision, asked)
     text = "{precision}: no less than {bound:ms}, by the datasheet"
     expected = [note(text, bound=least)] if least else []
     if strong and not against:

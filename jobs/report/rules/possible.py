@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bench.device import gpus
 from bench.profile import work
-from jobs.report import bounds, slips, words
+from jobs.report import bounds, pace, slips, words
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.conditions import sharing
@@ -169,26 +169,37 @@ def of_whom(case: Case) -> str:
     Verdict.FIX,
     undermines="effects",
     first=True,
-    cause="A latency of {latency_ms:ms} is {times:.0f} times what {what} takes at most on a slow"
-    " host",
+    cause="A latency of {ms:ms}{of} is {times:.0f} times what {what} takes at most on a slow host",
     missing=["the unit of the latency, and whether it is of one run"],
     do=["Write the unit into the name of the column, and the time of one run into its cells."],
 )
 def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
-    """A table's latency is over 20 times its lower bound and the launches of a slow host."""
-    if not slips.is_far_above(case):
+    """A table's latency is over 20 times its lower bound and the launches of a slow host.
+
+    So is the time of a token or request by a throughput at batch 1, of a model that is named.
+    """
+    one = pace.timed(case)
+    ours, of = (one.case, one.of) if one else (case, "")
+    by_throughput = case.latency_ms is None
+    if not slips.is_far_above(ours) or (by_throughput and "model" in case.assumed):
         return None
-    limits = slips.plausible_ms(case)
-    assert limits and case.latency_ms
-    times = case.latency_ms / (limits[1] / slips.SLOWEST)
-    clause, values = slips.as_clause(slips.of_latency(case), "ms")
-    what = f"a forward pass of {case.workload.model}"
-    if case.workload.new_tokens:
-        what = f"generating {case.workload.new_tokens} tokens"
+    limits = slips.plausible_ms(ours)
+    assert limits and ours.latency_ms
+    times = ours.latency_ms / (limits[1] / slips.SLOWEST)
+    clause, values = slips.as_clause([] if by_throughput else slips.of_latency(ours), "ms")
+    what, steps = f"a forward pass of {case.workload.model}", ours.workload.new_tokens
+    if steps:
+        what = f"generating {steps} tokens" if steps > 1 else "generating a token"
     cause = f"{latency_implausibly_high.cause}{clause}"
     unsaid = "model" in case.assumed and not case.workload.new_tokens
     cause += "; or it is of another model, or of generated tokens." if unsaid else "."
-    told: dict[str, Value] = {**values, "times": times, "what": what}
+    told: dict[str, Value] = {**values, "ms": ours.latency_ms, "of": of}
+    told |= {"times": times, "what": what}
+    if by_throughput:
+        missing = ["what was counted, and per second or per minute"]
+        do = ["Write into the name of the column what the number counts, and over which time."]
+        rejects = ["throughput_per_s", "tokens_per_s"]
+        return Hit(values=told, rejects=rejects, cause=cause, missing=missing, do=do)
     return Hit(values=told, rejects=["latency_ms"], cause=cause)
 
 

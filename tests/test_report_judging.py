@@ -215,6 +215,11 @@ def test_a_table_is_judged_rightly(what: str) -> None:
         ("gpu,model,precision,tok/s\nA100,gpt2,fp16,20000\n", "launch-bound"),
         ("gpu,model,precision,batch,tok/s\nA100,gpt2,fp16,64,900\n", "launch-bound"),
         ("gpu,model,precision,samples/s\nA100,gpt2,fp16,96\n", "launch-bound"),
+        # The energy of a request is of more than the one token whose time is known.
+        ("gpu,precision,TTFT (ms),TPOT (ms),power (W),energy per inference (J)\n"
+         "RTX 3060,bf16,12136,111.5,38.91,1078.3\n", "energy-contradicts-power"),
+        ("gpu,precision,TPOT (ms),energy per inference (J)\nT4,fp16,11,80\n",
+         "power-above-limit"),
         # A tuned model has another perplexity.
         ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
     ],

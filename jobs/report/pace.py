@@ -53,3 +53,8 @@ def step(case: Case, ms: float) -> Case:
     """The case as one decode step, which reads all weights for one token of each prompt."""
     asked = replace(case.workload, prompt_tokens=1, new_tokens=1)
     return replace(case, latency_ms=ms, workload=asked)
+
+
+def is_of_a_token(case: Case) -> bool:
+    """Whether its latency is of one token, and a request has an unknown number of them."""
+    return case.foreign and case.per_output_token_ms is not None and not case.workload.new_tokens

@@ -3,6 +3,7 @@
 import math
 
 from bench.energy.durations import FEWEST_TICKS
+from jobs.report import pace
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
@@ -75,12 +76,15 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
 def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
     """In a table energy x batch size / latency is over 2.5 times off the power beside it.
 
-    Inconclusive: a batch that the table does not say would explain it.
+    Inconclusive: a batch that the table does not say would explain it. Silent where only the time
+    of a token is known, and not how many a request has.
     """
     energy, batch = case.energy_mj, case.workload.batch_size
     if energy is None and case.energy_per_token_mj and "prompt_tokens" not in case.assumed:
         energy = case.energy_per_token_mj * case.workload.prompt_tokens
     if not case.foreign or not energy or not case.latency_ms or not case.mean_w:
+        return None
+    if pace.is_of_a_token(case):
         return None
     implied = energy * batch / case.latency_ms
     ratio = implied / case.mean_w

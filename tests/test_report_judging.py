@@ -12,7 +12,7 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "perplexity-out-of-range", "inconclusive", ("+0.31 nats per token against 29.94",),
     ),
     "a hundred new tokens read the weights a hundred times": (
-        "gpu,precision,prompt_tokens,new_tokens,latency_ms\nT4,fp32,128,100,20\n",
+        "gpu,model,precision,prompt_tokens,new_tokens,latency_ms\nT4,gpt2,fp32,128,100,20\n",
         "latency-below-lower-bound", "reject", ("20.0 ms", "lower bound of the forward pass, 105"),
     ),
     "decode at batch 1 gains by the bytes": (
@@ -39,8 +39,8 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         ("us under the name of ms, or the sum of 1000 runs (a factor of 1000) it is 12.0 ms",),
     ),
     "fp32 was TF32": (
-        "gpu,batch,tokens,precision,latency_ms\n"
-        "A100,1,128,fp32,4.89\nA100,1,128,fp16,4.47\nA100,8,128,fp32,4.96\n",
+        "gpu,model,batch,tokens,precision,latency_ms\n"
+        "A100,gpt2,1,128,fp32,4.89\nA100,gpt2,1,128,fp16,4.47\nA100,gpt2,8,128,fp32,4.96\n",
         "fp32-on-tensor-cores", "reject", ("fp32 was TF32: 4.96 ms is below", "1.13 ms"),
     ),
     "a P100 has no energy counter": (
@@ -168,6 +168,23 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,model,precision,prompt_tokens,new_tokens,tok/s\nA100,gpt2,fp16,10,100,99.6\n",
         "launch-bound", "inconclusive", ("launch-bound",),
     ),
+    "a smaller model is as fast": (
+        "gpu,precision,batch,tokens,latency_ms\nRTX 3080,fp16,32,1000,16.4\n",
+        "latency-below-lower-bound", "inconclusive",
+        ("below the lower bound of gpt2,", "the table does not name its model"),
+    ),
+    "no transformer at all is that fast": (
+        "gpu,precision,tokens,latency_ms\nH100,fp16,1,0.02\n",
+        "latency-below-lower-bound", "reject", ("0.0200 ms",),
+    ),
+    "a smaller model gives that many prompts": (
+        "gpu,precision,tokens,samples/s\nT4,fp32,384,140\n",
+        "throughput-above-upper-bound", "inconclusive", ("140 prompts/s",),
+    ),
+    "a model that is named gives no more": (
+        "gpu,model,precision,tokens,samples/s\nT4,gpt2,fp32,384,140\n",
+        "throughput-above-upper-bound", "reject", ("140 prompts/s",),
+    ),
     "a token takes no 20 s": (
         "gpu,model,precision,tok/s\nT4,gpt2,fp32,0.05\n",
         "latency-implausibly-high", "fix", ("20000 ms for each token, by the throughput,",),
@@ -274,12 +291,12 @@ def test_advice_looks_at_what_is_there() -> None:
 def test_an_assumed_length_decides_nothing_alone() -> None:
     # 3 ms are too few for 128 tokens on a T4, and enough for 8.
     for column, verdict in ((",128", "reject"), ("", "inconclusive")):
-        head = "gpu,precision,latency_ms" + (",tokens" if column else "")
-        found = verdicts_on(f"{head}\nT4,fp32,2.0{column}\n")
+        head = "gpu,model,precision,latency_ms" + (",tokens" if column else "")
+        found = verdicts_on(f"{head}\nT4,gpt2,fp32,2.0{column}\n")
         assert found["latency-below-lower-bound"] == verdict
     # Of one batch of a table, fp32 was TF32: of its others it is likely.
-    rows = "A100,1,128,fp32,4.89\nA100,8,128,fp32,4.96\n"
-    found_of = found_in(f"gpu,batch,tokens,precision,latency_ms\n{rows}")
+    rows = "A100,gpt2,1,128,fp32,4.89\nA100,gpt2,8,128,fp32,4.96\n"
+    found_of = found_in(f"gpu,model,batch,tokens,precision,latency_ms\n{rows}")
     told = {f.subject: str(f.verdict) for f in found_of if f.code == "fp32-on-tensor-cores"}
     assert sorted(told.values()) == ["fix", "reject"]
 

@@ -22,6 +22,8 @@ MOST_POWER = 1.1  # of a power limit: a meter's gain error is 5 to 6 %
 LEAST_POWER = 0.9  # of the idle power that the same meter measured beside the load
 _LEAST: dict[str, Any] = {"prompt_tokens": 1, "batch_size": 1}
 _LARGEST_L2_MB = 126.0  # of a board whose own is not known: no source says more of any
+# Two layers, as the smallest transformer in use has (bert-tiny), of four products and attention.
+_LEAST_KERNELS = 10
 LEAST_POWER_OF_OTHERS = 0.8  # of the idle power in public tables: of other boards, warm or cold
 
 
@@ -109,6 +111,15 @@ def certain(case: Case) -> Case:
     """The case with the least work that it can be, where a table does not say how much it is."""
     least = {name: value for name, value in _LEAST.items() if name in case.assumed}
     return replace(case, workload=replace(case.workload, **least)) if least else case
+
+
+def of_any_model(case: Case) -> Bound:
+    """Of a transformer of any size: kernels that wait for each other, in each forward pass.
+
+    It needs no peak and no bandwidth, so that it holds on any GPU.
+    """
+    ms = max(1, case.workload.new_tokens) * _LEAST_KERNELS * work.SHORTEST_KERNEL_S * 1e3
+    return Bound(ms, f"{_LEAST_KERNELS} kernels of {work.SHORTEST_KERNEL_S * 1e6:g} us")
 
 
 def measured_ms(roofline: Roofline | None) -> float:

@@ -30,8 +30,9 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet.
 
     Where the GPU is not known, of every known board. Inconclusive: only with the length or batch
-    that is assumed, or of a time for each token that may be of one prompt of a batch. fp32 that
-    TF32 explains is told as such.
+    that is assumed, or with the model that is assumed, unless it is too short for the kernels of
+    two layers; or of a time for each token that may be of one prompt of a batch. fp32 that TF32
+    explains is told as such.
     """
     least = bounds.of_case(case)
     if not least or not is_below(case, least) or on_tf32(case):
@@ -46,22 +47,37 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     evidence = [note("{why} take {bound:ms}", why=least.why)]
     if is_amortised(case):
         return of_one_or_of_each(case, least, evidence)
-    if is_below(case, bounds.of_case(bounds.certain(case))):
+    is_short = not is_below(case, bounds.of_case(bounds.certain(case)))
+    is_small = is_of_any_model(case) and not is_below(case, bounds.of_any_model(case))
+    if not is_short and not is_small:
         do = ["Check the unit of the column, and write it in its name."] if found else None
         cause = f"{latency_below_lower_bound.cause}{whose}{clause}."
         return Hit(evidence, values, rejects=["latency_ms"], missing=missing, do=do, cause=cause)
     cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
-    cause += f" table does not say how long its prompts are{clause}."
-    told = {"assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"}
+    cause += f" table does not {{unsaid}}{clause}."
+    asked = case.workload
+    unsaid = {"name its model": is_small, "say how long its prompts are": is_short}
+    options = {"--model NAME": is_small, "--tokens N, --batch N": is_short}
+    size = f"{asked.batch_size} x {asked.prompt_tokens} tokens"
+    assumed = {asked.model: is_small, size: is_short}
+    told: dict[str, Value] = {
+        "assumed": " at ".join(what for what, is_open in assumed.items() if is_open),
+        "unsaid": " or ".join(what for what, is_open in unsaid.items() if is_open),
+    }
     return Hit(
         evidence,
         {**values, **told},
         verdict=Verdict.INCONCLUSIVE,
         cause=cause,
         missing=(),
-        do=["Say it: --tokens N, --batch N."],
+        do=[f"Say it: {', '.join(name for name, is_open in options.items() if is_open)}."],
         rejects=["latency_ms"],
     )
+
+
+def is_of_any_model(case: Case) -> bool:
+    """Whether a table does not name its model, so that a smaller one may be meant."""
+    return case.foreign and "model" in case.assumed
 
 
 def of_one_or_of_each(case: Case, least: bounds.Bound, evidence: list[Note]) -> Hit:
@@ -111,7 +127,7 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     """A throughput that stands alone is above what the arithmetic of any board in question allows.
 
     Of tokens: of the layers' weights, each used once; of new tokens of a stated batch, of reading
-    the weights for each. Inconclusive: only with the length that is assumed.
+    the weights for each. Inconclusive: only with the length or the model that is assumed.
     """
     shape = work.shape_of(case.workload.model)
     rate = case.throughput_per_s or case.tokens_per_s
@@ -129,13 +145,15 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     most = peak * 1e12 / flops
     if rate * bounds.LEAST_LATENCY <= most:
         return None
-    sure = rate * bounds.LEAST_LATENCY > most * tokens or not is_assumed(case)
+    is_long = rate * bounds.LEAST_LATENCY <= most * tokens and is_assumed(case)
     rates = {"rate": f"{rate:.0f} {what}", "most": f"{most:.0f} {what}"}
     rejects = ["throughput_per_s", "tokens_per_s"]
     evidence = [f"{flops / 1e9:.3g} GFLOP at {peak:.3g} TFLOP/s ({fastest.name})"]
     values = {**rates, "whose": of_whom(case)}
-    do = None if sure else ["Say how long the prompts are: --tokens N."]
-    verdict = None if sure else Verdict.INCONCLUSIVE
+    options = {"--model NAME": is_of_any_model(case), "--tokens N": is_long}
+    unsaid = [name for name, is_open in options.items() if is_open]
+    do = [f"Say what is assumed: {', '.join(unsaid)}."] if unsaid else None
+    verdict = Verdict.INCONCLUSIVE if unsaid else None
     return Hit(evidence, values, verdict=verdict, do=do, rejects=rejects)
 
 
@@ -213,7 +231,7 @@ def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
 def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
     """A trace of fp32 shows Tensor Core kernels, or its latency is only possible with TF32.
 
-    Fix: with a length that is assumed, or where another batch of the same table shows it.
+    Fix: with a length or model that is assumed, or where another batch of the same table shows it.
     """
     if case.precision != "fp32":
         return None
@@ -232,7 +250,7 @@ def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
         cause = "fp32 was probably TF32 here too: at batch {batch} {ms:ms} is below the lower bound"
         cause += " of fp32, {bound:ms}, and above that of TF32, {tf32:ms}."
     why = "torch before 1.12, and many containers, switch TF32 on by themselves"
-    sure = shows is case and not is_assumed(case)
+    sure = shows is case and not is_assumed(case) and not is_of_any_model(case)
     told = {"ms": shows.latency_ms, "bound": least.ms, "tf32": with_tf32.ms}
     values = {**told, "batch": shows.workload.batch_size}
     return Hit([why], values, cause=cause, verdict=None if sure else Verdict.FIX)

@@ -237,6 +237,11 @@ def test_a_table_is_judged_rightly(what: str) -> None:
          "RTX 3060,bf16,12136,111.5,38.91,1078.3\n", "energy-contradicts-power"),
         ("gpu,precision,TPOT (ms),energy per inference (J)\nT4,fp16,11,80\n",
          "power-above-limit"),
+        # Launches take no longer for more tokens, nor less time in another precision.
+        ("gpu,precision,tokens,latency_ms\nV100,fp16,256,3.1\nV100,fp16,512,12.4\n",
+         "launch-bound"),
+        ("gpu,precision,tokens,latency_ms\nT4,fp32,128,24\nT4,fp16,128,5.69\n",
+         "launch-bound"),
         # A tuned model has another perplexity.
         ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
     ],

@@ -6,23 +6,28 @@ from bench.asked import CPU
 from bench.device import gpus
 from bench.device.boards import GPUS
 from bench.measured import Trace
-from bench.profile import work
 from jobs.report import bounds, compare, pace
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules import launch
-from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain, light_kernels
+from jobs.report.rules.architecture import (
+    BYTES_GAIN,
+    STORAGE_GAIN,
+    allowed_gain,
+    expected_gain,
+    fair_gain,
+    light_kernels,
+)
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.rules.structure import most_launches_ms
 
-_FAR_BELOW = 0.5  # of the gain that the lower bounds allow, and of a peak
+_FAR_BELOW = 0.5  # of a peak
 _LARGE_REST = 0.3  # of what runs
 _SMALL_GAIN = STORAGE_GAIN[1] + 0.2  # whichever GPU it is
 _MOST_SLOWER = 0.8  # of the speed of fp32: launches, casts and a busy host explain no more
 _SLOWER = 0.97  # the same of two numbers without intervals
 _ABOVE = 1.6  # times what the peaks allow: fp32 reaches a smaller share of its own (GA102: half)
 _ABOVE_BYTES = 1.3
-_BYTES = 2.0  # what half the bytes give at most
 _FAR_OFF = 3.0
 _LITTLE = 1.05  # of a gain that a host makes by itself from run to run
 _MOST_KNOWN = 16.0  # of any processor, by its matrix units
@@ -39,7 +44,7 @@ _LAUNCHED = (
     "Measure larger batches and engine = graph to see what the hardware gives.",
 )
 _NOT_LAUNCHED = (
-    "it is not the host's launches: the time grows with the batch",
+    "it is not the host's launches",
     "a trace: which kernels take the time",
     "Measure with sampling.profile = true.",
 )
@@ -76,7 +81,7 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     if case.gpu_type is None:
         return on_unspecified(case, ours, group)
     allowed, by = allowed_gain(ours, theirs)
-    if allowed is None or case.speedup.value >= max(_FAR_BELOW * allowed, allowed**0.5):
+    if allowed is None or case.speedup.value >= fair_gain(allowed):
         return None
     if ours.workload.new_tokens:
         return on_decode(case, ours, allowed, group)
@@ -206,31 +211,6 @@ def on_unspecified(case: Case, ours: Case, group: Group) -> Hit | None:
     )
 
 
-def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
-    """The least gain promised on any board in question, and by what; None without Tensor Cores."""
-    boards = case.boards
-    kinds = {gpus.arithmetic_on(board, case.precision).kind for board in boards}
-    if kinds != {"tensor cores"}:
-        return None, ""
-    if case.workload.new_tokens and work.shape_of(case.workload.model) is None:
-        return _BYTES, "bytes"  # whatever the model is: each token reads its weights
-    pairs = [
-        (bounds.of_pytorch((board,), p, case.workload) for p in (base.precision, case.precision))
-        for board in boards
-    ]
-    by_board = [plain[0] / ours[0] for plain, ours in pairs if plain and ours]
-    if len(by_board) == len(boards):
-        return min(by_board), "lower bounds"
-    ours_ms, plain_ms = bounds.measured_ms(case.roofline), bounds.measured_ms(base.roofline)
-    if ours_ms and plain_ms:
-        return plain_ms / ours_ms, "lower bounds"
-    peaks = [
-        (gpus.peak_tflops(board, case.precision), gpus.peak_tflops(board, base.precision))
-        for board in boards
-    ]
-    return min((peak / plain for peak, plain in peaks if peak and plain), default=None), "peaks"
-
-
 @rule(
     Verdict.INCONCLUSIVE,
     Verdict.FIX,
@@ -324,10 +304,10 @@ def most_gain(case: Case, base: Case) -> float | None:
         plain, ours = (peak or 1.0 for peak in peaks)
         native = (board.fp16_tflops or 0.0) if case.precision == "fp16" else 0.0
         own = ours / plain if case.by_pytorch else max(ours, native) / plain
-        found.append(max(own, _BYTES))
+        found.append(max(own, BYTES_GAIN))
     if not found:
         return _MOST_KNOWN if case.foreign else None
     decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
     if decoding and case.workload.prompt_tokens < _SHORT:
-        return _ABOVE_BYTES * _BYTES
+        return _ABOVE_BYTES * BYTES_GAIN
     return _ABOVE * max(found)

@@ -9,10 +9,10 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from bench.asked import CPU
 from bench.device.boards import Board
-from jobs.report import bounds, pace
+from jobs.report import bounds, pace, slips
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
-from jobs.report.rules.architecture import boards_by_type
+from jobs.report.rules.architecture import allowed_gain, boards_by_type, fair_gain
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.rules.structure import engines_note, most_launches_ms
 
@@ -20,6 +20,7 @@ BUSY, _QUITE_BUSY = 0.7, 0.85
 _ENGINE_GAIN = 2.0
 _GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
 _FLAT, _SCALES = 1.3, 0.7
+_SAME_LAUNCHES = 1.5  # two precisions launch the same kernels: so much no host differs by
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
@@ -65,6 +66,8 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         gain, told = faster
         # Fused kernels and fewer launches: as much as that is no arithmetic.
         (strong if gain > _ENGINE_GAIN else []).append(told)
+    against += by_length(case, group)
+    against += [] if strong else by_precision(case, group)
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
         into = strong if busy < BUSY else against if busy > _QUITE_BUSY else []
@@ -79,6 +82,47 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         text = "{precision}: {ms:ms}{of} is {times:.0f} times the lower bound of {bound:ms}"
         weak.append(note(text, ms=ms, of=one.of, times=ms / least[1], bound=least))
     return strong, weak, against
+
+
+def by_length(case: Case, group: Group) -> list[Note]:
+    """Where the time grows with the length of the prompt, as that of launches does not."""
+    if not case.latency_ms or slips.is_decode(case, group.lengths):
+        return []
+    found, asked = [], case.workload
+    for other in group.lengths:
+        same = other.case(case.precision)
+        if same is None or not same.latency_ms or same.workload.new_tokens != asked.new_tokens:
+            continue
+        (short, before), (long, after) = sorted(
+            (one.workload.prompt_tokens, one.latency_ms or 0.0) for one in (case, same)
+        )
+        times, growth = long / short, after / before
+        if times >= 2 and growth > _SCALES * times:
+            text = "{precision}: {times:.3g}x the tokens take {growth:.2f}x the time"
+            text += " ({before:ms}, {after:ms})"
+            found.append(note(text, times=times, growth=growth, before=before, after=after))
+    return found[:1]
+
+
+def by_precision(case: Case, group: Group) -> list[Note]:
+    """Where another precision, which launches the same kernels, takes another time."""
+    base = group.base_of(case)
+    for other in group.cases:
+        times = time_beside(case, other), time_beside(other, case)
+        if "mixed" in (case.precision, other.precision) or None in times:
+            continue
+        theirs, ours = (ms or 0.0 for ms in times)
+        gain = ours / theirs
+        if gain >= _SAME_LAUNCHES:
+            text = "{precision}: {ours:ms}, {other} with the same launches {theirs:ms}"
+            return [note(text, other=other.precision, theirs=theirs, ours=ours)]
+        if other is not base or base.precision not in ("fp32", "tf32"):
+            continue
+        allowed, by = allowed_gain(case, base)
+        if allowed and 1 / gain >= fair_gain(allowed):
+            text = "{precision}: gains {gain:.2f}x where the {by} allow {allowed:.1f}x"
+            return [note(text, gain=1 / gain, by=by, allowed=allowed)]
+    return []
 
 
 def time_beside(case: Case, other: Case) -> float | None:
@@ -142,8 +186,8 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     the batch takes less than 1.3x the time (so it also does where weights are streamed or few
     multiprocessors have work), power near idle (15 % of the way to the limit), launching its
     kernels alone takes over half of the latency, or 5 times the lower bound. Silent where the GPU
-    is busy for over 85 %, a graph gains less than 1.1x, or time grows with the batch; on a CPU; in
-    another engine than eager.
+    is busy for over 85 %, a graph gains less than 1.1x, time grows with the batch or the length, or
+    a precision gains as much as the hardware allows; on a CPU; in another engine than eager.
     """
     strong, weak, against = signals(case, group)
     one = pace.timed(case)

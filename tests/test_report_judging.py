@@ -88,6 +88,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,batch,precision,latency_ms\nT4,1,fp16,20\nT4,8,fp16,12\n",
         "batch-does-not-scale", "fix", ("More work in less time",),
     ),
+    "the time of a hundred prompts, whatever the batch": (
+        "model,batch,time (s)\nx,1,78.04\nx,32,4.86\n",
+        "batch-does-not-scale", "inconclusive", ("each time is of the same number of prompts",),
+    ),
     "a V100 slower than a T4": (
         "gpu,precision,latency_ms\nV100,fp32,20\nT4,fp32,12\n",
         "gpu-slower-than-lesser", "inconclusive", ("a V100 takes 1.67x the time of a T4",),

@@ -120,6 +120,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,precision,latency_ms\nMI250,fp32,100\nMI250,fp16,1\n",
         "effect-without-cause", "fix", ("100.00x the speed of fp32", "less than 16.0x"),
     ),
+    "most boards do not gain sixteen times": (
+        "model,precision,latency_ms\nx,fp32,472.31\nx,fp16,29.54\n",
+        "effect-without-cause", "inconclusive", ("15.99x", "of the 52 known boards do, such as"),
+    ),
     "mixed gains no more than its half precision": (
         "gpu,precision,latency_ms\nT4,fp32,100\nT4,mixed,3\n",
         "effect-without-cause", "inconclusive", ("33.33x",),
@@ -260,6 +264,7 @@ def test_what_must_not_be_said_is_not(text: str, silent: str) -> None:
         "gpu,precision,latency_ms\nT4,fp32,10\nT4,fp16,100\n",
         "gpu,precision,latency_ms\nP40,fp32,20\nP40,fp16,45\n",
         "gpu,precision,latency_ms\nT4,fp32,100\nT4,fp16,3\n",
+        "model,precision,latency_ms\nx,fp32,472.31\nx,fp16,29.54\n",
         "precision,latency_ms\nfp32,0.011\nfp16,0.013\n",
         "gpu,precision,latency_ms,energy_mj\nRTX,fp32,60,0.952\nRTX,fp16,60,0.9\n",
         "precision,new_tokens,latency_ms\nfp32,50,423\nfp16,50,261\nbf16,50,256\n",

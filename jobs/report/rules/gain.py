@@ -1,10 +1,11 @@
 """Why a precision gains less than the hardware offers."""
 
 import math
+from collections.abc import Iterable
 
 from bench.asked import CPU
 from bench.device import gpus
-from bench.device.boards import GPUS
+from bench.device.boards import GPUS, Board
 from bench.measured import Trace
 from jobs.report import bounds, compare, pace
 from jobs.report.facts import BASELINE, Case, Group
@@ -223,7 +224,8 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
     """A ratio that nothing known bears: it is slower, or far above what the hardware allows.
 
     Slower by over 1.25x; one number each of a table by over 1.03x. Bytes allow 2x, Tensor Cores
-    what their peaks do. Fix: it is over 3 times off.
+    what their peaks do; of a GPU that is not known, those of most boards. Fix: it is over 3 times
+    off.
     """
     base = group.base_of(case)
     ratio = compare.decided(case.speedup, group.ratios)
@@ -239,7 +241,7 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         return Hit(cause=cause, missing=["several runs of each"], do=())
     slower = ratio < (_SLOWER if bare else _MOST_SLOWER) and not explained_slower(case)
     if not slower and (most is None or ratio <= most):
-        return None
+        return on_few_boards(case, base, ratio)
     far = max(1 / ratio if slower else 0.0, ratio / most if most else 0.0) > _FAR_OFF
     why, evidence = "", []
     if slower and is_sixty_fourth(case):
@@ -295,8 +297,16 @@ def most_gain(case: Case, base: Case) -> float | None:
 
     Of a CPU or another maker's GPU, what matrix units give beside plain ones at the most.
     """
-    found = []
-    for board in bounds.in_question(case):
+    found = gains_on(bounds.in_question(case), case, base)
+    return max(found.values()) if found else _MOST_KNOWN if case.foreign else None
+
+
+def gains_on(boards: Iterable[Board], case: Case, base: Case) -> dict[Board, float]:
+    """The most that a precision can gain on each of some boards, where its peaks are known."""
+    decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
+    by_bytes = decoding and case.workload.prompt_tokens < _SHORT
+    found = {}
+    for board in boards:
         ours_is = case.half_precision if case.precision == "mixed" else case.precision
         peaks = [gpus.peak_tflops(board, p) for p in (base.precision, ours_is)]
         if not all(peaks):
@@ -304,10 +314,24 @@ def most_gain(case: Case, base: Case) -> float | None:
         plain, ours = (peak or 1.0 for peak in peaks)
         native = (board.fp16_tflops or 0.0) if case.precision == "fp16" else 0.0
         own = ours / plain if case.by_pytorch else max(ours, native) / plain
-        found.append(max(own, BYTES_GAIN))
-    if not found:
-        return _MOST_KNOWN if case.foreign else None
-    decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
-    if decoding and case.workload.prompt_tokens < _SHORT:
-        return _ABOVE_BYTES * BYTES_GAIN
-    return _ABOVE * max(found)
+        found[board] = _ABOVE_BYTES * BYTES_GAIN if by_bytes else _ABOVE * max(own, BYTES_GAIN)
+    return found
+
+
+def on_few_boards(case: Case, base: Case, ratio: float) -> Hit | None:
+    """A gain of a GPU that is not known, which the fewest boards can give."""
+    if case.boards or not case.foreign:
+        return None
+    gains = gains_on(bounds.in_question(case), case, base)
+    able = [board for board, most in gains.items() if ratio <= most]
+    if not able or len(able) > len(gains) / 2:
+        return None
+    known = [board for board in able if board.is_for_servers] or able
+    kinds = tuple(dict.fromkeys(board.gpu_type for board in known))
+    return Hit(
+        values={"able": len(able), "count": len(gains), "kinds": kinds},
+        cause="{precision} at {speedup:x} the speed of {base_precision} is more than most GPUs"
+        " allow: the peaks of {able} of the {count} known boards do, such as {kinds}.",
+        missing=["the name of the GPU", "that both computed the same work"],
+        do=["Say it: --gpu TYPE."],
+    )

@@ -132,6 +132,19 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,precision,tokens,latency_ms,power_w,mJ per token\nL4,fp32,128,11.2,68,761.6\n",
         "energy-contradicts-power", "fix", ("128 times apart", "the energy is of all tokens"),
     ),
+    "an energy of twenty runs": (
+        "gpu,model,tokens,latency_ms,energy (J),power (W)\n"
+        "T4,x,64,49.59,67.9,69.2\nT4,x,128,59.21,82.3,69.8\nT4,x,256,106.98,115.5,54.4\n",
+        "energy-contradicts-power", "fix", ("the energy is of 20 runs, as in each row",),
+    ),
+    "an energy of a whole run": (
+        "model,tok/s,power (W),energy (Wh)\nx,121.3,132,32.25\n",
+        "energy-of-a-run", "inconclusive", ("880 s, or of 106689 tokens",),
+    ),
+    "an energy of several requests": (
+        "model,new_tokens,tok/s,power (W),energy (J)\nx,100,50,100,2000\n",
+        "energy-of-a-run", "inconclusive", ("or of 10 requests",),
+    ),
     "a batch that is not said fits the power": (
         "gpu,precision,latency_ms,power_w,energy_mj\nA100,fp32,15.9,330,656\n",
         "energy-contradicts-power", "inconclusive", ("a batch of 8 would fit",),
@@ -250,6 +263,9 @@ def test_a_table_is_judged_rightly(what: str) -> None:
          "launch-bound"),
         ("gpu,precision,tokens,latency_ms\nT4,fp32,128,24\nT4,fp16,128,5.69\n",
          "launch-bound"),
+        # 40 J at 100 W and 50 tok/s are 20 tokens.
+        ("model,tok/s,power (W),energy (J)\nx,50,100,40\n", "energy-of-a-run"),
+        ("model,new_tokens,tok/s,power (W),energy (J)\nx,100,50,100,200\n", "energy-of-a-run"),
         # A tuned model has another perplexity.
         ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
     ],
@@ -321,3 +337,10 @@ def test_a_throughput_of_tokens_is_told_as_the_time_of_a_token() -> None:
     assert "50.0 ms -> 33.3 ms for each token" in effect.evidence[0].text
     (launch, *_) = (f for f in found_in(text.replace("T4", "A100").replace("20", "90")))
     assert "11.1 ms for each token, by the throughput, is" in launch.evidence[0].text
+
+
+def test_runs_are_counted_only_where_rows_agree() -> None:
+    head = "gpu,model,tokens,latency_ms,energy (J),power (W)\n"
+    rows = "T4,x,64,50,67.9,69.2\nT4,x,128,59.21,20.3,69.8\nT4,x,256,107,515,54.4\n"
+    told = [f.text for f in found_in(head + rows) if f.code == "energy-contradicts-power"]
+    assert told and not any("runs" in text for text in told)

@@ -141,7 +141,7 @@ def smaller(case: Case) -> Iterator[tuple[float, str]]:
         yield case.workload.batch_size, "the sum of one prompt after the other"
     for runs in _RUNS:
         if runs != 1000:
-            yield runs, f"the sum of {runs} runs"
+            yield runs, f"the sum of several runs, such as {runs}"
 
 
 def of_power(case: Case, boards: Iterable[Board]) -> list[Slip]:
@@ -193,7 +193,7 @@ def too_much(case: Case) -> Iterator[tuple[float, str]]:
     yield asked.batch_size, "the energy of the whole batch, not of a prompt"
     for runs in _RUNS:
         if runs != 1000:
-            yield runs, f"the energy of {runs} runs"
+            yield runs, f"the energy of several runs, such as {runs}"
 
 
 def of_throughput(ratio: float, asked: Workload) -> str | None:

@@ -92,6 +92,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "model,batch,time (s)\nx,1,78.04\nx,32,4.86\n",
         "batch-does-not-scale", "inconclusive", ("each time is of the same number of prompts",),
     ),
+    "a time that is proportional to the tokens is of generated ones": (
+        "batch,tokens,latency_ms\n1,32,419.53\n1,64,806.38\n",
+        "latency-implausibly-high", "fix", ("13.1 ms for each, as where they are generated",),
+    ),
     "a V100 slower than a T4": (
         "gpu,precision,latency_ms\nV100,fp32,20\nT4,fp32,12\n",
         "gpu-slower-than-lesser", "inconclusive", ("a V100 takes 1.67x the time of a T4",),

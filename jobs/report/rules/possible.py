@@ -204,21 +204,26 @@ def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
     limits = slips.plausible_ms(ours)
     assert limits and ours.latency_ms
     times = ours.latency_ms / (limits[1] / slips.SLOWEST)
-    clause, values = slips.as_clause([] if by_throughput else slips.of_latency(ours), "ms")
     what, steps = f"a forward pass of {case.workload.model}", ours.workload.new_tokens
     if steps:
         what = f"generating {steps} tokens" if steps > 1 else "generating a token"
-    cause = f"{latency_implausibly_high.cause}{clause}"
-    unsaid = "model" in case.assumed and not case.workload.new_tokens
-    cause += "; or it is of another model, or of generated tokens." if unsaid else "."
-    told: dict[str, Value] = {**values, "ms": ours.latency_ms, "of": of}
-    told |= {"times": times, "what": what}
+    told: dict[str, Value] = {"ms": ours.latency_ms, "of": of, "times": times, "what": what}
+    cause = latency_implausibly_high.cause
     if by_throughput:
         missing = ["what was counted, and per second or per minute"]
         do = ["Write into the name of the column what the number counts, and over which time."]
         rejects = ["throughput_per_s", "tokens_per_s"]
-        return Hit(values=told, rejects=rejects, cause=cause, missing=missing, do=do)
-    return Hit(values=told, rejects=["latency_ms"], cause=cause)
+        return Hit(values=told, rejects=rejects, cause=f"{cause}.", missing=missing, do=do)
+    if slips.is_decode(ours, group.lengths):
+        cause += ". It is proportional to the tokens, {step:ms} for each, as where they are"
+        cause += " generated one by one."
+        told["step"] = ours.latency_ms / ours.workload.prompt_tokens
+        missing, do = ["how many tokens were generated"], ["Say it: --new-tokens N."]
+        return Hit(values=told, rejects=["latency_ms"], cause=cause, missing=missing, do=do)
+    clause, values = slips.as_clause(slips.of_latency(ours), "ms")
+    unsaid = "model" in case.assumed and not case.workload.new_tokens
+    clause += "; or it is of another model, or of generated tokens." if unsaid else "."
+    return Hit(values={**values, **told}, rejects=["latency_ms"], cause=cause + clause)
 
 
 @rule(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from foreign_tables import found_in, verdicts_on
 
+from jobs.report.finding import folded
+
 # A table, the code and verdict that must come of it, and words that its cause must have.
 RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "units of perplexities are never mixed": (
@@ -348,3 +350,26 @@ def test_runs_are_counted_only_where_rows_agree() -> None:
     rows = "T4,x,64,50,67.9,69.2\nT4,x,128,59.21,20.3,69.8\nT4,x,256,107,515,54.4\n"
     told = [f.text for f in found_in(head + rows) if f.code == "energy-contradicts-power"]
     assert told and not any("runs" in text for text in told)
+
+
+def test_a_row_without_a_precision_is_told_without_it() -> None:
+    text = (
+        "gpu,model,batch,latency_ms,energy (J/query)\nT4,x,1,100,6\nT4,x,2,110,3.2\nT4,x,4,OOM,\n"
+    )
+    found = {f.code: f.text for f in found_in(text)}
+    assert found["energy-over-batch"].startswith("The energy of a prompt falls to 0.53x")
+    assert found["not-measured"].startswith("Not measured: ")
+    text = "gpu,model,batch,latency_ms\nT4,x,1,10\nT4,x,2,160\n"
+    (found_one, *_) = (f for f in found_in(text) if f.code == "batch-does-not-scale")
+    assert found_one.text.startswith("2x the batch takes 16x the time.")
+
+
+def test_runs_keep_their_brackets() -> None:
+    runs = ("(GPU temp (C)=35)", "(GPU temp (C)=37)")
+    assert folded(f"T4   {run}" for run in runs) == ("T4   (GPU temp (C)=35 and GPU temp (C)=37)",)
+    rows = [
+        f"T4   gpt2 eager batch 1 x {n} tokens   (table {t})" for n in (128, 384) for t in (1, 2)
+    ]
+    assert folded(rows) == ("T4   gpt2 eager batch 1 x 128 and 384 tokens   (table 1 and table 2)",)
+    models = [f"BERT (B={size}, L=512)" for size in (1, 8)]
+    assert folded(models) == ("BERT (B=1, L=512) and (B=8, L=512)",)

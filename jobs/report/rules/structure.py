@@ -215,8 +215,8 @@ def warm_up_suspected(case: Case, group: Group) -> Hit | None:
 @rule(
     Verdict.ACCEPT,
     minor=True,
-    cause="{precision}: the energy of a token falls to {ratio:x} at {times:g}x the batch: the power"
-    " stays, and the weights are read once for all prompts.",
+    cause="{precision}: the energy of a {what} falls to {ratio:x} at {times:g}x the batch: the"
+    " power stays, and the weights are read once for all prompts.",
 )
 def energy_over_batch(case: Case, group: Group) -> Hit | None:
     """In a table the energy of a token, or of a prompt, falls as the batch grows."""
@@ -232,7 +232,8 @@ def energy_over_batch(case: Case, group: Group) -> Hit | None:
         return None
     text = "{precision}: {theirs:mJ} at batch {small}, {ours:mJ} at batch {batch_size}"
     about = note(text, theirs=theirs, ours=ours, small=base.workload.batch_size)
-    return Hit([about], {"times": times, "ratio": ratio})
+    what = "token" if case.energy_per_token_mj else "prompt"
+    return Hit([about], {"times": times, "ratio": ratio, "what": what})
 
 
 @rule(

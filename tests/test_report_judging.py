@@ -187,6 +187,9 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
         "launch-bound", "inconclusive", ("launch-bound",),
     ),
+    "which model has such a step decides whether it waits": (
+        "gpu,tok/s\nRTX 4070,70\n", "launch-bound", "inconclusive", ("Of gpt2, which is assumed",),
+    ),
     "a decode that gains nothing is told by its tok/s": (
         "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
         "gain-below-hardware", "inconclusive", ("each step computes one token",),
@@ -206,7 +209,8 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "a smaller model gives that many prompts": (
         "gpu,precision,tokens,samples/s\nT4,fp32,384,140\n",
-        "throughput-above-upper-bound", "inconclusive", ("140 prompts/s",),
+        "throughput-above-upper-bound", "inconclusive",
+        ("140 prompts/s", "the table does not name its model"),
     ),
     "a model that is named gives no more": (
         "gpu,model,precision,tokens,samples/s\nT4,gpt2,fp32,384,140\n",
@@ -255,6 +259,8 @@ def test_a_table_is_judged_rightly(what: str) -> None:
         # Whatever takes 300 ms is not the launches of 124 M weights.
         ("gpu,precision,latency_ms\nT4,fp32,300\nT4,fp16,200\nT4,bf16,200\n",
          "warm-up-suspected"),
+        # Each step reads all weights, for however many prompts.
+        ("gpu,batch,new_tokens,tok/s\nL4,1,300,29\nL4,2,300,58\nL4,8,300,225\n", "launch-bound"),
         # Requests beside each other, and prompts of a batch that is not said: no time of one.
         ("gpu,model,precision,tok/s\nA100,gpt2,fp16,20000\n", "launch-bound"),
         ("gpu,model,precision,batch,tok/s\nA100,gpt2,fp16,64,900\n", "launch-bound"),

@@ -56,13 +56,12 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
     cause += f" table does not {{unsaid}}{clause}."
     asked = case.workload
-    unsaid = {"name its model": is_small, "say how long its prompts are": is_short}
     options = {"--model NAME": is_small, "--tokens N, --batch N": is_short}
     size = f"{asked.batch_size} x {asked.prompt_tokens} tokens"
     assumed = {asked.model: is_small, size: is_short}
     told: dict[str, Value] = {
         "assumed": " at ".join(what for what, is_open in assumed.items() if is_open),
-        "unsaid": " or ".join(what for what, is_open in unsaid.items() if is_open),
+        "unsaid": what_is_unsaid(is_small, is_short),
     }
     return Hit(
         evidence,
@@ -73,6 +72,12 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
         do=[f"Say it: {', '.join(name for name, is_open in options.items() if is_open)}."],
         rejects=["latency_ms"],
     )
+
+
+def what_is_unsaid(model: bool, length: bool) -> str:
+    """What a table does not do, in words."""
+    unsaid = {"name its model": model, "say how long its prompts are": length}
+    return " or ".join(what for what, is_open in unsaid.items() if is_open)
 
 
 def is_of_any_model(case: Case) -> bool:
@@ -149,12 +154,16 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     rates = {"rate": f"{rate:.0f} {what}", "most": f"{most:.0f} {what}"}
     rejects = ["throughput_per_s", "tokens_per_s"]
     evidence = [f"{flops / 1e9:.3g} GFLOP at {peak:.3g} TFLOP/s ({fastest.name})"]
-    values = {**rates, "whose": of_whom(case)}
-    options = {"--model NAME": is_of_any_model(case), "--tokens N": is_long}
+    is_any = is_of_any_model(case)
+    values = {**rates, "whose": of_whom(case), "unsaid": what_is_unsaid(is_any, is_long)}
+    options = {"--model NAME": is_any, "--tokens N": is_long}
     unsaid = [name for name, is_open in options.items() if is_open]
-    do = [f"Say what is assumed: {', '.join(unsaid)}."] if unsaid else None
-    verdict = Verdict.INCONCLUSIVE if unsaid else None
-    return Hit(evidence, values, verdict=verdict, do=do, rejects=rejects)
+    do = [f"Say it: {', '.join(unsaid)}."]
+    if not unsaid:
+        return Hit(evidence, values, rejects=rejects)
+    cause = "A throughput of {rate} is more than {whose} can compute of what is assumed, {most};"
+    cause += " the table does not {unsaid}."
+    return Hit(evidence, values, verdict=Verdict.INCONCLUSIVE, cause=cause, do=do, rejects=rejects)
 
 
 def faster_than_a_batch(case: Case) -> Hit | None:

@@ -130,6 +130,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "model,precision,latency_ms\nx,fp32,472.31\nx,fp16,29.54\n",
         "effect-without-cause", "inconclusive", ("15.99x", "of the 52 known boards do, such as"),
     ),
+    "a decode gains no more than its bytes": (
+        "gpu,model,precision,tok/s\nRTX 3090,gpt2,fp32,20\nRTX 3090,gpt2,fp16,60\n",
+        "effect-without-cause", "inconclusive", ("the hardware allows less than 2.6x",),
+    ),
     "mixed gains no more than its half precision": (
         "gpu,precision,latency_ms\nT4,fp32,100\nT4,mixed,3\n",
         "effect-without-cause", "inconclusive", ("33.33x",),
@@ -259,6 +263,9 @@ def test_a_table_is_judged_rightly(what: str) -> None:
         # Whatever takes 300 ms is not the launches of 124 M weights.
         ("gpu,precision,latency_ms\nT4,fp32,300\nT4,fp16,200\nT4,bf16,200\n",
          "warm-up-suspected"),
+        # fp16 gains what half the bytes give, and a time that falls is no flat one.
+        ("gpu,model,precision,tok/s\nA100,gpt2,fp32,96\nA100,gpt2,fp16,180\n", "launch-bound"),
+        ("gpu,batch,precision,latency_ms\nT4,1,fp16,400\nT4,8,fp16,50\n", "launch-bound"),
         # Each step reads all weights, for however many prompts.
         ("gpu,batch,new_tokens,tok/s\nL4,1,300,29\nL4,2,300,58\nL4,8,300,225\n", "launch-bound"),
         # Requests beside each other, and prompts of a batch that is not said: no time of one.

@@ -55,6 +55,12 @@ def step(case: Case, ms: float) -> Case:
     return replace(case, latency_ms=ms, workload=asked)
 
 
+def work_of(case: Case) -> Case:
+    """The case with the work that its time is of; as it is where the time is not known."""
+    one = timed(case)
+    return one.case if one else case
+
+
 def is_of_a_token(case: Case) -> bool:
     """Whether its latency is of one token, and a request has an unknown number of them."""
     return case.foreign and case.per_output_token_ms is not None and not case.workload.new_tokens

@@ -118,9 +118,8 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
 
 def as_timed(case: Case) -> Case | None:
     """The case with the time of a request or of a step; None: it has neither."""
-    if one := pace.timed(case):
-        return one.case
-    return case if case.latency_ms is not None else None
+    found = pace.work_of(case)
+    return found if found.latency_ms is not None else None
 
 
 def may_be_launches(case: Case) -> bool:
@@ -303,8 +302,8 @@ def most_gain(case: Case, base: Case) -> float | None:
 
 def gains_on(boards: Iterable[Board], case: Case, base: Case) -> dict[Board, float]:
     """The most that a precision can gain on each of some boards, where its peaks are known."""
-    decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
-    by_bytes = decoding and case.workload.prompt_tokens < _SHORT
+    asked = pace.work_of(case).workload
+    by_bytes = asked.new_tokens > 0 and asked.batch_size == 1 and asked.prompt_tokens < _SHORT
     found = {}
     for board in boards:
         ours_is = case.half_precision if case.precision == "mixed" else case.precision

@@ -19,7 +19,7 @@ from jobs.report.rules.structure import engines_note, most_launches_ms
 BUSY, _QUITE_BUSY = 0.7, 0.85
 _ENGINE_GAIN = 2.0
 _GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
-_FLAT, _SCALES = 1.3, 0.7
+_FALLS, _FLAT, _SCALES = 0.8, 1.3, 0.7  # less work takes no longer: such times are of another kind
 _SAME_LAUNCHES = 1.5  # two precisions launch the same kernels: so much no host differs by
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # lower bounds
@@ -54,7 +54,7 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
             growth = more / ms
             # A step reads all weights, for however many prompts.
             flat = [] if one.case.workload.new_tokens else weak
-            into = flat if growth < _FLAT else against if growth > _SCALES * times else []
+            into = flat if _FALLS < growth < _FLAT else against if growth > _SCALES * times else []
             text = "{precision}: {times:g}x the batch takes {growth:.2f}x the time"
             text += " ({ms:ms}, {more:ms})"
             into.append(note(text, times=times, growth=growth, ms=ms, more=more))
@@ -120,7 +120,7 @@ def by_precision(case: Case, group: Group) -> list[Note]:
             return [note(text, other=other.precision, theirs=theirs, ours=ours)]
         if other is not base or base.precision not in ("fp32", "tf32"):
             continue
-        allowed, by = allowed_gain(case, base)
+        allowed, by = allowed_gain(pace.work_of(case), pace.work_of(base))
         if allowed and 1 / gain >= fair_gain(allowed):
             text = "{precision}: gains {gain:.2f}x where the {by} allow {allowed:.1f}x"
             return [note(text, gain=1 / gain, by=by, allowed=allowed)]

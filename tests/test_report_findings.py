@@ -182,6 +182,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("precision,latency_ms,energy_mj,power_w\nfp32,12,900,22\n", "T4"),
         ("precision,latency_ms,energy_mj,power_w\nfp32,12,600,45\n", "T4"),
     ),
+    "energy-of-a-run": (
+        ("precision,tok/s,energy_mj,power_w\nfp32,50,90000000,60\n", "T4"),
+        ("precision,tok/s,energy_mj,power_w\nfp32,50,90000,60\n", "T4"),
+    ),
     "perplexity-too-coarse": (
         (SURE + "fp32,12,600,counter,60\nfp16,10,400,counter,60\n", "T4"),
         (SURE + "fp32,12,600,counter,59.690\nfp16,10,400,counter,59.697\n", "T4"),
@@ -274,6 +278,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "launch-bound": (
         ("precision,latency_ms\nfp16,10\n", "V100"),
         ("precision,latency_ms\nfp32,5\n", "V100"),
+    ),
+    "decode-reads-weights": (
+        ("model,precision,new tokens,tok/s\nLlama-2-7B,fp16,128,61\n", "RTX 4090"),
+        ("model,precision,new tokens,tok/s\nLlama-2-7B,fp16,128,20\n", "RTX 4090"),
     ),
     "gain-below-hardware": (
         ("precision,latency_ms\nfp32,12\nfp16,10\n",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from foreign_tables import found_in, verdicts_on
 
+from jobs.report.finding import folded
+
 # A table, the code and verdict that must come of it, and words that its cause must have.
 RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "units of perplexities are never mixed": (
@@ -88,6 +90,14 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,batch,precision,latency_ms\nT4,1,fp16,20\nT4,8,fp16,12\n",
         "batch-does-not-scale", "fix", ("More work in less time",),
     ),
+    "the time of a hundred prompts, whatever the batch": (
+        "model,batch,time (s)\nx,1,78.04\nx,32,4.86\n",
+        "batch-does-not-scale", "inconclusive", ("each time is of the same number of prompts",),
+    ),
+    "a time that is proportional to the tokens is of generated ones": (
+        "batch,tokens,latency_ms\n1,32,419.53\n1,64,806.38\n",
+        "latency-implausibly-high", "fix", ("13.1 ms for each, as where they are generated",),
+    ),
     "a V100 slower than a T4": (
         "gpu,precision,latency_ms\nV100,fp32,20\nT4,fp32,12\n",
         "gpu-slower-than-lesser", "inconclusive", ("a V100 takes 1.67x the time of a T4",),
@@ -116,6 +126,14 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,precision,latency_ms\nMI250,fp32,100\nMI250,fp16,1\n",
         "effect-without-cause", "fix", ("100.00x the speed of fp32", "less than 16.0x"),
     ),
+    "most boards do not gain sixteen times": (
+        "model,precision,latency_ms\nx,fp32,472.31\nx,fp16,29.54\n",
+        "effect-without-cause", "inconclusive", ("15.99x", "of the 52 known boards do, such as"),
+    ),
+    "a decode gains no more than its bytes": (
+        "gpu,model,precision,tok/s\nRTX 3090,gpt2,fp32,20\nRTX 3090,gpt2,fp16,60\n",
+        "effect-without-cause", "inconclusive", ("the hardware allows less than 2.6x",),
+    ),
     "mixed gains no more than its half precision": (
         "gpu,precision,latency_ms\nT4,fp32,100\nT4,mixed,3\n",
         "effect-without-cause", "inconclusive", ("33.33x",),
@@ -123,6 +141,19 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "energy and power contradict each other": (
         "gpu,precision,tokens,latency_ms,power_w,mJ per token\nL4,fp32,128,11.2,68,761.6\n",
         "energy-contradicts-power", "fix", ("128 times apart", "the energy is of all tokens"),
+    ),
+    "an energy of twenty runs": (
+        "gpu,model,tokens,latency_ms,energy (J),power (W)\n"
+        "T4,x,64,49.59,67.9,69.2\nT4,x,128,59.21,82.3,69.8\nT4,x,256,106.98,115.5,54.4\n",
+        "energy-contradicts-power", "fix", ("the energy is of 20 runs, as in each row",),
+    ),
+    "an energy of a whole run": (
+        "model,tok/s,power (W),energy (Wh)\nx,121.3,132,32.25\n",
+        "energy-of-a-run", "inconclusive", ("880 s, or of 106689 tokens",),
+    ),
+    "an energy of several requests": (
+        "model,new_tokens,tok/s,power (W),energy (J)\nx,100,50,100,2000\n",
+        "energy-of-a-run", "inconclusive", ("or of 10 requests",),
     ),
     "a batch that is not said fits the power": (
         "gpu,precision,latency_ms,power_w,energy_mj\nA100,fp32,15.9,330,656\n",
@@ -155,6 +186,37 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "a row that failed is a finding": (
         "gpu,batch,precision,latency_ms\nT4,1,fp32,12\nT4,64,fp32,OOM\n",
         "not-measured", "inconclusive", ("the memory did not suffice",),
+    ),
+    "tok/s at batch 1 are the time of a step": (
+        "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
+        "launch-bound", "inconclusive", ("launch-bound",),
+    ),
+    "which model has such a step decides whether it waits": (
+        "gpu,tok/s\nRTX 4070,70\n", "launch-bound", "inconclusive", ("Of gpt2, which is assumed",),
+    ),
+    "a decode that gains nothing is told by its tok/s": (
+        "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
+        "gain-below-hardware", "inconclusive", ("each step computes one token",),
+    ),
+    "requests/s with new tokens are the time of a request": (
+        "gpu,model,precision,prompt_tokens,new_tokens,tok/s\nA100,gpt2,fp16,10,100,99.6\n",
+        "launch-bound", "inconclusive", ("launch-bound",),
+    ),
+    "a model that is assumed is told": (
+        "gpu,precision,batch,tokens,latency_ms\nRTX 3080,fp16,32,1000,16.4\n",
+        "latency-below-lower-bound", "reject", ("for gpt2, which is assumed",),
+    ),
+    "a smaller model gives that many prompts": (
+        "gpu,precision,tokens,samples/s\nT4,fp32,384,140\n",
+        "throughput-above-upper-bound", "inconclusive", ("140 prompts/s",),
+    ),
+    "a model that is named gives no more": (
+        "gpu,model,precision,tokens,samples/s\nT4,gpt2,fp32,384,140\n",
+        "throughput-above-upper-bound", "reject", ("140 prompts/s",),
+    ),
+    "a token takes no 20 s": (
+        "gpu,model,precision,tok/s\nT4,gpt2,fp32,0.05\n",
+        "latency-implausibly-high", "fix", ("20000 ms for each token, by the throughput,",),
     ),
 }  # fmt: skip
 
@@ -195,6 +257,28 @@ def test_a_table_is_judged_rightly(what: str) -> None:
         # Whatever takes 300 ms is not the launches of 124 M weights.
         ("gpu,precision,latency_ms\nT4,fp32,300\nT4,fp16,200\nT4,bf16,200\n",
          "warm-up-suspected"),
+        # fp16 gains what half the bytes give, and a time that falls is no flat one.
+        ("gpu,model,precision,tok/s\nA100,gpt2,fp32,96\nA100,gpt2,fp16,180\n", "launch-bound"),
+        ("gpu,batch,precision,latency_ms\nT4,1,fp16,400\nT4,8,fp16,50\n", "launch-bound"),
+        # Each step reads all weights, for however many prompts.
+        ("gpu,batch,new_tokens,tok/s\nL4,1,300,29\nL4,2,300,58\nL4,8,300,225\n", "launch-bound"),
+        # Requests beside each other, and prompts of a batch that is not said: no time of one.
+        ("gpu,model,precision,tok/s\nA100,gpt2,fp16,20000\n", "launch-bound"),
+        ("gpu,model,precision,batch,tok/s\nA100,gpt2,fp16,64,900\n", "launch-bound"),
+        ("gpu,model,precision,samples/s\nA100,gpt2,fp16,96\n", "launch-bound"),
+        # The energy of a request is of more than the one token whose time is known.
+        ("gpu,precision,TTFT (ms),TPOT (ms),power (W),energy per inference (J)\n"
+         "RTX 3060,bf16,12136,111.5,38.91,1078.3\n", "energy-contradicts-power"),
+        ("gpu,precision,TPOT (ms),energy per inference (J)\nT4,fp16,11,80\n",
+         "power-above-limit"),
+        # Launches take no longer for more tokens, nor less time in another precision.
+        ("gpu,precision,tokens,latency_ms\nV100,fp16,256,3.1\nV100,fp16,512,12.4\n",
+         "launch-bound"),
+        ("gpu,precision,tokens,latency_ms\nT4,fp32,128,24\nT4,fp16,128,5.69\n",
+         "launch-bound"),
+        # 40 J at 100 W and 50 tok/s are 20 tokens.
+        ("model,tok/s,power (W),energy (J)\nx,50,100,40\n", "energy-of-a-run"),
+        ("model,new_tokens,tok/s,power (W),energy (J)\nx,100,50,100,200\n", "energy-of-a-run"),
         # A tuned model has another perplexity.
         ("model,engine,perplexity\ngpt2,fine-tuned,17.1\n", "perplexity-out-of-range"),
     ],
@@ -209,10 +293,12 @@ def test_what_must_not_be_said_is_not(text: str, silent: str) -> None:
         "gpu,precision,latency_ms\nT4,fp32,10\nT4,fp16,100\n",
         "gpu,precision,latency_ms\nP40,fp32,20\nP40,fp16,45\n",
         "gpu,precision,latency_ms\nT4,fp32,100\nT4,fp16,3\n",
+        "model,precision,latency_ms\nx,fp32,472.31\nx,fp16,29.54\n",
         "precision,latency_ms\nfp32,0.011\nfp16,0.013\n",
         "gpu,precision,latency_ms,energy_mj\nRTX,fp32,60,0.952\nRTX,fp16,60,0.9\n",
         "precision,new_tokens,latency_ms\nfp32,50,423\nfp16,50,261\nbf16,50,256\n",
         "precision,throughput\nfp32,324.16\nfp16,307.11\n",
+        "gpu,model,precision,tok/s\nA100,gpt2,fp32,96.2\nA100,gpt2,fp16,99.6\n",
         "gpu,precision,latency_ms\nT4,fp32,12.0\nT4,fp16,11.9\n",
         "gpu,precision,time (s)\nT4,fp32,0.011\nT4,fp16,0.013\n",
     ],
@@ -278,3 +364,41 @@ def test_each_new_token_reads_the_weights_of_a_model(
     assert [(f.verdict, words in f.cause.text) for f in found] == (
         [(verdict, True)] if verdict else []
     )
+
+
+def test_a_throughput_of_tokens_is_told_as_the_time_of_a_token() -> None:
+    text = "gpu,model,precision,tok/s\nT4,gpt2,fp32,20\nT4,gpt2,fp16,30\n"
+    (effect,) = (f for f in found_in(text) if f.code == "effect")
+    assert "50.0 ms -> 33.3 ms for each token" in effect.evidence[0].text
+    (launch, *_) = (f for f in found_in(text.replace("T4", "A100").replace("20", "90")))
+    assert "11.1 ms for each token, by the throughput, is" in launch.evidence[0].text
+
+
+def test_runs_are_counted_only_where_rows_agree() -> None:
+    head = "gpu,model,tokens,latency_ms,energy (J),power (W)\n"
+    rows = "T4,x,64,50,67.9,69.2\nT4,x,128,59.21,20.3,69.8\nT4,x,256,107,515,54.4\n"
+    told = [f.text for f in found_in(head + rows) if f.code == "energy-contradicts-power"]
+    assert told and not any("runs" in text for text in told)
+
+
+def test_a_row_without_a_precision_is_told_without_it() -> None:
+    text = (
+        "gpu,model,batch,latency_ms,energy (J/query)\nT4,x,1,100,6\nT4,x,2,110,3.2\nT4,x,4,OOM,\n"
+    )
+    found = {f.code: f.text for f in found_in(text)}
+    assert found["energy-over-batch"].startswith("The energy of a prompt falls to 0.53x")
+    assert found["not-measured"].startswith("Not measured: ")
+    text = "gpu,model,batch,latency_ms\nT4,x,1,10\nT4,x,2,160\n"
+    (found_one, *_) = (f for f in found_in(text) if f.code == "batch-does-not-scale")
+    assert found_one.text.startswith("2x the batch takes 16x the time.")
+
+
+def test_runs_keep_their_brackets() -> None:
+    runs = ("(GPU temp (C)=35)", "(GPU temp (C)=37)")
+    assert folded(f"T4   {run}" for run in runs) == ("T4   (GPU temp (C)=35 and GPU temp (C)=37)",)
+    rows = [
+        f"T4   gpt2 eager batch 1 x {n} tokens   (table {t})" for n in (128, 384) for t in (1, 2)
+    ]
+    assert folded(rows) == ("T4   gpt2 eager batch 1 x 128 and 384 tokens   (table 1 and table 2)",)
+    models = [f"BERT (B={size}, L=512)" for size in (1, 8)]
+    assert folded(models) == ("BERT (B=1, L=512) and (B=8, L=512)",)

@@ -203,6 +203,13 @@ class Case:
         return *self.key[:3], replace(self.workload, engine="", batch_size=0)
 
     @property
+    def but_for_length(self) -> tuple[object, ...]:
+        """The key without numbers of tokens, and without a model that is assumed by them."""
+        model = "" if "model" in self.assumed else self.workload.model
+        asked = replace(self.workload, model=model, prompt_tokens=0, new_tokens=0)
+        return *self.key[:3], asked
+
+    @property
     def is_baseline(self) -> bool:
         """Whether the others compare with it."""
         return self.precision == self.baseline
@@ -260,6 +267,7 @@ class Group:
         title: GPU and workload, with the run where there are several.
         others: The groups of the same GPU and run with another engine or batch size.
         elsewhere: The groups of the same workload and run on another GPU.
+        lengths: The groups of the same GPU, run, engine and batch with other numbers of tokens.
         ratios: How many ratios all groups together have an interval of: each misses its true value
             in 1 of 20, so that a single one must be wider to decide (`compare.decided`).
     """
@@ -268,6 +276,7 @@ class Group:
     cases: tuple[Case, ...]
     others: tuple[Group, ...] = ()
     elsewhere: tuple[Group, ...] = ()
+    lengths: tuple[Group, ...] = ()
     ratios: int = 1
 
     @property
@@ -300,18 +309,20 @@ def grouped(cases: Iterable[Case]) -> list[Group]:
 
 
 def linked(groups: Sequence[Group]) -> list[Group]:
-    """The groups, each with its neighbours: of very many, those of the nearest batch sizes."""
+    """The groups, each with its neighbours: of very many, those of the nearest sizes."""
     by_place: dict[object, list[Group]] = {}
     by_workload: dict[object, list[Group]] = {}
+    by_all_but_length: dict[object, list[Group]] = {}
     for group in groups:
         head = group.cases[0]
         by_place.setdefault(head.place, []).append(group)
         by_workload.setdefault((head.run, head.foreign, head.workload), []).append(group)
+        by_all_but_length.setdefault(head.but_for_length, []).append(group)
 
     place_of: dict[tuple[int, int], int] = {}
-    for near in (*by_place.values(), *by_workload.values()):
+    for near in (*by_place.values(), *by_workload.values(), *by_all_but_length.values()):
         if len(near) > _MOST_NEIGHBOURS:
-            near.sort(key=lambda group: (group.cases[0].workload.batch_size, group.cases[0].gpu))
+            near.sort(key=lambda group: size_of(group.cases[0]))
             place_of |= {(id(near), id(group)): place for place, group in enumerate(near)}
 
     def others(near: dict[object, list[Group]], key: object, group: Group) -> tuple[Group, ...]:
@@ -326,9 +337,16 @@ def linked(groups: Sequence[Group]) -> list[Group]:
             group,
             others=others(by_place, (head := group.cases[0]).place, group),
             elsewhere=others(by_workload, (head.run, head.foreign, head.workload), group),
+            lengths=others(by_all_but_length, head.but_for_length, group),
         )
         for group in groups
     ]
+
+
+def size_of(case: Case) -> tuple[int, int, int, str]:
+    """Where a case stands among others that differ in one of these."""
+    asked = case.workload
+    return asked.batch_size, asked.prompt_tokens, asked.new_tokens, case.gpu
 
 
 def intervals(cases: Iterable[Case]) -> int:

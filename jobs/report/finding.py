@@ -199,19 +199,51 @@ def topics(findings: Iterable[Finding]) -> list[Topic]:
 def folded(subjects: Iterable[str]) -> tuple[str, ...]:
     """Subjects that differ in one word alone as one, with a list of that word in each.
 
+    What stands in brackets is one word.
+
     >>> folded(f"T4   gpt2 {engine} batch {size}" for engine in ("eager", "graph") for size in "18")
     ('T4   gpt2 eager and graph batch 1 and 8',)
+    >>> folded(f"T4   gpt2   (temp (C)={celsius} x)" for celsius in (35, 37))
+    ('T4   gpt2   (temp (C)=35 x and temp (C)=37 x)',)
     """
     found = []
-    every: list[Row] = [tuple((word,) for word in s.split(" ")) for s in dict.fromkeys(subjects)]
+    every: list[Row] = [tuple((word,) for word in words_of(s)) for s in dict.fromkeys(subjects)]
     for rows in gathered(every, len):
         for place in reversed(range(len(rows[0]))):
             by_rest: dict[Row, list[str]] = {}
             for row in rows:
                 by_rest.setdefault(row[:place] + row[place + 1 :], []).extend(row[place])
             rows = [(*r[:place], tuple(here), *r[place:]) for r, here in by_rest.items()]
-        found += [" ".join(map(listed, row)) for row in rows]
+        found += [" ".join(map(listed_words, row)) for row in rows]
     return tuple(found)
+
+
+def words_of(subject: str) -> list[str]:
+    """The words of a subject: it is split at blanks, but for those in brackets.
+
+    >>> words_of("BERT (B=1, L=512) eager   (GPU (C)=35 and)")
+    ['BERT', '(B=1, L=512)', 'eager', '', '', '(GPU (C)=35 and)']
+    """
+    found, depth = [""], 0
+    for letter in subject:
+        depth = max(0, depth + (letter == "(") - (letter == ")"))
+        if letter == " " and not depth:
+            found.append("")
+        else:
+            found[-1] += letter
+    return found
+
+
+def listed_words(words: Sequence[str]) -> str:
+    """Words as a list; those in brackets within one pair of them, where none holds a list.
+
+    >>> listed_words(["(table 1)", "(table 2)"]), listed_words(["(B=1, L=2)", "(B=8, L=2)"])
+    ('(table 1 and table 2)', '(B=1, L=2) and (B=8, L=2)')
+    """
+    inside = [word[1:-1] for word in words if word[:1] == "(" and word[-1:] == ")"]
+    if len(inside) < max(2, len(words)) or any("," in word for word in inside):
+        return listed(words)
+    return f"({listed(inside)})"
 
 
 def merged(notes: Iterable[Note]) -> list[Note]:

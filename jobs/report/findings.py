@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from bench.stats import Ratio
-from jobs.report.facts import Case, Group, linked
+from jobs.report.facts import NO_PRECISION, Case, Group, linked
 from jobs.report.finding import Finding, Note, Value, Verdict
 from jobs.report.rules import REGISTRY, expectation, failed
 from jobs.report.rules.rule import Hit, Rule
@@ -13,6 +13,7 @@ from jobs.report.words import with_article
 
 _FACTS = tuple(item.name for item in dataclasses.fields(Case))
 _PLAIN = (float, int, str)
+_OF = "{precision}: "  # at the beginning of a template: whom it is about
 
 
 def find(
@@ -110,13 +111,28 @@ def finding(
     assert verdict in rule.verdicts, (rule.code, verdict)
     missing = rule.missing if hit.missing is None else hit.missing
     do = rule.do if hit.do is None else hit.do
+    of_none = case.precision == NO_PRECISION
     parts = [
-        tuple(Note.of(text, values) for text in texts)
+        tuple(Note.of(without_name(text) if of_none else text, values) for text in texts)
         for texts in (hit.evidence, hit.expected, missing, do)
     ]
     precisions = tuple(hit.precisions or (case.precision,))
-    cause_note = Note.of(cause, values)
+    cause_note = Note.of(without_name(cause) if of_none else cause, values)
     return Finding(rule.code, verdict, group.title, precisions, cause_note, undermined_by, *parts)
+
+
+def without_name(text: str | Note) -> str | Note:
+    """A template without the name of a precision before it, for rows that have none.
+
+    >>> without_name("{precision}: the energy falls"), without_name("{ms:ms} is short")
+    ('The energy falls', '{ms:ms} is short')
+    """
+    template = text if isinstance(text, str) else text.template
+    if not template.startswith(_OF):
+        return text
+    bare = template.removeprefix(_OF)
+    bare = bare[0].upper() + bare[1:]
+    return bare if isinstance(text, str) else dataclasses.replace(text, template=bare)
 
 
 def facts_of(case: Case, group: Group) -> dict[str, Value]:

@@ -6,17 +6,20 @@ as there are tokens, and the time of 100 runs 100 times too large.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.asked import Workload
 from bench.device.boards import Board
 from bench.profile import work
 from jobs.report import bounds
-from jobs.report.facts import Case
+from jobs.report.facts import Case, Group
 
 SLOWEST = 20.0  # times the lower bound and the launches: slower is no single forward pass
 _LAUNCH_MS = 0.035  # of an operation of eager PyTorch on a slow host: fits of public tables
 _LARGE = 10.0  # times the work of one prompt of 128 tokens
+_DECODING = 5.0  # times what a forward pass takes on a slow host
+_SLOW_STEP = 3.0  # of beam search, in which each step is of several prompts
+_PROPORTIONAL = (0.75, 1.33)
 _RUNS = (10, 50, 100, 200, 500, 1000, 10_000)
 
 
@@ -73,6 +76,27 @@ def is_far_above(case: Case) -> bool:
     return bool(limits and (case.latency_ms or 0.0) > limits[1] * (_LARGE if unsaid else 1))
 
 
+def is_decode(case: Case, lengths: Iterable[Group]) -> bool:
+    """Whether a time looks like that of tokens generated one by one: it grows as the length does.
+
+    And it is far above what a forward pass takes, while that of each token is that of a step.
+    """
+    others = [same for other in lengths if (same := other.case(case.precision))]
+    asked = case.workload
+    if not case.foreign or not case.latency_ms or asked.new_tokens or not others:
+        return False
+    limits = plausible_ms(case)
+    per_token = case.latency_ms / asked.prompt_tokens
+    one = replace(case, latency_ms=per_token, workload=replace(asked, prompt_tokens=1))
+    of_a_step = plausible_ms(one)
+    if not limits or not of_a_step or case.latency_ms < _DECODING * limits[1] / SLOWEST:
+        return False
+    rates = [o.latency_ms / o.workload.prompt_tokens / per_token for o in others if o.latency_ms]
+    is_step = of_a_step[0] <= per_token <= of_a_step[1] / SLOWEST * _SLOW_STEP
+    low, high = _PROPORTIONAL
+    return is_step and bool(rates) and all(low <= rate <= high for rate in rates)
+
+
 def of_latency(case: Case) -> list[Slip]:
     """What would make a latency plausible, each with the latency that it gives."""
     found: list[Slip] = []
@@ -117,7 +141,7 @@ def smaller(case: Case) -> Iterator[tuple[float, str]]:
         yield case.workload.batch_size, "the sum of one prompt after the other"
     for runs in _RUNS:
         if runs != 1000:
-            yield runs, f"the sum of {runs} runs"
+            yield runs, f"the sum of several runs, such as {runs}"
 
 
 def of_power(case: Case, boards: Iterable[Board]) -> list[Slip]:
@@ -169,7 +193,7 @@ def too_much(case: Case) -> Iterator[tuple[float, str]]:
     yield asked.batch_size, "the energy of the whole batch, not of a prompt"
     for runs in _RUNS:
         if runs != 1000:
-            yield runs, f"the energy of {runs} runs"
+            yield runs, f"the energy of several runs, such as {runs}"
 
 
 def of_throughput(ratio: float, asked: Workload) -> str | None:

@@ -1,16 +1,20 @@
 """What the facts about an architecture let one expect of a precision."""
 
+import math
 from dataclasses import replace
 
 from bench.asked import Workload
 from bench.device import gpus
 from bench.device.boards import GPUS, Board
 from bench.profile import work
+from jobs.report import bounds
 from jobs.report.facts import Case
 from jobs.report.finding import Note
 from jobs.report.rules.rule import note
 
 STORAGE_GAIN = (1.0, 1.3)  # of fp16 without Tensor Cores: only the bytes are halved
+BYTES_GAIN = 2.0  # what half the bytes give at most
+_FAIR = 0.5  # of the gain that the lower bounds allow
 _SMALL = 256  # tokens of a batch up to which a light kernel takes the shortest time there is
 
 
@@ -58,6 +62,36 @@ def expected_gain(case: Case) -> list[Note]:
                 text = "{gpu}: {gain:x} was published for such layers, eager, batch 1 ({told})"
                 found.append(note(text, gpu=gpu, gain=known[0], told=known[1]))
     return found
+
+
+def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
+    """The least gain promised on any board in question, and by what; None without Tensor Cores."""
+    boards = case.boards
+    kinds = {gpus.arithmetic_on(board, case.precision).kind for board in boards}
+    if kinds != {"tensor cores"}:
+        return None, ""
+    if case.workload.new_tokens and work.shape_of(case.workload.model) is None:
+        return BYTES_GAIN, "bytes"  # whatever the model is: each token reads its weights
+    pairs = [
+        (bounds.of_pytorch((board,), p, case.workload) for p in (base.precision, case.precision))
+        for board in boards
+    ]
+    by_board = [plain[0] / ours[0] for plain, ours in pairs if plain and ours]
+    if len(by_board) == len(boards):
+        return min(by_board), "lower bounds"
+    ours_ms, plain_ms = bounds.measured_ms(case.roofline), bounds.measured_ms(base.roofline)
+    if ours_ms and plain_ms:
+        return plain_ms / ours_ms, "lower bounds"
+    peaks = [
+        (gpus.peak_tflops(board, case.precision), gpus.peak_tflops(board, base.precision))
+        for board in boards
+    ]
+    return min((peak / plain for peak, plain in peaks if peak and plain), default=None), "peaks"
+
+
+def fair_gain(allowed: float) -> float:
+    """From which gain on a precision makes use of the hardware: half of it, or its square root."""
+    return max(_FAIR * allowed, math.sqrt(allowed))
 
 
 def light_kernels(case: Case) -> list[Note]:

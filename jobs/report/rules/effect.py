@@ -125,8 +125,9 @@ def ratios_of(case: Case, base: Case) -> Iterator[Note]:
             text += ", 95 % CI of the speedup [{low:.2f}, {high:.2f}]"
         yield note(text, low=case.speedup.low, high=case.speedup.high)
     if case.speedup and not case.latency_ms:
-        text = "by the throughputs: {before:ms} -> {after:ms} for each request"
-        yield note(text, before=base.pace_ms, after=case.pace_ms)
+        of = "request" if case.throughput_per_s else "token"
+        text = "by the throughputs: {before:ms} -> {after:ms} for each {of}"
+        yield note(text, before=base.pace_ms, after=case.pace_ms, of=of)
     if case.energy_ratio and case.energy_mj:
         text = "energy {base_energy_mj:mJ} -> {energy_mj:mJ}"
         power = case.mean_w / base.mean_w if case.mean_w and base.mean_w else None

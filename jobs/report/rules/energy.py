@@ -1,8 +1,10 @@
 """Energy."""
 
 import math
+import statistics
 
 from bench.energy.durations import FEWEST_TICKS
+from jobs.report import pace
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
@@ -10,6 +12,9 @@ from jobs.report.words import with_article
 
 _APART = 2.5  # net energies are less than that below the mean power's
 _FITS = 0.1
+_SHARED = 0.05  # of a factor: how a meter and a clock differ from row to row
+_ROWS = 3
+_LONGEST = 10_000  # tokens: few requests are longer
 _WORST = 0.10  # relative uncertainty
 _LONGER = ['Use sampling.energy = "standard" with energy_s = 30, or "certified".']
 _SHORTEST_S = 1.0  # a sensor's window; 1 s on Ampere and newer
@@ -75,32 +80,22 @@ def energy_methods_differ(case: Case, group: Group) -> Hit | None:
 def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
     """In a table energy x batch size / latency is over 2.5 times off the power beside it.
 
-    Inconclusive: a batch that the table does not say would explain it.
+    Inconclusive: a batch that the table does not say would explain it. Silent where only the time
+    of a token is known, and not how many a request has. What all rows share is told: of N runs.
     """
-    energy, batch = case.energy_mj, case.workload.batch_size
-    if energy is None and case.energy_per_token_mj and "prompt_tokens" not in case.assumed:
-        energy = case.energy_per_token_mj * case.workload.prompt_tokens
-    if not case.foreign or not energy or not case.latency_ms or not case.mean_w:
+    ratio, batch = times_apart(case), case.workload.batch_size
+    if ratio is None or 1 / _APART <= ratio <= _APART:
         return None
-    implied = energy * batch / case.latency_ms
-    ratio = implied / case.mean_w
-    if 1 / _APART <= ratio <= _APART:
-        return None
-    tokens = case.workload.new_tokens or case.workload.prompt_tokens
-    slips = {
-        1000.0: "the energy is in uJ, or of 1000 runs",
-        0.001: "the energy is in J",
-        float(batch): "the energy is of the whole batch",
-        1.0 / tokens: "the energy is of one token",
-        float(tokens): "the energy is of all tokens",
-        100.0: "the energy is of 100 runs",
-    }
-    near = [what for factor, what in slips.items() if factor != 1 and 0.7 <= ratio / factor <= 1.4]
-    likely = f"; it fits where {near[0]}" if near else ""
     fitting = 2 ** max(0, round(math.log2(1 / ratio)))
     unsaid = "batch_size" in case.assumed and fitting > 1 and abs(ratio * fitting - 1) < _FITS
+    what = what_fits(ratio, case)
+    if runs := shared_runs(case, group):
+        what = f"the energy is of {runs} runs, as in each row of this table"
+    likely = f"; it fits where {what}" if what else ""
     if unsaid:
         likely = f"; a batch of {fitting} would fit: was that the batch size?"
+    energy = energy_of_prompt(case) or 0.0
+    implied = energy * batch / (case.latency_ms or math.inf)
     values: dict[str, Value] = {"energy": energy, "implied": implied, "likely": likely}
     return Hit(
         values={**values, "times": max(ratio, 1 / ratio)},
@@ -108,6 +103,77 @@ def energy_contradicts_power(case: Case, group: Group) -> Hit | None:
         do=["Say it: --batch N."] if unsaid else None,
         rejects=["energy_mj", "energy_per_token_mj"],
     )
+
+
+def energy_of_prompt(case: Case) -> float | None:
+    """The energy of a prompt, where a table says it or that of each of its tokens."""
+    if case.energy_mj is None and case.energy_per_token_mj and "prompt_tokens" not in case.assumed:
+        return case.energy_per_token_mj * case.workload.prompt_tokens
+    return case.energy_mj
+
+
+def times_apart(case: Case) -> float | None:
+    """Energy / latency over the power that a table gives beside them; None: one is missing."""
+    energy = energy_of_prompt(case)
+    if not case.foreign or not energy or not case.latency_ms or not case.mean_w:
+        return None
+    if pace.is_of_a_token(case):
+        return None
+    return energy * case.workload.batch_size / case.latency_ms / case.mean_w
+
+
+def what_fits(ratio: float, case: Case) -> str:
+    """What makes an energy so many times that of the power; empty: nothing known does."""
+    tokens = case.workload.new_tokens or case.workload.prompt_tokens
+    slips = {
+        1000.0: "the energy is in uJ, or of 1000 runs",
+        0.001: "the energy is in J",
+        float(case.workload.batch_size): "the energy is of the whole batch",
+        1.0 / tokens: "the energy is of one token",
+        float(tokens): "the energy is of all tokens",
+    }
+    near = [what for factor, what in slips.items() if factor != 1 and 0.7 <= ratio / factor <= 1.4]
+    return near[0] if near else ""
+
+
+def shared_runs(case: Case, group: Group) -> int | None:
+    """How many runs an energy is of, by a factor that rows of other lengths or batches share.
+
+    None where they differ, or where one of the factors of a single row explains all of them.
+    """
+    rows = [one for g in (group, *group.lengths, *group.others) for one in g.cases]
+    found = [(ratio, one) for one in rows if (ratio := times_apart(one)) is not None]
+    if len({one.latency_ms for _, one in found}) < _ROWS:
+        return None
+    middle = statistics.median(ratio for ratio, _ in found)
+    runs = round(middle)
+    alike = all(abs(ratio / middle - 1) <= _SHARED for ratio, _ in found)
+    if not alike or middle <= _APART or abs(runs / middle - 1) > _SHARED:
+        return None
+    return None if all(what_fits(ratio, one) for ratio, one in found) else runs
+
+
+@rule(
+    Verdict.INCONCLUSIVE,
+    undermines="energy",
+    cause="An energy of {energy_mj:mJ} beside {mean_w:W} is that of {seconds:s}, or of"
+    " {made:.0f} {what} at the throughput beside it: probably of a whole run, not of one request.",
+    missing=["of what the energy is, and over what time it was read"],
+    do=["Divide it by the requests or tokens of the run, and write into its name of what it is."],
+)
+def energy_of_a_run(case: Case, group: Group) -> Hit | None:
+    """In a table without latencies, energy / power is the time of many requests.
+
+    Of over 2.5 at the throughput beside them, or of over 10,000 tokens.
+    """
+    if not case.foreign or case.latency_ms or not case.energy_mj or not case.mean_w:
+        return None
+    seconds = case.energy_mj / 1e3 / case.mean_w
+    requests, tokens = (seconds * (r or 0.0) for r in (case.throughput_per_s, case.tokens_per_s))
+    if requests <= _APART and (requests or tokens <= _LONGEST):
+        return None
+    what = "requests" if requests else "tokens"
+    return Hit(values={"seconds": seconds, "made": requests or tokens, "what": what})
 
 
 @rule(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from bench.measured import Outcome
-from jobs.report.facts import Case, Group
+from jobs.report.facts import NO_PRECISION, Case, Group
 from jobs.report.finding import Verdict
 from jobs.report.rules.rule import Hit, rule
 
@@ -26,8 +26,9 @@ def failures(cases: Iterable[Case]) -> Iterator[tuple[Hit, Case, Group]]:
         why = "the memory did not suffice" if case.outcome == Outcome.OUT_OF_MEMORY else case.reason
         do = ["Take a smaller batch or a GPU with more memory."]
         is_memory = case.outcome == Outcome.OUT_OF_MEMORY
+        cause = "Not measured: {why}." if case.precision == NO_PRECISION else None
         yield (
-            Hit(values={"why": why}, do=do if is_memory else None),
+            Hit(values={"why": why}, do=do if is_memory else None, cause=cause),
             case,
             Group(case.title(True), (case,)),
         )

@@ -1,29 +1,36 @@
 """Why a precision gains less than the hardware offers."""
 
 import math
+from collections.abc import Iterable
 
 from bench.asked import CPU
 from bench.device import gpus
-from bench.device.boards import GPUS
+from bench.device.boards import GPUS, Board
 from bench.measured import Trace
-from bench.profile import work
-from jobs.report import bounds, compare
+from jobs.report import bounds, compare, pace
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules import launch
-from jobs.report.rules.architecture import STORAGE_GAIN, expected_gain, light_kernels
+from jobs.report.rules.architecture import (
+    BYTES_GAIN,
+    STORAGE_GAIN,
+    allowed_gain,
+    expected_gain,
+    fair_gain,
+    light_kernels,
+)
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.rules.structure import most_launches_ms
 
-_FAR_BELOW = 0.5  # of the gain that the lower bounds allow, and of a peak
+_FAR_BELOW = 0.5  # of a peak
 _LARGE_REST = 0.3  # of what runs
 _SMALL_GAIN = STORAGE_GAIN[1] + 0.2  # whichever GPU it is
 _MOST_SLOWER = 0.8  # of the speed of fp32: launches, casts and a busy host explain no more
 _SLOWER = 0.97  # the same of two numbers without intervals
 _ABOVE = 1.6  # times what the peaks allow: fp32 reaches a smaller share of its own (GA102: half)
 _ABOVE_BYTES = 1.3
-_BYTES = 2.0  # what half the bytes give at most
 _FAR_OFF = 3.0
+_LITTLE = 1.05  # of a gain that a host makes by itself from run to run
 _MOST_KNOWN = 16.0  # of any processor, by its matrix units
 _SHORT = 512  # tokens of a prompt, beside which those of new tokens set the time
 # Where the reason is not measured: the cause, the missing evidence, what to do.
@@ -38,7 +45,7 @@ _LAUNCHED = (
     "Measure larger batches and engine = graph to see what the hardware gives.",
 )
 _NOT_LAUNCHED = (
-    "it is not the host's launches: the time grows with the batch",
+    "it is not the host's launches",
     "a trace: which kernels take the time",
     "Measure with sampling.profile = true.",
 )
@@ -65,17 +72,20 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
     base = group.base_of(case)
     if base is None or case.speedup is None or case.precision == "mixed" or case.gpu_type == CPU:
         return None
-    if case.latency_ms is None or base.precision not in ("fp32", "tf32"):
+    if base.precision not in ("fp32", "tf32"):
         return None
     if case.foreign and not case.speedup.has_interval and case.speedup.value < _SLOWER:
         return None  # effect-without-cause says it
-    if case.gpu_type is None:
-        return on_unspecified(case, group)
-    allowed, by = allowed_gain(case, base)
-    if allowed is None or case.speedup.value >= max(_FAR_BELOW * allowed, allowed**0.5):
+    ours, theirs = as_timed(case), as_timed(base)
+    if ours is None or theirs is None:
         return None
-    if case.workload.new_tokens:
-        return on_decode(case, base, allowed, group)
+    if case.gpu_type is None:
+        return on_unspecified(case, ours, group)
+    allowed, by = allowed_gain(ours, theirs)
+    if allowed is None or case.speedup.value >= fair_gain(allowed):
+        return None
+    if ours.workload.new_tokens:
+        return on_decode(case, ours, allowed, group)
     eager, trace = case.launches_one_by_one, case.trace
     strong, weak, against = launch.signals(case, group)
     evidence = strong + weak + against + (light_kernels(case) if case.foreign else [])
@@ -90,7 +100,7 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         kernels_ms, limit_ms = trace.traced_ms or 0.0, launch.BUSY * (case.latency_ms or math.inf)
         if not against and (eager or kernels_ms <= limit_ms):
             reasons = []
-    why, missing, do = _LAUNCHED if eager and may_be_launches(case) else _NOT_TRACED
+    why, missing, do = _LAUNCHED if eager and may_be_launches(ours) else _NOT_TRACED
     if trace and (against or not eager):
         why, missing, do = _TRACED
     elif against:
@@ -104,6 +114,12 @@ def gain_below_hardware(case: Case, group: Group) -> Hit | None:
         missing=[] if reasons else [missing],
         do=[do] if trace or not larger_batches(group) else [],
     )
+
+
+def as_timed(case: Case) -> Case | None:
+    """The case with the time of a request or of a step; None: it has neither."""
+    found = pace.work_of(case)
+    return found if found.latency_ms is not None else None
 
 
 def may_be_launches(case: Case) -> bool:
@@ -120,19 +136,19 @@ def larger_batches(group: Group) -> bool:
     return any(other.cases[0].workload.batch_size >= 2 * batch for other in group.others)
 
 
-def on_decode(case: Case, base: Case, allowed: float, group: Group) -> Hit:
+def on_decode(case: Case, ours: Case, allowed: float, group: Group) -> Hit:
     """Where new tokens are made one by one: each reads all weights and launches all kernels."""
     strong, weak, _ = launch.signals(case, group)
-    steps = case.workload.new_tokens
-    per_step = (case.latency_ms or 0.0) / steps
+    steps = ours.workload.new_tokens
+    per_step = (ours.latency_ms or 0.0) / steps
     text = "{step:ms} for each new token; the lower bound of fp32 is {bound:ms}"
-    least = bounds.of_pytorch(case.boards, BASELINE, case.workload)
+    least = bounds.of_pytorch(case.boards, BASELINE, ours.workload)
     notes = [note(text, step=per_step, bound=tuple(ms / steps for ms in least))] if least else []
     cause = (
         "{precision} gains {speedup:x} where the bytes of the weights allow {allowed:.1f}x: each"
     )
-    cause += " of {steps} steps computes one token, so Tensor Cores do not help, and launches all"
-    cause += " its kernels again."
+    cause += " of {steps} steps" if steps > 1 else " step"
+    cause += " computes one token, so Tensor Cores do not help, and launches all its kernels again."
     return Hit(
         [*strong, *weak, *notes],
         {"allowed": allowed, "steps": steps},
@@ -171,55 +187,28 @@ def of_traces(
     return notes, reasons, values
 
 
-def on_unspecified(case: Case, group: Group) -> Hit | None:
+def on_unspecified(case: Case, ours: Case, group: Group) -> Hit | None:
     """Small against half the bytes, on whichever GPU."""
     boards = [board for board in GPUS if gpus.peak_tflops(board, case.precision)]
-    least = bounds.of_pytorch(boards, case.precision, case.workload)
+    least, ms = bounds.of_pytorch(boards, case.precision, ours.workload), ours.latency_ms
     assert case.speedup
-    if case.speedup.value >= _SMALL_GAIN or least is None or case.latency_ms is None:
+    if case.speedup.value >= _SMALL_GAIN or least is None or ms is None:
         return None
     _, _, against = launch.signals(case, group)
-    likely = case.launches_one_by_one and may_be_launches(case)
+    likely = case.launches_one_by_one and may_be_launches(ours)
     why, missing, _ = _LAUNCHED if likely else _NOT_TRACED
     if against:
         why, missing, _ = _NOT_LAUNCHED
-    text = (
-        "{latency_ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
-    )
-    times = tuple(case.latency_ms / bound for bound in least)
+    text = "{ms:ms} is {times:.0f} times the lower bound of any type known here ({bound:2 ms})"
+    times = tuple(ms / bound for bound in least)
     return Hit(
-        [*against, note(text, times=times, bound=least), *light_kernels(case)],
+        [*against, note(text, ms=ms, times=times, bound=least), *light_kernels(case)],
         expected=expected_gain(case),
         cause="{precision} gains {speedup:x}, where half the bytes allow 2x and Tensor Cores more: "
         + f"{why}.",
         missing=["the name of the GPU", missing],
         do=["Run the matrix below: it tells launches from arithmetic."],
     )
-
-
-def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
-    """The least gain promised on any board in question, and by what; None without Tensor Cores."""
-    boards = case.boards
-    kinds = {gpus.arithmetic_on(board, case.precision).kind for board in boards}
-    if kinds != {"tensor cores"}:
-        return None, ""
-    if case.workload.new_tokens and work.shape_of(case.workload.model) is None:
-        return _BYTES, "bytes"  # whatever the model is: each token reads its weights
-    pairs = [
-        (bounds.of_pytorch((board,), p, case.workload) for p in (base.precision, case.precision))
-        for board in boards
-    ]
-    by_board = [plain[0] / ours[0] for plain, ours in pairs if plain and ours]
-    if len(by_board) == len(boards):
-        return min(by_board), "lower bounds"
-    ours_ms, plain_ms = bounds.measured_ms(case.roofline), bounds.measured_ms(base.roofline)
-    if ours_ms and plain_ms:
-        return plain_ms / ours_ms, "lower bounds"
-    peaks = [
-        (gpus.peak_tflops(board, case.precision), gpus.peak_tflops(board, base.precision))
-        for board in boards
-    ]
-    return min((peak / plain for peak, plain in peaks if peak and plain), default=None), "peaks"
 
 
 @rule(
@@ -234,7 +223,8 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
     """A ratio that nothing known bears: it is slower, or far above what the hardware allows.
 
     Slower by over 1.25x; one number each of a table by over 1.03x. Bytes allow 2x, Tensor Cores
-    what their peaks do. Fix: it is over 3 times off.
+    what their peaks do; of a GPU that is not known, those of most boards. Fix: it is over 3 times
+    off.
     """
     base = group.base_of(case)
     ratio = compare.decided(case.speedup, group.ratios)
@@ -244,12 +234,13 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         return None
     most = most_gain(case, base)
     bare = case.foreign and not (case.speedup and case.speedup.has_interval)
-    if bare and _SLOWER <= ratio <= 1 / _SLOWER:
+    if bare and (why := is_no_difference(case, group, ratio)):
         cause = "{precision} at {speedup:x} the speed of {base_precision} is no difference that one"
-        return Hit(cause=f"{cause} number each can show.", missing=["several runs of each"], do=())
+        cause += f" number each can show{why}"
+        return Hit(cause=cause, missing=["several runs of each"], do=())
     slower = ratio < (_SLOWER if bare else _MOST_SLOWER) and not explained_slower(case)
     if not slower and (most is None or ratio <= most):
-        return None
+        return on_few_boards(case, base, ratio)
     far = max(1 / ratio if slower else 0.0, ratio / most if most else 0.0) > _FAR_OFF
     why, evidence = "", []
     if slower and is_sixty_fourth(case):
@@ -271,6 +262,16 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
         why = f": the hardware allows less than {most:.1f}x"
     cause = f"{effect_without_cause.cause}{why}."
     return Hit(evidence, cause=cause, verdict=Verdict.FIX if far else None)
+
+
+def is_no_difference(case: Case, group: Group, ratio: float) -> str | None:
+    """Whether one number each cannot show so little, with the reason; None: it can."""
+    if _SLOWER <= ratio <= 1 / _SLOWER:
+        return "."
+    strong, weak, against = launch.signals(case, group)
+    if 1 < ratio <= _LITTLE and (strong or weak) and not against:
+        return ": the host's launches may set both times, and one host differs by as much."
+    return None
 
 
 def on_half_units(case: Case) -> bool:
@@ -295,8 +296,16 @@ def most_gain(case: Case, base: Case) -> float | None:
 
     Of a CPU or another maker's GPU, what matrix units give beside plain ones at the most.
     """
-    found = []
-    for board in bounds.in_question(case):
+    found = gains_on(bounds.in_question(case), case, base)
+    return max(found.values()) if found else _MOST_KNOWN if case.foreign else None
+
+
+def gains_on(boards: Iterable[Board], case: Case, base: Case) -> dict[Board, float]:
+    """The most that a precision can gain on each of some boards, where its peaks are known."""
+    asked = pace.work_of(case).workload
+    by_bytes = asked.new_tokens > 0 and asked.batch_size == 1 and asked.prompt_tokens < _SHORT
+    found = {}
+    for board in boards:
         ours_is = case.half_precision if case.precision == "mixed" else case.precision
         peaks = [gpus.peak_tflops(board, p) for p in (base.precision, ours_is)]
         if not all(peaks):
@@ -304,10 +313,24 @@ def most_gain(case: Case, base: Case) -> float | None:
         plain, ours = (peak or 1.0 for peak in peaks)
         native = (board.fp16_tflops or 0.0) if case.precision == "fp16" else 0.0
         own = ours / plain if case.by_pytorch else max(ours, native) / plain
-        found.append(max(own, _BYTES))
-    if not found:
-        return _MOST_KNOWN if case.foreign else None
-    decoding = case.workload.new_tokens > 0 and case.workload.batch_size == 1
-    if decoding and case.workload.prompt_tokens < _SHORT:
-        return _ABOVE_BYTES * _BYTES
-    return _ABOVE * max(found)
+        found[board] = _ABOVE_BYTES * BYTES_GAIN if by_bytes else _ABOVE * max(own, BYTES_GAIN)
+    return found
+
+
+def on_few_boards(case: Case, base: Case, ratio: float) -> Hit | None:
+    """A gain of a GPU that is not known, which the fewest boards can give."""
+    if case.boards or not case.foreign:
+        return None
+    gains = gains_on(bounds.in_question(case), case, base)
+    able = [board for board, most in gains.items() if ratio <= most]
+    if not able or len(able) > len(gains) / 2:
+        return None
+    known = [board for board in able if board.is_for_servers] or able
+    kinds = tuple(dict.fromkeys(board.gpu_type for board in known))
+    return Hit(
+        values={"able": len(able), "count": len(gains), "kinds": kinds},
+        cause="{precision} at {speedup:x} the speed of {base_precision} is more than most GPUs"
+        " allow: the peaks of {able} of the {count} known boards do, such as {kinds}.",
+        missing=["the name of the GPU", "that both computed the same work"],
+        do=["Say it: --gpu TYPE."],
+    )

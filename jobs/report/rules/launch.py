@@ -9,17 +9,18 @@ launches that alone take most of the time; a latency far above the lower bound.
 
 from bench.asked import CPU
 from bench.device.boards import Board
-from jobs.report import bounds
+from jobs.report import bounds, pace, slips
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Verdict
-from jobs.report.rules.architecture import boards_by_type
+from jobs.report.rules.architecture import allowed_gain, boards_by_type, fair_gain
 from jobs.report.rules.rule import Hit, note, rule
 from jobs.report.rules.structure import engines_note, most_launches_ms
 
 BUSY, _QUITE_BUSY = 0.7, 0.85
 _ENGINE_GAIN = 2.0
 _GRAPH_GAIN, _NO_GRAPH_GAIN = 1.2, 1.1
-_FLAT, _SCALES = 1.3, 0.7
+_FALLS, _FLAT, _SCALES = 0.8, 1.3, 0.7  # less work takes no longer: such times are of another kind
+_SAME_LAUNCHES = 1.5  # two precisions launch the same kernels: so much no host differs by
 _NEAR_IDLE = 0.15  # of what lies between idle and the limit
 _FAR_ABOVE = 5.0  # lower bounds
 _MOSTLY = 0.5
@@ -34,38 +35,41 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
     strong: list[Note] = []
     weak: list[Note] = []
     against: list[Note] = []
-    if case.gpu_type == CPU or not case.launches_one_by_one or not case.latency_ms:
+    one = pace.timed(case)
+    if case.gpu_type == CPU or not case.launches_one_by_one or one is None:
         return strong, weak, against
-    if case.foreign and case.per_output_token_ms and not case.workload.new_tokens:
-        return strong, weak, against  # of a token of each prompt, or of all together
-
-    ms, batch = case.latency_ms, case.workload.batch_size
+    ms, batch = one.case.latency_ms or 0.0, case.workload.batch_size
     for other in group.others:
         same = other.case(case.precision)
-        if same is None or not same.latency_ms:
+        more = time_beside(case, same) if same else None
+        if same is None or more is None:
             continue
         engine, times = same.workload.engine, same.workload.batch_size / batch
         if engine == "graph" and times == 1:
-            gain = ms / same.latency_ms
+            gain = ms / more
             into = strong if gain > _GRAPH_GAIN else against if gain < _NO_GRAPH_GAIN else []
-            text = "{precision}: eager {latency_ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
-            into.append(note(text, graph_ms=same.latency_ms, gain=gain))
+            text = "{precision}: eager {ms:ms}, as a CUDA graph {graph_ms:ms}: {gain:.2f}x"
+            into.append(note(text, ms=ms, graph_ms=more, gain=gain))
         elif engine == case.workload.engine and times >= 2:
-            growth = same.latency_ms / ms
-            into = weak if growth < _FLAT else against if growth > _SCALES * times else []
+            growth = more / ms
+            # A step reads all weights, for however many prompts.
+            flat = [] if one.case.workload.new_tokens else weak
+            into = flat if _FALLS < growth < _FLAT else against if growth > _SCALES * times else []
             text = "{precision}: {times:g}x the batch takes {growth:.2f}x the time"
-            text += " ({latency_ms:ms}, {more:ms})"
-            into.append(note(text, times=times, growth=growth, more=same.latency_ms))
+            text += " ({ms:ms}, {more:ms})"
+            into.append(note(text, times=times, growth=growth, ms=ms, more=more))
         elif engine == case.workload.engine and times <= 0.5:
-            growth = ms / same.latency_ms
+            growth = ms / more
             if growth > _SCALES / times:
                 text = "{precision}: {times:g}x the batch took {growth:.2f}x the time"
-                text += " ({less:ms}, {latency_ms:ms})"
-                against.append(note(text, times=1 / times, growth=growth, less=same.latency_ms))
+                text += " ({less:ms}, {ms:ms})"
+                against.append(note(text, times=1 / times, growth=growth, less=more, ms=ms))
     if case.foreign and (faster := engines_note(case, group)):
         gain, told = faster
         # Fused kernels and fewer launches: as much as that is no arithmetic.
         (strong if gain > _ENGINE_GAIN else []).append(told)
+    against += by_length(case, group)
+    against += [] if strong else by_precision(case, group)
     busy = case.trace.busy_share if case.trace else None
     if busy is not None:
         into = strong if busy < BUSY else against if busy > _QUITE_BUSY else []
@@ -75,11 +79,59 @@ def signals(case: Case, group: Group) -> tuple[list[Note], list[Note], list[Note
         text = "{precision}: launching its kernels back to back alone takes {ms:ms}"
         weak.append(note(text, ms=launches))
     weak += near_idle(case)
-    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
-    if least and _FAR_ABOVE * least[1] < ms < most_launches_ms(case.workload):
-        text = "{precision}: {latency_ms:ms} is {times:.0f} times the lower bound of {bound:ms}"
-        weak.append(note(text, times=ms / least[1], bound=least))
+    least = bounds.of_pytorch(case.boards, case.precision, one.case.workload)
+    if least and _FAR_ABOVE * least[1] < ms < most_launches_ms(one.case.workload):
+        text = "{precision}: {ms:ms}{of} is {times:.0f} times the lower bound of {bound:ms}"
+        weak.append(note(text, ms=ms, of=one.of, times=ms / least[1], bound=least))
     return strong, weak, against
+
+
+def by_length(case: Case, group: Group) -> list[Note]:
+    """Where the time grows with the length of the prompt, as that of launches does not."""
+    if not case.latency_ms or slips.is_decode(case, group.lengths):
+        return []
+    found, asked = [], case.workload
+    for other in group.lengths:
+        same = other.case(case.precision)
+        if same is None or not same.latency_ms or same.workload.new_tokens != asked.new_tokens:
+            continue
+        (short, before), (long, after) = sorted(
+            (one.workload.prompt_tokens, one.latency_ms or 0.0) for one in (case, same)
+        )
+        times, growth = long / short, after / before
+        if times >= 2 and growth > _SCALES * times:
+            text = "{precision}: {times:.3g}x the tokens take {growth:.2f}x the time"
+            text += " ({before:ms}, {after:ms})"
+            found.append(note(text, times=times, growth=growth, before=before, after=after))
+    return found[:1]
+
+
+def by_precision(case: Case, group: Group) -> list[Note]:
+    """Where another precision, which launches the same kernels, takes another time."""
+    base = group.base_of(case)
+    for other in group.cases:
+        times = time_beside(case, other), time_beside(other, case)
+        if "mixed" in (case.precision, other.precision) or None in times:
+            continue
+        theirs, ours = (ms or 0.0 for ms in times)
+        gain = ours / theirs
+        if gain >= _SAME_LAUNCHES:
+            text = "{precision}: {ours:ms}, {other} with the same launches {theirs:ms}"
+            return [note(text, other=other.precision, theirs=theirs, ours=ours)]
+        if other is not base or base.precision not in ("fp32", "tf32"):
+            continue
+        allowed, by = allowed_gain(pace.work_of(case), pace.work_of(base))
+        if allowed and 1 / gain >= fair_gain(allowed):
+            text = "{precision}: gains {gain:.2f}x where the {by} allow {allowed:.1f}x"
+            return [note(text, gain=1 / gain, by=by, allowed=allowed)]
+    return []
+
+
+def time_beside(case: Case, other: Case) -> float | None:
+    """The time of another case that compares with this one's; None: they say different things."""
+    if other.foreign and other.per_output_token_ms and not other.workload.new_tokens:
+        return None  # of a token of each prompt, or of all together
+    return other.latency_ms if case.latency_ms else other.pace_ms
 
 
 def near_limit(case: Case) -> bool:
@@ -133,14 +185,17 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     """The host, which launches kernels, sets the latency, or may.
 
     Fix: a CUDA graph is over 1.2x faster, or the GPU is busy for less than 70 %. Inconclusive: 2x
-    the batch takes less than 1.3x the time (so it also does where weights are streamed or few
-    multiprocessors have work), power near idle (15 % of the way to the limit), launching its
-    kernels alone takes over half of the latency, or 5 times the lower bound. Silent where the GPU
-    is busy for over 85 %, a graph gains less than 1.1x, or time grows with the batch; on a CPU; in
-    another engine than eager.
+    the batch takes less than 1.3x the time (so it also does where few multiprocessors have work,
+    and in every decode, which streams its weights: there it does not count), power near idle (15 %
+    of the way to the limit), launching its kernels alone takes over half of the latency, or 5 times
+    the lower bound. Silent where the GPU is busy for over 85 %, a graph gains less than 1.1x, time
+    grows with the batch or the length, or a precision gains as much as the hardware allows; on a
+    CPU; in another engine than eager.
     """
     strong, weak, against = signals(case, group)
-    least = bounds.of_pytorch(case.boards, case.precision, case.workload)
+    one = pace.timed(case)
+    asked = one.case.workload if one else case.workload
+    least = bounds.of_pytorch(case.boards, case.precision, asked)
     text = "{precision}: no less than {bound:ms}, by the datasheet"
     expected = [note(text, bound=least)] if least else []
     if strong and not against:
@@ -158,8 +213,12 @@ def launch_bound(case: Case, group: Group) -> Hit | None:
     # Measured evidence against it outweighs what only raises the question.
     if not weak or against:
         return None
-    seems = "The GPU seems to wait for the host most of the time (launch-bound)."
-    lacking = missing(group)
+    seems, lacking = "The GPU seems to wait for the host most of the time (launch-bound).", []
+    if one and one.of and "model" in case.assumed:
+        seems = "Of gpt2, which is assumed, such a time for each token means that the GPU waits for"
+        seems += " the host most of the time (launch-bound)."
+        lacking = ["the name of the model: to read the weights of a larger one takes as long"]
+    lacking += missing(group)
     return Hit(weak, expected=expected, verdict=Verdict.INCONCLUSIVE, cause=seems, missing=lacking)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bench.device import gpus
 from bench.profile import work
-from jobs.report import bounds, slips, words
+from jobs.report import bounds, pace, slips, words
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.conditions import sharing
@@ -29,9 +29,9 @@ _CHECK = "Synchronise before each reading of the clock, and check model, batch s
 def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet.
 
-    Where the GPU is not known, of every known board. Inconclusive: only with the length or batch
-    that is assumed, or of a time for each token that may be of one prompt of a batch. fp32 that
-    TF32 explains is told as such.
+    Where the GPU is not known, of every known board; where the model is not named, of GPT-2.
+    Inconclusive: only with the length or batch that is assumed, or of a time for each token that
+    may be of one prompt of a batch. fp32 that TF32 explains is told as such.
     """
     least = bounds.of_case(case)
     if not least or not is_below(case, least) or on_tf32(case):
@@ -48,20 +48,36 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
         return of_one_or_of_each(case, least, evidence)
     if is_below(case, bounds.of_case(bounds.certain(case))):
         do = ["Check the unit of the column, and write it in its name."] if found else None
-        cause = f"{latency_below_lower_bound.cause}{whose}{clause}."
-        return Hit(evidence, values, rejects=["latency_ms"], missing=missing, do=do, cause=cause)
+        model = " for {model}, which is assumed" if is_of_any_model(case) else ""
+        cause = f"{latency_below_lower_bound.cause}{whose}{model}{clause}."
+        told: dict[str, Value] = {**values, "model": case.workload.model}
+        return Hit(evidence, told, rejects=["latency_ms"], missing=missing, do=do, cause=cause)
     cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
     cause += f" table does not say how long its prompts are{clause}."
-    told = {"assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"}
+    told = {
+        **values,
+        "assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens",
+    }
     return Hit(
         evidence,
-        {**values, **told},
+        told,
         verdict=Verdict.INCONCLUSIVE,
         cause=cause,
         missing=(),
         do=["Say it: --tokens N, --batch N."],
         rejects=["latency_ms"],
     )
+
+
+def what_is_unsaid(model: bool, length: bool) -> str:
+    """What a table does not do, in words."""
+    unsaid = {"name its model": model, "say how long its prompts are": length}
+    return " or ".join(what for what, is_open in unsaid.items() if is_open)
+
+
+def is_of_any_model(case: Case) -> bool:
+    """Whether a table does not name its model, so that a smaller one may be meant."""
+    return case.foreign and "model" in case.assumed
 
 
 def of_one_or_of_each(case: Case, least: bounds.Bound, evidence: list[Note]) -> Hit:
@@ -111,7 +127,7 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     """A throughput that stands alone is above what the arithmetic of any board in question allows.
 
     Of tokens: of the layers' weights, each used once; of new tokens of a stated batch, of reading
-    the weights for each. Inconclusive: only with the length that is assumed.
+    the weights for each. Inconclusive: only with the length or the model that is assumed.
     """
     shape = work.shape_of(case.workload.model)
     rate = case.throughput_per_s or case.tokens_per_s
@@ -129,14 +145,20 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     most = peak * 1e12 / flops
     if rate * bounds.LEAST_LATENCY <= most:
         return None
-    sure = rate * bounds.LEAST_LATENCY > most * tokens or not is_assumed(case)
+    is_long = rate * bounds.LEAST_LATENCY <= most * tokens and is_assumed(case)
     rates = {"rate": f"{rate:.0f} {what}", "most": f"{most:.0f} {what}"}
     rejects = ["throughput_per_s", "tokens_per_s"]
     evidence = [f"{flops / 1e9:.3g} GFLOP at {peak:.3g} TFLOP/s ({fastest.name})"]
-    values = {**rates, "whose": of_whom(case)}
-    do = None if sure else ["Say how long the prompts are: --tokens N."]
-    verdict = None if sure else Verdict.INCONCLUSIVE
-    return Hit(evidence, values, verdict=verdict, do=do, rejects=rejects)
+    is_any = is_of_any_model(case)
+    values = {**rates, "whose": of_whom(case), "unsaid": what_is_unsaid(is_any, is_long)}
+    options = {"--model NAME": is_any, "--tokens N": is_long}
+    unsaid = [name for name, is_open in options.items() if is_open]
+    do = [f"Say it: {', '.join(unsaid)}."]
+    if not unsaid:
+        return Hit(evidence, values, rejects=rejects)
+    cause = "A throughput of {rate} is more than {whose} can compute of what is assumed, {most};"
+    cause += " the table does not {unsaid}."
+    return Hit(evidence, values, verdict=Verdict.INCONCLUSIVE, cause=cause, do=do, rejects=rejects)
 
 
 def faster_than_a_batch(case: Case) -> Hit | None:
@@ -169,27 +191,43 @@ def of_whom(case: Case) -> str:
     Verdict.FIX,
     undermines="effects",
     first=True,
-    cause="A latency of {latency_ms:ms} is {times:.0f} times what {what} takes at most on a slow"
-    " host",
+    cause="A latency of {ms:ms}{of} is {times:.0f} times what {what} takes at most on a slow host",
     missing=["the unit of the latency, and whether it is of one run"],
     do=["Write the unit into the name of the column, and the time of one run into its cells."],
 )
 def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
-    """A table's latency is over 20 times its lower bound and the launches of a slow host."""
-    if not slips.is_far_above(case):
+    """A table's latency is over 20 times its lower bound and the launches of a slow host.
+
+    So is the time of a token or request by a throughput at batch 1, of a model that is named.
+    """
+    one = pace.timed(case)
+    ours, of = (one.case, one.of) if one else (case, "")
+    by_throughput = case.latency_ms is None
+    if not slips.is_far_above(ours) or (by_throughput and "model" in case.assumed):
         return None
-    limits = slips.plausible_ms(case)
-    assert limits and case.latency_ms
-    times = case.latency_ms / (limits[1] / slips.SLOWEST)
-    clause, values = slips.as_clause(slips.of_latency(case), "ms")
-    what = f"a forward pass of {case.workload.model}"
-    if case.workload.new_tokens:
-        what = f"generating {case.workload.new_tokens} tokens"
-    cause = f"{latency_implausibly_high.cause}{clause}"
+    limits = slips.plausible_ms(ours)
+    assert limits and ours.latency_ms
+    times = ours.latency_ms / (limits[1] / slips.SLOWEST)
+    what, steps = f"a forward pass of {case.workload.model}", ours.workload.new_tokens
+    if steps:
+        what = f"generating {steps} tokens" if steps > 1 else "generating a token"
+    told: dict[str, Value] = {"ms": ours.latency_ms, "of": of, "times": times, "what": what}
+    cause = latency_implausibly_high.cause
+    if by_throughput:
+        missing = ["what was counted, and per second or per minute"]
+        do = ["Write into the name of the column what the number counts, and over which time."]
+        rejects = ["throughput_per_s", "tokens_per_s"]
+        return Hit(values=told, rejects=rejects, cause=f"{cause}.", missing=missing, do=do)
+    if slips.is_decode(ours, group.lengths):
+        cause += ". It is proportional to the tokens, {step:ms} for each, as where they are"
+        cause += " generated one by one."
+        told["step"] = ours.latency_ms / ours.workload.prompt_tokens
+        missing, do = ["how many tokens were generated"], ["Say it: --new-tokens N."]
+        return Hit(values=told, rejects=["latency_ms"], cause=cause, missing=missing, do=do)
+    clause, values = slips.as_clause(slips.of_latency(ours), "ms")
     unsaid = "model" in case.assumed and not case.workload.new_tokens
-    cause += "; or it is of another model, or of generated tokens." if unsaid else "."
-    told: dict[str, Value] = {**values, "times": times, "what": what}
-    return Hit(values=told, rejects=["latency_ms"], cause=cause)
+    clause += "; or it is of another model, or of generated tokens." if unsaid else "."
+    return Hit(values={**values, **told}, rejects=["latency_ms"], cause=cause + clause)
 
 
 @rule(

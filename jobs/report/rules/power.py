@@ -2,7 +2,7 @@
 
 import math
 
-from jobs.report import bounds, slips
+from jobs.report import bounds, pace, slips
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Value, Verdict
 from jobs.report.rules.possible import is_below, of_whom
@@ -71,9 +71,13 @@ def power_below_idle(case: Case, group: Group) -> Hit | None:
 
 
 def is_suspect(case: Case) -> bool:
-    """Whether a table's power rests on a latency that cannot be right: then it says nothing."""
-    derived = case.foreign and case.energy_mj and case.latency_ms
-    return bool(derived) and is_below(case, bounds.of_case(case))
+    """Whether a table's power rests on a latency that is not that of its energy, or not right."""
+    if not case.foreign or not case.energy_mj or not case.latency_ms:
+        return False
+    if pace.is_of_a_token(case):
+        of_a_token = case.energy_mj * case.workload.batch_size / case.latency_ms
+        return math.isclose(of_a_token, case.mean_w or 0.0)
+    return is_below(case, bounds.of_case(case))
 
 
 def of_power(case: Case) -> list[str]:

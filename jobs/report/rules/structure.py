@@ -1,6 +1,7 @@
 """What a table's own structure shows: of batches, of GPUs and of engines beside each other."""
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from jobs.report.words import listed, number, with_article
 
 _MOST_GROWTH = 1.6  # of the time, over the growth of the batch: caches and waves explain no more
 _FALLS = 0.85  # of the time at the smaller batch
+_OF_ONE = 0.8  # of the time of one prompt: a batch takes no less
 _SHARED = (0.4, 2.5)  # of the time of a token, times the batch, over that at the smaller batch
 _AHEAD = 1.2  # in peak and in bandwidth, to be the faster GPU
 _SLOWER = 1.15
@@ -55,13 +57,18 @@ def of_batch_1(workload: Workload) -> Workload:
 
 @rule(
     Verdict.FIX,
+    Verdict.INCONCLUSIVE,
     undermines="effects",
     cause="{precision}: {times:g}x the batch takes {growth:.3g}x the time. ",
     missing=["the batches between, measured again in another order"],
     do=["Measure both again; look for another kernel, for memory that ran out, for a wrong unit."],
 )
 def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
-    """In a table the time grows over 1.6 times as much as the batch, or falls as it grows."""
+    """In a table the time grows over 1.6 times as much as the batch, or falls as it grows.
+
+    Inconclusive: it falls about as the batch grows, as a time of the same number of prompts does,
+    and the time of one prompt of a batch.
+    """
     base = at_smaller_batch(case, group) if case.foreign else None
     if base is None or not base.pace_ms or not case.pace_ms:
         return None
@@ -78,6 +85,18 @@ def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
     text = "{precision}: {before:ms} at batch {small}, {after:ms} at batch {batch_size}"
     values: dict[str, Value] = {"times": times, "growth": growth}
     notes = [note(text, before=base.pace_ms, after=case.pace_ms, small=base.workload.batch_size)]
+    # A batch takes between the time of one prompt and that of one after the other.
+    if case.latency_ms and _OF_ONE <= growth * times <= math.sqrt(times):
+        why = "It falls about as the batch grows: probably each time is of the same number of"
+        why += " prompts in all, or of one prompt of the batch, and not of one batch."
+        return Hit(
+            notes,
+            values,
+            verdict=Verdict.INCONCLUSIVE,
+            cause=batch_does_not_scale.cause + why,
+            missing=["of how many prompts each time is"],
+            do=["Write the time of one batch, or prompts per second."],
+        )
     return Hit(notes, values, cause=batch_does_not_scale.cause + why)
 
 
@@ -196,8 +215,8 @@ def warm_up_suspected(case: Case, group: Group) -> Hit | None:
 @rule(
     Verdict.ACCEPT,
     minor=True,
-    cause="{precision}: the energy of a token falls to {ratio:x} at {times:g}x the batch: the power"
-    " stays, and the weights are read once for all prompts.",
+    cause="{precision}: the energy of a {what} falls to {ratio:x} at {times:g}x the batch: the"
+    " power stays, and the weights are read once for all prompts.",
 )
 def energy_over_batch(case: Case, group: Group) -> Hit | None:
     """In a table the energy of a token, or of a prompt, falls as the batch grows."""
@@ -213,7 +232,8 @@ def energy_over_batch(case: Case, group: Group) -> Hit | None:
         return None
     text = "{precision}: {theirs:mJ} at batch {small}, {ours:mJ} at batch {batch_size}"
     about = note(text, theirs=theirs, ours=ours, small=base.workload.batch_size)
-    return Hit([about], {"times": times, "ratio": ratio})
+    what = "token" if case.energy_per_token_mj else "prompt"
+    return Hit([about], {"times": times, "ratio": ratio, "what": what})
 
 
 @rule(

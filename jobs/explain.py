@@ -267,7 +267,7 @@ def explain_results(places: Sequence[str], told: Told, given: Given, allowance: 
         ends.update(rows.keys["outcome"].to_pylist())
         cases = compare.compared(rows.records(samples=False))
     foreign_cases = [case for one in understood for case in one.cases]
-    refuse_unused(told, foreign_cases, frozenset().union(*(one.used for one in understood)))
+    read.refuse_unused(told, foreign_cases, frozenset().union(*(one.used for one in understood)))
     cases += compare.with_ratios(lines.on_each(foreign_cases, told.gpus))
     groups = facts.grouped(cases)
     failures = [case for case in cases if case.outcome != Outcome.OK]
@@ -345,23 +345,6 @@ def notes_of(groups: Sequence[facts.Group]) -> list[str]:
         text = "only what holds for any transformer is checked"
         notes.append(f"Nothing is known of the model {listed}: {text}.")
     return notes
-
-
-def refuse_unused(told: Told, cases: Sequence[Case], used: frozenset[str]) -> None:
-    """Raise TensorgapError for an option that no row needs, unless all rows say the same."""
-    on_these = {case.gpu for case in cases}
-    if not on_these.issuperset(map(lines.shown, told.gpus)) and all(c.gpu_type for c in cases):
-        raise TensorgapError(f"--gpu {told.gpus[0]}: every row names its GPU; leave --gpu out")
-    typed = {name: value for name, value in vars(told).items() if name != "gpus"}
-    for name, value in typed.items():
-        if value is None or name in used:
-            continue
-        holders = [case if hasattr(case, name) else case.workload for case in cases]
-        if all(getattr(holder, name, None) == value for holder in holders):
-            continue
-        option = {"batch_size": "batch", "prompt_tokens": "tokens"}.get(name, name)
-        option = option.replace("_", "-")
-        raise TensorgapError(f"--{option} {value}: no row needs it; leave --{option} out")
 
 
 def write_matrix(place: str, matrix: str | None) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.asked import PRECISIONS
@@ -114,6 +115,23 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
             f" {MOST_CASES:,} are explained; split the table"
         )
     return Understood(tuple(found), tuple(sentences), frozenset(used))
+
+
+def refuse_unused(told: Told, cases: Sequence[Case], used: frozenset[str]) -> None:
+    """Raise TensorgapError for an option that no row needs, unless all rows say the same."""
+    on_these = {case.gpu for case in cases}
+    if not on_these.issuperset(map(lines.shown, told.gpus)) and all(c.gpu_type for c in cases):
+        raise TensorgapError(f"--gpu {told.gpus[0]}: every row names its GPU; leave --gpu out")
+    typed = {name: value for name, value in vars(told).items() if name != "gpus"}
+    for name, value in typed.items():
+        if value is None or name in used:
+            continue
+        holders = [case if hasattr(case, name) else case.workload for case in cases]
+        if all(getattr(holder, name, None) == value for holder in holders):
+            continue
+        option = {"batch_size": "batch", "prompt_tokens": "tokens"}.get(name, name)
+        option = option.replace("_", "-")
+        raise TensorgapError(f"--{option} {value}: no row needs it; leave --{option} out")
 
 
 def unusable(shaped: shape.Shaped, table: grid.Grid) -> str | None:

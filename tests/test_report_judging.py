@@ -202,6 +202,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "gpu,model,precision,prompt_tokens,new_tokens,tok/s\nA100,gpt2,fp16,10,100,99.6\n",
         "launch-bound", "inconclusive", ("launch-bound",),
     ),
+    "what was done to a model explains more than what is right": (
+        "model,method,context,perplexity\ngpt2,float,1024,29.96\ngpt2,8w8f,1024,2645.2\n",
+        "perplexity-out-of-range", "inconclusive", ("quantised or tuned",),
+    ),
     "a model that is assumed is told": (
         "gpu,precision,batch,tokens,latency_ms\nRTX 3080,fp16,32,1000,16.4\n",
         "latency-below-lower-bound", "reject", ("for gpt2, which is assumed",),

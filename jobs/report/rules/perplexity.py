@@ -1,12 +1,12 @@
 """Perplexity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.asked import CPU
 from bench.text import published
 from jobs.report.facts import NO_PRECISION, WIKITEXT_2, Case, Group
-from jobs.report.finding import Note, Verdict
+from jobs.report.finding import Note, Value, Verdict
 from jobs.report.foreign import names
 from jobs.report.rules.rule import Hit, note, rule
 
@@ -98,20 +98,13 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
         evidence.append(note(text, alike=agreeing, spread=spread - 1))
     of = f"context {case.context}" if case.context else "any context from 128 to 1024"
     found = mistakes(first, allowed) if unit == published.TOKEN else []
+    told: dict[str, Value] = {"allowed": allowed, "of": of, "model": model}
     if is_altered(case):
-        return Hit(
-            evidence,
-            {"allowed": allowed, "of": of, "model": model, "run": case.run or case.workload.model},
-            verdict=Verdict.INCONCLUSIVE,
-            cause=f"{perplexity_out_of_range.cause}{beyond}; `{{run}}` may not be that model as it"
-            " was published: quantised or tuned, or run by a faulty method.",
-            missing=["what was done to the model, and its perplexity before it"],
-            do=["Measure the model as it was published by the same loop."],
-        )
+        return of_altered(case, evidence, told, beyond)
     if "model" in case.assumed and case.foreign and first < _OF_ANOTHER * allowed[1]:
         return Hit(
             evidence,
-            {"allowed": allowed, "of": of, "model": model},
+            told,
             verdict=Verdict.INCONCLUSIVE,
             cause=f"{perplexity_out_of_range.cause}{beyond}; the table does not name its model, and"
             " another has another.",
@@ -120,8 +113,21 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
         )
     return Hit(
         [*evidence, *found],
-        {"allowed": allowed, "of": of, "model": model},
+        told,
         cause=f"{perplexity_out_of_range.cause}{beyond}{likely(first, not_128, allowed, nats)}.",
+    )
+
+
+def of_altered(case: Case, evidence: list[Note], values: Mapping[str, Value], beyond: str) -> Hit:
+    """Of a line that names what was done to the model, or by which method it ran."""
+    return Hit(
+        evidence,
+        {**values, "run": case.run or case.workload.model},
+        verdict=Verdict.INCONCLUSIVE,
+        cause=f"{perplexity_out_of_range.cause}{beyond}; `{{run}}` may not be that model as it was"
+        " published: quantised or tuned, or run by a faulty method.",
+        missing=["what was done to the model, and its perplexity before it"],
+        do=["Measure the model as it was published by the same loop."],
     )
 
 

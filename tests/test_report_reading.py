@@ -102,7 +102,7 @@ def test_names_of_one_program_are_several_programs_where_they_say_more() -> None
         HF_KERNEL,51.7,20
     """)
     assert [(case.run, case.latency_ms) for case in cases_of(table)] == [
-        ("", 250_900), ("TORCH_FUSED", 4400), ("HF_KERNEL", 51_700),
+        ("", 250_900), ("Kernel=TORCH_FUSED", 4400), ("Kernel=HF_KERNEL", 51_700),
     ]  # fmt: skip
     versions = "engine,precision,latency_ms\nPyTorch 2.1,fp32,10\nPyTorch 2.1 FP16,fp16,8\n"
     assert [case.run for case in cases_of(versions)] == ["", ""]

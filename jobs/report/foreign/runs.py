@@ -9,7 +9,7 @@ from bench.measured import Outcome
 from bench.text.published import TOKEN
 from jobs.report.facts import NO_PRECISION, Case
 from jobs.report.foreign import names
-from jobs.report.foreign.headers import tags_in
+from jobs.report.foreign.headers import heading_of, tags_in
 from jobs.report.foreign.understood import Notes
 from jobs.report.foreign.vocabulary import FILLER
 from jobs.report.words import gathered
@@ -52,23 +52,24 @@ def combined(
         found = [marked(line, f"{line.case.power_limit_w or 0:g} W limit") for line in found]
     for place, column in enumerate(columns):
         if column in labels:
-            found = of_programs(found, place)
+            found = of_programs(found, place, column)
     return [
         median_of([line.case for line in same]) for same in apart(found, columns, labels, notes)
     ]
 
 
-def of_programs(found: Sequence[Line], place: int) -> list[Line]:
+def of_programs(found: Sequence[Line], place: int, column: str) -> list[Line]:
     """The lines, marked where names of one program differ by more than version or precision.
 
     `TORCH` and `TORCH_FUSED` are not one program, nor are `WebGPU (ONNX)` and `ONNX Runtime`.
     """
+    what = "" if heading_of(column).field == "engine" else f"{column}="
     extra = [residue(line.others[place]) for line in found]
     by_engine: dict[str, set[str]] = {}
     for line, words in zip(found, extra, strict=True):
         by_engine.setdefault(line.case.workload.engine, set()).add(words)
     return [
-        marked(line, line.others[place])
+        marked(line, f"{what}{line.others[place]}")
         if words and len(by_engine[line.case.workload.engine]) > 1
         else line
         for line, words in zip(found, extra, strict=True)

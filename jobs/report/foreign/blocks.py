@@ -23,11 +23,16 @@ _LOGGED = re.compile(  # 2023-12-06 09:45:25,251 - INFO -, or [2023-12-06 09:45:
 )
 _MARK = re.compile(r"\[([^\]]{1,40})\]\s{0,9}")
 _LEVELS = {"info", "debug", "warning", "warn", "error", "i", "w", "v"}
-_BULLET = re.compile(r"[-*+\u2022>]{1,3}\s{1,9}")
+_BULLET = re.compile(r"^[-*+\u2022>]{1,3}\s{1,9}")
 _PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,60}?)\s{0,9}(?:[:=]|\s[-\u2013]\s)\s{0,9}(\S.{0,80})")
 _NAMED = re.compile(r"([A-Za-z][^:]{1,60}):\s(.{1,300})")
 _BETWEEN = re.compile(r"\s\|\s|,\s|;\s?")
 _IN_BRACKETS = re.compile(r"([-+\d.eE]{1,30})\s?\(([\w/ ]{1,20})\)")  # 1.22e-02 (s)
+# What says nothing beside the name of a quantity, and is one alone: forward pass latency.
+_BESIDE = re.compile(
+    r"\b(?:inference|forward(?: pass)?) (?=(?:latency|throughput|time|speed|energy|power)\b)",
+    re.IGNORECASE,
+)
 _LABELS = (
     "model", "gpu", "engine", "precision", "attention", "batch_size", "prompt_tokens",
     "new_tokens", "context", "text",
@@ -62,12 +67,10 @@ class Blocks:
 
     def label(self, name: str, value: str) -> None:
         """A name, such as that of a model; one that is repeated begins another block."""
-        if name in self.labels and self.numbers:
+        if self.numbers and name in {*self.common, *self.labels}:
             self.end()
-        labels = self.labels if self.name or self.rows or self.numbers else self.common
-        if labels is self.common and name in labels:
-            labels = self.labels
-        labels[name] = value
+        above = not (self.name or self.rows or self.numbers)
+        (self.common if above else self.labels)[name] = value
 
     def number(self, line: int, name: str, value: str) -> None:
         """A measured number; one that is repeated is of a further run."""
@@ -162,11 +165,11 @@ def pairs_in(told: str) -> Iterator[tuple[str, str, bool]]:
     found = []
     for part in _BETWEEN.split(told.rstrip(";,. ")):
         pair = _PAIR.fullmatch(part.strip())
-        kind = kind_of(pair[1], pair[2]) if pair else None
+        name = _BESIDE.sub("", pair[1].strip()) if pair else ""
+        kind = kind_of(name, pair[2]) if pair else None
         if pair is None or kind is None:
             return
-        value = _IN_BRACKETS.sub(r"\1 \2", pair[2].strip())
-        found.append((pair[1].strip(), value, kind))
+        found.append((name, _IN_BRACKETS.sub(r"\1 \2", pair[2].strip()), kind))
     yield from found
 
 
@@ -183,7 +186,7 @@ def kind_of(name: str, value: str) -> bool | None:
         return False if number and not number.rest else None
     if heading.field == "text" and names.text_of(value) not in names.TEXT.values():
         return None
-    return False if len(value.split()) <= _MOST_WORDS else None
+    return False if len(value.split()) <= _MOST_WORDS and not _PAIR.fullmatch(value) else None
 
 
 def names_a_block(told: str) -> bool:

@@ -19,6 +19,7 @@ from jobs.report.foreign.latex import of_latex
 
 MOST_COLUMNS = 1000
 _SENTENCE = 6  # words, or more: no name of a column
+_CELL = re.compile(r"[,;\t|]| {2,}")
 _VALUE = re.compile(r".{0,80}[:=]\s{0,9}\S|.{0,80}\d ?[A-Za-z]{1,3}\b.{0,80} \w")
 
 
@@ -75,13 +76,16 @@ def of_whole(text: str, name: str) -> list[Grid]:
 def is_prose(text: str) -> bool:
     """Whether no line of the begin of a text can be one that names columns.
 
-    >>> is_prose("precision,latncy\\nfp32,11.7"), is_prose("It took 3 s on my GPU: nice")
+    >>> is_prose("precision,latncy\nfp32,11.7"), is_prose("It took 3 s on my GPU: nice")
     (False, True)
     """
-    rows = [row for row in text.split("\n")[: 4 * SAMPLE_LINES] if row.strip()][:SAMPLE_LINES]
-    for row in rows:
-        cells = [cell.strip() for cell in re.split(r"[,;\t|]| {2,}", row[:1000]) if cell.strip()]
-        if any(heading_of(cell).is_quantity for cell in cells[:MOST_COLUMNS]):
+    said = [row for row in text.split("\n")[: 4 * SAMPLE_LINES] if row.strip(" \t#*=-")]
+    rows = [row for row in said if not row.startswith("#")][:SAMPLE_LINES]
+    parts = [_CELL.split(row[:1000]) for row in rows]
+    for cells, below in zip(parts, [*parts[1:], []], strict=True):
+        same = len(cells) == len(below) > 1
+        heads = [one for one in cells[:MOST_COLUMNS] if same or len(one.split()) <= _SENTENCE]
+        if any(heading_of(one).is_quantity for one in heads):
             return False
-    first = re.split(r"[,;\t|]| {2,}", rows[0][:1000]) if rows else []
-    return any(len(cell.split()) > _SENTENCE or _VALUE.match(cell.strip()) for cell in first)
+    first = parts[0] if parts else []
+    return any(len(one.split()) > _SENTENCE or _VALUE.match(one.strip()) for one in first)

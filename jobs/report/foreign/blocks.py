@@ -5,16 +5,18 @@ each of its lines (`[FP32] Time: 0.42s`), before its numbers (`DeepSpeed model: 
 ...`), or where a name is repeated. What stands above all blocks (`GPU: A800`) is said of each.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jobs.report.foreign import names, units
 from jobs.report.foreign.columns import cell_unit
-from jobs.report.foreign.grid import SAMPLE_LINES, Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above, of_pairs
 from jobs.report.foreign.headers import heading_of, split, tags_in
 
 _MOST_LINES, _LONGEST = 20_000, 400  # lines of a log, and characters of one
+_LOOKED_AT = 2_000  # lines, of which too few say something
 _MOST_WORDS = 6  # of a line that names a block, and of a value that is a name
 _LEAST, _LEAST_OF_ONE = 0.2, 0.4  # of the lines that are written, of several blocks and of one
 _LOGGED = re.compile(  # 2023-12-06 09:45:25,251 - INFO -, or [2023-12-06 09:45:25,251][x][INFO] -
@@ -39,6 +41,7 @@ _LABELS = (
 )  # fmt: skip
 _COUNTS = _LABELS[5:9]
 _NAMES_A_BLOCK = ("precision", "engine", "batch_size")
+_heading = functools.lru_cache(10_000)(heading_of)
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Blocks:
     numbers: dict[str, str] = field(default_factory=dict)
     first: int = 0
     read: int = 0  # lines that say something
+    names: set[str] = field(default_factory=set)  # of numbers
 
     def begin(self, name: str) -> None:
         """Another block begins."""
@@ -76,6 +80,7 @@ class Blocks:
         """A measured number; one that is repeated is of a further run."""
         if name in self.numbers:
             self.end()
+        self.names.add(name)
         self.first = self.first if self.numbers else line
         self.numbers[name] = value
 
@@ -83,7 +88,7 @@ class Blocks:
     def several(self) -> bool:
         """Whether there are blocks that differ in what they say of themselves."""
         about = {
-            tuple(v for k, v in cells.items() if not heading_of(k).is_quantity)
+            tuple(v for k, v in cells.items() if not _heading(k).is_quantity)
             for _, cells in self.rows
         }
         return len(about) > 1
@@ -103,8 +108,12 @@ def of_log(rows: Sequence[str], alone: bool = False) -> Grid | None:
         read_line(blocks, number, told)
         written += bool(told) and any(one.isalnum() for one in told) and not logged
         written += logged and blocks.read > before
+        if number == _LOOKED_AT and blocks.read < _LEAST * written:
+            return None
+        if len(blocks.names) > MOST_COLUMNS:
+            return None
     blocks.end()
-    count = sum(heading_of(name).is_quantity for _, cells in blocks.rows for name in cells)
+    count = sum(_heading(name).is_quantity for _, cells in blocks.rows for name in cells)
     least = _LEAST if blocks.several else _LEAST_OF_ONE
     if not (blocks.several or alone) or count < 2 or blocks.read < least * written:
         return None
@@ -175,7 +184,7 @@ def pairs_in(told: str) -> Iterator[tuple[str, str, bool]]:
 
 def kind_of(name: str, value: str) -> bool | None:
     """Whether a pair is a measured number; None: neither that nor a label."""
-    heading = heading_of(name)
+    heading = _heading(name)
     number = units.number_of(_IN_BRACKETS.sub(r"\1 \2", value.strip()))
     if heading.is_quantity and number:
         behind = number.rest.partition("(")[0].strip()

@@ -12,7 +12,7 @@ from bench.device import gpu_names
 from bench.errors import TensorgapError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MOST_LINES = 100_000
+MOST_LINES, MOST_COLUMNS = 100_000, 1000
 SAMPLE_LINES = 50
 _LEAST_SHARE = 0.4  # of the first lines that are of the table
 _RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")  # below the head of a table

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from jobs.report.foreign import blocks, dicts, energies, llama, megatron, series, serving
 from jobs.report.foreign.blocks import by_unit
-from jobs.report.foreign.grid import SAMPLE_LINES, Grid, gpu_above
+from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above
 from jobs.report.foreign.headers import heading_of
 
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
@@ -75,6 +75,8 @@ def of_lines(rows: Sequence[str]) -> Iterator[Grid]:
         by_line.append(gpu)
         last = number
     keys = list(dict.fromkeys(key for _, _, pairs in lines for key in pairs))
+    if len(keys) > MOST_COLUMNS:
+        return
     bare = [key and "=" not in key and not heading_of(key).is_quantity for key in keys]
     heads = [f"latency {k}" if is_bare else k for k, is_bare in zip(keys, bare, strict=True)]
     for about in dict.fromkeys(by_line):
@@ -100,7 +102,7 @@ def of_keyed(rows: Sequence[str]) -> Grid | None:
     if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, SAMPLE_LINES):
         return None
     names = tuple(dict.fromkeys(name for _, pairs in lines for name in pairs))
-    if not any(heading_of(name).is_quantity for name in names):
+    if len(names) > MOST_COLUMNS or not any(heading_of(name).is_quantity for name in names):
         return None
     cells = tuple((n + 1, tuple(pairs.get(name, "") for name in names)) for n, pairs in lines)
     gpu = gpu_above(rows[: lines[0][0]])
@@ -124,6 +126,8 @@ def of_report(rows: Sequence[str]) -> Grid | None:
         drawn += bool(told) and (is_title or not any(one.isalnum() for one in told))
         if found and "|" not in row and "," not in found[2]:
             pairs.setdefault(found[1].strip(), found[2].strip())
+    if len(pairs) > MOST_COLUMNS:
+        return None
     written = sum(bool(row.strip()) for row in rows) - drawn
     fields = {heading.field for heading in map(heading_of, pairs) if heading.is_quantity}
     if len(pairs) < max(3, _LEAST_OF_REPORT * written) or len(fields) < 2:

@@ -8,6 +8,7 @@ from jobs.report.foreign.grid import Grid
 
 # A time over a time: what its author meant are the units in the cells.
 _TIME_OVER_TIME = re.compile(r"(ms|s|sec|us)/(ms|s|sec|second)", re.IGNORECASE)
+_MODEL_BATCH_TOKENS = re.compile(r"(\S{1,100})/(\d{1,6})/(\d{1,6})")
 _BENCHMARK = ("model", "batch_size", "sequence_length", "result")
 
 
@@ -18,8 +19,23 @@ def of_table(grid: Grid, name: str) -> Grid:
             return found
     if grid.names == _BENCHMARK:
         return replace(grid, names=(*_BENCHMARK[:-1], result_of(grid, name)))
+    if grid.names[:1] == ("configuration",) and (found := of_benchmark_lines(grid)):
+        return found
     names = tuple("latency" if _TIME_OVER_TIME.fullmatch(one) else one for one in grid.names)
     return replace(grid, names=names) if names != grid.names else grid
+
+
+def of_benchmark_lines(grid: Grid) -> Grid | None:
+    """The lines `bert-base-cased/8/128: 0.07s` of transformers' benchmark: model, batch, tokens."""
+    parts = [_MODEL_BATCH_TOKENS.fullmatch(cells[0].strip()) for _, cells in grid.lines]
+    found = [part for part in parts if part]
+    if len(found) < len(parts) or not found:
+        return None
+    lines = tuple(
+        (number, (*part.groups(), *cells[1:]))
+        for part, (number, cells) in zip(found, grid.lines, strict=True)
+    )
+    return replace(grid, names=(*_BENCHMARK[:-1], *grid.names[1:]), lines=lines)
 
 
 def result_of(grid: Grid, name: str) -> str:

@@ -1,5 +1,6 @@
 """The tables in a text: of LaTeX or Markdown, of the lines of a log, or the whole text as a CSV."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ from bench.errors import TensorgapError
 from jobs.report.foreign import lm_eval, logs, programs, tgi
 from jobs.report.foreign.grid import (
     BARS,
+    MOST_COLUMNS,
     MOST_LINES,
     SAMPLE_LINES,
     Grid,
@@ -17,9 +19,10 @@ from jobs.report.foreign.grid import (
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.latex import of_latex
 
-MOST_COLUMNS = 1000
 _SENTENCE = 6  # words, or more: no name of a column
 _CELL = re.compile(r"[,;\t|]| {2,}")
+_NUMBER = re.compile(r"\d\.\d|:\s\S")
+_BARE = re.compile(r"([A-Za-z][^:=]{1,60}?)\s{0,9}[:=]\s{0,9}(\d[\d.]{0,20})")  # py fp32: 21.78
 _VALUE = re.compile(r".{0,80}[:=]\s{0,9}\S|.{0,80}\d ?[A-Za-z]{1,3}\b.{0,80} \w")
 
 
@@ -64,6 +67,16 @@ def of_lm_eval(found: Sequence[Grid], name: str) -> list[Grid]:
 
 def of_whole(text: str, name: str) -> list[Grid]:
     """A text as one table, or as one for each of its heads; TensorgapError where it is none."""
+    bare = [
+        found for row in text.split("\n")[:SAMPLE_LINES] if (found := _BARE.fullmatch(row.strip()))
+    ]
+    if len(bare) > 1 and not any(heading_of(found[1]).is_quantity for found in bare):
+        label, number = bare[0].groups()
+        raise TensorgapError(
+            f"{name}: `{bare[0][0]}` does not say what its number is; write it behind the name and"
+            f" its unit behind it, such as `{label} latency: {number} ms` or"
+            f" `{label} throughput: {number} tok/s`"
+        )
     if is_prose(text):
         raise TensorgapError(
             f"{name}: neither a table nor a log that is known; looked for a first line that names"
@@ -82,10 +95,10 @@ def is_prose(text: str) -> bool:
     said = [row for row in text.split("\n")[: 4 * SAMPLE_LINES] if row.strip(" \t#*=-")]
     rows = [row for row in said if not row.startswith("#")][:SAMPLE_LINES]
     parts = [_CELL.split(row[:1000]) for row in rows]
-    for cells, below in zip(parts, [*parts[1:], []], strict=True):
+    for cells, below in itertools.pairwise([*parts, []]):
         same = len(cells) == len(below) > 1
         heads = [one for one in cells[:MOST_COLUMNS] if same or len(one.split()) <= _SENTENCE]
-        if any(heading_of(one).is_quantity for one in heads):
+        if any(heading_of(one).is_quantity for one in heads if not _NUMBER.search(one)):
             return False
-    first = parts[0] if parts else []
+    first = [one for row in parts[:1] for one in row]
     return any(len(one.split()) > _SENTENCE or _VALUE.match(one.strip()) for one in first)

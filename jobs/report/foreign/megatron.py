@@ -18,19 +18,23 @@ _LONGEST = 400  # characters of a line that are looked at
 
 def of_log(rows: Sequence[str]) -> Grid | None:
     """The perplexities of a log; None: there are none."""
-    found = []
+    told = []
     for number, row in enumerate(rows, start=1):
         about = _ABOUT.search(row[:_LONGEST]) if "|" in row else None
         values = dict(_PPL.findall(row[:_LONGEST])) if about else {}
-        if not about or not values:
-            continue
-        adjusted = values.get("adjusted ppl")
+        if about and values:
+            told.append((number, about, values))
+    by_word = all("adjusted ppl" in values for _, _, values in told)
+    found = []
+    for number, about, values in told:
+        of_token = (value for name, value in values.items() if name != "adjusted ppl")
         cells = {
             "engine": "megatron",
             "text": about[2] or "validation set of the training",
             "configuration": "" if about[2] else about[1],
-            "perplexity per word" if adjusted else "perplexity": adjusted
-            or next(iter(values.values())),
+            "perplexity per word" if by_word else "perplexity": values["adjusted ppl"]
+            if by_word
+            else next(of_token, ""),
         }
         found.append((number, cells))
     left_out = sum(bool(row.strip()) for row in rows) - len(found)

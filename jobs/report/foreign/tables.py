@@ -87,7 +87,7 @@ def of_whole(text: str, name: str) -> list[Grid]:
 
 
 def is_prose(text: str) -> bool:
-    """Whether no line of the begin of a text can be one that names columns.
+    r"""Whether no line of the begin of a text can be one that names columns.
 
     >>> is_prose("precision,latncy\nfp32,11.7"), is_prose("It took 3 s on my GPU: nice")
     (False, True)

@@ -235,6 +235,9 @@ def test_a_report_of_vllm_has_the_requests_in_flight_as_its_batch() -> None:
     assert (case.throughput_per_s, case.first_token_ms, case.per_output_token_ms) == (10, 150, 9)
     assert workload.batch_size == round(10 * (0.170 + 63 * 0.010))
     assert not case.assumed
+    assert case.latency_ms == pytest.approx(170 + 63 * 10)
+    (bare,) = cases_of(SERVING[SERVING.index("Successful") : SERVING.index("-----")])
+    assert (bare.workload.engine, bare.throughput_per_s) == ("vllm", 10)
 
 
 def test_each_report_of_several_is_a_row() -> None:

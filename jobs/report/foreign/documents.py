@@ -1,8 +1,7 @@
 """JSON of other programs as grids: optimum-benchmark, lm-eval, and lists of flat records.
 
 optimum-benchmark writes `benchmark.json` with config and report, or `benchmark_report.json` beside
-`benchmark_config.json`. lm-eval's results have a perplexity for each task, per word, per byte, or
-of the last word (lambada).
+`benchmark_config.json`.
 """
 
 import json
@@ -12,9 +11,8 @@ from typing import Any
 
 from bench.errors import TensorgapError
 from bench.files import limits
-from jobs.report.foreign import optimum
+from jobs.report.foreign import lm_eval, optimum, programs
 from jobs.report.foreign.grid import Grid
-from jobs.report.foreign.optimum import at
 
 _CONFIG = "benchmark_config.json"
 _MOST_RECORDS = 100_000
@@ -44,15 +42,14 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
         if optimum.is_report(document):
             return [optimum.of_document(config_beside(place), document, name)]
         results = document.get("results")
-        if isinstance(results, Mapping) and is_lm_eval(document):
-            return [of_lm_eval(document, name)]
+        if isinstance(results, Mapping) and lm_eval.is_document(document):
+            return [lm_eval.of_document(document, name)]
         about = {k: v for k, v in document.items() if isinstance(v, str | int | float | bool)}
         records = next((v for v in document.values() if is_records(v)), None)
         records = records or by_name(results) or by_name(document)
         document = [{**about, **one} for one in records] if records else [document]
     if is_records(document):
-        table = of_records(document)
-        return [optimum.of_table(table) or table]
+        return [programs.of_table(of_records(document), name)]
     raise TensorgapError(
         f"{name}: JSON that is not known; read are optimum-benchmark's reports, lm-eval's"
         " results, and"
@@ -116,55 +113,3 @@ def config_beside(place: str) -> Any:
         return json.loads(limits.read_file(str(path), limits.small(str(path))))
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def is_lm_eval(document: Mapping[str, Any]) -> bool:
-    """Whether a document with results is lm-eval's: its metrics have a filter behind a comma."""
-    metrics = (m for m in document["results"].values() if isinstance(m, Mapping))
-    commas = any("," in str(name) or str(name) in _METRICS for one in metrics for name in one)
-    return commas or at(document, "config", "model_args") is not None
-
-
-def of_lm_eval(document: Mapping[str, Any], name: str) -> Grid:
-    """Results of lm-eval: a line for each task that has a perplexity."""
-    arguments = str(at(document, "config", "model_args") or "")
-    told = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
-    dtype = at(document, "config", "model_dtype") or told.get("dtype")
-    about = {
-        "model": document.get("model_name") or told.get("pretrained"),
-        "precision": None if dtype in (None, "auto", "None") else dtype,
-        "context": document.get("max_length"),
-    }
-    rows = []
-    for task, metrics in at(document, "results").items():
-        if not isinstance(metrics, Mapping):
-            continue
-        found = {str(metric).partition(",")[0]: value for metric, value in metrics.items()}
-        kept = {
-            ours: found[theirs]
-            for theirs, ours in _METRICS.items()
-            if isinstance(found.get(theirs), int | float)
-        }
-        if "perplexity per word" in kept:
-            kept.pop("bits per byte", None)
-        if kept:
-            rows.append({**about, "text": task, **kept})
-    if not rows:
-        raise TensorgapError(
-            f"{name}: results of lm-eval without a perplexity: run its wikitext task"
-        )
-    names = [
-        n for n in dict.fromkeys(n for row in rows for n in row) if any(r.get(n) for r in rows)
-    ]
-    lines = tuple(
-        (number, tuple(str(row.get(n) or "") for n in names)) for number, row in enumerate(rows, 1)
-    )
-    return Grid(tuple(names), lines, "lm-eval's results")
-
-
-_METRICS = {
-    "word_perplexity": "perplexity per word",
-    "bits_per_byte": "bits per byte",
-    "perplexity": "perplexity",
-    "ppl": "perplexity",
-}

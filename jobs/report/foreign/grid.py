@@ -5,14 +5,14 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.device import gpu_names
 from bench.errors import TensorgapError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MOST_LINES = 100_000
+MOST_LINES, MOST_COLUMNS = 100_000, 1000
 SAMPLE_LINES = 50
 _LEAST_SHARE = 0.4  # of the first lines that are of the table
 _RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")  # below the head of a table
@@ -290,15 +290,35 @@ def fitted(
 ) -> Grid:
     """A grid whose lines have as many cells as there are names.
 
-    A line with more cells is set aside: which of them is too much cannot be known.
+    A line with more cells is set aside: which of them is too much cannot be known. One that only
+    parts two blocks of a table, without any text, is none.
     """
     count, fitting, ragged = len(names), [], 0
     for number, cells in lines:
+        if not any(cells):
+            continue
         if any(cells[count:]):
             ragged += 1
         else:
             fitting.append((number, tuple(cells[:count]) + ("",) * (count - len(cells))))
     return Grid(names, tuple(fitting), separator, left_out, gpu, ragged)
+
+
+def of_pairs(
+    pairs: Iterable[tuple[int, Mapping[str, str]]],
+    separator: str,
+    left_out: int = 0,
+    gpu: str = "",
+) -> Grid:
+    """A grid of records: the number of each one's line, and its cells by the names of columns.
+
+    >>> of_pairs([(1, {"dtype": "fp16"}), (3, {"ms": "9"})], "lines of a log").lines
+    ((1, ('fp16', '')), (3, ('', '9')))
+    """
+    told = list(pairs)
+    names = tuple(dict.fromkeys(name for _, cells in told for name in cells))
+    lines = tuple((n, tuple(cells.get(name, "") for name in names)) for n, cells in told)
+    return Grid(names, lines, separator, max(0, left_out), gpu)
 
 
 def separator_of(text: str) -> str | None:

@@ -1,16 +1,17 @@
-"""The tables in a text: of Markdown, of the lines of a log, or the whole text as a CSV."""
+"""The tables in a text: of LaTeX or Markdown, of the lines of a log, or the whole text as a CSV."""
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from bench.errors import TensorgapError
-from jobs.report.foreign import optimum, units
+from jobs.report.foreign import lm_eval, logs, programs, tgi
 from jobs.report.foreign.grid import (
     BARS,
+    MOST_COLUMNS,
     MOST_LINES,
     SAMPLE_LINES,
     Grid,
-    gpu_above,
     of_csv,
     of_markdown,
     parts_of,
@@ -18,21 +19,11 @@ from jobs.report.foreign.grid import (
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.latex import of_latex
 
-MOST_COLUMNS = 1000
-_PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
-_SAID = re.compile(
-    r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
-)
-_EACH = re.compile(
-    r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*[A-Za-z\u00b5][\w/ ]{0,16}(?:,\s+\d.{1,24})+)"
-)
-_STATISTIC = re.compile(r"(\w+(?:\(\d+%\))?) ?= ?([\d.]+(?: ?[a-z]{1,3})?)(?:, |$)")  # min = 1.2 ms
-_TAGGED = re.compile(r"^(\[[^\]]{1,40}\]\s*)+")  # [11/28/2026-10:03:11] [I]
-_KEYED = re.compile(r"([A-Za-z][\w .()/%-]{0,60}?)\s*[:=]\s*(\S.{0,60})")  # dtype: fp16
-_BETWEEN = re.compile(r"\s+\|\s+|,\s+|;\s+|\s{2,}")  # such pairs in a line
-_MOST_OF_LOG, _LONGEST_OF_LOG = 20_000, 400  # lines, and characters of one
-_LEAST_OF_LOG = 0.2  # of the lines that are written
-_LEAST_OF_REPORT = 0.6
+_SENTENCE = 6  # words, or more: no name of a column
+_CELL = re.compile(r"[,;\t|]| {2,}")
+_NUMBER = re.compile(r"\d\.\d|:\s\S")
+_BARE = re.compile(r"([A-Za-z][^:=]{1,60}?)\s{0,9}[:=]\s{0,9}(\d[\d.]{0,20})")  # py fp32: 21.78
+_VALUE = re.compile(r".{0,80}[:=]\s{0,9}\S|.{0,80}\d ?[A-Za-z]{1,3}\b.{0,80} \w")
 
 
 def grids(text: str, name: str) -> list[Grid]:
@@ -43,11 +34,8 @@ def grids(text: str, name: str) -> list[Grid]:
     text = text.translate(BARS)
     rows = [row.rstrip("\r") for row in text.split("\n")]
     found = (
-        list(of_latex(rows))
-        or list(of_markdown(rows))
-        or list(of_log(rows))
-        or [of_csv(part, name) for part in parts_of(text)]
-    )
+        list(of_latex(rows)) or list(of_markdown(rows)) or list(logs.of_log(rows))
+    ) or of_whole(text, name)
     for grid in found:
         if len(grid.names) > MOST_COLUMNS:
             raise TensorgapError(
@@ -58,105 +46,59 @@ def grids(text: str, name: str) -> list[Grid]:
             raise TensorgapError(
                 f"{name}: more than {MOST_LINES:,} rows; split the table, or summarise its runs"
             )
-    return [optimum.of_table(grid) or grid for grid in found]
+    return [programs.of_table(grid, name) for grid in of_lm_eval(tgi.of_tables(found), name)]
 
 
-def of_log(rows: Sequence[str]) -> Iterator[Grid]:
-    """The lines `[Pytorch (FP32)] mean=6.31ms, sd=1.32ms` or `tf fp32 time: 20.79 ms` of a log.
+def of_lm_eval(found: Sequence[Grid], name: str) -> list[Grid]:
+    """The tables, of which those that lm-eval printed have a line for each perplexity.
 
-    A table of the former has a column for each key, one of the latter the unit's quantity.
+    Raises TensorgapError where all are lm-eval's, and none has a perplexity.
     """
-    if len(rows) > _MOST_OF_LOG:
-        return
-    if whole := of_pairs(rows) or of_report(rows):
-        yield whole
-        return
-    lines: list[tuple[int, str, dict[str, str]]] = []
-    for number, row in enumerate(rows):
-        told = row.strip().strip("*# ")[:_LONGEST_OF_LOG]
-        pairs = dict(_PAIR.findall(told[told.find("]") + 1 :])) if told.startswith("[") else {}
-        if len(pairs) > 1:
-            lines.append((number, told[1 : told.find("]")], pairs))
-        elif found := _SAID.fullmatch(told):
-            lines.append((number, found[1].strip(), {"": found[2]}))
-        elif found := _EACH.fullmatch(told):  # fp32: 139.2 it/s, 350 W
-            lines.append((number, found[1].strip(), by_unit(found[2])))
-    written = sum(bool(row.strip()) for row in rows)
-    if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, SAMPLE_LINES):
-        return
-    by_line, gpu, last = [], "", 0
-    for number, _, _ in lines:
-        gpu = gpu_above(rows[last:number]) or gpu
-        by_line.append(gpu)
-        last = number
-    keys = list(dict.fromkeys(key for _, _, pairs in lines for key in pairs))
-    bare = [key and "=" not in key and not heading_of(key).is_quantity for key in keys]
-    heads = [f"latency {k}" if is_bare else k for k, is_bare in zip(keys, bare, strict=True)]
-    for about in dict.fromkeys(by_line):
-        cells = tuple(
-            (n + 1, (label, *(pairs.get(key, "") for key in keys)))
-            for (n, label, pairs), named in zip(lines, by_line, strict=True)
-            if named == about
+    tables = []
+    for grid in found:
+        if not lm_eval.is_table(grid):
+            tables.append(grid)
+        elif table := lm_eval.of_table(grid):
+            tables.append(table)
+    if not tables:
+        raise TensorgapError(f"{name}: {lm_eval.WITHOUT}")
+    return tables
+
+
+def of_whole(text: str, name: str) -> list[Grid]:
+    """A text as one table, or as one for each of its heads; TensorgapError where it is none."""
+    bare = [
+        found for row in text.split("\n")[:SAMPLE_LINES] if (found := _BARE.fullmatch(row.strip()))
+    ]
+    if len(bare) > 1 and not any(heading_of(found[1]).is_quantity for found in bare):
+        label, number = bare[0].groups()
+        raise TensorgapError(
+            f"{name}: `{bare[0][0]}` does not say what its number is; write it behind the name and"
+            f" its unit behind it, such as `{label} latency: {number} ms` or"
+            f" `{label} throughput: {number} tok/s`"
         )
-        heads_of = ("configuration", *heads)
-        yield Grid(heads_of, cells, "lines of a log", written - len(lines), about)
-        written = len(lines)
+    if is_prose(text):
+        raise TensorgapError(
+            f"{name}: neither a table nor a log that is known; looked for a first line that names"
+            " the columns, such as precision,latency_ms,energy_mj,throughput,perplexity, and for"
+            " lines such as `fp16 latency: 10.4 ms` or `[FP16] Time: 0.26s`"
+        )
+    return [of_csv(part, name) for part in parts_of(text)]
 
 
-def by_unit(told: str) -> dict[str, str]:
-    """Several numbers by the name of what their units measure.
+def is_prose(text: str) -> bool:
+    r"""Whether no line of the begin of a text can be one that names columns.
 
-    >>> by_unit("139.2 it/s, 350 W")
-    {'it/s': '139.2 it/s', 'power (W)': '350 W'}
+    >>> is_prose("precision,latncy\nfp32,11.7"), is_prose("It took 3 s on my GPU: nice")
+    (False, True)
     """
-    found = {}
-    for part in re.split(r",\s+", told):
-        unit = part.lstrip("0123456789.,").strip()
-        dimension = units.DIMENSION.get(units.UNIT.get(units.spelled(unit), ""))
-        name = {"time": "latency", "memory": "memory"}.get(dimension or "", dimension)
-        found[f"{name} ({unit})" if name else unit] = part
-    return found
-
-
-def of_pairs(rows: Sequence[str]) -> Grid | None:
-    """The lines `Model: gpt2 | dtype: fp16 | latency: 11.8 ms` of a log, each a configuration."""
-    lines: list[tuple[int, dict[str, str]]] = []
-    for number, row in enumerate(rows):
-        parts = _BETWEEN.split(row.strip()[:_LONGEST_OF_LOG])
-        pairs = [found for part in parts if (found := _KEYED.fullmatch(part.strip()))]
-        if len(pairs) > 1 and len(pairs) == len(parts):
-            lines.append((number, {pair[1].strip(): pair[2].strip() for pair in pairs}))
-    written = sum(bool(row.strip()) for row in rows)
-    if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, SAMPLE_LINES):
-        return None
-    names = tuple(dict.fromkeys(name for _, pairs in lines for name in pairs))
-    if not any(heading_of(name).is_quantity for name in names):
-        return None
-    cells = tuple((n + 1, tuple(pairs.get(name, "") for name in names)) for n, pairs in lines)
-    gpu = gpu_above(rows[: lines[0][0]])
-    return Grid(names, cells, "lines of a log", written - len(lines), gpu)
-
-
-def of_report(rows: Sequence[str]) -> Grid | None:
-    """A report of a single run, with a number in each line: `Mean TTFT (ms):   32.5`."""
-    pairs: dict[str, str] = {}
-    drawn = 0
-    for row in rows:
-        told = _TAGGED.sub("", row.strip()[:_LONGEST_OF_LOG])
-        found = _KEYED.match(told)
-        statistics = _STATISTIC.findall(told.partition(":")[2].strip())
-        if found and len(statistics) > 1:  # of trtexec: Latency: min = 1.2 ms, median = 1.3 ms
-            for statistic, value in statistics:
-                pairs.setdefault(f"{found[1].strip()} {statistic}", value)
-            continue
-        found = _KEYED.fullmatch(told)
-        is_title = told.startswith(("===", "---"))
-        drawn += bool(told) and (is_title or not any(one.isalnum() for one in told))
-        if found and "|" not in row and "," not in found[2]:
-            pairs.setdefault(found[1].strip(), found[2].strip())
-    written = sum(bool(row.strip()) for row in rows) - drawn
-    fields = {heading.field for heading in map(heading_of, pairs) if heading.is_quantity}
-    if len(pairs) < max(3, _LEAST_OF_REPORT * written) or len(fields) < 2:
-        return None
-    line = (1, tuple(pairs.values()))
-    return Grid(tuple(pairs), (line,), "a report of one run", max(0, written - len(pairs)))
+    said = [row for row in text.split("\n")[: 4 * SAMPLE_LINES] if row.strip(" \t#*=-")]
+    rows = [row for row in said if not row.startswith("#")][:SAMPLE_LINES]
+    parts = [_CELL.split(row[:1000]) for row in rows]
+    for cells, below in itertools.pairwise([*parts, []]):
+        same = len(cells) == len(below) > 1
+        heads = [one for one in cells[:MOST_COLUMNS] if same or len(one.split()) <= _SENTENCE]
+        if any(heading_of(one).is_quantity for one in heads if not _NUMBER.search(one)):
+            return False
+    first = [one for row in parts[:1] for one in row]
+    return any(len(one.split()) > _SENTENCE or _VALUE.match(one.strip()) for one in first)

@@ -1,0 +1,225 @@
+"""Blocks of lines in a log that each say what one configuration measured.
+
+A block begins with a line that names it (`Running FP32 Inference`, `- fp16`), with a mark before
+each of its lines (`[FP32] Time: 0.42s`), before its numbers (`DeepSpeed model: latency (ms) - 8.1;
+...`), or where a name is repeated. What stands above all blocks (`GPU: A800`) is said of each.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from jobs.report.foreign import names, units
+from jobs.report.foreign.columns import cell_unit
+from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above, of_pairs
+from jobs.report.foreign.headers import heading_of, split, tags_in
+
+_MOST_LINES, _LONGEST = 20_000, 400  # lines of a log, and characters of one
+_LOOKED_AT = 2_000  # lines, of which too few say something
+_MOST_WORDS = 6  # of a line that names a block, and of a value that is a name
+_LEAST, _LEAST_OF_ONE = 0.2, 0.4  # of the lines that are written, of several blocks and of one
+_LOGGED = re.compile(  # 2023-12-06 09:45:25,251 - INFO -, or [2023-12-06 09:45:25,251][x][INFO] -
+    r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]{5,18}Z?[\s|-]{1,9})?"
+    r"(?:(?:DEBUG|INFO|WARNING)\b[\w.:]{0,60}[\s|-]{1,9}|(?:\[[^\]]{1,60}\]){2,9}[\s-]{1,9})"
+)
+_MARK = re.compile(r"\[([^\]]{1,40})\]\s{0,9}")
+_LEVELS = {"info", "debug", "warning", "warn", "error", "i", "w", "v"}
+_BULLET = re.compile(r"^[-*+\u2022>]{1,3}\s{1,9}")
+_PAIR = re.compile(r"([A-Za-z][\w .()/%-]{0,60}?)\s{0,9}(?:[:=]|\s[-\u2013]\s)\s{0,9}(\S.{0,80})")
+_NAMED = re.compile(r"([A-Za-z][^:]{1,60}):\s(.{1,300})")
+_BETWEEN = re.compile(r"\s\|\s|,\s|;\s?")
+_IN_BRACKETS = re.compile(r"([-+\d.eE]{1,30})\s?\(([\w/ ]{1,20})\)")  # 1.22e-02 (s)
+# What says nothing beside the name of a quantity, and is one alone: forward pass latency.
+_BESIDE = re.compile(
+    r"\b(?:inference|forward(?: pass)?) (?=(?:latency|throughput|time|speed|energy|power)\b)",
+    re.IGNORECASE,
+)
+_LABELS = (
+    "model", "gpu", "engine", "precision", "attention", "batch_size", "prompt_tokens",
+    "new_tokens", "context", "text",
+)  # fmt: skip
+_COUNTS = _LABELS[5:9]
+_NAMES_A_BLOCK = ("precision", "engine", "batch_size")
+_heading = functools.lru_cache(10_000)(heading_of)
+
+
+@dataclass
+class Blocks:
+    """The blocks of a log, as its lines are read."""
+
+    rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    common: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
+    first: int = 0
+    read: int = 0  # lines that say something
+    names: set[str] = field(default_factory=set)  # of numbers
+
+    def begin(self, name: str) -> None:
+        """Another block begins."""
+        self.end()
+        self.name, self.labels = name, {}
+
+    def end(self) -> None:
+        """What was measured until here is of one configuration."""
+        if self.numbers:
+            about = {"configuration": self.name} if self.name else {}
+            self.rows.append((self.first, {**about, **self.common, **self.labels, **self.numbers}))
+        self.numbers = {}
+
+    def label(self, name: str, value: str) -> None:
+        """A name, such as that of a model; one that is repeated begins another block."""
+        if self.numbers and name in {*self.common, *self.labels}:
+            self.end()
+        above = not (self.name or self.rows or self.numbers)
+        (self.common if above else self.labels)[name] = value
+
+    def number(self, line: int, name: str, value: str) -> None:
+        """A measured number; one that is repeated is of a further run."""
+        if name in self.numbers:
+            self.end()
+        self.names.add(name)
+        self.first = self.first if self.numbers else line
+        self.numbers[name] = value
+
+    @property
+    def several(self) -> bool:
+        """Whether there are blocks that differ in what they say of themselves."""
+        about = {
+            tuple(v for k, v in cells.items() if not _heading(k).is_quantity)
+            for _, cells in self.rows
+        }
+        return len(about) > 1
+
+
+def of_log(rows: Sequence[str], alone: bool = False) -> Grid | None:
+    """The blocks of a log as a table; None where there are not several, or `alone`, not even one.
+
+    One block has at least two numbers.
+    """
+    if len(rows) > _MOST_LINES:
+        return None
+    blocks, written = Blocks(), 0
+    for number, row in enumerate(rows, start=1):
+        told, logged = told_of(row)
+        before = blocks.read
+        read_line(blocks, number, told)
+        written += bool(told) and any(one.isalnum() for one in told) and not logged
+        written += logged and blocks.read > before
+        if number == _LOOKED_AT and blocks.read < _LEAST * written:
+            return None
+        if len(blocks.names) > MOST_COLUMNS:
+            return None
+    blocks.end()
+    count = sum(_heading(name).is_quantity for _, cells in blocks.rows for name in cells)
+    least = _LEAST if blocks.several else _LEAST_OF_ONE
+    if not (blocks.several or alone) or count < 2 or blocks.read < least * written:
+        return None
+    gpu = gpu_above(rows[: blocks.rows[0][0]][-SAMPLE_LINES:])
+    return of_pairs(blocks.rows, "lines of a log", written - blocks.read, gpu)
+
+
+def told_of(row: str) -> tuple[str, bool]:
+    """A line without what a logger and Markdown set before it, and whether a logger did.
+
+    >>> told_of("[2023-12-06 09:45:35,501][inference][INFO] -    + Forward pass latency: 12 ms")
+    ('Forward pass latency: 12 ms', True)
+    >>> told_of("   - FP16 throughput\uff1a  35 tokens /sec")
+    ('FP16 throughput:  35 tokens /sec', False)
+    """
+    told = row.strip()[:_LONGEST].replace("\uff1a", ":").replace("+\\-", "\u00b1")
+    logged = _LOGGED.match(told)
+    told = told[logged.end() :] if logged else told
+    return _BULLET.sub("", told.strip(), count=1).strip("*# "), bool(logged)
+
+
+def read_line(blocks: Blocks, number: int, told: str) -> None:
+    """Takes what one line says."""
+    mark = _MARK.match(told)
+    if mark and mark[1].lower() not in _LEVELS and not mark[1][:1].isdigit():
+        told, name = told[mark.end() :], mark[1].strip()
+        if list(pairs_in(told)) and name != blocks.name:
+            blocks.begin(name)
+    if pairs := list(pairs_in(told)):
+        blocks.read += 1
+    elif (named := _NAMED.fullmatch(told)) and (pairs := list(pairs_in(named[2]))):
+        blocks.read += 1
+        blocks.begin(named[1].strip())
+    elif blocks.name and cell_unit(told) and told[:1].isdigit():
+        blocks.read += 1
+        for unit, value in by_unit(told).items():
+            blocks.number(number, unit, value)
+    elif names_a_block(told):
+        blocks.read += 1
+        blocks.begin(told.strip("=-_: "))
+    for name, value, is_number in pairs:
+        if is_number:
+            blocks.number(number, name, value)
+        else:
+            blocks.label(name, value)
+
+
+def pairs_in(told: str) -> Iterator[tuple[str, str, bool]]:
+    """The pairs that make up a line: name, value, and whether it is a measured number.
+
+    Nothing where any part of the line is none.
+
+    >>> list(pairs_in("P95 latency (ms) - 85.2; Average latency (ms) - 85.1"))
+    [('P95 latency (ms)', '85.2', True), ('Average latency (ms)', '85.1', True)]
+    >>> list(pairs_in("batch size: 8")), list(pairs_in("Time: 3 runs"))
+    ([('batch size', '8', False)], [])
+    """
+    found = []
+    for part in _BETWEEN.split(told.rstrip(";,. ")):
+        pair = _PAIR.fullmatch(part.strip())
+        name = _BESIDE.sub("", pair[1].strip()) if pair else ""
+        kind = kind_of(name, pair[2]) if pair else None
+        if pair is None or kind is None:
+            return
+        found.append((name, _IN_BRACKETS.sub(r"\1 \2", pair[2].strip()), kind))
+    yield from found
+
+
+def kind_of(name: str, value: str) -> bool | None:
+    """Whether a pair is a measured number; None: neither that nor a label."""
+    heading = _heading(name)
+    number = units.number_of(_IN_BRACKETS.sub(r"\1 \2", value.strip()))
+    if heading.is_quantity and number:
+        behind = number.rest.partition("(")[0].strip()
+        return True if not behind or cell_unit(value) or cell_unit(f"1 {behind}") else None
+    if heading.field not in _LABELS:
+        return None
+    if heading.field in _COUNTS:
+        return False if number and not number.rest else None
+    if heading.field == "text" and names.text_of(value) not in names.TEXT.values():
+        return None
+    return False if len(value.split()) <= _MOST_WORDS and not _PAIR.fullmatch(value) else None
+
+
+def names_a_block(told: str) -> bool:
+    """Whether a line names a configuration, and says nothing else.
+
+    >>> names_a_block("=== Running FP32 Inference ==="), names_a_block("Results:")
+    (True, False)
+    """
+    words = split(told.strip("=-_: "))
+    if not 0 < len(words) <= _MOST_WORDS or len(told) > _LONGEST / 4:
+        return False
+    return not {*_NAMES_A_BLOCK}.isdisjoint(tags_in(words)[0])
+
+
+def by_unit(told: str) -> dict[str, str]:
+    """Several numbers by the name of what their units measure.
+
+    >>> by_unit("139.2 it/s, 350 W")
+    {'it/s': '139.2 it/s', 'power (W)': '350 W'}
+    """
+    found = {}
+    for part in re.split(r",\s+", told):
+        unit = part.lstrip("0123456789.,").strip()
+        dimension = units.DIMENSION.get(units.UNIT.get(units.spelled(unit), ""))
+        name = {"time": "latency", "memory": "memory"}.get(dimension or "", dimension)
+        found[f"{name} ({unit})" if name else unit] = part
+    return found

@@ -1,0 +1,377 @@
+"""Logs and tables of programs, in the form that each prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from foreign_tables import cases_of
+
+from bench.asked import CPU
+from bench.errors import TensorgapError
+from jobs.report.facts import NO_PRECISION, Case
+from jobs.report.foreign import read
+
+
+def by_precision(text: str) -> dict[str, Case]:
+    return {case.precision: case for case in cases_of(text)}
+
+
+def refused(text: str, name: str = "t.txt") -> str:
+    with pytest.raises(TensorgapError) as problem:
+        read.understand(text, name)
+    return str(problem.value)
+
+
+LLAMA_BENCH = """\
+ggml_cuda_init: found 1 CUDA devices:
+  Device 0: NVIDIA GeForce RTX 4090, compute capability 8.9, VMM: yes
+| model          |       size |  params | backend | ngl | test   |               t/s |
+| -------------- | ---------: | ------: | ------- | --: | ------ | ----------------: |
+| gpt2 0.4B F16  | 679.38 MiB | 354.8 M | CUDA    |  99 | pp 512 | 51200.00 ± 269.74 |
+| gpt2 0.4B F16  | 679.38 MiB | 354.8 M | CUDA    |  99 | tg128  |     320.00 ± 0.07 |
+| gpt2 0.4B Q4_K - Medium | 220 MiB | 354.8 M | CUDA | 99 | tg128 |  480.00 ± 0.07 |
+"""
+
+
+def test_a_prompt_of_llama_bench_is_all_its_tokens() -> None:
+    prompt, new = cases_of(LLAMA_BENCH)
+    assert prompt.throughput_per_s == pytest.approx(100.0)
+    assert (prompt.workload.prompt_tokens, prompt.workload.new_tokens) == (512, 0)
+    assert new.throughput_per_s == pytest.approx(2.5)
+    assert (new.workload.prompt_tokens, new.workload.new_tokens) == (1, 128)
+    for case in (prompt, new):
+        assert (case.precision, case.gpu, case.assumed) == ("fp16", "GeForce-RTX-4090", frozenset())
+        assert (case.workload.model, case.workload.engine) == ("gpt2-medium", "llama.cpp")
+
+
+def test_what_varies_in_llama_bench_tells_its_lines_apart() -> None:
+    table = "| model | backend | fa | test | t/s |\n|--|--|--|--|--|\n"
+    rows = "".join(
+        f"| llama 7B F16 | {backend} | {fa} | {test} | 100 ± 1 |\n"
+        for backend, fa, test in (("CUDA", 0, "tg64"), ("CUDA", 1, "tg64"), ("CPU", 0, "tg64"),
+                                  ("CUDA", 0, "pp64+tg16"), ("CUDA", 0, "tg64 @ d4096"))
+    )  # fmt: skip
+    found = cases_of(table + rows)
+    assert len({(case.key, case.precision) for case in found}) == 5
+    assert [case.gpu for case in found].count(CPU) == 1
+    assert found[3].throughput_per_s == pytest.approx(100 / 80)
+
+
+def test_llama_bench_is_read_as_csv_and_json_too() -> None:
+    record = {
+        "gpu_info": "NVIDIA L4",
+        "backends": "CUDA",
+        "model_type": "gpt2 0.1B F16",
+        "n_batch": 2048,
+        "n_prompt": 512,
+        "n_gen": 0,
+        "n_depth": 0,
+        "avg_ts": 5120.0,
+    }
+    csv = ",".join(record) + "\n" + ",".join(map(str, record.values())) + "\n"
+    for text in (csv, json.dumps([record])):
+        (case,) = cases_of(text)
+        assert (case.gpu, case.workload.model, case.workload.batch_size) == ("L4", "gpt2", 1)
+        assert case.throughput_per_s == pytest.approx(10.0)
+
+
+def test_a_batch_of_llama_batched_bench_has_its_whole_time() -> None:
+    head = "| PP | TG | B | N_KV | T_PP s | S_PP t/s | T_TG s | S_TG t/s | T s | S t/s |\n"
+    rule = "|" + "---|" * 10 + "\n"
+    own = "| 128 | 128 | 2 | 512 | 0.198 | 1295.19 | 5.029 | 50.90 | 5.227 | 97.95 |\n"
+    shared = "| 128 | 128 | 4 | 640 | 0.1 | 1280 | 6.878 | 74.44 | 6.978 | 91.7 |\n"
+    whole, generated = cases_of(head + rule + own + shared)
+    assert (whole.latency_ms, whole.first_token_ms) == (5227.0, 198.0)
+    assert (whole.workload.batch_size, whole.workload.prompt_tokens) == (2, 128)
+    assert (whole.workload.new_tokens, whole.workload.engine) == (128, "llama.cpp")
+    assert (generated.latency_ms, generated.workload.prompt_tokens) == (6878.0, 1)
+
+
+def test_the_timings_of_llama_cpp_are_a_run_each() -> None:
+    text = """Here's a 13B model on an RTX 3060:
+llama_print_timings: prompt eval time =  3988.80 ms /   202 tokens (   19.75 ms per token)
+llama_print_timings:        eval time =  6881.17 ms /   127 runs   (   54.18 ms per token)
+llama_print_timings:       total time = 10956.55 ms
+And here is the same thing on a P40:
+llama_print_timings: prompt eval time =  5178.01 ms /   202 tokens (   25.63 ms per token)
+llama_print_timings:        eval time = 51600.83 ms /   131 runs   (  393.90 ms per token)
+"""
+    first, second = cases_of(text)
+    assert (first.gpu, second.gpu) == ("GeForce-RTX-3060", "P40")
+    assert first.latency_ms == pytest.approx(3988.80 + 6881.17, rel=1e-4)
+    assert (first.workload.prompt_tokens, first.workload.new_tokens) == (202, 128)
+    assert {first.workload.model, second.workload.model} == {"13B"}
+
+
+BLOCKS = {
+    "marks": "[FP32] Tokens generated: 50\n[FP32] Time: 0.4227s\n[FP16] Tokens generated: 50\n"
+    "[FP16] Time: 0.2608s\n",
+    "headings": "Model: gpt2\n\n=== Running FP32 Inference ===\n  New tokens: 50\n"
+    "  Time: 0.4227 s\n"
+    "=== Running FP16 Inference ===\n  New tokens: 50\n  Time: 0.2608 s\n",
+    "repeated names": "New tokens: 50\nPrecision: fp32\nTime: 0.4227 s\nPrecision: fp16\n"
+    "Time: 0.2608 s\n",
+    "a name before numbers": "new tokens: 50\nfp32: time (s) - 0.4227; p95 latency (s) - 1;\n"
+    "fp16: time (s) - 0.2608 +\\- 0.1; p95 latency (s) - 1;\n",
+    "bullets": "new tokens: 50\n- fp32\n422.7 ms\n- fp16\n260.8 ms\n",
+}
+
+
+@pytest.mark.parametrize("text", BLOCKS.values(), ids=BLOCKS)
+def test_each_block_of_a_log_is_a_configuration(text: str) -> None:
+    found = by_precision(text)
+    assert {name: case.latency_ms for name, case in found.items()} == pytest.approx(
+        {"fp32": 422.7, "fp16": 260.8}
+    )
+    assert {case.workload.new_tokens for case in found.values()} == {50}
+
+
+def test_what_stands_above_lines_of_a_log_is_said_of_each() -> None:
+    text = (
+        "- model\uff1a Baichuan2-13B-chat\n- GPU\uff1a A800\n"
+        "   - INT8 inference throughput:  9.5 tokens /sec\n"
+        "   - FP16 inference throughput:  35 tokens /sec\n"
+    )
+    (case,) = cases_of(text)
+    assert (case.precision, case.tokens_per_s, case.workload.model, case.gpu) == (
+        "fp16", 35.0, "Baichuan2-13B-chat", "A800",
+    )  # fmt: skip
+
+
+def test_a_log_of_a_logger_is_read_without_what_it_sets_before_each_line() -> None:
+    before = "[2023-12-06 09:45:35,501][inference][INFO] - "
+    text = "".join(
+        f"{before}{told}\n"
+        for told in ("Configuring inference benchmark", "   + Warming up the forward pass",
+                     "   + Forward pass latency: 1.22e-02 (s)",
+                     "   + Forward pass throughput: 82.00 (samples/s)")
+    )  # fmt: skip
+    (case,) = cases_of(text)
+    assert (case.latency_ms, case.throughput_per_s) == (pytest.approx(12.2), 82.0)
+
+
+def test_the_dicts_of_onnxruntimes_benchmark_are_rows() -> None:
+    line = (
+        "{{'engine': 'onnxruntime', 'device': 'cuda', 'optimizer': <OptimizerInfo.BYSCRIPT:"
+        " 'by_script'>, 'precision': <Precision.{0}: '{1}'>, 'io_binding': True, 'model_name':"
+        " 'gpt2', 'batch_size': 1, 'sequence_length': 32, 'custom_layer_num': None,"
+        " 'latency_99_percentile': '1.85', 'average_latency_ms': '{2}', 'QPS': '{3}'}}\n"
+    )
+    text = "Run onnxruntime on gpt2 with input shape [1, 32]\n"
+    text += line.format("FLOAT32", "fp32", "3.64", "274.7") + line.format(
+        "FLOAT16", "fp16", "1.82", "548.29"
+    )
+    found = by_precision(text)
+    assert (found["fp16"].latency_ms, found["fp16"].throughput_per_s) == (1.82, 548.29)
+    assert found["fp32"].workload.engine == "onnxruntime"
+    assert found["fp32"].workload.prompt_tokens == 32
+
+
+def test_a_dict_of_python_is_never_run() -> None:
+    text = "{'latency_ms': __import__('os').getcwd(), 'precision': 'fp16'}\n"
+    assert "must be a number" in refused(text) or "no row has a number" in refused(text)
+
+
+def test_a_series_is_over_its_lengths() -> None:
+    text = (
+        "Setting : batch = 2, head_num = 16\ntime : ms\nseq_len : 8  16  32\n"
+        "pytorch: 21  23  23\n___FT : 6.2 6.4 6.7\n"
+    )
+    found = cases_of(text)
+    assert {(c.workload.engine, c.workload.prompt_tokens): c.latency_ms for c in found} == {
+        ("eager", 8): 21.0, ("eager", 16): 23.0, ("eager", 32): 23.0,
+        ("fastertransformer", 8): 6.2, ("fastertransformer", 16): 6.4,
+        ("fastertransformer", 32): 6.7,
+    }  # fmt: skip
+    assert {case.workload.batch_size for case in found} == {2}
+
+
+def test_a_measurement_of_zeus_is_a_power() -> None:
+    text = (
+        "Energy Monitor Result: Measurement(time=5.0, gpu_energy={0: 500.0, 1: 450.0},"
+        " cpu_energy=None, dram_energy=None)\n"
+    )
+    assert [case.mean_w for case in cases_of(text)] == [100.0, 90.0]
+
+
+def test_a_line_of_megatron_is_a_perplexity_of_its_own_text() -> None:
+    zero_shot = (
+        " validation results on WIKITEXT103 | avg loss: 3.1E+00 | ppl: 2.1968E+01 |"
+        " adjusted ppl: 3.7370E+01 | token ratio: 1.17 |\n"
+    )
+    training = " validation loss at iteration {} | lm loss value: 3.5E+00 | lm loss PPL: {} | \n"
+    (word,) = cases_of(zero_shot)
+    assert (word.perplexity, word.perplexity_unit, word.text) == (37.37, "word", "wikitext-103")
+    found = cases_of(training.format(1000, "3.3E+01") + training.format(2000, "3.1E+01"))
+    assert [case.perplexity for case in found] == [33.0, 31.0]
+    assert {(case.perplexity_unit, case.text_is_assumed) for case in found} == {("token", False)}
+
+
+SERVING = """vllm bench serve --model openai-community/gpt2 --dtype float16
+============ Serving Benchmark Result ============
+Successful requests:                     200
+**Benchmark duration (s):                20.00**
+Total input tokens:                      25600
+Total generated tokens:                  12800
+Request throughput (req/s):              10.00
+Output token throughput (tok/s):         640.00
+---------------Time to First Token----------------
+Mean TTFT (ms):                          170.00
+Median TTFT (ms):                        150.00
+-----Time per Output Token (excl. 1st token)------
+Mean TPOT (ms):                          10.00
+Median TPOT (ms):                        9.00
+==================================================
+"""
+
+
+def test_a_report_of_vllm_has_the_requests_in_flight_as_its_batch() -> None:
+    (case,) = cases_of(SERVING)
+    workload = case.workload
+    assert (workload.engine, workload.model, case.precision) == ("vllm", "gpt2", "fp16")
+    assert (workload.prompt_tokens, workload.new_tokens) == (128, 64)
+    assert (case.throughput_per_s, case.first_token_ms, case.per_output_token_ms) == (10, 150, 9)
+    assert workload.batch_size == round(10 * (0.170 + 63 * 0.010))
+    assert not case.assumed
+    assert case.latency_ms == pytest.approx(170 + 63 * 10)
+    (bare,) = cases_of(SERVING[SERVING.index("Successful") : SERVING.index("-----")])
+    assert (bare.workload.engine, bare.throughput_per_s) == ("vllm", 10)
+
+
+def test_each_report_of_several_is_a_row() -> None:
+    again = SERVING.replace("vllm bench", "python").replace("float16", "bfloat16")
+    again = again.replace("Successful requests", "Backend: sglang\nSuccessful requests")
+    first, second = cases_of(SERVING + again)
+    assert (first.precision, second.precision) == ("fp16", "bf16")
+    assert (first.workload.engine, second.workload.engine) == ("vllm", "sglang")
+
+
+def test_the_steps_of_tgi_are_one_row_a_batch() -> None:
+    text = """| Parameter       | Value                 |
+|-----------------|-----------------------|
+| Model           | openai-community/gpt2 |
+| Sequence Length | 10                    |
+| Decode Length   | 8                     |
+
+| Step           | Batch Size | Average  | Lowest  | Highest | p50      | p90   | p99   |
+|----------------|------------|----------|---------|---------|----------|-------|-------|
+| Prefill        | 1          | 12.10 ms | 11.9 ms | 13 ms   | 12.00 ms | 13 ms | 13 ms |
+|                | 2          | 13.10 ms | 11.9 ms | 14 ms   | 13.00 ms | 14 ms | 14 ms |
+| Decode (token) | 1          | 9.1 ms   | 8.9 ms  | 10 ms   | 9.00 ms  | 10 ms | 10 ms |
+|                | 2          | 9.3 ms   | 9.1 ms  | 10 ms   | 9.20 ms  | 10 ms | 10 ms |
+| Decode (total) | 1          | 63.7 ms  | 62 ms   | 70 ms   | 63.00 ms | 70 ms | 70 ms |
+|                | 2          | 65.1 ms  | 62 ms   | 70 ms   | 64.40 ms | 70 ms | 70 ms |
+
+| Step    | Batch Size | Average          | Lowest           | Highest          |
+|---------|------------|------------------|------------------|------------------|
+| Prefill | 1          | 82.0 tokens/secs | 80.0 tokens/secs | 84.0 tokens/secs |
+"""
+    one, two = cases_of(text)
+    assert (one.latency_ms, one.first_token_ms, one.per_output_token_ms) == (75.0, 12.0, 9.0)
+    assert (two.workload.batch_size, two.workload.new_tokens) == (2, 8)
+    assert (two.workload.engine, two.workload.model) == ("tgi", "gpt2")
+    (prefill,) = cases_of("\n".join(text.split("\n")[6:9]))
+    assert (prefill.latency_ms, prefill.workload.engine) == (12.0, "tgi")
+
+
+LM_EVAL = """{0}
+| Tasks  |Version|Filter|n-shot|    Metric     |   | Value |   |Stderr|
+|--------|------:|------|------|---------------|---|------:|---|------|
+|wikitext|      2|none  |     0|bits_per_byte  |↓  | 0.9769|±  |   N/A|
+|        |       |none  |     0|byte_perplexity|↓  | 1.9682|±  |   N/A|
+|        |       |none  |     0|word_perplexity|↓  |37.3698|±  |   N/A|
+"""
+
+
+@pytest.mark.parametrize(
+    ("above", "model", "precision", "engine"),
+    [
+        ("hf (pretrained=gpt2,dtype=float16), gen_kwargs: (None), limit: None, num_fewshot: None,"
+         " batch_size: 8", "gpt2", "fp16", "eager"),
+        ("vllm (pretrained=distilgpt2,dtype=auto), batch_size: auto", "distilgpt2", NO_PRECISION,
+         "vllm"),
+        ("lm_eval --model hf --model_args pretrained=gpt2-xl,dtype=bfloat16 --batch_size 4",
+         "gpt2-xl", "bf16", "eager"),
+    ],
+)  # fmt: skip
+def test_a_table_of_lm_eval_is_its_perplexity_of_a_word(
+    above: str, model: str, precision: str, engine: str
+) -> None:
+    (case,) = cases_of(LM_EVAL.format(above))
+    assert (case.perplexity, case.perplexity_unit, case.text) == (37.3698, "word", "wikitext-2")
+    assert (case.workload.model, case.precision) == (model, precision)
+    assert (case.workload.engine, case.workload.batch_size) == (engine, 1)
+
+
+def test_a_table_of_lm_eval_without_a_perplexity_is_told_so() -> None:
+    text = "|Tasks|Version|Metric|Value|Stderr|\n|--|--|--|--|--|\n|arc_easy|1|acc|0.43|0.01|\n"
+    assert "results of lm-eval without a perplexity" in refused(text)
+
+
+def test_the_last_line_of_a_run_of_codecarbon_counts() -> None:
+    text = (
+        "timestamp,project_name,run_id,duration,emissions,gpu_energy,energy_consumed\n"
+        "2026-04-11T07:53:48,train,A,50,0.00067,0.0020,0.00283\n"
+        "2026-04-11T07:54:35,train,A,100,0.00137,0.0050,0.00576\n"
+    )
+    (case,) = cases_of(text)
+    assert case.mean_w == pytest.approx(0.0050 * 3.6e6 / 100)
+    assert case.replicates == (0,)
+
+
+def test_an_empty_line_of_a_table_is_no_row() -> None:
+    text = "| precision | latency (ms) |\n|--|--|\n| fp32 | 12.0 |\n|  |  |\n| fp16 | 6.0 |\n"
+    assert [case.outcome for case in cases_of(text)] == ["OK", "OK"]
+
+
+def test_the_results_of_transformers_benchmark_are_times_or_memories() -> None:
+    head = "model,batch_size,sequence_length,result\n"
+    assert cases_of(f"{head}gpt2,1,128,0.0117\n")[0].latency_ms == pytest.approx(11.7)
+    assert cases_of(f"{head}gpt2,1,128,1237\n")[0].memory_mb == 1237.0
+    lines = "\tgpt2/8/32: 0.009s\n\tgpt2/8/128: 0.022s\n"
+    (_, case) = cases_of(lines)
+    assert (case.workload.batch_size, case.workload.prompt_tokens) == (8, 128)
+
+
+def test_a_time_over_a_time_is_the_time_in_its_cells() -> None:
+    (case,) = cases_of("Approach| ms/sec\n-- | --\nORT fp16 | 15.12ms\n")
+    assert (case.latency_ms, case.workload.engine) == (15.12, "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Performance on T4:\npy fp32: 21.78\ntf fp32: 20.13\n", "`py fp32 latency: 21.78 ms`"),
+        ("I ran gpt2 on my T4 and it took 3 seconds per token.\nIs that normal?\n",
+         "neither a table nor a log that is known"),
+        ("# Results\nSpeedup is about 1.13x, with latency 11.7 ms for fp32 and 10.4 ms for fp16.\n",
+         "lines such as `fp16 latency: 10.4 ms`"),
+        ("precision,latncy\nfp32,11.7\n", "did you mean: latncy (latency?)"),
+    ],
+)  # fmt: skip
+def test_a_text_that_is_not_read_is_told_what_would_be(text: str, told: str) -> None:
+    assert told in refused(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 3000,
+        "{" + "'a': " * 900 + "}",
+        "= Serving Benchmark Result =\nSuccessful requests: 0\nRequest throughput (req/s): 0\n",
+        "| test | t/s |\n|--|--|\n| pp0 | 3 |\n",
+        "| test | t/s |\n|--|--|\n| pp8 | - |\n",
+        "|PP|TG|B|T_PP s|T s|\n|--|--|--|--|--|\n|a|b|c|d|e|\n",
+        "prompt eval time = 1.2.3 ms / 4 tokens\neval time = ... ms / 4 runs\n",
+        "Measurement(time=e, gpu_energy={0: e})",
+        "|Step|Batch Size|Average|Lowest|Highest|p50|\n|--|--|--|--|--|--|\n|||||||\n",
+        "|Tasks|Version|Metric|Value|Stderr|\n|--|--|--|--|--|\n||||||\n",
+        "emissions,energy_consumed,duration,run_id\n",
+    ],
+)
+def test_a_strange_text_is_read_or_told(text: str) -> None:
+    with contextlib.suppress(TensorgapError):
+        assert read.understand(text, "t.txt").cases

@@ -206,6 +206,10 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "model,method,context,perplexity\ngpt2,float,1024,29.96\ngpt2,8w8f,1024,2645.2\n",
         "perplexity-out-of-range", "inconclusive", ("quantised or tuned",),
     ),
+    "a unit on which a throughput agrees is no slip": (
+        "gpu,new tokens,latency (s),tok/s\nT4,20,250.97,0.0797\n",
+        "latency-implausibly-high", "inconclusive", ("so the unit is right: a slow program",),
+    ),
     "a model that is assumed is told": (
         "gpu,precision,batch,tokens,latency_ms\nRTX 3080,fp16,32,1000,16.4\n",
         "latency-below-lower-bound", "reject", ("for gpt2, which is assumed",),

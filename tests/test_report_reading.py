@@ -204,6 +204,11 @@ def test_a_header_is_what_it_says(name: str, field: str | None) -> None:
     assert heading_of(name).field == field
 
 
+def test_pytorch_is_one_word() -> None:
+    found = heading_of("PyTorch (ms)")
+    assert (found.tags, found.rest) == ({"engine": "eager"}, ())
+
+
 def test_what_the_cells_say_of_a_column_that_its_header_does_not() -> None:
     marks = "Model,TTFT\u00b9,Total\nBase,1200ms,7600ms\n"
     (base,) = cases_of(marks)
@@ -250,3 +255,18 @@ def test_a_table_of_ratios_with_the_same_head_is_no_table_of_times() -> None:
     """)
     assert [case.latency_ms for case in cases_of(table)] == [62, 86, 43, 89]
     assert "left out: table 2: ratios, which are worked out anew" in notes_of(table)
+
+
+def test_a_latency_and_a_throughput_without_units_are_what_makes_them_agree() -> None:
+    # 23.2 tokens per second for 2.97 s are 69 of some 76 tokens.
+    table = "model,response_length,throughput,latency\nllama,76.47,23.2,2.974\n"
+    (case,) = cases_of(table)
+    assert (case.latency_ms, case.tokens_per_s) == (2974, 23.2)
+    notes = notes_of(table)
+    assert "latency in s, by the throughput beside it" in notes
+    assert "throughput in tokens, by the latency beside it" in notes
+    (case,) = cases_of("batch,throughput,latency\n8,160,0.05\n")
+    assert (case.latency_ms, case.throughput_per_s) == (50, 160)
+    # Where the header says it, it holds.
+    (case,) = cases_of("batch,throughput,latency_ms\n8,160,0.05\n")
+    assert case.latency_ms == 0.05

@@ -20,7 +20,7 @@ BARS = str.maketrans("│┃║", "|||")
 _BOX = re.compile(r"[\s+|=─━│┃┼╋═║-]*")  # a line that only draws
 _RULED = re.compile(r"[=_*~-]{5,}")  # a cell that only draws, as on both sides of a title
 _ALIGNED = re.compile(r"(?<=\S) {2,}(?=\S)")  # between the columns of a terminal
-_WORDS_OF_A_SENTENCE = 24
+_WORDS_OF_A_SENTENCE = 30
 _CAPTION = re.compile(r"[A-Z][\w ()/-]{2,60}:")  # of a further table with the same head
 _TITLES = 15  # lines above a table that may say something of it
 _TITLE = re.compile(r"\s*(#{1,6} |[-*]* ?[*_]*[A-Za-z][\w ]{1,24}[*_]*(?:[:=]| = ))")

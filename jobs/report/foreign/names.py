@@ -34,8 +34,8 @@ OTHER_PRECISION = re.compile(
 
 # The engines that launch the kernels of PyTorch one by one, and what else people compare.
 ENGINE_NAMES = {
-    "eager": "eager pytorch torch huggingface hf transformers vanilla pytorch-eager torch-eager"
-    " eager-mode hf-transformers pytorch-native",
+    "eager": "eager pytorch py-torch torch huggingface hf transformers vanilla pytorch-eager"
+    " torch-eager eager-mode hf-transformers pytorch-native",
     "torchscript": "torchscript torch-script jit torch-jit ts traced torchjit",
     "graph": "graph cudagraph cudagraphs cuda-graph cuda-graphs",
     "compile": "compile compiled inductor torch-compile torchinductor dynamo torchdynamo",

@@ -12,6 +12,7 @@ from jobs.report.foreign.shape import Record
 from jobs.report.foreign.understood import Notes, Told, Unreadable
 from jobs.report.foreign.vocabulary import USUAL_UNIT
 
+_AGREES = 1.25  # times
 LEAST, MOST = 1e-9, 1e15  # beyond them a number is a slip, and a ratio of two such is none
 
 
@@ -64,6 +65,7 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     if measured:
         told_of = "must be greater than 0, and is not read"
         notes.problems += [f"line {record.line}, {one}: {told_of}" for one in below]
+    facts |= by_each_other(record, facts, asked, notes)
     decoding = "per_output_token_ms" in facts and "latency_ms" not in facts
     if decoding:
         steps = asked.new_tokens or 1
@@ -83,6 +85,52 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     if empty and failure is None and any(h.is_quantity for _, h in record.cells.values()):
         failure = "no number"
     return Numbers(facts, measured, decoding and not asked.new_tokens, failure)
+
+
+def by_each_other(
+    record: Record, facts: Mapping[str, Any], asked: Workload, notes: Notes
+) -> dict[str, float]:
+    """A latency without a unit in s, and a rate without one in tokens, where only so they agree.
+
+    Together they say how many requests were made one after another: one batch.
+    """
+    latency, rate = facts.get("latency_ms"), facts.get("throughput_per_s")
+    headings = [record.cells[n][1] for n in ("latency_ms", "throughput_per_s") if n in record.cells]
+    if not latency or not rate or len(headings) < 2:
+        return {}
+    of_latency, of_rate = headings
+    if of_latency.unit or is_said(of_latency.name) or said_in(record, "latency_ms"):
+        return {}
+    tokens = asked.new_tokens * asked.batch_size
+    batches = rate * latency / 1e3 / asked.batch_size
+    if near_one(batches):
+        return {}
+    in_s = {"latency_ms": latency * 1e3}
+    if near_one(batches * 1e3):
+        told = {}
+    elif tokens and not of_rate.per and near_one(rate * latency / tokens):
+        told = {"throughput_per_s": rate / asked.new_tokens, "tokens_per_s": rate}
+        notes.assumed[units.plain(of_rate.name)] = "in tokens, by the latency beside it"
+    else:
+        return {}
+    notes.assumed[units.plain(of_latency.name)] = "in s, by the throughput beside it"
+    return {**in_s, **told}
+
+
+def near_one(ratio: float) -> bool:
+    """Whether a throughput and a latency agree, by what a queue and a mean length change."""
+    return 1 / _AGREES <= ratio <= _AGREES
+
+
+def is_said(name: str) -> bool:
+    """Whether a header names a unit of ours, as `latency_ms` does."""
+    return any(word in units.UNIT for word in split(name))
+
+
+def said_in(record: Record, name: str) -> bool:
+    """Whether a cell has a unit."""
+    number = units.number_of(record.text(name))
+    return bool(number and number.rest)
 
 
 def is_net(heading: Heading) -> bool:

@@ -88,7 +88,7 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
         used |= {"quantity"} if named != table else set()
         shaped = shape.shaped(named)
         which = f"table {number}" if len(tables) > 1 else ""
-        if heading_of(table.title.partition("\n")[0].rstrip(": ")).field == "ratio":
+        if title.is_of_ratios(table.title):
             failures.append(f"{which}: ratios, which are worked out anew".removeprefix(": "))
             continue
         if problem := unusable(shaped, table):

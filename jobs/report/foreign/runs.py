@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bench.measured import Outcome
 from bench.text.published import TOKEN
 from jobs.report.facts import NO_PRECISION, Case
-from jobs.report.foreign import names
+from jobs.report.foreign import names, units
 from jobs.report.foreign.headers import heading_of, tags_in
 from jobs.report.foreign.understood import Notes
 from jobs.report.foreign.vocabulary import FILLER
@@ -63,7 +63,7 @@ def of_programs(found: Sequence[Line], place: int, column: str) -> list[Line]:
 
     `TORCH` and `TORCH_FUSED` are not one program, nor are `WebGPU (ONNX)` and `ONNX Runtime`.
     """
-    what = "" if heading_of(column).field == "engine" else f"{column}="
+    what = "" if heading_of(column).field == "engine" else f"{units.plain(column)}="
     extra = [residue(line.others[place]) for line in found]
     by_engine: dict[str, set[str]] = {}
     for line, words in zip(found, extra, strict=True):
@@ -106,7 +106,8 @@ def apart(
         distinct = len({line.others[place] for line in found})
         usual = full and distinct < len(found) and not any(c in notes.renamed for c in columns)
         if column in labels or usual or not all(map(is_alike, several)):
-            found = [marked(line, f"{column}={line.others[place]}") for line in found]
+            name = units.plain(column)
+            found = [marked(line, f"{name}={line.others[place]}") for line in found]
             by_key = gathered(found, key_of)
             notes.renamed[column] = "tells lines apart"
     notes.runs = max(map(len, by_key), default=1)

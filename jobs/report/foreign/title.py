@@ -9,7 +9,9 @@ from jobs.report.foreign.columns import ignored
 from jobs.report.foreign.grid import Grid
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
+from jobs.report.foreign.vocabulary import RATIO
 
+_WORDS_OF_RATIOS = 4
 _MOST_WORDS, _LONGEST = 26, 300  # words and characters: more is a sentence of prose
 # A number that is not the first of several.
 _ONE = r"\s*[=: ]?\s*([1-9]\d{0,6})\b(?!\s*(?:,|and|or|to|/|-)\s*\d)"
@@ -121,6 +123,16 @@ def of_line(line: str) -> Title:
         prompt_tokens=_number(_TOKENS.search(_NEW.sub(" ", line))),
         quantity=quantity_in(line) if heading.unit or heading.per or "(" in line else None,
     )
+
+
+def is_of_ratios(text: str) -> bool:
+    """Whether the line above a table says that its numbers are ratios, which are worked out anew.
+
+    >>> is_of_ratios("Speedup:"), is_of_ratios("a quality-vs-traffic table"), is_of_ratios("")
+    (True, False, False)
+    """
+    words = names.words_of(text.partition("\n")[0])
+    return words[:1] != () and len(words) <= _WORDS_OF_RATIOS and words[0] in RATIO
 
 
 def model_in(line: str) -> str | None:

@@ -57,7 +57,10 @@ def tokens_per_s(case: Case) -> float | None:
         return None
     if case.per_output_token_ms:
         return 1e3 / case.per_output_token_ms
-    return case.tokens_per_s if case.workload.new_tokens else None
+    new = case.workload.new_tokens
+    if case.tokens_per_s or not new or not case.throughput_per_s:
+        return case.tokens_per_s if new else None
+    return case.throughput_per_s * new
 
 
 def size_mb(case: Case) -> float | None:

@@ -189,6 +189,7 @@ def of_whom(case: Case) -> str:
 
 @rule(
     Verdict.FIX,
+    Verdict.INCONCLUSIVE,
     undermines="effects",
     first=True,
     cause="A latency of {ms:ms}{of} is {times:.0f} times what {what} takes at most on a slow host",
@@ -199,6 +200,7 @@ def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
     """A table's latency is over 20 times its lower bound and the launches of a slow host.
 
     So is the time of a token or request by a throughput at batch 1, of a model that is named.
+    Inconclusive: a throughput beside it agrees.
     """
     one = pace.timed(case)
     ours, of = (one.case, one.of) if one else (case, "")
@@ -224,10 +226,25 @@ def latency_implausibly_high(case: Case, group: Group) -> Hit | None:
         told["step"] = ours.latency_ms / ours.workload.prompt_tokens
         missing, do = ["how many tokens were generated"], ["Say it: --new-tokens N."]
         return Hit(values=told, rejects=["latency_ms"], cause=cause, missing=missing, do=do)
+    if rate_agrees(ours):
+        cause += ". The throughput beside it agrees, so the unit is right: a slow program, or"
+        cause += " another model than {model}."
+        told["model"] = case.workload.model
+        missing, do = ["the model, and what its engine computes"], ["Say it: --model NAME."]
+        inconclusive = Verdict.INCONCLUSIVE
+        return Hit(values=told, verdict=inconclusive, cause=cause, missing=missing, do=do)
     clause, values = slips.as_clause(slips.of_latency(ours), "ms")
     unsaid = "model" in case.assumed and not case.workload.new_tokens
     clause += "; or it is of another model, or of generated tokens." if unsaid else "."
     return Hit(values={**values, **told}, rejects=["latency_ms"], cause=cause + clause)
+
+
+def rate_agrees(case: Case) -> bool:
+    """Whether a throughput beside a latency is that of one batch after another."""
+    if not case.foreign or not case.throughput_per_s or not case.latency_ms:
+        return False
+    expected = case.workload.batch_size / case.latency_ms * 1e3
+    return abs(case.throughput_per_s / expected - 1) < _BATCH_FITS
 
 
 @rule(

@@ -198,6 +198,8 @@ def test_a_length_that_is_none_of_gpt2s_makes_all_lines_another_models() -> None
         ("AvgLatencyS", "latency_ms"),
         ("Total Out tok/s", "throughput_per_s"),
         ("J/out_tok", "energy_mj"),
+        ("Inference throughput", "throughput_per_s"),
+        ("Inference energy (J)", "energy_mj"),
     ],
 )
 def test_a_header_is_what_it_says(name: str, field: str | None) -> None:

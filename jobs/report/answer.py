@@ -12,6 +12,7 @@ MOST_SENTENCES = 7
 _WITHOUT_CAUSE = "effect-without-cause"  # which says the ratio itself
 _EFFECTS = 2  # of the sentences, where there are more than can be said
 _MOST_SUBJECTS = 2  # that a sentence names
+_LONGEST_OF_SUBJECTS = 250  # characters
 _MOST_NAMES = 6  # that a sentence lists
 FAILED, NOTHING_AGAINST = "failed", "-"
 
@@ -151,8 +152,9 @@ def sentence(same: Sequence[Finding], count: int) -> Sentence:
     told = ""
     if count > 1:
         several = len({f.subject for f in same})
-        told = "; ".join(subjects) if len(subjects) <= _MOST_SUBJECTS else f"{several} of {count}"
-        told = " ".join(told.split())
+        told = " ".join("; ".join(subjects).split())
+        if len(subjects) > _MOST_SUBJECTS or len(told) > _LONGEST_OF_SUBJECTS:
+            told = f"{several} of {count}"
     named = dict.fromkeys(p for f in same for p in f.precisions if p != NO_PRECISION)
     precisions = listed(named)
     whom = " ".join(filter(None, (precisions, f"({told})" if told else "")))

@@ -204,6 +204,8 @@ def names_a_block(told: str) -> bool:
     >>> names_a_block("=== Running FP32 Inference ==="), names_a_block("Results:")
     (True, False)
     """
+    if "|" in told or "\t" in told or max(told.count(","), told.count(";")) > 1:
+        return False  # a line of a table
     words = split(told.strip("=-_: "))
     if not 0 < len(words) <= _MOST_WORDS or len(told) > _LONGEST / 4:
         return False

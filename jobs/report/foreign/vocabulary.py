@@ -94,17 +94,20 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     ),
     "throughput_per_s": (
         "rate",
-        "throughput, tput, thpt, speed, thruput, inference throughput, inference speed, generation speed, decode"
+        "inference throughput,"
+        " throughput, tput, thpt, speed, thruput, inference speed, generation speed, decode"
         " speed, decoding speed, throughputs, decode throughput, generation throughput",
     ),
     "energy_mj": (
         "energy",
-        "energy, inference energy, energy consumption, consumption, energy consumed, energy used, total energy,"
+        "inference energy,"
+        " energy, energy consumption, consumption, energy consumed, energy used, total energy,"
         " gpu energy, energy usage, energy cost, joules, gpu energy consumption, net energy",
     ),
     "mean_w": (
         "power",
-        "power, inference power, power draw, mean power, average power, gpu power, power consumption, power"
+        "inference power,"
+        " power, power draw, mean power, average power, gpu power, power consumption, power"
         " usage, load power, power avg, draw, watts, active power",
     ),
     "idle_w": (

@@ -536,7 +536,7 @@ def test_a_number_that_cannot_be_is_named_beside_another() -> None:
 def test_an_energy_that_can_only_be_of_the_batch_is_and_that_is_told() -> None:
     text = "gpu,precision,batch,latency (ms),energy (J)\nT4,fp32,8,100,6.5\n"
     assert (one(text).energy_mj, one(text).mean_w) == (812.5, 65)
-    assert "energy (J) that of the whole batch" in notes_of(text)
+    assert "energy (J) is that of the whole batch" in notes_of(text)
     ours = text.replace("energy (J)", "energy_mj").replace("6.5", "6500")
     assert one(ours).mean_w == 520
 

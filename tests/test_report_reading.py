@@ -48,7 +48,7 @@ def test_an_energy_is_of_the_whole_batch_in_all_lines_or_in_none() -> None:
     # As those of a prompt, 1100 mJ in 24.2 ms are 364 W, more than a V100 draws; 2400 mJ are not.
     _, _, fp32, fp16 = cases_of(LATEX)
     assert (fp32.energy_mj, fp16.energy_mj) == (2400 / 8, 1100 / 8)
-    assert "FP32 Energy (mJ) that of the whole batch" in notes_of(LATEX)
+    assert "FP32 Energy (mJ) is that of the whole batch" in notes_of(LATEX)
     # As that of a batch, one of them would be less than a GPU draws: so none is of a batch.
     low = LATEX.replace("65.1 \\pm 0.4$ & 2400", "65.1$ & 60")
     assert [case.energy_mj for case in cases_of(low)][2:] == [60, 1100]
@@ -102,7 +102,7 @@ def test_names_of_one_program_are_several_programs_where_they_say_more() -> None
         HF_KERNEL,51.7,20
     """)
     assert [(case.run, case.latency_ms) for case in cases_of(table)] == [
-        ("", 250_900), ("Kernel=TORCH_FUSED", 4400), ("Kernel=HF_KERNEL", 51_700),
+        ("", 250_900), ("TORCH_FUSED", 4400), ("HF_KERNEL", 51_700),
     ]  # fmt: skip
     versions = "engine,precision,latency_ms\nPyTorch 2.1,fp32,10\nPyTorch 2.1 FP16,fp16,8\n"
     assert [case.run for case in cases_of(versions)] == ["", ""]
@@ -256,7 +256,7 @@ def test_a_table_of_ratios_with_the_same_head_is_no_table_of_times() -> None:
         |   16 |         1.000 |         0.486 |
     """)
     assert [case.latency_ms for case in cases_of(table)] == [62, 86, 43, 89]
-    assert "left out: table 2: ratios, which are worked out anew" in notes_of(table)
+    assert "left out: table 2: the line above it says that these are ratios" in notes_of(table)
 
 
 def test_a_latency_and_a_throughput_without_units_are_what_makes_them_agree() -> None:

@@ -78,6 +78,7 @@ class Case:
         foreign: From a line of somebody's table, without rows.
         line: Where it stands there.
         assumed: Fields of the workload that the table does not say.
+        may_be_another: So is the model, in a table with columns or text that are not understood.
         outcome: OK where any replicate was measured; `reason` is of those that failed.
         replicates: Numbers of those that were measured; `failed` counts the others.
         warnings: Of those that were measured, on which the rules rest.
@@ -118,6 +119,7 @@ class Case:
     foreign: bool = False
     line: int | None = None
     assumed: frozenset[str] = frozenset()
+    may_be_another: bool = False
     outcome: Outcome = Outcome.OK
     reason: str | None = None
     replicates: tuple[int, ...] = (0,)

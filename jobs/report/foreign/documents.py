@@ -12,7 +12,7 @@ from typing import Any
 from bench.errors import TensorgapError
 from bench.files import limits
 from jobs.report.foreign import lm_eval, optimum, programs
-from jobs.report.foreign.grid import Grid
+from jobs.report.foreign.grid import Grid, of_pairs
 
 _CONFIG = "benchmark_config.json"
 _MOST_RECORDS = 100_000
@@ -43,7 +43,7 @@ def grids(text: str, name: str, place: str) -> list[Grid]:
             return [optimum.of_document(config_beside(place), document, name)]
         results = document.get("results")
         if isinstance(results, Mapping) and lm_eval.is_document(document):
-            return [lm_eval.of_document(document, name)]
+            return lm_eval.of_document(document, name)
         about = {k: v for k, v in document.items() if isinstance(v, str | int | float | bool)}
         records = next((v for v in document.values() if is_records(v)), None)
         records = records or by_name(results) or by_name(document)
@@ -86,13 +86,8 @@ def by_name(document: Any) -> list[Mapping[str, Any]] | None:
 
 def of_records(records: list[Mapping[str, Any]]) -> Grid:
     """A line for each record, whose nested records are flattened with a dot."""
-    flat = [dict(flattened(record)) for record in records]
-    names = tuple(dict.fromkeys(name for record in flat for name in record))
-    lines = tuple(
-        (number, tuple(record.get(name, "") for name in names))
-        for number, record in enumerate(flat, start=1)
-    )
-    return Grid(names, lines, "JSON records")
+    flat = (dict(flattened(record)) for record in records)
+    return of_pairs(enumerate(flat, start=1), "JSON records")
 
 
 def flattened(

@@ -24,6 +24,8 @@ _WORDS_OF_A_SENTENCE = 30
 _CAPTION = re.compile(r"[A-Z][\w ()/-]{2,60}:")  # of a further table with the same head
 _TITLES = 15  # lines above a table that may say something of it
 _TITLE = re.compile(r"\s*(#{1,6} |[-*]* ?[*_]*[A-Za-z][\w ]{1,24}[*_]*(?:[:=]| = ))")
+_LONGEST_TEXT = 500  # characters of a cell or of a name of a column
+_DIGITS = re.compile(r"[-+\d.eE]+")
 _LONGEST_LINE = 400  # characters that are looked at
 _ABOVE = 60  # lines of text above a table that may name its GPU
 Line = tuple[int, tuple[str, ...]]  # its number in the file, its cells
@@ -39,6 +41,8 @@ class Grid:
         gpu: That a short line above the table names; empty: none does.
         title: The line right above the table, or else right below it.
         ragged: How many lines had more cells than there are names, and were set aside.
+        of_records: It was made of records: what one does not say, the record before it does not
+            say for it.
     """
 
     names: tuple[str, ...]
@@ -48,6 +52,22 @@ class Grid:
     gpu: str = ""
     ragged: int = 0
     title: str = ""
+    of_records: bool = False
+
+
+def bounded(grid: Grid) -> Grid:
+    """The grid without the ends of long texts: no name is as long, and no number but of digits."""
+    rows = [grid.names, *(row for _, row in grid.lines)]
+    if all(len(text) <= _LONGEST_TEXT for row in rows for text in row):
+        return grid
+    lines = tuple((n, tuple(map(begin_of, row))) for n, row in grid.lines)
+    return replace(grid, names=tuple(map(begin_of, grid.names)), lines=lines)
+
+
+def begin_of(text: str) -> str:
+    """The begin of a long text; a number is not cut."""
+    is_short = len(text) <= _LONGEST_TEXT or _DIGITS.fullmatch(text)
+    return text if is_short else text[:_LONGEST_TEXT]
 
 
 def decoded(content: bytes, name: str) -> str:
@@ -318,7 +338,7 @@ def of_pairs(
     told = list(pairs)
     names = tuple(dict.fromkeys(name for _, cells in told for name in cells))
     lines = tuple((n, tuple(cells.get(name, "") for name in names)) for n, cells in told)
-    return Grid(names, lines, separator, max(0, left_out), gpu)
+    return Grid(names, lines, separator, max(0, left_out), gpu, of_records=True)
 
 
 def separator_of(text: str) -> str | None:

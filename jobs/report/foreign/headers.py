@@ -106,7 +106,7 @@ def heading_of(name: str) -> Heading:
     scale, words = per_thousand(words)
     statistic, words = statistic_in(words, len(words) - len(inner))
     unit, per, dimension, words = unit_in(words, len(statistic_in(inner, 0)[1]))
-    if is_derived(words):
+    if is_derived(words) or _OF_TWO.search(told):  # ln(PPL(Q)/PPL(base))
         return Heading(name, "ratio", rest=tuple(words))
     if statistic == "spread" and not words:
         return Heading(name, "spread", statistic=statistic)
@@ -152,6 +152,11 @@ def headings_of(names_of: Sequence[str]) -> list[Heading]:
 
 _BESIDE_MIN = re.compile(r"\((max|mean|avg|median|average|std|p\d\d)\)", re.IGNORECASE)
 _MIN = re.compile(r"\(min\)", re.IGNORECASE)
+
+
+_OF_TWO = re.compile(
+    r"\b(?:ln|log|log2|log10) ?\(|\b(\w{3,20}) ?\([^()]{1,40}\) ?/ ?\1\b", re.IGNORECASE
+)
 
 
 def is_derived(words: Sequence[str]) -> bool:
@@ -293,6 +298,7 @@ def unit_in(words: list[str], inner: int = 0) -> tuple[str | None, str | None, s
 
 
 _TIMES = {"latency", "lat", "time", "duration", "elapsed", "runtime"}
+_STOP = ("in", "of", "the", "for", "on", "at", "with", "by")
 _OF_A_SIZE = {"size", "model", "weights", "weight", "file", "params", "footprint", "checkpoint"}
 _OF_A_SIZE |= {"on", "disk"} | FILLER
 _RATES = {"throughput", "tput", "thpt", "speed"}
@@ -391,7 +397,8 @@ def named(words: Sequence[str], dimension: str) -> tuple[str | None, tuple[str, 
                     best = score
                 break
     if best is None:
-        return ("batch_size", ()) if list(words) == ["b"] else (None, tuple(words))
+        left = tuple(word for word in words if word not in _STOP)
+        return ("batch_size", ()) if list(words) == ["b"] else (None, left)
     _, _, name, rest = best
     left = tuple(word for word in rest if word not in FILLER and word != "/")
     return name, left

@@ -213,6 +213,8 @@ def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str
 
     As in a table whose groups are named once. Only where it leaves no two lines of equal names.
     """
+    if grid.of_records:
+        return grid, []
     labels = [
         i
         for i, h in enumerate(headings)
@@ -221,6 +223,7 @@ def filled_down(grid: Grid, headings: Sequence[Heading]) -> tuple[Grid, list[str
     others = [i for i, h in enumerate(headings) if h.field is None]
     columns = {i: [row[i] for _, row in grid.lines] for i in (*labels, *others)}
     gaps = [i for i, cells in columns.items() if cells and cells[0] and not all(cells)]
+    labels += [i for i in gaps if i == 0 and i in others]  # of groups, whatever they are
     if not set(gaps) & set(labels):
         return grid, []
     for i in gaps:

@@ -9,11 +9,9 @@ from typing import Any
 from bench import matrix as matrices
 from bench.asked import CPU, Workload
 from bench.device import gpu_names
-from bench.device.boards import GPUS
 from bench.measured import Outcome
-from jobs.report import bounds
 from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
-from jobs.report.foreign import names, runs, units
+from jobs.report.foreign import agreement, names, runs, units
 from jobs.report.foreign.columns import cell_unit
 from jobs.report.foreign.grid import MOST_LINES
 from jobs.report.foreign.headers import split, tags_in
@@ -21,6 +19,7 @@ from jobs.report.foreign.quantities import numbers_of
 from jobs.report.foreign.runs import Line
 from jobs.report.foreign.shape import Record, Shaped
 from jobs.report.foreign.understood import Notes, Told, Unreadable
+from jobs.report.words import gathered
 
 UNKNOWN_MODEL = "unknown model"
 _TEXTS = ("precision", "engine", "gpu", "model", "configuration")
@@ -32,6 +31,7 @@ _WHOLE = {
     "gpu_count": (1, 1_000_000),
 }
 _OF_WORKLOAD = ("model", "engine", "batch_size", "prompt_tokens", "new_tokens", "attention")
+_GROWTH, _FALL = 2.0, 0.6  # of the prompts, and of the time for each token over that
 _OKAY = {"ok", "success", "succeeded", "passed", "pass", "done", "true", "yes", "completed", ""}
 _FAILED = {str(one).upper() for one in Outcome if one != Outcome.OK} | {"INVALID", "ABORTED"}
 _OUT_OF_MEMORY = ("oom", "out of memory")
@@ -55,8 +55,13 @@ def cases(shaped: Shaped, told: Told, gpu: str, notes: Notes) -> list[Case]:
             raise Unreadable(f"more than {MOST_LINES:,} measurements; split the table")
         if made is not None:
             others = tuple(map(units.plain, record.others.values()))
-            found.append(Line(made, others, record.text("trial"), energy_of(record, made)))
-    found = of_batches(of_one_model(found), notes)
+            tokens = tokens_beside(record, made, notes)
+            column = record.cells["per_output_token_ms"][1].name if tokens else ""
+            of = energy_of(record, made), units.plain(column), tokens
+            found.append(Line(made, others, record.text("trial"), agreement.unsaid(record), *of))
+    found = of_prompts(of_one_model(found), notes)
+    found = with_cases(found, agreement.in_seconds([(x.case, x.unsaid) for x in found], notes))
+    found = with_cases(found, agreement.of_batches([(x.case, x.energy_of) for x in found], notes))
     return runs.combined(found, names_of, shaped.labels, notes)
 
 
@@ -92,7 +97,7 @@ def case_of(record: Record, told: Told, gpu: str, notes: Notes) -> Case | None:
     facts |= numbers.facts
     if workload.new_tokens == 0 and numbers.decoding:
         if "prompt_tokens" in record.cells:  # which are no longer said by the workload
-            facts["run"] = f"{facts['run']} {workload.prompt_tokens} tokens".strip()
+            facts["run"] = f"{facts['run']} {of_length(workload.prompt_tokens)}".strip()
         workload = replace(workload, prompt_tokens=1)
     return Case(workload=workload, foreign=True, **facts)
 
@@ -111,40 +116,55 @@ def of_one_model(found: Sequence[Line]) -> list[Line]:
     ]
 
 
-def of_batches(found: Sequence[Line], notes: Notes) -> list[Line]:
-    """The lines, whose energies are those of whole batches where they can only be such.
+def with_cases(found: Sequence[Line], cases: Sequence[Case]) -> list[Line]:
+    """The lines with other cases."""
+    return [replace(line, case=case) for line, case in zip(found, cases, strict=True)]
 
-    As that of a prompt, one of them would be more power than any board in question may draw; as
-    that of a batch, none is less than a board draws. An author means one of the two throughout.
+
+def of_length(tokens: int) -> str:
+    """How a run is called whose prompts have so many tokens."""
+    return f"{tokens} tokens"
+
+
+def tokens_beside(record: Record, case: Case, notes: Notes) -> int:
+    """The tokens of the prompts beside a time for each token, of which nothing else is said."""
+    if "per_output_token_ms" not in record.cells or case.workload.new_tokens:
+        return 0
+    if case.latency_ms != case.per_output_token_ms or "prompt_tokens" not in record.cells:
+        return 0
+    return whole(record, "prompt_tokens", {}, notes) or 0
+
+
+def of_prompts(found: Sequence[Line], notes: Notes) -> list[Line]:
+    """The lines, whose times for each token are of the prompts' where they fall with their length.
+
+    A token that is generated takes no less time after a longer prompt; a forward pass of all
+    tokens, divided by them, does.
     """
-    is_open = [bool(line.energy_of and line.case.energy_mj) for line in found]
-    open_lines = [line for line, said in zip(found, is_open, strict=True) if said]
-    powers = [powers_of(line.case) for line in open_lines]
-    if not any(prompt > most and batch >= least for prompt, batch, least, most in powers):
-        return list(found)
-    if any(batch < least for _, batch, least, _ in powers):
-        return list(found)
-    notes.assumed |= {line.energy_of: "that of the whole batch" for line in open_lines}
-    return [of_a_batch(line) if said else line for line, said in zip(found, is_open, strict=True)]
+    asked = [line for line in found if line.token_of and line.case.per_output_token_ms]
+    alike = gathered(asked, lambda one: (one.case.workload, one.case.precision, one.case.gpu))
+    divided = {line.token_of for same in alike if is_divided(same) for line in same}
+    notes.assumed |= dict.fromkeys(divided, "of the tokens of the prompts, as it falls with them")
+    return [of_all_tokens(line) if line.token_of in divided else line for line in found]
 
 
-def powers_of(case: Case) -> tuple[float, float, float, float]:
-    """W of an energy as that of a prompt and of a batch; the least and most that a board draws."""
-    boards = case.boards or GPUS
-    most = bounds.MOST_POWER * max(board.tdp_w for board in boards)
-    least = bounds.LEAST_POWER_OF_OTHERS * bounds.least_idle_w(boards)
-    of_batch = (case.energy_mj or 0) / (case.latency_ms or math.inf)
-    return of_batch * case.workload.batch_size, of_batch, least, most
+def is_divided(same: Sequence[Line]) -> bool:
+    """Whether a time for each token falls nearly as the prompts grow."""
+    first, *_, last = sorted([*same, same[0]], key=lambda line: line.prompt_tokens)
+    growth = last.prompt_tokens / first.prompt_tokens
+    fall = (first.case.per_output_token_ms or 0) / (last.case.per_output_token_ms or math.inf)
+    return growth >= _GROWTH and fall >= _FALL * growth
 
 
-def of_a_batch(line: Line) -> Line:
-    """A line whose energy is that of its whole batch."""
-    case = line.case
-    energy, batch = case.energy_mj or 0, case.workload.batch_size
-    of_prompt, of_batch, _, _ = powers_of(case)
-    derived = case.mean_w is not None and math.isclose(case.mean_w, of_prompt)
-    power = of_batch if derived else case.mean_w
-    return replace(line, case=replace(case, energy_mj=energy / batch, mean_w=power))
+def of_all_tokens(line: Line) -> Line:
+    """A line with the time of a forward pass of all its prompts."""
+    case, tokens = line.case, line.prompt_tokens
+    latency = (case.per_output_token_ms or 0) * tokens * case.workload.batch_size
+    return replace(line, case=replace(
+        case, latency_ms=latency, per_output_token_ms=None, latency_step_ms=None,
+        run=case.run.removesuffix(of_length(tokens)).strip(),
+        workload=replace(case.workload, prompt_tokens=tokens),
+    ))  # fmt: skip
 
 
 def energy_of(record: Record, case: Case) -> str:

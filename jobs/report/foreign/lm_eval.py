@@ -36,7 +36,7 @@ def is_document(document: Mapping[str, Any]) -> bool:
     return commas or at(document, "config", "model_args") is not None
 
 
-def of_document(document: Mapping[str, Any], name: str) -> Grid:
+def of_document(document: Mapping[str, Any], name: str) -> list[Grid]:
     """Results of lm-eval's JSON: a line for each task that has a perplexity."""
     arguments = arguments_of(str(at(document, "config", "model_args") or ""))
     dtype = at(document, "config", "model_dtype") or arguments.get("dtype")
@@ -50,7 +50,7 @@ def of_document(document: Mapping[str, Any], name: str) -> Grid:
         if isinstance(metrics, Mapping)
     ]
     found = of_tasks(tasks, about)
-    if found is None:
+    if not found:
         raise TensorgapError(f"{name}: {WITHOUT}")
     return found
 
@@ -60,8 +60,8 @@ def is_table(grid: Grid) -> bool:
     return {name.strip().lower() for name in grid.names} >= _COLUMNS
 
 
-def of_table(grid: Grid) -> Grid | None:
-    """A table that lm-eval printed: a line for each task that has a perplexity; None: none has."""
+def of_table(grid: Grid) -> list[Grid]:
+    """A table that lm-eval printed: a line for each task that has a perplexity."""
     column = {name.strip().lower(): index for index, name in enumerate(grid.names)}
     tasks: list[tuple[str, dict[str, str]]] = []
     for _, cells in grid.lines:
@@ -72,7 +72,8 @@ def of_table(grid: Grid) -> Grid | None:
     kind = _KIND.search(grid.title[:500])
     about = {"engine": kind[1] if kind else "", **about_of(arguments)}
     found = of_tasks(tasks, about)
-    return replace(found, left_out=grid.left_out, gpu=grid.gpu) if found else None
+    lefts = [grid.left_out, *[0] * len(found)]
+    return [replace(one, left_out=n, gpu=grid.gpu) for one, n in zip(found, lefts, strict=False)]
 
 
 def arguments_of(told: str) -> dict[str, str]:
@@ -98,9 +99,9 @@ def about_of(arguments: Mapping[str, str]) -> dict[str, str]:
 
 def of_tasks(
     tasks: Sequence[tuple[str, Mapping[str, str]]], about: Mapping[str, str]
-) -> Grid | None:
-    """A line for each task that has a perplexity; None: none has."""
-    rows = []
+) -> list[Grid]:
+    """A line for each task that has a perplexity, in a table for each unit."""
+    by_unit: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for number, (task, metrics) in enumerate(tasks, start=1):
         kept = {
             ours: metrics[theirs]
@@ -109,9 +110,10 @@ def of_tasks(
         }
         for other in others(kept):
             del kept[other]
-        if kept:
-            rows.append((number, {k: v for k, v in about.items() if v} | {"text": task} | kept))
-    return of_pairs(rows, "lm-eval's results") if rows else None
+        for unit, value in kept.items():
+            known = {k: v for k, v in about.items() if v} | {"text": task, unit: value}
+            by_unit.setdefault(unit, []).append((number, known))
+    return [of_pairs(rows, "lm-eval's results") for rows in by_unit.values()]
 
 
 def others(kept: Iterable[str]) -> list[str]:

@@ -42,7 +42,8 @@ ENGINE_NAMES = {
     "onnxruntime": "onnxruntime ort onnx onnx-runtime onnxrt",
     "tensorrt": "tensorrt trt trt-fp16 tensor-rt torch-tensorrt trtllm tensorrt-llm fx2trt"
     " dynamo-fx2trt torch2trt tftrt",
-    "fastertransformer": "fastertransformer ft faster-transformer",
+    "fastertransformer": "fastertransformer fastertransformers ft faster-transformer"
+    " faster-transformers",
     "eff-ft": "eff-ft effective-fastertransformer effective-ft",
     "vllm": "vllm",
     "tgi": "tgi text-generation-inference",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.errors import TensorgapError
-from jobs.report.foreign.grid import Grid
+from jobs.report.foreign.grid import Grid, of_pairs
 
 _SECTIONS = ("forward", "generate", "call")
 _STATISTICS = ("p50", "mean")
@@ -58,9 +58,7 @@ def of_table(table: Grid) -> Grid | None:
             told = str(at(report, "traceback"))
             one["latency (s)"] = "OOM" if "out of memory" in told else "failed"
         found.append((number, one))
-    names = tuple(dict.fromkeys(name for _, one in found for name in one))
-    lines = tuple((number, tuple(one.get(name, "") for name in names)) for number, one in found)
-    return Grid(names, lines, "reports of optimum-benchmark")
+    return of_pairs(found, "reports of optimum-benchmark", table.left_out, table.gpu)
 
 
 def nested(cells: Sequence[tuple[Sequence[str], str]]) -> dict[str, Any]:
@@ -137,7 +135,7 @@ def number(value: Any) -> float | None:
     """A number out of JSON or a cell; None: there is none."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

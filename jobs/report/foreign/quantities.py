@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.asked import Workload
@@ -12,7 +12,9 @@ from jobs.report.foreign.shape import Record
 from jobs.report.foreign.understood import Notes, Told, Unreadable
 from jobs.report.foreign.vocabulary import USUAL_UNIT
 
-_AGREES = 1.25  # times
+# Without one of these a row says nothing.
+_OF_A_ROW = {"latency_ms", "throughput_per_s", "tokens_per_s", "energy_mj", "energy_per_token_mj"}
+_OF_A_ROW |= {"perplexity", "per_output_token_ms", "first_token_ms", "mean_w"}
 LEAST, MOST = 1e-9, 1e15  # beyond them a number is a slip, and a ratio of two such is none
 
 
@@ -38,6 +40,7 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     facts: dict[str, Any] = {}
     failure, empty = None, True
     below: list[str] = []
+    bad: list[str] = []
     for name, (written, heading) in record.cells.items():
         if not heading.is_quantity:
             continue
@@ -50,9 +53,12 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
         number = units.number_of(written)
         odd = number is not None and number.attached and unit_behind(number) == (None, None)
         is_ratio = number is not None and number.rest[:1] in units.TIMES
+        if number and heading.dimension == "rate" and number.rest == "m":
+            number, odd = replace(number, value=number.value * 1e6, rest=""), False
         if number is None or is_ratio or (odd and number.rest[:1].isalpha()):
             what = f"{heading.name or name} = {units.plain(written)[:40]}"
-            raise Unreadable(f"{what}: must be a number, with a unit or without")
+            bad.append(f"{what}: must be a number, with a unit or without")
+            continue
         if not math.isfinite(number.value) and name != "perplexity":
             failure = failure or units.plain(written)
             continue
@@ -61,11 +67,13 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
             failure, below = failure or odd_one, [*below, odd_one]
             continue
         facts |= fact(name, number, heading, asked, told, notes)
+    if bad and not facts.keys() & _OF_A_ROW:
+        raise Unreadable(bad[0])
+    notes.problems += [f"line {record.line}, {one}" for one in bad]
     measured = not facts.keys() <= {"energy_window_s", "duration_s", "idle_w", "power_limit_w"}
     if measured:
         told_of = "must be greater than 0, and is not read"
         notes.problems += [f"line {record.line}, {one}: {told_of}" for one in below]
-    facts |= by_each_other(record, facts, asked, notes)
     decoding = "per_output_token_ms" in facts and "latency_ms" not in facts
     if decoding:
         steps = asked.new_tokens or 1
@@ -85,52 +93,6 @@ def numbers_of(record: Record, asked: Workload, told: Told, notes: Notes) -> Num
     if empty and failure is None and any(h.is_quantity for _, h in record.cells.values()):
         failure = "no number"
     return Numbers(facts, measured, decoding and not asked.new_tokens, failure)
-
-
-def by_each_other(
-    record: Record, facts: Mapping[str, Any], asked: Workload, notes: Notes
-) -> dict[str, float]:
-    """A latency without a unit in s, and a rate without one in tokens, where only so they agree.
-
-    Together they say how many requests were made one after another: one batch.
-    """
-    latency, rate = facts.get("latency_ms"), facts.get("throughput_per_s")
-    headings = [record.cells[n][1] for n in ("latency_ms", "throughput_per_s") if n in record.cells]
-    if not latency or not rate or len(headings) < 2:
-        return {}
-    of_latency, of_rate = headings
-    if of_latency.unit or is_said(of_latency.name) or said_in(record, "latency_ms"):
-        return {}
-    tokens = asked.new_tokens * asked.batch_size
-    batches = rate * latency / 1e3 / asked.batch_size
-    if near_one(batches):
-        return {}
-    in_s = {"latency_ms": latency * 1e3}
-    if near_one(batches * 1e3):
-        told = {}
-    elif tokens and not of_rate.per and near_one(rate * latency / tokens):
-        told = {"throughput_per_s": rate / asked.new_tokens, "tokens_per_s": rate}
-        notes.assumed[units.plain(of_rate.name)] = "in tokens, by the latency beside it"
-    else:
-        return {}
-    notes.assumed[units.plain(of_latency.name)] = "in s, by the throughput beside it"
-    return {**in_s, **told}
-
-
-def near_one(ratio: float) -> bool:
-    """Whether a throughput and a latency agree, by what a queue and a mean length change."""
-    return 1 / _AGREES <= ratio <= _AGREES
-
-
-def is_said(name: str) -> bool:
-    """Whether a header names a unit of ours, as `latency_ms` does."""
-    return any(word in units.UNIT for word in split(name))
-
-
-def said_in(record: Record, name: str) -> bool:
-    """Whether a cell has a unit."""
-    number = units.number_of(record.text(name))
-    return bool(number and number.rest)
 
 
 def is_net(heading: Heading) -> bool:
@@ -157,6 +119,8 @@ def fact(
     tokens = asked.new_tokens
     if per == "every token":
         per, tokens = "token", asked.new_tokens and asked.prompt_tokens + asked.new_tokens
+    if name == "perplexity" and value < 1:
+        raise Unreadable(f"{heading.name} = {value:g}: a perplexity is 1 or more")
     if name == "perplexity":
         return {name: value, "perplexity_unit": per or "token", "perplexity_step": number.step}
     if name == "bits_per_byte":

@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.asked import PRECISIONS
@@ -14,6 +14,7 @@ from jobs.report.foreign import documents, grid, lines, shape, telling, title
 from jobs.report.foreign import tables as tables_of
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Notes, Told, Unreadable
+from jobs.report.words import gathered, listed
 
 STDIN = "-"
 SUFFIXES = (".csv", ".tsv", ".md", ".markdown", ".txt", ".json", ".log", ".tab", ".psv", ".tex")
@@ -78,18 +79,19 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     """The cases of a text; TensorgapError where it holds no table that is understood."""
     told = told or Told()
     tables = documents.grids(text, name, place) or tables_of.grids(text, name)
-    found: list[Case] = []
+    known: dict[int, tuple[grid.Grid, list[Case]]] = {}
     sentences: list[str] = []
     used: set[str] = set()
     failures: list[str] = []
-    for number, table in enumerate(tables, start=1):
+    for number, table in enumerate(map(grid.bounded, tables), start=1):
         said, notes = title.title_of(table.title), Notes()
         named = title.with_quantity(table, told.quantity or said.quantity)
         used |= {"quantity"} if named != table else set()
         shaped = shape.shaped(named)
         which = f"table {number}" if len(tables) > 1 else ""
         if title.is_of_ratios(table.title):
-            failures.append(f"{which}: ratios, which are worked out anew".removeprefix(": "))
+            why = "the line above it says that these are ratios, which are worked out anew"
+            failures.append(f"{which}: {why}".removeprefix(": "))
             continue
         if problem := unusable(shaped, table):
             failures.append(f"{which}: {problem}".removeprefix(": "))
@@ -101,13 +103,23 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
         if not cases:
             failures += [f"{which} {each}".strip() for each in no_case(notes, table)]
             continue
-        found += [dataclasses.replace(c, run=f"{which} {c.run}".strip()) for c in cases]
+        if shaped.unknown or table.left_out:
+            cases = [
+                dataclasses.replace(case, may_be_another="model" in case.assumed) for case in cases
+            ]
+        known[number] = table, cases
         shaped = dataclasses.replace(shaped, how=(*shaped.how, *said.sentences(notes.used)))
         told_of = telling.sentences(shaped, notes, table, cases)
         sentences += [f"{which}: {sentence}".removeprefix(": ") for sentence in told_of]
         used |= notes.used
-    if not found:
+    if not known:
         raise TensorgapError(f"{name}: {telling.in_one(failures)}")
+    runs = runs_of(known) if len(tables) > 1 else dict.fromkeys(known, "")
+    found = [
+        dataclasses.replace(case, run=f"{runs[number]} {case.run}".strip())
+        for number, (_, cases) in known.items()
+        for case in cases
+    ]
     sentences += [f"left out: {failure}" for failure in failures]
     if len(found) > MOST_CASES:
         raise TensorgapError(
@@ -115,6 +127,19 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
             f" {MOST_CASES:,} are explained; split the table"
         )
     return Understood(tuple(found), tuple(sentences), frozenset(used))
+
+
+def runs_of(known: Mapping[int, tuple[grid.Grid, Sequence[Case]]]) -> dict[int, str]:
+    """The run of each table of a text; those of one head and a precision each are one together."""
+    runs = {number: f"table {number}" for number in known}
+    for same in gathered(known, lambda number: known[number][0].names):
+        precisions = [{case.precision for case in known[number][1]} for number in same]
+        if len(same) > 1 and len(set().union(*precisions)) == sum(map(len, precisions)) == len(
+            same
+        ):
+            together = "" if len(same) == len(known) else f"tables {listed(map(str, same))}"
+            runs |= dict.fromkeys(same, together)
+    return runs
 
 
 def refuse_unused(told: Told, cases: Sequence[Case], used: frozenset[str]) -> None:

@@ -2,14 +2,15 @@
 
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.measured import Outcome
 from bench.text.published import TOKEN
 from jobs.report.facts import NO_PRECISION, Case
 from jobs.report.foreign import names, units
-from jobs.report.foreign.headers import heading_of, tags_in
+from jobs.report.foreign.agreement import Pair
+from jobs.report.foreign.headers import tags_in
 from jobs.report.foreign.understood import Notes
 from jobs.report.foreign.vocabulary import FILLER
 from jobs.report.words import gathered
@@ -29,17 +30,23 @@ class Line:
     Attributes:
         others: Of columns that name a configuration, or are not understood.
         trial: Of its run.
+        unsaid: Which columns leave their unit open.
         energy_of: The column of its energy, where that says neither of a prompt nor of a batch.
+        token_of: The column of a time for each token, where the line says only how many tokens its
+            prompts have; `prompt_tokens` are these.
     """
 
     case: Case
     others: tuple[str, ...]
     trial: str
+    unsaid: Pair
     energy_of: str
+    token_of: str = ""
+    prompt_tokens: int = 0
 
 
 def combined(
-    found: Sequence[Line], columns: Sequence[str], labels: Sequence[str], notes: Notes
+    found: Sequence[Line], columns: Sequence[str], labels: Mapping[str, str], notes: Notes
 ) -> list[Case]:
     """Each thing once, of which several lines are runs."""
     texts = len({line.case.text for line in found}) > 1
@@ -51,19 +58,21 @@ def combined(
     if len(limits) > 1:
         found = [marked(line, f"{line.case.power_limit_w or 0:g} W limit") for line in found]
     for place, column in enumerate(columns):
-        if column in labels:
-            found = of_programs(found, place, column)
+        if labels.get(column) == "precision":
+            found = of_conditions(found, place)
+        elif column in labels:
+            what = "" if labels[column] == "engine" else f"{units.plain(column)}="
+            found = of_programs(found, place, what)
     return [
         median_of([line.case for line in same]) for same in apart(found, columns, labels, notes)
     ]
 
 
-def of_programs(found: Sequence[Line], place: int, column: str) -> list[Line]:
+def of_programs(found: Sequence[Line], place: int, what: str) -> list[Line]:
     """The lines, marked where names of one program differ by more than version or precision.
 
     `TORCH` and `TORCH_FUSED` are not one program, nor are `WebGPU (ONNX)` and `ONNX Runtime`.
     """
-    what = "" if heading_of(column).field == "engine" else f"{units.plain(column)}="
     extra = [residue(line.others[place]) for line in found]
     by_engine: dict[str, set[str]] = {}
     for line, words in zip(found, extra, strict=True):
@@ -74,6 +83,20 @@ def of_programs(found: Sequence[Line], place: int, column: str) -> list[Line]:
         else line
         for line, words in zip(found, extra, strict=True)
     ]
+
+
+def of_conditions(found: Sequence[Line], place: int) -> list[Line]:
+    """The lines, marked by what stands beside a precision where it tells lines of one apart.
+
+    `fp32 eager attention` and `fp32 flash attention` are no runs of one thing.
+    """
+    extra = [residue(line.others[place]) for line in found]
+    by_key: dict[object, set[str]] = {}
+    for line, words in zip(found, extra, strict=True):
+        by_key.setdefault(key_of(line), set()).add(words)
+    if all(len(words) == 1 for words in by_key.values()):
+        return list(found)
+    return [marked(line, words) for line, words in zip(found, extra, strict=True)]
 
 
 def residue(name: str) -> str:
@@ -87,7 +110,7 @@ def residue(name: str) -> str:
 
 
 def apart(
-    found: Sequence[Line], columns: Sequence[str], labels: Sequence[str], notes: Notes
+    found: Sequence[Line], columns: Sequence[str], labels: Mapping[str, str], notes: Notes
 ) -> list[list[Line]]:
     """The lines of each thing, told apart by names, and by columns that are not understood.
 
@@ -100,7 +123,7 @@ def apart(
         if not several:
             break
         values = [len({line.others[place] for line in same}) for same in several]
-        if max(values) == 1:
+        if max(values) == 1 or labels.get(column) == "precision":
             continue
         full = any(count == len(same) for count, same in zip(values, several, strict=True))
         distinct = len({line.others[place] for line in found})

@@ -23,7 +23,7 @@ _MAIN = (
     "latency_ms", "throughput_per_s", "energy_mj", "mean_w", "perplexity", "per_output_token_ms",
     "first_token_ms",
 )  # fmt: skip
-NAMING = ("configuration", "engine")  # whose whole text is a thing's name
+NAMING = ("configuration", "engine", "precision")  # whose whole text is a thing's name
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Shaped:
         unknown: Columns that are not understood.
         set_aside: Columns that are understood and not read, and why.
         how: How the table lies, where not one row for each thing.
-        labels: Columns that name a configuration.
+        labels: Columns whose texts name a thing: configuration, engine or precision.
     """
 
     headings: tuple[Heading, ...]
@@ -57,7 +57,7 @@ class Shaped:
     unknown: tuple[str, ...] = ()
     set_aside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     how: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def shaped(grid: Grid) -> Shaped:
@@ -131,7 +131,7 @@ def melted(grid: Grid, headings: Sequence[Heading], how: list[str]) -> Shaped:
     used += [heading for group in groups for _, heading in group.columns]
     aside = {why: tuple(columns) for why, columns in set_aside.items()}
     by_name = {heading.name: heading for heading in used}
-    labels = tuple(grid.names[i] for i, h in enumerate(headings) if h.field in NAMING)
+    labels = {grid.names[i]: str(h.field) for i, h in enumerate(headings) if h.field in NAMING}
     return Shaped(tuple(by_name.values()), records, tuple(unknown), aside, tuple(how), labels)
 
 

@@ -58,8 +58,8 @@ def of_lm_eval(found: Sequence[Grid], name: str) -> list[Grid]:
     for grid in found:
         if not lm_eval.is_table(grid):
             tables.append(grid)
-        elif table := lm_eval.of_table(grid):
-            tables.append(table)
+        else:
+            tables += lm_eval.of_table(grid)
     if not tables:
         raise TensorgapError(f"{name}: {lm_eval.WITHOUT}")
     return tables

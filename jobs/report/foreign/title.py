@@ -9,21 +9,22 @@ from jobs.report.foreign.columns import ignored
 from jobs.report.foreign.grid import Grid
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
-from jobs.report.foreign.vocabulary import RATIO
 
 _WORDS_OF_RATIOS = 4
+_RATIOS = ("speedup", "speedups", "ratio", "ratios", "relative", "normalized", "normalised")
 _MOST_WORDS, _LONGEST = 26, 300  # words and characters: more is a sentence of prose
 # A number that is not the first of several.
 _ONE = r"\s*[=: ]?\s*([1-9]\d{0,6})\b(?!\s*(?:,|and|or|to|/|-)\s*\d)"
 _BATCH = re.compile(r"\b(?:batch(?:[ _-]?size)?|bs)" + _ONE, re.IGNORECASE)
 _LENGTH = r"\b(?:seq(?:uence)?(?:[ _-]?len(?:gth)?)?|prompt[ _-]len(?:gth)?)" + _ONE
 _TOKENS = re.compile(
-    _LENGTH + r"|\b([1-9]\d{0,6})[ -](?:(?:prompt|input) )?tokens?\b", re.IGNORECASE
+    _LENGTH + r"|\binput[: ]+([1-9]\d{0,6})\b|\b([1-9]\d{0,6})[ -](?:(?:prompt|input) )?tokens?\b",
+    re.IGNORECASE,
 )
 _NEW = re.compile(
     r"\b([1-9]\d{0,6}) (?:new|generated|output) tokens\b"
     r"|\b([1-9]\d{0,6})[ -]tokens? (?:generation|generated|output)\b"
-    r"|\b(?:output|generated|new)[: ]+([1-9]\d{0,6}) tokens?\b",
+    r"|\b(?:output|generated|new)[: ]+([1-9]\d{0,6})(?: tokens?)?\b",
     re.IGNORECASE,
 )
 _BESIDE = {"vs", "versus", "against", "compared", "over", "baseline", "relative", "than"}
@@ -132,7 +133,7 @@ def is_of_ratios(text: str) -> bool:
     (True, False, False)
     """
     words = names.words_of(text.partition("\n")[0])
-    return words[:1] != () and len(words) <= _WORDS_OF_RATIOS and words[0] in RATIO
+    return words[:1] != () and len(words) <= _WORDS_OF_RATIOS and words[0] in _RATIOS
 
 
 def model_in(line: str) -> str | None:

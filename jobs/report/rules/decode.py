@@ -10,9 +10,7 @@ from jobs.report.rules.rule import Hit, rule
 _NEAR = 0.5  # of the bandwidth: what sets the time then is the memory
 _MOST = 1.1  # of the bandwidth: rounding, and boards that are clocked up
 # Parameters in a model's name: of experts (8x7B, A3B) only some are read for a token.
-_PARAMETERS = re.compile(
-    r"(?<![\w.])(\d{1,3}(?:\.\d+)?)[Bb](?![\w])|-(\d{1,3}(?:\.\d+)?)[Bb](?![\w])"
-)
+_PARAMETERS = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)[Bb](?!\w)")
 _EXPERTS = re.compile(r"\d+x\d|moe|a\d+(\.\d+)?b\b|mixtral|deepseek", re.IGNORECASE)
 
 
@@ -58,9 +56,9 @@ def tokens_per_s(case: Case) -> float | None:
     if case.per_output_token_ms:
         return 1e3 / case.per_output_token_ms
     new = case.workload.new_tokens
-    if case.tokens_per_s or not new or not case.throughput_per_s:
-        return case.tokens_per_s if new else None
-    return case.throughput_per_s * new
+    if not new:
+        return None
+    return case.tokens_per_s or (case.throughput_per_s or 0.0) * new or None
 
 
 def size_mb(case: Case) -> float | None:
@@ -73,4 +71,4 @@ def size_mb(case: Case) -> float | None:
     found = _PARAMETERS.search(model)
     if found is None or case.precision == NO_PRECISION:
         return None
-    return float(found[1] or found[2]) * 1e3 * work.stored_bytes(case.precision)
+    return float(found[1]) * 1e3 * work.stored_bytes(case.precision)

@@ -170,7 +170,8 @@ def energy_of_a_run(case: Case, group: Group) -> Hit | None:
         return None
     seconds = case.energy_mj / 1e3 / case.mean_w
     requests, tokens = (seconds * (r or 0.0) for r in (case.throughput_per_s, case.tokens_per_s))
-    if requests <= _APART and (requests or tokens <= _LONGEST):
+    batches = requests / case.workload.batch_size
+    if batches <= _APART and (requests or tokens <= _LONGEST):
         return None
     what = "requests" if requests else "tokens"
     return Hit(values={"seconds": seconds, "made": requests or tokens, "what": what})

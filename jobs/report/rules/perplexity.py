@@ -1,6 +1,7 @@
 """Perplexity."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from bench.asked import CPU
@@ -24,6 +25,7 @@ _LINE_NATS = (4.1, 4.5)
 _PAD_NATS = (5.0, 12.0)  # what a pad costs a model that never saw one: 7.4 on a toy
 _SMALL_NATS = 0.5  # above the published number: less than pads or means of lines make
 _UNSHIFTED = 500.0  # labels that are not shifted cost 8 to 12 times the perplexity
+_TUNED = re.compile(r"\b(?:fine-?)?tun(?:ed|ing)\b", re.IGNORECASE)
 _OF_ANOTHER = 2.0  # times the range: more than another GPT-2 or a usual text makes
 _TOO_LOW = (
     "mistake: pads that the model finds easy counted in the mean (huggingface/transformers#5391)",
@@ -107,7 +109,7 @@ def perplexity_out_of_range(case: Case, group: Group) -> Hit | None:
             told,
             verdict=Verdict.INCONCLUSIVE,
             cause=f"{perplexity_out_of_range.cause}{beyond}; the table does not name its model, and"
-            " another has another.",
+            " another model has another perplexity.",
             missing=["the model, and the text"],
             do=["Say it: --model NAME; a column `text` names the text."],
         )
@@ -224,8 +226,9 @@ def is_out_of_range(case: Case) -> bool:
 
 def is_altered(case: Case) -> bool:
     """Whether a table's model may not be as it was published: tuned, or of an unknown kind."""
-    told = f"{case.workload.model} {case.workload.engine} {case.run}".lower()
-    return "tun" in told or (case.precision == NO_PRECISION and "=" in case.run)
+    told = f"{case.workload.model} {case.workload.engine} {case.run}"
+    is_tuned = _TUNED.search(told) is not None
+    return is_tuned or (case.precision == NO_PRECISION and "=" in case.run)
 
 
 def model_of(case: Case) -> str | None:

@@ -30,8 +30,9 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     """The latency is below 0.9 of its lower bound, by measured peaks or else by the datasheet.
 
     Where the GPU is not known, of every known board; where the model is not named, of GPT-2.
-    Inconclusive: only with the length or batch that is assumed, or of a time for each token that
-    may be of one prompt of a batch. fp32 that TF32 explains is told as such.
+    Inconclusive: only with the length or batch that is assumed; with the model that is, where the
+    table has columns or text that are not understood; or of a time for each token that may be of
+    one prompt of a batch. fp32 that TF32 explains is told as such.
     """
     least = bounds.of_case(case)
     if not least or not is_below(case, least) or on_tf32(case):
@@ -46,25 +47,25 @@ def latency_below_lower_bound(case: Case, group: Group) -> Hit | None:
     evidence = [note("{why} take {bound:ms}", why=least.why)]
     if is_amortised(case):
         return of_one_or_of_each(case, least, evidence)
-    if is_below(case, bounds.of_case(bounds.certain(case))):
+    is_sure = is_below(case, bounds.of_case(bounds.certain(case)))
+    if is_sure and not case.may_be_another:
         do = ["Check the unit of the column, and write it in its name."] if found else None
         model = " for {model}, which is assumed" if is_of_any_model(case) else ""
         cause = f"{latency_below_lower_bound.cause}{whose}{model}{clause}."
         told: dict[str, Value] = {**values, "model": case.workload.model}
         return Hit(evidence, told, rejects=["latency_ms"], missing=missing, do=do, cause=cause)
     cause = "A latency of {latency_ms:ms} is below the lower bound of {assumed}, {bound:ms}; the"
-    cause += f" table does not say how long its prompts are{clause}."
-    told = {
-        **values,
-        "assumed": f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens",
-    }
+    unsaid = what_is_unsaid(model=case.may_be_another, length=not is_sure)
+    cause += f" table does not {unsaid}{clause}."
+    size = f"{case.workload.batch_size} x {case.workload.prompt_tokens} tokens"
+    assumed = f"{case.workload.model} at {size}" if case.may_be_another else size
     return Hit(
         evidence,
-        told,
+        {**values, "assumed": assumed},
         verdict=Verdict.INCONCLUSIVE,
         cause=cause,
         missing=(),
-        do=["Say it: --tokens N, --batch N."],
+        do=["Say it: --model NAME, --tokens N, --batch N."],
         rejects=["latency_ms"],
     )
 
@@ -257,7 +258,8 @@ def rate_agrees(case: Case) -> bool:
 def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
     """A trace of fp32 shows Tensor Core kernels, or its latency is only possible with TF32.
 
-    Fix: with a length that is assumed, or where another batch of the same table shows it.
+    Fix: with a length that is assumed, or a model beside columns or text that are not understood,
+    or where another batch of the same table shows it.
     """
     if case.precision != "fp32":
         return None
@@ -276,7 +278,7 @@ def fp32_on_tensor_cores(case: Case, group: Group) -> Hit | None:
         cause = "fp32 was probably TF32 here too: at batch {batch} {ms:ms} is below the lower bound"
         cause += " of fp32, {bound:ms}, and above that of TF32, {tf32:ms}."
     why = "torch before 1.12, and many containers, switch TF32 on by themselves"
-    sure = shows is case and not is_assumed(case)
+    sure = shows is case and not is_assumed(case) and not case.may_be_another
     told = {"ms": shows.latency_ms, "bound": least.ms, "tf32": with_tf32.ms}
     values = {**told, "batch": shows.workload.batch_size}
     return Hit([why], values, cause=cause, verdict=None if sure else Verdict.FIX)

@@ -259,6 +259,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("precision,perplexity\nfp32,29.94\nfp16,nan\n",),
         ("precision,perplexity\nfp32,29.94\nfp16,29.95\n",),
     ),
+    "perplexity-near-guessing": (
+        ("model,precision,perplexity\nTinyLlama-1.1B,fp16,16813\n",),
+        ("model,precision,perplexity\nTinyLlama-1.1B,fp16,7.9\n",),
+    ),
     "perplexity-as-published": (
         ("precision,perplexity,context\nfp32,37.37,1024\n",),
         ("precision,perplexity,context\nfp32,31.90,1024\n",),

@@ -51,18 +51,18 @@ def from_published(asked: Asked) -> str:
             "Compute the log-softmax and the sums in float32; look for the first activation that is"
             " not finite; bfloat16 does not overflow there."
         )
-    rows = sorted(published_rows(asked))
+    rows = sorted(published_rows(asked), key=lambda row: row.value)
     whom = "GPT-2 small (124M)" if whose == published.GPT2 else whose
     lines = [
         f"{shown(observed)} observed; published for {whom} on the wikitext-2 {asked.split} split:"
     ]
     lines += ["", *(
-        f"  {value:8.2f}  {unit:17}  {windows}"
-        f"   {shown(observed)} is {times(observed / value)} as much"
-        for value, unit, windows in rows
+        f"  {row.value:8.2f}  {row.unit:17}  {row.windows}"
+        f"   {shown(observed)} is {times(observed / row.value)} as much"
+        for row in rows
     )]  # fmt: skip
     if not rows:
-        lines.append("  nothing" + (f" that is per {asked.unit}" if asked.is_gpt2 else ""))
+        lines.append(f"  nothing per {asked.unit}" if asked.unit else "  nothing")
     wrong = published.MEAN_OF_LINES
     if whose == published.GPT2 and asked.unit in (None, published.TOKEN):
         lines.append(f"  {wrong.value:8.2f}  {wrong.unit} ({wrong.mode}): a mistake")
@@ -88,44 +88,54 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f} times" if ratio < _MOST_SHOWN else f"{ratio:.3g} times"
 
 
-def published_rows(asked: Asked) -> Iterator[tuple[float, str, str]]:
-    """Published perplexities of the model in the unit that is asked for: value, unit, windows."""
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published perplexity of the model, in the unit that is asked for."""
+
+    value: float
+    unit: str
+    known: published.PublishedPerplexity
+
+    @property
+    def windows(self) -> str:
+        """Mode, context and stride."""
+        return f"{self.known.mode} {self.known.context}/{self.known.stride}"
+
+
+_SAME_PER_WORD = "the same per word"
+
+
+def published_rows(asked: Asked) -> Iterator[PublishedRow]:
+    """Published perplexities of the model in the unit that is asked for."""
     text = published.WIKITEXT2_TEST
     for known in published.published_of(asked.whose, asked.split):
-        windows = f"{known.mode} {known.context}/{known.stride}"
         if known.unit == published.BITS_PER_BYTE:
             if asked.unit == published.BYTE:
-                yield 2**known.value, "per byte", windows
+                yield PublishedRow(2**known.value, "per byte", known)
             continue
         if asked.unit in (None, known.unit):
-            yield known.value, f"per {known.unit}", windows
+            yield PublishedRow(known.value, f"per {known.unit}", known)
         if known.unit == published.TOKEN and asked.unit in (None, published.WORD):
             # The same nats per word: a number per word beside one per token looks like a fault.
             per_word = known.value ** ((known.tokens or text.gpt2_tokens) / text.words)
-            yield per_word, "the same per word", windows
+            yield PublishedRow(per_word, _SAME_PER_WORD, known)
 
 
-def explanation(asked: Asked, rows: Sequence[tuple[float, str, str]]) -> list[str]:
+def explanation(asked: Asked, rows: Sequence[PublishedRow]) -> list[str]:
     """What could give the observed perplexity, likeliest first."""
-    observed, wrong = asked.observed, published.MEAN_OF_LINES
+    observed, of_tokens = asked.observed, asked.unit in (None, published.TOKEN)
     near = [
-        f"within {NEAR:.0%} of the number {'per word of the same run' if 'same' in unit else unit}:"
-        f" {windows}"
-        for value, unit, windows in rows
-        if is_near(observed, value) and (not asked.context or f" {asked.context}/" in windows)
+        f"within {NEAR:.0%} of the number"
+        f" {'per word of the same run' if row.unit == _SAME_PER_WORD else row.unit}: {row.windows}"
+        for row in rows
+        if is_near(observed, row.value) and asked.context in (None, row.known.context)
     ]
     other = list(others(asked))
     if near:
         return [*near, *other]
-    of_lines = asked.unit in (None, published.TOKEN) and observed / wrong.value - 1
-    if of_lines is not False and abs(of_lines) <= _NEARLY:
-        which = "" if abs(of_lines) <= NEAR else f"{observed:g} is within {_NEARLY:.0%} of "
-        return [
-            f"{which}the published {wrong.unit}, each line a sample of its own ({wrong.source}): a"
-            " mistake; sum the nats over all tokens, and divide once",
-            *other,
-        ]
-    if observed > published.GPT2_VOCABULARY:
+    if asked.whose == published.GPT2 and of_tokens and (lines := of_lines(observed)):
+        return [lines, *other]
+    if of_tokens and observed > published.GPT2_VOCABULARY:
         return [
             f"above the vocabulary of {published.GPT2_VOCABULARY} tokens: worse than guessing; the"
             " weights were not loaded, or the labels are not those of the text"
@@ -141,6 +151,18 @@ def explanation(asked: Asked, rows: Sequence[tuple[float, str, str]]) -> list[st
     if observed < allowed[0]:
         return [*other, *too_low(asked, allowed[0])]
     return [*other, *too_high(asked, allowed[1])]
+
+
+def of_lines(observed: float) -> str | None:
+    """Whether it is the mean of the lines' perplexities; None: it is not."""
+    wrong = published.MEAN_OF_LINES
+    if abs(observed / wrong.value - 1) > _NEARLY:
+        return None
+    which = "" if is_near(observed, wrong.value) else f"{observed:g} is within {_NEARLY:.0%} of "
+    return (
+        f"{which}the published {wrong.unit}, each line a sample of its own ({wrong.source}): a"
+        " mistake; sum the nats over all tokens, and divide once"
+    )
 
 
 def is_near(observed: float, value: float) -> bool:

@@ -8,9 +8,9 @@ from bench.device.boards import GPUS
 from jobs.report import bounds
 from jobs.report.facts import Case
 from jobs.report.foreign import units
-from jobs.report.foreign.headers import split
 from jobs.report.foreign.shape import Record
 from jobs.report.foreign.understood import Notes
+from jobs.report.foreign.unit_words import split
 
 _AGREES = 1.25  # times: what a queue and a mean length change
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from jobs.report.foreign import names, units
 from jobs.report.foreign.columns import cell_unit
 from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above, of_pairs
-from jobs.report.foreign.headers import heading_of, split, tags_in
+from jobs.report.foreign.headers import heading_of, tags_in
+from jobs.report.foreign.unit_words import split
 
 _MOST_LINES, _LONGEST = 20_000, 400  # lines of a log, and characters of one
 _LOOKED_AT = 2_000  # lines, of which too few say something

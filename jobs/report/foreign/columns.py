@@ -7,7 +7,8 @@ from dataclasses import replace
 from bench.device import gpu_names
 from jobs.report.foreign import names, units
 from jobs.report.foreign.grid import Line
-from jobs.report.foreign.headers import Heading, split, tags_in, unit_in
+from jobs.report.foreign.headers import Heading, tags_in
+from jobs.report.foreign.unit_words import split, unit_in
 from jobs.report.foreign.vocabulary import BY_DIMENSION, LABELS
 
 LOOKED_AT = 200  # cells of a column

@@ -14,11 +14,12 @@ from jobs.report.facts import NO_PRECISION, NOT_SPECIFIED, WIKITEXT_2, Case
 from jobs.report.foreign import agreement, names, runs, units
 from jobs.report.foreign.columns import cell_unit
 from jobs.report.foreign.grid import MOST_LINES
-from jobs.report.foreign.headers import split, tags_in
+from jobs.report.foreign.headers import tags_in
 from jobs.report.foreign.quantities import numbers_of
 from jobs.report.foreign.runs import Line
 from jobs.report.foreign.shape import Record, Shaped
 from jobs.report.foreign.understood import Notes, Told, Unreadable
+from jobs.report.foreign.unit_words import split
 from jobs.report.words import gathered
 
 UNKNOWN_MODEL = "unknown model"

@@ -7,9 +7,10 @@ from typing import Any
 
 from bench.asked import Workload
 from jobs.report.foreign import units
-from jobs.report.foreign.headers import Heading, split, unit_in
+from jobs.report.foreign.headers import Heading
 from jobs.report.foreign.shape import Record
 from jobs.report.foreign.understood import Notes, Told, Unreadable
+from jobs.report.foreign.unit_words import split, unit_in
 from jobs.report.foreign.vocabulary import USUAL_UNIT
 
 # Without one of these a row says nothing.

@@ -13,7 +13,8 @@ from jobs.report import words
 from jobs.report.foreign import layout, units
 from jobs.report.foreign.columns import refined
 from jobs.report.foreign.grid import Grid
-from jobs.report.foreign.headers import Heading, headings_of, split
+from jobs.report.foreign.headers import Heading, headings_of
+from jobs.report.foreign.unit_words import split
 from jobs.report.foreign.vocabulary import LABELS, PREFERRED
 
 _MEASURED = re.compile(r"\d+\.\d+ ?[A-Za-z]")  # what no header begins with

@@ -6,9 +6,10 @@ from bench.measured import Outcome
 from jobs.report.facts import NO_PRECISION, Case
 from jobs.report.foreign import names, units
 from jobs.report.foreign.grid import Grid
-from jobs.report.foreign.headers import Heading, split
+from jobs.report.foreign.headers import Heading
 from jobs.report.foreign.shape import Shaped
 from jobs.report.foreign.understood import Notes
+from jobs.report.foreign.unit_words import split
 from jobs.report.foreign.vocabulary import KNOWN
 
 _MOST_PROBLEMS, _MOST_NAMES = 8, 24

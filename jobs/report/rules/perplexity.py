@@ -26,6 +26,7 @@ _PAD_NATS = (5.0, 12.0)  # what a pad costs a model that never saw one: 7.4 on a
 _SMALL_NATS = 0.5  # above the published number: less than pads or means of lines make
 _UNSHIFTED = 500.0  # labels that are not shifted cost 8 to 12 times the perplexity
 _TUNED = re.compile(r"\b(?:fine-?)?tun(?:ed|ing)\b", re.IGNORECASE)
+_GUESSING = 5_000.0  # per token, where half of the smallest vocabularies is guessed among
 _OF_ANOTHER = 2.0  # times the range: more than another GPT-2 or a usual text makes
 _TOO_LOW = (
     "mistake: pads that the model finds easy counted in the mean (huggingface/transformers#5391)",
@@ -131,6 +132,21 @@ def of_altered(case: Case, evidence: list[Note], values: Mapping[str, Value], be
         missing=["what was done to the model, and its perplexity before it"],
         do=["Measure the model as it was published by the same loop."],
     )
+
+
+@rule(
+    Verdict.FIX,
+    cause="A perplexity of {perplexity:.5g} is little better than guessing among the tokens of a"
+    " vocabulary, of which models have 32,000 to 256,000.",
+    missing=["how the weights were loaded, and which labels were scored"],
+    do=["Generate a few sentences: a model that guesses shows it at once."],
+)
+def perplexity_near_guessing(case: Case, group: Group) -> Hit | None:
+    """A table's perplexity per token of a model that is not known by name is above 5,000."""
+    of_token = case.foreign and case.perplexity_unit == published.TOKEN
+    if not of_token or not case.perplexity or allowed_range(case) is not None:
+        return None
+    return Hit() if case.perplexity > _GUESSING else None
 
 
 @rule(

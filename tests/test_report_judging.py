@@ -206,9 +206,17 @@ RIGHT: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "model,method,context,perplexity\ngpt2,float,1024,29.96\ngpt2,8w8f,1024,2645.2\n",
         "perplexity-out-of-range", "inconclusive", ("quantised or tuned",),
     ),
+    "max-autotune is no tuning": (
+        "model,engine,perplexity\ngpt2,max-autotune,2.6\n",
+        "perplexity-out-of-range", "reject", ("2.6",),
+    ),
     "a unit on which a throughput agrees is no slip": (
         "gpu,new tokens,latency (s),tok/s\nT4,20,250.97,0.0797\n",
         "latency-implausibly-high", "inconclusive", ("so the unit is right: a slow program",),
+    ),
+    "a model that is assumed rejects nothing in a table of unknown columns": (
+        "gpu,use mask,precision,batch,tokens,latency_ms\nT4,True,fp16,4,128,0.9\n",
+        "latency-below-lower-bound", "inconclusive", ("the table does not name its model",),
     ),
     "a model that is assumed is told": (
         "gpu,precision,batch,tokens,latency_ms\nRTX 3080,fp16,32,1000,16.4\n",

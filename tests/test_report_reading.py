@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+import time
 
 import pytest
 from foreign_tables import cases_of
 
+from bench.errors import TensorgapError
 from jobs.report.foreign import read
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
@@ -272,3 +274,129 @@ def test_a_latency_and_a_throughput_without_units_are_what_makes_them_agree() ->
     # Where the header says it, it holds.
     (case,) = cases_of("batch,throughput,latency_ms\n8,160,0.05\n")
     assert case.latency_ms == 0.05
+
+
+# ------------------------------------------------------------------------- what a review found
+
+
+def test_what_stands_beside_a_precision_is_no_other_run_of_it() -> None:
+    table = text_of("""
+        Experiment,latency (ms)
+        fp32 eager attention,40
+        fp32 flash attention,20
+        fp16 flash attention,15
+    """)
+    assert [(case.run, case.precision, case.latency_ms) for case in cases_of(table)] == [
+        ("attention", "fp32", 40), ("flash attention", "fp32", 20), ("flash attention", "fp16", 15),
+    ]  # fmt: skip
+    beside = cases_of("dtype,latency (ms)\nfp32 baseline,40\nfp16,20\n")
+    assert [case.run for case in beside] == ["", ""]  # of each there is one
+
+
+def test_tables_of_a_precision_each_are_compared() -> None:
+    tables = text_of("""
+        ### FP32
+        | Batch | FasterTransformers Latency (ms) |
+        |---|---|
+        | 16 | 91.20 |
+
+        ### FP16
+        | Batch | FasterTransformers Latency (ms) |
+        |---|---|
+        | 16 | 26.08 |
+    """)
+    fp32, fp16 = cases_of(tables)
+    assert (fp32.run, fp16.run, fp16.workload.engine) == ("", "", "fastertransformer")
+    assert fp16.speedup and fp16.speedup.value == pytest.approx(91.20 / 26.08)
+    again = tables.replace("### FP16", "### FP32 again")
+    assert [case.run for case in cases_of(again)] == ["table 1", "table 2"]
+
+
+def test_a_group_that_is_named_once_is_that_of_its_lines_whatever_it_is() -> None:
+    table = text_of("""
+        | Tier | Config | Energy (J) |
+        |---|---|---|
+        | Standard | C1 | 356.5 |
+        | | C2 | 185.3 |
+        | Mild | C1 | 393.4 |
+        | | C2 | 176.1 |
+    """)
+    assert [case.energy_mj for case in cases_of(table)] == [356_500, 185_300, 393_400, 176_100]
+
+
+def test_what_a_record_does_not_say_the_record_before_it_does_not_say_for_it() -> None:
+    records = (
+        '[{"precision":"fp32","gpu":"cpu","latency_ms":90},{"precision":"fp16","latency_ms":9}]'
+    )
+    assert [case.gpu_type for case in read.understand(records, "r").cases] == ["CPU", None]
+
+
+def test_a_ratio_or_its_logarithm_is_no_perplexity() -> None:
+    names = ("Mean ln(PPL(Q)/PPL(base))", "PPL(Q)/PPL(base)", "log(perplexity)")
+    assert [heading_of(name).field for name in names] == ["ratio"] * 3
+    with pytest.raises(TensorgapError, match="a perplexity is 1 or more"):
+        cases_of("precision,perplexity\nfp16,0.0004\n")
+
+
+def test_an_odd_cell_of_another_column_costs_no_row() -> None:
+    table = "dtype,Memory (MB),tok/s\nfp32,9607 // 8501,16261\n"
+    (case,) = cases_of(table)
+    assert (case.tokens_per_s, case.memory_mb) == (16261, None)
+    assert "Memory (MB) = 9607 // 8501: must be a number" in notes_of(table)
+    (rate,) = cases_of("dtype,Queries/sec\nfp32,3.04M\n")
+    assert rate.throughput_per_s == 3.04e6
+
+
+def test_a_time_of_a_token_that_falls_with_the_prompts_is_of_their_tokens() -> None:
+    table = text_of("""
+        batch_size,seq_len,Per token latency (ms)
+        2,32,0.1566
+        2,64,0.0778
+        2,256,0.0210
+    """)
+    assert [(c.workload.prompt_tokens, c.latency_ms) for c in cases_of(table)] == [
+        (32, pytest.approx(10.02, abs=0.01)), (64, pytest.approx(9.96, abs=0.01)),
+        (256, pytest.approx(10.75, abs=0.01)),
+    ]  # fmt: skip
+    grows = table.replace("0.0778", "0.16").replace("0.0210", "0.18")
+    assert {case.workload.prompt_tokens for case in cases_of(grows)} == {1}
+
+
+def test_a_unit_is_that_of_all_lines_or_of_none() -> None:
+    table = "gpu,precision,throughput,latency\nT4,fp32,85,0.0117\nT4,fp16,96,0.0104\n"
+    assert [case.latency_ms for case in cases_of(table)] == pytest.approx([11.7, 10.4])
+    mixed = table.replace("96", "190")
+    assert [case.latency_ms for case in cases_of(mixed)] == [0.0117, 0.0104]
+
+
+def test_a_line_that_speaks_of_scaling_is_above_a_table_of_times() -> None:
+    table = "| dtype | latency (ms) |\n|---|---|\n| fp32 | 11 |\n"
+    for line in ("## Scaling with batch", "Improvements:", "## Efficiency"):
+        assert [case.latency_ms for case in cases_of(f"{line}\n\n{table}")] == [11]
+
+
+def test_lengths_of_names_and_cells_cost_no_time() -> None:
+    samples = ", ".join(["0.0161"] * 30_000)
+    texts = (
+        "[" * 100_000 + ",precision,latency\n1,fp32,2\n",
+        "a," + "w_" * 5_000 + ",precision,latency\n1,2,fp32,2\n",
+        f'precision,latency,samples\nfp32,2,"{samples}"\n',
+        '[{"' + "[" * 30_000 + '": 3, "precision": "fp32", "latency": 2}]',
+    )
+    start_s = time.process_time()
+    assert [one.latency_ms for text in texts for one in cases_of(text)] == [2, 2, 2, 2]
+    assert time.process_time() - start_s < 20  # minutes, where nothing is bounded
+
+
+def test_two_tasks_of_lm_eval_are_a_perplexity_each() -> None:
+    table = text_of("""
+        hf (pretrained=gpt2,dtype=float16), limit: None, num_fewshot: None, batch_size: 1
+        | Tasks |Version|Filter|n-shot| Metric |   | Value |   |Stderr|
+        |-------|------:|------|-----:|--------|---|------:|---|------|
+        |lambada_openai| 1|none|0|perplexity|↓|40.0554|±|1.4881|
+        |wikitext| 2|none|0|bits_per_byte|↓|0.9769|±|N/A|
+        | | |none|0|word_perplexity|↓|37.3698|±|N/A|
+    """)
+    assert {(c.text, c.perplexity_unit, c.perplexity) for c in cases_of(table)} == {
+        ("lambada_openai", "token", 40.0554), ("wikitext-2", "word", 37.3698),
+    }  # fmt: skip

@@ -22,7 +22,8 @@ _SIGNS = {
     r"\%": "%", r"\_": "_", r"\#": "#", r"\&": "&", r"\,": " ", r"\ ": " ", r"\;": " ", "~": " ",
     r"\uparrow": "", r"\downarrow": "", r"\checkmark": "yes",
 }  # fmt: skip
-_MOST_LINES_OF_ONE, _MOST_SPANNED = 5_000, 64
+_MOST_LINES_OF_ONE, _MOST_SPANNED, _LONGEST = 5_000, 64, 20_000
+_ABOVE = 60  # lines above a table that may name its GPU
 _NEAR = 5  # lines between a table and its caption
 
 
@@ -34,7 +35,7 @@ def of_latex(rows: Sequence[str]) -> Iterator[Grid]:
         within = range(begin, min(begin + _MOST_LINES_OF_ONE, len(rows)))
         end = next((at for at in within if r"\end{" in rows[at] and at > begin), None)
         if end is None:
-            continue
+            return  # nor has a later one
         lines = list(lines_of(rows, begin, end))
         if len(lines) < 2:
             continue
@@ -42,7 +43,8 @@ def of_latex(rows: Sequence[str]) -> Iterator[Grid]:
         (_, names), *cells = lines
         near = " ".join([*rows[max(0, begin - _NEAR) : begin], *rows[end : end + _NEAR]])
         caption = plain(found[1]) if (found := _CAPTION.search(near)) else ""
-        table = fitted(names, cells, "LaTeX", max(0, text), gpu_above([*rows[:begin], caption]))
+        above = [*rows[max(0, begin - _ABOVE) : begin], caption]
+        table = fitted(names, cells, "LaTeX", max(0, text), gpu_above(above))
         yield replace(table, title=caption)
         text = 0
 
@@ -51,9 +53,10 @@ def lines_of(rows: Sequence[str], begin: int, end: int) -> Iterator[tuple[int, t
     r"""The lines of one tabular, of which each ends with `\\`, with their numbers."""
     told = ""
     for at in range(begin, end):
-        row = _COMMENT.sub("", rows[at])
+        row = _COMMENT.sub("", rows[at][:_LONGEST])
         if opened := _BEGIN.search(row):
-            row = _COLUMNS.sub("", row[opened.end() :], count=1)
+            row = row[opened.end() :]
+            row = row[columns.end() :] if (columns := _COLUMNS.match(row)) else row
         parts = re.split(r"\\\\(?:\[[^\]]*\])?|\\tabularnewline\b", _DRAWN.sub("", row))
         for part in parts[:-1]:
             if "&" in (told := f"{told} {part}"):

@@ -167,7 +167,7 @@ def runs_of(rows: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
         timing = _TIMING.search(told)
         if not timing:
             sizes = {one.upper() for one in _PARAMETERS.findall(told)}
-            if len(sizes) == 1 and ":" in told and "general.name" not in str(about):
+            if len(sizes) == 1 and ":" in told:
                 about.setdefault("model", sizes.pop())
             continue
         if timing[1]:

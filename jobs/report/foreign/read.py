@@ -108,6 +108,7 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
                 dataclasses.replace(case, may_be_another="model" in case.assumed) for case in cases
             ]
         known[number] = table, cases
+        refuse_too_many(sum(len(cases) for _, cases in known.values()), name)
         shaped = dataclasses.replace(shaped, how=(*shaped.how, *said.sentences(notes.used)))
         told_of = telling.sentences(shaped, notes, table, cases)
         sentences += [f"{which}: {sentence}".removeprefix(": ") for sentence in told_of]
@@ -121,12 +122,16 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
         for case in cases
     ]
     sentences += [f"left out: {failure}" for failure in failures]
-    if len(found) > MOST_CASES:
+    return Understood(tuple(found), tuple(sentences), frozenset(used))
+
+
+def refuse_too_many(count: int, name: str) -> None:
+    """Raise TensorgapError for more different rows than are explained."""
+    if count > MOST_CASES:
         raise TensorgapError(
-            f"{name}: {len(found):,} different rows, which would take minutes; at most"
+            f"{name}: {count:,} different rows, which would take minutes; at most"
             f" {MOST_CASES:,} are explained; split the table"
         )
-    return Understood(tuple(found), tuple(sentences), frozenset(used))
 
 
 def runs_of(known: Mapping[int, tuple[grid.Grid, Sequence[Case]]]) -> dict[int, str]:

@@ -12,10 +12,11 @@ from jobs.report.foreign.grid import Grid, gpu_above, of_pairs
 
 _TITLE = re.compile(r"=\s*Serving Benchmark Result\s*=", re.IGNORECASE)
 _FIRST = re.compile(r"^\W{0,9}Successful requests:")
-_LINE = re.compile(r"\**\s*([A-Za-z][\w .()/,-]{2,60}?)\s*:\s*([\w.+-]{1,40})[\s*]*")
+_LINE = re.compile(r"\**\s*([A-Za-z][\w .()/,-]{2,60}?)\s*:\s*([\w.,+-]{1,40})[\s*]*")
 _OPTION = re.compile(r"--(backend|model|dtype)[ =]['\"]?([\w./:-]{1,120})")
 _MOST_LINES, _LONGEST = 20_000, 1_000  # lines of a text, and characters of one
 _MOST_IN_FLIGHT = 1e6
+_LEAST, _MOST = 1e-9, 1e15  # of a number that is no slip
 _UNKNOWN_TYPES = {"auto"}
 
 
@@ -50,7 +51,11 @@ def of_report(rows: Sequence[str]) -> Grid | None:
 
 def cells_of(about: Mapping[str, str], told: Mapping[str, str]) -> dict[str, str]:
     """What one report says, by names that a table would have."""
-    number = {name: one.value for name, cell in told.items() if (one := units.number_of(cell))}
+    number = {
+        name: one.value
+        for name, cell in told.items()
+        if (one := units.number_of(cell)) and _LEAST < abs(one.value) < _MOST
+    }
     requests = number.get("successful requests") or 0
     prompt, new = (
         round(number.get(name, 0) / requests) if requests else 0

@@ -16,11 +16,13 @@ _PARAMETER = {"parameter", "value"}
 
 def of_tables(grids: Sequence[Grid]) -> list[Grid]:
     """Tables, of which those of TGI's benchmark are one with a line for each batch."""
+    names_of = [{name.strip().lower() for name in grid.names} for grid in grids]
+    if not any(names >= _STEPS for names in names_of):
+        return list(grids)
     found: list[Grid] = []
     about: dict[str, str] = {}
-    for grid in grids:
-        names = {name.strip().lower() for name in grid.names}
-        if names == _PARAMETER and len(grids) > 1:
+    for grid, names in zip(grids, names_of, strict=True):
+        if names == _PARAMETER:
             told = {cells[0].lower(): cells[1] for _, cells in grid.lines}
             about = {
                 "model": told.get("model", ""),

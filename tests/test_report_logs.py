@@ -12,6 +12,7 @@ from bench.asked import CPU
 from bench.errors import TensorgapError
 from jobs.report.facts import NO_PRECISION, Case
 from jobs.report.foreign import read
+from jobs.report.foreign.grid import gpu_named_in
 
 
 def by_precision(text: str) -> dict[str, Case]:
@@ -338,6 +339,30 @@ def test_the_results_of_transformers_benchmark_are_times_or_memories() -> None:
 def test_a_time_over_a_time_is_the_time_in_its_cells() -> None:
     (case,) = cases_of("Approach| ms/sec\n-- | --\nORT fp16 | 15.12ms\n")
     assert (case.latency_ms, case.workload.engine) == (15.12, "onnxruntime")
+
+
+def test_a_row_of_another_table_does_not_name_the_gpu_of_a_table() -> None:
+    first = "| GPU | TFLOPS |\n|--|--|\n| A100 | 312 |\n| RTX 3080 | 59 |\n"
+    second = "\n## Latency\n| precision | latency (ms) |\n|--|--|\n| fp16 | 3.4 |\n"
+    assert cases_of(first + second)[0].gpu_type is None
+    stated = "| Item | Value |\n|--|--|\n| GPU | RTX 3080 |\n| Driver | 550 |\n"
+    assert cases_of(stated + second)[0].gpu == "GeForce-RTX-3080"
+    assert cases_of("# On a T4\n" + first + second)[0].gpu == "T4"
+
+
+@pytest.mark.parametrize(
+    ("above", "gpu"),
+    [
+        ("\u03c3\u03c4\u03b7 GTX 1660", "GTX 1660"),
+        ("GPU \u4e0e RTX 5090 \u7684", "RTX 5090"),
+        ("\u5728RTX 4090\u4e0a", "RTX 4090"),
+        ("GPU \u03c3\u03c4\u03b7 GTX 1660", "GTX 1660"),
+        ("GPU Nvidia RTX 3090", "Nvidia RTX 3090"),
+        ("mesur\u00e9 sur une Tesla T4 \u00e9quip\u00e9e", "Tesla T4"),
+    ],
+)
+def test_a_word_in_another_script_is_no_part_of_a_gpus_name(above: str, gpu: str) -> None:
+    assert gpu_named_in(above) == gpu
 
 
 @pytest.mark.parametrize(

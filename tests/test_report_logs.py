@@ -322,6 +322,35 @@ def test_the_last_line_of_a_run_of_codecarbon_counts() -> None:
     assert case.replicates == (0,)
 
 
+CODECARBON = """\
+[codecarbon INFO @ 23:59:50]   GPU model: 1 x Tesla T4
+[codecarbon INFO @ 23:59:54] Energy consumed for RAM : 0.011803 kWh. RAM Power : 283.2 W
+[codecarbon INFO @ 23:59:54] Energy consumed for all GPUs : 0.001000 kWh. Total GPU Power : 59.0 W
+[codecarbon INFO @ 00:00:54] Energy consumed for all GPUs : 0.002000 kWh. Total GPU Power : 61.0 W
+[codecarbon INFO @ 00:01:54] Energy consumed for all GPUs : 0.003000 kWh. Total GPU Power : 69.0 W
+"""
+
+
+def test_the_lines_of_the_gpus_of_codecarbons_log_are_a_power() -> None:
+    median, over_time = cases_of(CODECARBON)
+    assert (median.mean_w, median.gpu) == (61.0, "T4")
+    assert over_time.mean_w == pytest.approx(0.002 * 3.6e6 / 120)
+    old = "[codecarbon INFO @ 22:37:12] GPU Power Consumption : Power(kW=0.39)\n"
+    assert [case.mean_w for case in cases_of(f"Extract of a log:\n{old}")] == [390.0]
+    again = CODECARBON + CODECARBON
+    assert len(cases_of(again)) == 4
+    several = CODECARBON.replace("1 x Tesla", "2 x Tesla")
+    assert {(case.gpu, case.boards) for case in cases_of(several)} == {("2 x Tesla T4", ())}
+
+
+def test_a_log_of_codecarbon_without_a_gpu_is_told_so() -> None:
+    text = "".join(row for row in CODECARBON.splitlines(True) if "GPU" not in row)
+    assert "has no line of a GPU" in refused(text)
+    assert cases_of(f"{text}precision,latency_ms\nfp16,12\n")[0].latency_ms == 12.0
+    both = cases_of(f"{CODECARBON}fp32 latency: 12 ms\nfp16 latency: 6 ms\n")
+    assert sorted(case.latency_ms or 0 for case in both) == [0, 0, 6, 12]
+
+
 def test_an_empty_line_of_a_table_is_no_row() -> None:
     text = "| precision | latency (ms) |\n|--|--|\n| fp32 | 12.0 |\n|  |  |\n| fp16 | 6.0 |\n"
     assert [case.outcome for case in cases_of(text)] == ["OK", "OK"]

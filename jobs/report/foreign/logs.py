@@ -7,7 +7,16 @@ so is `Model: gpt2 | dtype: fp16 | latency: 11.8 ms`; a report has a number of o
 import re
 from collections.abc import Iterator, Sequence
 
-from jobs.report.foreign import blocks, dicts, energies, llama, megatron, series, serving
+from jobs.report.foreign import (
+    blocks,
+    codecarbon,
+    dicts,
+    energies,
+    llama,
+    megatron,
+    series,
+    serving,
+)
 from jobs.report.foreign.blocks import by_unit
 from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above
 from jobs.report.foreign.headers import heading_of
@@ -40,6 +49,13 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
     """The tables of a log, by the first reader that knows its form."""
     if len(rows) > _MOST_OF_LOG:
         return
+    yield from of_program(["" if codecarbon.is_line(row) else row for row in rows])
+    if found := codecarbon.of_log(rows):
+        yield found
+
+
+def of_program(rows: Sequence[str]) -> Iterator[Grid]:
+    """The tables of the log of one program."""
     readers = (*_OF_PROGRAMS, of_keyed, blocks.of_log, of_report)
     if whole := next((grid for reader in readers if (grid := reader(rows))), None):
         yield whole

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from bench.errors import TensorgapError
-from jobs.report.foreign import lm_eval, logs, programs, tgi
+from jobs.report.foreign import codecarbon, lm_eval, logs, programs, tgi
 from jobs.report.foreign.grid import (
     BARS,
     MOST_COLUMNS,
@@ -77,6 +77,10 @@ def of_whole(text: str, name: str) -> list[Grid]:
             f" its unit behind it, such as `{label} latency: {number} ms` or"
             f" `{label} throughput: {number} tok/s`"
         )
+    others = codecarbon.without(text)
+    if others != text and (not others.strip() or is_prose(others)):
+        raise TensorgapError(f"{name}: {codecarbon.WITHOUT}")
+    text = others
     if is_prose(text):
         raise TensorgapError(
             f"{name}: neither a table nor a log that is known; looked for a first line that names"

@@ -129,6 +129,75 @@ def test_each_block_of_a_log_is_a_configuration(text: str) -> None:
     assert {case.workload.new_tokens for case in found.values()} == {50}
 
 
+TITLED = """\
+sdpa_kernel:
+Average tokens/sec: 136.49 tokens/sec
+Memory used: 13.91 GB
+->
+flex_attention:
+Average tokens/sec: 131.22 tokens/sec
+Memory used: 13.93 GB
+"""
+
+
+def test_a_title_begins_a_block_where_no_line_names_a_known_thing() -> None:
+    assert [case.tokens_per_s for case in cases_of(TITLED)] == [136.49, 131.22]
+    runs = TITLED.replace("sdpa_kernel", "Run 1").replace("flex_attention", "Run 2")
+    assert len(cases_of(runs)) == 1
+    of_one = "[FP16] x\nfp16:\nLatency: 6 ms\nMemory:\nMemory used: 1 GB\nfp32:\nLatency: 12 ms\n"
+    assert {p: case.latency_ms for p, case in by_precision(of_one).items()} == {
+        "fp16": 6.0,
+        "fp32": 12.0,
+    }
+
+
+PHRASES = {
+    "several numbers": (
+        "## `fp32`\nencoding  512 sentences  0.34s  1492 samples/s  13859 tokens/s\n"
+        "## `fp16`\nencoding  512 sentences  2.29s   223 samples/s   2080 tokens/s\n",
+        [(None, 1492.0), (None, 223.0)],
+    ),
+    "took": (
+        "Uncompiled HF took 0.89 seconds\n- Generated 25 new tokens\n"
+        "Uncompiled FMS took 0.85 seconds\n- Generated 25 new tokens\n",
+        [(890.0, None), (850.0, None)],
+    ),
+    "lists": ("Dtype: fp16\nLatency (s): [0.1, 0.4, 0.2]\nThroughput (it/s): [5, 4, 6]\n",
+              [(200.0, 5.0)]),
+    "settings": (
+        "With max_seq_length=128, and so on, it is:\nORT time: 8.1\n***** x *****\n"
+        "With max_seq_length=384, and so on, it is:\nORT time: 19.3\n***** x *****\n",
+        [(8.1, None), (19.3, None)],
+    ),
+    "a dtype within": (
+        "Using device: cuda with dtype: torch.float32, torch.compile: False\n  26.81 s\n"
+        "Using device: cuda with dtype: torch.float32, torch.compile: True\n  9.97 s\n",
+        [(26810.0, None), (9970.0, None)],
+    ),
+    "a unit of each": ("T4  float16:   20ms/per\nT4   float32:  28ms/per\n",
+                       [(20.0, None), (28.0, None)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), PHRASES.values(), ids=PHRASES)
+def test_a_line_of_a_log_that_is_no_pair_is_read(
+    text: str, told: list[tuple[float | None, float | None]]
+) -> None:
+    found = [(case.latency_ms, case.throughput_per_s) for case in cases_of(text)]
+    assert found == [(a and pytest.approx(a), b and pytest.approx(b)) for a, b in told]
+
+
+def test_what_is_not_compiled_is_eager() -> None:
+    text, _ = PHRASES["a dtype within"]
+    assert [case.workload.engine for case in cases_of(text)] == ["eager", "compile"]
+
+
+def test_a_block_of_a_cpu_is_of_a_cpu() -> None:
+    text = "**CPU**\n* Dtype: Float32 <br>\nTTFT (s): [0.2, 0.3]\nLatency (s): [10.0, 9.0]\n"
+    (case,) = cases_of(text)
+    assert (case.gpu, case.precision, case.latency_ms) == (CPU, "fp32", 9500.0)
+
+
 def test_what_stands_above_lines_of_a_log_is_said_of_each() -> None:
     text = (
         "- model\uff1a Baichuan2-13B-chat\n- GPU\uff1a A800\n"

@@ -463,9 +463,58 @@ def test_a_word_in_another_script_is_no_part_of_a_gpus_name(above: str, gpu: str
     assert gpu_named_in(above) == gpu
 
 
+UNITS_IN_CELLS = (
+    "| Dtype | in=1,out=64 | in=1,out=128 |\n|--|--|--|\n| Fp16 | 3532 it/s | 632 it/s |\n"
+    "| Fp32 | 2160 it/s | 1311it/s |\n"
+)
+
+
+def test_a_unit_in_the_cells_says_what_columns_of_configurations_hold() -> None:
+    found = cases_of(UNITS_IN_CELLS)
+    assert {(case.precision, case.throughput_per_s) for case in found} == {
+        ("fp16", 3532.0), ("fp16", 632.0), ("fp32", 2160.0), ("fp32", 1311.0),
+    }  # fmt: skip
+    assert len({case.run for case in found}) == 2
+
+
+BY_BATCH = (
+    "## On V100\nAll times are in s.\n\nTotal inference time for one batch:\n\n"
+    "|       | mb=1  | mb=2  |\n|-------|-----: |-----: |\n|float32| 0.014 | 0.021 |\n"
+    "|float16| 0.003 | 0.004 |\n|Speedup| 4.2 | 5.1 |\n"
+)
+
+
+def test_a_line_above_says_what_bare_numbers_are() -> None:
+    found = cases_of(BY_BATCH)
+    assert [(c.precision, c.workload.batch_size, c.latency_ms) for c in found] == [
+        ("fp32", 1, pytest.approx(14)), ("fp32", 2, pytest.approx(21)),
+        ("fp16", 1, pytest.approx(3)), ("fp16", 2, pytest.approx(4)),
+    ]  # fmt: skip
+    of_a_part = BY_BATCH.replace("inference time", "time spent on conv op")
+    assert "say what is in mb=1, mb=2: --quantity" in refused(of_a_part)
+    assert len(cases_of(of_a_part, quantity="latency (ms)")) == 4
+
+
+def test_a_perplexity_above_sizes_of_a_model_is_theirs() -> None:
+    table = "| LLaMA-2 | 7B | 13B |\n|--|--|--|\n| FP | 5.12 | 4.57 |\n| OWQ 4.01 | 5.4 | 4.73 |\n"
+    found = cases_of(f"Sorry. Here are the WikiText2 perplexity results.\n\n{table}")
+    assert {(c.workload.model, c.perplexity) for c in found} == {
+        ("LLaMA-2-7B", 5.12), ("LLaMA-2-7B", 5.4), ("LLaMA-2-13B", 4.57), ("LLaMA-2-13B", 4.73),
+    }  # fmt: skip
+    assert "say what is in 7B, 13B: --quantity" in refused(table)
+    assert len(cases_of(table, quantity="perplexity")) == 4
+
+
+def test_lines_of_a_table_with_a_first_column_without_a_name_are_no_runs_of_one_thing() -> None:
+    table = "| | latency (ms) |\n|--|--|\n| one thing | 12.0 |\n| another | 6.0 |\n"
+    assert [case.latency_ms for case in cases_of(table)] == [12.0, 6.0]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("SPEED: (characters / second)\n  3090  7.5k/s\n  A10  2.0K/s\n",
+         "`3090 7.5k/s` does not say what is counted"),
         ("Performance on T4:\npy fp32: 21.78\ntf fp32: 20.13\n", "`py fp32 latency: 21.78 ms`"),
         ("I ran gpt2 on my T4 and it took 3 seconds per token.\nIs that normal?\n",
          "neither a table nor a log that is known"),
@@ -493,6 +542,13 @@ def test_a_text_that_is_not_read_is_told_what_would_be(text: str, told: str) -> 
         "|Step|Batch Size|Average|Lowest|Highest|p50|\n|--|--|--|--|--|--|\n|||||||\n",
         "|Tasks|Version|Metric|Value|Stderr|\n|--|--|--|--|--|\n||||||\n",
         "emissions,energy_consumed,duration,run_id\n",
+        "Latency (s): [1..2, --]\nTime (s): []\nfp16:\nLatency: [,,]\n",
+        "a took 3 s\nb took . s\nGenerated 0 new tokens\n",
+        "[codecarbon INFO @ 99:99:99] Energy consumed for all GPUs : 1e999 kWh.\n" * 2,
+        "[codecarbon INFO @ 00:00:00] GPU Power Consumption : Power(kW=0e-e)\n",
+        "|  | 7B | 13B |\n|--|--|--|\n|  |  |  |\n| nan | - | OOM |\n",
+        "perplexity\n| | 7B | 13B |\n|--|--|--|\n|a|1|inf|\n",
+        "| a=1 | b=2 |\n|--|--|\n| 3 s | 4 s |\n",
     ],
 )
 def test_a_strange_text_is_read_or_told(text: str) -> None:

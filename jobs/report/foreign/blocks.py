@@ -61,6 +61,7 @@ class Blocks:
     names: set[str] = field(default_factory=set)  # of numbers
     lists: bool = False  # whether a number is the median of a list
     titled: bool = False  # whether each title begins a block
+    titles: set[str] = field(default_factory=set)
 
     def begin(self, name: str) -> None:
         """Another block begins."""
@@ -102,6 +103,11 @@ class Blocks:
         for name, value in phrase.numbers.items():
             self.number(line, name, value)
 
+    def is_begun_by(self, title: str) -> bool:
+        """Whether a title, which is noted, begins a block."""
+        self.titles.add(title)
+        return self.titled
+
     @property
     def several(self) -> bool:
         """Whether there are blocks that differ in what they say of themselves."""
@@ -120,7 +126,7 @@ def of_log(rows: Sequence[str], alone: bool = False) -> Grid | None:
     if len(rows) > _MOST_LINES:
         return None
     blocks, written = blocks_of(rows)
-    if not (alone or blocks.several):
+    if not (alone or blocks.several) and len(blocks.titles) > 1:
         titled, written_of_titled = blocks_of(rows, titled=True)
         if are_alike(titled):
             blocks, written = titled, written_of_titled
@@ -189,7 +195,7 @@ def read_line(blocks: Blocks, number: int, told: str) -> None:
             blocks.number(number, unit, value)
     elif phrase := phrases.phrase_of(told, bool(blocks.name)):
         blocks.take(number, phrase)
-    elif names_a_block(told) or (blocks.titled and is_title(told)):
+    elif names_a_block(told) or (is_title(told) and blocks.is_begun_by(told)):
         blocks.read += 1
         blocks.begin(told.strip("=-_:` "))
     for name, value, is_number in pairs:

@@ -33,7 +33,7 @@ _QUANTILE = re.compile(r"p\d\d(\.\d+)?|\d\d(p|th)")
 _SEPARATORS = re.compile(r"[\s_,:;|]+")
 _BRACKETS = re.compile(r"[(\[{]([^)\]}]*)[)\]}]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z](?:[a-z]|$))")
-_BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|b=(\d+)")
+_BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|m?b=(\d+)")
 _TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
 
 _OF_NEW = {"out", "output", "generated", "generation", "decode", "new"}

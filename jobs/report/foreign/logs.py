@@ -24,7 +24,7 @@ from jobs.report.foreign.headers import heading_of
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
 _SAID = re.compile(
     r"([\w .()/+=-]{2,60}?)\s*[:=]\s*"
-    r"(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))(?:/per)?"
+    r"(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|(?:k\s)?tok\w*/s|it/s))(?:/per)?"
 )
 _EACH = re.compile(
     r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*[A-Za-z\u00b5][\w/ ]{0,16}(?:,\s+\d.{1,24})+)"

@@ -5,6 +5,7 @@
 max_seq_length=384, here is the result:`, `Generated 25 new tokens`.
 """
 
+import functools
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ class Phrase:
     numbers: Mapping[str, str] = field(default_factory=dict)
 
 
+@functools.lru_cache(10_000)
 def phrase_of(told: str, inside: bool) -> Phrase | None:
     """What a line says, which may stand `inside` a block; None: it is none of these.
 

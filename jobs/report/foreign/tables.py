@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from bench.errors import TensorgapError
-from jobs.report.foreign import codecarbon, lm_eval, logs, programs, tgi
+from jobs.report.foreign import bare, codecarbon, lm_eval, logs, programs, tgi
 from jobs.report.foreign.grid import (
     BARS,
     MOST_COLUMNS,
@@ -19,10 +19,12 @@ from jobs.report.foreign.grid import (
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.latex import of_latex
 
+_LONGEST = 400  # characters of a line that are looked at
 _SENTENCE = 6  # words, or more: no name of a column
 _CELL = re.compile(r"[,;\t|]| {2,}")
 _NUMBER = re.compile(r"\d\.\d|:\s\S")
 _BARE = re.compile(r"([A-Za-z][^:=]{1,60}?)\s{0,9}[:=]\s{0,9}(\d[\d.]{0,20})")  # py fp32: 21.78
+_UNCOUNTED = re.compile(r"(\w[\w .-]{0,40}?)[\s:=]{1,9}(\d[\d.,]{0,15} ?[kK]?)/s(?:ec)?")  # 7.5k/s
 _VALUE = re.compile(r".{0,80}[:=]\s{0,9}\S|.{0,80}\d ?[A-Za-z]{1,3}\b.{0,80} \w")
 
 
@@ -46,7 +48,8 @@ def grids(text: str, name: str) -> list[Grid]:
             raise TensorgapError(
                 f"{name}: more than {MOST_LINES:,} rows; split the table, or summarise its runs"
             )
-    return [programs.of_table(grid, name) for grid in of_lm_eval(tgi.of_tables(found), name)]
+    tables = [programs.of_table(grid, name) for grid in of_lm_eval(tgi.of_tables(found), name)]
+    return [bare.named(grid, rows) for grid in tables]
 
 
 def of_lm_eval(found: Sequence[Grid], name: str) -> list[Grid]:
@@ -76,6 +79,15 @@ def of_whole(text: str, name: str) -> list[Grid]:
             f"{name}: `{bare[0][0]}` does not say what its number is; write it behind the name and"
             f" its unit behind it, such as `{label} latency: {number} ms` or"
             f" `{label} throughput: {number} tok/s`"
+        )
+    begin = text.split("\n")[: 4 * SAMPLE_LINES]
+    uncounted = [found for row in begin if (found := _UNCOUNTED.fullmatch(row.strip()[:_LONGEST]))]
+    if len(uncounted) > 1:
+        label, number = uncounted[0].groups()
+        raise TensorgapError(
+            f"{name}: `{' '.join(uncounted[0][0].split())}` does not say what is counted; tokens,"
+            " samples and batches are read, and no characters or words; where it is one of them,"
+            f" write each line such as `{label} throughput: {number.strip()} tok/s`"
         )
     others = codecarbon.without(text)
     if others != text and (not others.strip() or is_prose(others)):

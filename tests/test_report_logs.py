@@ -187,6 +187,22 @@ def test_a_line_of_a_log_that_is_no_pair_is_read(
     assert found == [(a and pytest.approx(a), b and pytest.approx(b)) for a, b in told]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=== FP16 ===\nGeneration took 3 s\n=== FP32 ===\nGeneration took 6 s\n",
+        "=== FP16 ===\nLoading the model took 9 s\nGeneration took 3 s\n"
+        "=== FP32 ===\nLoading the model took 9 s\nGeneration took 6 s\n",
+        "Precision: fp16\nGeneration took 3 s\nPrecision: fp32\nGeneration took 6 s\n",
+        "Generation at fp16 took 3 s\nGeneration at fp32 took 6 s\n",
+        "Loading took 9 s\ndtype: fp16\nHF took 3 s\ndtype: fp32\nHF took 6 s\n",
+    ],
+)
+def test_what_took_a_time_is_of_the_block_that_it_stands_in(text: str) -> None:
+    times = {precision: case.latency_ms for precision, case in by_precision(text).items()}
+    assert times == {"fp16": 3000.0, "fp32": 6000.0}
+
+
 def test_what_is_not_compiled_is_eager() -> None:
     text, _ = PHRASES["a dtype within"]
     assert [case.workload.engine for case in cases_of(text)] == ["eager", "compile"]
@@ -503,6 +519,11 @@ def test_a_perplexity_above_sizes_of_a_model_is_theirs() -> None:
     }  # fmt: skip
     assert "say what is in 7B, 13B: --quantity" in refused(table)
     assert len(cases_of(table, quantity="perplexity")) == 4
+
+
+def test_a_rate_below_a_head_needs_no_name_of_what_is_counted() -> None:
+    found = by_precision("precision   throughput\nfp16        35/s\nfp32        12/s\n")
+    assert {name: case.throughput_per_s for name, case in found.items()} == {"fp16": 35, "fp32": 12}
 
 
 def test_lines_of_a_table_with_a_first_column_without_a_name_are_no_runs_of_one_thing() -> None:

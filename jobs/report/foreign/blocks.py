@@ -55,10 +55,12 @@ class Blocks:
     common: dict[str, str] = field(default_factory=dict)
     name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    inherited: dict[str, str] = field(default_factory=dict)  # labels of the block before
     numbers: dict[str, str] = field(default_factory=dict)
     first: int = 0
     read: int = 0  # lines that say something
     names: set[str] = field(default_factory=set)  # of numbers
+    by_phrase: bool = True  # whether no line but one such as `HF took 3 s` named the block
     lists: bool = False  # whether a number is the median of a list
     titled: bool = False  # whether each title begins a block
     titles: set[str] = field(default_factory=set)
@@ -66,13 +68,14 @@ class Blocks:
     def begin(self, name: str) -> None:
         """Another block begins."""
         self.end()
-        self.name, self.labels = name, {}
+        self.name, self.labels, self.inherited, self.by_phrase = name, {}, {}, False
 
     def end(self) -> None:
         """What was measured until here is of one configuration."""
         if self.numbers:
             about = {"configuration": self.name} if self.name else {}
-            self.rows.append((self.first, {**about, **self.common, **self.labels, **self.numbers}))
+            said = {**self.common, **self.inherited, **self.labels}
+            self.rows.append((self.first, {**about, **said, **self.numbers}))
         self.numbers = {}
 
     def label(self, name: str, value: str) -> None:
@@ -94,8 +97,12 @@ class Blocks:
         """What a line says that is no pair."""
         self.read += 1
         self.lists |= phrase.is_list
-        if phrase.block is not None:
+        if phrase.block is not None and (names_a_block(phrase.block) or self.by_phrase):
+            tags = tags_in(split(phrase.block))[0]
+            kept = {**self.inherited, **self.labels}
             self.begin(phrase.block)
+            self.inherited = {n: v for n, v in kept.items() if _heading(n).field not in tags}
+            self.by_phrase = True
         said = {_heading(name).field for name in (*self.common, *self.labels)}
         for name, value in phrase.labels.items():
             if name in {*self.common, *self.labels} or _heading(name).field not in said:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from jobs.report.foreign import units
 from jobs.report.foreign.columns import cell_unit
 from jobs.report.foreign.headers import heading_of, split, tags_in
+from jobs.report.foreign.vocabulary import NOT_A_LATENCY
 
 _MOST_WORDS, _LONGEST = 26, 300  # of a line
 _MOST_BESIDE = 4  # words beside the numbers of a line
@@ -65,6 +66,8 @@ def phrase_of(told: str, inside: bool) -> Phrase | None:
     if told.upper() == "CPU":
         return Phrase(labels={"device": "CPU"})
     if found := _TOOK.fullmatch(told):
+        if not NOT_A_LATENCY.isdisjoint(split(found[1])):  # Loading the model took 12 s
+            return None
         numbers = measured_in(found[2])
         return Phrase(block=found[1], numbers=numbers) if numbers else None
     if found := _GENERATED.fullmatch(told):

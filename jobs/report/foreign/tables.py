@@ -80,15 +80,8 @@ def of_whole(text: str, name: str) -> list[Grid]:
             f" its unit behind it, such as `{label} latency: {number} ms` or"
             f" `{label} throughput: {number} tok/s`"
         )
-    begin = text.split("\n")[: 4 * SAMPLE_LINES]
-    uncounted = [found for row in begin if (found := _UNCOUNTED.fullmatch(row.strip()[:_LONGEST]))]
-    if len(uncounted) > 1:
-        label, number = uncounted[0].groups()
-        raise TensorgapError(
-            f"{name}: `{' '.join(uncounted[0][0].split())}` does not say what is counted; tokens,"
-            " samples and batches are read, and no characters or words; where it is one of them,"
-            f" write each line such as `{label} throughput: {number.strip()} tok/s`"
-        )
+    if problem := uncounted(text):
+        raise TensorgapError(f"{name}: {problem}")
     others = codecarbon.without(text)
     if others != text and (not others.strip() or is_prose(others)):
         raise TensorgapError(f"{name}: {codecarbon.WITHOUT}")
@@ -100,6 +93,27 @@ def of_whole(text: str, name: str) -> list[Grid]:
             " lines such as `fp16 latency: 10.4 ms` or `[FP16] Time: 0.26s`"
         )
     return [of_csv(part, name) for part in parts_of(text)]
+
+
+def uncounted(text: str) -> str | None:
+    """Why lines such as `A10  7.5k/s` are not read; None: there are none, or a head above them."""
+    above = ""
+    found = []
+    for row in text.split("\n")[: 4 * SAMPLE_LINES]:
+        told = row.strip()[:_LONGEST]
+        if one := _UNCOUNTED.fullmatch(told):
+            found.append(one)
+        elif told and not found:
+            above = told
+    head = _CELL.split(above)
+    if len(found) < 2 or (len(head) > 1 and heading_of(head[-1]).is_quantity):
+        return None
+    label, number = found[0].groups()
+    return (
+        f"`{' '.join(found[0][0].split())}` does not say what is counted; tokens, samples and"
+        " batches are read, and no characters or words; where it is one of them, write each line"
+        f" such as `{label} throughput: {number.strip()} tok/s`"
+    )
 
 
 def is_prose(text: str) -> bool:

@@ -12,6 +12,7 @@ from bench.asked import CPU
 from bench.errors import TensorgapError
 from jobs.report.facts import NO_PRECISION, Case
 from jobs.report.foreign import read
+from jobs.report.foreign.grid import gpu_named_in
 
 
 def by_precision(text: str) -> dict[str, Case]:
@@ -126,6 +127,91 @@ def test_each_block_of_a_log_is_a_configuration(text: str) -> None:
         {"fp32": 422.7, "fp16": 260.8}
     )
     assert {case.workload.new_tokens for case in found.values()} == {50}
+
+
+TITLED = """\
+sdpa_kernel:
+Average tokens/sec: 136.49 tokens/sec
+Memory used: 13.91 GB
+->
+flex_attention:
+Average tokens/sec: 131.22 tokens/sec
+Memory used: 13.93 GB
+"""
+
+
+def test_a_title_begins_a_block_where_no_line_names_a_known_thing() -> None:
+    assert [case.tokens_per_s for case in cases_of(TITLED)] == [136.49, 131.22]
+    runs = TITLED.replace("sdpa_kernel", "Run 1").replace("flex_attention", "Run 2")
+    assert len(cases_of(runs)) == 1
+    of_one = "[FP16] x\nfp16:\nLatency: 6 ms\nMemory:\nMemory used: 1 GB\nfp32:\nLatency: 12 ms\n"
+    assert {p: case.latency_ms for p, case in by_precision(of_one).items()} == {
+        "fp16": 6.0,
+        "fp32": 12.0,
+    }
+
+
+PHRASES = {
+    "several numbers": (
+        "## `fp32`\nencoding  512 sentences  0.34s  1492 samples/s  13859 tokens/s\n"
+        "## `fp16`\nencoding  512 sentences  2.29s   223 samples/s   2080 tokens/s\n",
+        [(None, 1492.0), (None, 223.0)],
+    ),
+    "took": (
+        "Uncompiled HF took 0.89 seconds\n- Generated 25 new tokens\n"
+        "Uncompiled FMS took 0.85 seconds\n- Generated 25 new tokens\n",
+        [(890.0, None), (850.0, None)],
+    ),
+    "lists": ("Dtype: fp16\nLatency (s): [0.1, 0.4, 0.2]\nThroughput (it/s): [5, 4, 6]\n",
+              [(200.0, 5.0)]),
+    "settings": (
+        "With max_seq_length=128, and so on, it is:\nORT time: 8.1\n***** x *****\n"
+        "With max_seq_length=384, and so on, it is:\nORT time: 19.3\n***** x *****\n",
+        [(8.1, None), (19.3, None)],
+    ),
+    "a dtype within": (
+        "Using device: cuda with dtype: torch.float32, torch.compile: False\n  26.81 s\n"
+        "Using device: cuda with dtype: torch.float32, torch.compile: True\n  9.97 s\n",
+        [(26810.0, None), (9970.0, None)],
+    ),
+    "a unit of each": ("T4  float16:   20ms/per\nT4   float32:  28ms/per\n",
+                       [(20.0, None), (28.0, None)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), PHRASES.values(), ids=PHRASES)
+def test_a_line_of_a_log_that_is_no_pair_is_read(
+    text: str, told: list[tuple[float | None, float | None]]
+) -> None:
+    found = [(case.latency_ms, case.throughput_per_s) for case in cases_of(text)]
+    assert found == [(a and pytest.approx(a), b and pytest.approx(b)) for a, b in told]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=== FP16 ===\nGeneration took 3 s\n=== FP32 ===\nGeneration took 6 s\n",
+        "=== FP16 ===\nLoading the model took 9 s\nGeneration took 3 s\n"
+        "=== FP32 ===\nLoading the model took 9 s\nGeneration took 6 s\n",
+        "Precision: fp16\nGeneration took 3 s\nPrecision: fp32\nGeneration took 6 s\n",
+        "Generation at fp16 took 3 s\nGeneration at fp32 took 6 s\n",
+        "Loading took 9 s\ndtype: fp16\nHF took 3 s\ndtype: fp32\nHF took 6 s\n",
+    ],
+)
+def test_what_took_a_time_is_of_the_block_that_it_stands_in(text: str) -> None:
+    times = {precision: case.latency_ms for precision, case in by_precision(text).items()}
+    assert times == {"fp16": 3000.0, "fp32": 6000.0}
+
+
+def test_what_is_not_compiled_is_eager() -> None:
+    text, _ = PHRASES["a dtype within"]
+    assert [case.workload.engine for case in cases_of(text)] == ["eager", "compile"]
+
+
+def test_a_block_of_a_cpu_is_of_a_cpu() -> None:
+    text = "**CPU**\n* Dtype: Float32 <br>\nTTFT (s): [0.2, 0.3]\nLatency (s): [10.0, 9.0]\n"
+    (case,) = cases_of(text)
+    assert (case.gpu, case.precision, case.latency_ms) == (CPU, "fp32", 9500.0)
 
 
 def test_what_stands_above_lines_of_a_log_is_said_of_each() -> None:
@@ -321,6 +407,35 @@ def test_the_last_line_of_a_run_of_codecarbon_counts() -> None:
     assert case.replicates == (0,)
 
 
+CODECARBON = """\
+[codecarbon INFO @ 23:59:50]   GPU model: 1 x Tesla T4
+[codecarbon INFO @ 23:59:54] Energy consumed for RAM : 0.011803 kWh. RAM Power : 283.2 W
+[codecarbon INFO @ 23:59:54] Energy consumed for all GPUs : 0.001000 kWh. Total GPU Power : 59.0 W
+[codecarbon INFO @ 00:00:54] Energy consumed for all GPUs : 0.002000 kWh. Total GPU Power : 61.0 W
+[codecarbon INFO @ 00:01:54] Energy consumed for all GPUs : 0.003000 kWh. Total GPU Power : 69.0 W
+"""
+
+
+def test_the_lines_of_the_gpus_of_codecarbons_log_are_a_power() -> None:
+    median, over_time = cases_of(CODECARBON)
+    assert (median.mean_w, median.gpu) == (61.0, "T4")
+    assert over_time.mean_w == pytest.approx(0.002 * 3.6e6 / 120)
+    old = "[codecarbon INFO @ 22:37:12] GPU Power Consumption : Power(kW=0.39)\n"
+    assert [case.mean_w for case in cases_of(f"Extract of a log:\n{old}")] == [390.0]
+    again = CODECARBON + CODECARBON
+    assert len(cases_of(again)) == 4
+    several = CODECARBON.replace("1 x Tesla", "2 x Tesla")
+    assert {(case.gpu, case.boards) for case in cases_of(several)} == {("2 x Tesla T4", ())}
+
+
+def test_a_log_of_codecarbon_without_a_gpu_is_told_so() -> None:
+    text = "".join(row for row in CODECARBON.splitlines(True) if "GPU" not in row)
+    assert "has no line of a GPU" in refused(text)
+    assert cases_of(f"{text}precision,latency_ms\nfp16,12\n")[0].latency_ms == 12.0
+    both = cases_of(f"{CODECARBON}fp32 latency: 12 ms\nfp16 latency: 6 ms\n")
+    assert sorted(case.latency_ms or 0 for case in both) == [0, 0, 6, 12]
+
+
 def test_an_empty_line_of_a_table_is_no_row() -> None:
     text = "| precision | latency (ms) |\n|--|--|\n| fp32 | 12.0 |\n|  |  |\n| fp16 | 6.0 |\n"
     assert [case.outcome for case in cases_of(text)] == ["OK", "OK"]
@@ -340,9 +455,87 @@ def test_a_time_over_a_time_is_the_time_in_its_cells() -> None:
     assert (case.latency_ms, case.workload.engine) == (15.12, "onnxruntime")
 
 
+def test_a_row_of_another_table_does_not_name_the_gpu_of_a_table() -> None:
+    first = "| GPU | TFLOPS |\n|--|--|\n| A100 | 312 |\n| RTX 3080 | 59 |\n"
+    second = "\n## Latency\n| precision | latency (ms) |\n|--|--|\n| fp16 | 3.4 |\n"
+    assert cases_of(first + second)[0].gpu_type is None
+    stated = "| Item | Value |\n|--|--|\n| GPU | RTX 3080 |\n| Driver | 550 |\n"
+    assert cases_of(stated + second)[0].gpu == "GeForce-RTX-3080"
+    assert cases_of("# On a T4\n" + first + second)[0].gpu == "T4"
+
+
+@pytest.mark.parametrize(
+    ("above", "gpu"),
+    [
+        ("\u03c3\u03c4\u03b7 GTX 1660", "GTX 1660"),
+        ("GPU \u4e0e RTX 5090 \u7684", "RTX 5090"),
+        ("\u5728RTX 4090\u4e0a", "RTX 4090"),
+        ("GPU \u03c3\u03c4\u03b7 GTX 1660", "GTX 1660"),
+        ("GPU Nvidia RTX 3090", "Nvidia RTX 3090"),
+        ("mesur\u00e9 sur une Tesla T4 \u00e9quip\u00e9e", "Tesla T4"),
+    ],
+)
+def test_a_word_in_another_script_is_no_part_of_a_gpus_name(above: str, gpu: str) -> None:
+    assert gpu_named_in(above) == gpu
+
+
+UNITS_IN_CELLS = (
+    "| Dtype | in=1,out=64 | in=1,out=128 |\n|--|--|--|\n| Fp16 | 3532 it/s | 632 it/s |\n"
+    "| Fp32 | 2160 it/s | 1311it/s |\n"
+)
+
+
+def test_a_unit_in_the_cells_says_what_columns_of_configurations_hold() -> None:
+    found = cases_of(UNITS_IN_CELLS)
+    assert {(case.precision, case.throughput_per_s) for case in found} == {
+        ("fp16", 3532.0), ("fp16", 632.0), ("fp32", 2160.0), ("fp32", 1311.0),
+    }  # fmt: skip
+    assert len({case.run for case in found}) == 2
+
+
+BY_BATCH = (
+    "## On V100\nAll times are in s.\n\nTotal inference time for one batch:\n\n"
+    "|       | mb=1  | mb=2  |\n|-------|-----: |-----: |\n|float32| 0.014 | 0.021 |\n"
+    "|float16| 0.003 | 0.004 |\n|Speedup| 4.2 | 5.1 |\n"
+)
+
+
+def test_a_line_above_says_what_bare_numbers_are() -> None:
+    found = cases_of(BY_BATCH)
+    assert [(c.precision, c.workload.batch_size, c.latency_ms) for c in found] == [
+        ("fp32", 1, pytest.approx(14)), ("fp32", 2, pytest.approx(21)),
+        ("fp16", 1, pytest.approx(3)), ("fp16", 2, pytest.approx(4)),
+    ]  # fmt: skip
+    of_a_part = BY_BATCH.replace("inference time", "time spent on conv op")
+    assert "say what is in mb=1, mb=2: --quantity" in refused(of_a_part)
+    assert len(cases_of(of_a_part, quantity="latency (ms)")) == 4
+
+
+def test_a_perplexity_above_sizes_of_a_model_is_theirs() -> None:
+    table = "| LLaMA-2 | 7B | 13B |\n|--|--|--|\n| FP | 5.12 | 4.57 |\n| OWQ 4.01 | 5.4 | 4.73 |\n"
+    found = cases_of(f"Sorry. Here are the WikiText2 perplexity results.\n\n{table}")
+    assert {(c.workload.model, c.perplexity) for c in found} == {
+        ("LLaMA-2-7B", 5.12), ("LLaMA-2-7B", 5.4), ("LLaMA-2-13B", 4.57), ("LLaMA-2-13B", 4.73),
+    }  # fmt: skip
+    assert "say what is in 7B, 13B: --quantity" in refused(table)
+    assert len(cases_of(table, quantity="perplexity")) == 4
+
+
+def test_a_rate_below_a_head_needs_no_name_of_what_is_counted() -> None:
+    found = by_precision("precision   throughput\nfp16        35/s\nfp32        12/s\n")
+    assert {name: case.throughput_per_s for name, case in found.items()} == {"fp16": 35, "fp32": 12}
+
+
+def test_lines_of_a_table_with_a_first_column_without_a_name_are_no_runs_of_one_thing() -> None:
+    table = "| | latency (ms) |\n|--|--|\n| one thing | 12.0 |\n| another | 6.0 |\n"
+    assert [case.latency_ms for case in cases_of(table)] == [12.0, 6.0]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("SPEED: (characters / second)\n  3090  7.5k/s\n  A10  2.0K/s\n",
+         "`3090 7.5k/s` does not say what is counted"),
         ("Performance on T4:\npy fp32: 21.78\ntf fp32: 20.13\n", "`py fp32 latency: 21.78 ms`"),
         ("I ran gpt2 on my T4 and it took 3 seconds per token.\nIs that normal?\n",
          "neither a table nor a log that is known"),
@@ -370,6 +563,13 @@ def test_a_text_that_is_not_read_is_told_what_would_be(text: str, told: str) -> 
         "|Step|Batch Size|Average|Lowest|Highest|p50|\n|--|--|--|--|--|--|\n|||||||\n",
         "|Tasks|Version|Metric|Value|Stderr|\n|--|--|--|--|--|\n||||||\n",
         "emissions,energy_consumed,duration,run_id\n",
+        "Latency (s): [1..2, --]\nTime (s): []\nfp16:\nLatency: [,,]\n",
+        "a took 3 s\nb took . s\nGenerated 0 new tokens\n",
+        "[codecarbon INFO @ 99:99:99] Energy consumed for all GPUs : 1e999 kWh.\n" * 2,
+        "[codecarbon INFO @ 00:00:00] GPU Power Consumption : Power(kW=0e-e)\n",
+        "|  | 7B | 13B |\n|--|--|--|\n|  |  |  |\n| nan | - | OOM |\n",
+        "perplexity\n| | 7B | 13B |\n|--|--|--|\n|a|1|inf|\n",
+        "| a=1 | b=2 |\n|--|--|\n| 3 s | 4 s |\n",
     ],
 )
 def test_a_strange_text_is_read_or_told(text: str) -> None:

@@ -388,6 +388,12 @@ def test_lengths_of_names_and_cells_cost_no_time() -> None:
     assert time.process_time() - start_s < 20  # minutes, where nothing is bounded
 
 
+def test_what_a_log_would_print_in_a_cell_makes_no_log_of_a_table() -> None:
+    cell = "{'latency_ms': 3, 'batch_size': 8}"
+    table = f'precision,latency_ms,cfg\nfp32,11.7,"{cell}"\nfp16,10.4,x\n'
+    assert [case.latency_ms for case in cases_of(table)] == [11.7, 10.4]
+
+
 def test_two_tasks_of_lm_eval_are_a_perplexity_each() -> None:
     table = text_of("""
         hf (pretrained=gpt2,dtype=float16), limit: None, num_fewshot: None, batch_size: 1

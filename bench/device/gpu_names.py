@@ -25,7 +25,7 @@ NOT_NVIDIA = re.compile(
 UNKNOWN = re.compile(
     r"\b(?:RTX|GTX|Quadro RTX|TITAN) ?A?\d{3,4}(?: ?Ti\b| ?SUPER\b)?|\bTesla [KM]\d\d\b"
     r"|\bMI\d{3}X?\b|\b(?:Radeon )?RX \d{4}(?: ?XTX?)?\b",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _UNSAID = {"gpu", "cuda", "cuda:0", "0", "gpu0", "gpu:0", "cuda0", "nvidia", "nvidia gpu", "gpu 0"}
 _SEVERAL = re.compile(r"(?<![\w.])([2-9]|\d\d)\s*[x\u00d7*]\s*(?=[a-z])|[x\u00d7*]\s*([2-9]|\d\d)$")
@@ -155,7 +155,8 @@ def is_exactly(name: str) -> bool:
     (True, True, False, False)
     """
     found = boards(name)
-    if not found or name.strip().isdigit():
+    foreign = any(one.isalpha() and not one.isascii() for one in name)  # a word in another script
+    if not found or foreign or name.strip().isdigit():
         return False
     known = {word for board in found for word in (*words_of(board.name), *words_of(board.gpu_type))}
     known |= _MAKERS | _FORMS.keys() | {"pcie", "sxm", "nvlink"}

@@ -3,6 +3,7 @@
 A block begins with a line that names it (`Running FP32 Inference`, `- fp16`), with a mark before
 each of its lines (`[FP32] Time: 0.42s`), before its numbers (`DeepSpeed model: latency (ms) - 8.1;
 ...`), or where a name is repeated. What stands above all blocks (`GPU: A800`) is said of each.
+Where no line names a known precision, engine or batch, a title (`sdpa_kernel:`) begins a block.
 """
 
 import functools
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from jobs.report.foreign import names, units
+from jobs.report.foreign import names, phrases, units
 from jobs.report.foreign.columns import cell_unit
 from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above, of_pairs
 from jobs.report.foreign.headers import heading_of, tags_in
@@ -42,6 +43,8 @@ _LABELS = (
 )  # fmt: skip
 _COUNTS = _LABELS[5:9]
 _NAMES_A_BLOCK = ("precision", "engine", "batch_size")
+_TITLE = re.compile(r"[A-Za-z][\w .()/+-]{0,60}:")  # of a block, such as `sdpa_kernel:`
+_MOST_OF_A_TITLE = 4  # words
 _heading = functools.lru_cache(10_000)(heading_of)
 
 
@@ -53,21 +56,27 @@ class Blocks:
     common: dict[str, str] = field(default_factory=dict)
     name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    inherited: dict[str, str] = field(default_factory=dict)  # labels of the block before
     numbers: dict[str, str] = field(default_factory=dict)
     first: int = 0
     read: int = 0  # lines that say something
     names: set[str] = field(default_factory=set)  # of numbers
+    by_phrase: bool = True  # whether no line but one such as `HF took 3 s` named the block
+    lists: bool = False  # whether a number is the median of a list
+    titled: bool = False  # whether each title begins a block
+    titles: set[str] = field(default_factory=set)
 
     def begin(self, name: str) -> None:
         """Another block begins."""
         self.end()
-        self.name, self.labels = name, {}
+        self.name, self.labels, self.inherited, self.by_phrase = name, {}, {}, False
 
     def end(self) -> None:
         """What was measured until here is of one configuration."""
         if self.numbers:
             about = {"configuration": self.name} if self.name else {}
-            self.rows.append((self.first, {**about, **self.common, **self.labels, **self.numbers}))
+            said = {**self.common, **self.inherited, **self.labels}
+            self.rows.append((self.first, {**about, **said, **self.numbers}))
         self.numbers = {}
 
     def label(self, name: str, value: str) -> None:
@@ -84,6 +93,28 @@ class Blocks:
         self.names.add(name)
         self.first = self.first if self.numbers else line
         self.numbers[name] = value
+
+    def take(self, line: int, phrase: phrases.Phrase) -> None:
+        """What a line says that is no pair."""
+        self.read += 1
+        self.lists |= phrase.is_list
+        if phrase.block is not None and (names_a_block(phrase.block) or self.by_phrase):
+            tags = tags_in(split(phrase.block))[0]
+            kept = {**self.inherited, **self.labels}
+            self.begin(phrase.block)
+            self.inherited = {n: v for n, v in kept.items() if _heading(n).field not in tags}
+            self.by_phrase = True
+        said = {_heading(name).field for name in (*self.common, *self.labels)}
+        for name, value in phrase.labels.items():
+            if name in {*self.common, *self.labels} or _heading(name).field not in said:
+                self.label(name, value)
+        for name, value in phrase.numbers.items():
+            self.number(line, name, value)
+
+    def is_begun_by(self, title: str) -> bool:
+        """Whether a title, which is noted, begins a block."""
+        self.titles.add(title)
+        return self.titled
 
     @property
     def several(self) -> bool:
@@ -102,24 +133,42 @@ def of_log(rows: Sequence[str], alone: bool = False) -> Grid | None:
     """
     if len(rows) > _MOST_LINES:
         return None
-    blocks, written = Blocks(), 0
+    blocks, written = blocks_of(rows)
+    if not (alone or blocks.several) and len(blocks.titles) > 1:
+        titled, written_of_titled = blocks_of(rows, titled=True)
+        if are_alike(titled):
+            blocks, written = titled, written_of_titled
+    count = sum(_heading(name).is_quantity for _, cells in blocks.rows for name in cells)
+    least = _LEAST if blocks.several else _LEAST_OF_ONE
+    if not (blocks.several or alone) or count < 2 or blocks.read < least * written:
+        return None
+    gpu = gpu_above(rows[: blocks.rows[0][0]][-SAMPLE_LINES:])
+    how = "lines of a log" + (", lists by their medians" if blocks.lists else "")
+    return of_pairs(blocks.rows, how, written - blocks.read, gpu)
+
+
+def blocks_of(rows: Sequence[str], titled: bool = False) -> tuple[Blocks, int]:
+    """The blocks of a log, and how many lines are written; none where too few say something."""
+    blocks, written = Blocks(titled=titled), 0
     for number, row in enumerate(rows, start=1):
         told, logged = told_of(row)
         before = blocks.read
         read_line(blocks, number, told)
         written += bool(told) and any(one.isalnum() for one in told) and not logged
         written += logged and blocks.read > before
-        if number == _LOOKED_AT and blocks.read < _LEAST * written:
-            return None
-        if len(blocks.names) > MOST_COLUMNS:
-            return None
+        too_few = number == _LOOKED_AT and blocks.read < _LEAST * written
+        if too_few or len(blocks.names) > MOST_COLUMNS:
+            return Blocks(), written
     blocks.end()
-    count = sum(_heading(name).is_quantity for _, cells in blocks.rows for name in cells)
-    least = _LEAST if blocks.several else _LEAST_OF_ONE
-    if not (blocks.several or alone) or count < 2 or blocks.read < least * written:
-        return None
-    gpu = gpu_above(rows[: blocks.rows[0][0]][-SAMPLE_LINES:])
-    return of_pairs(blocks.rows, "lines of a log", written - blocks.read, gpu)
+    return blocks, written
+
+
+def are_alike(blocks: Blocks) -> bool:
+    """Whether blocks below titles measure the same of things that differ by more than a count."""
+    measured = [{name for name in cells if _heading(name).is_quantity} for _, cells in blocks.rows]
+    about = {re.sub(r"\d", "", cells.get("configuration", "")) for _, cells in blocks.rows}
+    same = measured and set.intersection(*measured)
+    return bool(same) and len(about) > 1 and "" not in about
 
 
 def told_of(row: str) -> tuple[str, bool]:
@@ -152,9 +201,11 @@ def read_line(blocks: Blocks, number: int, told: str) -> None:
         blocks.read += 1
         for unit, value in by_unit(told).items():
             blocks.number(number, unit, value)
-    elif names_a_block(told):
+    elif phrase := phrases.phrase_of(told, bool(blocks.name)):
+        blocks.take(number, phrase)
+    elif names_a_block(told) or (is_title(told) and blocks.is_begun_by(told)):
         blocks.read += 1
-        blocks.begin(told.strip("=-_: "))
+        blocks.begin(told.strip("=-_:` "))
     for name, value, is_number in pairs:
         if is_number:
             blocks.number(number, name, value)
@@ -211,6 +262,20 @@ def names_a_block(told: str) -> bool:
     if not 0 < len(words) <= _MOST_WORDS or len(told) > _LONGEST / 4:
         return False
     return not {*_NAMES_A_BLOCK}.isdisjoint(tags_in(words)[0])
+
+
+def is_title(told: str) -> bool:
+    """Whether a line is a title, which names neither a quantity nor a GPU nor only what follows.
+
+    >>> [is_title(one) for one in ("sdpa_kernel:", "Latency:", "Results on a T4:", "Model:")]
+    [True, False, False, False]
+    """
+    if not _TITLE.fullmatch(told) or len(told.split()) > _MOST_OF_A_TITLE:
+        return False
+    heading = _heading(told.rstrip(":"))
+    of_a_value = heading.field is not None and not heading.rest
+    is_measured = heading.is_quantity or heading.field in ("ratio", "spread")
+    return not of_a_value and not is_measured and "gpu" not in heading.tags
 
 
 def by_unit(told: str) -> dict[str, str]:

@@ -24,10 +24,16 @@ _WORDS_OF_A_SENTENCE = 30
 _CAPTION = re.compile(r"[A-Z][\w ()/-]{2,60}:")  # of a further table with the same head
 _TITLES = 15  # lines above a table that may say something of it
 _TITLE = re.compile(r"\s*(#{1,6} |[-*]* ?[*_]*[A-Za-z][\w ]{1,24}[*_]*(?:[:=]| = ))")
+_MOST_PARTS = 500  # tables of one text
 _LONGEST_TEXT = 500  # characters of a cell or of a name of a column
 _DIGITS = re.compile(r"[-+\d.eE]+")
 _LONGEST_LINE = 400  # characters that are looked at
 _ABOVE = 60  # lines of text above a table that may name its GPU
+_KEY_OF_GPU = re.compile(
+    r"\W{0,4}(?:gpus?|device|hardware|accelerator|card)(?: name| model| type)?\W{0,4}",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[A-Za-z0-9_-]+|[^\W\d_A-Za-z]+")  # one of another script is another word
 Line = tuple[int, tuple[str, ...]]  # its number in the file, its cells
 
 
@@ -102,6 +108,7 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
     }
     used = 0
     found = []
+    of_tables: set[int] = set()
     for begin in sorted(inside):
         lines = [
             (index + 1, cells_of(rows[index]))
@@ -114,13 +121,25 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
         names = cells_of(rows[begin])
         used += len(lines) + 2
         found.append((names, lines))
+        of_tables |= {begin, *(number - 1 for number, _ in lines)}
     left_out = sum(bool(row.strip()) for row in rows) - used
     for names, lines in found:
         if lines:
             above = rows[: lines[0][0] - 2]
-            found_grid = fitted(names, lines, "bars", max(0, left_out), gpu_above(above))
+            gpu = gpu_above([row for at, row in enumerate(above) if is_said(row, at in of_tables)])
+            found_grid = fitted(names, lines, "bars", max(0, left_out), gpu)
             yield replace(found_grid, title=title_above(above[:-1]))
             left_out = 0
+
+
+def is_said(row: str, of_a_table: bool) -> bool:
+    """Whether a line above a table may name its GPU: a row of another table names its own.
+
+    >>> is_said("on a T4", False), is_said("| T4 | 11.7 ms |", True), is_said("|GPU|T4|", True)
+    (True, False, True)
+    """
+    key, *values = cells_of(row)
+    return not of_a_table or (len(values) == 1 and bool(_KEY_OF_GPU.fullmatch(key[:_LONGEST_LINE])))
 
 
 def gpu_above(rows: Sequence[str]) -> str:
@@ -148,12 +167,14 @@ def gpu_named_in(row: str) -> str:
 
     >>> gpu_named_in("### GPU Nvidia RTX 3090"), gpu_named_in("Inference done on Tesla T4")
     ('Nvidia RTX 3090', 'Tesla T4')
+    >>> gpu_named_in("### \u5728 RTX 5090\u4e0a")
+    'RTX 5090'
     """
     named = []
     for sentence in re.split(r"(?<=[.;!?])\s", row[:_LONGEST_LINE]):
-        words = re.findall(r"[\w-]+", sentence)
-        if len(words) > _WORDS_OF_A_SENTENCE:
+        if len(re.findall(r"[\w-]+", sentence)) > _WORDS_OF_A_SENTENCE:
             continue
+        words = _WORD.findall(sentence)
         while found := _longest_gpu(words):
             begin, count = found
             named.append(" ".join(words[begin : begin + count]))
@@ -252,7 +273,7 @@ def parts_of(text: str) -> list[str]:
             has_caption = bool(_CAPTION.fullmatch(rows[above].strip()))
             if same < len(first) or has_caption:
                 heads.append(above if has_caption else at)
-    if len(heads) < 2:
+    if not 2 <= len(heads) <= _MOST_PARTS:
         return [text]
     begins = [0, *heads[1:]]
     ends = [*heads[1:], len(rows)]

@@ -14,7 +14,7 @@ from itertools import pairwise
 from bench.asked import CPU
 from bench.device import gpu_names
 from jobs.report.foreign import names, units
-from jobs.report.foreign.unit_words import OTHER, per_thousand, split, unit_in
+from jobs.report.foreign.unit_words import LONGEST, OTHER, per_thousand, split, unit_in
 from jobs.report.foreign.vocabulary import (
     BY_DIMENSION,
     FILLER,
@@ -32,7 +32,7 @@ from jobs.report.foreign.vocabulary import (
 
 _QUANTILE = re.compile(r"p\d\d(\.\d+)?|\d\d(p|th)")
 _BRACKETS = re.compile(r"[(\[{]([^)\]}]*)[)\]}]")
-_BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|b=(\d+)")
+_BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|m?b=(\d+)")
 _TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
 
 _OF_NEW = {"out", "output", "generated", "generation", "decode", "new"}
@@ -95,7 +95,7 @@ def heading_of(name: str) -> Heading:
     >>> heading_of("timing_latency_ms_p50").statistic, heading_of("mood").field
     ('median', None)
     """
-    told = units.plain(name)
+    told = units.plain(name[:LONGEST])
     every = split(told)
     inner = split(" ".join(found[1] for found in _BRACKETS.finditer(told)))
     words = [*split(_BRACKETS.sub(" ", told)), *inner]

@@ -7,14 +7,24 @@ so is `Model: gpt2 | dtype: fp16 | latency: 11.8 ms`; a report has a number of o
 import re
 from collections.abc import Iterator, Sequence
 
-from jobs.report.foreign import blocks, dicts, energies, llama, megatron, series, serving
+from jobs.report.foreign import (
+    blocks,
+    codecarbon,
+    dicts,
+    energies,
+    llama,
+    megatron,
+    series,
+    serving,
+)
 from jobs.report.foreign.blocks import by_unit
 from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above
 from jobs.report.foreign.headers import heading_of
 
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
 _SAID = re.compile(
-    r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|tok\w*/s|it/s))"
+    r"([\w .()/+=-]{2,60}?)\s*[:=]\s*"
+    r"(\d[\d.,]*\s*(?:[mun\u00b5]?s|sec|seconds|(?:k\s)?tok\w*/s|it/s))(?:/per)?"
 )
 _EACH = re.compile(
     r"([\w .()/+=-]{2,60}?)\s*[:=]\s*(\d[\d.,]*\s*[A-Za-z\u00b5][\w/ ]{0,16}(?:,\s+\d.{1,24})+)"
@@ -40,6 +50,13 @@ def of_log(rows: Sequence[str]) -> Iterator[Grid]:
     """The tables of a log, by the first reader that knows its form."""
     if len(rows) > _MOST_OF_LOG:
         return
+    yield from of_program(["" if codecarbon.is_line(row) else row for row in rows])
+    if found := codecarbon.of_log(rows):
+        yield found
+
+
+def of_program(rows: Sequence[str]) -> Iterator[Grid]:
+    """The tables of the log of one program."""
     readers = (*_OF_PROGRAMS, of_keyed, blocks.of_log, of_report)
     if whole := next((grid for reader in readers if (grid := reader(rows))), None):
         yield whole

@@ -76,6 +76,7 @@ MODEL_NAMES = {
     "tiny": "tiny",
 }
 MODEL = {name: model for model, names in MODEL_NAMES.items() for name in names.split()}
+_LONGEST = 300  # characters of a name that are looked at
 _ORGANISATIONS = ("openai-community/", "openai/", "distilbert/", "huggingface/")
 _SIZE_OR_TYPE = r"\d+(\.\d+)?[bm]|b?f\d\d|b?fp?\d\d|float\d\d|int\d|q\d\w*|\dbit"  # behind a name
 _AS_IT_IS = r"baseline|original|base|pretrained|vanilla|reference"  # behind a name
@@ -107,7 +108,7 @@ def words_of(text: str) -> tuple[str, ...]:
     >>> words_of("torch.float16"), words_of("TorchScript Latency"), words_of("eff-FT")
     (('torch', 'float16'), ('torchscript', 'latency'), ('eff', 'ft'))
     """
-    told = unicodedata.normalize("NFKC", text).lower().replace("μ", "u")
+    told = unicodedata.normalize("NFKC", text[:_LONGEST]).lower().replace("μ", "u")
     return tuple(re.findall(r"[a-z]+[0-9a-z]*|\d+(?:\.\d+)?[a-z]*", told))
 
 
@@ -188,7 +189,7 @@ def model_of(text: str) -> str | None:
     >>> model_of("Qwen2.5-3B"), model_of("eager")
     ('Qwen2.5-3B', None)
     """
-    name = re.sub(r"[()\[\],]", " ", text.lower())
+    name = re.sub(r"[()\[\],]", " ", text[:_LONGEST].lower())
     name = re.sub(r"[\s_]+", "-", name.strip())
     for organisation in _ORGANISATIONS:
         name = name.removeprefix(organisation)

@@ -12,7 +12,6 @@ from bench.files import limits
 from jobs.report.facts import Case
 from jobs.report.foreign import documents, grid, lines, shape, telling, title
 from jobs.report.foreign import tables as tables_of
-from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Notes, Told, Unreadable
 from jobs.report.words import gathered, listed
 
@@ -85,7 +84,8 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     failures: list[str] = []
     for number, table in enumerate(map(grid.bounded, tables), start=1):
         said, notes = title.title_of(table.title), Notes()
-        named = title.with_quantity(table, told.quantity or said.quantity)
+        quantity = told.quantity or said.quantity
+        named = title.with_quantity(table, quantity, of_any=bool(told.quantity))
         used |= {"quantity"} if named != table else set()
         shaped = shape.shaped(named)
         which = f"table {number}" if len(tables) > 1 else ""
@@ -171,7 +171,8 @@ def unusable(shaped: shape.Shaped, table: grid.Grid) -> str | None:
     if any(h.is_quantity and h.field not in _BESIDE_OTHERS for h in shaped.headings):
         return None
     hint = f"; did you mean: {', '.join(hints[:_MOST_HINTS])}" if hints else ""
-    bare = [n for n in shaped.unknown if heading_of(n).tags and len(n) <= _LONGEST_HINT]
+    bare = [table.names[i] for i in title.bare_columns(table, of_any=True)]
+    bare = [name for name in bare if name in shaped.unknown and 0 < len(name) <= _LONGEST_HINT]
     if bare:
         hint += (
             f"; say what is in {', '.join(bare[:4])}: --quantity 'latency (ms)', 'tok/s' or such"

@@ -1,11 +1,12 @@
 """The tables in a text: of LaTeX or Markdown, of the lines of a log, or the whole text as a CSV."""
 
+import csv
 import itertools
 import re
 from collections.abc import Sequence
 
 from bench.errors import TensorgapError
-from jobs.report.foreign import lm_eval, logs, programs, tgi
+from jobs.report.foreign import bare, codecarbon, lm_eval, logs, programs, tgi
 from jobs.report.foreign.grid import (
     BARS,
     MOST_COLUMNS,
@@ -19,10 +20,13 @@ from jobs.report.foreign.grid import (
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.latex import of_latex
 
+_LONGEST = 400  # characters of a line that are looked at
+_LONGEST_HEAD = 20_000
 _SENTENCE = 6  # words, or more: no name of a column
 _CELL = re.compile(r"[,;\t|]| {2,}")
 _NUMBER = re.compile(r"\d\.\d|:\s\S")
 _BARE = re.compile(r"([A-Za-z][^:=]{1,60}?)\s{0,9}[:=]\s{0,9}(\d[\d.]{0,20})")  # py fp32: 21.78
+_UNCOUNTED = re.compile(r"(\w[\w .-]{0,40}?)[\s:=]{1,9}(\d[\d.,]{0,15} ?[kK]?)/s(?:ec)?")  # 7.5k/s
 _VALUE = re.compile(r".{0,80}[:=]\s{0,9}\S|.{0,80}\d ?[A-Za-z]{1,3}\b.{0,80} \w")
 
 
@@ -33,9 +37,10 @@ def grids(text: str, name: str) -> list[Grid]:
     """
     text = text.translate(BARS)
     rows = [row.rstrip("\r") for row in text.split("\n")]
-    found = (
-        list(of_latex(rows)) or list(of_markdown(rows)) or list(logs.of_log(rows))
-    ) or of_whole(text, name)
+    found = list(of_latex(rows)) or list(of_markdown(rows))
+    if not found and not is_csv(rows):
+        found = list(logs.of_log(rows))
+    found = found or of_whole(text, name)
     for grid in found:
         if len(grid.names) > MOST_COLUMNS:
             raise TensorgapError(
@@ -46,7 +51,24 @@ def grids(text: str, name: str) -> list[Grid]:
             raise TensorgapError(
                 f"{name}: more than {MOST_LINES:,} rows; split the table, or summarise its runs"
             )
-    return [programs.of_table(grid, name) for grid in of_lm_eval(tgi.of_tables(found), name)]
+    tables = [programs.of_table(grid, name) for grid in of_lm_eval(tgi.of_tables(found), name)]
+    return [bare.named(grid, rows) for grid in tables]
+
+
+def is_csv(rows: Sequence[str]) -> bool:
+    """Whether the first line names columns between commas, semicolons or tabs.
+
+    >>> is_csv(["precision,latency_ms", "fp32,11.7"]), is_csv(["dtype: fp16, latency: 11 ms"])
+    (True, False)
+    """
+    first, second, *_ = [*(row for row in rows[:SAMPLE_LINES] if row.strip()), "", ""]
+    for separator in ",;\t":
+        two = [first[:_LONGEST_HEAD], second[:_LONGEST_HEAD]]
+        names, cells, *_ = [*csv.reader(two, delimiter=separator), [], []]
+        same = len(names) == len(cells) > 1
+        if same and not any(":" in name or "=" in name for name in names):
+            return any(heading_of(name).is_quantity for name in names[:MOST_COLUMNS])
+    return False
 
 
 def of_lm_eval(found: Sequence[Grid], name: str) -> list[Grid]:
@@ -77,6 +99,12 @@ def of_whole(text: str, name: str) -> list[Grid]:
             f" its unit behind it, such as `{label} latency: {number} ms` or"
             f" `{label} throughput: {number} tok/s`"
         )
+    if problem := uncounted(text):
+        raise TensorgapError(f"{name}: {problem}")
+    others = codecarbon.without(text)
+    if others != text and (not others.strip() or is_prose(others)):
+        raise TensorgapError(f"{name}: {codecarbon.WITHOUT}")
+    text = others
     if is_prose(text):
         raise TensorgapError(
             f"{name}: neither a table nor a log that is known; looked for a first line that names"
@@ -84,6 +112,27 @@ def of_whole(text: str, name: str) -> list[Grid]:
             " lines such as `fp16 latency: 10.4 ms` or `[FP16] Time: 0.26s`"
         )
     return [of_csv(part, name) for part in parts_of(text)]
+
+
+def uncounted(text: str) -> str | None:
+    """Why lines such as `A10  7.5k/s` are not read; None: there are none, or a head above them."""
+    above = ""
+    found = []
+    for row in text.split("\n")[: 4 * SAMPLE_LINES]:
+        told = row.strip()[:_LONGEST]
+        if one := _UNCOUNTED.fullmatch(told):
+            found.append(one)
+        elif told and not found:
+            above = told
+    head = _CELL.split(above)
+    if len(found) < 2 or (len(head) > 1 and heading_of(head[-1]).is_quantity):
+        return None
+    label, number = found[0].groups()
+    return (
+        f"`{' '.join(found[0][0].split())}` does not say what is counted; tokens, samples and"
+        " batches are read, and no characters or words; where it is one of them, write each line"
+        f" such as `{label} throughput: {number.strip()} tok/s`"
+    )
 
 
 def is_prose(text: str) -> bool:

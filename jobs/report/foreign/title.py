@@ -177,18 +177,35 @@ def quantity_in(line: str) -> str | None:
     return None
 
 
-def with_quantity(grid: Grid, quantity: str | None) -> Grid:
+def with_quantity(grid: Grid, quantity: str | None, of_any: bool = False) -> Grid:
     """A grid whose columns of numbers without a quantity (`T4`, `fp16`) have the title's."""
     if quantity is None or any(heading_of(name).is_quantity for name in grid.names):
         return grid
+    bare = bare_columns(grid, of_any)
+    heads = (of_quantity(n, quantity) if i in bare else n for i, n in enumerate(grid.names))
+    return replace(grid, names=tuple(heads))
 
-    def is_bare(index: int, name: str) -> bool:
+
+def of_quantity(name: str, quantity: str) -> str:
+    """The header of a column with what it holds; one that begins with a number looks like a cell.
+
+    >>> of_quantity("fp16", "tok/s"), of_quantity("7B", "latency (ms)")
+    ('fp16 tok/s', 'latency (ms) 7B')
+    """
+    return f"{quantity} {name}" if name[:1].isdigit() else f"{name} {quantity}"
+
+
+def bare_columns(grid: Grid, of_any: bool) -> list[int]:
+    """The columns of numbers whose names say whom they are about; with `of_any`, else any others.
+
+    Of those the first column is none, which tells the lines apart.
+    """
+
+    def is_bare(index: int) -> bool:
         cells = [row[index] for _, row in grid.lines if not ignored(row[index])]
         numbers = bool(cells) and all(units.number_of(cell) for cell in cells)
-        return numbers and bool(heading_of(name).tags) and heading_of(name).field is None
+        return numbers and heading_of(grid.names[index]).field is None
 
-    heads = tuple(
-        f"{name} {quantity}" if is_bare(index, name) else name
-        for index, name in enumerate(grid.names)
-    )
-    return replace(grid, names=heads)
+    bare = [index for index in range(len(grid.names)) if is_bare(index)]
+    tagged = [index for index in bare if heading_of(grid.names[index]).tags]
+    return tagged or [index for index in bare if index and of_any]

@@ -7,6 +7,7 @@ from jobs.report.foreign import units
 
 _SEPARATORS = re.compile(r"[\s_,:;|]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z](?:[a-z]|$))")
+LONGEST = 300  # characters of a name that are looked at
 OTHER = "other"  # dimension of a unit that is none of ours: GB/s, $/h, tokens/J
 _TIMES = {"latency", "lat", "time", "duration", "elapsed", "runtime"}
 _RATES = {"throughput", "tput", "thpt", "speed"}
@@ -21,7 +22,7 @@ def split(text: str) -> list[str]:
     (['torch', 'dtype'], ['mj', '/', 'token'], ['batch', 'size'])
     """
     found: list[str] = []
-    for part in _SEPARATORS.split(text.replace("μ", "u").replace("µ", "u")):
+    for part in _SEPARATORS.split(text[:LONGEST].replace("μ", "u").replace("µ", "u")):
         for token in re.findall(r"[^\W\d_][^\W_=]*(?:=\d+)?|\d+[A-Za-z]*|[/%#]", part):
             known = units.spelled(token) in units.UNIT
             pieces = [token] if known else _CAMEL.split(token)

@@ -64,9 +64,9 @@ def is_csv(rows: Sequence[str]) -> bool:
     first, second, *_ = [*(row for row in rows[:SAMPLE_LINES] if row.strip()), "", ""]
     for separator in ",;\t":
         two = [first[:_LONGEST_HEAD], second[:_LONGEST_HEAD]]
-        names, cells, *_ = [*csv.reader(two, delimiter=separator), [], []]
-        same = len(names) == len(cells) > 1
-        if same and not any(":" in name or "=" in name for name in names):
+        read = list(csv.reader(two, delimiter=separator))
+        names = read[0] if len(read) > 1 and len(read[0]) == len(read[1]) > 1 else []
+        if names and not any(":" in name or "=" in name for name in names):
             return any(heading_of(name).is_quantity for name in names[:MOST_COLUMNS])
     return False
 

@@ -10,11 +10,7 @@ from jobs.report.perplexity import NEAR
 _NEARLY = 0.1  # what other lengths of windows make of the mean of the lines' perplexities
 _SLIGHTLY = 0.9  # of the least: what other joins and half windows make of it
 _MANY_PADS = 0.3  # of the labels: fewer do not make a perplexity too low
-# What a pad costs a model that never saw one: 7.4 nats on a toy; guessing costs 10.8.
-PAD_NATS = (5.0, 12.0)
-# Of the 2,891 lines of the test split that are not blank, padded to 128 tokens.
-PAD_SHARE = 0.44
-_UNSHIFTED = (500.0, 5000.0)  # labels that are not shifted cost 8 to 12 times the perplexity
+_MOST_UNSHIFTED = 5000.0
 _TUNED = (10.0, 25.0)
 _MOST_SHOWN = 1e5
 _UNITS = (published.TOKEN, published.WORD, published.BYTE)
@@ -299,27 +295,39 @@ def mistakes(asked: Asked) -> list[str]:
     most = published.allowed_perplexity(asked.whose, asked.context)
     if most and observed < math.e * most[1] and asked.context:
         return found
-    pads = [
-        f"{text}: with {short:.1f} on the text, {observed:g} needs {nats:.1f} nats for each pad"
-        for share, text in (
-            (published.FIRST_STUDY_PADDING_SHARE, "pads counted in the loss, as the study that"
-             f" reported 217 did ({published.FIRST_STUDY_PADDING_SHARE:.1%} of its labels,"
-             f" {published.FIRST_STUDY_SOURCE.partition(':')[0]})"),
-            (PAD_SHARE, f"pads counted in the loss, of all lines ({PAD_SHARE:.0%} of the labels)"),
-        )
-        if PAD_NATS[0] <= (nats := pad_nats(observed, share, short)) <= PAD_NATS[1]
-    ]  # fmt: skip
+    found_here = list(pads(observed, short))
     low, high = published.INT8_ACTIVATIONS
     if observed < published.MEAN_OF_LINES.value:
-        pads.append("exp of the mean loss per line, in which short headings count as much as lines")
-    if _UNSHIFTED[0] <= observed <= _UNSHIFTED[1]:
-        pads.append("labels that are not shifted, which cost 8 to 12 times the perplexity or more")
-    if observed >= _UNSHIFTED[0]:
-        pads.append(
+        found_here.append(
+            "exp of the mean loss per line, in which short headings count as much as lines"
+        )
+    if published.LEAST_UNSHIFTED <= observed <= _MOST_UNSHIFTED:
+        found_here.append(
+            "labels that are not shifted, which cost 8 to 12 times the perplexity or more"
+        )
+    if observed >= published.LEAST_UNSHIFTED:
+        found_here.append(
             f"int8 activations: {low:g} to {high:g} by how their ranges were chosen"
             f" ({published.INT8_SOURCE})"
         )
-    return pads or found
+    return found_here or found
+
+
+def pads(observed: float, text: float) -> Iterator[str]:
+    """The shares of pads among the labels that can make an observed perplexity of the text's."""
+    study, lines = published.FIRST_STUDY_PADDING_SHARE, published.PADDED_LINES_SHARE
+    source = published.FIRST_STUDY_SOURCE.partition(":")[0]
+    whose = {
+        study: f"as the study that reported 217 did ({study:.1%} of its labels, {source})",
+        lines: f"of all lines ({lines:.0%} of the labels)",
+    }
+    for share, which in whose.items():
+        nats = pad_nats(observed, share, text)
+        if published.PAD_NATS[0] <= nats <= published.PAD_NATS[1]:
+            yield (
+                f"pads counted in the loss, {which}: with {text:.1f} on the text, {observed:g}"
+                f" needs {nats:.1f} nats for each pad"
+            )
 
 
 def pad_nats(observed: float, share: float, text: float) -> float:

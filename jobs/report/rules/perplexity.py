@@ -18,13 +18,9 @@ _ALIKE = 1.02  # perplexities within so much of each other show the same protoco
 # stored in bf16 8e-3.
 _USUAL = {"fp32": 1e-4, "tf32": 1e-3, "fp16": 1e-3, "mixed": 1e-3, "bf16": 1e-2}
 _GATES = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "mixed": 5e-3, "bf16": 2e-2}
-# Of the 2,891 lines of the test split that are not blank, padded to 128 tokens; and where they were
-# filtered first.
-_PAD_SHARES = (0.44, published.FIRST_STUDY_PADDING_SHARE)
+_PAD_SHARES = (published.PADDED_LINES_SHARE, published.FIRST_STUDY_PADDING_SHARE)
 _LINE_NATS = (4.1, 4.5)
-_PAD_NATS = (5.0, 12.0)  # what a pad costs a model that never saw one: 7.4 on a toy
 _SMALL_NATS = 0.5  # above the published number: less than pads or means of lines make
-_UNSHIFTED = 500.0  # labels that are not shifted cost 8 to 12 times the perplexity
 _TUNED = re.compile(r"\b(?:fine-?)?tun(?:ed|ing)\b", re.IGNORECASE)
 _GUESSING = 5_000.0  # per token, where half of the smallest vocabularies is guessed among
 _OF_ANOTHER = 2.0  # times the range: more than another GPT-2 or a usual text makes
@@ -211,7 +207,7 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
     found = [note(text, lines=of_lines, observed=observed)]
     for share in _PAD_SHARES:
         pads = tuple((nats - (1 - share) * line) / share for line in reversed(_LINE_NATS))
-        if _PAD_NATS[0] <= pads[0] and pads[1] <= _PAD_NATS[1]:
+        if published.PAD_NATS[0] <= pads[0] and pads[1] <= published.PAD_NATS[1]:
             text = "mistake: pad tokens counted in the loss. With {share} pads it needs {nats:2}"
             found.append(note(text + " nats per pad", share=f"{share:.0%}", nats=pads))
     of = published.WIKITEXT2_TEST
@@ -220,7 +216,7 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
     right = allowed[0] <= per_token <= allowed[1]
     text += "would be right" if right else "alone does not explain it"
     found.append(note(text, observed=observed, per_token=per_token))
-    unshifted = "not the cause" if observed < _UNSHIFTED else "mistake"
+    unshifted = "not the cause" if observed < published.LEAST_UNSHIFTED else "mistake"
     return [
         *found,
         note("mistake: only the first rows, or batch means averaged again: a small sample"),

@@ -235,9 +235,10 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
     most = most_gain(case, base)
     bare = case.foreign and not (case.speedup and case.speedup.has_interval)
     if bare and (why := is_no_difference(case, group, ratio)):
-        shown = "medians without their spread" if len(case.replicates) > 1 else "one number each"
-        cause = "{precision} at {speedup:x} the speed of {base_precision} is no difference that"
-        cause += f" {shown} can show{why}"
+        several = len(case.replicates) > 1
+        which = "a difference of medians whose spread is not known"
+        which = which if several else "within what single measurements vary by"
+        cause = f"{{precision}} at {{speedup:x}} the speed of {{base_precision}} is {which}{why}"
         return Hit(cause=cause, missing=["several runs of each, with their spread"], do=())
     slower = ratio < (_SLOWER if bare else _MOST_SLOWER) and not explained_slower(case)
     if not slower and (most is None or ratio <= most):

@@ -81,7 +81,7 @@ def batch_does_not_scale(case: Case, group: Group) -> Hit | None:
     why = "No limit of the hardware explains more than the batch: another kernel ran, or memory"
     why += " was short."
     if growth < _FALLS:
-        why = "More work in less time: the smaller batch paid a warm-up, or was disturbed."
+        why = "The larger batch takes less time: the smaller one paid a warm-up, or was disturbed."
     text = "{precision}: {before:ms} at batch {small}, {after:ms} at batch {batch_size}"
     values: dict[str, Value] = {"times": times, "growth": growth}
     notes = [note(text, before=base.pace_ms, after=case.pace_ms, small=base.workload.batch_size)]

@@ -6,7 +6,7 @@ import textwrap
 import time
 
 import pytest
-from foreign_tables import cases_of
+from foreign_tables import cases_of, verdicts_on
 
 from bench.errors import TensorgapError
 from jobs.report.foreign import read
@@ -406,3 +406,33 @@ def test_two_tasks_of_lm_eval_are_a_perplexity_each() -> None:
     assert {(c.text, c.perplexity_unit, c.perplexity) for c in cases_of(table)} == {
         ("lambada_openai", "token", 40.0554), ("wikitext-2", "word", 37.3698),
     }  # fmt: skip
+
+
+def test_a_model_s_cell_may_say_its_precision_and_its_batch() -> None:
+    table = text_of("""
+        | Model Info | Throughput(samples/s/gpu) |
+        |---|---|
+        | Opset12, fp32, batch_size=32 | 4834.07 |
+        | Opset12, fp16, batch_size=32 | **172.71**|
+    """)
+    fp32, fp16 = cases_of(table, "V100")
+    assert (fp32.workload, fp32.precision, fp32.workload.model) == (
+        fp16.workload,
+        "fp32",
+        "Opset12",
+    )
+    assert fp16.workload.batch_size == 32
+    verdicts = verdicts_on(table, "V100")
+    assert verdicts["effect-without-cause"] == "fix"
+
+
+def test_the_time_of_a_request_is_read_before_that_of_a_whole_run() -> None:
+    report = "Total time: 166.88 s\nThroughput: 5.99 requests/s\nAverage latency: 67.59 s\n"
+    (case,) = cases_of(report)
+    assert case.latency_ms == 67_590
+
+
+def test_the_power_of_several_gpus_is_not_held_against_the_limit_of_one() -> None:
+    table = "gpu,precision,power limit (W),mean power (W),latency_ms\n{}RTX 3090,fp16,330,617,20\n"
+    assert "power-above-limit" in verdicts_on(table.format(""))
+    assert "power-above-limit" not in verdicts_on(table.format("2x "))

@@ -15,7 +15,7 @@ LOOKED_AT = 200  # cells of a column
 _MOST = 0.75  # of the cells of a column that must be of a kind
 _INTEGER = ("batch_size", "prompt_tokens", "new_tokens", "context", "stride", "gpu_count")
 _RATIO = re.compile(r"[-+]?[\d.]+\s*(x\b.*|\u00d7.*|%.*)", re.IGNORECASE)
-_PARAMETERS = re.compile(r"\d+(\.\d+)? ?[MB]")
+_PARAMETERS = re.compile(r"\d+(\.\d+)? ?[MBmb]")
 _SIZE = ("parameters",)
 _BY_VALUE = ("precision", "gpu", "engine", "model")
 

@@ -33,11 +33,19 @@ from jobs.report.foreign.vocabulary import (
 _QUANTILE = re.compile(r"p\d\d(\.\d+)?|\d\d(p|th)")
 _BRACKETS = re.compile(r"[(\[{]([^)\]}]*)[)\]}]")
 _BATCH_TAG = re.compile(r"(?:bs|bsz|batch|batchsize)=?(\d+)|m?b=(\d+)")
+_SIZED = re.compile(r"size=(\d+)")
 _TOKENS_TAG = re.compile(r"(?:seq|seqlen|len)=?(\d+)|s=(\d+)")
 
 _OF_NEW = {"out", "output", "generated", "generation", "decode", "new"}
 _OF_A_RATE = ("out", "token", "tokens", "output", "generated", "generation", "decode")
-_WITH_RATES = ("new_tokens", "engine", "gpu", "model", "configuration")  # `decode tokens tok/s`
+_WITH_RATES = (
+    "new_tokens",
+    "context",
+    "engine",
+    "gpu",
+    "model",
+    "configuration",
+)  # `decode tokens tok/s`
 # Name and unit that contradict each other, of which the unit counts.
 _BY_UNIT = {("time", "rate"), ("rate", "time"), ("energy", "power"), ("power", "energy")}
 
@@ -254,6 +262,9 @@ def tags_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
             tags["prompt_tokens"] = found[1] or found[2]
         elif word in ("batch", "bs", "bsz") and following.isdigit():
             tags["batch_size"] = following
+            at += 1
+        elif word == "batch" and (sized := _SIZED.fullmatch(following)):  # batch_size=32
+            tags["batch_size"] = sized[1]
             at += 1
         elif (word, following) == ("batch", "size") and "".join(words[at + 2 : at + 3]).isdigit():
             tags["batch_size"] = words[at + 2]

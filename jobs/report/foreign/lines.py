@@ -274,7 +274,7 @@ def workload_of(
     """The workload of a line, and which of its fields nothing says."""
     known: dict[str, Any] = {}
     if written := units.plain(record.text("model")):
-        model = names.model_of(written) or written
+        model = names.model_of(written) or without_tags(written)
         if not units.is_empty(written):
             known["model"] = notes.name(written, model)
     written = units.plain(record.text("engine"))
@@ -303,6 +303,17 @@ def workload_of(
             raise Unreadable(f"{name} = {known[name]}: {workload.model} has {positions} positions")
     assumed = frozenset({"model", "engine", "batch_size", "prompt_tokens"} - known.keys())
     return workload, assumed
+
+
+def without_tags(model: str) -> str:
+    """The name of a model that is not known, without the precision and the batch beside it.
+
+    >>> without_tags("Opset12, fp32, batch_size=32"), without_tags("Mistral-7B (8k)")
+    ('Opset12', 'Mistral-7B (8k)')
+    """
+    parts = [part.strip() for part in model.split(",")]
+    kept = [part for part in parts if tags_in(split(part))[1]]
+    return ", ".join(kept) if kept else model
 
 
 def whole(record: Record, name: str, tags: Mapping[str, str], notes: Notes) -> int | None:

@@ -214,7 +214,7 @@ def without_other_meters(
     return [pair for pair in quantities if pair not in of_cpu], of_cpu
 
 
-def preference(heading: Heading) -> tuple[bool, int, int, bool, bool]:
+def preference(heading: Heading) -> tuple[bool, bool, int, int, bool, bool]:
     """Which of several columns of one quantity is read.
 
     One with numbers, of a prompt, a median; one that is called latency, and that has a unit.
@@ -222,6 +222,7 @@ def preference(heading: Heading) -> tuple[bool, int, int, bool, bool]:
     words_of = {*split(heading.name)}
     return (
         heading.is_empty,
+        {"total", "time"} <= words_of,  # of a whole run, where another column is not
         _OF.index(heading.per),
         PREFERRED.index(heading.statistic),
         words_of.isdisjoint({"latency", "lat", "energy", "throughput"}),

@@ -31,7 +31,7 @@ LABELS: Mapping[str, str] = {
     "attention": "attention, attn, attn implementation, attention implementation, sdpa",
     "batch_size": "batch, batch size, batchgröße,"
     " batchsize, bs, bsz, bsize, concurrent seqs, concurrency,"
-    " num seqs,"
+    " num seqs, concur, conc,"
     " concurrent sequences, concurrent requests, num sequences, number of sequences, n seqs,"
     " per device batch size, eval batch size, max batch size",
     "prompt_tokens": "tokens, input, input seqlen, prompt seqlen, prefill length, prefill len,"

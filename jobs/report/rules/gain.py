@@ -268,12 +268,12 @@ def effect_without_cause(case: Case, group: Group) -> Hit | None:
 
 def is_no_difference(case: Case, group: Group, ratio: float) -> str | None:
     """Whether one number each cannot show so little, with the reason; None: it can."""
-    if _SLOWER <= ratio <= 1 / _SLOWER:
-        return "."
+    if not _SLOWER <= ratio <= _LITTLE:
+        return None
     strong, weak, against = launch.signals(case, group)
-    if 1 < ratio <= _LITTLE and (strong or weak) and not against:
+    if ratio > 1 / _SLOWER and (strong or weak) and not against:
         return ": the host's launches may set both times, and one host differs by as much."
-    return None
+    return "."
 
 
 def on_half_units(case: Case) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 
+from bench.device import gpu_names
 from jobs.report import bounds, pace, slips
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Value, Verdict
@@ -29,6 +30,8 @@ def power_above_limit(case: Case, group: Group) -> Hit | None:
     boards = bounds.in_question(case)
     limit = case.power_limit_w or max((board.tdp_w for board in boards), default=math.inf)
     if case.mean_w is None or is_suspect(case) or case.mean_w <= bounds.MOST_POWER * limit:
+        return None
+    if gpu_names.is_several(case.gpu):  # whose power is read together, and whose limit is of each
         return None
     whose = "enforced" if case.power_limit_w else of_whom(case)
     clause, values = slips.as_clause(slips.of_power(case, boards), "W")

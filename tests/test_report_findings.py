@@ -259,6 +259,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("precision,perplexity\nfp32,29.94\nfp16,nan\n",),
         ("precision,perplexity\nfp32,29.94\nfp16,29.95\n",),
     ),
+    "energy-implausibly-high": (
+        ("model,precision,energy (kJ)\ngpt2,fp32,10\n", "V100"),
+        ("model,precision,energy (J)\ngpt2,fp32,1.2\n", "V100"),
+    ),
     "perplexity-near-guessing": (
         ("model,precision,perplexity\nTinyLlama-1.1B,fp16,16813\n",),
         ("model,precision,perplexity\nTinyLlama-1.1B,fp16,7.9\n",),

@@ -575,3 +575,13 @@ def test_a_text_that_is_not_read_is_told_what_would_be(text: str, told: str) -> 
 def test_a_strange_text_is_read_or_told(text: str) -> None:
     with contextlib.suppress(TensorgapError):
         assert read.understand(text, "t.txt").cases
+
+
+def test_the_answers_of_text_generation_webui_have_a_time_and_lengths() -> None:
+    line = "Output generated in {} seconds ({} tokens/s, {} tokens, context {}, seed 1)\n"
+    log = line.format(41.23, 12.39, 511, 16) + line.format(9.5, 21.05, 200, 40)
+    first, second = cases_of(log)
+    assert (first.latency_ms, first.workload.new_tokens, first.workload.prompt_tokens) == (
+        41_230, 511, 16,
+    )  # fmt: skip
+    assert second.latency_ms == 9500

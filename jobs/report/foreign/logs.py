@@ -16,6 +16,7 @@ from jobs.report.foreign import (
     megatron,
     series,
     serving,
+    webui,
 )
 from jobs.report.foreign.blocks import by_unit
 from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above
@@ -43,6 +44,7 @@ _OF_PROGRAMS = (
     energies.of_log,
     megatron.of_log,
     series.of_log,
+    webui.of_log,
 )
 
 

@@ -2,9 +2,10 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 from bench.energy.durations import FEWEST_TICKS
-from jobs.report import pace
+from jobs.report import bounds, pace, slips
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.rules.rule import Hit, note, rule
@@ -175,6 +176,36 @@ def energy_of_a_run(case: Case, group: Group) -> Hit | None:
         return None
     what = "requests" if requests else "tokens"
     return Hit(values={"seconds": seconds, "made": requests or tokens, "what": what})
+
+
+@rule(
+    Verdict.FIX,
+    Verdict.INCONCLUSIVE,
+    undermines="energy",
+    cause="An energy of {energy_mj:mJ} takes {seconds:s} or more at the power limit of {whose};"
+    " {what} takes {most:ms} at most on a slow host.",
+    missing=["of what the energy is, its unit, and over what time it was read"],
+    do=["Write into the name of the column of what the energy is, and its unit."],
+)
+def energy_implausibly_high(case: Case, group: Group) -> Hit | None:
+    """A table's energy that stands alone takes longer than a request can, at the power limit.
+
+    Inconclusive: its model is assumed.
+    """
+    if not case.foreign or not case.energy_mj or case.pace_ms or case.mean_w:
+        return None
+    boards = bounds.in_question(case)
+    limits = slips.plausible_ms(case) if boards else None
+    ms = case.energy_mj / max((board.tdp_w for board in boards), default=math.inf)
+    if limits is None or not slips.is_far_above(replace(case, latency_ms=ms)):
+        return None
+    steps = case.workload.new_tokens
+    what = f"generating {steps} tokens" if steps else f"a forward pass of {case.workload.model}"
+    whose = with_article(case.gpu) if case.boards else "any known board"
+    values: dict[str, Value] = {"seconds": ms / 1e3, "most": limits[1], "what": what}
+    values["whose"] = whose
+    is_open = "model" in case.assumed
+    return Hit(values=values, verdict=Verdict.INCONCLUSIVE if is_open else None)
 
 
 @rule(

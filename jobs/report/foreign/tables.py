@@ -23,6 +23,7 @@ from jobs.report.foreign.latex import of_latex
 _LONGEST = 400  # characters of a line that are looked at
 _LONGEST_HEAD = 20_000
 _SENTENCE = 6  # words, or more: no name of a column
+_NO_NAME = re.compile(r"[:=]|\d\.\d")  # a part of a line of a log, and no name of a column
 _CELL = re.compile(r"[,;\t|]| {2,}")
 _NUMBER = re.compile(r"\d\.\d|:\s\S")
 _BARE = re.compile(r"([A-Za-z][^:=]{1,60}?)\s{0,9}[:=]\s{0,9}(\d[\d.]{0,20})")  # py fp32: 21.78
@@ -66,7 +67,7 @@ def is_csv(rows: Sequence[str]) -> bool:
         two = [first[:_LONGEST_HEAD], second[:_LONGEST_HEAD]]
         read = list(csv.reader(two, delimiter=separator))
         names = read[0] if len(read) > 1 and len(read[0]) == len(read[1]) > 1 else []
-        if names and not any(":" in name or "=" in name for name in names):
+        if names and not any(_NO_NAME.search(name) for name in names):
             return any(heading_of(name).is_quantity for name in names[:MOST_COLUMNS])
     return False
 

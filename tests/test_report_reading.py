@@ -131,6 +131,8 @@ def test_a_power_limit_is_part_of_what_was_measured() -> None:
         (180, 81.2, 172.7), (150, 80.4, 147.2),
     ]  # fmt: skip
     assert "Power cap in W" not in notes_of(table)
+    some = "power limit (W),tok/s\n180,81.2\n150,80.4\n,79.9\n"
+    assert [case.run for case in cases_of(some)] == ["180 W limit", "150 W limit", ""]
 
 
 def test_the_times_of_a_token_by_two_engines_and_lengths_stay_apart() -> None:

@@ -56,7 +56,9 @@ def combined(
         found = [marked(line, line.case.text if texts else line.trial) for line in found]
     limits = {line.case.power_limit_w for line in found if line.case.power_limit_w}
     if len(limits) > 1:
-        found = [marked(line, f"{line.case.power_limit_w or 0:g} W limit") for line in found]
+        limit_of = [line.case.power_limit_w for line in found]
+        marks = [f"{limit:g} W limit" if limit else "" for limit in limit_of]
+        found = [marked(line, mark) for line, mark in zip(found, marks, strict=True)]
     for place, column in enumerate(columns):
         if labels.get(column) == "precision":
             found = of_conditions(found, place)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jobs.report.foreign import names, title, units
-from jobs.report.foreign.columns import cell_unit, ignored, is_precision, most, refined
+from jobs.report.foreign.columns import cell_unit, is_precision, most, refined, told_by
 from jobs.report.foreign.grid import Grid, Line
 from jobs.report.foreign.headers import heading_of, headings_of
 from jobs.report.foreign.layout import lies_on_its_side
@@ -58,7 +58,7 @@ def by_units(grid: Grid) -> Grid | None:
 
 def kind_of(grid: Grid, index: int) -> str | None:
     """What the units of a column's cells measure, where its name says nothing of it."""
-    cells = [row[index] for _, row in grid.lines if not ignored(row[index])]
+    cells = told_by(grid.lines, index)
     kinds = {_NAMED_BY.get(unit.dimension) for cell in cells if (unit := cell_unit(cell))}
     if heading_of(grid.names[index]).field is not None or not most(cells, cell_unit):
         return None
@@ -84,7 +84,7 @@ def by_text(grid: Grid, quantity: str) -> Grid:
 
 def is_bare(grid: Grid, index: int) -> bool:
     """Whether the cells of a column are numbers without units."""
-    cells = [row[index] for _, row in grid.lines if not ignored(row[index])]
+    cells = told_by(grid.lines, index)
     numbers = [units.number_of(cell) for cell in cells]
     return bool(cells) and all(one and (not one.rest or one.rest in units.TIMES) for one in numbers)
 

@@ -24,19 +24,24 @@ def refined(headings: Sequence[Heading], lines: Sequence[Line]) -> list[Heading]
     """The headings, with what only the cells of a column tell."""
     found = []
     for index, heading in enumerate(headings):
-        cells = [text for _, row in lines[:LOOKED_AT] if not ignored(text := row[index])]
+        cells = told_by(lines[:LOOKED_AT], index)
         found.append(replace(by_values(heading, cells), is_empty=not cells))
     if sum(one.field == "model" for one in found) > 1:
         found = [replace(h, field=None) if h.rest == _SIZE else h for h in found]
     taken = {one.field for one in found}
     for index, heading in enumerate(found):
         if heading.field in (None, "configuration") and not heading.tags:
-            cells = [text for _, row in lines[:LOOKED_AT] if not ignored(text := row[index])]
+            cells = told_by(lines[:LOOKED_AT], index)
             label = label_by_values(cells, taken)
             if label:
                 taken.add(label)
                 found[index] = replace(heading, field=label, rest=())
     return found
+
+
+def told_by(lines: Sequence[Line], index: int) -> list[str]:
+    """The cells of a column that say something of it."""
+    return [text for _, row in lines if not ignored(text := row[index])]
 
 
 def ignored(text: str) -> bool:

@@ -6,7 +6,7 @@ Its enums are `<Precision.FLOAT16: 'fp16'>`, so that no reader of Python or of J
 import re
 from collections.abc import Sequence
 
-from jobs.report.foreign.grid import SAMPLE_LINES, Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import SAMPLE_LINES, Grid, gpu_above, of_pairs, written_in
 from jobs.report.foreign.headers import heading_of
 
 _MOST_LINES, _LONGEST = 20_000, 4_000  # lines of a log, and characters of one
@@ -27,7 +27,7 @@ def of_log(rows: Sequence[str]) -> Grid | None:
     names = dict.fromkeys(name for _, told in found for name in told)
     if not any(heading_of(name).is_quantity for name in names):
         return None
-    left_out = sum(bool(row.strip()) for row in rows) - len(found)
+    left_out = written_in(rows) - len(found)
     gpu = gpu_above(rows[: found[0][0]][-SAMPLE_LINES:])
     return of_pairs(found, "dicts of Python in the lines of a log", left_out, gpu)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jobs.report.foreign.grid import Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import Grid, gpu_above, of_pairs, written_in
 
 _EMISSIONS = {"emissions", "energy_consumed", "duration", "run_id"}
 _MEASUREMENT = re.compile(
@@ -46,6 +46,6 @@ def of_log(rows: Sequence[str]) -> Grid | None:
             found.append((number, {**apart, **time}))
     if not found:
         return None
-    left_out = sum(bool(row.strip()) for row in rows) - lines
+    left_out = written_in(rows) - lines
     gpu = gpu_above(rows[: found[0][0]])
     return of_pairs(found, "zeus's measurements: J over s are W", left_out, gpu)

@@ -60,6 +60,11 @@ class Grid:
     title: str = ""
     of_records: bool = False
 
+    @property
+    def plain_names(self) -> tuple[str, ...]:
+        """The names of the columns in lower case, without blanks around."""
+        return tuple(name.strip().lower() for name in self.names)
+
 
 def bounded(grid: Grid) -> Grid:
     """The grid without the ends of long texts: no name is as long, and no number but of digits."""
@@ -68,6 +73,11 @@ def bounded(grid: Grid) -> Grid:
         return grid
     lines = tuple((n, tuple(map(begin_of, row))) for n, row in grid.lines)
     return replace(grid, names=tuple(map(begin_of, grid.names)), lines=lines)
+
+
+def written_in(rows: Iterable[str]) -> int:
+    """How many lines are not empty."""
+    return sum(bool(row.strip()) for row in rows)
 
 
 def begin_of(text: str) -> str:
@@ -122,7 +132,7 @@ def of_markdown(rows: Sequence[str]) -> Iterator[Grid]:
         used += len(lines) + 2
         found.append((names, lines))
         of_tables |= {begin, *(number - 1 for number, _ in lines)}
-    left_out = sum(bool(row.strip()) for row in rows) - used
+    left_out = written_in(rows) - used
     for names, lines in found:
         if lines:
             above = rows[: lines[0][0] - 2]

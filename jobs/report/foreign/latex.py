@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from jobs.report.foreign.grid import Grid, fitted, gpu_above
+from jobs.report.foreign.grid import Grid, fitted, gpu_above, written_in
 
 _BEGIN = re.compile(r"\\begin\{(tabular[*x]?|tabulary|longtable|array)\}")
 _COLUMNS = re.compile(r"(\s*(\[[^\]]*\]|\{(?:[^{}]|\{[^{}]*\})*\}))+")  # how they are set
@@ -30,7 +30,7 @@ _NEAR = 5  # lines between a table and its caption
 def of_latex(rows: Sequence[str]) -> Iterator[Grid]:
     """Each tabular of a text, with its caption."""
     begins = [at for at, row in enumerate(rows) if _BEGIN.search(row)]
-    text = sum(bool(row.strip()) for row in rows)
+    text = written_in(rows)
     for begin in begins:
         within = range(begin, min(begin + _MOST_LINES_OF_ONE, len(rows)))
         end = next((at for at in within if r"\end{" in rows[at] and at > begin), None)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from jobs.report.foreign import units
-from jobs.report.foreign.grid import Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import Grid, gpu_above, of_pairs, written_in
 
 ENGINE = "llama.cpp"
 _TEST = re.compile(
@@ -31,7 +31,7 @@ _LONGEST = 400  # characters of a line that are looked at
 
 def of_table(grid: Grid) -> Grid | None:
     """A table of llama.cpp as one that says what each number is of; None: it is no such table."""
-    names = {name.strip().lower() for name in grid.names}
+    names = {*grid.plain_names}
     if names >= _BENCH:
         return of_bench(grid, [by_name(grid, cells) for _, cells in grid.lines])
     if names >= _BENCH_CSV:
@@ -41,7 +41,7 @@ def of_table(grid: Grid) -> Grid | None:
 
 def by_name(grid: Grid, cells: Sequence[str]) -> dict[str, str]:
     """The cells of a line by the names of their columns in lower case."""
-    return {name.strip().lower(): cell for name, cell in zip(grid.names, cells, strict=True)}
+    return dict(zip(grid.plain_names, cells, strict=True))
 
 
 def of_fields(line: Mapping[str, str]) -> dict[str, str]:
@@ -149,7 +149,7 @@ def of_timings(rows: Sequence[str]) -> Grid | None:
     found = list(runs_of(rows))
     if not found:
         return None
-    left_out = sum(bool(row.strip()) for row in rows) - 2 * len(found)
+    left_out = written_in(rows) - 2 * len(found)
     return without_empty(of_pairs(found, "llama.cpp's timings", left_out))
 
 

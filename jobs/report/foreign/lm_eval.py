@@ -57,12 +57,12 @@ def of_document(document: Mapping[str, Any], name: str) -> list[Grid]:
 
 def is_table(grid: Grid) -> bool:
     """Whether it is a table that lm-eval printed."""
-    return {name.strip().lower() for name in grid.names} >= _COLUMNS
+    return {*grid.plain_names} >= _COLUMNS
 
 
 def of_table(grid: Grid) -> list[Grid]:
     """A table that lm-eval printed: a line for each task that has a perplexity."""
-    column = {name.strip().lower(): index for index, name in enumerate(grid.names)}
+    column = {name: index for index, name in enumerate(grid.plain_names)}
     tasks: list[tuple[str, dict[str, str]]] = []
     for _, cells in grid.lines:
         if cells[column["tasks"]] or not tasks:  # the further metrics of a task have no name

@@ -19,7 +19,7 @@ from jobs.report.foreign import (
     webui,
 )
 from jobs.report.foreign.blocks import by_unit
-from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above
+from jobs.report.foreign.grid import MOST_COLUMNS, SAMPLE_LINES, Grid, gpu_above, written_in
 from jobs.report.foreign.headers import heading_of
 
 _PAIR = re.compile(r"([\w%]+)=([-+.\w]+)")
@@ -85,7 +85,7 @@ def of_lines(rows: Sequence[str]) -> Iterator[Grid]:
             lines.append((number, found[1].strip(), {"": found[2]}))
         elif found := _EACH.fullmatch(told):  # fp32: 139.2 it/s, 350 W
             lines.append((number, found[1].strip(), by_unit(found[2])))
-    written = sum(bool(row.strip()) for row in rows)
+    written = written_in(rows)
     if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, SAMPLE_LINES):
         return
     by_line, gpu, last = [], "", 0
@@ -117,7 +117,7 @@ def of_keyed(rows: Sequence[str]) -> Grid | None:
         pairs = [found for part in parts if (found := _KEYED.fullmatch(part.strip()))]
         if len(pairs) > 1 and len(pairs) == len(parts):
             lines.append((number, {pair[1].strip(): pair[2].strip() for pair in pairs}))
-    written = sum(bool(row.strip()) for row in rows)
+    written = written_in(rows)
     if len(lines) < 2 or len(lines) < _LEAST_OF_LOG * min(written, SAMPLE_LINES):
         return None
     names = tuple(dict.fromkeys(name for _, pairs in lines for name in pairs))
@@ -147,7 +147,7 @@ def of_report(rows: Sequence[str]) -> Grid | None:
             pairs.setdefault(found[1].strip(), found[2].strip())
     if len(pairs) > MOST_COLUMNS:
         return None
-    written = sum(bool(row.strip()) for row in rows) - drawn
+    written = written_in(rows) - drawn
     fields = {heading.field for heading in map(heading_of, pairs) if heading.is_quantity}
     if len(pairs) < max(3, _LEAST_OF_REPORT * written) or len(fields) < 2:
         return None

@@ -9,7 +9,7 @@ ppl: ... | adjusted ppl: ... |` has the perplexity of a token and, adjusted, tha
 import re
 from collections.abc import Sequence
 
-from jobs.report.foreign.grid import Grid, of_pairs
+from jobs.report.foreign.grid import Grid, of_pairs, written_in
 
 _PPL = re.compile(r"\|\s*(adjusted ppl|ppl|lm loss PPL)\s*:\s*([\d.eE+-]{1,30})\s*(?=\|)")
 _ABOUT = re.compile(r"validation (?:loss|results) (on (\w{1,40})|at [^|]{1,60})[^|]{0,60}\|")
@@ -37,5 +37,5 @@ def of_log(rows: Sequence[str]) -> Grid | None:
             else next(of_token, ""),
         }
         found.append((number, cells))
-    left_out = sum(bool(row.strip()) for row in rows) - len(found)
+    left_out = written_in(rows) - len(found)
     return of_pairs(found, "Megatron-LM's perplexities", left_out) if found else None

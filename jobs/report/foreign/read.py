@@ -83,16 +83,16 @@ def understand(text: str, name: str, told: Told | None = None, place: str = STDI
     used: set[str] = set()
     failures: list[str] = []
     for number, table in enumerate(map(grid.bounded, tables), start=1):
-        said, notes = title.title_of(table.title), Notes()
-        quantity = told.quantity or said.quantity
-        named = title.with_quantity(table, quantity, of_any=bool(told.quantity))
-        used |= {"quantity"} if named != table else set()
-        shaped = shape.shaped(named)
         which = f"table {number}" if len(tables) > 1 else ""
         if title.is_of_ratios(table.title):
             why = "the line above it says that these are ratios, which are worked out anew"
             failures.append(f"{which}: {why}".removeprefix(": "))
             continue
+        said, notes = title.title_of(table.title), Notes()
+        quantity = told.quantity or said.quantity
+        named = title.with_quantity(table, quantity, of_any=bool(told.quantity))
+        used |= {"quantity"} if named != table else set()
+        shaped = shape.shaped(named)
         if problem := unusable(shaped, table):
             failures.append(f"{which}: {problem}".removeprefix(": "))
             continue

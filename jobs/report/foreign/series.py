@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from jobs.report.foreign import units
-from jobs.report.foreign.grid import Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import Grid, gpu_above, of_pairs, written_in
 from jobs.report.foreign.headers import heading_of
 
 _MOST_LINES, _LONGEST, _MOST_NUMBERS = 1_000, 400, 64  # lines, characters of one, numbers in it
@@ -45,7 +45,7 @@ def of_log(rows: Sequence[str]) -> Grid | None:
     ]
     if not lines:
         return None
-    left_out = sum(bool(row.strip()) for row in rows) - len(others) - 1
+    left_out = written_in(rows) - len(others) - 1
     return of_pairs(lines, "series of a log", left_out, gpu_above(rows[: axis[0] - 1]))
 
 

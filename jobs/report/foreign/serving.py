@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from jobs.report.foreign import units
-from jobs.report.foreign.grid import Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import Grid, gpu_above, of_pairs, written_in
 
 _TITLE = re.compile(r"=\s*Serving Benchmark Result\s*=", re.IGNORECASE)
 _FIRST = re.compile(r"^\W{0,9}Successful requests:")
@@ -42,7 +42,7 @@ def of_report(rows: Sequence[str]) -> Grid | None:
         found.append((begin + 1, cells_of(about, told)))
         last = begin
     found = [(number, cells) for number, cells in found if "throughput (req/s)" in cells]
-    left_out = sum(bool(row.strip()) for row in rows[: begins[0]])
+    left_out = written_in(rows[: begins[0]])
     what = "a serving benchmark's report"
     if any("batch_size" in cells for _, cells in found):
         what += ", whose batch is the mean number of requests in flight"

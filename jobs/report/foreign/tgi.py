@@ -16,7 +16,7 @@ _PARAMETER = {"parameter", "value"}
 
 def of_tables(grids: Sequence[Grid]) -> list[Grid]:
     """Tables, of which those of TGI's benchmark are one with a line for each batch."""
-    names_of = [{name.strip().lower() for name in grid.names} for grid in grids]
+    names_of = [{*grid.plain_names} for grid in grids]
     if not any(names >= _STEPS for names in names_of):
         return list(grids)
     found: list[Grid] = []
@@ -40,8 +40,7 @@ def of_tables(grids: Sequence[Grid]) -> list[Grid]:
 
 def of_steps(grid: Grid, about: Mapping[str, str]) -> Grid:
     """The steps of each batch in one line: prefill, each token, all tokens."""
-    names = [name.strip().lower() for name in grid.names]
-    step, batch, median = (names.index(name) for name in ("step", "batch size", "p50"))
+    step, batch, median = (grid.plain_names.index(name) for name in ("step", "batch size", "p50"))
     by_batch: dict[str, tuple[int, dict[str, str]]] = {}
     now = ""
     for number, cells in grid.lines:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
 from jobs.report.foreign import names, units
-from jobs.report.foreign.columns import ignored
+from jobs.report.foreign.columns import told_by
 from jobs.report.foreign.grid import Grid
 from jobs.report.foreign.headers import heading_of
 from jobs.report.foreign.understood import Told
@@ -202,7 +202,7 @@ def bare_columns(grid: Grid, of_any: bool) -> list[int]:
     """
 
     def is_bare(index: int) -> bool:
-        cells = [row[index] for _, row in grid.lines if not ignored(row[index])]
+        cells = told_by(grid.lines, index)
         numbers = bool(cells) and all(units.number_of(cell) for cell in cells)
         return numbers and heading_of(grid.names[index]).field is None
 

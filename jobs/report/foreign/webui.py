@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from jobs.report.foreign.grid import SAMPLE_LINES, Grid, gpu_above, of_pairs
+from jobs.report.foreign.grid import SAMPLE_LINES, Grid, gpu_above, of_pairs, written_in
 
 _LONGEST = 400  # characters of a line
 _ANSWER = re.compile(
@@ -22,6 +22,6 @@ def of_log(rows: Sequence[str]) -> Grid | None:
             found.append((number, {"batch_size": "1", **cells}))
     if not found:
         return None
-    left_out = sum(bool(row.strip()) for row in rows) - len(found)
+    left_out = written_in(rows) - len(found)
     gpu = gpu_above(rows[: found[0][0]][-SAMPLE_LINES:])
     return of_pairs(found, "answers of text-generation-webui", left_out, gpu)

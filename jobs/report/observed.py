@@ -322,7 +322,7 @@ def pads(observed: float, text: float) -> Iterator[str]:
         lines: f"of all lines ({lines:.0%} of the labels)",
     }
     for share, which in whose.items():
-        nats = pad_nats(observed, share, text)
+        nats = pad_nats(math.log(observed), share, math.log(text))
         if published.PAD_NATS[0] <= nats <= published.PAD_NATS[1]:
             yield (
                 f"pads counted in the loss, {which}: with {text:.1f} on the text, {observed:g}"
@@ -331,5 +331,5 @@ def pads(observed: float, text: float) -> Iterator[str]:
 
 
 def pad_nats(observed: float, share: float, text: float) -> float:
-    """What each pad costs, in nats, if pads make an observed perplexity of that of the text."""
-    return (math.log(observed) - (1 - share) * math.log(text)) / share
+    """What each pad costs, if pads make of the text's nats per label those that were observed."""
+    return (observed - (1 - share) * text) / share

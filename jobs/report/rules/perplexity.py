@@ -9,6 +9,7 @@ from bench.text import published
 from jobs.report.facts import NO_PRECISION, WIKITEXT_2, Case, Group
 from jobs.report.finding import Note, Value, Verdict
 from jobs.report.foreign import names
+from jobs.report.observed import pad_nats
 from jobs.report.rules.rule import Hit, note, rule
 
 _LOWER_BOUND_NOISE = 0.999
@@ -206,7 +207,7 @@ def mistakes(observed: float, allowed: tuple[float, float]) -> list[Note]:
         )
     found = [note(text, lines=of_lines, observed=observed)]
     for share in _PAD_SHARES:
-        pads = tuple((nats - (1 - share) * line) / share for line in reversed(_LINE_NATS))
+        pads = tuple(pad_nats(nats, share, line) for line in reversed(_LINE_NATS))
         if published.PAD_NATS[0] <= pads[0] and pads[1] <= published.PAD_NATS[1]:
             text = "mistake: pad tokens counted in the loss. With {share} pads it needs {nats:2}"
             found.append(note(text + " nats per pad", share=f"{share:.0%}", nats=pads))

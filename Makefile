@@ -57,11 +57,11 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes the first time"
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[report,test]'
 	@touch $@
 
 $(VENV)/.ready-hosts: $(VENV)/.ready

@@ -130,3 +130,4 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
     ),
 }
 CODES = frozenset(_WORDS)
+SIMULATED = ("simulated-meter", "simulated-gpu", "modelled-gpu")  # all that these say of a row

@@ -1,0 +1,64 @@
+"""What a precision costs in perplexity: the paired difference to fp32."""
+
+import altair as alt
+
+from jobs.report.figures import style
+from jobs.report.figures.data import CASES
+from jobs.report.figures.figure import Chart, Figure, Source
+
+_ENDS = ("nats_low", "nats_high")
+
+
+def chart(data: Source) -> Chart:
+    """A point with its interval for each GPU and precision, and what rounding explains."""
+    ends = {f"{end}_or": f"datum.{end} === null ? datum.nats : datum.{end}" for end in _ENDS}
+    base = (
+        alt.Chart(data(CASES))
+        .transform_calculate(**ends)
+        .encode(
+            y=style.cells(),
+            tooltip=style.told(
+                *style.WHO,
+                ("perplexity", "perplexity", ".6~g"),
+                ("nats", "nats per token above fp32", ".3~g"),
+                ("nats_low", "95 % from", ".3~g"),
+                ("nats_high", "to", ".3~g"),
+                ("rounding_nats", "of it rounding of 16-bit logits", ".3~g"),
+                *style.WARNED,
+            ),
+        )
+    )
+    x = alt.X(
+        "nats:Q",
+        title="nats per token above fp32",
+        scale=alt.Scale(zero=True, padding=20),
+        axis=alt.Axis(format="~g", tickCount=4),
+    )
+    zero = alt.Chart(data(CASES)).transform_aggregate(count="count()").transform_calculate(
+        zero="0"
+    ).mark_rule(color=style.NEUTRAL, strokeWidth=1.5).encode(x="zero:Q")  # fmt: skip
+    interval = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
+    )
+    point = base.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(
+        x=x, color=style.colour(), fill=style.fill("ratio_doubtful"), shape=style.shape()
+    )
+    rounding = base.mark_tick(thickness=2, height=16, color=style.NEUTRAL).encode(
+        x="rounding_nats:Q"
+    )
+    return alt.layer(zero, interval, rounding, point).properties(height=alt.Step(style.ROW_PX))
+
+
+FIGURE = Figure(
+    name="perplexity",
+    title="Perplexity against fp32",
+    about="Mean difference of the nats per token, windows as pairs, with its 95 % interval; right"
+    " of 0 predicts worse. The grey tick is what storing logits in 16 bits explains.",
+    chart=chart,
+    row="cell",
+    panel="of_model",
+    needs=("nats",),
+    sets=(CASES,),
+    doubtful="ratio_doubtful",
+    absent="Perplexity against fp32: no pair of perplexities was measured.",
+)

@@ -1,0 +1,103 @@
+"""How every figure looks: colours, shapes, and words on axes.
+
+A precision has a colour and a shape everywhere. The colours are those of Okabe and Ito ("Color
+Universal Design", 2008), which people with any colour vision tell apart, in tones that show on
+white and on black; shapes and labels carry the same on paper without colour.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from bench.asked import PRECISIONS
+from jobs.report.figures.data import CLASSES
+
+COLOURS = dict(
+    zip(PRECISIONS, ("#7f7f7f", "#e69f00", "#0081c8", "#009e73", "#d55e00"), strict=True)
+)
+SHAPES = dict(zip(PRECISIONS, ("circle", "cross", "square", "diamond", "triangle-up"), strict=True))
+# Of the classes of kernels; what is no kernel at all is the palest.
+CLASS_COLOURS = dict(
+    zip(
+        CLASSES,
+        (
+            *("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#e69f00", "#cc79a7"),
+            *("#7f7f7f", "#d0d0d0"),
+        ),
+        strict=True,
+    )
+)
+NEUTRAL = "#888888"  # of what is no measurement: a baseline, a bound; it shows on white and black
+INK = "currentColor"  # of texts: black on paper, and in the page whatever text there has
+ROW_PX = 21  # of a row of labelled marks
+HEIGHT_PX = 240  # of a plane
+
+
+def colour(title: str | None = "precision", **options: Any) -> alt.Color:
+    """The precision as colour; with its legend above the plot, where a phone has room."""
+    scale = alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
+    return alt.Color("precision:N", scale=scale, legend=legend(title), **options)
+
+
+def shape(title: str | None = "precision") -> alt.Shape:
+    """The precision as shape, in the same legend as its colour."""
+    scale = alt.Scale(domain=list(SHAPES), range=list(SHAPES.values()))
+    return alt.Shape("precision:N", scale=scale, legend=legend(title))
+
+
+def legend(title: str | None) -> alt.Legend | None:
+    """A legend in rows above the plot; None without a title."""
+    return alt.Legend(title=None, orient="top", columns=5, symbolFillColor=None) if title else None
+
+
+def fill(doubtful: str) -> Any:
+    """Filled marks; hollow where a row has warnings."""
+    return alt.condition(f"datum.{doubtful}", alt.value("transparent"), colour(None))
+
+
+def log() -> alt.Scale:
+    """A logarithmic scale with room for marks and labels at its ends."""
+    return alt.Scale(type="log", nice=False, padding=20)
+
+
+def axis(ticks: int = 5) -> alt.Axis:
+    """An axis of numbers: few ticks, none of whose labels overlap."""
+    return alt.Axis(format="~r", tickCount=ticks, labelOverlap="greedy", titlePadding=8)
+
+
+def asterisk(base: alt.Chart, field: str) -> Any:
+    """The mark of a row with warnings beside its bar, as in the table."""
+    return (
+        base.transform_filter("datum.doubtful")
+        .mark_text(align="left", dx=5, dy=3, fontSize=15, color=INK, opacity=0.75)
+        .encode(x=f"{field}:Q", text=alt.value("*"))
+    )
+
+
+def cells(title: str | None = None) -> alt.Y:
+    """GPU and precision as labelled rows, in the order of the data."""
+    axis = alt.Axis(title=title, labelLimit=170, ticks=False, domain=False)
+    return alt.Y("cell:N", sort=None, axis=axis)
+
+
+def class_colour() -> alt.Color:
+    """The class of a kernel as colour."""
+    scale = alt.Scale(domain=list(CLASS_COLOURS), range=list(CLASS_COLOURS.values()))
+    legend = alt.Legend(title=None, orient="top", columns=3, symbolType="square")
+    return alt.Color("class:N", scale=scale, legend=legend, sort=list(CLASSES))
+
+
+def told(*fields: tuple[str, ...]) -> list[alt.Tooltip]:
+    """A tooltip: (field, title) of a text, (field, title, format) of a number."""
+    return [
+        alt.Tooltip(f"{name}:Q", title=title, format=form[0])
+        if form
+        else alt.Tooltip(f"{name}:N", title=title)
+        for name, title, *form in fields
+    ]
+
+
+WHO = (("cell", "cell"), ("workload", "workload"))
+WARNED = (("warnings", "warnings"),)

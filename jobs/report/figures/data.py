@@ -187,7 +187,7 @@ def interval_of(medians: Sequence[Median]) -> tuple[float | None, float | None]:
     (1.9, 2.2)
     >>> low, high = interval_of([Median(2.0), Median(2.0), Median(2.1)])
     >>> round(low, 2), round(high, 2)
-    (1.89, 2.18)
+    (1.9, 2.18)
     """
     if len(medians) < 2:
         return (medians[0].low, medians[0].high) if medians else (None, None)

@@ -27,7 +27,7 @@ def chart(data: Source) -> Chart:
             ("reason", "reason"),
         ),
     )
-    x = alt.X("begin_min:Q", title="time since the first row began (min)")
+    x = alt.X("begin_min:Q", title="time (min)")
     bar = base.mark_bar(height=13, x2Offset=-1).encode(
         x=x,
         x2="end_min:Q",
@@ -47,7 +47,8 @@ def chart(data: Source) -> Chart:
 FIGURE = Figure(
     name="sweep",
     title="What ran where and when",
-    about="Each bar is a row on the GPU that measured it. A cross marks a row that is not OK, a"
+    about="Each bar is a row on the GPU that measured it, from when the first began."
+    " A cross marks a row that is not OK, a"
     " grey triangle one that needed more than one attempt.",
     chart=chart,
     row="lane",

@@ -67,13 +67,14 @@ def axis(ticks: int = 5) -> alt.Axis:
     return alt.Axis(format="~r", tickCount=ticks, labelOverlap="greedy", titlePadding=8)
 
 
-def asterisk(base: alt.Chart, field: str) -> Any:
-    """The mark of a row with warnings beside its bar, as in the table."""
-    return (
-        base.transform_filter("datum.doubtful")
-        .mark_text(align="left", dx=5, dy=3, fontSize=15, color=INK, opacity=0.75)
-        .encode(x=f"{field}:Q", text=alt.value("*"))
-    )
+def asterisk(base: alt.Chart, field: str) -> alt.Chart:
+    """The mark of a row with warnings beside its bar, as in the table.
+
+    Other rows have an empty text: a layer without rows would have no extent.
+    """
+    marked = alt.condition("datum.doubtful", alt.value("*"), alt.value(""))
+    text = base.mark_text(align="left", dx=5, dy=3, fontSize=15, color=INK, opacity=0.75)
+    return text.encode(x=f"{field}:Q", text=marked)
 
 
 def cells(title: str | None = None) -> alt.Y:

@@ -5,7 +5,8 @@ For a terminal and as Markdown; both show the same cells, remarks and notes.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -26,43 +27,78 @@ RULE = "\u2500"
 _MARKUP = re.compile(r"[\\`*~<&|]|\](?=[(\[])|^[\[#>]")
 
 
-def shown(cases: Sequence[Case], width: int = words.READABLE, color: bool = False) -> str:
+@dataclass(frozen=True)
+class Sheet:
+    """One table as texts, for any format.
+
+    Attributes:
+        rows: A cell for each heading.
+        remarks: What a reader must know beside it.
+        left: How many columns stand left-aligned, the others being numbers.
+        failed: Which rows have no numbers.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remarks: Sequence[str] = ()
+    left: int = 1
+    failed: Collection[int] = ()
+
+
+def shown(
+    cases: Sequence[Case],
+    width: int = words.READABLE,
+    color: bool = False,
+    more: Sequence[Sheet] = (),
+) -> str:
     """Text for a terminal: a table per GPU type and workload, what to know of it, then the notes.
 
-    A table wider than `width` leaves out the columns in which nothing was measured.
+    A table wider than `width` leaves out the columns in which nothing was measured. `more` tables
+    stand before the notes.
     """
     parts: list[RenderableType] = []
-    for title, members in tables(cases):
-        parts.append(drawn(title, members, width))
-        if told := [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in remarks(members)]:
+    for sheet in itertools.chain(sheets(cases), more):
+        parts.append(drawn(sheet, width))
+        if told := [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in sheet.remarks]:
             parts += [*words.narrowed(told, width), ""]
     parts += words.narrowed([Text(clean(note)) for note in notes(cases)], width)
     return words.page(parts, color)
 
 
-def drawn(title: str, members: Sequence[Case], width: int) -> Text:
+def sheets(cases: Sequence[Case]) -> Iterator[Sheet]:
+    """A table for each GPU type and workload."""
+    for title, members in tables(cases):
+        rows = [cells(case, members) for case in members]
+        failed = [at for at, case in enumerate(members) if case.outcome != Outcome.OK]
+        yield Sheet(title, HEADINGS, rows, remarks(members), failed=failed)
+
+
+def drawn(sheet: Sheet, width: int) -> Text:
     """One table, with all columns where they fit.
 
     A table of rich does the same in six times the time, which counts where there are thousands.
     """
-    rows = [[clean(cell) for cell in cells(case, members)] for case in members]
+    rows = [[clean(cell) for cell in row] for row in sheet.rows]
     filled = [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) != {NOTHING}]
-    for columns in (range(len(HEADINGS)), filled):
-        chosen = [[row[index] for index in columns] for row in (HEADINGS, *rows)]
+    for columns in (range(len(sheet.headings)), filled):
+        chosen = [[row[index] for index in columns] for row in (sheet.headings, *rows)]
         widths = [max(map(cell_len, column)) for column in zip(*chosen, strict=True)]
         across = sum(widths) + 3 * len(widths) + 1
         if across <= width:
             break
     # A title that is no Text would be read as markup, whose links a terminal follows.
-    text = Text(no_wrap=True, overflow="ignore").append(clean(title), style="bold").append("\n\n")
+    text = Text(no_wrap=True, overflow="ignore").append(clean(sheet.title), style="bold")
+    text.append("\n\n")
     for at, row in enumerate(chosen):
         line = "".join(
             # A number is never cut, not even where the table is wider than the text.
-            f"  {aligned(cell, wide, left=not index)} "
-            for index, (cell, wide) in enumerate(zip(row, widths, strict=True))
+            f"  {aligned(cell, wide, left=index < sheet.left)} "
+            for index, cell, wide in zip(columns, row, widths, strict=True)
         )
-        failed = at and members[at - 1].outcome != Outcome.OK
-        text.append(f"{line}\n", style="red" if failed else "" if at else "bold")
+        text.append(
+            f"{line}\n", style="red" if at - 1 in sheet.failed else "" if at else "bold"
+        )
         if not at:
             text.append(f" {RULE * (across - 2)}\n")
     return text
@@ -74,14 +110,16 @@ def aligned(cell: str, width: int, left: bool) -> str:
     return cell + blanks if left else blanks + cell
 
 
-def markdown(cases: Sequence[Case]) -> str:
+def markdown(cases: Sequence[Case], more: Sequence[Sheet] = ()) -> str:
     """The same as Markdown."""
     parts = []
-    for title, members in tables(cases):
-        rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1)]
-        rows += [[escaped(cell) for cell in cells(case, members)] for case in members]
-        parts += [f"**{escaped(title)}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-        parts += [*(f"- {escaped(remark)}" for remark in remarks(members)), ""]
+    for sheet in itertools.chain(sheets(cases), more):
+        numbers = len(sheet.headings) - sheet.left
+        rows = [sheet.headings, ["---"] * sheet.left + ["---:"] * numbers]
+        rows += [[escaped(cell) for cell in row] for row in sheet.rows]
+        parts += [f"**{escaped(sheet.title)}**", ""]
+        parts += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+        parts += [*(f"- {escaped(remark)}" for remark in sheet.remarks), ""]
     parts += [f"- {escaped(note)}" for note in notes(cases)]
     return "\n".join(parts).rstrip()
 

@@ -178,8 +178,8 @@ def ranked(costs: Sequence[TokenCost], prices: Prices) -> list[TokenCost]:
     def price_ratio(case: Case, least: Case) -> Ratio | None:
         (_, mine), (_, best) = paces(case), paces(least)
         rates = prices.per_gpu_hour[case.gpu], prices.per_gpu_hour[least.gpu]
-        if not all(rates):
-            return None
+        if not rates[1]:  # what costs nothing is less than anything
+            return Ratio(math.inf, math.inf, math.inf) if rates[0] else None
         found = stats.ratio_of_medians(mine, best)
         factor = rates[0] / rates[1]
         ends = (found.value * factor, found.low * factor, found.high * factor)

@@ -23,6 +23,7 @@ from jobs.terminal import clean
 HEADINGS = ["format", "latency", "speedup [95 %]", "energy", "energy ratio", "throughput"]
 HEADINGS += ["perplexity", "size"]
 MARK = "*"  # of a ratio, so that whoever copies a line keeps the warning
+MARKED = f"{MARK} the row or its {BASELINE} baseline has warnings:"
 RULE = "\u2500"
 _MARKUP = re.compile(r"[\\`*~<&|]|\](?=[(\[])|^[\[#>]")
 
@@ -187,12 +188,22 @@ def remarks(members: Sequence[Case]) -> list[str]:
     """What a reader must know beside the rows of one table."""
     texts = []
     if any(MARK in cell for case in members for cell in cells(case, members)[2:5]):
-        texts.append(f"{MARK} the row or its {BASELINE} baseline has warnings:")
+        texts.append(MARKED)
     for case in members:
-        if case.outcome != Outcome.OK:
-            texts.append(f"{case.precision}: {case.outcome}: {case.reason}")
+        texts += failure(case)
         if found := warnings(case):
             texts.append(f"{case.precision}: warning: {'; '.join(found)}")
+    return texts + besides(members)
+
+
+def failure(case: Case) -> list[str]:
+    """How a case ended that was not measured."""
+    return [] if case.outcome == Outcome.OK else [f"{case.precision}: {case.outcome}: {case.reason}"]
+
+
+def besides(members: Sequence[Case]) -> list[str]:
+    """What is known of one table beside its cells and warnings."""
+    texts = []
     tokens = [
         f"{case.precision} {number(case.first_token_ms, ' ms')},"
         f" {number(case.per_output_token_ms, ' ms')}"

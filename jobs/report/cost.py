@@ -168,7 +168,9 @@ def energy_of(case: Case) -> Amount:
         return Amount(case.energy_mj)
     half, _ = compare.energy_part(case)
     share = math.hypot(half, case.energy_systematic or 0.0)
-    return Amount(case.energy_mj, case.energy_mj * max(0.0, 1 - share), case.energy_mj * (1 + share))
+    return Amount(
+        case.energy_mj, case.energy_mj * max(0.0, 1 - share), case.energy_mj * (1 + share)
+    )
 
 
 def ranked(costs: Sequence[TokenCost], prices: Prices) -> list[TokenCost]:

@@ -22,7 +22,9 @@ def sheets(found: Found, prices: Prices) -> Iterator[Sheet]:
     for costs in found:
         head = costs[0]
         asked = head.case.workload
-        title = f"Cost of 1 million {head.tokens} tokens: {asked.model}, {asked.prompt_tokens} tokens"
+        title = (
+            f"Cost of 1 million {head.tokens} tokens: {asked.model}, {asked.prompt_tokens} tokens"
+        )
         title += f" + {asked.new_tokens} new" if asked.new_tokens else ""
         named = [names_of(one.case) for one in costs]
         shown = [

@@ -1,12 +1,12 @@
 """What a GPU hour, electricity and its carbon cost: a TOML file of the user's; nothing is built in.
 
-    currency = "USD"
-    electricity_per_kwh = 0.20        # optional
-    grams_co2_per_kwh = 400           # optional
-    energy_overhead_factor = 1.0      # optional: all energy of server and cooling / the meter's
+currency = "USD"
+electricity_per_kwh = 0.20        # optional
+grams_co2_per_kwh = 400           # optional
+energy_overhead_factor = 1.0      # optional: all energy of server and cooling / the meter's
 
-    [per_gpu_hour]                    # optional: by GPU type as in the results, also CPU
-    T4 = 0.50
+[per_gpu_hour]                    # optional: by GPU type as in the results, also CPU
+T4 = 0.50
 """
 
 from collections.abc import Iterator, Mapping

@@ -97,9 +97,7 @@ def drawn(sheet: Sheet, width: int) -> Text:
             f"  {aligned(cell, wide, left=index < sheet.left)} "
             for index, cell, wide in zip(columns, row, widths, strict=True)
         )
-        text.append(
-            f"{line}\n", style="red" if at - 1 in sheet.failed else "" if at else "bold"
-        )
+        text.append(f"{line}\n", style="red" if at - 1 in sheet.failed else "" if at else "bold")
         if not at:
             text.append(f" {RULE * (across - 2)}\n")
     return text
@@ -198,7 +196,9 @@ def remarks(members: Sequence[Case]) -> list[str]:
 
 def failure(case: Case) -> list[str]:
     """How a case ended that was not measured."""
-    return [] if case.outcome == Outcome.OK else [f"{case.precision}: {case.outcome}: {case.reason}"]
+    return (
+        [] if case.outcome == Outcome.OK else [f"{case.precision}: {case.outcome}: {case.reason}"]
+    )
 
 
 def besides(members: Sequence[Case]) -> list[str]:

@@ -26,6 +26,7 @@ from bench.results import columns as table
 from jobs.cli import main
 from jobs.report.foreign import read
 from jobs.report.foreign.understood import Told
+from jobs.report.rules import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = "jobs/examples/first_study.csv"
@@ -411,7 +412,9 @@ def test_a_foreign_gpu_and_numbers_without_a_finding_are_said() -> None:
     shown = explain("-", stdin="precision,latency_ms,gpu\nfp32,10,Z9\n")
     assert shown.returncode == 0
     assert "Nothing is known of the GPU Z9: only what holds for every known board" in shown.stdout
-    assert "no rule finds anything" in shown.stdout
+    told = " ".join(shown.stdout.split())
+    assert f"Nothing to say: none of {len(REGISTRY)} rules finds anything in 1 row." in told
+    assert "Checked: latency. Not in these rows: throughput, energy, power and perplexity." in told
 
 
 def test_output_can_be_piped_into_a_reader_that_stops() -> None:

@@ -13,6 +13,7 @@ from jobs.report.words import NOTHING, listed, number
 _NAMES = ("run", "GPU", "engine", "batch", "attention", "precision")
 _VARYING = ("run", "attention")  # columns that stand only where there are several
 _WH = 1e3  # in a kWh
+MOST_FOLD = 100  # an end of an interval beyond so many times the value is only said to be beyond
 _MOST_TIES = 3  # that a sentence names
 Found = Sequence[Sequence[TokenCost]]  # those of each task
 
@@ -32,7 +33,11 @@ def sheets(found: Found, prices: Prices) -> Iterator[Sheet]:
             for at, name in enumerate(_NAMES)
             if name not in _VARYING or len({names[at] for names in named}) > 1
         ]
-        columns = amounts_of(prices)
+        columns = {
+            heading: column
+            for heading, column in amounts_of(prices).items()
+            if any(getattr(one, column[0]) is not None for one in costs)
+        }
         rows = [
             [names[at] for at in shown] + [cell(one, *column) for column in columns.values()]
             for names, one in zip(named, costs, strict=True)
@@ -75,7 +80,10 @@ def cell(cost: TokenCost, name: str, factor: float) -> str:
         return text
     text += MARK if warnings(cost.case) else ""
     if amount.low is not None and amount.high is not None:
-        text += f" [{number(amount.low)}, {number(amount.high)}]"
+        least, most = amount.value / MOST_FOLD, amount.value * MOST_FOLD
+        low = f"<{number(least)}" if amount.low < least else number(amount.low)
+        high = f">{number(most)}" if amount.high > most else number(amount.high)
+        text += f" [{low}, {high}]"
     return text
 
 

@@ -43,8 +43,10 @@ def escaped(text: str) -> str:
 
     A letter that pdflatex lacks is shown by its code point, `U+4E2D`.
 
-    >>> print(escaped("50 % of a_b & $x$"), escaped("\\input{x}"), escaped("*"), escaped("中"))
-    50 \% of a\_b \& \$x\$ \textbackslash{}input\{x\} {}* U+4E2D
+    >>> escaped("50 % of a_b & $x$") == r"50 \% of a\_b \& \$x\$"
+    True
+    >>> escaped("\\input{x}") == r"\textbackslash{}input\{x\}", escaped("*"), escaped("中")
+    (True, '{}*', 'U+4E2D')
     """
     signs = (
         _SPECIAL.get(sign, sign if sign < _LATIN else f"U+{ord(sign):04X}")

@@ -148,7 +148,8 @@ def timing(measured: Selection, sources: Sequence[Source]) -> Iterator[str]:
             f"100 x {code('sampling.median_within')} of the matrix, in the metadata"
             f" {code('tensorgap.sources')} of the results",
         )
-        sampled += f", until the 95 % interval of their median was within ±{until} of it"
+        sampled += f", until the 95 % interval of their median was within ±{until} of it or their"
+        sampled += " time had passed"
     converged = measured.where(timing_converged=True)
     yield f"{sampled}; {converged.of(measured)} converged."
     if measured.has("timing_throughput_s"):

@@ -76,7 +76,7 @@ def interval(group: Selection, case: Case, found: Ratio, how: str, columns: Sequ
     """The interval of a ratio in brackets; empty where it has none."""
     if not found.has_interval:
         return ""
-    told = f"{found.low:.2f} to {found.high:.2f}"
+    told = quoted(f"{table.end_of(found.low)} to {table.end_of(found.high)}")
     cited = group.notes.cite(told, computed(group, case, how, columns))
     open_ = found.low <= 1 <= found.high
     return f" (95 % CI {cited}{'; no significant difference' if open_ else ''})"

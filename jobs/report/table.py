@@ -168,9 +168,13 @@ def ratio(value: Ratio | None, mark: str = "") -> str:
     if value is None:
         return NOTHING
     ends = (value.low, value.high)
-    told = [">100" if end > 100 else "<0.01" if end < 0.01 else f"{end:.2f}" for end in ends]
-    interval = "" if value.low == value.high else f" [{', '.join(told)}]"
+    interval = "" if value.low == value.high else f" [{', '.join(map(end_of, ends))}]"
     return f"{words.times(value.value)}{mark}{interval}"
+
+
+def end_of(ratio: float) -> str:
+    """An end of a ratio's interval; beyond 100-fold, only that it is beyond."""
+    return ">100" if ratio > 100 else "<0.01" if ratio < 0.01 else f"{ratio:.2f}"
 
 
 def warnings(case: Case) -> list[str]:

@@ -49,9 +49,9 @@ class Selection:
         rows: Sequence[Record],
         notes: Footnotes,
         conditions: Mapping[str, Any] | None = None,
-        shared: frozenset[str] | None = None,
+        shared: Mapping[str, Any] | None = None,
     ) -> None:
-        """All rows; `conditions` holds for them, and in the columns `shared` all results agree."""
+        """All rows; `conditions` holds for them, and all results agree in the values `shared`."""
         self.rows, self.notes, self.conditions = rows, notes, conditions or {}
         self._shared = shared if shared is not None else agreeing(rows)
 
@@ -70,7 +70,7 @@ class Selection:
         told = [
             f"{name} = {literal(value)}"
             for name, value in self.conditions.items()
-            if name not in self._shared
+            if name not in self._shared or self._shared[name] != value
         ]
         return f" where {code(' and '.join(told))}" if told else ""
 
@@ -124,12 +124,10 @@ class Selection:
         return any(row[column] is not None for row in self.rows)
 
 
-def agreeing(rows: Sequence[Record]) -> frozenset[str]:
-    """The columns that have the same value in each row."""
+def agreeing(rows: Sequence[Record]) -> dict[str, Any]:
+    """The columns that have the same value in each row, and that value."""
     first = rows[0] if rows else {}
-    return frozenset(
-        name for name, value in first.items() if all(row[name] == value for row in rows)
-    )
+    return {name: value for name, value in first.items() if all(row[name] == value for row in rows)}
 
 
 def readable(value: float) -> str:
@@ -157,8 +155,8 @@ def literal(value: object) -> str:
 def quoted(text: str) -> str:
     r"""A text of anybody within Markdown, which names no footnote.
 
-    >>> print(quoted("T4[^1]"))
-    T4\[^1]
+    >>> quoted("T4[^1]") == r"T4\[^1]"
+    True
     """
     return escaped(text).replace("[^", r"\[^")
 

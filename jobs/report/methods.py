@@ -187,11 +187,12 @@ def energy(measured: Selection) -> Iterator[str]:
     if not told:
         yield "Energy was not measured" + because(measured, "energy_reason") + "."
         return
-    yield f"Energy was read {listed(told)}, under the protocol {measured.names('energy_protocol')}:"
-    windows = measured.span("energy_per_sample_mj_samples", "", len, "len({})")
-    length = measured.span("energy_window_s", " s")
-    yield f"in each row {windows} windows, together {length} long."
-    yield "It is gross energy per prompt."
+    yield f"Energy, gross and per prompt, was read {listed(told)}."
+    if measured.has("energy_protocol") and measured.has("energy_per_sample_mj_samples"):
+        protocol = measured.names("energy_protocol")
+        windows = measured.span("energy_per_sample_mj_samples", "", len, "len({})")
+        length = measured.span("energy_window_s", " s")
+        yield f"By the protocol {protocol} each row has {windows} windows, together {length} long."
     if measured.has("energy_idle_w"):
         yield f"The idle power beside the windows was {measured.span('energy_idle_w', ' W')}."
     for column, what in (

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import hypothesis.strategies as st
 import kept_rows
 import pyarrow.parquet as pq
 import pytest
 from examples import measurement
+from hypothesis import given
 from sweeps import Run
 from test_jobs_report import a_row
 
@@ -27,6 +29,7 @@ from bench.results.columns import Source
 from bench.stats import Median
 from bench.warnings import RowWarning
 from jobs.report.table import escaped
+from jobs.report.traced import code, literal
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELLED = ROOT / "jobs/examples/modelled.parquet"
@@ -315,6 +318,14 @@ def test_a_row_that_is_simulated_among_real_ones_is_told(run: Run, tmp_path: Pat
     text = text_of(run, tmp_path, [real, other])
     check(text)
     assert "**Not every row was measured on a real GPU:** 1[^1] of 2 rows[^2] are" in text.body
+
+
+@given(st.text("ab`\n\x1b[^1]|'", max_size=12))
+def test_a_source_is_one_span_of_one_line_whatever_is_in_it(text: str) -> None:
+    told = code(f"run = {literal(text)}")
+    fence = "`" * (len(told) - len(told.lstrip("`")))
+    assert told.isprintable()
+    assert fence not in re.findall("`+", told.removeprefix(fence).removesuffix(fence))
 
 
 def test_footnotes_are_numbered_as_they_come(run: Run) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from bench.asked import Workload
 from bench.measured import Outcome
 from bench.stats import Ratio
 from jobs.report import table
@@ -22,11 +23,11 @@ _OF = "filter (where precision = '{}')"
 def paragraphs(measured: Selection, cases: Sequence[Case]) -> Iterator[str]:
     """A paragraph for each workload on each GPU."""
     ok = [case for case in cases if case.outcome == Outcome.OK]
+    names = [field.name for field in dataclasses.fields(Workload)]
+    by_group = measured.by("run", "gpu_type", *names)
     for title, members in table.tables(ok):
         head = members[0]
-        of_group = measured.where(
-            run=head.run, gpu_type=head.gpu, **dataclasses.asdict(head.workload)
-        )
+        of_group = by_group[head.run, head.gpu, *dataclasses.astuple(head.workload)]
         sentences = [one for case in members for one in of_case(of_group, case)]
         yield " ".join([f"**{quoted(' '.join(title.split()))}.**", *sentences])
 

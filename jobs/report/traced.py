@@ -14,6 +14,7 @@ from typing import Any
 from jobs.report.facts import each
 from jobs.report.table import escaped
 from jobs.report.words import listed, number
+from jobs.terminal import clean
 
 Record = Mapping[str, Any]  # a row: column -> value
 NOT_RECORDED = "not recorded"
@@ -59,6 +60,21 @@ class Selection:
         """Those of the rows that have these values."""
         chosen = [row for row in self.rows if all(row[name] == v for name, v in values.items())]
         return Selection(chosen, self.notes, {**self.conditions, **values}, self._shared)
+
+    def by(self, *names: str) -> dict[tuple[Any, ...], Selection]:
+        """The rows of each combination of the values of some columns."""
+        found: dict[tuple[Any, ...], list[Record]] = {}
+        for row in self.rows:
+            found.setdefault(tuple(row[name] for name in names), []).append(row)
+        return {
+            values: Selection(
+                rows,
+                self.notes,
+                {**self.conditions, **dict(zip(names, values, strict=True))},
+                self._shared,
+            )
+            for values, rows in found.items()
+        }
 
     def cite(self, text: str, expression: str) -> str:
         """A text whose source is an expression over these rows."""
@@ -167,6 +183,7 @@ def code(text: str) -> str:
     >>> code("avg(x)"), code("a`b")
     ('`avg(x)`', '``a`b``')
     """
+    text = clean(text)
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
     blank = " " if text[:1] == "`" or text[-1:] == "`" else ""

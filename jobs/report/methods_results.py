@@ -62,7 +62,7 @@ def of_case(group: Selection, case: Case) -> Iterator[str]:
         tokens = "arg_min(list_sum(quality_window_tokens), replicate)"
         made = f"({sums.format(case.precision)} - {sums.format(BASELINE)}) / {tokens}"
         value = group.cite(f"{difference.mean:+.2g}", made)
-        text = f"Its perplexity differs by {value} nats per token"
+        text = f"Its cross-entropy differs from that of {BASELINE} by {value} nats per token"
         if difference.low is not None and difference.high is not None:
             windows = ("quality_window_nats", "quality_window_tokens")
             source = computed(group, case, "paired_difference", windows)

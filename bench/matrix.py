@@ -47,28 +47,37 @@ _MOST_WORKLOADS = 10_000  # years of measuring
 
 def load(path: Path) -> Matrix:
     """Read a matrix from a TOML file; TensorgapError names what is wrong with it."""
+    return parse(text_of(path, "a matrix"), path.name, path.stem)
+
+
+def text_of(path: Path, what: str) -> str:
+    """The text of a TOML file that is to be `what`; TensorgapError where it cannot be read."""
     try:
-        text = limits.read_file(path, limits.small(str(path))).decode("utf-8")
+        return limits.read_file(path, limits.small(str(path))).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TensorgapError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
         known = {errno.ENOENT: "there is no such file", errno.EISDIR: "this is a folder"}
         fault = known.get(error.errno or 0, f"cannot be read: {error.strerror}")
-        raise TensorgapError(f"{path}: {fault}; give the path of a matrix") from None
-    return parse(text, path.name, path.stem)
+        raise TensorgapError(f"{path}: {fault}; give the path of {what}") from None
 
 
-def parse(text: str, source: str, name: str) -> Matrix:
-    """Make a matrix from TOML text; `source` stands in messages, `name` is the default name."""
+def document_of(text: str, source: str) -> dict[str, Any]:
+    """The tables of a TOML text; TensorgapError where it is none. `source` stands in messages."""
     for number, line in enumerate(text.split("\n"), start=1):
         # tomllib takes the square of the length of a dotted key: minutes for a.a.a... of 1 MB.
         if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
             raise TensorgapError(f"{source}: line {number}: more than {_MOST_DOTS} dots")
     try:
-        document = {"name": name, **tomllib.loads(text)}
+        return tomllib.loads(text)
     # TOMLDecodeError, a whole number of more digits than Python reads, tables within tables.
     except (ValueError, RecursionError) as error:
         raise TensorgapError(f"{source}: not valid TOML: {error}") from None
+
+
+def parse(text: str, source: str, name: str) -> Matrix:
+    """Make a matrix from TOML text; `source` stands in messages, `name` is the default name."""
+    document = {"name": name, **document_of(text, source)}
     refuse(mistakes(document), source)
     rule = document.get("cells", {})
     usual = {} if rule.get("include") else {"gpu_types": [AUTO], "precisions": ["fp32"]}

@@ -314,7 +314,8 @@ def show(
     if given.details is not None:
         of_one = [f for f in found if given.details in (_ALL, f.code)]
         if not of_one:
-            terminal.echo(f"{given.details} is not among the findings of these rows.")
+            absent = f"{given.details} is not among the findings of these rows."
+            terminal.echo(answer.nothing_found(rows) if given.details == _ALL else absent)
             return
         shown_matrix = matrix if given.details == _ALL else None
         terminal.show(texts.findings(topics(of_one), shown_matrix, width, colour))

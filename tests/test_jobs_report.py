@@ -24,7 +24,7 @@ from bench.measured import (
 )
 from bench.stats import Ratio
 from bench.warnings import RowWarning
-from jobs.report import compare, export, facts, from_rows, table
+from jobs.report import compare, export, facts, from_rows, table, words
 from jobs.report import text as texts
 from jobs.report.facts import Case
 
@@ -257,6 +257,11 @@ def test_warnings_of_replicates_that_differ_in_numbers_are_one() -> None:
     ]
     text = table.shown(cases_of(rows))
     assert "fp32: warning: other processes used 65% to 71% of the host CPU time; the power" in text
+
+
+def test_a_warning_with_a_number_and_one_without_are_two() -> None:
+    some = [RowWarning("throttled", {"causes": "", "seconds": s}) for s in (0.5, None, 0.7)]
+    assert len(words.alike(some)) == 2
 
 
 def test_a_ratio_carries_a_mark_where_its_row_or_its_baseline_has_warnings() -> None:

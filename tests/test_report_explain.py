@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from bench.files import limits
 from bench.measured import Outcome
 from bench.results import columns as table
 from jobs.cli import main
+from jobs.report import text
 from jobs.report.foreign import read
 from jobs.report.foreign.understood import Told
+from jobs.report.rules import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = "jobs/examples/first_study.csv"
@@ -411,7 +414,9 @@ def test_a_foreign_gpu_and_numbers_without_a_finding_are_said() -> None:
     shown = explain("-", stdin="precision,latency_ms,gpu\nfp32,10,Z9\n")
     assert shown.returncode == 0
     assert "Nothing is known of the GPU Z9: only what holds for every known board" in shown.stdout
-    assert "no rule finds anything" in shown.stdout
+    told = " ".join(shown.stdout.split())
+    assert f"Nothing to say: none of {len(REGISTRY)} rules finds anything in 1 row." in told
+    assert "Checked: latency. Not in these rows: throughput, energy, power and perplexity." in told
 
 
 def test_output_can_be_piped_into_a_reader_that_stops() -> None:
@@ -500,3 +505,20 @@ def test_bytes_that_are_no_table_are_one_message(
     for encoding in ("utf-8-sig", "utf-16", "utf-16-le"):
         place.write_bytes("precision,latency_ms\nfp32,1\n".encode(encoding))
         assert explain(str(place)).returncode == 0
+
+
+def test_an_energy_is_shown_in_the_unit_that_keeps_it_short() -> None:
+    shown = explain("-", stdin="precision,energy (J),gpu\nfp32,116100,T4\nfp16,9.9,T4\n").stdout
+    assert re.search(r"^fp32 +116 kJ ", shown, re.M)
+    assert re.search(r"^fp16 +9900 mJ ", shown, re.M)
+    as_data = json.loads(
+        explain("-", "--format", "json", stdin="precision,energy (J),gpu\nfp32,45,T4\n").stdout
+    )
+    assert as_data["rows"][0]["about"]["energy"] == "45.0 J"
+
+
+def test_long_names_of_runs_are_cut_in_the_middle_unless_they_would_be_alike() -> None:
+    one, other = "modelled/20261128T112451Z-e7bb9c", "modelled/20261129T112451Z-e7bb9c"
+    short = "study/now"
+    assert text.names_of_runs([one, short]) == {one: "modelled/202\u2026451Z-e7bb9c", short: short}
+    assert text.names_of_runs([one, other]) == {one: one, other: other}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs.report import words
 from jobs.report.facts import NO_PRECISION, Case, Group
 from jobs.report.finding import Finding, Note, Value, Verdict, folded, numbers_in
 from jobs.report.rules import REGISTRY
@@ -14,6 +15,7 @@ _EFFECTS = 2  # of the sentences, where there are more than can be said
 _MOST_SUBJECTS = 2  # that a sentence names
 _LONGEST_OF_SUBJECTS = 250  # characters
 _MOST_NAMES = 6  # that a sentence lists
+QUANTITIES = ("latency", "throughput", "energy", "power", "perplexity")
 FAILED, NOTHING_AGAINST = "failed", "-"
 
 
@@ -86,6 +88,16 @@ def row_of(case: Case, found: Sequence[Finding], alone: bool) -> Row:
     return Row(told, str(first.verdict), reason, first.code)
 
 
+def nothing_found(rows: Sequence[Row]) -> str:
+    """What is said where no rule finds anything: how many there are, and what they looked at."""
+    known = [name for name in QUANTITIES if any(row.about[name] for row in rows)]
+    lacking = [name for name in QUANTITIES if name not in known]
+    text = f"Nothing to say: none of {len(REGISTRY)} rules finds anything"
+    text += f" in {len(rows)} row{'' if len(rows) == 1 else 's'}."
+    text += f" Checked: {listed(known)}." if known else ""
+    return text + (f" Not in these rows: {listed(lacking)}." if lacking else "")
+
+
 def weakens(finding: Finding) -> bool:
     """Whether a finding takes something away from the numbers of its rows."""
     return bool(REGISTRY[finding.code].undermines) and finding.verdict != Verdict.ACCEPT
@@ -107,7 +119,7 @@ def about(case: Case) -> dict[str, str]:
         "precision": case.precision,
         "latency": number(case.latency_ms, " ms") if case.latency_ms else "",
         "throughput": rate_of(case),
-        "energy": number(energy, f" mJ{per}") if energy is not None else "",
+        "energy": words.energy(energy) + per if energy is not None else "",
         "power": number(case.mean_w, " W") if case.mean_w and energy is None else "",
         "perplexity": f"{case.perplexity:.5g}" if case.perplexity else "",
     }

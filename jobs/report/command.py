@@ -1,32 +1,90 @@
 """`tensorgap report`: the table again, from a Parquet file or a results folder."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 
 from bench.errors import TensorgapError
+from bench.results.rows import Rows
 from jobs import options, reading, terminal
-from jobs.report import compare, export, from_rows, table, text
+from jobs.report import compare, cost, cost_table, export, from_rows, latex, methods, prices, table
+from jobs.report import text as texts
+from jobs.report.cost import TokenCost
 from jobs.report.facts import Case
+from jobs.report.prices import Prices
+from jobs.report.table import Sheet
 
-_FORMS: dict[str, Callable[[list[Case]], str]] = {
-    "table": lambda cases: table.shown(cases, terminal.width(), terminal.coloured()),
-    "markdown": table.markdown,
-    "csv": export.to_csv,
-    "json": export.to_json,
+TABLE, JSON = "table", "json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be shown of the results, as it was typed."""
+
+    form: str = TABLE
+    against: str | None = None
+    prices: Path | None = None
+    methods: bool = False
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a form shows: the cases, and by the user's prices their costs, task by task."""
+
+    cases: Sequence[Case]
+    costs: Sequence[Sequence[TokenCost]] = ()
+    prices: Prices | None = None
+
+    @property
+    def sheets(self) -> list[Sheet]:
+        """The tables of the costs."""
+        return list(cost_table.sheets(self.costs, self.prices)) if self.prices else []
+
+    @property
+    def records(self) -> Sequence[Any]:
+        """A record per case for CSV and JSON."""
+        if self.prices is None:
+            return self.cases
+        return export.with_costs(self.cases, list(itertools.chain(*self.costs)), self.prices)
+
+
+def for_terminal(content: Content) -> str:
+    """Text as wide as the terminal, in its colours."""
+    return table.shown(content.cases, terminal.width(), terminal.coloured(), content.sheets)
+
+
+FORMS: dict[str, Callable[[Content], str]] = {
+    TABLE: for_terminal,
+    "markdown": lambda content: table.markdown(content.cases, content.sheets),
+    "latex": lambda content: latex.document(content.cases, content.sheets),
+    "csv": lambda content: export.to_csv(content.records),
+    JSON: lambda content: export.to_json(content.records),
 }
 
 
 @click.command("report")
 @click.argument("places", metavar="RESULTS...", nargs=-1, required=True)
-@click.option("--format", "form", type=click.Choice([*_FORMS]), default="table", show_default=True)
+@click.option("--format", "form", type=click.Choice([*FORMS]), default=TABLE, show_default=True)
 @click.option(
     "--against",
     metavar="TYPE",
     help="Compare each GPU type with this one instead, at each precision: as text or JSON.",
 )
+@click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also what a million tokens cost: a TOML file of prices per GPU hour, per kWh and of CO2.",
+)
+@click.option(
+    "--methods", is_flag=True, help="Instead of tables, methods and results as text for a paper."
+)
 @options.max_input
-def command(places: tuple[str, ...], form: str, against: str | None, most_bytes: int) -> None:
+def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
     """Show the table of RESULTS: a Parquet file or a NAME/UTC-TIMESTAMP folder, one or more.
 
     A folder is read part by part, so that a sweep in progress can be looked at. Each precision is
@@ -37,17 +95,43 @@ def command(places: tuple[str, ...], form: str, against: str | None, most_bytes:
     \b
     tensorgap report results/local/20261124T120000Z
     tensorgap report results.parquet --format markdown > table.md
+    tensorgap report results.parquet --format latex > table.tex
+    tensorgap report results.parquet --methods > methods.md
     tensorgap report results.parquet --format json | jq '.[].speedup'
+    tensorgap report results.parquet --prices prices.toml
     tensorgap report results.parquet --against T4
     """
-    rows, _ = reading.read(places, most_bytes)
-    if against:
-        if form not in ("table", "json"):
-            raise TensorgapError(f"--against: with --format {form}; allowed: table, json")
-        shown = export.against if form == "json" else text.against
-        cases = from_rows.cases(rows.records(samples=False))
-        terminal.show(shown(compare.against(cases, against), against))
+    wanted = Wanted(**typed)
+    refuse(wanted)
+    paid = prices.load(wanted.prices) if wanted.prices else None
+    rows, sources = reading.read(places, most_bytes)
+    if wanted.against:
+        show_against(rows, wanted.against, wanted.form)
         return
     if not len(rows):
         terminal.say("there are no rows yet")
-    terminal.show(_FORMS[form](compare.compared(rows.records(samples=False))))
+    cases = compare.compared(rows.records(samples=False))
+    if wanted.methods:
+        terminal.show(methods.text(rows, cases, sources))
+        return
+    costs = cost.by_task(cases, paid) if paid else []
+    terminal.show(FORMS[wanted.form](Content(cases, costs, paid)))
+
+
+def refuse(wanted: Wanted) -> None:
+    """Raise TensorgapError for options that do not go together."""
+    if wanted.against and wanted.form not in (TABLE, JSON):
+        raise TensorgapError(f"--against: with --format {wanted.form}; allowed: table, json")
+    if wanted.methods and wanted.form not in (TABLE, "markdown"):
+        raise TensorgapError(f"--methods: with --format {wanted.form}; allowed: markdown")
+    alone = [("--methods", wanted.methods), ("--against", wanted.against)]
+    given = [name for name, value in [*alone, ("--prices", wanted.prices)] if value]
+    if len(given) > 1:
+        raise TensorgapError(f"{given[0]}: with {given[1]}; give one of them at a time")
+
+
+def show_against(rows: Rows, chosen: str, form: str) -> None:
+    """Print GPU types against a chosen one."""
+    write = export.against if form == JSON else texts.against
+    cases = from_rows.cases(rows.records(samples=False))
+    terminal.show(write(compare.against(cases, chosen), chosen))

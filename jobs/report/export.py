@@ -10,12 +10,15 @@ from typing import Any
 
 from bench.asked import Workload
 from bench.measured import Outcome
-from jobs.report import table
+from jobs.report import cost, cost_table, table
 from jobs.report.answer import Row, Sentence
+from jobs.report.cost import TokenCost
 from jobs.report.facts import Case
 from jobs.report.finding import Finding
+from jobs.report.prices import Prices
 from jobs.terminal import clean
 
+NO_CASE = Case(gpu="", gpu_type=None, workload=Workload(""), precision="")
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # the last four are the wide ones
 
 
@@ -53,14 +56,24 @@ def flat(case: Case) -> dict[str, Any]:
     }
 
 
-def to_csv(cases: Sequence[Case]) -> str:
-    """One row per case."""
-    names = flat(Case(gpu="", gpu_type=None, workload=Workload(""), precision=""))
+def with_costs(
+    cases: Sequence[Case], costs: Sequence[TokenCost], prices: Prices
+) -> list[dict[str, Any]]:
+    """The record of each case, with what a million tokens of it cost; None of those that failed."""
+    by_case = {id(one.case): cost_table.flat(one, prices) for one in costs}
+    nothing = dict.fromkeys(cost_table.flat(cost.cost_of(NO_CASE, prices), prices))
+    return [flat(case) | by_case.get(id(case), nothing) for case in cases]
+
+
+def to_csv(found: Sequence[Case | Mapping[str, Any]]) -> str:
+    """One row per case, or per record of one: all have the same columns."""
+    records = [flat(one) if isinstance(one, Case) else one for one in found]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(names), lineterminator="\n")
+    names = list(records[0] if records else flat(NO_CASE))
+    writer = csv.DictWriter(stream, fieldnames=names, lineterminator="\n")
     writer.writeheader()
-    for case in cases:
-        joined = {k: "; ".join(v) if isinstance(v, list) else v for k, v in flat(case).items()}
+    for record in records:
+        joined = {k: "; ".join(v) if isinstance(v, list) else v for k, v in record.items()}
         writer.writerow({k: cell(v) if isinstance(v, str) else v for k, v in joined.items()})
     return stream.getvalue().rstrip("\n")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.report.words import NOTHING, gathered, listed, number, times
+from jobs.report.words import NOTHING, energy_scale, gathered, listed, number, times
 
 PARTS = ("evidence", "expected", "missing", "do")
 _OF_A_GPU = {"gpu", "gpu_type"}  # values that name in a sentence whom it is about
@@ -40,6 +40,8 @@ class Template(string.Formatter):
 
         >>> Template().format("{a:ms}, {b:W}, {c:x}, {d}", a=11.7, b=(35.6, 49.6), c=0.8666, d=None)
         '11.7 ms, 35.6 to 49.6 W, 0.87x, -'
+        >>> Template().format("{a:mJ}, {b:mJ}", a=580.0, b=(9000.0, 45000.0))
+        '580 mJ, 9.00 to 45.0 J'
         >>> Template().format("{a} at {b:g W}, {c:.0%}, {d}", a=("p", "q"), b=70.0, c=0.5, d=())
         'p and q at 70 W, 50%, -'
         """
@@ -48,6 +50,9 @@ class Template(string.Formatter):
         several = value if isinstance(value, tuple) else (value,)
         if any(isinstance(one, str) for one in several):
             return listed(several)
+        if format_spec == "mJ":
+            scale, format_spec = energy_scale(max(several))
+            several = tuple(one / scale for one in several)
         found = re.fullmatch(r"(\d+|g)? ?(.*)", format_spec)
         assert found
         digits, unit = found[1], f" {found[2]}" if found[2] else ""

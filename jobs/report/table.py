@@ -5,7 +5,8 @@ For a terminal and as Markdown; both show the same cells, remarks and notes.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -22,47 +23,81 @@ from jobs.terminal import clean
 HEADINGS = ["format", "latency", "speedup [95 %]", "energy", "energy ratio", "throughput"]
 HEADINGS += ["perplexity", "size"]
 MARK = "*"  # of a ratio, so that whoever copies a line keeps the warning
+MARKED = f"{MARK} the row or its {BASELINE} baseline has warnings:"
 RULE = "\u2500"
 _MARKUP = re.compile(r"[\\`*~<&|]|\](?=[(\[])|^[\[#>]")
 
 
-def shown(cases: Sequence[Case], width: int = words.READABLE, color: bool = False) -> str:
+@dataclass(frozen=True)
+class Sheet:
+    """One table as texts, for any format.
+
+    Attributes:
+        rows: A cell for each heading.
+        remarks: What a reader must know beside it.
+        left: How many columns stand left-aligned, the others being numbers.
+        failed: Which rows have no numbers.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remarks: Sequence[str] = ()
+    left: int = 1
+    failed: Collection[int] = ()
+
+
+def shown(
+    cases: Sequence[Case],
+    width: int = words.READABLE,
+    color: bool = False,
+    more: Sequence[Sheet] = (),
+) -> str:
     """Text for a terminal: a table per GPU type and workload, what to know of it, then the notes.
 
-    A table wider than `width` leaves out the columns in which nothing was measured.
+    A table wider than `width` leaves out the columns in which nothing was measured. `more` tables
+    stand before the notes.
     """
     parts: list[RenderableType] = []
-    for title, members in tables(cases):
-        parts.append(drawn(title, members, width))
-        if told := [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in remarks(members)]:
+    for sheet in itertools.chain(sheets(cases), more):
+        parts.append(drawn(sheet, width))
+        if told := [Padding(Text(clean(text)), (0, 0, 0, 2)) for text in sheet.remarks]:
             parts += [*words.narrowed(told, width), ""]
     parts += words.narrowed([Text(clean(note)) for note in notes(cases)], width)
     return words.page(parts, color)
 
 
-def drawn(title: str, members: Sequence[Case], width: int) -> Text:
+def sheets(cases: Sequence[Case]) -> Iterator[Sheet]:
+    """A table for each GPU type and workload."""
+    for title, members in tables(cases):
+        rows = [cells(case, members) for case in members]
+        failed = [at for at, case in enumerate(members) if case.outcome != Outcome.OK]
+        yield Sheet(title, HEADINGS, rows, remarks(members), failed=failed)
+
+
+def drawn(sheet: Sheet, width: int) -> Text:
     """One table, with all columns where they fit.
 
     A table of rich does the same in six times the time, which counts where there are thousands.
     """
-    rows = [[clean(cell) for cell in cells(case, members)] for case in members]
+    rows = [[clean(cell) for cell in row] for row in sheet.rows]
     filled = [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) != {NOTHING}]
-    for columns in (range(len(HEADINGS)), filled):
-        chosen = [[row[index] for index in columns] for row in (HEADINGS, *rows)]
+    for columns in (range(len(sheet.headings)), filled):
+        chosen = [[row[index] for index in columns] for row in (sheet.headings, *rows)]
         widths = [max(map(cell_len, column)) for column in zip(*chosen, strict=True)]
         across = sum(widths) + 3 * len(widths) + 1
         if across <= width:
             break
     # A title that is no Text would be read as markup, whose links a terminal follows.
-    text = Text(no_wrap=True, overflow="ignore").append(clean(title), style="bold").append("\n\n")
+    text = Text(no_wrap=True, overflow="ignore").append(clean(sheet.title), style="bold")
+    text.append("\n\n")
     for at, row in enumerate(chosen):
         line = "".join(
             # A number is never cut, not even where the table is wider than the text.
-            f"  {aligned(cell, wide, left=not index)} "
-            for index, (cell, wide) in enumerate(zip(row, widths, strict=True))
+            f"  {aligned(cell, wide, left=index < sheet.left)} "
+            for index, cell, wide in zip(columns, row, widths, strict=True)
         )
-        failed = at and members[at - 1].outcome != Outcome.OK
-        text.append(f"{line}\n", style="red" if failed else "" if at else "bold")
+        text.append(f"{line}\n", style="red" if at - 1 in sheet.failed else "" if at else "bold")
         if not at:
             text.append(f" {RULE * (across - 2)}\n")
     return text
@@ -74,14 +109,16 @@ def aligned(cell: str, width: int, left: bool) -> str:
     return cell + blanks if left else blanks + cell
 
 
-def markdown(cases: Sequence[Case]) -> str:
+def markdown(cases: Sequence[Case], more: Sequence[Sheet] = ()) -> str:
     """The same as Markdown."""
     parts = []
-    for title, members in tables(cases):
-        rows = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1)]
-        rows += [[escaped(cell) for cell in cells(case, members)] for case in members]
-        parts += [f"**{escaped(title)}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-        parts += [*(f"- {escaped(remark)}" for remark in remarks(members)), ""]
+    for sheet in itertools.chain(sheets(cases), more):
+        numbers = len(sheet.headings) - sheet.left
+        rows = [sheet.headings, ["---"] * sheet.left + ["---:"] * numbers]
+        rows += [[escaped(cell) for cell in row] for row in sheet.rows]
+        parts += [f"**{escaped(sheet.title)}**", ""]
+        parts += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+        parts += [*(f"- {escaped(remark)}" for remark in sheet.remarks), ""]
     parts += [f"- {escaped(note)}" for note in notes(cases)]
     return "\n".join(parts).rstrip()
 
@@ -131,9 +168,13 @@ def ratio(value: Ratio | None, mark: str = "") -> str:
     if value is None:
         return NOTHING
     ends = (value.low, value.high)
-    told = [">100" if end > 100 else "<0.01" if end < 0.01 else f"{end:.2f}" for end in ends]
-    interval = "" if value.low == value.high else f" [{', '.join(told)}]"
+    interval = "" if value.low == value.high else f" [{', '.join(map(end_of, ends))}]"
     return f"{words.times(value.value)}{mark}{interval}"
+
+
+def end_of(ratio: float) -> str:
+    """An end of a ratio's interval; beyond 100-fold, only that it is beyond."""
+    return ">100" if ratio > 100 else "<0.01" if ratio < 0.01 else f"{ratio:.2f}"
 
 
 def warnings(case: Case) -> list[str]:
@@ -149,12 +190,24 @@ def remarks(members: Sequence[Case]) -> list[str]:
     """What a reader must know beside the rows of one table."""
     texts = []
     if any(MARK in cell for case in members for cell in cells(case, members)[2:5]):
-        texts.append(f"{MARK} the row or its {BASELINE} baseline has warnings:")
+        texts.append(MARKED)
     for case in members:
-        if case.outcome != Outcome.OK:
-            texts.append(f"{case.precision}: {case.outcome}: {case.reason}")
+        texts += failure(case)
         if found := warnings(case):
             texts.append(f"{case.precision}: warning: {'; '.join(found)}")
+    return texts + besides(members)
+
+
+def failure(case: Case) -> list[str]:
+    """How a case ended that was not measured."""
+    return (
+        [] if case.outcome == Outcome.OK else [f"{case.precision}: {case.outcome}: {case.reason}"]
+    )
+
+
+def besides(members: Sequence[Case]) -> list[str]:
+    """What is known of one table beside its cells and warnings."""
+    texts = []
     tokens = [
         f"{case.precision} {number(case.first_token_ms, ' ms')},"
         f" {number(case.per_output_token_ms, ' ms')}"

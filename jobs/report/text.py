@@ -1,7 +1,7 @@
 """Findings, and GPU types against a chosen one, as text for a terminal."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.report import table, words
-from jobs.report.answer import FAILED, NOTHING_AGAINST, Row, Sentence
+from jobs.report.answer import FAILED, NOTHING_AGAINST, Row, Sentence, nothing_found
 from jobs.report.facts import Case
 from jobs.report.finding import Topic, Verdict
 from jobs.terminal import clean
@@ -57,7 +57,11 @@ def answer(
     ]
     parts: list[RenderableType] = [Text("   ".join(common), style="dim"), ""]
     table_of = [[name for name in columns] + ["verdict", "why"]]
-    table_of += [[*(row.about[name] for name in columns), row.verdict, row.reason] for row in shown]
+    runs = names_of_runs(row.about["run"] for row in shown)
+    table_of += [
+        [*(runs.get(row.about[name], row.about[name]) for name in columns), row.verdict, row.reason]
+        for row in shown
+    ]
     parts.append(drawn_rows(table_of, shown, min(width, words.READABLE)))
     if len(rows) > len(shown):
         parts.append(Text(f"... and {len(rows) - len(shown)} more rows", style="dim"))
@@ -70,7 +74,7 @@ def answer(
         text.append(f"  [{sentence.code}]", style="dim")
         parts += ["", text]
     if not sentences:
-        parts += ["", Text("Nothing to say: no rule finds anything in these numbers.")]
+        parts += ["", Text(nothing_found(rows))]
     parts += ["", *(Text(line, style="dim") for line in after)]
     return words.page(words.narrowed(parts, width), color)
 
@@ -84,9 +88,7 @@ def findings(
     """How many of each verdict, then each finding, then the matrix to run."""
     counts = Counter(topic.verdict for topic in found)
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    parts: list[RenderableType] = [
-        Text(summary or "Nothing to say: no rule finds anything in these numbers.")
-    ]
+    parts: list[RenderableType] = [Text(summary)]
     told: dict[tuple[str, str], int] = {}
     for number, topic in enumerate(clean(found), start=1):
         verdict = (f"{number}. {topic.verdict.upper()}  ", f"bold {_STYLES[topic.verdict]}")
@@ -105,6 +107,12 @@ def findings(
     if matrix:
         parts += [Text("\nThe matrix to run next:\n", style="bold"), Text(matrix)]
     return words.page(parts, color)
+
+
+def names_of_runs(names: Iterable[str]) -> dict[str, str]:
+    """Each name of a run as a column shows it: short, unless two would look alike."""
+    short = {name: words.shortened(name) for name in names}
+    return short if len({*short.values()}) == len(short) else {name: name for name in short}
 
 
 def drawn_rows(cells: Sequence[Sequence[str]], rows: Sequence[Row], width: int) -> Text:

@@ -13,6 +13,7 @@ from bench.warnings import RowWarning
 
 NOTHING = "-"
 READABLE, NARROWEST = 100, 60  # columns of text
+LONGEST_ENERGY = 10_000  # of its unit
 ANY_WIDTH = 1000  # of tables, whose numbers are never cut
 T = TypeVar("T")
 
@@ -29,6 +30,37 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
         return f"{value:g}{unit}"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{places}f}{unit}"
+
+
+def energy_scale(value_mj: float) -> tuple[float, str]:
+    """How many mJ are the unit in which an energy is short, and that unit.
+
+    >>> energy_scale(9_999), energy_scale(45_000), energy_scale(116_100_000)
+    ((1.0, 'mJ'), (1000.0, 'J'), (1000000.0, 'kJ'))
+    """
+    if abs(value_mj) < LONGEST_ENERGY:
+        return 1.0, "mJ"
+    return (1e3, "J") if abs(value_mj) < 1e3 * LONGEST_ENERGY else (1e6, "kJ")
+
+
+def energy(value_mj: float) -> str:
+    """An energy for people; columns of tables that are compared stay in mJ.
+
+    >>> energy(580.4), energy(45_000), energy(116_100_000)
+    ('580 mJ', '45.0 J', '116 kJ')
+    """
+    scale, unit = energy_scale(value_mj)
+    return number(value_mj / scale, f" {unit}")
+
+
+def shortened(text: str, most: int = 24) -> str:
+    """A text of at most so many characters, cut in the middle: names differ at their ends.
+
+    >>> shortened("modelled/20261128T112451Z-e7bb9c"), shortened("study/now")
+    ('modelled/202…451Z-e7bb9c', 'study/now')
+    """
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}\u2026{text[-half:]}"
 
 
 def times(ratio: float) -> str:
@@ -99,7 +131,8 @@ def alike(warnings: Iterable[RowWarning]) -> list[str]:
     """
 
     def fixed_part(warning: RowWarning) -> object:
-        fixed = ((k, None if is_number(v) else v) for k, v in warning.values.items())
+        # A number is of another kind than None, which stands where one is not known.
+        fixed = ((k, "a number" if is_number(v) else v) for k, v in warning.values.items())
         return warning.code, tuple(fixed)
 
     texts = []

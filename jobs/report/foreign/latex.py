@@ -8,7 +8,8 @@ from jobs.report.foreign.grid import Grid, fitted, gpu_above, written_in
 
 _BEGIN = re.compile(r"\\begin\{(tabular[*x]?|tabulary|longtable|array)\}")
 _COLUMNS = re.compile(r"(\s*(\[[^\]]*\]|\{(?:[^{}]|\{[^{}]*\})*\}))+")  # how they are set
-_CAPTION = re.compile(r"\\caption(?:\[[^\]]*\])?\{(.*)\}")
+_BALANCED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"
+_CAPTION = re.compile(rf"\\caption(?:\[[^\]]*\])?\{{({_BALANCED})\}}")
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _DRAWN = re.compile(
     r"\\(toprule|midrule|bottomrule|hline|endhead|endfirsthead|centering|addlinespace)\b"

@@ -96,7 +96,7 @@ def test_filters_act_on_the_table_and_on_every_figure(
     assert set(seen.column("engine")) == {"graph"}
     for name in FIGURES:
         text = seen.page.locator(f"#figure-{name} .panels").inner_text()
-        texts = seen.page.locator(f"#figure-{name} svg.marks text").all_inner_texts()
+        texts = seen.page.locator(f"#figure-{name} svg.marks text").all_text_contents()
         assert not re.search("P100|mixed|eager", text + " ".join(texts)), name
     assert seen.page.locator("#figure-speedup .panel").count() == 2
 

@@ -32,7 +32,7 @@ from jobs.report.figures.data import CASES, CLASSES, RAN, ROOFS, TRACES, Data
 from jobs.report.figures.every import FIGURES, named
 
 EXAMPLE = Path(__file__).parents[1] / "jobs" / "examples" / "modelled.parquet"
-AXES_WITHOUT_UNIT = {"batch size (prompts)", "speedup over fp32 (times as fast)"}
+AXES_WITHOUT_UNIT = {"batch size (prompts)", "speedup over fp32"}
 
 
 def data_of(*rows: Measurement) -> Data:

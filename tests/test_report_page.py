@@ -205,14 +205,14 @@ def test_rows_without_anything_measured_have_a_page() -> None:
 def test_the_command_writes_the_page_and_says_where(run: Run, tmp_path: Path) -> None:
     place = tmp_path / "report.html"
     done = run("report", EXAMPLE, "--html", place)
-    assert (done.code, done.stdout) == (0, f"{place}\n"), done
+    assert (done.returncode, done.stdout) == (0, f"{place}\n"), done
     assert place.read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_the_command_writes_each_figure_that_has_data(run: Run, tmp_path: Path) -> None:
     done = run("report", EXAMPLE, "--figures", tmp_path / "figures")
     written = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert done.code == 0 and len(done.stdout.splitlines()) == len(written) == 18
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(written) == 18
     assert "no pair of perplexities" in done.stderr
     for path in (tmp_path / "figures").iterdir():
         head = path.read_bytes()[:5]
@@ -225,13 +225,13 @@ def test_a_page_is_never_written_over_results(run: Run, tmp_path: Path, place: s
     if place:
         target.write_text("mine")
     done = run("report", EXAMPLE, "--html", target)
-    assert done.code == 2 and "must end in .html" in done.stderr
+    assert done.returncode == 2 and "must end in .html" in done.stderr
     assert not place or target.read_text() == "mine"
 
 
 def test_a_place_that_cannot_be_written_is_one_message(run: Run, tmp_path: Path) -> None:
     done = run("report", EXAMPLE, "--html", tmp_path / "missing" / "report.html")
-    assert done.code == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_without_the_extra_one_message_says_what_to_install() -> None:

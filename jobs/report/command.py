@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from bench.errors import TensorgapError
+from bench.files.location import shown
+from bench.results.columns import Source
 from bench.results.rows import Rows
 from jobs import options, reading, terminal
 from jobs.report import compare, cost, cost_table, export, from_rows, latex, methods, prices, table
@@ -29,6 +31,8 @@ class Wanted:
     against: str | None = None
     prices: Path | None = None
     methods: bool = False
+    html: str | None = None
+    figures: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,17 @@ FORMS: dict[str, Callable[[Content], str]] = {
 @click.option(
     "--methods", is_flag=True, help="Instead of tables, methods and results as text for a paper."
 )
+@click.option(
+    "--html",
+    metavar="FILE",
+    help="Instead of tables, write one page with the answer, a table and figures. It needs no"
+    " network, and opens from the file.",
+)
+@click.option(
+    "--figures",
+    metavar="FOLDER",
+    help="Instead of tables, write each figure of the page there, as SVG and as PDF.",
+)
 @options.max_input
 def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
     """Show the table of RESULTS: a Parquet file or a NAME/UTC-TIMESTAMP folder, one or more.
@@ -97,6 +112,8 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
     tensorgap report results.parquet --format markdown > table.md
     tensorgap report results.parquet --format latex > table.tex
     tensorgap report results.parquet --methods > methods.md
+    tensorgap report results.parquet --html report.html
+    tensorgap report results.parquet --figures figures/
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --prices prices.toml
     tensorgap report results.parquet --against T4
@@ -110,6 +127,9 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
         return
     if not len(rows):
         terminal.say("there are no rows yet")
+    if wanted.html or wanted.figures:
+        draw(rows, sources, wanted, paid)
+        return
     cases = compare.compared(rows.records(samples=False))
     if wanted.methods:
         terminal.show(methods.text(rows, cases, sources))
@@ -118,14 +138,38 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
     terminal.show(FORMS[wanted.form](Content(cases, costs, paid)))
 
 
+def draw(rows: Rows, sources: Sequence[Source], wanted: Wanted, paid: Prices | None) -> None:
+    """Write the page and the figures that are wanted, and print where they are."""
+    option = "--html" if wanted.html else "--figures"
+    try:
+        from jobs.report import pictures  # and with it Altair, which is an extra
+    except ModuleNotFoundError as error:
+        missing = f"{option}: {error.name} is not installed"
+        remedy = "install it with pip install 'tensorgap[report]'"
+        raise TensorgapError(f"{missing}; {remedy}") from None
+    if wanted.html:
+        pictures.write_page(wanted.html, rows, sources, paid)
+        terminal.echo(shown(wanted.html))
+    if wanted.figures:
+        written, absent = pictures.write_figures(wanted.figures, rows)
+        terminal.echo(*written)
+        for text in absent:
+            terminal.say(text)
+
+
 def refuse(wanted: Wanted) -> None:
     """Raise TensorgapError for options that do not go together."""
     if wanted.against and wanted.form not in (TABLE, JSON):
         raise TensorgapError(f"--against: with --format {wanted.form}; allowed: table, json")
     if wanted.methods and wanted.form not in (TABLE, "markdown"):
         raise TensorgapError(f"--methods: with --format {wanted.form}; allowed: markdown")
-    alone = [("--methods", wanted.methods), ("--against", wanted.against)]
-    given = [name for name, value in [*alone, ("--prices", wanted.prices)] if value]
+    drawn = [f"--{name}" for name in ("html", "figures") if getattr(wanted, name)]
+    if drawn and wanted.form != TABLE:
+        raise TensorgapError(f"{drawn[0]}: with --format {wanted.form}; give one of them at a time")
+    alone = (("--methods", wanted.methods), ("--against", wanted.against))
+    given = [name for name, value in alone if value] + drawn[:1]
+    if wanted.prices and given not in ([], ["--html"]):
+        given.append("--prices")
     if len(given) > 1:
         raise TensorgapError(f"{given[0]}: with {given[1]}; give one of them at a time")
 

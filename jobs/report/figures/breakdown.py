@@ -11,9 +11,7 @@ from jobs.report.figures.figure import Chart, Figure, Source
 
 def chart(data: Source) -> Chart:
     """Stacked times, a bar for each engine and precision."""
-    row = alt.Y(
-        "bar:N", sort=None, axis=alt.Axis(title=None, labelLimit=170, ticks=False, domain=False)
-    )
+    row = alt.Y("bar:N", sort=None, axis=alt.Axis(title=None, ticks=False, domain=False))
     fields: list[Any] = [f"{name}_ms" for name in CLASSES]
     number = "indexof(" + str(fields) + ", datum.field)"
     return (

@@ -60,7 +60,9 @@ def frontier(data: Source) -> Chart:
     label = (
         base.transform_joinaggregate(most="max(energy_mj)", groupby=["gpu"])
         .transform_filter("datum.energy_mj === datum.most")
-        .mark_text(align="left", dx=9, dy=-8, fontSize=11, color=style.INK, opacity=0.75)
+        .mark_text(
+            align="right", dx=-8, dy=-8, limit=110, fontSize=11, color=style.INK, opacity=0.75
+        )
         .encode(x=x, y=y, text="gpu:N")
     )
     layers = (of_gpu, front, across, along, point, label)

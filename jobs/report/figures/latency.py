@@ -53,7 +53,7 @@ def batches(data: Source) -> Chart:
         "batch:Q",
         title="batch size (prompts)",
         scale=alt.Scale(type="log", base=2, nice=False, padding=14),
-        axis=alt.Axis(format="~g", tickCount=6),
+        axis=style.axis(6),
     )
     y = alt.Y(
         "latency_ms:Q",

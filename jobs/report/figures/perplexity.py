@@ -32,7 +32,7 @@ def chart(data: Source) -> Chart:
         "nats:Q",
         title="nats per token above fp32",
         scale=alt.Scale(zero=True, padding=20),
-        axis=alt.Axis(format="~g", tickCount=4),
+        axis=style.axis(4),
     )
     zero = alt.Chart(data(CASES)).transform_aggregate(count="count()").transform_calculate(
         zero="0"

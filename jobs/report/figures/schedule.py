@@ -9,9 +9,7 @@ from jobs.report.figures.figure import Chart, Figure, Source
 
 def chart(data: Source) -> Chart:
     """A bar for each row on the lane of its GPU; what failed is outlined and marked."""
-    lane = alt.Y(
-        "lane:N", sort=None, axis=alt.Axis(title=None, labelLimit=170, ticks=False, domain=False)
-    )
+    lane = alt.Y("lane:N", sort=None, axis=alt.Axis(title=None, ticks=False, domain=False))
     base = alt.Chart(data(RAN)).encode(
         y=lane,
         tooltip=style.told(

@@ -24,9 +24,9 @@ def chart(data: Source) -> Chart:
     base = base.encode(y=style.cells(), tooltip=tooltip)
     x = alt.X(
         "speedup:Q",
-        title="speedup over fp32 (times as fast)",
+        title="speedup over fp32",
         scale=alt.Scale(type="log", nice=False, padding=24),
-        axis=alt.Axis(format="~g", tickCount=5, grid=True),
+        axis=style.axis(),
     )
     one = alt.Chart(data(CASES)).transform_calculate(one="1").transform_aggregate(
         one="min(one)"

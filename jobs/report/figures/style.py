@@ -64,10 +64,11 @@ def log() -> alt.Scale:
 
 def axis(ticks: int = 5) -> alt.Axis:
     """An axis of numbers: few ticks, none of whose labels overlap."""
-    return alt.Axis(format="~r", tickCount=ticks, labelOverlap="greedy", titlePadding=8)
+    label = "abs(datum.value) < 1e5 ? format(datum.value, '.4~g') : format(datum.value, '.3~s')"
+    return alt.Axis(labelExpr=label, tickCount=ticks, labelOverlap="greedy", titlePadding=8)
 
 
-def asterisk(base: alt.Chart, field: str) -> alt.Chart:
+def asterisk(base: alt.Chart, field: str) -> Any:
     """The mark of a row with warnings beside its bar, as in the table.
 
     Other rows have an empty text: a layer without rows would have no extent.
@@ -79,7 +80,7 @@ def asterisk(base: alt.Chart, field: str) -> alt.Chart:
 
 def cells(title: str | None = None) -> alt.Y:
     """GPU and precision as labelled rows, in the order of the data."""
-    axis = alt.Axis(title=title, labelLimit=170, ticks=False, domain=False)
+    axis = alt.Axis(title=title, ticks=False, domain=False)
     return alt.Y("cell:N", sort=None, axis=axis)
 
 

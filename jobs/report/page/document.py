@@ -19,6 +19,7 @@ def rendered(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=folder, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["capitalize_first"] = lambda words: words[:1].upper() + words[1:]
     filled = environment.get_template(template)
     return filled.render(version=__version__, css=text("page.css"), **values)
 

@@ -1,6 +1,7 @@
 // The page's behaviour: unpack the data, filter it, and show it as a table and as figures.
 // All that is shown comes from the data in this page; names in it are set as text, never as HTML.
 
+const MOST_TOLD = 30; // numbers of a figure that are read aloud
 const FIRST_ROWS = 25; // of the table, until all are asked for
 const byId = (id) => document.getElementById(id);
 const { figures, columns, filters, precisions, mostPanels } = JSON.parse(byId("figure-specs").textContent);
@@ -135,7 +136,6 @@ const CONFIG = {
   background: null,
   font: "system-ui, sans-serif",
   view: { stroke: null },
-  aria: false, // of each mark: a drawing has one text, and the table has the numbers
   axis: {
     labelColor: "currentColor", titleColor: "currentColor", gridColor: "currentColor", gridOpacity: 0.12,
     domainColor: "currentColor", domainOpacity: 0.4, tickColor: "currentColor", tickOpacity: 0.4,
@@ -165,6 +165,17 @@ function showLegend(figure, panels) {
   list.hidden = !marks.length;
 }
 
+// For who does not see: one image with its numbers, in the place of a hundred marks.
+function describe(chart, title, field, records) {
+  const numbers = records.filter((record) => typeof record[field] === "number").slice(0, MOST_TOLD)
+    .map((record) => `${record.cell ?? record.lane} ${Number(record[field].toPrecision(3))}`);
+  const image = chart.querySelector(".chart-wrapper");
+  image.setAttribute("role", "img");
+  image.setAttribute("aria-label", `${title}: ${numbers.join(", ") || "see the table above"}`);
+  chart.querySelector("svg.marks").setAttribute("aria-hidden", "true");
+  chart.querySelector("summary").setAttribute("aria-label", `Save this figure: ${title}`);
+}
+
 async function showFigure(figure, isCurrent) {
   const place = byId(`figure-${figure.name}`);
   const panels = panelsOf(figure);
@@ -191,15 +202,11 @@ async function showFigure(figure, isCurrent) {
     const spec = { ...figure.spec, width: "container", height, datasets };
     if (!isCurrent()) return;
     await vegaEmbed(charts[index][0], spec, {
-      renderer: "svg", ast: true, config: CONFIG, downloadFileName: `tensorgap-${figure.name}`,
+      renderer: "svg", ast: true, config: { ...CONFIG, axisY: { labelLimit: Math.min(180, 0.38 * charts[index][0].clientWidth) } }, downloadFileName: `tensorgap-${figure.name}`,
       actions: { export: true, source: false, compiled: false, editor: false },
       loader: { target: "_blank", load: () => Promise.reject(new Error("this page loads nothing")) },
     });
-    const drawing = charts[index][0].querySelector("svg.marks");
-    for (const part of drawing.querySelectorAll("[role]")) part.removeAttribute("role");
-    drawing.setAttribute("role", "img");
-    drawing.setAttribute("aria-label", `${figure.title}, ${text}. The table above has the numbers.`);
-    charts[index][0].querySelector("summary").setAttribute("aria-label", `Save this figure: ${figure.title}, ${text}`);
+    describe(charts[index][0], `${figure.title}, ${text}`, figure.needs[0], records);
   }
 }
 

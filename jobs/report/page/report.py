@@ -11,7 +11,7 @@ import altair as alt
 from bench.measured import Outcome
 from bench.results.columns import Source
 from bench.results.rows import Rows
-from jobs.report import answer, compare, facts, findings
+from jobs.report import answer, compare, cost, cost_table, facts, findings
 from jobs.report import table as tables
 from jobs.report.facts import Case
 from jobs.report.figures import data as figure_data
@@ -20,10 +20,12 @@ from jobs.report.figures.data import CASES, Data
 from jobs.report.figures.every import FIGURES
 from jobs.report.figures.figure import MOST_PANELS, Figure
 from jobs.report.page import conditions, document, payload, table
+from jobs.report.prices import Prices
 from jobs.report.words import listed, number
 
 FEWEST_SENTENCES = 3
 _WITHOUT_SCRIPT = 100  # rows that stand in the page itself, for a reader that runs no script
+_MOST_COSTS = 60  # lines of a table of costs; CSV has all
 _MOST_NAMED = 4
 _FILTERS: tuple[dict[str, Any], ...] = (
     {"field": "gpu", "title": "GPU", "many": True},
@@ -46,7 +48,7 @@ class Told:
     code: str | None = None
 
 
-def page(rows: Rows, sources: Sequence[Source]) -> str:
+def page(rows: Rows, sources: Sequence[Source], prices: Prices | None = None) -> str:
     """The whole page."""
     cases = compare.compared(rows.records(samples=False))
     groups = facts.grouped(cases)
@@ -75,6 +77,8 @@ def page(rows: Rows, sources: Sequence[Source]) -> str:
         caption=", ".join(["In all rows: ", *table.common(records)]).replace(": , ", ": "),
         count=f"{min(len(cells), _WITHOUT_SCRIPT)} of {len(cells)} rows",
         notes=tables.notes(cases),
+        costs=list(cost_table.sheets(cost.by_task(cases, prices), prices)) if prices else [],
+        most_costs=_MOST_COSTS,
         figures=[caption(figure, data) for figure in drawn],
         absent=absent(data),
         sections=conditions.sections(rows, sources, cases),

@@ -45,7 +45,9 @@ def test_the_notebook_has_one_place_for_figures(notebook: Any) -> None:
 def test_the_notebook_runs(
     example: str, notebook: Any, short_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else jupyter warns, and a warning is an error
+    monkeypatch.setenv(
+        "JUPYTER_PLATFORM_DIRS", "1"
+    )  # else jupyter warns, and a warning is an error
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", short_path)
     monkeypatch.setenv("IPYTHONDIR", short_path)
     monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))

@@ -224,14 +224,13 @@ def words_of(subject: str) -> list[str]:
     >>> words_of("BERT (B=1, L=512) eager   (GPU (C)=35 and)")
     ['BERT', '(B=1, L=512)', 'eager', '', '', '(GPU (C)=35 and)']
     """
-    found, depth = [""], 0
-    for letter in subject:
+    found, begin, depth = [], 0, 0
+    for at, letter in enumerate(subject):
         depth = max(0, depth + (letter == "(") - (letter == ")"))
         if letter == " " and not depth:
-            found.append("")
-        else:
-            found[-1] += letter
-    return found
+            found.append(subject[begin:at])
+            begin = at + 1
+    return [*found, subject[begin:]]
 
 
 def listed_words(words: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,6 +147,27 @@ def test_every_column_has_a_description_and_a_unit() -> None:
     for field in table.schema():
         assert set(field.metadata) == {b"unit", b"description"}
         assert len(field.metadata[b"description"]) >= 3
+
+
+def test_the_documentation_has_each_column_once_and_says_where_a_null_may_stand() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| ([^|]*) \| (no|together|yes) \| ([^|]+) \|$",
+        table.documentation(),
+        re.M,
+    )
+    assert [name for name, *_ in rows] == table.schema().names
+    for name, kind, unit, null, meaning in rows:
+        column = table.schema().field(name)
+        assert (null == "no") == (not column.nullable)
+        assert kind.startswith("list of ") == pa.types.is_list(column.type)
+        assert (unit.strip(), meaning) == (
+            column.metadata[b"unit"].decode(),
+            column.metadata[b"description"].decode(),
+        )
+    nulls = {name: null for name, _, _, null, _ in rows}
+    assert nulls["timing_latency_ms_p50"] == "together"
+    assert nulls["timing_latency_ms_p90"] == nulls["reason"] == "yes"
+    assert "Latency of single requests in a closed loop" in table.documentation()
 
 
 def test_units_and_descriptions_are_those_of_the_records() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from bench.results import columns as table
 from jobs.cli import _COMMANDS, cli
 from jobs.report.finding import Verdict
 from jobs.report.foreign import read
+from jobs.report.from_rows import MUST_AGREE
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/*.md"))}
+PARQUET = PAGES[ROOT / "docs" / "parquet.md"]
 CLUSTER = PAGES[ROOT / "docs" / "cluster.md"]
 TEXTS = (README, *PAGES.values())
 
@@ -139,12 +142,26 @@ def test_each_python_example_of_the_pages_runs(code: str, results_folder: Path) 
     assert done.stdout.strip()
 
 
-def test_the_columns_that_the_pages_name_exist() -> None:
-    names = set(table.schema().names)
-    page = PAGES[ROOT / "docs" / "results.md"]
-    named = set(re.findall(r"`([a-z0-9_]+)`", page))
+def test_the_columns_that_the_page_of_the_results_names_exist() -> None:
+    page, _, _ = PARQUET.partition("**Metadata.**")
+    named = set(re.findall(r"`([a-z0-9]+_[a-z0-9_]+)`", page))
     assert len(named) > 15
-    assert named <= names
+    assert named <= set(table.schema().names)
+
+
+def test_the_columns_that_must_agree_are_listed() -> None:
+    listed = re.search(r"<!-- must agree -->\n(.*?)\n\n", PARQUET, re.S)
+    assert listed
+    columns = [path.replace(".", "_") for path in MUST_AGREE]
+    assert re.findall(r"`([a-z0-9_]+)`", listed[1]) == columns
+
+
+def test_the_generated_tables_are_those_of_the_code() -> None:
+    generated = runpy.run_path(str(ROOT / "docs/generate.py"))["GENERATED"]
+    for name, (marker, documentation) in generated.items():
+        _, found, written = PAGES[ROOT / "docs" / name].partition(marker)
+        assert found
+        assert written == documentation(), f"{name}: run python docs/generate.py"
 
 
 def test_the_files_that_the_readme_names_exist() -> None:

@@ -374,3 +374,16 @@ def test_warnings_alike_but_for_a_nul() -> None:
     reasons = ["1 \x00", "\x00 1"]
     warnings = [RowWarning("energy-meter", {"reason": reason}) for reason in reasons]
     assert words.alike(warnings) == [f"energy: {reason}" for reason in reasons]
+
+
+def test_warnings_of_replicates_one_of_which_lacks_a_number() -> None:
+    asked = {"min_samples": 11, "median_within": 0.03}
+    warnings = [
+        RowWarning("latency-not-converged", {"samples": samples, "half_width": half, **asked})
+        for samples, half in ((40, 0.05), (6, None), (20, 0.08))
+    ]
+    told = "(asked for: at least 11, ±3.0%)"
+    assert words.alike(warnings) == [
+        f"latency not converged: 20 to 40 samples, median within ±5.0% to 8.0% {told}",
+        f"latency not converged: 6 samples, too few for an interval {told}",
+    ]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import inspect
+import itertools
 import json
 import types
 import typing
@@ -106,6 +108,47 @@ def columns(
 def column_name(path: Sequence[str]) -> str:
     """The name of the column that has the value at a path."""
     return "_".join(path[1:] if path[0] in BARE and len(path) > 1 else path)
+
+
+def documentation() -> str:
+    """The tables of docs/parquet.md: every column of a row, a section for each record."""
+    lines = []
+    by_record = itertools.groupby(columns(Measurement).items(), key=lambda found: found[0][:-1])
+    for path, members in by_record:
+        record = record_at(path)
+        prefix = "" if not path or path[0] in BARE else f": `{column_name(path)}_...`"
+        about = (inspect.getdoc(record) or "").splitlines()
+        head = ["| column | type | unit | null | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", f"### {record.__name__}{prefix}", "", *about, "", *head]
+        for at, column in members:
+            alone = columns(record)[at[-1:]].nullable
+            null = "yes" if alone else "together" if column.nullable else "no"
+            unit, meaning = (column.metadata[key].decode() for key in (b"unit", b"description"))
+            cells = [f"`{column.name}`", type_name(column.type), unit, null, meaning]
+            lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def record_at(path: Sequence[str]) -> type:
+    """The class of the record at a path from a row."""
+    record: Any = Measurement
+    for name in path:
+        hint = typing.get_type_hints(record)[name]
+        record = next((kind for kind in typing.get_args(hint) if kind is not types.NoneType), hint)
+    return record  # type: ignore[no-any-return]
+
+
+def type_name(kind: pa.DataType) -> str:
+    """The name of a type as the page has it.
+
+    >>> type_name(pa.list_(pa.float64())), type_name(pa.list_(WARNING))
+    ('list of double', 'list of struct(code, values, text)')
+    """
+    if pa.types.is_list(kind):
+        return f"list of {type_name(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return f"struct({', '.join(field.name for field in kind)})"
+    return str(kind)
 
 
 @functools.cache

@@ -68,6 +68,16 @@ class Template(string.Formatter):
         return " to ".join(dict.fromkeys([write(min(several)), write(max(several))])) + unit
 
 
+@functools.lru_cache(maxsize=1024)
+def names_in(template: str) -> tuple[str, ...]:
+    """The names of the values in a template.
+
+    >>> names_in("{a:ms} of {b}")
+    ('a', 'b')
+    """
+    return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name)
+
+
 @dataclass(frozen=True)
 class Note:
     """A sentence: its template, and the numbers and names in it."""
@@ -83,7 +93,7 @@ class Note:
         Note(template='{a:ms} of {b:ms}', values={'a': 1, 'b': 2})
         """
         note = text if isinstance(text, Note) else cls(text)
-        names = [name for _, name, _, _ in string.Formatter().parse(note.template) if name]
+        names = names_in(note.template)
         lacking = {name: known[name] for name in names if name not in note.values}
         return cls(note.template, {**lacking, **note.values})
 
@@ -229,14 +239,13 @@ def words_of(subject: str) -> list[str]:
     >>> words_of("BERT (B=1, L=512) eager   (GPU (C)=35 and)")
     ['BERT', '(B=1, L=512)', 'eager', '', '', '(GPU (C)=35 and)']
     """
-    found, depth = [""], 0
-    for letter in subject:
+    found, begin, depth = [], 0, 0
+    for at, letter in enumerate(subject):
         depth = max(0, depth + (letter == "(") - (letter == ")"))
         if letter == " " and not depth:
-            found.append("")
-        else:
-            found[-1] += letter
-    return found
+            found.append(subject[begin:at])
+            begin = at + 1
+    return [*found, subject[begin:]]
 
 
 def listed_words(words: Sequence[str]) -> str:

@@ -11,8 +11,9 @@ from jobs.report.rules import REGISTRY, expectation, failed
 from jobs.report.rules.rule import Hit, Rule
 from jobs.report.words import with_article
 
-_FACTS = tuple(item.name for item in dataclasses.fields(Case))
+_FACTS = frozenset([*(item.name for item in dataclasses.fields(Case)), "pace_ms"])
 _PLAIN = (float, int, str)
+_OF_BASE = "base_"
 _OF = "{precision}: "  # at the beginning of a template: whom it is about
 
 
@@ -91,7 +92,7 @@ def finding(
 ) -> Finding:
     """What is said of a hit; an effect stands only where none of the others undermines it."""
     verdict, cause = hit.verdict or rule.verdicts[0], hit.cause or rule.cause
-    values = {**facts_of(case, group), **hit.values}
+    values = Known(case, group, hit.values)
     undermined_by: tuple[str, ...] = ()
     if rule.effect:
         about = {case.precision, case.baseline}
@@ -135,21 +136,33 @@ def without_name(text: str | Note) -> str | Note:
     return bare if isinstance(text, str) else dataclasses.replace(text, template=bare)
 
 
-def facts_of(case: Case, group: Group) -> dict[str, Value]:
+class Known(dict[str, Value]):
     """The numbers and names that a template can name; those of fp32 begin with `base_`.
 
     They are the fields of `Case`, with `speedup` and `energy_ratio` as numbers, and `batch_size`,
-    `half`, the precision that mixed compares with, and `a_type`, the type with its article.
+    `half`, the precision that mixed compares with, and `a_type`, the type with its article. Each is
+    looked up when it is named: of sixty fields a finding names three.
     """
-    known: dict[str, Value] = {"half": case.half_precision, "batch_size": case.workload.batch_size}
-    if case.gpu_type:
-        known["a_type"] = with_article(case.gpu_type)
-    for prefix, one in (("", case), ("base_", group.baseline)):
-        if one and one.pace_ms is not None:
-            known[f"{prefix}pace_ms"] = one.pace_ms
-        for name in _FACTS if one else ():
-            value = getattr(one, name)
-            value = value.value if isinstance(value, Ratio) else value
-            if value is None or isinstance(value, _PLAIN):
-                known[prefix + name] = value
-    return known
+
+    def __init__(self, case: Case, group: Group, values: Mapping[str, Value]) -> None:
+        """The values of a hit go before the facts of its case."""
+        super().__init__(values)
+        self._case, self._base = case, group.baseline
+
+    def __missing__(self, name: str) -> Value:
+        case = self._case
+        special = {"half": case.half_precision, "batch_size": case.workload.batch_size}
+        if name in special:
+            return special[name]
+        if name == "a_type" and case.gpu_type:
+            return with_article(case.gpu_type)
+        one, field = case, name
+        if name.startswith(_OF_BASE) and self._base:
+            one, field = self._base, name.removeprefix(_OF_BASE)
+        if field not in _FACTS:
+            raise KeyError(name)
+        value = getattr(one, field)
+        value = value.value if isinstance(value, Ratio) else value
+        if value is None or isinstance(value, _PLAIN):
+            return value
+        raise KeyError(name)

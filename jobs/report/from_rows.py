@@ -11,6 +11,7 @@ from bench.device import gpus
 from bench.device.conditions import QUIET_SHARE
 from bench.measured import Energy, Measurement, Outcome
 from bench.stats import Median
+from jobs.report import credible
 from jobs.report.facts import Case, each, rank
 
 METHOD = "energy.method"
@@ -43,7 +44,12 @@ def cases(rows: Iterable[Measurement]) -> list[Case]:
 
 
 def case_of(replicates: Sequence[Measurement]) -> Case:
-    """A case of the rows of one (run, GPU type, workload, precision), without ratios."""
+    """A case of the rows of one (run, GPU type, workload, precision), without ratios.
+
+    Raises TensorgapError where one of them has a number that no measurement gives.
+    """
+    for row in replicates:
+        credible.check(row)
     asked = replicates[0]
     rows = [m for m in replicates if m.outcome == Outcome.OK]
     failed = [m for m in replicates if m.outcome != Outcome.OK]

@@ -131,8 +131,8 @@ def alike(warnings: Iterable[RowWarning]) -> list[str]:
     """
 
     def fixed_part(warning: RowWarning) -> object:
-        # A number is of another kind than None, which stands where one is not known.
-        fixed = ((k, "a number" if is_number(v) else v) for k, v in warning.values.items())
+        # A type stands for a number: one that is None in some replicates is no part of a range.
+        fixed = ((k, float if is_number(v) else v) for k, v in warning.values.items())
         return warning.code, tuple(fixed)
 
     texts = []

@@ -88,8 +88,18 @@ def of_rows(rows: Rows) -> Samples:
         left_out += has_trace and key not in traces
         every = np.concatenate(pooled) if pooled else np.empty(0)
         if every.size:
-            quantiles[key] = tuple(np.quantile(every, PROBABILITIES).tolist())
+            quantiles[key] = quantiles_of(every)
     return Samples(quantiles, traces, ran, left_out)
+
+
+def quantiles_of(values: NDArray[Any]) -> tuple[float, ...]:
+    """The quantiles at PROBABILITIES, as np.quantile has them in four times the time.
+
+    >>> quantiles_of(np.array([3.0, 1.0, 2.0]))[::5]
+    (1.0, 2.0, 3.0)
+    """
+    places = np.multiply(PROBABILITIES, len(values) - 1)
+    return tuple(np.interp(places, np.arange(len(values)), np.sort(values)).tolist())
 
 
 _KEY = tuple(name for name in merging.IDENTITY if name != "replicate")

@@ -1,0 +1,82 @@
+"""Rows of a file that somebody changed: one message, and never a fault or an endless answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kept_rows
+import pytest
+from conftest import Run
+
+from bench.asked import Workload
+from bench.errors import TensorgapError
+from bench.measured import Measurement, Quality
+from bench.results import store as results
+from jobs.report import credible, from_rows
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "jobs/examples"
+ROW = replace(
+    results.read(str(EXAMPLES / "modelled.parquet"))[0][0], quality=Quality("wikitext-2 test")
+)
+
+
+def changed(path: str, value: Any) -> Measurement:
+    record, name = path.split(".")
+    return replace(ROW, **{record: replace(getattr(ROW, record), **{name: value})})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308, 5e-324, -1e300])
+@pytest.mark.parametrize(
+    "path", ["timing.latency_ms_p50_low", "energy.mean_w", "trace.busy_share", "roofline.launch_us"]
+)
+def test_no_number_of_a_row_is_beyond_what_is_computed_with(path: str, value: float) -> None:
+    with pytest.raises(TensorgapError, match=f"{path.replace('.', '_')} = .*must be .* to 1e"):
+        from_rows.cases([changed(path, value)])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("timing.latency_ms_p50", 0.0),
+        ("timing.throughput_samples_per_s", -1.0),
+        ("workload.batch_size", 0),
+        ("workload.new_tokens", 2**63 - 1),
+        ("device.compute_capability", "<script>"),
+    ],
+)
+def test_what_no_measurement_gives_is_refused(
+    path: str, value: object, tmp_path: Path, run: Run
+) -> None:
+    kept_rows.write(tmp_path / "r.parquet", [changed(path, value)])
+    for command in ("report", "explain"):
+        done = run(command, tmp_path / "r.parquet")
+        assert done.returncode == 2
+        assert f"{path.split('.')[1]} = {value}: must be" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("timing.latency_ms_iqr", 0.0),
+        ("timing.per_output_token_ms", -0.1),
+        ("energy.net_per_sample_mj", -3.0),
+        ("quality.perplexity", math.inf),
+        ("quality.nats", math.nan),
+    ],
+)
+def test_what_a_measurement_may_give_is_not(path: str, value: float) -> None:
+    credible.check(changed(path, value))
+
+
+def test_rows_of_every_shipped_file_are_credible() -> None:
+    for path in EXAMPLES.glob("*.parquet"):
+        assert [bad for row in results.read(str(path))[0] for bad in credible.incredible(row)] == []
+
+
+def test_an_asked_size_is_within_what_a_matrix_allows() -> None:
+    most = replace(ROW, workload=Workload("gpt2", "eager", 65_536, 1024, 1023))
+    assert list(credible.incredible(most)) == []

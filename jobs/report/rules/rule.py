@@ -16,7 +16,7 @@ class Hit:
     """What a rule found in a case, as templates and notes; what is None is as the rule says.
 
     Attributes:
-        values: What templates name that is no fact of the case (`jobs.report.findings.facts_of`).
+        values: What templates name that is no fact of the case (`jobs.report.findings.Known`).
         precisions: Whose numbers it is about; empty: those of the case.
         rejects: Fields of the case that cannot be right, and so are no evidence for other findings.
         speed: Of an effect: it rests on the latency.

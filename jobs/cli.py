@@ -27,6 +27,7 @@ _COMMANDS = {
     "sweep": ("jobs.sweep", "Measure a matrix and collect one Parquet file."),
     "plan": ("jobs.plan", "Show what would run where, and what cannot and why."),
     "report": ("jobs.report.command", "Show the table of results again."),
+    "compare": ("jobs.compare", "Say what changed between two runs, or more."),
     "explain": ("jobs.explain", "Say what the results show, why, and what to do."),
     "merge": ("jobs.merge", "Make one Parquet file of several results."),
     "doctor": ("jobs.doctor", "Show what this machine or cluster offers."),

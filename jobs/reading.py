@@ -1,7 +1,7 @@
 """Reads rows of several places, and says which files cannot be read."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
@@ -25,14 +25,28 @@ def read(places: Iterable[str], most_bytes: int) -> tuple[Rows, list[Source]]:
     found: list[list[KeptFile]] = []
     sources: dict[Source, None] = {}
     for place in places:
-        if place.lower().endswith(".csv"):
-            hint = f"`tensorgap explain {shown(place)}` reads tables of others"
-            raise TensorgapError(f"{shown(place)}: a CSV; {hint}")
-        files, origins, corrupt = results.files_at(place, allowance)
-        tell_corrupt(corrupt, "its row is missing")
+        files, origins = files_at(place, allowance)
         found.append(files)
         sources |= dict.fromkeys(origins)
     return Rows(found), list(sources)
+
+
+def read_each(places: Iterable[str], most_bytes: int) -> Iterator[tuple[Rows, list[Source]]]:
+    """As `read`, but the rows of each place by themselves; of all of them `most_bytes` are held."""
+    allowance = Allowance(most_bytes)
+    for place in places:
+        files, origins = files_at(place, allowance)
+        yield Rows([files]), list(dict.fromkeys(origins))
+
+
+def files_at(place: str, allowance: Allowance) -> tuple[list[KeptFile], list[Source]]:
+    """The files of a place that can be read, and the sweeps that they come from."""
+    if place.lower().endswith(".csv"):
+        hint = f"`tensorgap explain {shown(place)}` reads tables of others"
+        raise TensorgapError(f"{shown(place)}: a CSV; {hint}")
+    files, origins, corrupt = results.files_at(place, allowance)
+    tell_corrupt(corrupt, "its row is missing")
+    return files, origins
 
 
 def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:

@@ -87,6 +87,7 @@ class Case:
         latency_step_ms: Step of the last digit of a table's latency.
         latency_unit: In which a table says that its latency is; None: it does not.
         latencies_ms: Median of each replicate.
+        throughputs_per_s: Of each replicate.
         tokens_per_s: Of all prompts together, where it is not known how many tokens each has.
         energy_mj: Gross energy of a prompt; `energies_mj` has each replicate's.
         energy_uncertainty: Relative, of the replicate that is known least.
@@ -133,6 +134,7 @@ class Case:
     latency_unit: str | None = None
     latencies_ms: tuple[Median, ...] = ()
     throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
+    throughputs_per_s: tuple[float, ...] = read("timing.throughput_samples_per_s", tuple, ())
     tokens_per_s: float | None = None
     first_token_ms: float | None = read("timing.first_token_ms_p50", mean)
     per_output_token_ms: float | None = read("timing.per_output_token_ms", mean)

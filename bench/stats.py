@@ -218,8 +218,7 @@ def log_ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """
     sides = [np.log(side) for side in (above, below)]
     certain = min(len(above), len(below)) - 1
-    half, freedom = welch(sides)
-    error = half / t_quantile(freedom) if freedom else 0.0
+    error, freedom = standard_error(sides)
     few = (min(freedom or certain, 2 * certain) + certain) / 2
     return Estimate(float(sides[0].mean() - sides[1].mean()), error, few)
 
@@ -255,7 +254,13 @@ def holm(p_values: Sequence[float], alpha: float) -> list[int]:
 
 
 def welch(sides: Sequence[Floats]) -> tuple[float, float | None]:
-    """Half the 95 % interval of a mean, or of a difference of two, and its degrees of freedom.
+    """Half the 95 % interval of a mean, or of a difference of two, and its degrees of freedom."""
+    error, freedom = standard_error(sides)
+    return (t_quantile(freedom) * error, freedom) if freedom else (0.0, None)
+
+
+def standard_error(sides: Sequence[Floats]) -> tuple[float, float | None]:
+    """Standard error of a mean, or of a difference of two, and its degrees of freedom.
 
     Welch 1947, Biometrika 34; of one side it is Student's. No freedom where nothing varies.
     """
@@ -263,8 +268,7 @@ def welch(sides: Sequence[Floats]) -> tuple[float, float | None]:
     variance = sum(part for part, _ in parts)
     if variance == 0:
         return 0.0, None
-    freedom = variance**2 / sum(part**2 / alone for part, alone in parts)
-    return t_quantile(freedom) * math.sqrt(variance), freedom
+    return math.sqrt(variance), variance**2 / sum(part**2 / alone for part, alone in parts)
 
 
 @functools.lru_cache(maxsize=64)

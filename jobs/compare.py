@@ -1,14 +1,14 @@
 """`tensorgap compare`: what changed between runs, and whether it is more than chance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import click
 
 from bench.errors import TensorgapError
-from bench.files.location import shown
-from jobs import options, reading, terminal
-from jobs.report.changes import compared, decide, export, limits, pairs, table
-from jobs.report.changes.records import Comparison, RunCompared
+from bench.files.limits import Allowance
+from jobs import options, terminal
+from jobs.report.changes import compared, decide, export, limits, opened, table
+from jobs.report.changes.records import Comparison
 
 EXCEEDED = 1  # exit code
 MOST = 26  # runs, each of which has a letter
@@ -61,24 +61,13 @@ def command(
         )
     asked = [limits.parse(text) for text in typed]
     labels = ("old", "new") if len(places) == 2 else tuple(chr(ord("A") + n) for n in range(MOST))
-    first, *others = inputs(places, labels, most_bytes)
+    allowance = Allowance(most_bytes)
+    first, *others = [
+        opened.run_at(place, label, allowance) for place, label in zip(places, labels, strict=False)
+    ]
     found = compared.compare(first, others, alpha)
     terminal.show(_FORMS[form](found))
     return exit_code(limits.judged(found, asked))
-
-
-def inputs(places: Sequence[str], labels: Sequence[str], most_bytes: int) -> list[compared.Input]:
-    """Each place as what is compared; TensorgapError where it has no rows, or of several runs."""
-    found = []
-    read = reading.read_each(places, most_bytes)
-    for place, label, (rows, sources) in zip(places, labels, read, strict=False):
-        if not len(rows):
-            raise TensorgapError(f"{shown(place)}: has no rows yet; there is nothing to compare")
-        measured = pairs.of_run(rows.records(samples=False), shown(place))
-        names = {row.run: None for one in measured.values() for row in one.rows}
-        about = RunCompared(label, shown(place), tuple(names), len(rows))
-        found.append(compared.Input(about, measured, tuple(sources)))
-    return found
 
 
 def exit_code(verdicts: limits.Verdicts) -> int:

@@ -1,7 +1,7 @@
 """Reads rows of several places, and says which files cannot be read."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
@@ -31,12 +31,10 @@ def read(places: Iterable[str], most_bytes: int) -> tuple[Rows, list[Source]]:
     return Rows(found), list(sources)
 
 
-def read_each(places: Iterable[str], most_bytes: int) -> Iterator[tuple[Rows, list[Source]]]:
-    """As `read`, but the rows of each place by themselves; of all of them `most_bytes` are held."""
-    allowance = Allowance(most_bytes)
-    for place in places:
-        files, origins = files_at(place, allowance)
-        yield Rows([files]), list(dict.fromkeys(origins))
+def read_one(place: str, allowance: Allowance) -> tuple[Rows, list[Source]]:
+    """As `read`, of one place, taken from what all places together may hold."""
+    files, origins = files_at(place, allowance)
+    return Rows([files]), list(dict.fromkeys(origins))
 
 
 def files_at(place: str, allowance: Allowance) -> tuple[list[KeptFile], list[Source]]:

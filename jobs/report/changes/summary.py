@@ -150,7 +150,7 @@ def runs(found: Comparison) -> list[str]:
 
 def run(one: RunCompared) -> str:
     """A run in a line."""
-    names = [name for name in one.names[:2] if name not in one.location]
+    names = [n for n in one.names[:2] if n.rpartition("-")[0] not in one.location]
     more = f", {len(one.names) - 2} more" if len(one.names) > 2 else ""
     told_names = f" ({', '.join(names)}{more})" if names else ""
     return f"{one.label}: {one.location}{told_names}, {one.rows} row{'' if one.rows == 1 else 's'}"
@@ -181,9 +181,13 @@ def notes(found: Comparison) -> list[str]:
         for label, only in ((found.first.label, one.only_old), (one.run.label, one.only_new)):
             beside = f" (against {one.run.label})" if len(found.others) > 1 else ""
             lines += [f"only in {label}{beside}: {text}" for text in shortened(only)]
-        both = [row for row in one.rows if not row.old.is_ok and not row.new.is_ok]
-        lines += shortened([f"{row.place.text}: {row.old.outcome} -> {row.new.outcome}{because(row)}"
-                            for row in both])  # fmt: skip
+        lines += shortened(
+            [
+                f"{row.place.text}: {row.old.outcome} -> {row.new.outcome}{because(row)}"
+                for row in one.rows
+                if not row.old.is_ok and not row.new.is_ok
+            ]
+        )
         lines += shortened(list(partly_failed(found.first, one)))
     return [*filter(None, lines), *warnings(found)]
 

@@ -101,13 +101,17 @@ def markdown(found: Comparison) -> str:
     changed = summary.what_changed(found) or [UNCHANGED]
     parts += [f"- {escaped(line)}" for line in changed]
     for section in sections(found):
-        rule = ["---" if at in section.texts else "---:" for at in range(len(section.headings))]
-        rows = [list(section.headings), rule]
-        rows += [[escaped(cell) for cell in line] for line in section.lines]
-        parts += ["", f"**{escaped(section.title)}**", ""]
-        parts += [f"| {' | '.join(row)} |" for row in rows]
+        parts += as_markdown(section)
     parts += ["", *(f"- {escaped(note)}" for note in summary.notes(found))]
     return "\n".join(parts).rstrip()
+
+
+def as_markdown(section: Section) -> list[str]:
+    """The lines of one table in Markdown."""
+    rule = ["---" if at in section.texts else "---:" for at in range(len(section.headings))]
+    rows = [list(map(escaped, section.headings)), rule]
+    rows += [[escaped(cell) for cell in line] for line in section.lines]
+    return ["", f"**{escaped(section.title)}**", "", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def sections(found: Comparison) -> Iterator[Section]:

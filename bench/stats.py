@@ -220,6 +220,7 @@ def log_ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     certain = min(len(above), len(below)) - 1
     error, freedom = standard_error(sides)
     few = (min(freedom or certain, 2 * certain) + certain) / 2
+    few = math.floor(10 * few) / 10  # fewer tables of t for many comparisons
     return Estimate(float(sides[0].mean() - sides[1].mean()), error, few)
 
 
@@ -271,7 +272,7 @@ def standard_error(sides: Sequence[Floats]) -> tuple[float, float | None]:
     return math.sqrt(variance), variance**2 / sum(part**2 / alone for part, alone in parts)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def t_shares(freedom: float) -> Floats:
     """Which share of |t| lies below sqrt(freedom) tan(angle), at each of ANGLES; not to be changed.
 

@@ -24,7 +24,7 @@ from bench.measured import (
 )
 from bench.stats import Ratio
 from bench.warnings import RowWarning
-from jobs.report import compare, export, facts, from_rows, table
+from jobs.report import compare, export, facts, from_rows, table, words
 from jobs.report import text as texts
 from jobs.report.facts import Case
 
@@ -343,6 +343,15 @@ def test_gpu_types_on_different_hosts_are_compared_with_a_warning() -> None:
 def test_a_chosen_type_without_rows_is_named() -> None:
     with pytest.raises(TensorgapError, match="--against A100: no row of it is OK; there are T4"):
         against([a_row("fp32", 12)], "A100")
+
+
+def test_warnings_of_which_one_lacks_a_number_are_told_apart() -> None:
+    asked = {"min_samples": 64, "median_within": 0.01}
+    few, many = (
+        RowWarning("latency-not-converged", {"samples": n, "half_width": half} | asked)
+        for n, half in ((8, None), (70, 0.05))
+    )
+    assert words.alike([few, many, few]) == [few.text, many.text]
 
 
 def test_several_comparisons_are_said_to_be_several() -> None:

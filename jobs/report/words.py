@@ -99,7 +99,8 @@ def alike(warnings: Iterable[RowWarning]) -> list[str]:
     """
 
     def fixed_part(warning: RowWarning) -> object:
-        fixed = ((k, None if is_number(v) else v) for k, v in warning.values.items())
+        # What is None in one warning and a number in another has no range.
+        fixed = ((k, float if is_number(v) else v) for k, v in warning.values.items())
         return warning.code, tuple(fixed)
 
     texts = []

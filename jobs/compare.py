@@ -8,7 +8,7 @@ from bench.errors import TensorgapError
 from bench.files.limits import Allowance
 from jobs import options, terminal
 from jobs.report.changes import compared, decide, export, limits, opened, table
-from jobs.report.changes.records import Comparison
+from jobs.report.changes.records import Comparison, Metric
 
 EXCEEDED = 1  # exit code
 MOST = 26  # runs, each of which has a letter
@@ -32,6 +32,13 @@ _FORMS: dict[str, Callable[[Comparison], str]] = {
     ' "energy>5%" or "perplexity>0.5%"; also where a row is no longer OK. Repeatable.',
 )
 @click.option(
+    "--metric",
+    "chosen",
+    type=click.Choice([metric.value for metric in Metric]),
+    multiple=True,
+    help="Compare by this metric only; repeatable. Fewer comparisons find smaller changes.",
+)
+@click.option(
     "--alpha",
     type=click.FloatRange(0, 0.5, min_open=True),
     default=decide.ALPHA,
@@ -41,7 +48,12 @@ _FORMS: dict[str, Callable[[Comparison], str]] = {
 )
 @options.max_input
 def command(
-    places: tuple[str, ...], form: str, typed: tuple[str, ...], alpha: float, most_bytes: int
+    places: tuple[str, ...],
+    form: str,
+    typed: tuple[str, ...],
+    chosen: tuple[str, ...],
+    alpha: float,
+    most_bytes: int,
 ) -> int:
     """Say what changed between OLD and NEW: Parquet files or NAME/UTC-TIMESTAMP folders.
 
@@ -60,12 +72,15 @@ def command(
             f"{len(places)} place: give OLD and NEW, and at most {MOST - 2} more"
         )
     asked = [limits.parse(text) for text in typed]
+    metrics = tuple(map(Metric, chosen)) or tuple(Metric)
+    if left_out := [limit.text for limit in asked if limit.metric not in metrics]:
+        raise TensorgapError(f"--fail-on {left_out[0]}: --metric leaves it out; add it there")
     labels = ("old", "new") if len(places) == 2 else tuple(chr(ord("A") + n) for n in range(MOST))
     allowance = Allowance(most_bytes)
     first, *others = [
         opened.run_at(place, label, allowance) for place, label in zip(places, labels, strict=False)
     ]
-    found = compared.compare(first, others, alpha)
+    found = compared.compare(first, others, alpha, metrics)
     terminal.show(_FORMS[form](found))
     return exit_code(limits.judged(found, asked))
 

@@ -133,6 +133,15 @@ def test_an_error_rate_that_is_none_is_refused(run: Run, old: str, alpha: str) -
     assert "at most 1%." in run("compare", old, old, "--alpha", "0.01").stdout
 
 
+def test_fewer_metrics_are_fewer_comparisons(run: Run, old: str, slow: str) -> None:
+    done = run("compare", old, slow, "--metric", "latency", "--metric", "perplexity")
+    assert done.stdout.startswith("Of 3 comparisons, 1 became worse, none better.\n")
+    assert "throughput" not in done.stdout
+    refused = run("compare", old, slow, "--metric", "latency", "--fail-on", "energy>5%")
+    assert refused.returncode == 2
+    assert "--fail-on energy>5%: --metric leaves it out" in refused.stderr
+
+
 def test_one_place_alone_is_refused(run: Run, old: str) -> None:
     done = run("compare", old)
     assert done.returncode == 2
@@ -235,7 +244,7 @@ def test_the_runs_of_a_folder_are_shown_as_a_history(run: Run, results: Path) ->
     assert "night" not in of_one.stdout and "run 2" in of_one.stdout
     # By URI as by path, but for where long lines end.
     by_uri = run("report", f"file://{results / 'study'}").stdout
-    assert of_one.stdout.split() == by_uri.replace("file://", "").split()
+    assert "".join(of_one.stdout.split()) == "".join(by_uri.replace("file://", "").split())
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json"])

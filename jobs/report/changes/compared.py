@@ -1,7 +1,7 @@
 """Runs compared: rows paired, conditions beside each other, everything decided together."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench.errors import TensorgapError
@@ -26,12 +26,17 @@ class Input:
     sources: tuple[Source, ...] = ()
 
 
-def compare(first: Input, others: Sequence[Input], alpha: float = decide.ALPHA) -> Comparison:
-    """Each run against the first; all decisions hold together at `alpha`.
+def compare(
+    first: Input,
+    others: Sequence[Input],
+    alpha: float = decide.ALPHA,
+    metrics: Collection[Metric] = tuple(Metric),
+) -> Comparison:
+    """Each run against the first by some metrics; all decisions hold together at `alpha`.
 
     Raises TensorgapError where two runs have nothing in common.
     """
-    found = [against(first, other) for other in others]
+    found = [against(first, other, metrics) for other in others]
     changes = [c for one in found for row in one.rows for c in row.changes]
     decisions = iter(decide.decided(changes, alpha))
     told = [
@@ -47,7 +52,7 @@ def compare(first: Input, others: Sequence[Input], alpha: float = decide.ALPHA) 
     return Comparison(alpha, decide.count(changes), first.about, tuple(told))
 
 
-def against(first: Input, other: Input) -> Against:
+def against(first: Input, other: Input, metrics: Collection[Metric]) -> Against:
     """A run against the first, not decided yet."""
     found = pairs.paired(first.measured, other.measured)
     if not found:
@@ -61,14 +66,16 @@ def against(first: Input, other: Input) -> Against:
     known = [{pair[side].place for pair in found} for side in (0, 1)]
     return Against(
         other.about,
-        tuple(rows_of(found, labels)),
+        tuple(rows_of(found, labels, metrics)),
         tuple(conditions.changed(found, first.sources, other.sources)),
         pairs.unpaired(first.measured, other.measured, known[0]),
         pairs.unpaired(other.measured, first.measured, known[1]),
     )
 
 
-def rows_of(found: conditions.Pairs, labels: decide.Labels) -> Iterator[PairedRow]:
+def rows_of(
+    found: conditions.Pairs, labels: decide.Labels, metrics: Collection[Metric]
+) -> Iterator[PairedRow]:
     """The pairs with what can be compared; one perplexity for all workloads of a cell and model.
 
     It is measured once there, and stands in each of their rows.
@@ -77,7 +84,7 @@ def rows_of(found: conditions.Pairs, labels: decide.Labels) -> Iterator[PairedRo
     for old, new in found:
         changes: list[Change] = []
         if old.seen.is_ok and new.seen.is_ok:
-            changes = decide.changes(old, new, labels)
+            changes = [c for c in decide.changes(old, new, labels) if c.metric in metrics]
         kept = []
         for change in changes:
             place = old.place

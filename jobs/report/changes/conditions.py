@@ -12,7 +12,7 @@ from bench.errors import TensorgapError
 from bench.results.columns import Source
 from jobs.report import words
 from jobs.report.changes.pairs import Measured
-from jobs.report.changes.records import Condition, Place
+from jobs.report.changes.records import Condition, RowPlace
 from jobs.report.from_rows import METHOD, MUST_AGREE, values_of
 
 Pairs = Sequence[tuple[Measured, Measured]]
@@ -75,7 +75,7 @@ def of_fields(pairs: Pairs) -> Iterator[Condition]:
     """Each field in which rows differ that are compared, once for all rows with the same change."""
     of_both = [pair for pair in pairs if all(one.case.replicates for one in pair)]
     for path, what in FIELDS.items():
-        changes: dict[tuple[str, str], list[Place]] = {}
+        changes: dict[tuple[str, str], list[RowPlace]] = {}
         for old, new in of_both:
             told = told_of(old, path), told_of(new, path)
             if told[0] != told[1] and (all(told) or path not in UNKNOWN_IS_NONE):
@@ -96,7 +96,7 @@ def told_of(one: Measured, path: str) -> str:
     return ", ".join(values[:MOST_VALUES]) + (more if len(values) > MOST_VALUES else "")
 
 
-def where(places: Sequence[Place], every: Sequence[Place]) -> str:
+def where(places: Sequence[RowPlace], every: Sequence[RowPlace]) -> str:
     """Which of all places these are, in words; empty: all of them."""
     if len(places) == len(every):
         return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from jobs.report.changes import conditions, decide, pairs
 from jobs.report.changes.compared import Input
 from jobs.report.changes.pairs import Measured, Run, cell_of
-from jobs.report.changes.records import Change, Condition, Metric, Place, RunCompared, Seen
+from jobs.report.changes.records import Change, Condition, Metric, RowPlace, RunCompared, Seen
 from jobs.report.facts import rank
 
 
@@ -30,7 +30,7 @@ class Point:
 class CellOverTime:
     """A cell and workload over time."""
 
-    place: Place
+    place: RowPlace
     points: tuple[Point, ...]
 
 
@@ -86,12 +86,12 @@ def undecided(runs: Sequence[Run]) -> Iterator[CellOverTime]:
     for place in (place for run in runs for place in run if place.board):
         boards.setdefault(cell_of(place), set()).add(str(place.board))
 
-    def at(place: Place) -> Place:
+    def at(place: RowPlace) -> RowPlace:
         """The place with the cell's only board, where none of its replicates was measured."""
         known = boards.get(cell_of(place), set())
         return replace(place, board=min(known)) if len(known) == 1 else place
 
-    found: dict[Place, list[tuple[int, Measured]]] = {}
+    found: dict[RowPlace, list[tuple[int, Measured]]] = {}
     for number, run in enumerate(runs):
         for place, measured in run.items():
             found.setdefault(at(place), []).append((number, measured))
@@ -117,7 +117,7 @@ def since(before: Measured | None, measured: Measured) -> list[Change]:
     return [Change(change.metric, None, change.new, reason="the first") for change in alone]
 
 
-def once(change: Change, place: Place, run: int, told: set[object]) -> Change:
+def once(change: Change, place: RowPlace, run: int, told: set[object]) -> Change:
     """A perplexity is compared once for all workloads of its cell and model."""
     key = run, place.gpu, place.board, place.precision, place.workload.model, change
     if change.metric is Metric.PERPLEXITY and change.estimate and key in told:

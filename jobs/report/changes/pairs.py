@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome
 from jobs.report import from_rows, words
-from jobs.report.changes.records import Place, Seen
+from jobs.report.changes.records import RowPlace, Seen
 from jobs.report.facts import Case, rank
 
 MAKER = "NVIDIA "  # which drivers since 470 put before the name of a GPU
@@ -17,7 +17,7 @@ MAKER = "NVIDIA "  # which drivers since 470 put before the name of a GPU
 class Measured:
     """The replicates of a cell and workload on one board in one run."""
 
-    place: Place
+    place: RowPlace
     case: Case
     rows: tuple[Measurement, ...]
 
@@ -30,31 +30,31 @@ class Measured:
         return Seen(case.outcome, len(case.replicates), case.failed, reason, tuple(told))
 
 
-Run = Mapping[Place, Measured]
+Run = Mapping[RowPlace, Measured]
 
 
-def of_run(rows: Iterable[Measurement], origin: str) -> dict[Place, Measured]:
+def of_run(rows: Iterable[Measurement], origin: str) -> dict[RowPlace, Measured]:
     """What a run has at each place, in the order of the tables.
 
     Raises TensorgapError where a number is none, or where a place stands in several runs.
     """
-    found: dict[Place, list[Measurement]] = {}
-    nameless: dict[Place, list[Measurement]] = {}
+    found: dict[RowPlace, list[Measurement]] = {}
+    nameless: dict[RowPlace, list[Measurement]] = {}
     for row in rows:
         board = row.device.name.removeprefix(MAKER) if row.device else None
         measured = row.outcome == Outcome.OK and board is not None
-        place = Place(row.cell.gpu_type, row.workload, row.cell.precision)
+        place = RowPlace(row.cell.gpu_type, row.workload, row.cell.precision)
         if measured:
-            place = Place(place.gpu, place.workload, place.precision, board)
+            place = RowPlace(place.gpu, place.workload, place.precision, board)
         (found if measured else nameless).setdefault(place, []).append(row)
-    of_cell = {Place(p.gpu, p.workload, p.precision): p for p in reversed(found)}
+    of_cell = {RowPlace(p.gpu, p.workload, p.precision): p for p in reversed(found)}
     for place, failed in nameless.items():  # which no board is known of
         found.setdefault(of_cell.get(place, place), []).extend(failed)
     ordered = sorted(found, key=lambda p: (p.gpu, p.workload, rank(p.precision), p.board or ""))
     return {place: measured_at(place, found[place], origin) for place in ordered}
 
 
-def measured_at(place: Place, rows: Sequence[Measurement], origin: str) -> Measured:
+def measured_at(place: RowPlace, rows: Sequence[Measurement], origin: str) -> Measured:
     """The rows of one place, which must be of one run and have numbers."""
     if len(runs := sorted({row.run for row in rows})) > 1:
         raise TensorgapError(
@@ -109,17 +109,17 @@ def paired(old: Run, new: Run) -> list[tuple[Measured, Measured]]:
     return pairs
 
 
-def cell_of(place: Place) -> tuple[object, ...]:
+def cell_of(place: RowPlace) -> tuple[object, ...]:
     """A place but for its board."""
     return place.gpu, place.workload, place.precision
 
 
-def by_cell(run: Run) -> dict[object, list[Place]]:
+def by_cell(run: Run) -> dict[object, list[RowPlace]]:
     """The boards of each cell and workload."""
     return {cell_of(every[0]): every for every in words.gathered(run, cell_of)}
 
 
-def unpaired(one: Run, other: Run, known: Container[Place]) -> tuple[str, ...]:
+def unpaired(one: Run, other: Run, known: Container[RowPlace]) -> tuple[str, ...]:
     """The places of a run that are not `known` as paired, in words, with the other run's boards."""
     texts, others_of = [], by_cell(other)
     for place in one:

@@ -82,7 +82,7 @@ class Change:
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class RowPlace:
     """What a row is about: one cell and workload, on one board."""
 
     gpu: str  # type
@@ -116,7 +116,7 @@ class Seen:
 class PairedRow:
     """A cell and workload that two runs have."""
 
-    place: Place
+    place: RowPlace
     old: Seen
     new: Seen
     changes: tuple[Change, ...] = ()  # none where one of them is not OK

@@ -17,7 +17,7 @@ from jobs.report.changes.records import (
     Decision,
     Metric,
     PairedRow,
-    Place,
+    RowPlace,
 )
 from jobs.report.facts import each
 from jobs.report.table import MARK, RULE, aligned, escaped
@@ -144,7 +144,7 @@ def sections(found: Comparison) -> Iterator[Section]:
         yield Section(title, tuple(headings), lines, tuple(decisions.values()), frozenset(texts))
 
 
-def line(place: Place, names: Sequence[str], rows: Sequence[Shown | None]) -> tuple[str, ...]:
+def line(place: RowPlace, names: Sequence[str], rows: Sequence[Shown | None]) -> tuple[str, ...]:
     """The cells of one place: what it is, the first run's value, and those of the others.
 
     Args:
@@ -183,7 +183,7 @@ def ratio(change: Change, mark: str = "") -> str:
     return f"{found.value:.{places}f}{mark} [{low}, {high}]"
 
 
-def about(place: Place) -> dict[str, str]:
+def about(place: RowPlace) -> dict[str, str]:
     """What a row is about, by the headings of the table."""
     asked = place.workload
     return {
@@ -198,7 +198,7 @@ def about(place: Place) -> dict[str, str]:
     }
 
 
-def headings_of(places: Sequence[Place], metric: Metric) -> tuple[list[str], list[str]]:
+def headings_of(places: Sequence[RowPlace], metric: Metric) -> tuple[list[str], list[str]]:
     """Which headings tell the rows of a metric apart, and what all of them have in common."""
     texts = [about(place) for place in places]
     every = OF_MODEL if metric is Metric.PERPLEXITY else tuple(texts[0])

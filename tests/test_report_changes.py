@@ -427,9 +427,8 @@ def test_warnings_of_rows_are_told_with_their_runs() -> None:
     busy = RowWarning("host-busy", {"share": 0.3})
     new = [dataclasses.replace(m, warnings=(busy,)) for m in a_run(NEW)]
     found = compare(a_run(), new)
-    assert "* warning: other processes used 30% of the host CPU time (rows: 3 in new)" in (
-        summary.notes(found)
-    )
+    told = "* 3 of 3 rows in new: other processes used 30% of the host CPU time"
+    assert told in summary.notes(found)
     assert "* [" in table.shown(found)
 
 

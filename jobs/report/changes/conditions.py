@@ -13,7 +13,7 @@ from bench.results.columns import Source
 from jobs.report import words
 from jobs.report.changes.pairs import Measured
 from jobs.report.changes.records import Condition, RowPlace
-from jobs.report.from_rows import METHOD, MUST_AGREE, values_of
+from jobs.report.from_rows import METHOD, MUST_AGREE, known
 
 Pairs = Sequence[tuple[Measured, Measured]]
 
@@ -89,7 +89,7 @@ def of_fields(pairs: Pairs) -> Iterator[Condition]:
 def told_of(one: Measured, path: str) -> str:
     """The values of a field in the replicates that were measured; empty: none is known."""
     rows = [row for row in one.rows if row.outcome == one.case.outcome]
-    values = sorted({str(value) for value in values_of(rows, path) if value is not None})
+    values = sorted({str(value) for value in known(rows, path)})
     if path == "device.name":
         return ", ".join(value.removeprefix("NVIDIA ") for value in values)
     more = f" and {len(values) - MOST_VALUES} more"
@@ -113,10 +113,9 @@ def of_clocks(pairs: Pairs) -> Iterator[Condition]:
     """The SM clock under load, of each GPU type where it moved by more than a share."""
     for of_type in words.gathered(pairs, lambda pair: pair[0].place.gpu):
         clocks = [
-            [row.conditions.sm_mhz_after for pair in of_type for row in pair[side].rows
-             if row.conditions and row.conditions.sm_mhz_after]
-            for side in (0, 1)
-        ]  # fmt: skip
+            [mhz for one in side for mhz in known(one.rows, "conditions.sm_mhz_after") if mhz > 0]
+            for side in zip(*of_type, strict=True)
+        ]
         if all(clocks):
             old, new = map(statistics.fmean, clocks)
             if abs(new / old - 1) > CLOCK_SPREAD:

@@ -105,15 +105,18 @@ def of_perplexity(old: Case, new: Case, labels: Labels) -> Change:
         )
         others = [path.rpartition(".")[2].removesuffix("_sha256") for path, a, b in both if a != b]
         return replace(change, reason=f"another {' and '.join(others) or 'set of windows'}")
+    sizes = new.window_tokens or ()
+    if len(sizes) != len(new.window_nats or ()) or len(sizes) != len(old.window_nats or ()):
+        return replace(change, reason="its windows are not whole")
     if old.perplexity == new.perplexity and old.window_nats == new.window_nats:
         return replace(change, ratio=Ratio(1.0, 1.0, 1.0), decision=Decision.IDENTICAL)
-    if not old.window_nats or not new.window_nats or not new.window_tokens:
+    if not old.window_nats or not new.window_nats or min(sizes) < 1:
         return replace(change, reason="its windows are not known")
-    found = stats.paired_difference(new.window_nats, old.window_nats, new.window_tokens)
+    found = stats.paired_difference(new.window_nats, old.window_nats, sizes)
     single = Ratio(*[stats.exp(found.mean)] * 3)
     if found.error is None:
         return replace(change, ratio=single, reason="one window")
-    estimate = stats.Estimate(found.mean, found.error, len(new.window_tokens) - 1)
+    estimate = stats.Estimate(found.mean, found.error, len(sizes) - 1)
     return replace(change, ratio=single, estimate=estimate)
 
 

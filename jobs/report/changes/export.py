@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.report import export
+from jobs.report import export, words
 from jobs.report.changes import summary
 from jobs.report.changes.records import Against, Change, Comparison, Metric, PairedRow
 from jobs.terminal import clean
@@ -39,7 +39,11 @@ def row_of(row: PairedRow) -> dict[str, Any]:
     about = {"gpu_type": row.place.gpu, "board": row.place.board, "precision": row.place.precision}
     changes = [numbers(change) | {"text": summary.told(change)} for change in row.changes]
     workload = export.plain(row.place.workload)
-    return {**about, **workload, "old": row.old, "new": row.new, "changes": changes}
+    both = {
+        name: export.plain(seen) | {"warnings": words.alike(seen.warnings)}
+        for name, seen in (("old", row.old), ("new", row.new))
+    }
+    return {**about, **workload, **both, "changes": changes}
 
 
 def numbers(change: Change) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bench.errors import TensorgapError
 from jobs.report import words
 from jobs.report.changes.decide import POWER, REPLICATES
 from jobs.report.changes.records import Change, Comparison, Decision, Metric
+from jobs.report.changes.summary import size
 
 FORM = re.compile(r"\s*([a-z]+)\s*(>=?)\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*%\s*", re.IGNORECASE)
 MOST_NAMED = 3
@@ -75,7 +76,8 @@ def parse(text: str) -> Limit:
 def judged(found: Comparison, limits: Sequence[Limit]) -> Verdicts:
     """What of a comparison exceeds the limits, and which of them it cannot tell of."""
     exceeded = list(no_longer_ok(found)) if limits else []
-    undecidable, notes = [], []
+    undecidable: list[str] = []
+    notes = list(not_checked(found)) if limits else []
     for limit in limits:
         rows = [
             (row.place.text, change)
@@ -104,7 +106,7 @@ def judged(found: Comparison, limits: Sequence[Limit]) -> Verdicts:
         if blind:
             notes.append(
                 f"{limit.text}: {len(blind)} of {len(decided)} rows scatter so much that such a"
-                f" change may pass: only one of {100 * max(blind):.2g}% is found with"
+                f" change may pass: only {size(max(blind))} is found with"
                 f" {POWER:.0%} probability in each; more replicates would find smaller ones"
             )
     return Verdicts(tuple(exceeded), tuple(undecidable), tuple(notes))
@@ -120,6 +122,14 @@ def no_longer_ok(found: Comparison) -> Iterator[str]:
         ]
         if lost:
             yield f"no longer OK: {some(lost)}"
+
+
+def not_checked(found: Comparison) -> Iterator[str]:
+    """The rows of the first run that another lacks, of which no limit can tell."""
+    for one in found.others:
+        if one.only_old:
+            place = f"not in {one.run.label}, and so not checked"
+            yield f"--fail-on: {place}: {some(one.only_old)}"
 
 
 def some(texts: Sequence[str]) -> str:

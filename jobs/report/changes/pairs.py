@@ -26,8 +26,8 @@ class Measured:
         """How it ended, in plain values."""
         case = self.case
         reason = case.reason if case.failed else None
-        told = words.alike((*case.warnings, *case.failed_warnings))
-        return Seen(case.outcome, len(case.replicates), case.failed, reason, tuple(told))
+        warnings = (*case.warnings, *case.failed_warnings)
+        return Seen(case.outcome, len(case.replicates), case.failed, reason, warnings)
 
 
 Run = Mapping[RowPlace, Measured]

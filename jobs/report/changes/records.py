@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.asked import Workload
 from bench.measured import Outcome
 from bench.stats import Estimate, Ratio
+from bench.warnings import RowWarning
 
 
 class Metric(enum.StrEnum):
@@ -104,7 +105,7 @@ class Seen:
     replicates: int
     failed: int = 0  # replicates beside them
     reason: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RowWarning, ...] = ()
 
     @property
     def is_ok(self) -> bool:

@@ -14,6 +14,7 @@ from jobs.report.changes.records import (
     PairedRow,
     RunCompared,
 )
+from jobs.report.table import MARK
 from jobs.report.words import number
 
 DIGITS = {Metric.PERPLEXITY: 5}  # whole numbers hide what perplexities differ by
@@ -26,8 +27,9 @@ Finding = tuple[Decision, str]
 def percent(change: Change) -> str:
     """The change of the value itself, with its sign."""
     share = change.ratio.value - 1 if change.ratio else 0.0
-    places = 2 if abs(share) < 0.01 else 1 if abs(share) < 1 else 0
-    return f"{100 * share:+.{places}f}%"
+    if share >= 10:
+        return f"{1 + share:.3g}-fold"
+    return f"{100 * share:+.{2 if abs(share) < 0.01 else 1}f}%"
 
 
 def told(change: Change) -> str:
@@ -87,9 +89,18 @@ def power(found: Comparison) -> str:
     for metric in Metric:
         shares = [c.detectable for c in found.changes if c.metric == metric and c.detectable]
         if shares:
-            parts.append(f"{100 * max(shares):.2g}% in any {metric}")
+            parts.append(f"{size(max(shares))} in any {metric}")
     change = f"A change of {words.listed(parts)} would have been found with {POWER:.0%} probability"
     return f"{change}, by the scatter seen." if parts else ""
+
+
+def size(share: float) -> str:
+    """How large a change is.
+
+    >>> size(0.0394), size(0.25), size(49.0)
+    ('3.9%', '25%', '50-fold')
+    """
+    return f"{100 * share:.2g}%" if share < 1 else f"{1 + share:.2g}-fold"
 
 
 def findings(found: Comparison) -> list[Finding]:
@@ -205,19 +216,19 @@ def partly_failed(first: RunCompared, one: Against) -> Iterator[str]:
 
 
 def warnings(found: Comparison) -> list[str]:
-    """Each warning once, with the runs and how many of their rows have it."""
-    by_text: dict[str, Counter[str]] = {}
-    for one in found.others:
-        for row in one.rows:
-            for label, seen in ((found.first.label, row.old), (one.run.label, row.new)):
-                if label != found.first.label or one is found.others[0]:
-                    for text in seen.warnings:
-                        by_text.setdefault(text, Counter())[label] += 1
-    lines = []
-    for text, labels in by_text.items():
-        where = ", ".join(f"{count} in {label}" for label, count in labels.items())
-        lines.append(f"* warning: {text} (rows: {where})")
-    return shortened(lines)
+    """Each kind of warning once, with the runs and how many of their rows have it."""
+    runs = [(found.first.label, [row.old for row in found.others[0].rows])]
+    runs += [(one.run.label, [row.new for row in one.rows]) for one in found.others]
+    where: dict[str, list[str]] = {}
+    for label, rows in runs:
+        for alike in words.gathered(
+            ((at, one) for at, seen in enumerate(rows) for one in seen.warnings),
+            lambda pair: pair[1].code,
+        ):
+            text = "; ".join(words.alike(one for _, one in alike))
+            count = len({at for at, _ in alike})
+            where.setdefault(text, []).append(f"{count} of {len(rows)} rows in {label}")
+    return shortened([f"{MARK} {', '.join(rows)}: {text}" for text, rows in where.items()])
 
 
 def shortened(lines: Sequence[str]) -> list[str]:

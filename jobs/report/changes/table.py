@@ -172,15 +172,23 @@ def ratio(change: Change, mark: str = "") -> str:
     if found is None:
         return NOTHING
     if found.low == found.high:
-        return f"{found.value:.{PLACES}f}{mark}"
+        return f"{beyond(found.value, PLACES)}{mark}"
     places = PLACES
     while 1 in (round(found.low, places), round(found.high, places)) and places < MOST_PLACES:
         places += 1
-    low, high = (
-        ">100" if end > 100 else "<0.01" if end < 0.01 else f"{end:.{places}f}"
-        for end in (found.low, found.high)
-    )
-    return f"{found.value:.{places}f}{mark} [{low}, {high}]"
+    low, value, high = (beyond(end, places) for end in (found.low, found.value, found.high))
+    return f"{value}{mark} [{low}, {high}]"
+
+
+def beyond(ratio_or_end: float, places: int) -> str:
+    """A ratio in decimals; of one beyond a hundredfold only that it is.
+
+    >>> beyond(1.0871, 3), beyond(1e300, 3), beyond(0.0, 3)
+    ('1.087', '>100', '<0.01')
+    """
+    if ratio_or_end > 100:
+        return ">100"
+    return "<0.01" if ratio_or_end < 0.01 else f"{ratio_or_end:.{places}f}"
 
 
 def about(place: RowPlace) -> dict[str, str]:

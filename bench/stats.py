@@ -208,9 +208,9 @@ def log_ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     Welch's, but with fewer degrees of freedom: halfway between his, at most twice `certain`, and
     `certain`, one less than the values of the smaller side, which never makes too many false alarms
     (Mickey and Brown 1966, Annals of Mathematical Statistics 37). In the far tails that many
-    comparisons need, his own make far too many: in a family of 48 at 5 % 88 % of families have one,
-    where 2 values are compared with 10 that scatter a third as much, and 8 % with 5 and 5
-    (`benchmarks/compare.py`).
+    comparisons need, his own make too many: simulated families of 48 at 5 % had one in 88 % of
+    cases where 2 values were compared with 10 that scatter a third as much, and in 8 % with 5 and
+    5. `benchmarks/compare.py` counts those of this function.
 
     >>> found = log_ratio([2.0, 2.0], [1.0, 1.0])
     >>> round(found.value, 3), found.error, found.p

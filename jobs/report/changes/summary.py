@@ -65,7 +65,9 @@ def headline(found: Comparison) -> str:
         sentences.append(f"Of {comparisons}, {worse or 'none'} became worse, {better or 'none'}"
                          " better.")  # fmt: skip
     elif found.count:
-        sentences += [f"No significant difference in {comparisons}.", power(found)]
+        small = counts[Decision.NEGLIGIBLE]
+        but = f", but for {small} that {'is' if small == 1 else 'are'} negligible" if small else ""
+        sentences += [f"No significant difference in {comparisons}{but}.", power(found)]
     elif counts[Decision.IDENTICAL]:
         sentences.append(f"{counts[Decision.IDENTICAL]} perplexities are identical.")
     if counts[Decision.NOT_DECIDED] and not found.count:
@@ -145,7 +147,7 @@ def ended(found: Comparison, now_ok: bool) -> Iterator[tuple[Against, PairedRow]
 
 
 def what_changed(found: Comparison) -> list[str]:
-    """Each condition in a line; of a protocol that differs, what it does to the comparison."""
+    """Each condition in a line."""
     several = len(found.others) > 1
     return [
         f"{named(one, several)}{condition.text}"

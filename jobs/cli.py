@@ -1,7 +1,7 @@
 """The command line: one group, one command per file beside this one, one place that prints errors.
 
-Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad input; 3 a fault of
-tensorgap; 130 interrupted, and resumable.
+Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK, or `compare` found what
+--fail-on names; 2 bad input; 3 a fault of tensorgap; 130 interrupted, and resumable.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all OK; 1 some cells are not OK; 2 bad input; 3 a fault of tensorgap;"
+    epilog="Exit codes: 0 all OK; 1 some cells are not OK, or worse than --fail-on; 2 bad input; 3 a fault of tensorgap;"
     " 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="tensorgap")

@@ -2,13 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.report import export, words
 from jobs.report.changes import summary
 from jobs.report.changes.records import Against, Change, Comparison, Metric, PairedRow
-from jobs.terminal import clean
 
 
 def to_json(found: Comparison) -> str:
@@ -66,10 +65,13 @@ def numbers(change: Change) -> dict[str, Any]:
 
 def to_csv(found: Comparison) -> str:
     """A line for each metric of each row; one without metrics has what it was and is."""
-    lines = [line for one in found.others for row in one.rows for line in lines_of(one, row)]
+    return as_csv([line for one in found.others for row in one.rows for line in lines_of(one, row)])
+
+
+def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Lines of the same columns, at least one, whose texts no spreadsheet computes."""
     stream = io.StringIO()
-    names = list(lines[0]) if lines else []
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     for line in lines:
         writer.writerow({k: export.cell(v) if isinstance(v, str) else v for k, v in line.items()})
@@ -86,8 +88,8 @@ def lines_of(one: Against, row: PairedRow) -> Iterator[dict[str, Any]]:
         for what, value in (("outcome", str(side.outcome)), ("replicates", side.replicates))
     }
     for change in row.changes:
-        yield clean({**about, **seen, **numbers(change)})
+        yield {**about, **seen, **numbers(change)}
     if not row.changes:
         empty = dict.fromkeys(numbers(Change(Metric.LATENCY, None, None)))
         decision = "worse" if row.old.is_ok else "better" if row.new.is_ok else None
-        yield clean({**about, **seen, **empty, "decision": decision, "reason": row.new.reason})
+        yield {**about, **seen, **empty, "decision": decision, "reason": row.new.reason}

@@ -1,7 +1,5 @@
 """Runs over time for a terminal, as Markdown, CSV and JSON."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ from rich.text import Text
 from jobs.report import export as plain
 from jobs.report import words
 from jobs.report.changes import summary
-from jobs.report.changes.export import numbers
+from jobs.report.changes.export import as_csv, numbers
 from jobs.report.changes.history import CellOverTime, Point, RunsOverTime
 from jobs.report.changes.records import Change, Decision, Metric
 from jobs.report.changes.table import Section, as_markdown, drawn, listed
@@ -142,14 +140,7 @@ def every(found: RunsOverTime) -> Iterator[Change]:
 
 def to_csv(found: RunsOverTime) -> str:
     """A line for each metric of each row of each run."""
-    stream = io.StringIO()
-    lines = list(records(found))
-    writer = csv.DictWriter(stream, list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    for one in lines:
-        cells = {k: plain.cell(v) if isinstance(v, str) else v for k, v in one.items()}
-        writer.writerow(cells)
-    return stream.getvalue().rstrip("\n")
+    return as_csv(list(records(found)))
 
 
 def records(found: RunsOverTime) -> Iterator[dict[str, Any]]:

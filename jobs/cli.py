@@ -54,8 +54,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all OK; 1 some cells are not OK, or worse than --fail-on; 2 bad input; 3 a fault of tensorgap;"
-    " 130 interrupted.",
+    epilog="Exit codes: 0 all OK; 1 some cells are not OK, or worse than --fail-on; 2 bad input;"
+    " 3 a fault of tensorgap; 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="tensorgap")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -395,12 +395,14 @@ class RowsParquet(Kind):
         import pyarrow.parquet as pq
         from examples import measurement
         from test_jobs_report import the_first_study
+        from two_runs import a_run
 
         from bench.results.columns import Source
 
         self.place = folder / "rows.parquet"
         source = Source("local/20261124T120000Z", "", "0.1.0", None, (), False)
-        rows = [*the_first_study(), measurement()]
+        replicates = a_run(replicates=2, cells=(("A100-SXM-40GB", "fp16"),))
+        rows = [*the_first_study(), measurement(), *replicates]
         kept_rows.write(self.place, rows, [source])
         self.valid = self.place.read_bytes()
         self.table = pq.read_table(self.place)
@@ -464,6 +466,24 @@ class RowsParquet(Kind):
         cases = compare.with_ratios(from_rows.cases(rows))
         for shown in (report.shown, report.markdown, export.to_csv, export.to_json):
             print(shown(cases))
+        self.compare()
+
+    def compare(self) -> None:
+        """With the valid file, which has one of its cells at least in common, or is refused."""
+        from bench.files.limits import Allowance
+        from jobs.report.changes import compared, export, history, history_table, opened, table
+
+        valid = self.folder / "valid.parquet"
+        if not valid.exists():
+            valid.write_bytes(self.valid)
+        both = [opened.run_at(str(one), "old", Allowance()) for one in (valid, self.place)]
+        for first, other in (both, reversed(both)):
+            found = compared.compare(first, [other])
+            for shown in (table.shown, table.markdown, export.to_csv, export.to_json):
+                print(shown(found))
+        told = history.of_runs(both)
+        for shown in (history_table.shown, history_table.to_csv, history_table.to_json):
+            print(shown(told))
 
 
 class Model(Kind):
@@ -567,7 +587,8 @@ class Commands(Kind):
             arguments = explain
         else:
             merge = ["merge", place, "-o", str(self.folder / "all.parquet"), "--force"]
-            arguments = rng.choice((report, explain[:-2], merge))
+            compare = ["compare", place, place, "--fail-on", "latency>5%"]
+            arguments = rng.choice((report, explain[:-2], merge, compare))
         if rng.random() < 0.2:
             # The system ends an argument at a NUL.
             arguments.insert(rng.randrange(len(arguments) + 1), rng.choice(TEXTS).rstrip("\0"))

@@ -1,7 +1,7 @@
 """The command line: one group, one command per file beside this one, one place that prints errors.
 
-Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK; 2 bad input; 3 a fault of
-tensorgap; 130 interrupted, and resumable.
+Exit codes: 0 all OK; 1 the sweep is complete but some cells are not OK, or `compare` found what
+--fail-on names; 2 bad input; 3 a fault of tensorgap; 130 interrupted, and resumable.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ _COMMANDS = {
     "sweep": ("jobs.sweep", "Measure a matrix and collect one Parquet file."),
     "plan": ("jobs.plan", "Show what would run where, and what cannot and why."),
     "report": ("jobs.report.command", "Show the table of results again."),
+    "compare": ("jobs.compare", "Say what changed between two runs, or more."),
     "explain": ("jobs.explain", "Say what the results show, why, and what to do."),
     "merge": ("jobs.merge", "Make one Parquet file of several results."),
     "doctor": ("jobs.doctor", "Show what this machine or cluster offers."),
@@ -53,8 +54,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all OK; 1 some cells are not OK; 2 bad input; 3 a fault of tensorgap;"
-    " 130 interrupted.",
+    epilog="Exit codes: 0 all OK; 1 some cells are not OK, or worse than --fail-on; 2 bad input;"
+    " 3 a fault of tensorgap; 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="tensorgap")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

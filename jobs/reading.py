@@ -25,14 +25,26 @@ def read(places: Iterable[str], most_bytes: int) -> tuple[Rows, list[Source]]:
     found: list[list[KeptFile]] = []
     sources: dict[Source, None] = {}
     for place in places:
-        if place.lower().endswith(".csv"):
-            hint = f"`tensorgap explain {shown(place)}` reads tables of others"
-            raise TensorgapError(f"{shown(place)}: a CSV; {hint}")
-        files, origins, corrupt = results.files_at(place, allowance)
-        tell_corrupt(corrupt, "its row is missing")
+        files, origins = files_at(place, allowance)
         found.append(files)
         sources |= dict.fromkeys(origins)
     return Rows(found), list(sources)
+
+
+def read_one(place: str, allowance: Allowance) -> tuple[Rows, list[Source]]:
+    """As `read`, of one place, taken from what all places together may hold."""
+    files, origins = files_at(place, allowance)
+    return Rows([files]), list(dict.fromkeys(origins))
+
+
+def files_at(place: str, allowance: Allowance) -> tuple[list[KeptFile], list[Source]]:
+    """The files of a place that can be read, and the sweeps that they come from."""
+    if place.lower().endswith(".csv"):
+        hint = f"`tensorgap explain {shown(place)}` reads tables of others"
+        raise TensorgapError(f"{shown(place)}: a CSV; {hint}")
+    files, origins, corrupt = results.files_at(place, allowance)
+    tell_corrupt(corrupt, "its row is missing")
+    return files, origins
 
 
 def tell_corrupt(corrupt: Iterable[CorruptFile], consequence: str) -> None:

@@ -1053,6 +1053,18 @@ def refusing(status: int, code: str) -> Iterator[str]:
         server.shutdown()
 
 
+def test_the_runs_of_a_bucket_are_listed(bucket: Bucket) -> None:
+    folders = [
+        Results.create(bucket.uri, name, MATRIX, NOW + datetime.timedelta(days=day))
+        for name, day in (("study", 0), ("study", 1), ("night", 2))
+    ]
+    listed = [Results.open(place).source for place in results.runs_within(bucket.uri)]
+    assert listed == [folders[at].source for at in (2, 0, 1)]
+    of_one = bucket.uri.replace("/results", "/results/study")
+    assert results.runs_within(of_one) == [folder.location for folder in folders[:2]]
+    assert results.runs_within(folders[0].location) == []
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [

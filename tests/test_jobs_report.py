@@ -351,6 +351,15 @@ def test_a_chosen_type_without_rows_is_named() -> None:
         against([a_row("fp32", 12)], "A100")
 
 
+def test_warnings_of_which_one_lacks_a_number_are_told_apart() -> None:
+    asked = {"min_samples": 64, "median_within": 0.01}
+    few, many = (
+        RowWarning("latency-not-converged", {"samples": n, "half_width": half} | asked)
+        for n, half in ((8, None), (70, 0.05))
+    )
+    assert words.alike([few, many, few]) == [few.text, many.text]
+
+
 def test_several_comparisons_are_said_to_be_several() -> None:
     rows = the_first_study()
     assert facts.intervals(cases_of(rows)) == 4

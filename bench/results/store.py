@@ -46,6 +46,7 @@ _SOURCE = "source.json"
 _RUN = re.compile(
     r"(?!\.\.?/)[^/\\\x00-\x1f\x7f]{1,200}/[0-9]{8}T[0-9]{6}Z(-[0-9]{1,9})?-[0-9a-f]{6}"
 )
+_STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]{1,9})?")  # of a folder that `create` makes
 _ANOTHER_PLACE = "; choose another place with --output"
 
 
@@ -285,6 +286,30 @@ class Results:
         if isinstance(found, ParquetRows) and found.kind is Measurement:
             return found if self.source in found.sources or not self._has(PARTS) else None, []
         return None, []
+
+
+def runs_within(location: str) -> list[str]:
+    """The run folders in a folder of sweeps, or of one NAME, in order; none: it is no such folder.
+
+    No link is followed.
+    """
+    place = Storage.at(location.rstrip("/") or location)
+    with place.explained():
+        if place.type != fs.FileType.Directory or place.within(_SOURCE).exists:
+            return []
+        found = []
+        for name, folder in _folders(place):
+            inside = [(name, folder)] if _STAMP.fullmatch(name) else _folders(folder)
+            found += [run.location for stamp, run in inside if _STAMP.fullmatch(stamp)]
+    return found
+
+
+def _folders(place: Storage) -> list[tuple[str, Storage]]:
+    """The folders in a folder, by name."""
+    listed = place.filesystem.get_file_info(fs.FileSelector(place.path))
+    names = (posixpath.basename(one.path) for one in listed if one.type == fs.FileType.Directory)
+    inside = [(name, place.within(name)) for name in sorted(names)]
+    return [(name, one) for name, one in inside if not (one.is_local and os.path.islink(one.path))]
 
 
 def files_at(

@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from bench.errors import TensorgapError
+from bench.files.limits import Allowance, TooLargeError
 from bench.files.location import shown
+from bench.results import store
 from bench.results.columns import Source
 from bench.results.rows import Rows
 from jobs import options, reading, terminal
 from jobs.report import compare, cost, cost_table, export, from_rows, latex, methods, prices, table
 from jobs.report import text as texts
+from jobs.report.changes import history, history_table, opened
 from jobs.report.cost import TokenCost
 from jobs.report.facts import Case
 from jobs.report.prices import Prices
@@ -68,6 +71,12 @@ FORMS: dict[str, Callable[[Content], str]] = {
     "csv": lambda content: export.to_csv(content.records),
     JSON: lambda content: export.to_json(content.records),
 }
+_HISTORIES: dict[str, Callable[[history.RunsOverTime], str]] = {
+    "table": lambda found: history_table.shown(found, terminal.width(), terminal.coloured()),
+    "markdown": history_table.markdown,
+    "csv": history_table.to_csv,
+    "json": history_table.to_json,
+}
 
 
 @click.command("report")
@@ -105,7 +114,7 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
     A folder is read part by part, so that a sweep in progress can be looked at. Each precision is
     compared with fp32 on the same GPU type; the interval is the 95 % interval of that ratio. A
     ratio with a `*` has warnings, which stand below its table. `tensorgap explain` says what the
-    table means.
+    table means. A folder of many runs is shown as a history: each cell in each run, in time order.
 
     \b
     tensorgap report results/local/20261124T120000Z
@@ -117,9 +126,13 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
     tensorgap report results.parquet --format json | jq '.[].speedup'
     tensorgap report results.parquet --prices prices.toml
     tensorgap report results.parquet --against T4
+    tensorgap report results/
     """
     wanted = Wanted(**typed)
     refuse(wanted)
+    if runs := [run for place in places for run in store.runs_within(place)]:
+        show_history(places, runs, wanted, most_bytes)
+        return
     paid = prices.load(wanted.prices) if wanted.prices else None
     rows, sources = reading.read(places, most_bytes)
     if wanted.against:
@@ -179,3 +192,35 @@ def show_against(rows: Rows, chosen: str, form: str) -> None:
     write = export.against if form == JSON else texts.against
     cases = from_rows.cases(rows.records(samples=False))
     terminal.show(write(compare.against(cases, chosen), chosen))
+
+
+def show_history(
+    places: Sequence[str], runs: Sequence[str], wanted: Wanted, most_bytes: int
+) -> None:
+    """Show the runs of folders of runs; those that cannot be read are named, and left out."""
+    where = shown(places[0])
+    options_of_one = ("against", "prices", "methods", "html", "figures")
+    for name in options_of_one:
+        if getattr(wanted, name):
+            raise TensorgapError(f"--{name}: {where} is a folder of runs; give one of them")
+    if wanted.form not in _HISTORIES:
+        known = ", ".join(_HISTORIES)
+        raise TensorgapError(
+            f"--format {wanted.form}: {where} is a folder of runs; allowed: {known}"
+        )
+    if others := [place for place in places if not store.runs_within(place)]:
+        raise TensorgapError(
+            f"{shown(others[0])}: no folder of runs, beside one that is; give folders of runs alone"
+        )
+    allowance = Allowance(most_bytes)
+    found = []
+    for run in runs:
+        try:
+            found.append(opened.run_at(run, "", allowance))
+        except TooLargeError:
+            raise
+        except TensorgapError as error:
+            terminal.say(f"left out: {error}")
+    if not found:
+        raise TensorgapError(f"{where}: none of its {len(runs)} runs can be read")
+    terminal.show(_HISTORIES[wanted.form](history.of_runs(found)))

@@ -6,7 +6,8 @@ import click
 
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
-from jobs import options, terminal
+from bench.files.location import shown
+from jobs import drawing, options, terminal
 from jobs.report.changes import compared, decide, export, limits, opened, table
 from jobs.report.changes.records import Comparison, Metric
 
@@ -46,6 +47,11 @@ _FORMS: dict[str, Callable[[Comparison], str]] = {
     metavar="SHARE",
     help="How often a comparison of runs that are alike gives any false alarm, at most.",
 )
+@click.option(
+    "--html",
+    metavar="FILE",
+    help="Instead of the table, write one page with both runs side by side and each change.",
+)
 @options.max_input
 def command(
     places: tuple[str, ...],
@@ -53,6 +59,7 @@ def command(
     typed: tuple[str, ...],
     chosen: tuple[str, ...],
     alpha: float,
+    html: str | None,
     most_bytes: int,
 ) -> int:
     """Say what changed between OLD and NEW: Parquet files or NAME/UTC-TIMESTAMP folders.
@@ -66,6 +73,7 @@ def command(
     tensorgap compare results/study/20261101T120000Z results/study/20261201T120000Z
     tensorgap compare before.parquet after.parquet --fail-on "latency>5%"
     tensorgap compare before.parquet after.parquet --format markdown > comment.md
+    tensorgap compare before.parquet after.parquet --html changes.html
     """
     if not 2 <= len(places) <= MOST:
         raise click.UsageError(
@@ -81,7 +89,11 @@ def command(
         opened.run_at(place, label, allowance) for place, label in zip(places, labels, strict=False)
     ]
     found = compared.compare(first, others, alpha, metrics)
-    terminal.show(_FORMS[form](found))
+    if html:
+        drawing.pictures("--html").write_comparison(html, found)
+        terminal.echo(shown(html))
+    else:
+        terminal.show(_FORMS[form](found))
     return exit_code(limits.judged(found, asked))
 
 

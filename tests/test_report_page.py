@@ -159,7 +159,7 @@ def test_a_name_with_markup_is_text() -> None:
     source = Source(f"{EVIL}/1", f"# {EVIL}\n{MATRIX}", EVIL, EVIL)
     page = page_of(evil, failed, sources=(source,))
     seen = Seen(page)
-    assert sum(tag == "script" for tag, _ in seen.elements) == 4  # specs, data, Vega, ours
+    assert sum(tag == "script" for tag, _ in seen.elements) == 5  # look, specs, data, Vega, ours
     assert not [tag for tag, _ in seen.elements if tag == "img"]
     assert not [about for _, about in seen.elements if "onerror" in about]
     assert EVIL in seen.text and "{{ 7*7 }}" in seen.text

@@ -14,7 +14,7 @@ from bench.files.location import shown
 from bench.results import store
 from bench.results.columns import Source
 from bench.results.rows import Rows
-from jobs import options, reading, terminal
+from jobs import drawing, options, reading, terminal
 from jobs.report import compare, cost, cost_table, export, from_rows, latex, methods, prices, table
 from jobs.report import text as texts
 from jobs.report.changes import history, history_table, opened
@@ -153,13 +153,7 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
 
 def draw(rows: Rows, sources: Sequence[Source], wanted: Wanted, paid: Prices | None) -> None:
     """Write the page and the figures that are wanted, and print where they are."""
-    option = "--html" if wanted.html else "--figures"
-    try:
-        from jobs.report import pictures  # and with it Altair, which is an extra
-    except ModuleNotFoundError as error:
-        missing = f"{option}: {error.name} is not installed"
-        remedy = "install it with pip install 'tensorgap[report]'"
-        raise TensorgapError(f"{missing}; {remedy}") from None
+    pictures = drawing.pictures("--html" if wanted.html else "--figures")
     if wanted.html:
         pictures.write_page(wanted.html, rows, sources, paid)
         terminal.echo(shown(wanted.html))

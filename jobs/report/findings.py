@@ -151,9 +151,10 @@ class Known(dict[str, Value]):
 
     def __missing__(self, name: str) -> Value:
         case = self._case
-        special = {"half": case.half_precision, "batch_size": case.workload.batch_size}
-        if name in special:
-            return special[name]
+        if name == "half":
+            return case.half_precision
+        if name == "batch_size":
+            return case.workload.batch_size
         if name == "a_type" and case.gpu_type:
             return with_article(case.gpu_type)
         one, field = case, name

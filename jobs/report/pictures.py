@@ -11,9 +11,10 @@ from bench.files.storage import Storage
 from bench.results.columns import Source
 from bench.results.rows import Rows
 from jobs.report import compare
+from jobs.report.changes.records import Comparison
 from jobs.report.figures import data, samples
 from jobs.report.figures.every import FIGURES
-from jobs.report.page import report
+from jobs.report.page import comparison, report
 from jobs.report.prices import Prices
 
 FORMATS = ("svg", "pdf")
@@ -30,6 +31,12 @@ def write_page(
     """
     check_name(location)
     write_html(location, report.page(rows, sources, prices))
+
+
+def write_comparison(location: str, found: Comparison) -> None:
+    """Write the page of a comparison, as `write_page` does."""
+    check_name(location)
+    write_html(location, comparison.page(found))
 
 
 def check_name(location: str) -> None:

@@ -11,7 +11,6 @@ from jobs.report.figures.figure import Chart, Figure, Source
 
 def chart(data: Source) -> Chart:
     """Stacked times, a bar for each engine and precision."""
-    row = alt.Y("bar:N", sort=None, axis=alt.Axis(title=None, ticks=False, domain=False))
     fields: list[Any] = [f"{name}_ms" for name in CLASSES]
     number = "indexof(" + str(fields) + ", datum.field)"
     return (
@@ -23,7 +22,7 @@ def chart(data: Source) -> Chart:
         )
         .mark_bar(height=14)
         .encode(
-            y=row,
+            y=style.rows("bar"),
             x=alt.X("ms:Q", title="time of a request (ms)", stack="zero", axis=style.axis()),
             color=style.class_colour(),
             order=alt.Order("at:Q"),

@@ -74,7 +74,7 @@ def gross(data: Source) -> Chart:
     tooltip = style.told(
         *style.WHO, *_NUMBERS, ("idle_mj", "of it idle power, mJ", ".4~g"), *style.WARNED
     )
-    base = alt.Chart(data(CASES)).encode(y=style.cells(), tooltip=tooltip)
+    base = alt.Chart(data(CASES)).encode(y=style.rows("cell"), tooltip=tooltip)
     part = f"datum.field === 'net_mj' ? '{_NET}' : '{_IDLE}'"
     stacked = (
         base.transform_fold(["net_mj", "idle_mj"], as_=["field", "mj"])

@@ -15,7 +15,7 @@ def distribution(data: Source) -> Chart:
     """Nested bands between pairs of quantiles, the darker the nearer to the median."""
     at = {f"q{number}": f"datum.quantiles_ms[{number}]" for number in range(_LAST + 1)}
     base = alt.Chart(data(CASES)).transform_calculate(**at).encode(
-        y=style.cells(),
+        y=style.rows("cell"),
         tooltip=style.told(
             *style.WHO,
             *((f"q{number}", name(number), ".4~g") for number in range(_LAST + 1)),

@@ -16,7 +16,7 @@ def chart(data: Source) -> Chart:
         alt.Chart(data(CASES))
         .transform_calculate(**ends)
         .encode(
-            y=style.cells(),
+            y=style.rows("cell"),
             tooltip=style.told(
                 *style.WHO,
                 ("perplexity", "perplexity", ".6~g"),
@@ -34,9 +34,7 @@ def chart(data: Source) -> Chart:
         scale=alt.Scale(zero=True, padding=20),
         axis=style.axis(4),
     )
-    zero = alt.Chart(data(CASES)).transform_aggregate(count="count()").transform_calculate(
-        zero="0"
-    ).mark_rule(color=style.NEUTRAL, strokeWidth=1.5).encode(x="zero:Q")  # fmt: skip
+    zero = style.line_at(data(CASES), 0)
     interval = base.mark_rule(strokeWidth=2).encode(
         x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
     )

@@ -9,9 +9,8 @@ from jobs.report.figures.figure import Chart, Figure, Source
 
 def chart(data: Source) -> Chart:
     """A bar for each row on the lane of its GPU; what failed is outlined and marked."""
-    lane = alt.Y("lane:N", sort=None, axis=alt.Axis(title=None, ticks=False, domain=False))
     base = alt.Chart(data(RAN)).encode(
-        y=lane,
+        y=style.rows("lane"),
         tooltip=style.told(
             ("gpu", "GPU type"),
             ("precision", "precision"),
@@ -45,9 +44,8 @@ def chart(data: Source) -> Chart:
 FIGURE = Figure(
     name="sweep",
     title="What ran where and when",
-    about="Each bar is a row on the GPU that measured it, from when the first began."
-    " A cross marks a row that is not OK, a"
-    " grey triangle one that needed more than one attempt.",
+    about="Each bar is a row on the GPU that measured it, from when the first began. A cross marks"
+    " a row that is not OK, a grey triangle one that needed more than one attempt.",
     chart=chart,
     row="lane",
     panel="sweep",

@@ -21,16 +21,14 @@ def chart(data: Source) -> Chart:
     )
     ends = {f"{end}_or": f"datum.{end} === null ? datum.speedup : datum.{end}" for end in _ENDS}
     base = alt.Chart(data(CASES)).transform_calculate(**ends)
-    base = base.encode(y=style.cells(), tooltip=tooltip)
+    base = base.encode(y=style.rows("cell"), tooltip=tooltip)
     x = alt.X(
         "speedup:Q",
         title="speedup over fp32",
         scale=alt.Scale(type="log", nice=False, padding=24),
         axis=style.axis(),
     )
-    one = alt.Chart(data(CASES)).transform_calculate(one="1").transform_aggregate(
-        one="min(one)"
-    ).mark_rule(color=style.NEUTRAL, strokeWidth=1.5).encode(x="one:Q")  # fmt: skip
+    one = style.line_at(data(CASES), 1)
     interval = base.mark_rule(strokeWidth=2).encode(
         x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
     )

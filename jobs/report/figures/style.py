@@ -78,10 +78,16 @@ def asterisk(base: alt.Chart, field: str) -> Any:
     return text.encode(x=f"{field}:Q", text=marked)
 
 
-def cells(title: str | None = None) -> alt.Y:
-    """GPU and precision as labelled rows, in the order of the data."""
-    axis = alt.Axis(title=title, ticks=False, domain=False)
-    return alt.Y("cell:N", sort=None, axis=axis)
+def rows(field: str) -> alt.Y:
+    """A labelled row for each value of a field, in the order of the data."""
+    return alt.Y(f"{field}:N", sort=None, axis=alt.Axis(title=None, ticks=False, domain=False))
+
+
+def line_at(data: Any, place: float) -> Any:
+    """A vertical line at what is no difference; it is drawn where there is any data."""
+    chart = alt.Chart(data).transform_aggregate(count="count()")
+    chart = chart.transform_calculate(place=f"{place:g}")
+    return chart.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(x="place:Q")
 
 
 def class_colour() -> alt.Color:

@@ -11,6 +11,9 @@ import jinja2
 import vl_convert
 
 from bench import __version__
+from bench.asked import PRECISIONS
+from jobs.report.figures import style
+from jobs.report.figures.figure import MOST_PANELS
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -21,7 +24,15 @@ def rendered(template: str, **values: Any) -> str:
     )
     environment.filters["capitalize_first"] = lambda words: words[:1].upper() + words[1:]
     filled = environment.get_template(template)
-    return filled.render(version=__version__, css=text("page.css"), **values)
+    marks = {name: [style.COLOURS[name], style.SHAPES[name]] for name in PRECISIONS}
+    common = {
+        "version": __version__,
+        "css": text("page.css"),
+        "vega": vega(),
+        "script": text("page.js"),
+        "look": script_json({"precisions": marks, "mostPanels": MOST_PANELS}),
+    }
+    return filled.render(**common, **values)
 
 
 @functools.cache

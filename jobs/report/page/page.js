@@ -4,7 +4,8 @@
 const MOST_TOLD = 30; // numbers of a figure that are read aloud
 const FIRST_ROWS = 25; // of the table, until all are asked for
 const byId = (id) => document.getElementById(id);
-const { figures, columns, filters, precisions, mostPanels } = JSON.parse(byId("figure-specs").textContent);
+const { main, figures, columns, filters } = JSON.parse(byId("figure-specs").textContent);
+const { precisions, mostPanels } = JSON.parse(byId("look").textContent);
 
 function make(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -114,7 +115,7 @@ function showHeads() {
 }
 
 function showRows() {
-  const shown = sets.cases.filter(passes);
+  const shown = sets[main].filter(passes);
   if (sorting.key) shown.sort(compare);
   const some = all ? shown : shown.slice(0, FIRST_ROWS);
   const lines = some.map((record) =>
@@ -125,7 +126,7 @@ function showRows() {
     })),
   );
   byId("rows").tBodies[0].replaceChildren(...lines);
-  const of = shown.length === sets.cases.length ? "" : ` of ${sets.cases.length}`;
+  const of = shown.length === sets[main].length ? "" : ` of ${sets[main].length}`;
   byId("count").textContent = `${some.length < shown.length ? `${some.length} of ` : ""}${shown.length}${of} rows`;
   byId("all").hidden = some.length === shown.length;
 }
@@ -227,7 +228,7 @@ function changed() {
 }
 
 const sets = await unpacked(byId("data").textContent);
-showFilters(sets.cases);
+showFilters(sets[main]);
 showHeads();
 byId("all").addEventListener("click", () => {
   all = true;

@@ -15,19 +15,19 @@ from jobs.report import answer, compare, cost, cost_table, facts, findings
 from jobs.report import table as tables
 from jobs.report.facts import Case
 from jobs.report.figures import data as figure_data
-from jobs.report.figures import samples, style
+from jobs.report.figures import samples
 from jobs.report.figures.data import CASES, Data
 from jobs.report.figures.every import FIGURES
-from jobs.report.figures.figure import MOST_PANELS, Figure
+from jobs.report.figures.figure import Figure
 from jobs.report.page import conditions, document, payload, table
 from jobs.report.prices import Prices
 from jobs.report.words import listed, number
 
 FEWEST_SENTENCES = 3
-_WITHOUT_SCRIPT = 100  # rows that stand in the page itself, for a reader that runs no script
+WITHOUT_SCRIPT = 100  # rows that stand in the page itself, for a reader that runs no script
 _MOST_COSTS = 60  # lines of a table of costs; CSV has all
 _MOST_NAMED = 4
-_FILTERS: tuple[dict[str, Any], ...] = (
+FILTERS: tuple[dict[str, Any], ...] = (
     {"field": "gpu", "title": "GPU", "many": True},
     {"field": "precision", "title": "precision", "many": True},
     {"field": "model", "title": "model", "many": False},
@@ -73,19 +73,18 @@ def page(rows: Rows, sources: Sequence[Source], prices: Prices | None = None) ->
         simulated=simulated(cases),
         sentences=sentences(found, cases),
         columns=shown,
-        rows=cells[:_WITHOUT_SCRIPT],
+        rows=cells[:WITHOUT_SCRIPT],
         caption=", ".join(["In all rows: ", *table.common(records)]).replace(": , ", ": "),
-        count=f"{min(len(cells), _WITHOUT_SCRIPT)} of {len(cells)} rows",
+        count=f"{min(len(cells), WITHOUT_SCRIPT)} of {len(cells)} rows",
         notes=tables.notes(cases),
         costs=list(cost_table.sheets(cost.by_task(cases, prices), prices)) if prices else [],
         most_costs=_MOST_COSTS,
         figures=[caption(figure, data) for figure in drawn],
         absent=absent(data),
+        how="How it was measured",
         sections=conditions.sections(rows, sources, cases),
         specs=document.script_json(specs(drawn, shown)),
         data=payload.packed({**data.sets, CASES: records}),
-        vega=document.vega(),
-        script=document.text("page.js"),
     )
 
 
@@ -175,19 +174,18 @@ def absent(data: Data) -> list[str]:
 def specs(drawn: Sequence[Figure], shown: Sequence[table.Column]) -> dict[str, Any]:
     """What the script needs beside the data."""
     return {
-        "figures": [
-            {
-                **{name: getattr(figure, name) for name in ("name", "title", "panel", "needs")},
-                **{name: getattr(figure, name) for name in ("sets", "varies", "row", "legend")},
-                "spec": bare(figure.chart(alt.NamedData).to_dict()),
-            }
-            for figure in drawn
-        ],
+        "main": CASES,
+        "figures": [spec_of(figure) for figure in drawn],
         "columns": [{"key": one.key, "title": one.title, "style": one.style} for one in shown],
-        "filters": _FILTERS,
-        "precisions": {name: [style.COLOURS[name], style.SHAPES[name]] for name in style.COLOURS},
-        "mostPanels": MOST_PANELS,
+        "filters": FILTERS,
     }
+
+
+def spec_of(figure: Figure) -> dict[str, Any]:
+    """A figure as the script draws it: its chart without data, and what makes its panels."""
+    names = ("name", "title", "panel", "needs", "sets", "varies", "row", "legend")
+    chart = bare(figure.chart(alt.NamedData).to_dict())
+    return {**{name: getattr(figure, name) for name in names}, "spec": chart}
 
 
 def bare(spec: Any) -> Any:

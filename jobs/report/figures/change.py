@@ -1,0 +1,66 @@
+"""What changed between runs: the ratio of each metric of each row, with its interval."""
+
+import altair as alt
+
+from jobs.report.figures import style
+from jobs.report.figures.figure import Chart, Figure, Source
+
+CHANGES = "changes"  # the data set
+COLOURS = {
+    "worse": "#d55e00",
+    "better": "#009e73",
+    "negligible": "#56b4e9",
+    "no significant difference": "#7f7f7f",
+    "not decided": "#b0b0b0",
+}
+_SHAPES = ("triangle-right", "triangle-left", "diamond", "circle", "cross")
+_ENDS = ("ratio_low", "ratio_high")
+
+
+def chart(data: Source) -> Chart:
+    """A point with its interval for each row, around the line of no change."""
+    ends = {f"{end}_or": f"datum.{end} === null ? datum.ratio : datum.{end}" for end in _ENDS}
+    base = alt.Chart(data(CHANGES)).transform_calculate(**ends)
+    base = base.encode(
+        y=style.rows("row"),
+        tooltip=style.told(
+            ("row", "row"),
+            ("metric", "metric"),
+            ("old_text", "before"),
+            ("new_text", "after"),
+            ("ratio", "ratio", ".4~g"),
+            ("ratio_low", "from", ".4~g"),
+            ("ratio_high", "to", ".4~g"),
+            ("change", "decision"),
+        ),
+    )
+    x = alt.X("ratio:Q", title="after / before", scale=style.log(), axis=style.axis())
+    domain = list(COLOURS)
+    colour = alt.Color(
+        "decision:N",
+        scale=alt.Scale(domain=domain, range=list(COLOURS.values())),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    shape = alt.Shape("decision:N", scale=alt.Scale(domain=domain, range=list(_SHAPES)))
+    one = style.line_at(data(CHANGES), 1)
+    interval = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=colour
+    )
+    point = base.mark_point(size=70, filled=True, opacity=1).encode(x=x, color=colour, shape=shape)
+    return alt.layer(one, interval, point).properties(height=alt.Step(style.ROW_PX))
+
+
+FIGURE = Figure(
+    name="changes",
+    title="What changed",
+    about="Each point is the ratio after / before of a row. Its interval is as wide as the error"
+    " rate of all comparisons together asks: where it does not contain 1, the change is decided."
+    " The axis is logarithmic.",
+    chart=chart,
+    row="row",
+    panel="of_metric",
+    needs=("ratio",),
+    sets=(CHANGES,),
+    legend=COLOURS,
+    absent="No ratio is known: nothing is paired, or all of it is identical.",
+)

@@ -1,0 +1,199 @@
+"""The page of `tensorgap compare --html`: runs side by side, and what is decided of each change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.measured import Outcome
+from bench.warnings import SIMULATED
+from jobs.report.changes import summary, table
+from jobs.report.changes.records import Against, Change, Comparison, Decision, PairedRow
+from jobs.report.figures import change
+from jobs.report.figures.change import CHANGES
+from jobs.report.figures.data import Data, Record
+from jobs.report.page import document, payload
+from jobs.report.page.conditions import Section
+from jobs.report.page.report import FILTERS, WITHOUT_SCRIPT, Told, spec_of
+from jobs.report.page.table import Column, plain
+from jobs.report.words import listed
+
+_COLUMNS = (
+    Column("run", "run", plain("run")),
+    Column("metric", "metric", plain("metric")),
+    Column("gpu", "GPU", plain("gpu")),
+    Column("board", "board", plain("board")),
+    Column("model", "model", plain("model")),
+    Column("engine", "engine", plain("engine")),
+    Column("batch", "batch", plain("batch"), "number"),
+    Column("tokens", "tokens", plain("tokens"), "number"),
+    Column("new_tokens", "new", plain("new_tokens"), "number"),
+    Column("attention", "attention", plain("attention")),
+    Column("precision", "precision", plain("precision")),
+    Column("old", "before", plain("old_text"), "number"),
+    Column("new", "after", plain("new_text"), "number"),
+    Column("ratio", "after / before", plain("ratio_text"), "number"),
+    Column("change", "decision", plain("change"), "judged"),
+)
+_ALWAYS = ("metric", "precision", "old", "new", "ratio", "change")
+_FILTERS = ({"field": "metric", "title": "metric", "many": True}, *FILTERS)
+
+
+def page(found: Comparison) -> str:
+    """The whole page."""
+    records = list(records_of(found))
+    shown = [
+        column
+        for column in _COLUMNS
+        if column.key in _ALWAYS or len({record[column.key] for record in records}) > 1
+    ]
+    cells = [[column.text(record) for column in shown] for record in records]
+    records = [{**record, "cells": row} for record, row in zip(records, cells, strict=True)]
+    data = Data({CHANGES: records})
+    drawn = [figure for figure in (change.FIGURE,) if figure.panels(data)]
+    first, *others = (found.first, *(one.run for one in found.others))
+    return document.rendered(
+        "report.html.jinja",
+        title=f"{listed(run.label for run in others)} compared with {first.label}",
+        lead=summary.headline(found),
+        simulated=simulated(found),
+        sentences=sentences(found),
+        columns=shown,
+        rows=cells[:WITHOUT_SCRIPT],
+        caption="Each metric of each row that both runs have",
+        count=f"{min(len(cells), WITHOUT_SCRIPT)} of {len(cells)} rows",
+        notes=summary.notes(found),
+        costs=[],
+        figures=[
+            {"name": figure.name, "title": figure.title, "caption": figure.caption(data)}
+            for figure in drawn
+        ],
+        absent=[] if drawn else [change.FIGURE.absent],
+        how="What was compared",
+        sections=list(sections(found)),
+        specs=document.script_json(
+            {
+                "main": CHANGES,
+                "figures": [spec_of(figure) for figure in drawn],
+                "columns": [{"key": c.key, "title": c.title, "style": c.style} for c in shown],
+                "filters": _FILTERS,
+            }
+        ),
+        data=payload.packed(data.sets),
+    )
+
+
+def simulated(found: Comparison) -> str | None:
+    """What is said where rows of either side are simulated."""
+    rows = [row for one in found.others for row in one.rows]
+    count = sum(is_simulated(row) for row in rows)
+    if not count:
+        return None
+    which = f"{count} of {len(rows)} rows are of simulated GPUs"
+    return f"{which}; none of their numbers is a real one."
+
+
+def is_simulated(row: PairedRow) -> bool:
+    """Whether a row of either run is of a GPU that is none."""
+    return any(one.code in SIMULATED for seen in (row.old, row.new) for one in seen.warnings)
+
+
+def sentences(found: Comparison) -> list[Told]:
+    """What became worse, worst first, then better; else what else the comparison comes to."""
+    told = summary.findings(found)
+    lines = [Told(text, str(decision)) for decision, text in told[: summary.MOST_FINDINGS]]
+    if left := len(told) - len(lines):
+        lines.append(Told(f"{left} more are in the table."))
+    return lines or [Told(summary.headline(found))]
+
+
+def sections(found: Comparison) -> Iterator[Section]:
+    """The runs, and what differs between them beside what is compared."""
+    runs = [run.partition(": ") for run in summary.runs(found)]
+    yield Section("Runs", [(label, text) for label, _, text in runs])
+    for one in found.others:
+        facts = [
+            (condition.what, f"{condition.old} \u2192 {condition.new}{of(condition.where)}")
+            for condition in one.conditions
+        ]
+        nothing = [("conditions", table.UNCHANGED)]
+        yield Section(f"Changed from {found.first.label} to {one.run.label}", facts or nothing)
+        for label, only in ((found.first.label, one.only_old), (one.run.label, one.only_new)):
+            if only:
+                numbered = [(f"row {number}", text) for number, text in enumerate(only, 1)]
+                yield Section(f"Only in {label}", numbered)
+
+
+def of(where: str) -> str:
+    """In which rows, where it is not in all."""
+    return f" ({where})" if where else ""
+
+
+def records_of(found: Comparison) -> Iterator[Record]:
+    """A record for each change, and for each row that is not OK in one of its runs."""
+    several = len(found.others) > 1
+    for one in found.others:
+        for row in one.rows:
+            about = asked(one, row, several)
+            for each in row.changes:
+                yield {**about, **changed(each, one, several)}
+            if not row.changes:
+                yield {**about, **ended(row)}
+
+
+def asked(one: Against, row: PairedRow, several: bool) -> Record:
+    """Whom a change is about."""
+    place, workload = row.place, row.place.workload
+    return {
+        "run": one.run.label,
+        "gpu": place.gpu,
+        "board": place.board,
+        "precision": place.precision,
+        "model": workload.model,
+        "engine": workload.engine,
+        "batch": workload.batch_size,
+        "tokens": workload.prompt_tokens,
+        "new_tokens": workload.new_tokens or None,
+        "attention": workload.attention,
+        "row": f"{place.text}{f' ({one.run.label})' if several else ''}",
+        "cell": place.text,
+        "simulated": is_simulated(row),
+        "outcome": str(Outcome.OK),
+    }
+
+
+def changed(change: Change, one: Against, several: bool) -> Record:
+    """What is decided of a metric."""
+    found = change.ratio
+    ends = (found.low, found.high) if found and found.low < found.high else (None, None)
+    judged = change.decision in (Decision.WORSE, Decision.BETTER)
+    return {
+        "metric": str(change.metric),
+        "of_metric": str(change.metric) + (f", {one.run.label}" if several else ""),
+        "old": change.old,
+        "new": change.new,
+        "old_text": summary.value(change, change.old),
+        "new_text": summary.value(change, change.new),
+        "ratio": found and found.value,
+        "ratio_low": ends[0],
+        "ratio_high": ends[1],
+        "ratio_text": table.ratio(change),
+        "decision": str(change.decision),
+        "change": summary.told(change),
+        "verdict": str(change.decision) if judged else "undecided",
+    }
+
+
+def ended(row: PairedRow) -> Record:
+    """How a row ended that has nothing to compare."""
+    worse = row.old.is_ok and not row.new.is_ok
+    return {
+        **dict.fromkeys(("old", "new", "ratio", "ratio_low", "ratio_high")),
+        "metric": "outcome",
+        "of_metric": "outcome",
+        "old_text": str(row.old.outcome),
+        "new_text": str(row.new.outcome),
+        "ratio_text": "",
+        "decision": str(Decision.WORSE if worse else Decision.NOT_DECIDED),
+        "change": "no longer OK" if worse else "not comparable",
+        "verdict": "worse" if worse else "undecided",
+    }

@@ -55,7 +55,7 @@ FIGURE = Figure(
     title="What changed",
     about="Each point is the ratio after / before of a row. Its interval is as wide as the error"
     " rate of all comparisons together asks: where it does not contain 1, the change is decided."
-    " The axis is logarithmic.",
+    " What is identical is left out. The axis is logarithmic.",
     chart=chart,
     row="row",
     panel="of_metric",

@@ -24,7 +24,7 @@ from bench.warnings import SIMULATED
 from jobs.report import table
 from jobs.report.facts import Case
 from jobs.report.figures import samples
-from jobs.report.figures.samples import Samples, Trace
+from jobs.report.figures.samples import PowerTrace, Samples
 
 Record = dict[str, Any]
 CASES, RAN, TRACES, ROOFS = "cases", "ran", "traces", "roofs"  # the data sets
@@ -226,7 +226,7 @@ def profiled(case: Case) -> Record:
     return classes | reached
 
 
-def traced(case: Case, trace: Trace, titles: Titles) -> Record:
+def traced(case: Case, trace: PowerTrace, titles: Titles) -> Record:
     """The power of a case over time."""
     return {
         "of_trace": f"{case.gpu} {case.precision}, {titles.of_panel(case)}",

@@ -35,7 +35,7 @@ SETTLED_W = 1e-9  # a reading that differs by more is another tick of the meter
 
 
 @dataclass(frozen=True)
-class Trace:
+class PowerTrace:
     """The power during the energy windows of one row.
 
     Attributes:
@@ -60,7 +60,7 @@ class Samples:
     """
 
     quantiles: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
-    traces: Mapping[Key, Trace] = field(default_factory=dict)
+    traces: Mapping[Key, PowerTrace] = field(default_factory=dict)
     ran: Sequence[Mapping[str, Any]] = ()
     without_trace: int = 0
 
@@ -69,7 +69,7 @@ def of_rows(rows: Rows) -> Samples:
     """Read them; TensorgapError as `Rows.tables`."""
     names = [*merging.IDENTITY, *_RAN, LATENCIES, TRACE_S, TRACE_W]
     quantiles: dict[Key, tuple[float, ...]] = {}
-    traces: dict[Key, Trace] = {}
+    traces: dict[Key, PowerTrace] = {}
     ran: list[dict[str, Any]] = []
     left_out = 0
     cases = len(set(zip(*(rows.keys[name].to_pylist() for name in _KEY), strict=True)))
@@ -136,7 +136,7 @@ def pieces_of(column: pa.ChunkedArray) -> Iterator[NDArray[Any]]:
             yield piece[np.isfinite(piece)] if not np.isfinite(piece).all() else piece
 
 
-def trace_of(times_s: NDArray[Any], power_w: NDArray[Any], most: int) -> Trace:
+def trace_of(times_s: NDArray[Any], power_w: NDArray[Any], most: int) -> PowerTrace:
     """A trace of at most so many points, each the mean of its neighbours.
 
     >>> found = trace_of(np.array([0, 1, 2, 9, 10, 11.0]), np.array([5, 5, 7, 7, 8, 8.0]), 9)
@@ -157,4 +157,6 @@ def trace_of(times_s: NDArray[Any], power_w: NDArray[Any], most: int) -> Trace:
         sizes = np.diff([*groups, count])
         times_s, power_w = (np.add.reduceat(one, groups) / sizes for one in (times_s, power_w))
         ticks = ticks[:0]
-    return Trace(tuple(times_s.tolist()), tuple(power_w.tolist()), windows, tuple(ticks.tolist()))
+    return PowerTrace(
+        tuple(times_s.tolist()), tuple(power_w.tolist()), windows, tuple(ticks.tolist())
+    )

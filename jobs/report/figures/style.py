@@ -63,9 +63,16 @@ def log() -> alt.Scale:
 
 
 def axis(ticks: int = 5) -> alt.Axis:
-    """An axis of numbers: few ticks, none of whose labels overlap."""
-    label = "abs(datum.value) < 1e5 ? format(datum.value, '.4~g') : format(datum.value, '.3~s')"
-    return alt.Axis(labelExpr=label, tickCount=ticks, labelOverlap="greedy", titlePadding=8)
+    """An axis of numbers with few labels, of four digits or with a prefix such as 120k."""
+    number = "abs(datum.value) < 1e5 ? format(datum.value, '.4~g') : format(datum.value, '.3~s')"
+    return alt.Axis(
+        format="~r",  # with it a logarithmic axis leaves most of its ticks without a label
+        labelExpr=f"datum.label === '' ? '' : {number}",
+        tickCount=ticks,
+        labelOverlap="greedy",
+        labelSeparation=5,
+        titlePadding=8,
+    )
 
 
 def asterisk(base: alt.Chart, field: str) -> Any:

@@ -12,8 +12,8 @@ from jobs.report.figures import change
 from jobs.report.figures.change import CHANGES
 from jobs.report.figures.data import Data, Record
 from jobs.report.page import document, payload
-from jobs.report.page.conditions import Section
-from jobs.report.page.report import FILTERS, WITHOUT_SCRIPT, Told, spec_of
+from jobs.report.page.conditions import Facts
+from jobs.report.page.report import FILTERS, WITHOUT_SCRIPT, Statement, spec_of
 from jobs.report.page.table import Column, plain
 from jobs.report.words import listed
 
@@ -34,6 +34,18 @@ _COLUMNS = (
     Column("ratio", "after / before", plain("ratio_text"), "number"),
     Column("change", "decision", plain("change"), "judged"),
 )
+# What names a row in the figure, of what differs among the rows.
+_NAMING = {
+    "gpu": "{}",
+    "precision": "{}",
+    "model": "{}",
+    "engine": "{}",
+    "batch": "batch {}",
+    "tokens": "{} tokens",
+    "new_tokens": "+ {} new",
+    "attention": "{}",
+    "run": "({})",
+}
 _ALWAYS = ("metric", "precision", "old", "new", "ratio", "change")
 _FILTERS = ({"field": "metric", "title": "metric", "many": True}, *FILTERS)
 
@@ -97,30 +109,30 @@ def is_simulated(row: PairedRow) -> bool:
     return any(one.code in SIMULATED for seen in (row.old, row.new) for one in seen.warnings)
 
 
-def sentences(found: Comparison) -> list[Told]:
+def sentences(found: Comparison) -> list[Statement]:
     """What became worse, worst first, then better; else what else the comparison comes to."""
     told = summary.findings(found)
-    lines = [Told(text, str(decision)) for decision, text in told[: summary.MOST_FINDINGS]]
+    lines = [Statement(text, str(decision)) for decision, text in told[: summary.MOST_FINDINGS]]
     if left := len(told) - len(lines):
-        lines.append(Told(f"{left} more are in the table."))
-    return lines or [Told(summary.headline(found))]
+        lines.append(Statement(f"{left} more are in the table."))
+    return lines or [Statement(summary.headline(found))]
 
 
-def sections(found: Comparison) -> Iterator[Section]:
+def sections(found: Comparison) -> Iterator[Facts]:
     """The runs, and what differs between them beside what is compared."""
     runs = [run.partition(": ") for run in summary.runs(found)]
-    yield Section("Runs", [(label, text) for label, _, text in runs])
+    yield Facts("Runs", [(label, text) for label, _, text in runs])
     for one in found.others:
         facts = [
             (condition.what, f"{condition.old} \u2192 {condition.new}{of(condition.where)}")
             for condition in one.conditions
         ]
         nothing = [("conditions", table.UNCHANGED)]
-        yield Section(f"Changed from {found.first.label} to {one.run.label}", facts or nothing)
+        yield Facts(f"Changed from {found.first.label} to {one.run.label}", facts or nothing)
         for label, only in ((found.first.label, one.only_old), (one.run.label, one.only_new)):
             if only:
                 numbered = [(f"row {number}", text) for number, text in enumerate(only, 1)]
-                yield Section(f"Only in {label}", numbered)
+                yield Facts(f"Only in {label}", numbered)
 
 
 def of(where: str) -> str:
@@ -131,16 +143,18 @@ def of(where: str) -> str:
 def records_of(found: Comparison) -> Iterator[Record]:
     """A record for each change, and for each row that is not OK in one of its runs."""
     several = len(found.others) > 1
-    for one in found.others:
-        for row in one.rows:
-            about = asked(one, row, several)
-            for each in row.changes:
-                yield {**about, **changed(each, one, several)}
-            if not row.changes:
-                yield {**about, **ended(row)}
+    pairs = [(one, row, asked(one, row)) for one in found.others for row in one.rows]
+    fields = [name for name in _NAMING if len({str(about[name]) for _, _, about in pairs}) > 1]
+    for one, row, about in pairs:
+        name = " ".join(_NAMING[field].format(about[field]) for field in fields if about[field])
+        named = {**about, "row": name or row.place.text}
+        for each in row.changes:
+            yield {**named, **changed(each, one, several)}
+        if not row.changes:
+            yield {**named, **ended(row)}
 
 
-def asked(one: Against, row: PairedRow, several: bool) -> Record:
+def asked(one: Against, row: PairedRow) -> Record:
     """Whom a change is about."""
     place, workload = row.place, row.place.workload
     return {
@@ -154,7 +168,6 @@ def asked(one: Against, row: PairedRow, several: bool) -> Record:
         "tokens": workload.prompt_tokens,
         "new_tokens": workload.new_tokens or None,
         "attention": workload.attention,
-        "row": f"{place.text}{f' ({one.run.label})' if several else ''}",
         "cell": place.text,
         "simulated": is_simulated(row),
         "outcome": str(Outcome.OK),
@@ -173,7 +186,8 @@ def changed(change: Change, one: Against, several: bool) -> Record:
         "new": change.new,
         "old_text": summary.value(change, change.old),
         "new_text": summary.value(change, change.new),
-        "ratio": found and found.value,
+        # What is identical is no point of the figure.
+        "ratio": found.value if found and change.decision != Decision.IDENTICAL else None,
         "ratio_low": ends[0],
         "ratio_high": ends[1],
         "ratio_text": table.ratio(change),

@@ -67,7 +67,7 @@ _MOST_VALUES = 4
 
 
 @dataclass(frozen=True)
-class Section:
+class Facts:
     """A heading, and facts with their names; `text` stands as it is (a matrix)."""
 
     title: str
@@ -75,21 +75,21 @@ class Section:
     text: str | None = field(default=None)
 
 
-def sections(rows: Rows, sources: Sequence[Source], cases: Sequence[Case]) -> list[Section]:
+def sections(rows: Rows, sources: Sequence[Source], cases: Sequence[Case]) -> list[Facts]:
     """All that is known of how the rows came to be."""
     table = columns(rows)
-    found = [Section("Sweep", [*sweep_of(table, sources)])]
+    found = [Facts("Sweep", [*sweep_of(table, sources)])]
     for matrix in parsed(sources):
-        found.append(Section(f"Protocol of {matrix.name}", [*protocol(matrix)]))
+        found.append(Facts(f"Protocol of {matrix.name}", [*protocol(matrix)]))
     types = dict.fromkeys(table["gpu_type"])
     for name in types:
         mine = [at for at, gpu_type in enumerate(table["gpu_type"]) if gpu_type == name]
         facts = [*described(table, _BY_TYPE, mine)]
-        found.append(Section(name, facts or [("device", "not known: nothing was measured on it")]))
-    found.append(Section("Software", [*described(table, _OF_ALL)]))
-    found.append(Section("Perplexity", [*described(table, _OF_QUALITY)]))
-    found.append(Section("Warnings", [*warned(cases)]))
-    found += [Section(f"Matrix of {source.run}", text=source.matrix) for source in sources]
+        found.append(Facts(name, facts or [("device", "not known: nothing was measured on it")]))
+    found.append(Facts("Software", [*described(table, _OF_ALL)]))
+    found.append(Facts("Perplexity", [*described(table, _OF_QUALITY)]))
+    found.append(Facts("Warnings", [*warned(cases)]))
+    found += [Facts(f"Matrix of {source.run}", text=source.matrix) for source in sources]
     return [section for section in found if section.facts or section.text]
 
 

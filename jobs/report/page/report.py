@@ -39,7 +39,7 @@ FILTERS: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Told:
+class Statement:
     """A sentence of the answer; one without a verdict states what was measured."""
 
     text: str
@@ -118,25 +118,27 @@ def simulated(cases: Sequence[Case]) -> str | None:
     return f"{which} of simulated GPUs; none of their numbers is a real one."
 
 
-def sentences(found: Sequence[Any], cases: Sequence[Case]) -> list[Told]:
+def sentences(found: Sequence[Any], cases: Sequence[Case]) -> list[Statement]:
     """Three to seven sentences, worst first; what was measured fills up where rules say little."""
     told = [
-        Told(one.text, str(one.verdict), one.about, one.code)
+        Statement(one.text, str(one.verdict), one.about, one.code)
         for one in answer.sentences(found, len({finding.subject for finding in found}))
     ]
     measured = [case for case in cases if case.outcome == Outcome.OK]
     if not found and measured:
-        told.append(Told("No rule found anything that speaks against these numbers."))
+        told.append(Statement("No rule found anything that speaks against these numbers."))
     if len(told) < FEWEST_SENTENCES:
         told += [best for best in bests(measured) if best]
     if not measured:
         told.append(
-            Told("No row is OK, so that there is nothing to compare; the table has the reasons.")
+            Statement(
+                "No row is OK, so that there is nothing to compare; the table has the reasons."
+            )
         )
     return told[: answer.MOST_SENTENCES]
 
 
-def bests(cases: Sequence[Case]) -> list[Told]:
+def bests(cases: Sequence[Case]) -> list[Statement]:
     """Who is the fastest, who needs the least energy, who has the highest throughput."""
 
     def who(case: Case) -> str:
@@ -157,7 +159,7 @@ def bests(cases: Sequence[Case]) -> list[Told]:
         texts.append(
             f"The least energy per prompt is {number(best.energy_mj, ' mJ')}: {who(best)}."
         )
-    return [Told(text) for text in texts]
+    return [Statement(text) for text in texts]
 
 
 def caption(figure: Figure, data: Data) -> dict[str, str]:

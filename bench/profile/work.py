@@ -10,6 +10,7 @@ not depend on batch or length, so that another depth only scales them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,7 @@ class Work:
         return tuple(self.weights * weight_bytes + count * result_bytes for count in self.results)
 
 
+@functools.lru_cache(maxsize=4096)
 def work_of(shape: Shape, batch: int, prompt: int, new: int = 0, head: bool = True) -> Work:
     """The work of one request, whose logits are those of each position, or of each new token.
 

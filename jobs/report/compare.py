@@ -70,7 +70,7 @@ def with_ratio(case: Case, base: Case | None) -> Case:
     """A case with what compares it with its baseline, which may be itself."""
     if base is not None and NO_PRECISION in (case.precision, base.precision):
         base = None
-    differing = [*disagreements("replicates", case, case)]
+    differing = list(disagreements("replicates", case, case)) if len(case.replicates) > 1 else []
     if base is not None and base is not case:
         differing += disagreements(BASELINE, case, base, paired=True)
     told = replace(case, disagreements=tuple(dict.fromkeys(differing)))

@@ -1,5 +1,6 @@
 """Cases of measured rows: what the replicates of one precision on one GPU show together."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ MUST_AGREE = (
 # Not forbidden to differ, because two GPUs of a type are alike, but they are not the same. Nor are
 # two attention kernels, which torch chooses by precision and GPU.
 SHOULD_AGREE = ("device.uuid", "device.hostname", "trace.attention")
+READ = tuple(fact for fact in fields(Case) if fact.metadata)  # the facts that are fields of rows
 # What must be equal for two perplexities to be compared window by window.
 PROTOCOL = (
     "quality.mode", "quality.context", "quality.stride", "quality.text_sha256",
@@ -60,7 +62,7 @@ def case_of(replicates: Sequence[Measurement]) -> Case:
     if told := known(rows, "device.compute_capability"):
         major, _, minor = told[0].partition(".")
         capability = int(major), int(minor)
-    found = [(fact, known(rows, fact.metadata["path"])) for fact in fields(Case) if fact.metadata]
+    found = [(fact, known(rows, fact.metadata["path"])) for fact in READ]
     return Case(
         gpu=gpu_type,
         gpu_type=gpu_type,
@@ -125,12 +127,19 @@ def known(rows: Sequence[Measurement], path: str) -> list[Any]:
     return [value for value in values_of(rows, path) if value is not None]
 
 
+@functools.cache
+def parts_of(path: str) -> tuple[str, str]:
+    """The record and the field of a path; the field is empty where the path is of a record."""
+    record, _, name = path.partition(".")
+    return record, name
+
+
 def values_of(rows: Sequence[Measurement], path: str) -> list[Any]:
     """The value of a field in each row; None where a record on the way to it is missing.
 
     A row without energy has no method of one.
     """
-    record, _, name = path.partition(".")
+    record, name = parts_of(path)
     found = [getattr(row, record) for row in rows]
     if name:
         found = [None if one is None else getattr(one, name) for one in found]

@@ -11,13 +11,14 @@ from typing import Any
 import browsers
 import kept_rows
 import pytest
+import two_runs
 from browsers import Visit
 from test_jobs_report import a_row
 
 from bench.measured import Measurement
 from bench.results.rows import Rows
 from jobs import reading
-from jobs.report.page import report
+from jobs.report.page import comparison, report
 
 pytestmark = pytest.mark.skipif(not browsers.CHROMIUM, reason="there is no chromium here")
 EXAMPLE = Path(__file__).parents[1] / "jobs" / "examples" / "modelled.parquet"
@@ -151,3 +152,21 @@ def test_paper_has_no_controls(example: Path, visit: Callable[..., Visit]) -> No
     assert not seen.page.locator("#filters").is_visible()
     colour = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_the_page_of_a_comparison_is_whole_too(
+    width: int, tmp_path: Path, visit: Callable[..., Visit]
+) -> None:
+    slower = two_runs.a_run(two_runs.NEW, seed=1, longer=1.1)
+    place = tmp_path / "changes.html"
+    found = two_runs.compare(two_runs.a_run(), slower)
+    place.write_text(comparison.page(found), "utf-8")
+    seen = visit(place, width)
+    assert seen.said == [] and seen.faults() == []
+    assert seen.page.locator("#figure-changes svg.marks").count() == 3
+    assert [found for found in seen.axe() if found[0] in ("serious", "critical")] == []
+    seen.page.get_by_role("checkbox", name="latency").uncheck()
+    seen.drawn()
+    assert "latency" not in seen.column("metric")
+    assert seen.page.locator("#figure-changes svg.marks").count() == 2

@@ -15,6 +15,7 @@ from typing import Any
 import hypothesis.strategies as st
 import kept_rows
 import pytest
+import two_runs
 from examples import measurement
 from hypothesis import given
 from sweeps import Run
@@ -24,6 +25,8 @@ from bench.measured import Measurement, Outcome
 from bench.results.columns import Source
 from bench.results.rows import Rows
 from jobs import reading
+from jobs.report.changes.records import Comparison
+from jobs.report.page import comparison as comparison_page
 from jobs.report.page import document, payload, report
 
 ROOT = Path(__file__).parents[1]
@@ -256,3 +259,64 @@ def test_the_table_needs_neither_altair_nor_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_prices_are_a_table_of_the_page_with_the_cheapest_named(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "report.html"
+    prices = ROOT / "jobs/examples/prices.toml"
+    done = run("report", EXAMPLE, "--html", place, "--prices", prices)
+    assert done.returncode == 0, done.stderr
+    text = Seen(place.read_text("utf-8")).text
+    assert "What it costs" in text and "Cheapest: " in text and "Most frugal: " in text
+    told = run("report", EXAMPLE, "--prices", prices, "--format", "json").stdout
+    dearest = max(one["price_per_million"] for one in json.loads(told))
+    assert f"{dearest:.3g}" in text
+
+
+def comparison(*newer: Measurement) -> Comparison:
+    """A run against one in which a cell became slower."""
+    return two_runs.compare(two_runs.a_run(), list(newer))
+
+
+def test_the_page_of_a_comparison_has_each_change(tmp_path: Path) -> None:
+    slower = two_runs.a_run(two_runs.NEW, seed=1, longer=1.1)
+    page = comparison_page.page(comparison(*slower))
+    seen, records = Seen(page), data_of(page)["changes"]
+    assert len(records) == 4 * len(two_runs.CELLS)
+    worse = [record for record in records if record["verdict"] == "worse"]
+    assert {(r["cell"].split()[0], r["metric"]) for r in worse} == {
+        ("T4", "latency"), ("T4", "throughput"), ("T4", "energy")
+    }  # fmt: skip
+    for record in worse:
+        assert not record["ratio_low"] <= 1 <= record["ratio_high"]
+        assert record["change"] in seen.text
+    assert "3 became worse" in seen.text and "What was compared" in seen.text
+    assert len(page) < 3_000_000
+
+
+def test_what_is_identical_is_no_point_of_the_figure() -> None:
+    page = comparison_page.page(comparison(*two_runs.a_run(two_runs.NEW, seed=1)))
+    ratios = {record["metric"]: record["ratio"] for record in data_of(page)["changes"]}
+    assert ratios["perplexity"] is None and ratios["latency"]
+
+
+def test_a_row_that_is_no_longer_ok_is_the_worst_of_the_page() -> None:
+    rows = two_runs.a_run(two_runs.NEW, seed=1)
+    failed = two_runs.not_ok(rows[:5], EVIL) + rows[5:]
+    page = comparison_page.page(comparison(*failed))
+    (record,) = [r for r in data_of(page)["changes"] if r["metric"] == "outcome"]
+    assert (record["verdict"], record["new_text"]) == ("worse", "FAILED")
+    answer = re.search(r'<ol class="answer">(.*?)</ol>', page, re.S)
+    assert answer and "FAILED" in answer[1].split("</li>")[0]
+    assert EVIL in Seen(page).text and EVIL not in page
+
+
+def test_the_command_writes_the_page_of_a_comparison(run: Run, tmp_path: Path) -> None:
+    old, new, page = (tmp_path / name for name in ("old.parquet", "new.parquet", "changes.html"))
+    kept_rows.write(old, two_runs.a_run(), [Source(two_runs.OLD, two_runs.MATRIX, "0.1.0", None)])
+    slower = two_runs.a_run(two_runs.NEW, seed=1, longer=1.1)
+    kept_rows.write(new, slower, [Source(two_runs.NEW, two_runs.MATRIX, "0.1.0", None)])
+    done = run("compare", old, new, "--html", page, "--fail-on", "latency>5%")
+    assert (done.returncode, done.stdout) == (1, f"{page}\n")
+    assert "latency" in done.stderr and page.read_text("utf-8").startswith("<!doctype html>")
+    assert run("compare", old, new, "--html", tmp_path / "new.parquet").returncode == 2

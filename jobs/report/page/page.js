@@ -137,6 +137,7 @@ const CONFIG = {
   background: null,
   font: "system-ui, sans-serif",
   view: { stroke: null },
+  padding: { left: 4, top: 5, right: 16, bottom: 5 }, // a label at the right end needs some
   axis: {
     labelColor: "currentColor", titleColor: "currentColor", gridColor: "currentColor", gridOpacity: 0.12,
     domainColor: "currentColor", domainOpacity: 0.4, tickColor: "currentColor", tickOpacity: 0.4,

@@ -1,6 +1,7 @@
 # make sweep   measure this machine           make test    run the tests
 # make check   style, types, import contracts make format  mend the style
 # make test-hosts   the commands and faults of a cluster, over hosts out of namespaces (root)
+# make test-browser the pages of reports, in chromium
 # make test-cuda    the CUDA path, on modelled GPUs below a CUDA build of torch (3 GB to load)
 
 VENV ?= .venv
@@ -23,7 +24,7 @@ PIP_CUDA = $(VENV_CUDA)/bin/python $(PIP_INSTALL) $(VENV_CUDA)/constraints.txt -
 # Some images set it; then each of the many processes of a test compiles all that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-hosts test-cuda check format clean
+.PHONY: sweep test test-hosts test-cuda test-browser check format clean
 
 sweep: $(VENV)/.ready
 	$(BIN)/tensorgap sweep $(MATRIX)
@@ -33,6 +34,9 @@ test: $(VENV)/.ready-test
 
 test-hosts: $(VENV)/.ready-hosts
 	$(BIN)/python -m pytest -rs tests/hosts
+
+test-browser: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -rs tests/browser
 
 test-cuda: $(VENV_CUDA)/.ready
 	$(VENV_CUDA)/bin/python -m pytest --numprocesses 4 --dist loadfile tests/cuda

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path += [str(DOCS.parent / "tests"), str(DOCS.parent)]
+sys.path += [str(DOCS.parent / "tests" / "browser"), str(DOCS.parent)]
 
 import browsers
 

@@ -189,7 +189,13 @@ def test_the_readme_is_short() -> None:
 def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
     ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for command in ("make sweep", "make test", "make test-hosts", "make check"):
+    for command in (
+        "make sweep",
+        "make test",
+        "make test-browser",
+        "make test-hosts",
+        "make check",
+    ):
         assert f"\n{command}" in ci
         assert f"\n{command}" in README + contributing
 

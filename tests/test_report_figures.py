@@ -52,7 +52,7 @@ def example() -> tuple[Rows, list[Case], Data]:
 @pytest.fixture(scope="module")
 def drawn(example: tuple[Rows, list[Case], Data]) -> dict[str, str]:
     """Each figure of them that has data, as SVG."""
-    charts = {figure.name: figure.static(example[2]) for figure in FIGURES}
+    charts = {figure.name: figure.static(example[2], most_panels=1) for figure in FIGURES}
     return {
         name: vl_convert.vegalite_to_svg(json.dumps(chart.to_dict()))
         for name, chart in charts.items()

@@ -41,6 +41,7 @@ def text(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
+@functools.cache
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script (BSD-3-Clause), which the package carries."""
     # Its stub asks for a snippet of one's own, which would take the place of the whole.

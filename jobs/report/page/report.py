@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,6 +184,7 @@ def specs(drawn: Sequence[Figure], shown: Sequence[table.Column]) -> dict[str, A
     }
 
 
+@functools.cache
 def spec_of(figure: Figure) -> dict[str, Any]:
     """A figure as the script draws it: its chart without data, and what makes its panels."""
     names = ("name", "title", "panel", "needs", "sets", "varies", "row", "legend")

@@ -21,7 +21,7 @@ from jobs import reading
 from jobs.report.page import comparison, report
 
 pytestmark = pytest.mark.skipif(not browsers.CHROMIUM, reason="there is no chromium here")
-EXAMPLE = Path(__file__).parents[1] / "jobs" / "examples" / "modelled.parquet"
+EXAMPLE = Path(__file__).parents[2] / "jobs" / "examples" / "modelled.parquet"
 LONG = "NVIDIA-H100-80GB-HBM3-with-a-very-long-name"
 FIGURES = ["speedup", "energy-latency", "latency-distribution", "latency-batch",
            "where-time-goes", "roofline", "energy", "power", "sweep"]  # fmt: skip

@@ -46,7 +46,10 @@ def main() -> int:
             folder.mkdir()
             scale.fill(folder, asked.rows, asked.samples)
             name = f"{asked.rows} rows, {replicates} of each cell"
-            places[name] = next(folder.glob("scale/*")), MOST_S
+            merged = folder / "results.parquet"
+            merging = [sys.executable, "-m", "jobs", "merge", str(next(folder.glob("scale/*")))]
+            scale.used([*merging, "-o", str(merged)])
+            places[name] = merged, MOST_S
         for name, (place, most_s) in places.items():
             took_s, most_mb, page_mb = cost(place, Path(made) / "report.html")
             goal = f"{most_s:.0f} s, {MOST_MB:.0f} MB, {MOST_PAGE_MB:.0f} MB"

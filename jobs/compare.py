@@ -1,5 +1,6 @@
 """`tensorgap compare`: what changed between runs, and whether it is more than chance."""
 
+import math
 from collections.abc import Callable
 
 import click
@@ -12,18 +13,26 @@ from jobs.report.changes import compared, decide, export, limits, opened, table
 from jobs.report.changes.records import Comparison, Metric
 
 EXCEEDED = 1  # exit code
+TABLE = "table"
 MOST = 26  # runs, each of which has a letter
 _FORMS: dict[str, Callable[[Comparison], str]] = {
-    "table": lambda found: table.shown(found, terminal.width(), terminal.coloured()),
+    TABLE: lambda found: table.shown(found, terminal.width(), terminal.coloured()),
     "markdown": table.markdown,
     "csv": export.to_csv,
     "json": export.to_json,
 }
 
 
+def finite(context: click.Context, option: click.Parameter, value: float) -> float:
+    """A number that is one: no range keeps out what is not."""
+    if math.isnan(value):
+        raise click.BadParameter(f"{value} is not a number")
+    return value
+
+
 @click.command("compare")
 @click.argument("places", metavar="OLD NEW [MORE...]", nargs=-1, required=True)
-@click.option("--format", "form", type=click.Choice([*_FORMS]), default="table", show_default=True)
+@click.option("--format", "form", type=click.Choice([*_FORMS]), default=TABLE, show_default=True)
 @click.option(
     "--fail-on",
     "typed",
@@ -41,7 +50,8 @@ _FORMS: dict[str, Callable[[Comparison], str]] = {
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 0.5, min_open=True),
+    type=click.FloatRange(1e-6, 0.5),
+    callback=finite,
     default=decide.ALPHA,
     show_default=True,
     metavar="SHARE",
@@ -79,6 +89,8 @@ def command(
         raise click.UsageError(
             f"{len(places)} place: give OLD and NEW, and at most {MOST - 2} more"
         )
+    if html is not None and form != TABLE:
+        raise TensorgapError(f"--html: with --format {form}; give one of them at a time")
     asked = [limits.parse(text) for text in typed]
     metrics = tuple(map(Metric, chosen)) or tuple(Metric)
     if left_out := [limit.text for limit in asked if limit.metric not in metrics]:
@@ -89,7 +101,7 @@ def command(
         opened.run_at(place, label, allowance) for place, label in zip(places, labels, strict=False)
     ]
     found = compared.compare(first, others, alpha, metrics)
-    if html:
+    if html is not None:
         drawing.pictures("--html").write_comparison(html, found)
         terminal.echo(shown(html))
     else:
@@ -106,5 +118,5 @@ def exit_code(verdicts: limits.Verdicts) -> int:
     if verdicts.exceeded:
         return EXCEEDED
     if verdicts.open:
-        raise TensorgapError(*(f"--fail-on {text}; {limits.REMEDY}" for text in verdicts.open))
+        raise TensorgapError(*(f"--fail-on {text}" for text in verdicts.open))
     return 0

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, TextIO, TypeVar
 
+from bench.errors import TensorgapError
+
 Value = TypeVar("Value")
 
 ENDLESS = 1000
@@ -79,7 +81,7 @@ def say(text: str) -> None:
 
 def complain(*lines: str) -> None:
     """Print lines on standard error, such as a traceback or how a command is used."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, TensorgapError):
         _write(sys.stderr, map(clean, lines))
 
 
@@ -99,5 +101,11 @@ def _write(stream: TextIO | None, lines: Iterable[str]) -> None:
     except UnicodeEncodeError:
         plain = text.replace(_RULE, "-")
         text = plain.encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(text)
-    stream.flush()
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = "standard output" if stream is sys.stdout else "standard error"
+        raise TensorgapError(f"{where}: cannot be written: {error.strerror}") from error

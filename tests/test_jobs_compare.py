@@ -127,7 +127,7 @@ def test_a_wrong_limit_is_told_before_anything_is_read(run: Run) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("alpha", ["0", "0.9", "many"])
+@pytest.mark.parametrize("alpha", ["0", "0.9", "many", "nan", "1e-300"])
 def test_an_error_rate_that_is_none_is_refused(run: Run, old: str, alpha: str) -> None:
     assert run("compare", old, old, "--alpha", alpha).returncode == 2
     assert "at most 1%." in run("compare", old, old, "--alpha", "0.01").stdout
@@ -282,3 +282,21 @@ def test_no_link_is_followed_to_a_run(results: Path, tmp_path: Path) -> None:
     assert found == ["night/20261103T120000Z", "study/20261101T120000Z", "study/20261102T120000Z"]
     assert runs_within(secret.location) == []
     assert runs_within(str(tmp_path / "nowhere")) == []
+
+
+def test_what_does_not_go_together_is_refused(run: Run, old: str, tmp_path: Path) -> None:
+    done = run("compare", old, old, "--html", tmp_path / "c.html", "--format", "json")
+    assert done.returncode == 2 and "--html: with --format json" in done.stderr
+    assert run("compare", old, old, "--html", "").returncode == 2
+
+
+def test_a_metric_that_no_row_has_is_told_and_not_cured_by_replicates(
+    run: Run, tmp_path: Path
+) -> None:
+    place = tmp_path / "no-energy.parquet"
+    rows = [replace(row, energy=None) for row in a_run()]
+    kept_rows.write(place, rows)
+    done = run("compare", place, place, "--fail-on", "energy>5%")
+    assert done.returncode == 2
+    assert "energy>5%: nothing to check: energy is measured in no row" in done.stderr
+    assert "replicates" not in done.stderr.splitlines()[-1]

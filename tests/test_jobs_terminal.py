@@ -387,3 +387,15 @@ def test_warnings_of_replicates_one_of_which_lacks_a_number() -> None:
         f"latency not converged: 20 to 40 samples, median within ±5.0% to 8.0% {told}",
         f"latency not converged: 6 samples, too few for an interval {told}",
     ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_behind_standard_output_is_one_message() -> None:
+    table = Path(__file__).parents[1] / "jobs/examples/modelled.parquet"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "jobs", "report", str(table)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "tensorgap: standard output: cannot be written: No space left on device\n"
+    )

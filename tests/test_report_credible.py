@@ -80,3 +80,21 @@ def test_rows_of_every_shipped_file_are_credible() -> None:
 def test_an_asked_size_is_within_what_a_matrix_allows() -> None:
     most = replace(ROW, workload=Workload("gpt2", "eager", 65_536, 1024, 1023))
     assert list(credible.incredible(most)) == []
+
+
+@pytest.mark.parametrize("field", ["perplexity", "nats", "bits_per_byte", "logit_rounding_nats"])
+def test_a_perplexity_that_is_no_number_is_refused_and_an_infinite_one_is_not(field: str) -> None:
+    row = ROW
+    assert row.quality
+    credible.check(replace(row, quality=replace(row.quality, **{field: math.inf})))
+    with pytest.raises(TensorgapError, match=f"quality_{field} = nan: must be a number"):
+        credible.check(replace(row, quality=replace(row.quality, **{field: math.nan})))
+
+
+def test_windows_must_be_numbers_and_as_many_as_their_tokens() -> None:
+    row = ROW
+    assert row.quality
+    for nats, told in (((1.0, math.nan), "numbers alone"), ((1.0,), "must be as many")):
+        windows = replace(row.quality, window_nats=nats, window_tokens=(8, 8))
+        with pytest.raises(TensorgapError, match=told):
+            credible.check(replace(row, quality=windows))

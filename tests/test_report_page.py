@@ -324,3 +324,9 @@ def test_the_command_writes_the_page_of_a_comparison(run: Run, tmp_path: Path) -
     assert (done.returncode, done.stdout) == (1, f"{page}\n")
     assert "latency" in done.stderr and page.read_text("utf-8").startswith("<!doctype html>")
     assert run("compare", old, new, "--html", tmp_path / "new.parquet").returncode == 2
+
+
+@pytest.mark.parametrize("option", ["--html", "--figures", "--against"])
+def test_an_empty_name_is_no_missing_option(run: Run, option: str) -> None:
+    done = run("report", EXAMPLE, option, "")
+    assert done.returncode == 2 and done.stdout == ""

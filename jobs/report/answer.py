@@ -169,6 +169,9 @@ def sentence(same: Sequence[Finding], count: int) -> Sentence:
             told = f"{several} of {count}"
     named = dict.fromkeys(p for f in same for p in f.precisions if p != NO_PRECISION)
     precisions = listed(named)
+    rows_of = {(f.subject, p) for f in same for p in f.precisions}
+    if told and len(rows_of) < len({f.subject for f in same}) * len(named):
+        precisions = f"{len(rows_of)} rows, {precisions}"  # not each precision of each subject
     whom = " ".join(filter(None, (precisions, f"({told})" if told else "")))
     return Sentence(first.verdict, first.code, Note(first.cause.template, values).text, whom)
 

@@ -135,12 +135,12 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
         return
     paid = prices.load(wanted.prices) if wanted.prices else None
     rows, sources = reading.read(places, most_bytes)
-    if wanted.against:
+    if wanted.against is not None:
         show_against(rows, wanted.against, wanted.form)
         return
     if not len(rows):
         terminal.say("there are no rows yet")
-    if wanted.html or wanted.figures:
+    if wanted.html is not None or wanted.figures is not None:
         draw(rows, sources, wanted, paid)
         return
     cases = compare.compared(rows.records(samples=False))
@@ -153,11 +153,11 @@ def command(places: tuple[str, ...], most_bytes: int, **typed: Any) -> None:
 
 def draw(rows: Rows, sources: Sequence[Source], wanted: Wanted, paid: Prices | None) -> None:
     """Write the page and the figures that are wanted, and print where they are."""
-    pictures = drawing.pictures("--html" if wanted.html else "--figures")
-    if wanted.html:
+    pictures = drawing.pictures("--figures" if wanted.html is None else "--html")
+    if wanted.html is not None:
         pictures.write_page(wanted.html, rows, sources, paid)
         terminal.echo(shown(wanted.html))
-    if wanted.figures:
+    if wanted.figures is not None:
         written, absent = pictures.write_figures(wanted.figures, rows)
         terminal.echo(*written)
         for text in absent:
@@ -170,10 +170,10 @@ def refuse(wanted: Wanted) -> None:
         raise TensorgapError(f"--against: with --format {wanted.form}; allowed: table, json")
     if wanted.methods and wanted.form not in (TABLE, "markdown"):
         raise TensorgapError(f"--methods: with --format {wanted.form}; allowed: markdown")
-    drawn = [f"--{name}" for name in ("html", "figures") if getattr(wanted, name)]
+    drawn = [f"--{name}" for name in ("html", "figures") if getattr(wanted, name) is not None]
     if drawn and wanted.form != TABLE:
         raise TensorgapError(f"{drawn[0]}: with --format {wanted.form}; give one of them at a time")
-    alone = (("--methods", wanted.methods), ("--against", wanted.against))
+    alone = (("--methods", wanted.methods), ("--against", wanted.against is not None))
     given = [name for name, value in alone if value] + drawn[:1]
     if wanted.prices and given not in ([], ["--html"]):
         given.append("--prices")

@@ -1,11 +1,13 @@
 """Values that no measurement gives, but that a row of somebody's file may have.
 
 Whoever compares and judges rows takes logarithms of such numbers and divides by them. A perplexity
-is left out: a model that overflows has none that is finite, and a finding says so.
+may be infinite, since a model that overflows has none that is finite, and a finding says so; but
+one that is no number at all is none of any model.
 """
 
 import dataclasses
 import functools
+import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,9 @@ from bench.measured import Measurement, Quality, Timing
 
 LEAST, MOST = 1e-12, 1e15  # beyond, a product of a few is more than a float holds, or less
 CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+QUALITY = tuple(
+    field.name for field in dataclasses.fields(Quality) if field.type in (float, float | None)
+)
 MAY_BE_ZERO = ("latency_ms_iqr", "per_output_token_ms")  # of Timing; a difference even below it
 
 
@@ -37,6 +42,16 @@ def incredible(row: Measurement) -> Iterator[tuple[str, object, str]]:
             value = getattr(row.workload, asked.name)
             if not limits[0] <= value <= limits[1]:
                 yield asked.name, value, f"from {limits[0]:,} to {limits[1]:,}"
+    if quality := row.quality:
+        for name in QUALITY:
+            if (value := getattr(quality, name)) is not None and math.isnan(value):
+                yield f"quality_{name}", value, "a number"
+        nats, tokens = quality.window_nats, quality.window_tokens
+        if nats is not None and math.isnan(sum(nats)):
+            yield "quality_window_nats", math.nan, "numbers alone"
+        if nats is not None and tokens is not None and len(nats) != len(tokens):
+            many = f"{len(nats)} numbers beside {len(tokens)} of quality_window_tokens"
+            yield "quality_window_nats", many, "as many"
     for record, names in floats().items():
         found = getattr(row, record)
         for name, positive in names if found is not None else ():

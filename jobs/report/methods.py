@@ -214,13 +214,21 @@ def quality(measured: Selection) -> Iterator[str]:
     if not measured.has("quality_perplexity"):
         yield "Perplexity was not measured" + because(measured, "quality_reason") + "."
         return
-    yield (
-        f"Perplexity was measured on {measured.names('quality_text')} in the mode"
-        f" {measured.names('quality_mode')}, in windows of at most"
-        f" {measured.names('quality_context')} tokens with a stride of"
-        f" {measured.names('quality_stride')}, over {measured.span('quality_tokens')} predicted"
-        " tokens."
-    )
+    lacking = len(measured.rows)
+    for (_, mode), scored in measured.by("quality_text", "quality_mode").items():
+        if mode is None:  # a row without a perplexity may still say of which text
+            continue
+        lacking -= len(scored.rows)
+        yield (
+            f"Perplexity was measured on {scored.names('quality_text')} in the mode"
+            f" {scored.names('quality_mode')}, in windows of at most"
+            f" {scored.names('quality_context')} tokens with a stride of"
+            f" {scored.names('quality_stride')}, over {scored.span('quality_tokens')} predicted"
+            " tokens."
+        )
+    if lacking:
+        count = measured.cite(f"{lacking:,}", "count(*) - count(quality_mode)")
+        yield f"Rows without perplexity: {count}{because(measured, 'quality_reason')}."
 
 
 def because(measured: Selection, column: str) -> str:

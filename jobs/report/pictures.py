@@ -64,6 +64,8 @@ def write_figures(location: str, rows: Rows) -> tuple[list[str], list[str]]:
     Returns:
         Where they are, and a line for each figure that has no data.
     """
+    if not location:
+        raise TensorgapError("--figures: an empty name; give a folder")
     cases = compare.compared(rows.records(samples=False))
     found = data.of(cases, samples.of_rows(rows))
     folder = Storage.at(location)

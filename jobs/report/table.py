@@ -22,6 +22,7 @@ from jobs.terminal import clean
 
 HEADINGS = ["format", "latency", "speedup [95 %]", "energy", "energy ratio", "throughput"]
 HEADINGS += ["perplexity", "size"]
+MOST_PLACES = 4  # decimals of an end
 MARK = "*"  # of a ratio, so that whoever copies a line keeps the warning
 MARKED = f"{MARK} the row or its {BASELINE} baseline has warnings:"
 RULE = "\u2500"
@@ -164,17 +165,24 @@ def ratio(value: Ratio | None, mark: str = "") -> str:
 
     >>> ratio(Ratio(1.126, 1.1, 1.15)), ratio(Ratio(2.0, 1e-9, 4e8), "*"), ratio(None)
     ('1.13x [1.10, 1.15]', '2.00x* [<0.01, >100]', '-')
+    >>> ratio(Ratio(0.996, 0.9948, 0.9977)), ratio(Ratio(1.0, 0.9, 1.1))
+    ('1.00x [0.995, 0.998]', '1.00x [0.90, 1.10]')
     """
     if value is None:
         return NOTHING
     ends = (value.low, value.high)
-    interval = "" if value.low == value.high else f" [{', '.join(map(end_of, ends))}]"
+    places = 2
+    # An end that is not 1 is not shown as 1: on which side it lies decides.
+    while places < MOST_PLACES and any(end != 1 == round(end, places) for end in ends):
+        places += 1
+    told = ", ".join(end_of(end, places) for end in ends)
+    interval = "" if value.low == value.high else f" [{told}]"
     return f"{words.times(value.value)}{mark}{interval}"
 
 
-def end_of(ratio: float) -> str:
+def end_of(ratio: float, places: int = 2) -> str:
     """An end of a ratio's interval; beyond 100-fold, only that it is beyond."""
-    return ">100" if ratio > 100 else "<0.01" if ratio < 0.01 else f"{ratio:.2f}"
+    return ">100" if ratio > 100 else "<0.01" if ratio < 0.01 else f"{ratio:.{places}f}"
 
 
 def warnings(case: Case) -> list[str]:

@@ -97,8 +97,11 @@ def judged(found: Comparison, limits: Sequence[Limit]) -> Verdicts:
         reasons = Counter(str(change.reason) for _, change in rows if not change.decided)
         told = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
         if not decided:
-            why = told or "measured in no row that both runs have"
-            undecidable.append(f"{limit.text}: nothing could be decided: {why}")
+            if not rows or all("not measured" in str(change.reason) for _, change in rows):
+                why = f"{limit.metric} is measured in no row that both runs have"
+                undecidable.append(f"{limit.text}: nothing to check: {why}")
+            else:
+                undecidable.append(f"{limit.text}: nothing could be decided: {told}; {REMEDY}")
             continue
         if reasons:
             notes.append(f"{limit.text}: {sum(reasons.values())} rows are not decided: {told}")

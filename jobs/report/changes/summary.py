@@ -19,6 +19,7 @@ from jobs.report.words import number
 
 DIGITS = {Metric.PERPLEXITY: 5}  # whole numbers hide what perplexities differ by
 MOST_FINDINGS = 12
+MOST_TOLD = 9.0  # beyond a tenfold change, how large one must be says nothing
 MOST_LISTED = 8  # rows of one run only, and warnings
 NO_SIGN = "~"  # of no significant difference, where several runs stand side by side
 Finding = tuple[Decision, str]
@@ -70,6 +71,8 @@ def headline(found: Comparison) -> str:
         sentences += [f"No significant difference in {comparisons}{but}.", power(found)]
     elif counts[Decision.IDENTICAL]:
         sentences.append(f"{counts[Decision.IDENTICAL]} perplexities are identical.")
+    elif not found.changes and any(row.old.is_ok for one in found.others for row in one.rows):
+        sentences.append("Nothing is compared: what was asked for is measured in no row of both.")
     if counts[Decision.NOT_DECIDED] and not found.count:
         sentences.append("Whether times and energies changed is not decided.")
     return clauses(sentences)
@@ -87,13 +90,18 @@ def clauses(sentences: Sequence[str]) -> str:
 
 def power(found: Comparison) -> str:
     """What would have been found in any row, had it been there; empty: not known of any."""
-    parts = []
+    parts, blind = [], []
     for metric in Metric:
         shares = [c.detectable for c in found.changes if c.metric == metric and c.detectable]
-        if shares:
+        if shares and max(shares) > MOST_TOLD:
+            blind.append(str(metric))
+        elif shares:
             parts.append(f"{size(max(shares))} in any {metric}")
     change = f"A change of {words.listed(parts)} would have been found with {POWER:.0%} probability"
-    return f"{change}, by the scatter seen." if parts else ""
+    texts = [f"{change}, by the scatter seen."] if parts else []
+    if blind:
+        texts.append(f"Some {words.listed(blind)} scatters too much to find even a tenfold change.")
+    return " ".join(texts)
 
 
 def size(share: float) -> str:

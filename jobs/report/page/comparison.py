@@ -177,7 +177,9 @@ def asked(one: Against, row: PairedRow) -> Record:
 def changed(change: Change, one: Against, several: bool) -> Record:
     """What is decided of a metric."""
     found = change.ratio
-    ends = (found.low, found.high) if found and found.low < found.high else (None, None)
+    ends: tuple[float | None, float | None] = (None, None)
+    if found and found.low < found.high:  # beyond a hundredfold, as the texts have it
+        ends = max(found.low, 0.01), min(found.high, 100.0)
     judged = change.decision in (Decision.WORSE, Decision.BETTER)
     return {
         "metric": str(change.metric),

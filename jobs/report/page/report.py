@@ -131,11 +131,7 @@ def sentences(found: Sequence[Any], cases: Sequence[Case]) -> list[Statement]:
     if len(told) < FEWEST_SENTENCES:
         told += [best for best in bests(measured) if best]
     if not measured:
-        told.append(
-            Statement(
-                "No row is OK, so that there is nothing to compare; the table has the reasons."
-            )
-        )
+        told.append(Statement("No row is OK, so that there is nothing to compare."))
     return told[: answer.MOST_SENTENCES]
 
 

@@ -34,6 +34,8 @@ FILTERS: tuple[dict[str, Any], ...] = (
     {"field": "engine", "title": "engine", "many": False},
     {"field": "batch", "title": "batch", "many": False},
     {"field": "tokens", "title": "tokens", "many": False},
+    {"field": "new_tokens", "title": "new tokens", "many": False},
+    {"field": "attention", "title": "attention", "many": False},
     {"field": "run", "title": "run", "many": False},
 )
 

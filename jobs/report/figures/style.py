@@ -64,10 +64,10 @@ def log() -> alt.Scale:
 
 def axis(ticks: int = 5) -> alt.Axis:
     """An axis of numbers with few labels, of four digits or with a prefix such as 120k."""
-    number = "abs(datum.value) < 1e5 ? format(datum.value, '.4~g') : format(datum.value, '.3~s')"
+    form = "abs(datum.value) < 1e4 ? '.4~g' : abs(datum.value) < 1e15 ? '.4~s' : '.3~e'"
     return alt.Axis(
         format="~r",  # with it a logarithmic axis leaves most of its ticks without a label
-        labelExpr=f"datum.label === '' ? '' : {number}",
+        labelExpr=f"datum.label === '' ? '' : format(datum.value, {form})",
         tickCount=ticks,
         labelOverlap="greedy",
         labelSeparation=5,
@@ -83,6 +83,14 @@ def asterisk(base: alt.Chart, field: str) -> Any:
     marked = alt.condition("datum.doubtful", alt.value("*"), alt.value(""))
     text = base.mark_text(align="left", dx=5, dy=3, fontSize=15, color=INK, opacity=0.75)
     return text.encode(x=f"{field}:Q", text=marked)
+
+
+def ends(value: str, *fields: str) -> dict[str, str]:
+    """Expressions of ends as `FIELD_or`: the value itself where there is none, or none above 0.
+
+    An axis of which all values are missing has no extent, and a logarithmic one has no 0.
+    """
+    return {f"{field}_or": f"datum.{field} > 0 ? datum.{field} : datum.{value}" for field in fields}
 
 
 def rows(field: str) -> alt.Y:

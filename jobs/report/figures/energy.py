@@ -141,6 +141,7 @@ GROSS = Figure(
     needs=("energy_mj", "idle_mj"),
     sets=(CASES,),
     marked="doubtful",
-    legend=PARTS,
+    legend=style.squares(PARTS),
+    told_by=("net_mj", "idle_mj"),
     absent="Gross and net energy: no energy with an idle power was measured.",
 )

@@ -7,6 +7,7 @@ white and on black; shapes and labels carry the same on paper without colour.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -110,6 +111,11 @@ def class_colour() -> alt.Color:
     scale = alt.Scale(domain=list(CLASS_COLOURS), range=list(CLASS_COLOURS.values()))
     legend = alt.Legend(title=None, orient="top", columns=3, symbolType="square")
     return alt.Color("class:N", scale=scale, legend=legend, sort=list(CLASSES))
+
+
+def squares(colours: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The entries of a legend of areas."""
+    return {text: (colour, "square") for text, colour in colours.items()}
 
 
 def told(*fields: tuple[str, ...]) -> list[alt.Tooltip]:

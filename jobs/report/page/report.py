@@ -187,7 +187,7 @@ def specs(drawn: Sequence[Figure], shown: Sequence[table.Column]) -> dict[str, A
 
 def spec_of(figure: Figure) -> dict[str, Any]:
     """A figure as the script draws it: its chart without data, and what makes its panels."""
-    names = ("name", "title", "panel", "needs", "sets", "varies", "row", "legend")
+    names = ("name", "title", "panel", "needs", "sets", "varies", "row", "legend", "told_by")
     chart = bare(figure.chart(alt.NamedData).to_dict())
     return {**{name: getattr(figure, name) for name in names}, "spec": chart}
 

@@ -20,14 +20,14 @@ from kept_rows import InMemory
 from test_jobs_report import a_row
 
 from bench.errors import TensorgapError
-from bench.measured import KERNEL_CLASSES, Measurement, Outcome
+from bench.measured import KERNEL_CLASSES, Energy, Measurement, Outcome, Trace
 from bench.results import merging
 from bench.results.rows import Rows
 from bench.warnings import RowWarning
 from jobs import reading
 from jobs.report import compare
 from jobs.report.facts import Case
-from jobs.report.figures import data, samples
+from jobs.report.figures import data, samples, style
 from jobs.report.figures.data import CASES, CLASSES, RAN, ROOFS, TRACES, Data
 from jobs.report.figures.every import FIGURES, named
 
@@ -192,6 +192,53 @@ def test_the_front_has_just_what_nothing_dominates(
         scene = vl_convert.vegalite_to_scenegraph(json.dumps(spec))
         (line,) = [m for m in marks(scene["scenegraph"]) if is_front(m)]
         assert len(line["items"]) == len(best)
+
+
+def scene_of(name: str, found: Data) -> list[Any]:
+    """The marks of the first panel of a figure."""
+    figure = named(name)
+    spec = figure.of_one(figure.panels(found)[0], found).to_dict()
+    return marks(vl_convert.vegalite_to_scenegraph(json.dumps(spec))["scenegraph"])
+
+
+def test_as_much_energy_in_more_time_is_not_on_the_front_and_a_gpu_is_named_once() -> None:
+    rows = [a_row("fp32", 10.0), a_row("fp16", 5.0), a_row("mixed", 7.0, energy_mj=80.0)]
+    found = scene_of("energy-latency", data_of(*rows))
+    (line,) = [mark for mark in found if is_front(mark)]
+    assert len(line["items"]) == 2
+    names = [item["text"] for mark in found if mark["marktype"] == "text" for item in mark["items"]]
+    assert names.count("T4") == 1
+
+
+@pytest.mark.parametrize("uncertainty", [None, 0.5, 1.0, 40.0])
+def test_no_energy_is_less_than_none(uncertainty: float | None) -> None:
+    energy = Energy("power", per_sample_mj=100.0, uncertainty=uncertainty)
+    found = data_of(a_row("fp32", 10.0, energy=energy))
+    (record,) = found[CASES]
+    assert record["energy_low_mj"] is None or 0 <= record["energy_low_mj"] < 100
+    rules = [mark for mark in scene_of("energy-latency", found) if mark["marktype"] == "rule"]
+    rules = [mark for mark in rules if mark["role"] == "mark"]  # no line of a grid
+    assert rules
+    ends = [item[end] for mark in rules for item in mark["items"] for end in ("y", "y2")
+            if end in item]  # fmt: skip
+    assert all(0 <= end <= style.HEIGHT_PX for end in ends)
+
+
+def test_a_bar_says_where_the_latency_lies_in_what_was_traced() -> None:
+    trace = Trace("op", traced_ms=30.0, matmul_ms=30.0)
+    found = scene_of("where-time-goes", data_of(a_row("fp32", 10.0, trace=trace)))
+    bar, tick = ([m for m in found if m["marktype"] == "rect" and m["items"]][at] for at in (0, -1))
+    matmul = max(item["width"] for item in bar["items"])
+    assert tick["items"][0]["x"] == pytest.approx(matmul / 3, rel=0.05)
+
+
+def test_a_long_name_of_a_row_keeps_its_precision() -> None:
+    long = "NVIDIA-H100-80GB-HBM3-with-a-very-long-name"
+    rows = [replace(row, cell=replace(row.cell, gpu_type=long)) for row in
+            (a_row("fp32", 10.0), a_row("fp16", 5.0))]  # fmt: skip
+    chart = named("latency-distribution").static(data_of(*rows))
+    svg = vl_convert.vegalite_to_svg(json.dumps(chart.to_dict()))
+    assert "name fp16<" in svg and "name fp32<" in svg and "NVIDIA-H100" in svg
 
 
 def marks(scene: Any) -> list[Any]:

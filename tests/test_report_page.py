@@ -132,6 +132,22 @@ def test_each_row_is_in_the_data_and_in_the_table(example: str) -> None:
     assert cells == [record["cells"] for record in records]
 
 
+def test_rows_that_differ_only_in_attention_or_new_tokens_are_told_apart() -> None:
+    row = a_row("fp32", 10.0)
+    rows = [
+        replace(row, workload=replace(row.workload, attention=attention, new_tokens=new))
+        for attention in ("flash", "math")
+        for new in (0, 16)
+    ]
+    page = page_of(*rows)
+    for cell in ("flash", "math"):
+        assert page.count(f'<td class="">{cell}</td>') == 2
+    fields = {one["field"] for one in report.FILTERS}
+    assert {"attention", "new_tokens"} <= fields
+    for records in data_of(page).values():
+        assert all(fields <= set(record) for record in records)
+
+
 def test_simulated_rows_say_so_at_the_top_and_in_each_caption(example: str) -> None:
     assert "All rows are of simulated GPUs; none of their numbers is a real one." in example
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", example, re.S)

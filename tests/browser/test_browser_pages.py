@@ -15,7 +15,7 @@ import two_runs
 from browsers import Visit
 from test_jobs_report import a_row
 
-from bench.measured import Measurement
+from bench.measured import Energy, Measurement, Quality
 from bench.results.rows import Rows
 from jobs import reading
 from jobs.report.page import comparison, report
@@ -146,10 +146,65 @@ def test_three_rows_look_as_good(width: int, tmp_path: Path, visit: Callable[...
     assert [found for found in seen.axe() if found[0] in ("serious", "critical")] == []
 
 
+def without_much() -> list[Measurement]:
+    """Rows that lack intervals, idle power, rounding or ticks, or whose energy is hardly known."""
+    rows = []
+    for number, precision in enumerate(("fp32", "fp16", "mixed")):
+        for batch in (1, 8):
+            row = a_row(precision, 10.0 + number)
+            assert row.timing
+            timing = replace(row.timing, latency_ms_p50_low=None, latency_ms_p50_high=None)
+            energy = Energy(
+                "power",
+                per_sample_mj=100.0 + number,
+                uncertainty=None if batch == 1 else 2.0,
+                trace_s=(0.0, 1.0, 2.0),
+                trace_w=(5.0, 5.0, 5.0),
+            )
+            nats = tuple(400.0 + number * at for at in range(4))
+            quality = Quality("text", perplexity=29.0, window_nats=nats, window_tokens=(100,) * 4)
+            workload = replace(row.workload, batch_size=batch)
+            parts = {"timing": timing, "energy": energy, "quality": quality, "workload": workload}
+            rows.append(replace(row, **parts))
+    return rows
+
+
+def test_what_is_not_known_breaks_no_figure(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    place = tmp_path / "without.html"
+    every = Rows([[kept_rows.InMemory(without_much(), Measurement)]])
+    place.write_text(report.page(every, ()), "utf-8")
+    seen = visit(place)
+    assert seen.said == [] and seen.faults() == []
+    shown = {figure.get_attribute("id") for figure in seen.page.locator("figure").all()}
+    assert {"figure-energy-latency", "figure-latency-batch", "figure-power"} <= shown
+    assert "figure-perplexity" in shown
+
+
+def test_figures_that_are_drawn_anew_let_the_old_ones_go(
+    example: Path, visit: Callable[..., Visit]
+) -> None:
+    seen = visit(example)
+    inspector = seen.page.context.new_cdp_session(seen.page)
+    inspector.send("Performance.enable")
+
+    def listeners() -> float:
+        inspector.send("HeapProfiler.collectGarbage")
+        metrics = inspector.send("Performance.getMetrics")["metrics"]
+        return float({one["name"]: one["value"] for one in metrics}["JSEventListeners"])
+
+    before = listeners()
+    for _ in range(2):
+        seen.page.get_by_role("checkbox", name="P100").click()
+        seen.drawn()
+    assert listeners() <= before * 1.2
+
+
 def test_paper_has_no_controls(example: Path, visit: Callable[..., Visit]) -> None:
     seen = visit(example, scheme="dark")
     seen.page.emulate_media(media="print")
     assert not seen.page.locator("#filters").is_visible()
+    assert not seen.page.locator("#all").is_visible()
+    assert seen.page.locator("#count").is_visible()  # of how many rows these are the first
     colour = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour == "rgb(255, 255, 255)"
 
@@ -165,6 +220,8 @@ def test_the_page_of_a_comparison_is_whole_too(
     seen = visit(place, width)
     assert seen.said == [] and seen.faults() == []
     assert seen.page.locator("#figure-changes svg.marks").count() == 3
+    legend = seen.page.locator("#figure-changes .legend li").all_inner_texts()
+    assert set(legend) == {"worse", "no significant difference"}
     assert [found for found in seen.axe() if found[0] in ("serious", "critical")] == []
     seen.page.get_by_role("checkbox", name="latency").uncheck()
     seen.drawn()

@@ -13,16 +13,15 @@ def chart(data: Source) -> Chart:
     """Stacked times, a bar for each engine and precision."""
     fields: list[Any] = [f"{name}_ms" for name in CLASSES]
     number = "indexof(" + str(fields) + ", datum.field)"
-    return (
-        alt.Chart(data(CASES))
-        .transform_fold(fields, as_=["field", "ms"])
+    base = alt.Chart(data(CASES)).encode(y=style.rows("bar"))
+    stacked = (
+        base.transform_fold(fields, as_=["field", "ms"])
         .transform_calculate(
             **{"class": "replace(datum.field, '_ms', '')", "at": number},
             share="datum.ms / datum.latency_ms",
         )
         .mark_bar(height=14)
         .encode(
-            y=style.rows("bar"),
             x=alt.X("ms:Q", title="time of a request (ms)", stack="zero", axis=style.axis()),
             color=style.class_colour(),
             order=alt.Order("at:Q"),
@@ -35,8 +34,9 @@ def chart(data: Source) -> Chart:
                 *style.WARNED,
             ),
         )
-        .properties(height=alt.Step(style.ROW_PX))
     )
+    latency = base.mark_tick(thickness=2, height=17, color=style.INK).encode(x="latency_ms:Q")
+    return alt.layer(stacked, latency).properties(height=alt.Step(style.ROW_PX))
 
 
 FIGURE = Figure(
@@ -44,12 +44,14 @@ FIGURE = Figure(
     title="Where the time goes",
     about="Kernels of a request by class, as traced after all timing, and as gaps the rest of the"
     " median latency, in which no kernel ran: with eager, mostly launches. Kernels of a graph are"
-    " traced one by one, at another pace, so that its gaps are only an estimate.",
+    " traced one by one, at another pace, so that its gaps are only an estimate. The tick is the"
+    " median latency: what is traced beyond it was slower than what was timed.",
     chart=chart,
     panel="of_engines",
     row="bar",
     needs=("latency_ms", f"{GAPS}_ms"),
     sets=(CASES,),
-    legend=style.CLASS_COLOURS,
+    legend=style.squares(style.CLASS_COLOURS),
+    told_by=tuple(f"{name}_ms" for name in CLASSES),
     absent="Where the time goes: no row has a profile.",
 )

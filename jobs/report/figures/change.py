@@ -6,14 +6,14 @@ from jobs.report.figures import style
 from jobs.report.figures.figure import Chart, Figure, Source
 
 CHANGES = "changes"  # the data set
-COLOURS = {
-    "worse": "#d55e00",
-    "better": "#009e73",
-    "negligible": "#56b4e9",
-    "no significant difference": "#7f7f7f",
-    "not decided": "#b0b0b0",
+# Of each decision; no shape points anywhere, since worse is right of 1 for some metrics only.
+MARKS = {
+    "worse": ("#d55e00", "triangle-up"),
+    "better": ("#009e73", "square"),
+    "negligible": ("#56b4e9", "diamond"),
+    "no significant difference": ("#7f7f7f", "circle"),
+    "not decided": ("#b0b0b0", "cross"),
 }
-_SHAPES = ("triangle-right", "triangle-left", "diamond", "circle", "cross")
 _ENDS = ("ratio_low", "ratio_high")
 
 
@@ -35,13 +35,14 @@ def chart(data: Source) -> Chart:
         ),
     )
     x = alt.X("ratio:Q", title="after / before", scale=style.log(), axis=style.axis())
-    domain = list(COLOURS)
+    domain = list(MARKS)
+    colours, shapes = zip(*MARKS.values(), strict=True)
     colour = alt.Color(
         "decision:N",
-        scale=alt.Scale(domain=domain, range=list(COLOURS.values())),
+        scale=alt.Scale(domain=domain, range=list(colours)),
         legend=alt.Legend(title=None, orient="top"),
     )
-    shape = alt.Shape("decision:N", scale=alt.Scale(domain=domain, range=list(_SHAPES)))
+    shape = alt.Shape("decision:N", scale=alt.Scale(domain=domain, range=list(shapes)))
     one = style.line_at(data(CHANGES), 1)
     interval = base.mark_rule(strokeWidth=2).encode(
         x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=colour
@@ -61,6 +62,7 @@ FIGURE = Figure(
     panel="of_metric",
     needs=("ratio",),
     sets=(CHANGES,),
-    legend=COLOURS,
+    legend=MARKS,
+    told_by=("decision",),
     absent="No ratio is known: nothing is paired, or all of it is identical.",
 )

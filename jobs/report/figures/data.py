@@ -140,6 +140,7 @@ def asked(case: Case, titles: Titles) -> Record:
         "batch": workload.batch_size,
         "tokens": workload.prompt_tokens,
         "new_tokens": workload.new_tokens or None,
+        "attention": workload.attention,
         "workload": str(workload),
         "of_workload": titles.of_panel(case),
         "of_batches": titles.of_panel(case, "batch_size", gpu=True),
@@ -155,6 +156,9 @@ def numbers(case: Case) -> Record:
     low_ms, high_ms = interval_of(case.latencies_ms)
     share = case.energy_uncertainty
     energy, idle = case.energy_mj, None
+    low_mj, high_mj = None, None
+    if energy is not None and share is not None:
+        low_mj, high_mj = max(0.0, energy * (1 - share)), energy * (1 + share)
     if energy is not None and case.idle_w is not None and case.mean_w:
         idle = energy * min(1.0, case.idle_w / case.mean_w)
     return {
@@ -164,8 +168,8 @@ def numbers(case: Case) -> Record:
         "against": None if case.is_baseline else case.baseline,
         **ratio("speedup", case.speedup),
         "energy_mj": energy,
-        "energy_low_mj": None if energy is None or share is None else energy * (1 - share),
-        "energy_high_mj": None if energy is None or share is None else energy * (1 + share),
+        "energy_low_mj": low_mj,
+        "energy_high_mj": high_mj,
         "idle_mj": idle,
         "net_mj": None if energy is None or idle is None else energy - idle,
         **ratio("energy_ratio", case.energy_ratio),
@@ -262,6 +266,8 @@ def schedule(ran: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
             "engine": row["engine"],
             "batch": row["batch_size"],
             "tokens": row["prompt_tokens"],
+            "new_tokens": row["new_tokens"] or None,
+            "attention": row["attention"],
             "lane": f"{host}  {row['gpu_type']} {uuid[4:12]}".rstrip(),
             "begin_min": begin,
             "end_min": end,

@@ -25,9 +25,12 @@ def frontier(data: Source) -> Chart:
     """Latency and energy of each GPU and precision; the line joins those that none is better than.
 
     The front follows from what is shown: sorted by latency, a point is on it if none before needs
-    less energy.
+    less energy, or as little.
     """
-    base = alt.Chart(data(CASES))
+    base = alt.Chart(data(CASES)).transform_calculate(
+        **style.ends("latency_ms", "latency_low_ms", "latency_high_ms"),
+        **style.ends("energy_mj", "energy_low_mj", "energy_high_mj"),
+    )
     x = alt.X("latency_ms:Q", title="latency (ms)", scale=style.log(), axis=style.axis())
     y = alt.Y("energy_mj:Q", title="energy per prompt (mJ)", scale=style.log(), axis=style.axis())
     front = (
@@ -36,7 +39,10 @@ def frontier(data: Source) -> Chart:
             frame=[None, 0],
             sort=[alt.SortField("latency_ms"), alt.SortField("energy_mj")],
         )
-        .transform_filter("datum.energy_mj <= datum.least")
+        .transform_window(
+            as_little="row_number()", groupby=["energy_mj"], sort=[alt.SortField("latency_ms")]
+        )
+        .transform_filter("datum.energy_mj <= datum.least && datum.as_little === 1")
         .mark_line(interpolate="step-after", strokeDash=[4, 3], color=style.NEUTRAL)
         .encode(x=x, y=y, order=alt.Order("latency_ms:Q"))
     )
@@ -44,10 +50,10 @@ def frontier(data: Source) -> Chart:
         x=x, y=y, detail="gpu:N", order=alt.Order("energy_mj:Q")
     )
     across = base.mark_rule().encode(
-        x="latency_low_ms:Q", x2="latency_high_ms:Q", y=y, color=style.colour()
+        x="latency_low_ms_or:Q", x2="latency_high_ms_or:Q", y=y, color=style.colour()
     )
     along = base.mark_rule().encode(
-        x=x, y="energy_low_mj:Q", y2="energy_high_mj:Q", color=style.colour()
+        x=x, y="energy_low_mj_or:Q", y2="energy_high_mj_or:Q", color=style.colour()
     )
     point = base.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(
         x=x,
@@ -58,8 +64,15 @@ def frontier(data: Source) -> Chart:
         tooltip=style.told(*style.WHO, *_NUMBERS, *style.WARNED),
     )
     label = (
-        base.transform_joinaggregate(most="max(energy_mj)", groupby=["gpu"])
-        .transform_filter("datum.energy_mj === datum.most")
+        base.transform_window(
+            number="row_number()",
+            groupby=["gpu"],
+            sort=[
+                alt.SortField("energy_mj", order="descending"),
+                alt.SortField("latency_ms", order="descending"),
+            ],
+        )
+        .transform_filter("datum.number === 1")
         .mark_text(
             align="right", dx=-8, dy=-8, limit=110, fontSize=11, color=style.INK, opacity=0.75
         )
@@ -74,7 +87,13 @@ def gross(data: Source) -> Chart:
     tooltip = style.told(
         *style.WHO, *_NUMBERS, ("idle_mj", "of it idle power, mJ", ".4~g"), *style.WARNED
     )
-    base = alt.Chart(data(CASES)).encode(y=style.rows("cell"), tooltip=tooltip)
+    known = "isValid(datum.energy_low_mj)"
+    ends = {
+        f"{end}_or": f"{known} ? datum.{end} : datum.energy_mj"
+        for end in ("energy_low_mj", "energy_high_mj")
+    }
+    base = alt.Chart(data(CASES)).transform_calculate(**ends)
+    base = base.encode(y=style.rows("cell"), tooltip=tooltip)
     part = f"datum.field === 'net_mj' ? '{_NET}' : '{_IDLE}'"
     stacked = (
         base.transform_fold(["net_mj", "idle_mj"], as_=["field", "mj"])
@@ -90,12 +109,12 @@ def gross(data: Source) -> Chart:
             order=alt.Order("at:Q"),
         )
     )
-    ends = base.mark_rule(strokeWidth=2, color=style.NEUTRAL).encode(
-        x="energy_low_mj:Q", x2="energy_high_mj:Q"
+    interval = base.mark_rule(strokeWidth=2, color=style.NEUTRAL).encode(
+        x="energy_low_mj_or:Q", x2="energy_high_mj_or:Q"
     )
     total = base.mark_tick(thickness=2, height=13, color=style.NEUTRAL).encode(x="energy_mj:Q")
     mark = style.asterisk(base, "energy_mj")
-    return alt.layer(stacked, total, ends, mark).properties(height=alt.Step(style.ROW_PX))
+    return alt.layer(stacked, total, interval, mark).properties(height=alt.Step(style.ROW_PX))
 
 
 FRONTIER = Figure(
@@ -103,7 +122,7 @@ FRONTIER = Figure(
     title="Energy against latency",
     about="Each point is a GPU at a precision, with its 95 % intervals; the dashed line is the"
     " Pareto front: nothing shown is both faster and more frugal. Thin lines join the precisions"
-    " of a GPU. Both axes are logarithmic.",
+    " of a GPU. Both axes are logarithmic: an interval down to 0 has only its upper half.",
     chart=frontier,
     panel="of_workload",
     needs=("latency_ms", "energy_mj"),
@@ -122,6 +141,7 @@ GROSS = Figure(
     needs=("energy_mj", "idle_mj"),
     sets=(CASES,),
     marked="doubtful",
-    legend=PARTS,
+    legend=style.squares(PARTS),
+    told_by=("net_mj", "idle_mj"),
     absent="Gross and net energy: no energy with an idle power was measured.",
 )

@@ -20,6 +20,12 @@ Source = Callable[[str], Any]  # gives the data set of a name
 MOST_PANELS = 6  # that are drawn at once: a page of more is not read
 _MOST_NAMED = 6  # doubtful points in a caption
 _WIDTH_PX, _COLUMNS = 420, 2  # of a panel in a file
+_LETTERS = 28  # of the label of a row in a file
+# A label without its middle: its end has the precision, or what else tells rows apart.
+SHORTENED = (
+    "length(datum.label) > LETTERS ? slice(datum.label, 0, floor((LETTERS - 1) / 2)) + '\u2026'"
+    " + slice(datum.label, -ceil((LETTERS - 1) / 2)) : datum.label"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class Figure:
         varies: A field that must have several values in a panel.
         row: The field that has a labelled row for each value; None: the plot is a plane.
         doubtful: The field that says whether a point is drawn hollow; `marked`: with an asterisk.
-        legend: What colours other than those of the precisions mean.
+        legend: What colours other than those of the precisions mean: text -> colour and shape.
+        told_by: The field that has the text of the legend in each record, or for each of its texts
+            the field that is above 0 where it is seen.
         absent: What is said where there is nothing to draw.
     """
 
@@ -50,7 +58,8 @@ class Figure:
     row: str | None = None
     doubtful: str | None = None
     marked: str | None = None
-    legend: Mapping[str, str] = field(default_factory=dict, hash=False)
+    legend: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
+    told_by: tuple[str, ...] = ()
 
     def drawn(self, data: Data) -> list[Record]:
         """The records that it draws, of its first data set."""
@@ -98,6 +107,7 @@ class Figure:
             alt.concat(*drawn, columns=columns, title=title)
             .configure_view(stroke=None)
             .configure_axis(gridColor="#e6e6e6", labelFontSize=11, titleFontWeight="normal")
+            .configure_axisY(labelExpr=SHORTENED.replace("LETTERS", str(_LETTERS)), labelLimit=0)
             .configure_legend(labelFontSize=12)
         )
 

@@ -61,10 +61,12 @@ def batches(data: Source) -> Chart:
         scale=style.log(),
         axis=style.axis(),
     )
-    base = alt.Chart(data(CASES))
+    base = alt.Chart(data(CASES)).transform_calculate(
+        **style.ends("latency_ms", "latency_low_ms", "latency_high_ms")
+    )
     line = base.mark_line().encode(x=x, y=y, color=style.colour())
     ends = base.mark_rule().encode(
-        x=x, y="latency_low_ms:Q", y2="latency_high_ms:Q", color=style.colour()
+        x=x, y="latency_low_ms_or:Q", y2="latency_high_ms_or:Q", color=style.colour()
     )
     point = base.mark_point(size=60, strokeWidth=1.8, opacity=1).encode(
         x=x,

@@ -12,6 +12,8 @@ _ENDS = ("nats_low", "nats_high")
 def chart(data: Source) -> Chart:
     """A point with its interval for each GPU and precision, and what rounding explains."""
     ends = {f"{end}_or": f"datum.{end} === null ? datum.nats : datum.{end}" for end in _ENDS}
+    # What is not known is drawn nowhere, and yet has a place: all of a layer may lack it.
+    ends["rounding_or"] = "datum.rounding_nats === null ? 0 : datum.rounding_nats"
     base = (
         alt.Chart(data(CASES))
         .transform_calculate(**ends)
@@ -42,7 +44,8 @@ def chart(data: Source) -> Chart:
         x=x, color=style.colour(), fill=style.fill("ratio_doubtful"), shape=style.shape()
     )
     rounding = base.mark_tick(thickness=2, height=16, color=style.NEUTRAL).encode(
-        x="rounding_nats:Q"
+        x="rounding_or:Q",
+        opacity=alt.condition("datum.rounding_nats === null", alt.value(0), alt.value(1)),
     )
     return alt.layer(zero, interval, rounding, point).properties(height=alt.Step(style.ROW_PX))
 
@@ -51,7 +54,8 @@ FIGURE = Figure(
     name="perplexity",
     title="Perplexity against fp32",
     about="Mean difference of the nats per token, windows as pairs, with its 95 % interval; right"
-    " of 0 predicts worse. The grey tick is what storing logits in 16 bits explains.",
+    " of 0 predicts worse. The grey tick is what storing logits in 16 bits explains. Each workload"
+    " has a point of its own in the row of its GPU and precision.",
     chart=chart,
     row="cell",
     panel="of_model",

@@ -7,6 +7,7 @@ white and on black; shapes and labels carry the same on paper without colour.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -64,10 +65,10 @@ def log() -> alt.Scale:
 
 def axis(ticks: int = 5) -> alt.Axis:
     """An axis of numbers with few labels, of four digits or with a prefix such as 120k."""
-    number = "abs(datum.value) < 1e5 ? format(datum.value, '.4~g') : format(datum.value, '.3~s')"
+    form = "abs(datum.value) < 1e4 ? '.4~g' : abs(datum.value) < 1e15 ? '.4~s' : '.3~e'"
     return alt.Axis(
         format="~r",  # with it a logarithmic axis leaves most of its ticks without a label
-        labelExpr=f"datum.label === '' ? '' : {number}",
+        labelExpr=f"datum.label === '' ? '' : format(datum.value, {form})",
         tickCount=ticks,
         labelOverlap="greedy",
         labelSeparation=5,
@@ -83,6 +84,14 @@ def asterisk(base: alt.Chart, field: str) -> Any:
     marked = alt.condition("datum.doubtful", alt.value("*"), alt.value(""))
     text = base.mark_text(align="left", dx=5, dy=3, fontSize=15, color=INK, opacity=0.75)
     return text.encode(x=f"{field}:Q", text=marked)
+
+
+def ends(value: str, *fields: str) -> dict[str, str]:
+    """Expressions of ends as `FIELD_or`: the value itself where there is none, or none above 0.
+
+    An axis of which all values are missing has no extent, and a logarithmic one has no 0.
+    """
+    return {f"{field}_or": f"datum.{field} > 0 ? datum.{field} : datum.{value}" for field in fields}
 
 
 def rows(field: str) -> alt.Y:
@@ -102,6 +111,11 @@ def class_colour() -> alt.Color:
     scale = alt.Scale(domain=list(CLASS_COLOURS), range=list(CLASS_COLOURS.values()))
     legend = alt.Legend(title=None, orient="top", columns=3, symbolType="square")
     return alt.Color("class:N", scale=scale, legend=legend, sort=list(CLASSES))
+
+
+def squares(colours: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The entries of a legend of areas."""
+    return {text: (colour, "square") for text, colour in colours.items()}
 
 
 def told(*fields: tuple[str, ...]) -> list[alt.Tooltip]:

@@ -44,7 +44,6 @@ _NAMING = {
     "tokens": "{} tokens",
     "new_tokens": "+ {} new",
     "attention": "{}",
-    "run": "({})",
 }
 _ALWAYS = ("metric", "precision", "old", "new", "ratio", "change")
 _FILTERS = ({"field": "metric", "title": "metric", "many": True}, *FILTERS)

@@ -13,7 +13,7 @@ import vl_convert
 from bench import __version__
 from bench.asked import PRECISIONS
 from jobs.report.figures import style
-from jobs.report.figures.figure import MOST_PANELS
+from jobs.report.figures.figure import MOST_PANELS, SHORTENED
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -25,12 +25,13 @@ def rendered(template: str, **values: Any) -> str:
     environment.filters["capitalize_first"] = lambda words: words[:1].upper() + words[1:]
     filled = environment.get_template(template)
     marks = {name: [style.COLOURS[name], style.SHAPES[name]] for name in PRECISIONS}
+    look = {"precisions": marks, "mostPanels": MOST_PANELS, "shortened": SHORTENED}
     common = {
         "version": __version__,
         "css": text("page.css"),
         "vega": vega(),
         "script": text("page.js"),
-        "look": script_json({"precisions": marks, "mostPanels": MOST_PANELS}),
+        "look": script_json(look),
     }
     return filled.render(**common, **values)
 

@@ -2,10 +2,11 @@
 // All that is shown comes from the data in this page; names in it are set as text, never as HTML.
 
 const MOST_TOLD = 30; // numbers of a figure that are read aloud
+const LETTER_PX = 6.4; // of the label of a row; capitals are wider, for which there is some room more
 const FIRST_ROWS = 25; // of the table, until all are asked for
 const byId = (id) => document.getElementById(id);
 const { main, figures, columns, filters } = JSON.parse(byId("figure-specs").textContent);
-const { precisions, mostPanels } = JSON.parse(byId("look").textContent);
+const { precisions, mostPanels, shortened } = JSON.parse(byId("look").textContent);
 
 function make(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -159,9 +160,11 @@ function panelsOf(figure) {
 
 function showLegend(figure, panels) {
   const used = new Set(panels.flatMap(([, records]) => records.map((record) => record.precision)));
-  const marks = Object.keys(figure.legend).length
-    ? Object.entries(figure.legend).map(([text, colour]) => [text, swatch(colour)])
-    : Object.entries(precisions).filter(([name]) => used.has(name)).map(([name, mark]) => [name, swatch(...mark)]);
+  const [field] = figure.told_by;
+  const isSeen = ([text], index) => panels.some(([, records]) => records.some((record) =>
+    (figure.told_by.length > 1 ? record[figure.told_by[index]] > 0 : record[field] === text)));
+  const marks = (field ? Object.entries(figure.legend).filter(isSeen)
+    : Object.entries(precisions).filter(([name]) => used.has(name))).map(([name, mark]) => [name, swatch(...mark)]);
   const list = byId(`figure-${figure.name}`).querySelector(".legend");
   list.replaceChildren(...marks.map(([text, mark]) => make("li", {}, mark, text)));
   list.hidden = !marks.length;
@@ -203,19 +206,25 @@ async function showFigure(figure, isCurrent) {
     const height = figure.row ? rows * figure.spec.height.step : figure.spec.height;
     const spec = { ...figure.spec, width: "container", height, datasets };
     if (!isCurrent()) return;
-    await vegaEmbed(charts[index][0], spec, {
-      renderer: "svg", ast: true, config: { ...CONFIG, axisY: { labelLimit: Math.min(180, 0.38 * charts[index][0].clientWidth) } }, downloadFileName: `tensorgap-${figure.name}`,
+    const limit = Math.min(180, 0.38 * charts[index][0].clientWidth);
+    const labelExpr = shortened.replaceAll("LETTERS", Math.floor(limit / LETTER_PX));
+    const view = await vegaEmbed(charts[index][0], spec, {
+      renderer: "svg", ast: true, config: { ...CONFIG, axisY: { labelLimit: 1.3 * limit, labelExpr } }, downloadFileName: `tensorgap-${figure.name}`,
       actions: { export: true, source: false, compiled: false, editor: false },
       loader: { target: "_blank", load: () => Promise.reject(new Error("this page loads nothing")) },
     });
+    views.push(view);
     describe(charts[index][0], `${figure.title}, ${text}`, figure.needs[0], records);
   }
 }
 
 let version = 0;
+let views = []; // each listens to the window until it is let go
 async function showFigures() {
   const mine = ++version;
   document.body.dataset.drawn = "no";
+  for (const view of views) view.finalize();
+  views = [];
   for (const figure of figures) {
     await showFigure(figure, () => mine === version);
     if (mine !== version) return;

@@ -35,6 +35,8 @@ FILTERS: tuple[dict[str, Any], ...] = (
     {"field": "engine", "title": "engine", "many": False},
     {"field": "batch", "title": "batch", "many": False},
     {"field": "tokens", "title": "tokens", "many": False},
+    {"field": "new_tokens", "title": "new tokens", "many": False},
+    {"field": "attention", "title": "attention", "many": False},
     {"field": "run", "title": "run", "many": False},
 )
 
@@ -183,7 +185,7 @@ def specs(drawn: Sequence[Figure], shown: Sequence[table.Column]) -> dict[str, A
 @functools.cache
 def spec_of(figure: Figure) -> dict[str, Any]:
     """A figure as the script draws it: its chart without data, and what makes its panels."""
-    names = ("name", "title", "panel", "needs", "sets", "varies", "row", "legend")
+    names = ("name", "title", "panel", "needs", "sets", "varies", "row", "legend", "told_by")
     chart = bare(figure.chart(alt.NamedData).to_dict())
     return {**{name: getattr(figure, name) for name in names}, "spec": chart}
 

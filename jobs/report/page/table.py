@@ -86,6 +86,7 @@ COLUMNS = (
     Column("batch", "batch", plain("batch"), "number"),
     Column("tokens", "tokens", plain("tokens"), "number"),
     Column("new_tokens", "new", plain("new_tokens"), "number"),
+    Column("attention", "attention", plain("attention")),
     Column("precision", "precision", plain("precision")),
     Column(
         "latency_ms",
@@ -119,7 +120,7 @@ def columns(records: Sequence[Record]) -> list[Column]:
 
     def shown(column: Column) -> bool:
         values = {record[column.key] for record in records}
-        if column.key in _IDENTIFYING:
+        if column.key in (*_IDENTIFYING, "attention"):
             return len(values) > 1
         return values != {None}
 

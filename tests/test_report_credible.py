@@ -65,7 +65,7 @@ def test_what_no_measurement_gives_is_refused(
         ("timing.per_output_token_ms", -0.1),
         ("energy.net_per_sample_mj", -3.0),
         ("quality.perplexity", math.inf),
-        ("quality.nats", math.nan),
+        ("quality.nats", math.inf),
     ],
 )
 def test_what_a_measurement_may_give_is_not(path: str, value: float) -> None:
@@ -98,3 +98,10 @@ def test_windows_must_be_numbers_and_as_many_as_their_tokens() -> None:
         windows = replace(row.quality, window_nats=nats, window_tokens=(8, 8))
         with pytest.raises(TensorgapError, match=told):
             credible.check(replace(row, quality=windows))
+
+
+def test_a_share_may_be_as_small_as_rounding_leaves_it() -> None:
+    # Seen in a real sweep: the CPU time of a host less that of the process.
+    for path in ("conditions.other_cpu_share", "energy.pause_share", "sensor.reading_lag_s"):
+        credible.check(changed(path, 2.4e-13))
+    credible.check(changed("timing.latency_ms_iqr", 1e-17))

@@ -241,7 +241,7 @@ def test_each_number_of_replicates_with_all_quantities_does_too(run: Run, tmp_pa
     text = text_of(run, tmp_path, rows())
     assert check(text) > 30
     assert "at most 2[^" in text.body
-    assert "speedups are ratios of geometric means" in text.body
+    assert "geometric means, speedups are their ratios" in text.body
     assert "Its cross-entropy differs from that of fp32 by" in text.body
     assert "1 row[^" in text.body and "ended as UNSUPPORTED and have no numbers" in text.body
     # What somebody wrote is no footnote and no table of ours.

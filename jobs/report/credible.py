@@ -13,14 +13,19 @@ import typing
 from collections.abc import Iterator, Mapping
 
 from bench.errors import TensorgapError
-from bench.measured import Measurement, Quality, Timing
+from bench.measured import Measurement, Quality, Roofline, Timing, Trace
 
 LEAST, MOST = 1e-12, 1e15  # beyond, a product of a few is more than a float holds, or less
 CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 QUALITY = tuple(
     field.name for field in dataclasses.fields(Quality) if field.type in (float, float | None)
 )
-MAY_BE_ZERO = ("latency_ms_iqr", "per_output_token_ms")  # of Timing; a difference even below it
+DIVIDED = ("ms", "1/s", "mJ", "J", "W", "TFLOP/s", "GB/s")  # units of what is divided by
+# Differences of such numbers, which may be as near to 0 as rounding lets them.
+DIFFERENCES = (
+    *("latency_ms_iqr", "per_output_token_ms"),
+    *("net_per_sample_mj", "net_per_token_mj"),
+)
 
 
 def check(row: Measurement) -> None:
@@ -54,20 +59,27 @@ def incredible(row: Measurement) -> Iterator[tuple[str, object, str]]:
             yield "quality_window_nats", many, "as many"
     for record, names in floats().items():
         found = getattr(row, record)
-        for name, positive in names if found is not None else ():
+        for name, of_size, positive in names if found is not None else ():
             value = getattr(found, name)
             # What is not a number is within nothing.
             if value is None or LEAST <= value <= MOST:
                 continue
-            if positive or not (value == 0 or LEAST <= -value <= MOST):
-                of_size = "from" if positive else "0, or of a size from"
-                yield f"{record}_{name}", value, f"{of_size} {LEAST:g} to {MOST:g}"
+            if positive:
+                yield f"{record}_{name}", value, f"from {LEAST:g} to {MOST:g}"
+            elif of_size and not (value == 0 or LEAST <= -value <= MOST):
+                yield f"{record}_{name}", value, f"0, or of a size from {LEAST:g} to {MOST:g}"
+            elif not -MOST <= value <= MOST:
+                yield f"{record}_{name}", value, f"from {-MOST:g} to {MOST:g}"
 
 
 @functools.cache
-def floats() -> Mapping[str, list[tuple[str, bool]]]:
-    """The fields of each record that hold one float, each with whether it must be above 0."""
-    found: dict[str, list[tuple[str, bool]]] = {}
+def floats() -> Mapping[str, list[tuple[str, bool, bool]]]:
+    """The fields of each record that hold one float.
+
+    Of each, whether it is divided by, and so must be 0 or of some size, and whether it must be
+    above 0. Any other may be as small as a difference of rounded numbers is.
+    """
+    found: dict[str, list[tuple[str, bool, bool]]] = {}
     for record, hint in typing.get_type_hints(Measurement).items():
         kind = next(iter(typing.get_args(hint)), hint)
         if not dataclasses.is_dataclass(kind) or kind is Quality:
@@ -75,7 +87,8 @@ def floats() -> Mapping[str, list[tuple[str, bool]]]:
         hints = typing.get_type_hints(kind)
         for field in dataclasses.fields(kind):
             if hints[field.name] in (float, float | None):
-                takes_time = kind is Timing and field.metadata["unit"] in ("ms", "1/s")
-                positive = takes_time and field.name not in MAY_BE_ZERO
-                found.setdefault(record, []).append((field.name, positive))
+                divided = kind in (Trace, Roofline) or field.metadata["unit"] in DIVIDED
+                of_size = divided and field.name not in DIFFERENCES
+                positive = of_size and kind is Timing
+                found.setdefault(record, []).append((field.name, of_size, positive))
     return found

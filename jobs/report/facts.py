@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from statistics import fmean as mean
+from statistics import geometric_mean
 from typing import Any
 
 from bench.asked import CPU, ENGINES, PRECISIONS, Workload
@@ -64,6 +65,15 @@ def each(values: Iterable[Any]) -> tuple[Any, ...]:
 def read(path: str, of: Callable[[list[Any]], Any] = itemgetter(0), default: object = None) -> Any:
     """A fact: the field of a row that has it, and what it is of the replicates' values."""
     return field(default=default, metadata={"path": path, "of": of})
+
+
+def typical(values: Sequence[float]) -> float:
+    """Of times or rates of replicates: their geometric mean, as their ratios and intervals take.
+
+    >>> typical([1.0, 4.0]), typical([7.0])
+    (2.0, 7.0)
+    """
+    return geometric_mean(values) if len(values) > 1 else values[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,14 +138,14 @@ class Case:
     failed_warnings: tuple[RowWarning, ...] = ()
     baseline: str = BASELINE
     columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict, hash=False)
-    latency_ms: float | None = read("timing.latency_ms_p50", mean)
+    latency_ms: float | None = read("timing.latency_ms_p50", typical)
     latency_step_ms: float | None = None
     latency_unit: str | None = None
     latencies_ms: tuple[Median, ...] = ()
-    throughput_per_s: float | None = read("timing.throughput_samples_per_s", mean)
+    throughput_per_s: float | None = read("timing.throughput_samples_per_s", typical)
     throughputs_per_s: tuple[float, ...] = read("timing.throughput_samples_per_s", tuple, ())
     tokens_per_s: float | None = None
-    first_token_ms: float | None = read("timing.first_token_ms_p50", mean)
+    first_token_ms: float | None = read("timing.first_token_ms_p50", typical)
     per_output_token_ms: float | None = read("timing.per_output_token_ms", mean)
     memory_mb: float | None = None
     size_mb: float | None = read("weights.size_bytes", lambda sizes: mean(sizes) / 1e6)

@@ -159,7 +159,8 @@ def timing(measured: Selection, sources: Sequence[Source]) -> Iterator[str]:
         yield f"A speedup is the latency of {facts.BASELINE} over that of the precision on the same"
         yield "GPU type and workload, with its 95 % interval."
     if len(each(measured.values("replicate"))) > 1:
-        yield "Over replicates, values are means, and speedups are ratios of geometric means."
+        yield "Over replicates, times and rates are geometric means, speedups are their ratios, and"
+        yield "energies are means."
 
 
 def asked(sources: Sequence[Source], key: str) -> list[float]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobs.report.facts import each
+from jobs.report.facts import each, typical
 from jobs.report.table import escaped
 from jobs.report.words import listed, number
 from jobs.terminal import clean
@@ -40,6 +40,11 @@ class Footnotes:
         order = {at: place for place, at in enumerate(named, start=1)}
         told = _MARK.sub(lambda found: f"[^{order[int(found[1])]}]", text)
         return told, [f"[^{order[at]}]: {sources[at]}" for at in named]
+
+
+def is_time(column: str) -> bool:
+    """Whether a column has times or rates, whose mean is a geometric one."""
+    return column.startswith("timing_")
 
 
 class Selection:
@@ -127,13 +132,21 @@ class Selection:
         return self.cite(f"{' to '.join(ends)}{unit}", f"min({made}), max({made})")
 
     def means(self, columns: Mapping[str, str]) -> str:
-        """The means of some columns, each in its words, such as `{} ms`, with one footnote."""
+        """The means of some columns, each in its words, such as `{} ms`, with one footnote.
+
+        Of times and rates they are geometric, as `facts.typical`.
+        """
         known = {column: self.values(column) for column in columns if self.has(column)}
         told = [
-            columns[column].format(readable(math.fsum(values) / len(values)))
+            columns[column].format(
+                readable(typical(values) if is_time(column) else math.fsum(values) / len(values))
+            )
             for column, values in known.items()
         ]
-        return self.cite(listed(told), ", ".join(f"avg({column})" for column in known))
+        made = (
+            f"exp(avg(ln({column})))" if is_time(column) else f"avg({column})" for column in known
+        )
+        return self.cite(listed(told), ", ".join(made))
 
     def has(self, column: str) -> bool:
         """Whether anything is known of a column."""

@@ -12,7 +12,7 @@ from jobs import reading
 from jobs.report.page import report
 
 EXAMPLE = DOCS.parent / "jobs/examples/modelled.parquet"
-WIDTH, HEIGHT = 1100, 900
+WIDTH, HEIGHT = 1100, 1300
 # Of each picture: the colours, and the element that stands at its top.
 PICTURES = {"page-light.png": ("light", "header"), "page-dark.png": ("dark", "#figure-speedup")}
 

@@ -45,7 +45,8 @@ FIGURE = Figure(
     name="speedup",
     title="Speedup over fp32",
     about="Median latency of fp32 over that of each precision, on the same GPU and workload, with"
-    " its 95 % interval; right of 1 is faster. The axis is logarithmic.",
+    " its 95 % interval (a point without a line has none); right of 1 is faster. The axis is"
+    " logarithmic.",
     chart=chart,
     row="cell",
     panel="of_workload",

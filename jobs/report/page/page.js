@@ -171,9 +171,10 @@ function showLegend(figure, panels) {
 }
 
 // For who does not see: one image with its numbers, in the place of a hundred marks.
-function describe(chart, title, field, records) {
+function describe(chart, title, figure, records) {
+  const field = figure.needs[0];
   const numbers = records.filter((record) => typeof record[field] === "number").slice(0, MOST_TOLD)
-    .map((record) => `${record.cell ?? record.lane} ${Number(record[field].toPrecision(3))}`);
+    .map((record) => `${record[figure.row ?? "cell"]} ${Number(record[field].toPrecision(3))}`);
   const image = chart.querySelector(".chart-wrapper");
   image.setAttribute("role", "img");
   image.setAttribute("aria-label", `${title}: ${numbers.join(", ") || "see the table above"}`);
@@ -214,7 +215,7 @@ async function showFigure(figure, isCurrent) {
       loader: { target: "_blank", load: () => Promise.reject(new Error("this page loads nothing")) },
     });
     views.push(view);
-    describe(charts[index][0], `${figure.title}, ${text}`, figure.needs[0], records);
+    describe(charts[index][0], `${figure.title}, ${text}`, figure, records);
   }
 }
 

@@ -135,12 +135,7 @@ def asked(case: Case, titles: Titles) -> Record:
         "precision": case.precision,
         "cell": f"{case.gpu} {case.precision}",
         "bar": f"{workload.engine} {case.precision}",
-        "model": workload.model,
-        "engine": workload.engine,
-        "batch": workload.batch_size,
-        "tokens": workload.prompt_tokens,
-        "new_tokens": workload.new_tokens or None,
-        "attention": workload.attention,
+        **of_workload(workload),
         "workload": str(workload),
         "of_workload": titles.of_panel(case),
         "of_batches": titles.of_panel(case, "batch_size", gpu=True),
@@ -148,6 +143,18 @@ def asked(case: Case, titles: Titles) -> Record:
         "of_gpu": titles.of_panel(case, *WORKLOAD_FIELDS, gpu=True),
         "of_model": titles.of_panel(case, *WORKLOAD_FIELDS[1:]),
         "simulated": case.simulated,
+    }
+
+
+def of_workload(workload: Workload) -> Record:
+    """What was asked, by the fields that tables and filters have."""
+    return {
+        "model": workload.model,
+        "engine": workload.engine,
+        "batch": workload.batch_size,
+        "tokens": workload.prompt_tokens,
+        "new_tokens": workload.new_tokens or None,
+        "attention": workload.attention,
     }
 
 

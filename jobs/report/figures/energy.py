@@ -55,14 +55,8 @@ def frontier(data: Source) -> Chart:
     along = base.mark_rule().encode(
         x=x, y="energy_low_mj_or:Q", y2="energy_high_mj_or:Q", color=style.colour()
     )
-    point = base.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(
-        x=x,
-        y=y,
-        color=style.colour(),
-        shape=style.shape(),
-        fill=style.fill("doubtful"),
-        tooltip=style.told(*style.WHO, *_NUMBERS, *style.WARNED),
-    )
+    tooltip = style.told(*style.WHO, *_NUMBERS, *style.WARNED)
+    point = style.points(base, "doubtful", x=x, y=y, tooltip=tooltip)
     label = (
         base.transform_window(
             number="row_number()",

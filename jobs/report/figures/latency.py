@@ -68,21 +68,15 @@ def batches(data: Source) -> Chart:
     ends = base.mark_rule().encode(
         x=x, y="latency_low_ms_or:Q", y2="latency_high_ms_or:Q", color=style.colour()
     )
-    point = base.mark_point(size=60, strokeWidth=1.8, opacity=1).encode(
-        x=x,
-        y=y,
-        color=style.colour(),
-        shape=style.shape(),
-        fill=style.fill("doubtful"),
-        tooltip=style.told(
-            *style.WHO,
-            ("latency_ms", "latency, ms", ".4~g"),
-            ("latency_low_ms", "95 % from", ".4~g"),
-            ("latency_high_ms", "to", ".4~g"),
-            ("throughput_per_s", "prompts per second", ".4~g"),
-            *style.WARNED,
-        ),
+    tooltip = style.told(
+        *style.WHO,
+        ("latency_ms", "latency, ms", ".4~g"),
+        ("latency_low_ms", "95 % from", ".4~g"),
+        ("latency_high_ms", "to", ".4~g"),
+        ("throughput_per_s", "prompts per second", ".4~g"),
+        *style.WARNED,
     )
+    point = style.points(base, "doubtful", x=x, y=y, tooltip=tooltip)
     return alt.layer(line, ends, point).properties(height=style.HEIGHT_PX)
 
 

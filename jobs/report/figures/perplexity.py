@@ -40,9 +40,7 @@ def chart(data: Source) -> Chart:
     interval = base.mark_rule(strokeWidth=2).encode(
         x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
     )
-    point = base.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(
-        x=x, color=style.colour(), fill=style.fill("ratio_doubtful"), shape=style.shape()
-    )
+    point = style.points(base, "ratio_doubtful", x=x)
     rounding = base.mark_tick(thickness=2, height=16, color=style.NEUTRAL).encode(
         x="rounding_or:Q",
         opacity=alt.condition("datum.rounding_nats === null", alt.value(0), alt.value(1)),

@@ -32,25 +32,15 @@ def chart(data: Source) -> Chart:
             ),
         )
     )
-    point = (
-        alt.Chart(data(CASES))
-        .mark_point(size=60, strokeWidth=1.8, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            color=style.colour(),
-            shape=style.shape(),
-            fill=style.fill("doubtful"),
-            tooltip=style.told(
-                *style.WHO,
-                ("tflops", "TFLOP/s", ".4~g"),
-                ("flop_per_byte", "FLOP/B", ".4~g"),
-                ("latency_ms", "latency, ms", ".4~g"),
-                ("lower_bound_ms", "lower bound, ms", ".4~g"),
-                *style.WARNED,
-            ),
-        )
+    tooltip = style.told(
+        *style.WHO,
+        ("tflops", "TFLOP/s", ".4~g"),
+        ("flop_per_byte", "FLOP/B", ".4~g"),
+        ("latency_ms", "latency, ms", ".4~g"),
+        ("lower_bound_ms", "lower bound, ms", ".4~g"),
+        *style.WARNED,
     )
+    point = style.points(alt.Chart(data(CASES)), "doubtful", x=x, y=y, tooltip=tooltip)
     return alt.layer(roof, point).properties(height=style.HEIGHT_PX)
 
 

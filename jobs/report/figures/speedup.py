@@ -32,9 +32,7 @@ def chart(data: Source) -> Chart:
     interval = base.mark_rule(strokeWidth=2).encode(
         x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
     )
-    point = base.mark_point(size=70, strokeWidth=1.8, opacity=1).encode(
-        x=x, color=style.colour(), fill=style.fill("ratio_doubtful"), shape=style.shape()
-    )
+    point = style.points(base, "ratio_doubtful", x=x)
     label = base.mark_text(
         align="left", dx=9, dy=-8, fontSize=11, color=style.INK, opacity=0.75
     ).encode(x=x, text=alt.Text("speedup:Q", format=".2f"))

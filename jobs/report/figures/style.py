@@ -94,6 +94,12 @@ def ends(value: str, *fields: str) -> dict[str, str]:
     return {f"{field}_or": f"datum.{field} > 0 ? datum.{field} : datum.{value}" for field in fields}
 
 
+def points(base: alt.Chart, doubtful: str, **where: Any) -> Any:
+    """A mark for each record, by its precision, hollow where the field says that it is doubtful."""
+    mark = base.mark_point(size=70, strokeWidth=1.8, opacity=1)
+    return mark.encode(color=colour(), shape=shape(), fill=fill(doubtful), **where)
+
+
 def rows(field: str) -> alt.Y:
     """A labelled row for each value of a field, in the order of the data."""
     return alt.Y(f"{field}:N", sort=None, axis=alt.Axis(title=None, ticks=False, domain=False))

@@ -10,11 +10,11 @@ from jobs.report.changes import summary, table
 from jobs.report.changes.records import Against, Change, Comparison, Decision, PairedRow
 from jobs.report.figures import change
 from jobs.report.figures.change import CHANGES
-from jobs.report.figures.data import Data, Record
+from jobs.report.figures.data import Data, Record, of_workload
 from jobs.report.page import document, payload
 from jobs.report.page.conditions import Facts
 from jobs.report.page.report import FILTERS, WITHOUT_SCRIPT, Statement, spec_of
-from jobs.report.page.table import Column, plain
+from jobs.report.page.table import ASKED, Column, plain
 from jobs.report.words import listed
 
 _COLUMNS = (
@@ -22,13 +22,7 @@ _COLUMNS = (
     Column("metric", "metric", plain("metric")),
     Column("gpu", "GPU", plain("gpu")),
     Column("board", "board", plain("board")),
-    Column("model", "model", plain("model")),
-    Column("engine", "engine", plain("engine")),
-    Column("batch", "batch", plain("batch"), "number"),
-    Column("tokens", "tokens", plain("tokens"), "number"),
-    Column("new_tokens", "new", plain("new_tokens"), "number"),
-    Column("attention", "attention", plain("attention")),
-    Column("precision", "precision", plain("precision")),
+    *ASKED,
     Column("old", "before", plain("old_text"), "number"),
     Column("new", "after", plain("new_text"), "number"),
     Column("ratio", "after / before", plain("ratio_text"), "number"),
@@ -155,18 +149,13 @@ def records_of(found: Comparison) -> Iterator[Record]:
 
 def asked(one: Against, row: PairedRow) -> Record:
     """Whom a change is about."""
-    place, workload = row.place, row.place.workload
+    place = row.place
     return {
         "run": one.run.label,
         "gpu": place.gpu,
         "board": place.board,
         "precision": place.precision,
-        "model": workload.model,
-        "engine": workload.engine,
-        "batch": workload.batch_size,
-        "tokens": workload.prompt_tokens,
-        "new_tokens": workload.new_tokens or None,
-        "attention": workload.attention,
+        **of_workload(place.workload),
         "cell": place.text,
         "simulated": is_simulated(row),
         "outcome": str(Outcome.OK),

@@ -78,9 +78,7 @@ def outcome(record: Record) -> str:
     return str(record["verdict"] if record["outcome"] == Outcome.OK else record["outcome"])
 
 
-COLUMNS = (
-    Column("run", "run", plain("run")),
-    Column("gpu", "GPU", plain("gpu")),
+ASKED = (
     Column("model", "model", plain("model")),
     Column("engine", "engine", plain("engine")),
     Column("batch", "batch", plain("batch"), "number"),
@@ -88,6 +86,11 @@ COLUMNS = (
     Column("new_tokens", "new", plain("new_tokens"), "number"),
     Column("attention", "attention", plain("attention")),
     Column("precision", "precision", plain("precision")),
+)
+COLUMNS = (
+    Column("run", "run", plain("run")),
+    Column("gpu", "GPU", plain("gpu")),
+    *ASKED,
     Column(
         "latency_ms",
         "latency, ms",

@@ -57,7 +57,7 @@ class Text:
     ) -> list[Any]:
         """What DuckDB gives, lists in one: without what is null."""
         where = f" where {condition}" if condition else ""
-        (row,) = self._rows.sql(f"select {expression} from {of}{where}").fetchall()
+        (row,) = self._rows.execute(f"select {expression} from {of}{where}").fetchall()
         values = [one for value in row for one in (value if isinstance(value, list) else [value])]
         return [value for value in values if value is not None]
 

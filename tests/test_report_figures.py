@@ -309,3 +309,13 @@ def test_the_keys_of_samples_are_those_of_cases(example: tuple[Rows, list[Case],
     assert set(found.quantiles) == {data.key_of(case) for case in cases}
     assert len(found.ran) == len(rows)
     assert set(merging.IDENTITY) <= set(found.ran[0])
+
+
+def test_a_trace_that_is_left_out_is_told(
+    example: tuple[Rows, list[Case], Data], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, cases, _ = example
+    monkeypatch.setattr(samples, "MOST_TRACES", 5)
+    found = data.of(cases, samples.of_rows(rows))
+    assert len(found[TRACES]) == 5
+    assert "The power of 43 more is only in the rows." in named("power").caption(found)

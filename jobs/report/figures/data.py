@@ -37,10 +37,9 @@ _BEYOND = 3.0  # a roof is drawn so many times beyond the points below it
 
 @dataclass(frozen=True)
 class Data:
-    """The data sets by name; `reasons`: why something was not measured, each once."""
+    """The data sets by name, and how many measured cases have a power trace that is left out."""
 
     sets: Mapping[str, Sequence[Record]]
-    reasons: Sequence[str] = ()
     without_trace: int = 0
 
     def __getitem__(self, name: str) -> Sequence[Record]:
@@ -71,14 +70,13 @@ def of(cases: Sequence[Case], found: Samples | None = None) -> Data:
         for case in measured
         if (trace := found.traces.get(key_of(case)))
     ]
-    reasons = dict.fromkeys(text for case in cases for text in table.not_measured(case))
     sets = {
         CASES: records,
         RAN: list(schedule(found.ran)),
         TRACES: traces,
         ROOFS: list(roofs(cases, records)),
     }
-    return Data(sets, tuple(reasons), found.without_trace)
+    return Data(sets, found.without_trace)
 
 
 def key_of(case: Case) -> samples.Key:

@@ -12,7 +12,7 @@ from typing import Any
 
 import altair as alt
 
-from jobs.report.figures.data import Data, Record
+from jobs.report.figures.data import TRACES, Data, Record
 from jobs.report.words import gathered, listed
 
 Chart = Any  # altair's charts of one layer or several have no common type but Any
@@ -85,6 +85,8 @@ class Figure:
             if len(names) > _MOST_NAMED:
                 names = [*names[:_MOST_NAMED], f"{len(names) - _MOST_NAMED} more"]
             texts.append(f"{how} have warnings: {listed(names)}.")
+        if self.sets[0] == TRACES and data.without_trace:
+            texts.append(f"The power of {data.without_trace} more is only in the rows.")
         if any(record["simulated"] for record in drawn):
             every = all(record["simulated"] for record in drawn)
             texts.append(

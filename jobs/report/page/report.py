@@ -83,7 +83,7 @@ def page(rows: Rows, sources: Sequence[Source], prices: Prices | None = None) ->
         costs=list(cost_table.sheets(cost.by_task(cases, prices), prices)) if prices else [],
         most_costs=_MOST_COSTS,
         figures=[caption(figure, data) for figure in drawn],
-        absent=absent(data),
+        absent=[figure.absent for figure in FIGURES if figure not in drawn],
         how="How it was measured",
         sections=conditions.sections(rows, sources, cases),
         specs=document.script_json(specs(drawn, shown)),
@@ -164,12 +164,6 @@ def bests(cases: Sequence[Case]) -> list[Statement]:
 def caption(figure: Figure, data: Data) -> dict[str, str]:
     """The words around a figure."""
     return {"name": figure.name, "title": figure.title, "caption": figure.caption(data)}
-
-
-def absent(data: Data) -> list[str]:
-    """One line for each figure without data, with the reason where a row tells it."""
-    lines = [figure.absent for figure in FIGURES if not figure.panels(data)]
-    return lines
 
 
 def specs(drawn: Sequence[Figure], shown: Sequence[table.Column]) -> dict[str, Any]:

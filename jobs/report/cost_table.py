@@ -103,8 +103,9 @@ def remarks(costs: Sequence[TokenCost], prices: Prices) -> list[str]:
         text = "the price is that of the GPU's time with a full queue, from the throughput"
         by_latency = [subject(one.case) for one in costs if one.price and one.basis == LATENCY]
         if by_latency:
-            which = "every row" if len(by_latency) == sum(bool(c.price) for c in costs) else None
-            text += f"; from the latency where none was measured: {which or some_of(by_latency)}"
+            every = len(by_latency) == sum(bool(c.price) for c in costs)
+            which = "every row" if every else words.some_of(by_latency, _MOST_TIES)
+            text += f"; from the latency where none was measured: {which}"
         texts.append(text)
     lacking = each(one.case.gpu for one in costs if one.case.gpu not in prices.per_gpu_hour)
     if lacking and prices.per_gpu_hour:
@@ -148,7 +149,7 @@ def least_of(
     tied = [subject(one.case) for one in compared if getattr(one, standing) is Standing.TIED]
     others = [one for one in compared if one is not least]
     if tied:
-        text += f"; no significant difference to {some_of(tied)}"
+        text += f"; no significant difference to {words.some_of(tied, _MOST_TIES)}"
     elif others:
         second = others[0]
         share = getattr(second, name).value / getattr(least, name).value
@@ -162,13 +163,6 @@ def subject(case: Case) -> str:
     """How a sentence names a case among those of its task."""
     asked = case.workload
     return f"{case.gpu} {case.precision} {asked.engine} batch {asked.batch_size}"
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
-    distinct = each(names)
-    more = len(distinct) - _MOST_TIES
-    return listed([*distinct[:_MOST_TIES], *([f"{more} more"] if more > 0 else [])])
 
 
 def flat(cost: TokenCost, prices: Prices) -> dict[str, Any]:

@@ -92,6 +92,17 @@ def listed(words: Iterable[str]) -> str:
     return " and ".join([", ".join(every[:-1]), every[-1]] if len(every) > 1 else every)
 
 
+def some_of(names: Iterable[str], most: int) -> str:
+    """The first of some names, each once, and how many more there are.
+
+    >>> some_of(["a", "b", "a", "c"], 2), some_of(["a", "b"], 2)
+    ('a, b and 1 more', 'a and b')
+    """
+    distinct = list(dict.fromkeys(names))
+    more = len(distinct) - most
+    return listed([*distinct[:most], *([f"{more} more"] if more > 0 else [])])
+
+
 def gathered(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
     """Items of an equal key together, in the order of the first of each."""
     by_key: dict[object, list[T]] = {}

@@ -2,25 +2,25 @@
 
 import altair as alt
 
+from jobs.report.changes.records import Decision
 from jobs.report.figures import style
 from jobs.report.figures.figure import Chart, Figure, Source
 
 CHANGES = "changes"  # the data set
 # Of each decision; no shape points anywhere, since worse is right of 1 for some metrics only.
-MARKS = {
-    "worse": ("#d55e00", "triangle-up"),
-    "better": ("#009e73", "square"),
-    "negligible": ("#56b4e9", "diamond"),
-    "no significant difference": ("#7f7f7f", "circle"),
-    "not decided": ("#b0b0b0", "cross"),
+MARKS: dict[str, tuple[str, str]] = {
+    Decision.WORSE: ("#d55e00", "triangle-up"),
+    Decision.BETTER: ("#009e73", "square"),
+    Decision.NEGLIGIBLE: ("#56b4e9", "diamond"),
+    Decision.SAME: ("#7f7f7f", "circle"),
+    Decision.NOT_DECIDED: ("#b0b0b0", "cross"),
 }
 _ENDS = ("ratio_low", "ratio_high")
 
 
 def chart(data: Source) -> Chart:
     """A point with its interval for each row, around the line of no change."""
-    ends = {f"{end}_or": f"datum.{end} === null ? datum.ratio : datum.{end}" for end in _ENDS}
-    base = alt.Chart(data(CHANGES)).transform_calculate(**ends)
+    base = alt.Chart(data(CHANGES)).transform_calculate(**style.ends("ratio", *_ENDS))
     base = base.encode(
         y=style.rows("row"),
         tooltip=style.told(
@@ -44,9 +44,7 @@ def chart(data: Source) -> Chart:
     )
     shape = alt.Shape("decision:N", scale=alt.Scale(domain=domain, range=list(shapes)))
     one = style.line_at(data(CHANGES), 1)
-    interval = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=colour
-    )
+    interval = style.interval(base, _ENDS, colour)
     point = base.mark_point(size=70, filled=True, opacity=1).encode(x=x, color=colour, shape=shape)
     return alt.layer(one, interval, point).properties(height=alt.Step(style.ROW_PX))
 

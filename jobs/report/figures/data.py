@@ -56,14 +56,14 @@ def of(cases: Sequence[Case], found: Samples | None = None) -> Data:
         {
             **asked(case, titles),
             "outcome": str(case.outcome),
-            "doubtful": bool(doubts(case)),
-            "ratio_doubtful": bool(doubts(case)) or case.key in weak,
-            "warnings": "; ".join(doubts(case)) or None,
+            "doubtful": bool(told),
+            "ratio_doubtful": bool(told) or case.key in weak,
+            "warnings": "; ".join(told) or None,
             **numbers(case),
             **profiled(case),
             "quantiles_ms": found.quantiles.get(key_of(case)),
         }
-        for case in cases
+        for case, told in zip(cases, map(doubts, cases), strict=True)
     ]
     traces = [
         {**asked(case, titles), **traced(case, trace, titles)}
@@ -201,7 +201,7 @@ def interval_of(medians: Sequence[Median]) -> tuple[float | None, float | None]:
     if len(medians) < 2:
         return (medians[0].low, medians[0].high) if medians else (None, None)
     logs = np.log([median.value for median in medians])
-    half, _ = stats.welch([logs])
+    half = stats.student_interval(logs.tolist())
     return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
 
 
@@ -267,12 +267,7 @@ def schedule(ran: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
             "sweep": row["run"] + (", simulated" if row["device_simulated"] else ""),
             "gpu": row["gpu_type"],
             "precision": row["precision"],
-            "model": row["model"],
-            "engine": row["engine"],
-            "batch": row["batch_size"],
-            "tokens": row["prompt_tokens"],
-            "new_tokens": row["new_tokens"] or None,
-            "attention": row["attention"],
+            **of_workload(Workload(**{name: row[name] for name in WORKLOAD_FIELDS})),
             "lane": f"{host}  {row['gpu_type']} {uuid[4:12]}".rstrip(),
             "begin_min": begin,
             "end_min": end,

@@ -81,11 +81,7 @@ def gross(data: Source) -> Chart:
     tooltip = style.told(
         *style.WHO, *_NUMBERS, ("idle_mj", "of it idle power, mJ", ".4~g"), *style.WARNED
     )
-    known = "isValid(datum.energy_low_mj)"
-    ends = {
-        f"{end}_or": f"{known} ? datum.{end} : datum.energy_mj"
-        for end in ("energy_low_mj", "energy_high_mj")
-    }
+    ends = style.ends("energy_mj", "energy_low_mj", "energy_high_mj", linear=True)
     base = alt.Chart(data(CASES)).transform_calculate(**ends)
     base = base.encode(y=style.rows("cell"), tooltip=tooltip)
     part = f"datum.field === 'net_mj' ? '{_NET}' : '{_IDLE}'"

@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 
 from jobs.report.figures.data import TRACES, Data, Record
-from jobs.report.words import gathered, listed
+from jobs.report.words import gathered, some_of
 
 Chart = Any  # altair's charts of one layer or several have no common type but Any
 Source = Callable[[str], Any]  # gives the data set of a name
@@ -81,10 +81,7 @@ class Figure:
             (self.doubtful, "Hollow points") if self.doubtful else (self.marked, "Asterisks")
         )
         if name and (weak := dict.fromkeys(r["cell"] for r in drawn if r[name])):
-            names = list(weak)
-            if len(names) > _MOST_NAMED:
-                names = [*names[:_MOST_NAMED], f"{len(names) - _MOST_NAMED} more"]
-            texts.append(f"{how} have warnings: {listed(names)}.")
+            texts.append(f"{how} have warnings: {some_of(weak, _MOST_NAMED)}.")
         if self.sets[0] == TRACES and data.without_trace:
             texts.append(f"The power of {data.without_trace} more is only in the rows.")
         if any(record["simulated"] for record in drawn):

@@ -11,7 +11,7 @@ _ENDS = ("nats_low", "nats_high")
 
 def chart(data: Source) -> Chart:
     """A point with its interval for each GPU and precision, and what rounding explains."""
-    ends = {f"{end}_or": f"datum.{end} === null ? datum.nats : datum.{end}" for end in _ENDS}
+    ends = style.ends("nats", *_ENDS, linear=True)
     # What is not known is drawn nowhere, and yet has a place: all of a layer may lack it.
     ends["rounding_or"] = "datum.rounding_nats === null ? 0 : datum.rounding_nats"
     base = (
@@ -37,9 +37,7 @@ def chart(data: Source) -> Chart:
         axis=style.axis(4),
     )
     zero = style.line_at(data(CASES), 0)
-    interval = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
-    )
+    interval = style.interval(base, _ENDS, style.colour())
     point = style.points(base, "ratio_doubtful", x=x)
     rounding = base.mark_tick(thickness=2, height=16, color=style.NEUTRAL).encode(
         x="rounding_or:Q",

@@ -22,9 +22,8 @@ from bench.results.rows import AT_ONCE, Rows
 Key = tuple[Any, ...]  # what was asked of a case: a row's identity without its replicate
 LATENCIES, TRACE_S, TRACE_W = "timing_latency_ms_samples", "energy_trace_s", "energy_trace_w"
 _RAN = (
-    *("outcome", "reason", "started_at", "finished_at", "device_name", "device_uuid"),
-    *("device_simulated", "placement_host", "placement_attempt", "placement_earlier"),
-    "placement_neighbours",
+    *("outcome", "reason", "started_at", "finished_at", "device_uuid", "device_simulated"),
+    *("placement_host", "placement_attempt", "placement_earlier"),
 )
 # Enough for the bands of a distribution; the first and the last are its ends.
 PROBABILITIES = (0.0, 0.01, 0.05, 0.125, 0.25, 0.5, 0.75, 0.875, 0.95, 0.99, 1.0)

@@ -19,8 +19,7 @@ def chart(data: Source) -> Chart:
         ("latency_ms", "latency, ms", ".4~g"),
         *style.WARNED,
     )
-    ends = {f"{end}_or": f"datum.{end} === null ? datum.speedup : datum.{end}" for end in _ENDS}
-    base = alt.Chart(data(CASES)).transform_calculate(**ends)
+    base = alt.Chart(data(CASES)).transform_calculate(**style.ends("speedup", *_ENDS))
     base = base.encode(y=style.rows("cell"), tooltip=tooltip)
     x = alt.X(
         "speedup:Q",
@@ -29,9 +28,7 @@ def chart(data: Source) -> Chart:
         axis=style.axis(),
     )
     one = style.line_at(data(CASES), 1)
-    interval = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X(f"{_ENDS[0]}_or:Q"), x2=f"{_ENDS[1]}_or:Q", color=style.colour()
-    )
+    interval = style.interval(base, _ENDS, style.colour())
     point = style.points(base, "ratio_doubtful", x=x)
     label = base.mark_text(
         align="left", dx=9, dy=-8, fontSize=11, color=style.INK, opacity=0.75

@@ -7,7 +7,7 @@ white and on black; shapes and labels carry the same on paper without colour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -36,10 +36,10 @@ ROW_PX = 21  # of a row of labelled marks
 HEIGHT_PX = 240  # of a plane
 
 
-def colour(title: str | None = "precision", **options: Any) -> alt.Color:
+def colour(title: str | None = "precision") -> alt.Color:
     """The precision as colour; with its legend above the plot, where a phone has room."""
     scale = alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
-    return alt.Color("precision:N", scale=scale, legend=legend(title), **options)
+    return alt.Color("precision:N", scale=scale, legend=legend(title))
 
 
 def shape(title: str | None = "precision") -> alt.Shape:
@@ -86,12 +86,22 @@ def asterisk(base: alt.Chart, field: str) -> Any:
     return text.encode(x=f"{field}:Q", text=marked)
 
 
-def ends(value: str, *fields: str) -> dict[str, str]:
+def ends(value: str, *fields: str, linear: bool = False) -> dict[str, str]:
     """Expressions of ends as `FIELD_or`: the value itself where there is none, or none above 0.
 
-    An axis of which all values are missing has no extent, and a logarithmic one has no 0.
+    An axis of which all values are missing has no extent, and a logarithmic one has no 0; a linear
+    one has.
     """
-    return {f"{field}_or": f"datum.{field} > 0 ? datum.{field} : datum.{value}" for field in fields}
+    known = "isValid(datum.{0})" if linear else "datum.{0} > 0"
+    return {
+        f"{field}_or": f"{known.format(field)} ? datum.{field} : datum.{value}" for field in fields
+    }
+
+
+def interval(base: alt.Chart, ends: Sequence[str], colour: alt.Color) -> Any:
+    """A line across, from the lower to the upper of two fields that `ends` has made."""
+    low, high = (f"{field}_or:Q" for field in ends)
+    return base.mark_rule(strokeWidth=2).encode(x=alt.X(low), x2=high, color=colour)
 
 
 def points(base: alt.Chart, doubtful: str, **where: Any) -> Any:

@@ -13,8 +13,9 @@ from jobs.report.figures.change import CHANGES
 from jobs.report.figures.data import Data, Record, of_workload
 from jobs.report.page import document, payload
 from jobs.report.page.conditions import Facts
-from jobs.report.page.report import FILTERS, WITHOUT_SCRIPT, Statement, spec_of
+from jobs.report.page.report import FILTERS, WITHOUT_SCRIPT, Statement, captions, specs
 from jobs.report.page.table import ASKED, Column, plain
+from jobs.report.page.table import cells as table_cells
 from jobs.report.words import listed
 
 _COLUMNS = (
@@ -51,7 +52,7 @@ def page(found: Comparison) -> str:
         for column in _COLUMNS
         if column.key in _ALWAYS or len({record[column.key] for record in records}) > 1
     ]
-    cells = [[column.text(record) for column in shown] for record in records]
+    cells = table_cells(records, shown)
     records = [{**record, "cells": row} for record, row in zip(records, cells, strict=True)]
     data = Data({CHANGES: records})
     drawn = [figure for figure in (change.FIGURE,) if figure.panels(data)]
@@ -68,21 +69,11 @@ def page(found: Comparison) -> str:
         count=f"{min(len(cells), WITHOUT_SCRIPT)} of {len(cells)} rows",
         notes=summary.notes(found),
         costs=[],
-        figures=[
-            {"name": figure.name, "title": figure.title, "caption": figure.caption(data)}
-            for figure in drawn
-        ],
+        figures=captions(drawn, data),
         absent=[] if drawn else [change.FIGURE.absent],
         how="What was compared",
         sections=list(sections(found)),
-        specs=document.script_json(
-            {
-                "main": CHANGES,
-                "figures": [spec_of(figure) for figure in drawn],
-                "columns": [{"key": c.key, "title": c.title, "style": c.style} for c in shown],
-                "filters": _FILTERS,
-            }
-        ),
+        specs=document.script_json(specs(CHANGES, drawn, shown, _FILTERS)),
         data=payload.packed(data.sets),
     )
 

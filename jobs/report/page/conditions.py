@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import matrix as matrices
 from bench.asked import Matrix
-from bench.errors import TensorgapError
 from bench.results.columns import Source
 from bench.results.rows import LIGHT_AT_ONCE, Rows
+from jobs.report.changes.conditions import parsed
 from jobs.report.facts import Case
 from jobs.report.figures.data import doubts
-from jobs.report.words import gathered, listed, number
+from jobs.report.words import gathered, number, some_of
 
 _BY_TYPE = {
     "device_name": "device",
@@ -79,7 +78,7 @@ def sections(rows: Rows, sources: Sequence[Source], cases: Sequence[Case]) -> li
     """All that is known of how the rows came to be."""
     table = columns(rows)
     found = [Facts("Sweep", [*sweep_of(table, sources)])]
-    for matrix in parsed(sources):
+    for matrix in filter(None, dict.fromkeys(map(parsed, sources))):
         found.append(Facts(f"Protocol of {matrix.name}", [*protocol(matrix)]))
     types = dict.fromkeys(table["gpu_type"])
     for name in types:
@@ -128,19 +127,6 @@ def sweep_of(
 def moment(time: datetime.datetime) -> str:
     """A time to the minute, in UTC."""
     return time.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def parsed(sources: Sequence[Source]) -> list[Matrix]:
-    """The matrices of the sources, each once; one that this version cannot read is left out."""
-    found = []
-    for name, text in dict.fromkeys(
-        (source.run.partition("/")[0], s.matrix) for source in sources for s in [source]
-    ):
-        try:
-            found.append(matrices.parse(text, name, name))
-        except TensorgapError:
-            continue
-    return found
 
 
 def protocol(matrix: Matrix) -> Iterator[tuple[str, str]]:
@@ -208,6 +194,4 @@ def warned(cases: Sequence[Case]) -> Iterator[tuple[str, str]]:
     """Each warning once, and which cells have it."""
     told = [(text, f"{case.gpu} {case.precision}") for case in cases for text in doubts(case)]
     for same in gathered(told, lambda pair: pair[0]):
-        cells = list(dict.fromkeys(cell for _, cell in same))
-        more = [f"{len(cells) - _MOST_VALUES} more"] if len(cells) > _MOST_VALUES else []
-        yield listed([*cells[:_MOST_VALUES], *more]), same[0][0]
+        yield some_of((cell for _, cell in same), _MOST_VALUES), same[0][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from jobs.report.figures.every import FIGURES
 from jobs.report.figures.figure import Figure
 from jobs.report.page import conditions, document, payload, table
 from jobs.report.prices import Prices
-from jobs.report.words import listed, number
+from jobs.report.words import listed, number, some_of
 
 FEWEST_SENTENCES = 3
 WITHOUT_SCRIPT = 100  # rows that stand in the page itself, for a reader that runs no script
@@ -71,35 +71,31 @@ def page(rows: Rows, sources: Sequence[Source], prices: Prices | None = None) ->
     drawn = [figure for figure in FIGURES if figure.panels(data)]
     return document.rendered(
         "report.html.jinja",
-        title=title(cases, sources),
+        title=title(cases),
         lead=lead(cases),
         simulated=simulated(cases),
         sentences=sentences(found, cases),
         columns=shown,
         rows=cells[:WITHOUT_SCRIPT],
-        caption=", ".join(["In all rows: ", *table.common(records)]).replace(": , ", ": "),
+        caption=f"In all rows: {', '.join(table.common(records))}",
         count=f"{min(len(cells), WITHOUT_SCRIPT)} of {len(cells)} rows",
         notes=tables.notes(cases),
         costs=list(cost_table.sheets(cost.by_task(cases, prices), prices)) if prices else [],
         most_costs=_MOST_COSTS,
-        figures=[caption(figure, data) for figure in drawn],
+        figures=captions(drawn, data),
         absent=[figure.absent for figure in FIGURES if figure not in drawn],
         how="How it was measured",
         sections=conditions.sections(rows, sources, cases),
-        specs=document.script_json(specs(drawn, shown)),
+        specs=document.script_json(specs(CASES, drawn, shown, FILTERS)),
         data=payload.packed({**data.sets, CASES: records}),
     )
 
 
-def title(cases: Sequence[Case], sources: Sequence[Source]) -> str:
+def title(cases: Sequence[Case]) -> str:
     """What the page is about: models on GPUs."""
     models = list(dict.fromkeys(case.workload.model for case in cases))
-    gpus = list(dict.fromkeys(case.gpu for case in cases))
-    some = [
-        *gpus[:_MOST_NAMED],
-        *([f"{len(gpus) - _MOST_NAMED} more"] if len(gpus) > _MOST_NAMED else []),
-    ]
-    return f"{listed(models[:_MOST_NAMED]) or 'No rows'} on {listed(some) or 'no GPU'}"
+    gpus = some_of((case.gpu for case in cases), _MOST_NAMED)
+    return f"{listed(models[:_MOST_NAMED]) or 'No rows'} on {gpus or 'no GPU'}"
 
 
 def lead(cases: Sequence[Case]) -> str:
@@ -131,7 +127,7 @@ def sentences(found: Sequence[Any], cases: Sequence[Case]) -> list[Statement]:
     if not found and measured:
         told.append(Statement("No rule found anything that speaks against these numbers."))
     if len(told) < FEWEST_SENTENCES:
-        told += [best for best in bests(measured) if best]
+        told += bests(measured)
     if not measured:
         told.append(Statement("No row is OK, so that there is nothing to compare."))
     return told[: answer.MOST_SENTENCES]
@@ -161,18 +157,23 @@ def bests(cases: Sequence[Case]) -> list[Statement]:
     return [Statement(text) for text in texts]
 
 
-def caption(figure: Figure, data: Data) -> dict[str, str]:
-    """The words around a figure."""
-    return {"name": figure.name, "title": figure.title, "caption": figure.caption(data)}
+def captions(drawn: Sequence[Figure], data: Data) -> list[dict[str, str]]:
+    """The words around each figure."""
+    return [{"name": one.name, "title": one.title, "caption": one.caption(data)} for one in drawn]
 
 
-def specs(drawn: Sequence[Figure], shown: Sequence[table.Column]) -> dict[str, Any]:
-    """What the script needs beside the data."""
+def specs(
+    main: str,
+    drawn: Sequence[Figure],
+    shown: Sequence[table.Column],
+    filters: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What the script needs beside the data; `main`: the data set of the table."""
     return {
-        "main": CASES,
+        "main": main,
         "figures": [spec_of(figure) for figure in drawn],
         "columns": [{"key": one.key, "title": one.title, "style": one.style} for one in shown],
-        "filters": FILTERS,
+        "filters": filters,
     }
 
 

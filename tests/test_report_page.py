@@ -346,3 +346,10 @@ def test_the_command_writes_the_page_of_a_comparison(run: Run, tmp_path: Path) -
 def test_an_empty_name_is_no_missing_option(run: Run, option: str) -> None:
     done = run("report", EXAMPLE, option, "")
     assert done.returncode == 2 and done.stdout == ""
+
+
+def test_how_it_was_measured_has_each_kind_of_warning_once_and_only_what_was_scored() -> None:
+    page = report.page(*reading.read([str(EXAMPLE.with_name("local.parquet"))], 10**9))
+    how = Seen(page[page.index('<h2 id="how">') : page.index("<pre")]).text
+    assert how.count("other processes used") == 1 and "% of the host CPU time" in how
+    assert "embedded test" in how and "embedded, embedded test" not in how

@@ -187,11 +187,16 @@ def end_of(ratio: float, places: int = 2) -> str:
 
 def warnings(case: Case) -> list[str]:
     """What weakens the numbers of a case."""
-    texts = words.alike((*case.warnings, *case.failed_warnings))
+    return words.alike((*case.warnings, *case.failed_warnings)) + beside(case)
+
+
+def beside(case: Case) -> list[str]:
+    """What weakens it beside the warnings of its rows: replicates that failed, or disagree."""
+    texts = [one.text for one in case.disagreements]
     if case.failed and case.outcome == Outcome.OK:
         every = case.failed + len(case.replicates)
-        texts.append(f"{case.failed} of {every} replicates failed: {case.reason}")
-    return texts + [one.text for one in case.disagreements]
+        texts.insert(0, f"{case.failed} of {every} replicates failed: {case.reason}")
+    return texts
 
 
 def remarks(members: Sequence[Case]) -> list[str]:

@@ -13,10 +13,11 @@ from typing import Any
 from bench.asked import Matrix
 from bench.results.columns import Source
 from bench.results.rows import LIGHT_AT_ONCE, Rows
+from bench.warnings import SIMULATED
 from jobs.report.changes.conditions import parsed
 from jobs.report.facts import Case
-from jobs.report.figures.data import doubts
-from jobs.report.words import gathered, number, some_of
+from jobs.report.table import beside
+from jobs.report.words import alike, gathered, number, some_of
 
 _BY_TYPE = {
     "device_name": "device",
@@ -86,7 +87,9 @@ def sections(rows: Rows, sources: Sequence[Source], cases: Sequence[Case]) -> li
         facts = [*described(table, _BY_TYPE, mine)]
         found.append(Facts(name, facts or [("device", "not known: nothing was measured on it")]))
     found.append(Facts("Software", [*described(table, _OF_ALL)]))
-    found.append(Facts("Perplexity", [*described(table, _OF_QUALITY)]))
+    # A row without a perplexity may still say on which text it would have been.
+    scored = [at for at, mode in enumerate(table["quality_mode"]) if mode is not None]
+    found.append(Facts("Perplexity", [*described(table, _OF_QUALITY, scored)]))
     found.append(Facts("Warnings", [*warned(cases)]))
     found += [Facts(f"Matrix of {source.run}", text=source.matrix) for source in sources]
     return [section for section in found if section.facts or section.text]
@@ -191,7 +194,16 @@ def valued(column: str, known: Sequence[Any]) -> str:
 
 
 def warned(cases: Sequence[Case]) -> Iterator[tuple[str, str]]:
-    """Each warning once, and which cells have it."""
-    told = [(text, f"{case.gpu} {case.precision}") for case in cases for text in doubts(case)]
-    for same in gathered(told, lambda pair: pair[0]):
-        yield some_of((cell for _, cell in same), _MOST_VALUES), same[0][0]
+    """Each kind of warning once, with the range of its numbers, and which cells have it."""
+    rows = [
+        (warning, f"{case.gpu} {case.precision}")
+        for case in cases
+        for warning in (*case.warnings, *case.failed_warnings)
+        if warning.code not in SIMULATED
+    ]
+    for same in gathered(rows, lambda pair: pair[0].code):
+        text = "; ".join(alike(warning for warning, _ in same))
+        yield some_of((cell for _, cell in same), _MOST_VALUES), text
+    others = [(text, f"{case.gpu} {case.precision}") for case in cases for text in beside(case)]
+    for alone in gathered(others, lambda pair: pair[0]):
+        yield some_of((cell for _, cell in alone), _MOST_VALUES), alone[0][0]

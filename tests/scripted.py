@@ -26,9 +26,9 @@ from bench.measured import (
     Software,
     Stage,
     Timing,
-    Trace,
 )
 from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request
+from bench.profiled import Trace
 
 TIMES = (2.0, 1.0, 3.0)  # ms of each row
 TIMING = Timing(TIMES, 2.0, 1.0, 1.0, len(TIMES), False, 0.0, 0, throughput_samples_per_s=500.0)

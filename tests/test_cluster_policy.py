@@ -16,8 +16,9 @@ from test_cluster_placement import node
 
 from bench.asked import CPU, Matrix, PlacementPlan, Workload
 from bench.device.kinds import Card
-from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Profile, Stage, Trace
+from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Profile, Stage
 from bench.outcomes import DEVICE, PROFILE, Request
+from bench.profiled import Trace
 from cluster import driver, head, lease, nodes, process
 from cluster.faults import End
 from cluster.head import HeadLostError

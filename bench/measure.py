@@ -29,13 +29,13 @@ from bench.energy.probe import matrix_products, probe
 from bench.energy.protocol import LostError, measure_energy
 from bench.errors import GpuLostError, WrongDevice
 from bench.measured import Measurement, Outcome, Profile, Quality, Stage
+from bench.measured.profiled import Trace
 from bench.model import attention, engines
 from bench.model.load import Model, load_model
 from bench.model.requests import forward_queue
 from bench.outcomes import Request, breaks_process, classify, failed, now
 from bench.perplexity import evaluate as quality
 from bench.profile.gather import gather
-from bench.profiled import Trace
 from bench.warnings import RowWarning
 
 T = TypeVar("T")

@@ -23,8 +23,8 @@ from bench.asked import Workload
 from bench.errors import Unplaced
 from bench.files import private
 from bench.measured import Event, Measurement, Outcome, Profile, Stage
+from bench.measured.profiled import Trace
 from bench.outcomes import Request
-from bench.profiled import Trace
 from cluster import faults, folders
 from cluster.faults import End
 from cluster.lease import Seat

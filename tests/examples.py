@@ -28,7 +28,7 @@ from bench.measured import (
     Timing,
     Weights,
 )
-from bench.profiled import Roofline, Trace
+from bench.measured.profiled import Roofline, Trace
 from bench.warnings import RowWarning
 
 # The same examples in every run: a test that fails does so for everyone, and a slow machine, on

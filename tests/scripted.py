@@ -27,8 +27,8 @@ from bench.measured import (
     Stage,
     Timing,
 )
+from bench.measured.profiled import Trace
 from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request
-from bench.profiled import Trace
 
 TIMES = (2.0, 1.0, 3.0)  # ms of each row
 TIMING = Timing(TIMES, 2.0, 1.0, 1.0, len(TIMES), False, 0.0, 0, throughput_samples_per_s=500.0)

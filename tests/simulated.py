@@ -25,8 +25,8 @@ from bench.measured import (
     Timing,
     Weights,
 )
+from bench.measured.profiled import Roofline, Trace
 from bench.profile import work as gpt2
-from bench.profiled import Roofline, Trace
 
 SHAPE = gpt2.SHAPES["gpt2"]
 SOFTWARE = Software("3.11.7", "2.14.0+cu126", "5.24.0", "0.1.0", cuda="12.6", driver="580.1")

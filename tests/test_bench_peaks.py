@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.measured.profiled import Roofline
 from bench.profile import peaks
 from bench.profile.peaks import Peaks
 from bench.profile.work import SHAPES, Shape, Work, work_of
-from bench.profiled import Roofline
 
 GPT2 = work_of(SHAPES["gpt2"], 1, 128)
 SMALL = work_of(Shape(2, 32, vocabulary=100, positions=64), 1, 8)

@@ -15,11 +15,11 @@ from torch.autograd import DeviceType
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.device import precision
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.model import engines
 from bench.model.requests import CpuQueue
 from bench.profile.classes import kernel_class, op_class, uses_tensor_cores
 from bench.profile.trace import trace, union
-from bench.profiled import KERNEL_CLASSES, Trace
 
 # Names that profilers have shown, with Tensor Core use where it is a matrix product.
 VOLTA = "volta_fp16_s884gemm_fp16_128x128_ldg8_f2f_tn"

@@ -21,7 +21,7 @@ from test_jobs_report import a_row
 
 from bench.errors import TensorgapError
 from bench.measured import Energy, Measurement, Outcome
-from bench.profiled import KERNEL_CLASSES, Trace
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.results import merging
 from bench.results.rows import Rows
 from bench.warnings import RowWarning

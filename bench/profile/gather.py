@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from bench.asked import Workload
 from bench.device import acquire as device
+from bench.measured.profiled import Roofline, Trace
 from bench.model.load import Model
 from bench.model.requests import forward_queue
 from bench.profile.peaks import measured_roofline, with_launches
 from bench.profile.trace import trace
 from bench.profile.work import Shape, work_of
-from bench.profiled import Roofline, Trace
 
 _TRACED_FORWARDS = 3
 _OF_A_GRAPH = (

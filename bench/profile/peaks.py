@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from bench.device import precision
+from bench.measured.profiled import Roofline
 from bench.outcomes import is_out_of_memory
 from bench.profile.work import Product, Work, lower_bounds_ms
-from bench.profiled import Roofline
 
 # Multiplied by itself: large enough to be at the peak, small enough to take a moment.
 SQUARES = {"cuda": (4096, 8192), "cpu": (2048,)}

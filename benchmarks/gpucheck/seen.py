@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measured import Measurement, Outcome, Timing
-from bench.profiled import Trace
+from bench.measured.profiled import Trace
 from gpucheck.runner import Ended
 
 RANDOM, TINY = "gpt2:random", "tiny"

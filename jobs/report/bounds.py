@@ -12,8 +12,8 @@ from typing import Any
 from bench.asked import CPU, Workload
 from bench.device import gpu_names, gpus
 from bench.device.boards import GPUS, LEAST_IDLE_W, Board
+from bench.measured.profiled import Roofline
 from bench.profile import work
-from bench.profiled import Roofline
 from jobs.report.facts import Case
 from jobs.report.finding import Note, Value
 

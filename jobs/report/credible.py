@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from bench.errors import TensorgapError
 from bench.measured import Measurement, Quality, Timing
-from bench.profiled import Roofline, Trace
+from bench.measured.profiled import Roofline, Trace
 
 LEAST, MOST = 1e-12, 1e15  # beyond, a product of a few is more than a float holds, or less
 CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")

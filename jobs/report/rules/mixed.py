@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from bench.asked import CPU
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.profile import work
-from bench.profiled import KERNEL_CLASSES, Trace
 from jobs.report import bounds
 from jobs.report.compare import NEGLIGIBLE, decided
 from jobs.report.facts import Case, Group

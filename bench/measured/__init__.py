@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 
 from bench.asked import Cell, Workload, doc, maybe
-from bench.profiled import Numbers, Roofline, Trace
+from bench.measured.profiled import Numbers, Roofline, Trace
 from bench.warnings import RowWarning
 
 UNRECOGNISED = "unrecognised"  # weights of which no one has published the hash

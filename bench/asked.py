@@ -146,9 +146,9 @@ class QualityPlan:
         choices=QUALITY_MODES,
         default=OURS,
     )
-    context: int = doc("longest window", "tokens", limits=(2, 1024), default=1024)
+    context: int = doc("longest window", "tokens", limits=(2, 131_072), default=1024)
     stride: int = doc(
-        "new tokens per window", "tokens", limits=(1, 1024), up_to="context", default=512
+        "new tokens per window", "tokens", limits=(1, 131_072), up_to="context", default=512
     )
     timeout_s: float = doc(
         "an evaluation that takes longer is given up", "s", limits=(1, 604_800), default=7200.0

@@ -219,6 +219,10 @@ class Quality:
     mode: str | None = maybe("tensorgap, hf-docs or lm-eval")
     context: int | None = maybe("longest window", "tokens")
     stride: int | None = maybe("new tokens per window", "tokens")
+    prefix: str | None = maybe(
+        "token before a text: bos, or of a tokenizer without it eos; twice: lm-eval's, and then the"
+        " tokenizer's own, which is scored; none in mode hf-docs"
+    )
     window_nats: Numbers | None = maybe("nats of each window", "nat")
     window_tokens: tuple[int, ...] | None = maybe("tokens of each window", "tokens")
     logits_dtype: str | None = maybe("storage type of the logits; log-softmax is float32")

@@ -58,7 +58,8 @@ class Model:
     @property
     def positions(self) -> int:
         """The longest input, in tokens."""
-        return int(self.module.config.n_positions)
+        config: Any = self.module.config
+        return int(getattr(config, "n_positions", None) or config.max_position_embeddings)
 
     @property
     def vocabulary(self) -> int:
@@ -67,8 +68,24 @@ class Model:
 
     @property
     def bos(self) -> int:
-        """The token before the first one of a text."""
-        return int(self.module.config.bos_token_id)
+        """The token before the first one of a text, chosen as lm-eval does (`prefix_token_id`).
+
+        Raises TensorgapError where there is none, or the model does not know it.
+        """
+        named = [getattr(self.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos")]
+        named.append(self.module.config.bos_token_id)
+        found = next((token for token in named if token is not None), None)
+        if found is None:
+            raise TensorgapError(
+                "the model has no token to stand before a text: its tokenizer names neither a BOS"
+                " nor an EOS, and config.json no bos_token_id"
+            )
+        if found not in range(self.vocabulary):
+            raise TensorgapError(
+                f"the token before a text has the id {found}, and the model's vocabulary has"
+                f" {self.vocabulary} tokens: the tokenizer does not belong to the model"
+            )
+        return int(found)
 
 
 @dataclass(frozen=True)
@@ -347,14 +364,14 @@ def _unlike(name: str, problem: str) -> TensorgapError:
 # ------------------------------------------------------------------------------- tokens
 
 
-def token_ids(model: Model, text: str) -> list[int]:
-    """The text's token ids, without special tokens.
+def token_ids(model: Model, text: str, special: bool = False) -> list[int]:
+    """The text's token ids; with `special`, also those that the tokenizer adds by itself.
 
     Raises TensorgapError where the vocabulary lacks a word: its perplexity would mean nothing.
     """
-    ids = _ids(model, text)
+    ids = _ids(model, text, special)
     unknown = model.tokenizer.unk_token_id if model.tokenizer else None
-    if unknown not in (None, model.bos) and unknown in ids:
+    if unknown in ids and unknown != model.bos:
         raise TensorgapError(
             "the model's vocabulary lacks words of the text"
             f" ({ids.count(unknown)} of {len(ids)} tokens); choose the text it was trained for"
@@ -384,9 +401,9 @@ def _prompt_ids(model: Model, text: str) -> list[int]:
     return _ids(model, text)
 
 
-def _ids(model: Model, text: str) -> list[int]:
+def _ids(model: Model, text: str, special: bool = False) -> list[int]:
     tokenizer: Any = model.tokenizer
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
     # On a GPU an id beyond the embedding would end the process.
     if max(ids, default=0) >= model.vocabulary:
         raise TensorgapError(

@@ -60,7 +60,8 @@ def read(model: Model, text: Text, plan: QualityPlan) -> WindowedText:
     if plan.mode == LM_EVAL:
         return _read_pages(model, text.pages(), context)
     ids = token_ids(model, text.text)
-    check_tokens(text, ids, model.vocabulary)
+    if model.module.config.model_type == "gpt2":  # others may have another tokenizer of its size
+        check_tokens(text, ids, model.vocabulary)
     if plan.mode == HF_DOCS:
         chosen = list(guide_windows(len(ids), context, stride))
         return WindowedText(ids, chosen, ids, None, None, context, stride)
@@ -72,13 +73,15 @@ def _read_pages(model: Model, pages: Sequence[str], context: int) -> WindowedTex
     """Pages as lm-eval's wikitext task reads them, each a stream of its own after a BOS.
 
     Words and bytes are those of the page before it is de-tokenised, and words are counted with an
-    empty one at either end of a page that begins and ends with white space, as there.
+    empty one at either end of a page that begins and ends with white space, as there. What the
+    tokenizer adds by itself, such as Llama's BOS, is scored after the BOS before it: so lm-eval
+    does since EleutherAI/lm-evaluation-harness#3347, unless add_bos_token=False is given.
     """
     stream: list[int] = []
     chosen: list[TokenWindow] = []
     every: list[int] = []
     for page in pages:
-        ids = token_ids(model, detokenize(page))
+        ids = token_ids(model, detokenize(page), special=True)
         chosen += windows(len(ids), context, context, offset=len(stream))
         stream += [model.bos, *ids]
         every += ids
@@ -104,6 +107,7 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
     reading = read(model, text, plan)
     if not reading.windows:
         raise TensorgapError(f"{text.name}: the tokenizer makes no token of it, or too few")
+    head.check(model, reading.stream)
     nats = window_nats(model, reading.stream, reading.windows)
     if not math.isfinite(math.fsum(nats)):
         # fp16 overflows at 65,504; a model trained in bf16 may exceed it.
@@ -133,6 +137,7 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         mode=plan.mode,
         context=reading.context,
         stride=reading.stride,
+        prefix="none" if plan.mode == HF_DOCS else prefix_of(model, reading.ids),
         window_nats=tuple(counted),
         window_tokens=counts,
         logits_dtype=str(head.logits_dtype(model)).removeprefix("torch."),
@@ -142,6 +147,12 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         text_sha256=text.sha256,
         tokens_sha256=tokens_sha256(reading.ids),
     )
+
+
+def prefix_of(model: Model, ids: Sequence[int]) -> str:
+    """The token before a text of these ids, in words."""
+    kind = "eos" if getattr(model.tokenizer, "bos_token_id", 0) is None else "bos"
+    return f"{kind} (id {model.bos})" + ", twice" * (ids[0] == model.bos)
 
 
 def _logit_rounding(model: Model, reading: WindowedText) -> stats.Difference | None:

@@ -134,6 +134,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_OF_LLAMA, "sliding_window": 20, "final_logit_softcapping": 2.0,
          "tie_word_embeddings": True},
     ),
+    "granite": ("no BOS", {**_OF_LLAMA, "logits_scaling": 4.0, "tie_word_embeddings": False}),
     "phi": ("one special token", {**_OF_LLAMA, "tie_word_embeddings": False}),
 }  # fmt: skip
 

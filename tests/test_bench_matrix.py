@@ -353,7 +353,7 @@ MALFORMED = {
         "must not be greater than context = 128",
     ),
     "more context than positions": Malformed(
-        with_quality("context = 2048"), "quality.context", "2048", "must be from 2 to 1024"
+        with_quality("context = 200000"), "quality.context", "200000", "must be from 2 to 131072"
     ),
     "an unknown split": Malformed(
         with_quality('split = "valid"'),
@@ -672,7 +672,7 @@ def any_sampling(draw: st.DrawFn) -> Sampling:
 
 @st.composite
 def any_quality(draw: st.DrawFn) -> QualityPlan:
-    context = draw(st.integers(2, 1024))
+    context = draw(st.integers(2, 131_072))
     return QualityPlan(
         text=draw(st.text(min_size=1).filter(str.strip)),
         split=draw(st.sampled_from(("train", "validation", "test"))),

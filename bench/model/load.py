@@ -68,13 +68,18 @@ class Model:
 
     @property
     def bos(self) -> int:
-        """The token before the first one of a text, chosen as lm-eval does (`prefix_token_id`).
+        """The token before the first one of a text: BOS, or of a tokenizer without it EOS."""
+        return self.prefix[1]
+
+    @property
+    def prefix(self) -> tuple[str, int]:
+        """Whether that is `bos` or `eos`, and its id; chosen as in lm-eval (HFLM.prefix_token_id).
 
         Raises TensorgapError where there is none, or the model does not know it.
         """
-        named = [getattr(self.tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos")]
-        named.append(self.module.config.bos_token_id)
-        found = next((token for token in named if token is not None), None)
+        given = [(one, getattr(self.tokenizer, f"{one}_token_id", None)) for one in ("bos", "eos")]
+        given.append(("bos", self.module.config.bos_token_id))
+        kind, found = next((one for one in given if one[1] is not None), ("", None))
         if found is None:
             raise TensorgapError(
                 "the model has no token to stand before a text: its tokenizer names neither a BOS"
@@ -85,7 +90,7 @@ class Model:
                 f"the token before a text has the id {found}, and the model's vocabulary has"
                 f" {self.vocabulary} tokens: the tokenizer does not belong to the model"
             )
-        return int(found)
+        return kind, int(found)
 
 
 @dataclass(frozen=True)

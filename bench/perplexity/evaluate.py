@@ -151,8 +151,8 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
 
 def prefix_of(model: Model, ids: Sequence[int]) -> str:
     """The token before a text of these ids, in words."""
-    kind = "eos" if getattr(model.tokenizer, "bos_token_id", 0) is None else "bos"
-    return f"{kind} (id {model.bos})" + ", twice" * (ids[0] == model.bos)
+    kind, token = model.prefix
+    return f"{kind} (id {token})" + ", twice" * (ids[0] == token)
 
 
 def _logit_rounding(model: Model, reading: WindowedText) -> stats.Difference | None:

@@ -26,16 +26,15 @@ class Head:
 
     def __init__(self, model: Model, exact: bool = False) -> None:
         self._linear = linear_of(model)
-        # Of Gemma: logits bent to lie within +- this number.
-        self._cap: float | None = getattr(model.module.config, "final_logit_softcapping", None)
+        config = model.module.config
+        # transformers, modeling_granite.py and modeling_gemma2.py.
+        self._divisor: float = getattr(config, "logits_scaling", 1.0)
+        self._cap: float | None = getattr(config, "final_logit_softcapping", None)
         self._stored = logits_dtype(model)
-        self._wide: list[torch.Tensor] = []
+        self._wide: list[torch.Tensor] = []  # weight, and bias where there is one
         if exact or self._stored.itemsize > 2:
-            wide = [
-                self._linear.weight,
-                *([] if self._linear.bias is None else [self._linear.bias]),
-            ]
-            self._wide = [tensor.to(self._stored).float() if exact else tensor for tensor in wide]
+            given = [t for t in (self._linear.weight, self._linear.bias) if t is not None]
+            self._wide = [t.to(self._stored).float() for t in given] if exact else given
         # One for all rows: fresh pages of this size cost as much time as a narrow product.
         self._buffer = torch.empty(
             (HEAD_ROWS, model.vocabulary),
@@ -58,16 +57,18 @@ class Head:
         """Of hidden states (at most HEAD_ROWS, width), until it is called again."""
         logits = self._buffer[: len(rows)]
         if not self._wide:
-            narrow = self._linear(rows)
-            logits.copy_(
-                narrow if self._cap is None else torch.tanh(narrow / self._cap) * self._cap
-            )
-            return logits
+            return logits.copy_(self.bent(self._linear(rows)))
         weight, *bias = self._wide
         with torch.autocast(logits.device.type, enabled=False):
             torch.mm(rows.to(self._stored).to(logits.dtype), weight.T, out=logits)
         for one in bias:
             logits += one
+        return self.bent(logits)
+
+    def bent(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the family makes of the linear layer's output: scaled, or within a cap; in place."""
+        if self._divisor != 1:
+            logits /= self._divisor
         return logits if self._cap is None else logits.div_(self._cap).tanh_().mul_(self._cap)
 
 

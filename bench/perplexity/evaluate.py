@@ -1,9 +1,10 @@
 """Perplexity: every token of a text predicted exactly once.
 
-One stream, `BOS` and then the text's tokens, is read through windows of at most `context` tokens;
-each window scores its newest `stride` tokens, with all that stands before them in the window as
-their context. There is no padding: it would be scored or change the positions. The log-softmax is
-fp32 at every precision, and sums are fp64. Every perplexity derives from the nats and counts kept.
+One stream, BOS (or EOS, where a tokenizer has no BOS) and then the text's tokens, is read through
+windows of at most `context` tokens; each window scores its newest `stride` tokens, with all that
+stands before them in the window as their context. There is no padding: it would be scored or
+change the positions. The log-softmax is fp32 at every precision, and sums are fp64. Every
+perplexity derives from the nats and counts kept.
 
 Two peers' protocols stand beside ours, so that a number of theirs can be made again: the strided
 recipe of transformers' guide (`hf-docs`), and the wikitext task of lm-eval (`lm-eval`).

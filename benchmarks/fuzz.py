@@ -555,6 +555,7 @@ class Model(Kind):
         return config | {rng.choice(names): rng.choice(values)}
 
     def read(self, rng: random.Random) -> None:
+        from bench.errors import Unsupported
         from bench.model.load import load_model
         from bench.model.tokens import prompt_ids
 

@@ -6,6 +6,7 @@ and no code that comes with a model is run.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _LARGEST_NUMBER = 10**9  # of config.json; a base of rotary positions is 10 mill
 _MOST_LABELS = 10_000  # for each of which transformers makes a name, again and again
 _MOST_LAYERS = 1000  # each is built, however little it holds; Llama 3.1 405B has 126
 _MOST_SHARDS = 1000
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
 _LARGEST_FILE_BYTES = 50 * 10**6  # GPT-2's tokenizer.json has 1.4 MB, one of 256,000 words 34 MB
 _LARGEST_HEADER_BYTES = 10 * 10**6  # GPT-2 XL's has 60 KB
 _READ_WHOLE = (".json", ".txt", ".jinja", ".model")
@@ -145,7 +147,7 @@ def shards_of(name: str, folder: Path) -> list[str]:
     if not 0 < len(found) <= _MOST_SHARDS:
         raise refused(name, f"{INDEX}: {len(found):,} files; must be from 1 to {_MOST_SHARDS:,}")
     for shard in found:
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+        if not _SHARD.fullmatch(shard):
             told = ascii(shard)[:100]
             raise refused(name, f"{INDEX}: {told} is no name of a .safetensors file beside it")
     return found

@@ -71,10 +71,9 @@ def forward_queue(device_type: str, model: Model, workload: Workload) -> timing.
     if tokens + new > model.positions:
         has = f"has {model.positions} positions"
         if model.positions < model.shape.positions:
-            has = f"has layers that attend to {model.positions} tokens (sliding_window), and is"
-            has += " measured within that window, where attention is causal"
+            has = f"has layers that see {model.positions} tokens (sliding_window; within it only)"
         raise Unsupported(
-            f"{workload.model} {has}; prompt_tokens = {tokens}"
+            f"{workload.model} {has}, prompt_tokens = {tokens}"
             + (f" and new_tokens = {new}" if new else "")
         )
     if new:

@@ -83,6 +83,13 @@ def test_workers_of_a_cloud_are_at_zero_until_their_type_is_asked_for(
         assert not {"IamInstanceProfile", "serviceAccounts"} & set(worker["node_config"])
 
 
+def test_google_is_told_once_that_a_machine_with_a_gpu_is_not_moved() -> None:
+    """An object, by `Instance.scheduling` of Google's compute.v1, not Ray's list of objects."""
+    for name, node in load("gcp")["available_node_types"].items():
+        told = node["node_config"].get("scheduling")
+        assert told == (None if name == "head" else {"onHostMaintenance": "TERMINATE"})
+
+
 def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:
     job, policy = load("kuberay"), load("kuberay-network")
     spec = job["spec"]["rayClusterSpec"]

@@ -126,7 +126,9 @@ def rights_needed(action: str, sent: Mapping[str, list[str]]) -> list[Right]:
             Right(
                 action,
                 arn("instance", instance),
-                tuple((f"aws:ResourceTag/{key}", value) for key, value in tags_of(instance).items()),
+                tuple(
+                    (f"aws:ResourceTag/{key}", value) for key, value in tags_of(instance).items()
+                ),
             )
             for instance in named
         ]
@@ -219,7 +221,9 @@ def account() -> Iterator[Account]:
     def offered(backend: Any, image: str, count: int, *rest: Any, **options: Any) -> Any:
         zone = backend.get_subnet(options["subnet_id"]).availability_zone
         if zone not in zones_of(options["instance_type"]):
-            raise EC2ClientError("Unsupported", f"{options['instance_type']} is not offered in {zone}")
+            raise EC2ClientError(
+                "Unsupported", f"{options['instance_type']} is not offered in {zone}"
+            )
         return launch(backend, image, count, *rest, **options)
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

@@ -27,16 +27,27 @@ CONFIGS = ROOT / "cluster" / "configs"
 CONFIG: dict[str, Any] = yaml.safe_load((CONFIGS / "aws.yaml").read_text())
 NODES: dict[str, Any] = CONFIG["available_node_types"]
 WORKERS = [name for name in NODES if name != "head"]
+GPU_TYPES = [NODES[name]["labels"]["ray.io/accelerator-type"] for name in WORKERS]
 ZONES = CONFIG["provider"]["availability_zone"].split(",")
 PLACEHOLDER = "sg-00000000000000000"
 POLICIES = {
     who: json.loads((CONFIGS / f"aws-{who}.json").read_text()) for who in ("head", "launch")
 }
 
-# What autoscaler v2 does on the head, of the configuration that the launcher brought there: one
-# worker of each type is started, one is set up, all are ended.
+# Ray's command line, without the seconds that it waits before it sets each tag or asks again.
+_RAY = """
+from ray.autoscaler._private import commands
+from ray.autoscaler._private.aws import node_provider
+from ray.scripts.scripts import main
+node_provider.TAG_BATCH_DELAY, commands.POLL_INTERVAL = 0, 0.1
+main()
+"""
+
+# What autoscaler v2 does on the head, of the configuration that the launcher brought there: a
+# worker of each type that is asked for is started, one is set up, all are ended.
 _HEAD = """
 import json, sys, time
+from autoscaling import nodes_started
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.providers import _get_node_provider
 from ray.autoscaler.v2.instance_manager.config import FileConfigReader
@@ -44,8 +55,8 @@ from ray.autoscaler.v2.instance_manager.node_provider import NodeProviderAdapter
 from ray.autoscaler.v2.instance_manager.ray_installer import RayInstaller
 from ray.core.generated.instance_manager_pb2 import Instance
 
-node_provider.TAG_BATCH_DELAY = 0  # otherwise it waits a second before it sets each tag
-config_file, *types = sys.argv[1:]
+node_provider.TAG_BATCH_DELAY = 0
+config_file, *gpu_types = sys.argv[1:]
 reader = FileConfigReader(config_file)
 config = reader.get_cached_autoscaling_config()
 provider = _get_node_provider(config.get_provider_config(), config.get_config("cluster_name"))
@@ -61,8 +72,8 @@ def until(condition):
             sys.exit(repr([error.__cause__ for error in errors]))
         time.sleep(0.1)
 
-adapter.launch({name: 1 for name in types}, "request")
-until(lambda: len(workers()) == len(types))
+adapter.launch(nodes_started(config, gpu_types), "request")
+until(lambda: len(workers()) == len(gpu_types))
 started = workers()
 print(json.dumps({v.node_type: k for k, v in started.items()}), flush=True)
 first = next(iter(started.values()))
@@ -92,7 +103,7 @@ class Place:
         )
 
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "ray.scripts.scripts", *arguments)
+        return self.run("-c", _RAY, *arguments)
 
 
 def place(home: Path, url: str, credentials: dict[str, str]) -> Place:
@@ -118,7 +129,7 @@ def place(home: Path, url: str, credentials: dict[str, str]) -> Place:
             "HOME": str(home),
             "TMPDIR": str(home),
             "PATH": f"{programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT}/tests",
             "RAY_USAGE_STATS_ENABLED": "0",
             "AWS_ENDPOINT_URL": url,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -171,7 +182,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         key = iam.create_access_key(UserName="launch")["AccessKey"]
         # As the metadata service of the head gives them to whoever runs there.
         role = account.client("sts").assume_role(
-            RoleArn=f"arn:aws:iam::{aws_account.ACCOUNT}:role/tensorgap-head", RoleSessionName="head"
+            RoleArn=f"arn:aws:iam::{aws_account.ACCOUNT}:role/tensorgap-head",
+            RoleSessionName="head",
         )["Credentials"]
         config = folder / "aws.yaml"
         config.write_text((CONFIGS / "aws.yaml").read_text().replace(PLACEHOLDER, group))
@@ -212,7 +224,7 @@ def life(cloud: Cloud) -> Life:
         brought = str(cloud.desk.home / "brought.yaml")
         key = cloud.desk.home / ".ssh" / "ray-autoscaler_us-east-1.pem"
         (cloud.head.home / "ray_bootstrap_key.pem").write_bytes(key.read_bytes())
-        workers = cloud.head.run("-c", _HEAD, brought, *WORKERS)
+        workers = cloud.head.run("-c", _HEAD, brought, *GPU_TYPES)
         down = cloud.desk.ray("down", "-y", str(cloud.config))
     launches = {
         aws_account.tags_sent(sent, "TagSpecification.1.")["ray-user-node-type"]: sent
@@ -326,7 +338,9 @@ def test_ray_makes_no_role_and_no_group_of_its_own(cloud: Cloud, life: Life) -> 
 
 @pytest.mark.parametrize("who", POLICIES)
 def test_no_right_is_superfluous(who: str, cloud: Cloud, life: Life) -> None:
-    needed = [right for caller, right in cloud.account.needed if caller in (who, f"tensorgap-{who}")]
+    needed = [
+        right for caller, right in cloud.account.needed if caller in (who, f"tensorgap-{who}")
+    ]
     granted = list(grants(POLICIES[who]))
     assert all(allows(granted, right) for right in needed)
     for one in granted:
@@ -364,7 +378,7 @@ def test_a_head_without_the_right_to_mark_what_it_starts_gets_nothing(
     allow(cloud.account, "head", lacking)
     try:
         with cloud.account.enforced():
-            done = cloud.head.run("-c", _HEAD, str(cloud.desk.home / "brought.yaml"), "t4")
+            done = cloud.head.run("-c", _HEAD, str(cloud.desk.home / "brought.yaml"), "T4")
     finally:
         allow(cloud.account, "head", POLICIES["head"])
     assert done.returncode == 1
@@ -376,9 +390,7 @@ LAUNCH: dict[str, Any] = {
     "ImageId": "ami-0", "InstanceType": "m7i.xlarge", "MinCount": 1, "MaxCount": 1,
     "KeyName": "ray-autoscaler_us-east-1",
 }  # fmt: skip
-MINE = [
-    {"ResourceType": "instance", "Tags": [{"Key": "ray-cluster-name", "Value": "tensorgap"}]}
-]
+MINE = [{"ResourceType": "instance", "Tags": [{"Key": "ray-cluster-name", "Value": "tensorgap"}]}]
 FORBIDDEN: dict[str, tuple[str, dict[str, Any]]] = {
     "end an instance of somebody else": ("terminate_instances", {"InstanceIds": ["foreign"]}),
     "make it its own": (
@@ -403,33 +415,73 @@ FORBIDDEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def where(cloud: Cloud) -> dict[str, Any]:
+    """A subnet and the group of the cluster, for a launch."""
+    (subnet, *_) = cloud.account.client("ec2").describe_subnets()["Subnets"]
+    return {"SubnetId": subnet["SubnetId"], "SecurityGroupIds": [cloud.group]}
+
+
+def credentials(place: Place) -> dict[str, str]:
+    """The temporary credentials of a machine."""
+    kept = place.environment
+    return {
+        "AccessKeyId": kept["AWS_ACCESS_KEY_ID"],
+        "SecretAccessKey": kept["AWS_SECRET_ACCESS_KEY"],
+        "SessionToken": kept["AWS_SESSION_TOKEN"],
+    }
+
+
 @pytest.mark.parametrize("deed", FORBIDDEN)
 def test_whoever_takes_over_the_head_cannot(deed: str, cloud: Cloud, life: Life) -> None:
     operation, parameters = FORBIDDEN[deed]
     parameters = json.loads(json.dumps(parameters).replace("foreign", cloud.foreign))
     if operation == "run_instances":
-        (subnet, *_) = cloud.account.client("ec2").describe_subnets()["Subnets"]
-        parameters |= {"SubnetId": subnet["SubnetId"], "SecurityGroupIds": [cloud.group]}
-    kept = cloud.head.environment
-    credentials = {
-        "AccessKeyId": kept["AWS_ACCESS_KEY_ID"],
-        "SecretAccessKey": kept["AWS_SECRET_ACCESS_KEY"],
-        "SessionToken": kept["AWS_SESSION_TOKEN"],
-    }
+        parameters |= where(cloud)
     before = states(cloud)
     with (
         cloud.account.enforced(),
         pytest.raises(botocore.exceptions.ClientError, match="not authorized to perform"),
     ):
-        getattr(cloud.account.client("ec2", credentials), operation)(**parameters)
+        getattr(cloud.account.client("ec2", credentials(cloud.head)), operation)(**parameters)
     assert states(cloud) == before
 
 
-def test_the_head_s_old_policy_would_have_let_it_end_anything() -> None:
-    """Why tags may be set only on what bears the name already, or as it starts."""
-    name = ("aws:ResourceTag/ray-cluster-name", "tensorgap")
-    foreign = aws_account.arn("instance", "i-1")
-    head = list(grants(POLICIES["head"]))
-    assert not allows(head, Right("ec2:CreateTags", foreign))
-    assert not allows(head, Right("ec2:TerminateInstances", foreign))
-    assert allows(head, Right("ec2:TerminateInstances", foreign, (name,)))
+def test_what_the_head_may_not_do_fails_for_that_reason_alone(cloud: Cloud, life: Life) -> None:
+    parameters = {**LAUNCH, **where(cloud), "TagSpecifications": MINE, "DryRun": True}
+    with (
+        cloud.account.enforced(),
+        pytest.raises(botocore.exceptions.ClientError, match="would have succeeded"),
+    ):
+        cloud.account.client("ec2", credentials(cloud.head)).run_instances(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context", "allowed"),
+    [
+        ("ec2:RunInstances", "arn:aws:ec2:r:1:instance/i-1", (("tag", "mine"),), True),
+        ("ec2:RunInstances", "arn:aws:ec2:r:1:instance/i-1", (("tag", "m"), ("b", "c")), False),
+        ("ec2:RunInstances", "arn:aws:ec2:r:1:instance/i-1", (), False),
+        ("ec2:RunInstances", "arn:aws:ec2:r:1:volume/v-1", (("tag", "mine"),), False),
+        ("ec2:RunInstance", "arn:aws:ec2:r:1:instance/i-1", (("tag", "mine"),), False),
+        ("ec2:DescribeHosts", "*", (), True),
+        ("ec2:DescribeHosts", "arn:aws:ec2:r:1:instance/i-1", (("b", "c"),), True),
+    ],
+)
+def test_rights_are_compared_as_iam_does(
+    action: str, resource: str, context: tuple[tuple[str, str], ...], allowed: bool
+) -> None:
+    own = {
+        "Effect": "Allow",
+        "Action": ["ec2:RunInstances"],
+        "Resource": "arn:aws:ec2:*:*:instance/*",
+        "Condition": {"StringEquals": {"tag": "mine"}},
+    }
+    look = {"Effect": "Allow", "Action": "ec2:Describe*", "Resource": "*"}
+    granted = list(grants({"Statement": [own, look]}))
+    assert allows(granted, Right(action, resource, context)) == allowed
+
+
+def test_the_policies_are_short_enough_for_iam() -> None:
+    """2,048 characters in one of a user, without white space."""
+    for policy in POLICIES.values():
+        assert len(json.dumps(policy, separators=(",", ":"))) <= 2048

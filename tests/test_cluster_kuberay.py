@@ -12,7 +12,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from autoscaling import nodes_started
 from kuberay_api import WORDS, complaints, definitions, selects, validator, versions_needed
+from ray.autoscaler._private.kuberay import autoscaling_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from bench.device import gpus
 
@@ -86,8 +89,9 @@ def test_no_value_may_be_of_another_type(name: str, document: dict[str, Any]) ->
     for path, value in walk(document):
         # A string where there is a structure, a number where there is a string.
         other: Any = {str: 7, bool: "true", int: "x y"}.get(type(value), "text")
-        if not path or path[-2:-1] in (("limits",), ("requests",)) and other == 7:
-            continue  # a quantity may be a number
+        is_quantity = path[-2:-1] in (("limits",), ("requests",))
+        if not path or (is_quantity and other == 7):  # a quantity may be a number
+            continue
         changed = copy.deepcopy(document)
         at(changed, path[:-1])[path[-1]] = other
         if check.is_valid(changed):
@@ -124,7 +128,9 @@ CONTAINER = (*POD, "containers", 0)
 def test_a_word_that_the_server_does_not_know_is_refused(path: Path_, value: Any) -> None:
     changed = copy.deepcopy(JOB)
     at(changed, path[:-1])[path[-1]] = value
-    found = [tuple(error.absolute_path) for error in validator("RayJob", NEWEST).iter_errors(changed)]
+    found = [
+        tuple(error.absolute_path) for error in validator("RayJob", NEWEST).iter_errors(changed)
+    ]
     assert found
     assert all(place in (path, path[:-1]) for place in found)
 
@@ -188,8 +194,6 @@ def test_the_words_of_kubernetes_are_those_of_its_descriptions() -> None:
 
 
 def test_ray_s_autoscaler_reads_one_gpu_of_its_type_in_each_group() -> None:
-    from ray.autoscaler._private.kuberay import autoscaling_config
-
     cluster = {
         "metadata": {"name": "tensorgap", "namespace": "default"},
         "spec": JOB["spec"]["rayClusterSpec"],
@@ -198,14 +202,16 @@ def test_ray_s_autoscaler_reads_one_gpu_of_its_type_in_each_group() -> None:
     read = autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)
     assert read["idle_timeout_minutes"] == 5
     types = read["available_node_types"]
-    head = types.pop(read["head_node_type"])
-    assert (head["resources"]["CPU"], head.get("labels")) == (0, {})
-    for name, node in types.items():
+    head = types[read["head_node_type"]]
+    assert (head["resources"]["CPU"], head["labels"]) == (0, {})
+    for name in types.keys() - {read["head_node_type"]}:
+        node = types[name]
         (gpu_type,) = node["labels"].values()
         assert gpu_type in gpus.COMPUTE_CAPABILITY
         assert gpu_type.lower() == name
         assert (node["resources"]["GPU"], node["resources"]["CPU"]) == (1, 4)
         assert (node["min_workers"], node["max_workers"]) == (0, 1)
+        assert nodes_started(AutoscalingConfig(copy.deepcopy(read)), [gpu_type]) == {name: 1}
 
 
 OWN = JOB["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["labels"]
@@ -242,7 +248,10 @@ def test_who_may_talk_to_its_pods(who: str) -> None:
     labels, same_namespace, allowed = HERE[who]
     assert selects(POLICY["spec"]["podSelector"], OWN)
     (rule,) = POLICY["spec"]["ingress"]
-    assert any(
-        ("namespaceSelector" in peer or same_namespace) and selects(peer["podSelector"], labels)
-        for peer in rule["from"]
-    ) == allowed
+    assert (
+        any(
+            ("namespaceSelector" in peer or same_namespace) and selects(peer["podSelector"], labels)
+            for peer in rule["from"]
+        )
+        == allowed
+    )

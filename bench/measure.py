@@ -28,7 +28,8 @@ from bench.energy.meter import UNKNOWN, Meter, NoMeter, find_meter
 from bench.energy.probe import matrix_products, probe
 from bench.energy.protocol import LostError, measure_energy
 from bench.errors import GpuLostError, WrongDevice
-from bench.measured import Measurement, Outcome, Profile, Quality, Stage, Trace
+from bench.measured import Measurement, Outcome, Profile, Quality, Stage
+from bench.measured.profiled import Trace
 from bench.model import attention, engines
 from bench.model.load import Model, load_model
 from bench.model.requests import forward_queue

@@ -45,13 +45,12 @@ from bench.measured import (
     Placement,
     Profile,
     Quality,
-    Roofline,
     Sensor,
     Software,
     Timing,
-    Trace,
     Weights,
 )
+from bench.measured.profiled import Roofline, Trace
 from bench.results import store as results
 
 TYPES, PRECISIONS = ("A100", "L4", "T4", "V100"), ("fp32", "tf32", "fp16", "bf16", "mixed")

@@ -22,7 +22,8 @@ from bench import fresh, outcomes
 from bench.asked import Workload
 from bench.errors import Unplaced
 from bench.files import private
-from bench.measured import Event, Measurement, Outcome, Profile, Stage, Trace
+from bench.measured import Event, Measurement, Outcome, Profile, Stage
+from bench.measured.profiled import Trace
 from bench.outcomes import Request
 from cluster import faults, folders
 from cluster.faults import End

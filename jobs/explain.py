@@ -10,13 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from bench import decoders
 from bench.asked import CPU, QualityPlan
 from bench.device import boards, gpu_names
 from bench.errors import TensorgapError
 from bench.files.limits import Allowance
 from bench.files.location import shown
 from bench.measured import Outcome
-from bench.profile import work
 from bench.text import published
 from jobs import options, terminal
 from jobs.report import answer, compare, export, facts, findings, perplexity, proposal
@@ -335,7 +335,7 @@ def notes_of(groups: Sequence[facts.Group]) -> list[str]:
     )
     cases = [case for group in groups for case in group.cases if case.has_workload]
     models = dict.fromkeys(c.workload.model for c in cases if c.foreign)
-    unknown = [model for model in models if work.shape_of(model) is None]
+    unknown = [model for model in models if decoders.shape_of(model) is None]
     notes = []
     if bases:
         notes = [f"There is no fp32 beside some rows: they compare with {', '.join(bases)}."]

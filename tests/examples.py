@@ -23,13 +23,12 @@ from bench.measured import (
     Placement,
     Profile,
     Quality,
-    Roofline,
     Sensor,
     Software,
     Timing,
-    Trace,
     Weights,
 )
+from bench.measured.profiled import Roofline, Trace
 from bench.warnings import RowWarning
 
 # The same examples in every run: a test that fails does so for everyone, and a slow machine, on

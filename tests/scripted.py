@@ -26,8 +26,8 @@ from bench.measured import (
     Software,
     Stage,
     Timing,
-    Trace,
 )
+from bench.measured.profiled import Trace
 from bench.outcomes import DEVICE, PERPLEXITY, PROFILE, Request
 
 TIMES = (2.0, 1.0, 3.0)  # ms of each row

@@ -21,12 +21,11 @@ from bench.measured import (
     Measurement,
     Outcome,
     Quality,
-    Roofline,
     Software,
     Timing,
-    Trace,
     Weights,
 )
+from bench.measured.profiled import Roofline, Trace
 from bench.profile import work as gpt2
 
 SHAPE = gpt2.SHAPES["gpt2"]

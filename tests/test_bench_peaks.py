@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.measured import Roofline
+from bench.decoders import SHAPES, Shape
+from bench.measured.profiled import Roofline
 from bench.profile import peaks
 from bench.profile.peaks import Peaks
-from bench.profile.work import SHAPES, Shape, Work, work_of
+from bench.profile.work import Work, work_of
 
 GPT2 = work_of(SHAPES["gpt2"], 1, 128)
 SMALL = work_of(Shape(2, 32, vocabulary=100, positions=64), 1, 8)

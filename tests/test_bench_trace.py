@@ -15,7 +15,7 @@ from torch.autograd import DeviceType
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.device import precision
-from bench.measured import KERNEL_CLASSES, Trace
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.model import engines
 from bench.model.requests import CpuQueue
 from bench.profile.classes import kernel_class, op_class, uses_tensor_cores

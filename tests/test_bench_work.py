@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from bench import decoders
+from bench.decoders import SHAPES
 from bench.model import engines
 from bench.profile import work
-from bench.profile.work import SHAPES, Shape, work_of
+from bench.profile.work import work_of
 
 CONFIGS = {
     "gpt2": GPT2Config(),
@@ -46,19 +48,23 @@ def test_gpt2_at_128_tokens_is_32_gflop() -> None:
 
 @pytest.mark.parametrize(("batch", "prompt", "new"), [(1, 16, 0), (3, 8, 0), (1, 16, 1), (2, 8, 5)])
 def test_flops_are_those_of_torchs_counter(batch: int, prompt: int, new: int) -> None:
-    found = work_of(Shape.of(SMALL), batch, prompt, new)
+    found = work_of(decoders.of_config(SMALL.to_dict()), batch, prompt, new)
     assert found.flops == counted(SMALL, batch, prompt, new)
 
 
 def test_the_shape_of_a_model_is_in_its_configuration_and_known_by_its_name() -> None:
     for name, config in CONFIGS.items():
-        assert Shape.of(config) == SHAPES[name] == work.shape_of(f"openai-community/{name}")
-    assert work.shape_of("tiny") is None
+        assert (
+            decoders.of_config(config.to_dict())
+            == SHAPES[name]
+            == decoders.shape_of(f"openai-community/{name}")
+        )
+    assert decoders.shape_of("tiny") is None
     for config, parameters in ((CONFIGS["gpt2"], 124_439_808), (SMALL, None)):
         with torch.device("meta"):
             module = GPT2LMHeadModel(config)
         count = sum(parameter.numel() for parameter in module.parameters())
-        assert Shape.of(config).parameters == count == (parameters or count)
+        assert decoders.of_config(config.to_dict()).parameters == count == (parameters or count)
 
 
 def test_bytes_of_a_forward_are_weights_and_logits() -> None:
@@ -72,7 +78,7 @@ def test_bytes_of_a_forward_are_weights_and_logits() -> None:
 
 
 def test_each_new_token_reads_the_weights_again_and_one_more_key() -> None:
-    moved = work_of(Shape.of(SMALL), 1, 8, 4).forward_bytes(4, 4)
+    moved = work_of(decoders.of_config(SMALL.to_dict()), 1, 8, 4).forward_bytes(4, 4)
     per_key = 2 * 2 * 32 * 4
     assert [b - a for a, b in itertools.pairwise(moved)] == [per_key] * 3
 

@@ -16,7 +16,8 @@ from test_cluster_placement import node
 
 from bench.asked import CPU, Matrix, PlacementPlan, Workload
 from bench.device.kinds import Card
-from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Profile, Stage, Trace
+from bench.measured import TRIED_AGAIN, WAITING, Measurement, Outcome, Profile, Stage
+from bench.measured.profiled import Trace
 from bench.outcomes import DEVICE, PROFILE, Request
 from cluster import driver, head, lease, nodes, process
 from cluster.faults import End

@@ -8,7 +8,8 @@ import pytest
 
 from bench.asked import CPU, Cell, Sampling, Workload
 from bench.energy import durations
-from bench.measured import WAITING, Measurement, Outcome, Profile, Stage, Trace
+from bench.measured import WAITING, Measurement, Outcome, Profile, Stage
+from bench.measured.profiled import Trace
 from jobs import progress, terminal
 from jobs.progress import Progress
 

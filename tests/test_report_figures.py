@@ -20,7 +20,8 @@ from kept_rows import InMemory
 from test_jobs_report import a_row
 
 from bench.errors import TensorgapError
-from bench.measured import KERNEL_CLASSES, Energy, Measurement, Outcome, Trace
+from bench.measured import Energy, Measurement, Outcome
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.results import merging
 from bench.results.rows import Rows
 from bench.warnings import RowWarning

@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
+from bench import decoders
 from bench.asked import Workload
 from bench.device import acquire as device
-from bench.measured import Roofline, Trace
+from bench.measured.profiled import Roofline, Trace
 from bench.model.load import Model
 from bench.model.requests import forward_queue
 from bench.profile.peaks import measured_roofline, with_launches
 from bench.profile.trace import trace
-from bench.profile.work import Shape, work_of
+from bench.profile.work import work_of
 
 _TRACED_FORWARDS = 3
 _OF_A_GRAPH = (
@@ -31,7 +32,7 @@ def gather(
     profiler.
     """
     size = workload.batch_size, workload.prompt_tokens, workload.new_tokens
-    work = work_of(Shape.of(model.module.config), *size)
+    work = work_of(decoders.of_config(model.module.config.to_dict()), *size)
     limits = measured_roofline(work, precision_name, found.type, found.device.l2_bytes, latency_ms)
     as_graph = workload.engine == "graph"
     seen = replace(workload, engine="eager") if as_graph else workload

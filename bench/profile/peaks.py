@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from bench.device import precision
-from bench.measured import Roofline
+from bench.measured.profiled import Roofline
 from bench.outcomes import is_out_of_memory
 from bench.profile.work import Product, Work, lower_bounds_ms
 

@@ -12,7 +12,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, record_function
 
-from bench.measured import KERNEL_CLASSES, Trace
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.outcomes import is_out_of_memory
 from bench.profile.classes import attention, kernel_class, op_class, uses_tensor_cores
 from bench.timing import Queue

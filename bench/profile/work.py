@@ -1,7 +1,6 @@
 """GPT-2 by formula: what a request must compute and move at least, and what PyTorch launches.
 
-One formula serves a loaded model, whose shape is in its configuration, and a line of a table, whose
-shape is known by the model's name. Counts are lower bounds wherever a kernel may spare work.
+Counts are lower bounds wherever a kernel may spare work.
 
 Operations and casts were counted with torch 2.13 and transformers 5.23, on fake CUDA tensors of
 GPT-2 small at batch 1, 128 tokens, without a cache of keys and values. They are per layer and do
@@ -13,7 +12,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from bench.decoders import SHAPES, Shape
 
 # Kernel-launching operations per forward: (with fused attention, with eager attention).
 OPERATIONS = (218, 294)
@@ -23,57 +23,6 @@ SHORTEST_KERNEL_S = 2.5e-6  # of a GPU's work on next to nothing: 2 to 3 us on a
 # x 768 without the product that makes logits: NVIDIA FasterTransformer, docs/bert_guide.md.
 PUBLISHED_MS = {"T4": (11.45, 10.51), "V100": (7.84, 6.99), "A100": (4.89, 4.47)}
 PUBLISHED_IN_TF32 = "A100"  # whose first number is not fp32's
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the work of a forward depends on."""
-
-    layers: int
-    width: int
-    vocabulary: int = 50_257
-    positions: int = 1024
-    feed_forward: int = 0  # its width; 0: four times the model's
-
-    @classmethod
-    def of(cls, config: Any) -> Shape:
-        """Of transformers' GPT2Config."""
-        inner = config.n_inner or 0
-        return cls(config.n_layer, config.n_embd, config.vocab_size, config.n_positions, inner)
-
-    @property
-    def products(self) -> tuple[tuple[int, int], ...]:
-        """The matrices of one layer, as (rows, columns)."""
-        width, inner = self.width, self.feed_forward or 4 * self.width
-        return (width, 3 * width), (width, width), (width, inner), (inner, width)
-
-    @property
-    def layer_weights(self) -> int:
-        """Numbers in the matrices of all layers."""
-        return self.layers * sum(rows * columns for rows, columns in self.products)
-
-    @property
-    def parameters(self) -> int:
-        """Parameters, the tied embedding counted once: 124,439,808 for GPT-2 small."""
-        biases = sum(columns for _, columns in self.products)
-        norms = 2 * (2 * self.layers + 1) * self.width
-        embeddings = (self.vocabulary + self.positions) * self.width
-        return embeddings + self.layer_weights + self.layers * biases + norms
-
-
-SHAPES = {
-    "gpt2": Shape(12, 768),
-    "gpt2:random": Shape(12, 768),
-    "gpt2-medium": Shape(24, 1024),
-    "gpt2-large": Shape(36, 1280),
-    "gpt2-xl": Shape(48, 1600),
-    "distilgpt2": Shape(6, 768),
-}
-
-
-def shape_of(model: str) -> Shape | None:
-    """The shape of a model that is known by name, with or without its owner on the hub."""
-    return SHAPES.get(model.rpartition("/")[2])
 
 
 @dataclass(frozen=True)

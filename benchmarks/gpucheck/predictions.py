@@ -14,7 +14,8 @@ from typing import Any
 from bench.asked import PRECISIONS
 from bench.device import gpus
 from bench.energy.flags import HIGH_UNCERTAINTY
-from bench.measured import KERNEL_CLASSES, Measurement, Outcome
+from bench.measured import Measurement, Outcome
+from bench.measured.profiled import KERNEL_CLASSES
 from gpucheck.seen import TINY, NotTested, Seen
 
 NOT_YET = "not yet measured on a real card"

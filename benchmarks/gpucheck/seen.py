@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measured import Measurement, Outcome, Timing, Trace
+from bench.measured import Measurement, Outcome, Timing
+from bench.measured.profiled import Trace
 from gpucheck.runner import Ended
 
 RANDOM, TINY = "gpt2:random", "tiny"

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench import decoders
 from bench.asked import CPU, Workload
 from bench.device import gpu_names, gpus
 from bench.device.boards import GPUS, LEAST_IDLE_W, Board
-from bench.measured import Roofline
+from bench.measured.profiled import Roofline
 from bench.profile import work
 from jobs.report.facts import Case
 from jobs.report.finding import Note, Value
@@ -43,7 +44,7 @@ def of_board(
     PyTorch's arithmetic. New tokens read the weights once each. None for a model that is not known
     by name; by PyTorch also for a precision that the board lacks.
     """
-    shape = work.shape_of(workload.model)
+    shape = decoders.shape_of(workload.model)
     peak = (gpus.peak_tflops if by_pytorch else gpus.hardware_peak_tflops)(board, precision)
     if shape is None or peak is None:
         return None

@@ -13,7 +13,8 @@ import typing
 from collections.abc import Iterator, Mapping
 
 from bench.errors import TensorgapError
-from bench.measured import Measurement, Quality, Roofline, Timing, Trace
+from bench.measured import Measurement, Quality, Timing
+from bench.measured.profiled import Roofline, Trace
 
 LEAST, MOST = 1e-12, 1e15  # beyond, a product of a few is more than a float holds, or less
 CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")

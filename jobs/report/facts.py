@@ -20,7 +20,8 @@ from typing import Any
 
 from bench.asked import CPU, ENGINES, PRECISIONS, Workload
 from bench.device.boards import Board, Capability
-from bench.measured import Conditions, Outcome, Roofline, Trace
+from bench.measured import Conditions, Outcome
+from bench.measured.profiled import Roofline, Trace
 from bench.stats import Difference, Median, Ratio
 from bench.text.published import TOKEN
 from bench.warnings import RowWarning

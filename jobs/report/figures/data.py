@@ -18,7 +18,8 @@ import numpy as np
 from bench import stats
 from bench.asked import Workload
 from bench.device import gpus
-from bench.measured import KERNEL_CLASSES, Outcome
+from bench.measured import Outcome
+from bench.measured.profiled import KERNEL_CLASSES
 from bench.stats import Difference, Median, Ratio
 from bench.warnings import SIMULATED
 from jobs.report import table

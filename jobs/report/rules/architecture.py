@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from bench import decoders
 from bench.asked import Workload
 from bench.device import gpus
 from bench.device.boards import GPUS, Board
@@ -23,7 +24,7 @@ def reported(workload: Workload) -> dict[str, tuple[float, str]]:
 
     Of GPT-2 small, eager, batch 1, alone.
     """
-    same = work.shape_of(workload.model) == work.SHAPES["gpt2"]
+    same = decoders.shape_of(workload.model) == decoders.SHAPES["gpt2"]
     if not same or replace(workload, model="gpt2") != Workload("gpt2"):
         return {}
     found = {}
@@ -70,7 +71,7 @@ def allowed_gain(case: Case, base: Case) -> tuple[float | None, str]:
     kinds = {gpus.arithmetic_on(board, case.precision).kind for board in boards}
     if kinds != {"tensor cores"}:
         return None, ""
-    if case.workload.new_tokens and work.shape_of(case.workload.model) is None:
+    if case.workload.new_tokens and decoders.shape_of(case.workload.model) is None:
         return BYTES_GAIN, "bytes"  # whatever the model is: each token reads its weights
     pairs = [
         (bounds.of_pytorch((board,), p, case.workload) for p in (base.precision, case.precision))
@@ -96,8 +97,8 @@ def fair_gain(allowed: float) -> float:
 
 def light_kernels(case: Case) -> list[Note]:
     """Whether layer norms and activations can be the reason: they are too short."""
-    shape, workload = work.SHAPES["gpt2"], case.workload
-    small = work.shape_of(workload.model) == shape
+    shape, workload = decoders.SHAPES["gpt2"], case.workload
+    small = decoders.shape_of(workload.model) == shape
     if not small or workload.batch_size * workload.prompt_tokens > _SMALL:
         return []
     count = work.OPERATIONS[1] - 6 * shape.layers - 1

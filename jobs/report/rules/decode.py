@@ -2,6 +2,7 @@
 
 import re
 
+from bench import decoders
 from bench.profile import work
 from jobs.report.facts import NO_PRECISION, Case, Group
 from jobs.report.finding import Value, Verdict
@@ -28,7 +29,7 @@ def decode_reads_weights(case: Case, group: Group) -> Hit | None:
     Inconclusive: they read more than the bandwidth.
     """
     tokens, weights_mb = tokens_per_s(case), size_mb(case)
-    if not tokens or not weights_mb or not case.boards or work.shape_of(case.workload.model):
+    if not tokens or not weights_mb or not case.boards or decoders.shape_of(case.workload.model):
         return None
     board = max(case.boards, key=lambda one: one.bandwidth_gb_per_s)
     read = tokens * weights_mb / 1e3

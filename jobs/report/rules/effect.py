@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from bench import decoders
 from bench.profile import work
 from bench.stats import Ratio
 from jobs.report import compare
@@ -153,7 +154,7 @@ def consistent_with(case: Case, base: Case) -> Iterator[Note]:
         yield note("perplexity {perplexity:.5g} at both, as written")
     if case.size_mb is None or base.size_mb is None:
         return
-    text, shape = "size {base_size_mb} -> {size_mb:MB}", work.shape_of(case.workload.model)
+    text, shape = "size {base_size_mb} -> {size_mb:MB}", decoders.shape_of(case.workload.model)
     if shape is None:
         yield note(text)
         return

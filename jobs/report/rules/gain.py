@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from bench.asked import CPU
 from bench.device import gpus
 from bench.device.boards import GPUS, Board
-from bench.measured import Trace
+from bench.measured.profiled import Trace
 from jobs.report import bounds, compare, pace
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Value, Verdict

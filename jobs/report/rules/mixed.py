@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import cast
 
+from bench import decoders
 from bench.asked import CPU
-from bench.measured import KERNEL_CLASSES, Trace
+from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.profile import work
 from jobs.report import bounds
 from jobs.report.compare import NEGLIGIBLE, decided
@@ -157,7 +158,7 @@ def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[N
 
 def predicted_casts(case: Case) -> list[Note]:
     """What the casts cost by formula, where no trace tells."""
-    shape = work.shape_of(case.workload.model)
+    shape = decoders.shape_of(case.workload.model)
     if shape is None:
         return []
     counts = tuple(work.scaled(count, shape) for count in work.CASTS)

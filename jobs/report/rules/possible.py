@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 
+from bench import decoders
 from bench.device import gpus
-from bench.profile import work
 from jobs.report import bounds, pace, slips, words
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Note, Value, Verdict
@@ -130,7 +130,7 @@ def throughput_above_upper_bound(case: Case, group: Group) -> Hit | None:
     Of tokens: of the layers' weights, each used once; of new tokens of a stated batch, of reading
     the weights for each. Inconclusive: only with the length or the model that is assumed.
     """
-    shape = work.shape_of(case.workload.model)
+    shape = decoders.shape_of(case.workload.model)
     rate = case.throughput_per_s or case.tokens_per_s
     boards = bounds.in_question(case)
     if (case.latency_ms and case.throughput_per_s) or not rate or shape is None or not boards:

@@ -223,7 +223,7 @@ def test_prompts_of_a_small_vocabulary_lie_within_it(copied: Folder) -> None:
     path = copied("llama")
     configure(path, vocab_size=7)
     model = load_model(f"{path}:random", "fp32", "cpu")
-    assert 0 <= min(prompt_ids(model)) and max(prompt_ids(model)) == 6
+    assert min(prompt_ids(model)) >= 0 and max(prompt_ids(model)) == 6
 
 
 _HASH = """
@@ -261,7 +261,7 @@ def test_random_weights_are_of_the_type_that_the_configuration_names(copied: Fol
 def test_random_weights_beyond_all_memory_are_unsupported(copied: Folder) -> None:
     path = copied("llama")
     configure(path, intermediate_size=10**9)
-    with pytest.raises(Unsupported, match="of weights do not fit into .* of memory"):
+    with pytest.raises(Unsupported, match=r"of weights do not fit into .* of memory"):
         load_model(f"{path}:random", "fp32", "cpu")
 
 

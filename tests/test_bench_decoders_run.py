@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,26 @@ def test_weights_stay_as_they_are_stored_and_are_widened_exactly(
     for name, tensor in stored.items():
         assert loaded[name].dtype == torch.float32
         assert torch.equal(loaded[name], tensor.float()), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_come_from_the_shelf_as_they_were_put_there(
+    folder: Folder, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def put(key: str, size_bytes: int, content: Iterable[bytes | memoryview]) -> None:
+        written = b"".join(content)
+        assert len(written) == size_bytes
+        (tmp_path / "shelf").write_bytes(written)
+
+    monkeypatch.setattr("bench.shelf.put", put)
+    name = str(folder("gpt_neox", dtype))
+    first = load_model(name, "fp32", "cpu")
+    monkeypatch.setattr("bench.shelf.find", lambda key: str(tmp_path / "shelf"))
+    monkeypatch.setattr(weights, "read", None)
+    again = load_model(name, "fp32", "cpu")
+    assert (again.weights, again.shape) == (first.weights, first.shape)
+    assert torch.equal(logits_of(again, some_ids()), logits_of(first, some_ids()))
+    assert {t.dtype for t in load_file(tmp_path / "shelf").values()} == {dtype}
 
 
 def test_a_model_of_the_cache_of_the_hub_needs_no_hub(
@@ -365,6 +385,12 @@ def test_what_is_no_dense_decoder_in_safetensors_is_one_message(
     assert message in words
     assert "\n" not in words
     assert len(words) < 700
+
+
+@pytest.mark.parametrize("name", [":random", "./nowhere:random", "/nowhere:random"])
+def test_random_weights_of_nothing_are_one_message(name: str) -> None:
+    with pytest.raises(TensorgapError, match=f"^model {name}: "):
+        load_model(name, "fp32", "cpu")
 
 
 def test_soft_capped_attention_is_unsupported(copied: Folder) -> None:

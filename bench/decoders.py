@@ -72,6 +72,12 @@ class Shape:
         biases = sum(matrix.columns for matrix in self.matrices if matrix.bias)
         return self.outside + self.layer_weights + self.layers * (biases + self.norms)
 
+    @property
+    def longest(self) -> int:
+        """The longest request, in tokens: within its window each attention is a causal one."""
+        seen = self.window if self.windowed and self.window else self.positions
+        return min(self.positions, seen)
+
 
 def of_config(config: Mapping[str, Any]) -> Shape:
     """The shape that a config.json describes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from bench import decoders
 from bench.measured import Weights
 from bench.model.load import Model
 
 
 def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
-    return Model(module.eval().requires_grad_(False), tokenizer, Weights(0, 0, str(module.dtype)))
+    shape = decoders.of_config(module.config.to_dict() | {"n_layer": 1})
+    shape = dataclasses.replace(shape, layers=module.config.n_layer)
+    weights = Weights(0, 0, str(module.dtype))
+    return Model(module.eval().requires_grad_(False), tokenizer, weights, shape)
 
 
 def planted(log_steps: Sequence[float], positions: int = 16) -> GPT2LMHeadModel:

@@ -223,11 +223,11 @@ MALFORMED = {
     "a list within the list": Malformed(
         with_workload("batch_size = [[1]]"), "workloads[0].batch_size", "[1]", "a whole number"
     ),
-    "more tokens than GPT-2 has positions": Malformed(
-        with_workload("prompt_tokens = 1025"),
+    "more tokens than decoders have positions": Malformed(
+        with_workload("prompt_tokens = 131_073"),
         "workloads[0].prompt_tokens",
-        "1025",
-        "must be from 1 to 1024",
+        "131073",
+        "must be from 1 to 131072",
     ),
     "more tokens than the embedded model has positions": Malformed(
         with_workload("prompt_tokens = [128, 257]"),
@@ -353,7 +353,7 @@ MALFORMED = {
         "must not be greater than context = 128",
     ),
     "more context than positions": Malformed(
-        with_quality("context = 2048"), "quality.context", "2048", "must be from 2 to 1024"
+        with_quality("context = 131_073"), "quality.context", "131073", "must be from 2 to 131072"
     ),
     "an unknown split": Malformed(
         with_quality('split = "valid"'),

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from autoscaling import nodes_started
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from bench.device import gpus
 from cluster import session
@@ -24,6 +26,7 @@ CLOUDS = {
     "gcp": {"P100", "T4", "V100", "A100"},
     "aws": {"T4", "V100", "A10G", "A100", "H100"},
 }
+NODES_OF_EIGHT = {"aws": {"V100", "A100"}}
 ENVIRONMENT = dict(
     re.findall(r"^export (?!PATH)(\w+)=(\S+)$", (CONFIGS / "environment.sh").read_text(), re.M)
 )
@@ -81,6 +84,30 @@ def test_workers_of_a_cloud_are_at_zero_until_their_type_is_asked_for(
         assert worker["min_workers"] == 0
         assert worker["resources"]["GPU"] >= 1
         assert not {"IamInstanceProfile", "serviceAccounts"} & set(worker["node_config"])
+
+
+@pytest.mark.parametrize(("name", "gpu_types"), CLOUDS.items())
+def test_ray_starts_one_node_of_each_type_that_a_sweep_asks_for(
+    name: str, gpu_types: set[str]
+) -> None:
+    config = AutoscalingConfig(load(name), skip_content_hash=True)
+    for gpu_type in gpu_types:
+        assert nodes_started(config, [gpu_type]) == {gpu_type.lower(): 1}
+    # `max_workers` of the whole leaves room for the head.
+    together = {gpu_type.lower(): 1 for gpu_type in gpu_types}
+    assert nodes_started(config, sorted(gpu_types)) == together
+    # A machine with eight takes eight at the same time.
+    eight = NODES_OF_EIGHT.get(name, set())
+    for gpu_type in eight:
+        assert nodes_started(config, [gpu_type] * 8) == {gpu_type.lower(): 1}
+    assert nodes_started(config, ["L4"]) == {}
+
+
+def test_google_is_told_once_that_a_machine_with_a_gpu_is_not_moved() -> None:
+    """An object, by `Instance.scheduling` of Google's compute.v1, not Ray's list of objects."""
+    for name, node in load("gcp")["available_node_types"].items():
+        told = node["node_config"].get("scheduling")
+        assert told == (None if name == "head" else {"onHostMaintenance": "TERMINATE"})
 
 
 def test_kuberay_has_a_group_for_each_type_with_its_build_of_torch() -> None:

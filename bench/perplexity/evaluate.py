@@ -19,7 +19,8 @@ from bench import stats
 from bench.asked import HF_DOCS, LM_EVAL, QualityPlan
 from bench.errors import TensorgapError
 from bench.measured import UNRECOGNISED, Quality, Weights
-from bench.model.load import Model, token_ids
+from bench.model.load import Model
+from bench.model.tokens import token_ids
 from bench.perplexity import head
 from bench.perplexity.head import Head, window_nats
 from bench.perplexity.variants import perplexity_of

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.asked import HF_DOCS, LM_EVAL, QualityPlan
+from bench.asked import HF_DOCS, LM_EVAL, RANDOM, QualityPlan
 from bench.device import precision
-from bench.errors import TensorgapError
-from bench.model.load import RANDOM, Model, load_model, token_ids
+from bench.errors import TensorgapError, Unsupported
+from bench.model.load import Model, load_model
+from bench.model.tokens import token_ids
 from bench.perplexity.evaluate import evaluate, read
 from bench.perplexity.head import Head, token_nats, window_nats
 from bench.perplexity.variants import Variant, of_nats
@@ -45,7 +46,7 @@ def compute(name: str, plan: QualityPlan, rows: int | None = None) -> Iterator[V
     column count; of the text, only the first `rows` where they are given. Raises TensorgapError
     where the model or the text cannot be had, or the model has random weights.
     """
-    if name == RANDOM:
+    if name.endswith(RANDOM):
         raise TensorgapError(
             f"model {name}: its weights are randomly initialised; name a model that was trained"
         )
@@ -53,7 +54,10 @@ def compute(name: str, plan: QualityPlan, rows: int | None = None) -> Iterator[V
     text = load_text(plan)
     if rows is not None:
         text = text.first(rows)
-    model = load_model(name, "fp32", device_type)
+    try:
+        model = load_model(name, "fp32", device_type)
+    except Unsupported as error:
+        raise TensorgapError(str(error)) from None
     with precision.applied("fp32", device_type):
         yield from catalogue(model, text)
 

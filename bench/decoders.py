@@ -19,6 +19,7 @@ _MOST_SHOWN = 60  # characters of a value in a message
 # Rotary positions that do not depend on how long a text is.
 _ROPES = ("default", "linear", "llama3", "yarn")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_ACTIVATIONS = ("hidden_activation", "activation_function", "hidden_act")
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -51,8 +52,14 @@ class Shape:
     norms: int  # numbers in the norms of one layer
     outside: int  # parameters outside the layers
     head_bias: bool
+    activation: str
     window: int | None = None  # tokens that some layers see at most
     windowed: int = 0  # how many layers
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest request: within a window attention is a plain causal one."""
+        return min(self.positions, self.window or self.positions)
 
     @property
     def layer_weights(self) -> int:
@@ -104,6 +111,10 @@ def of_config(config: Mapping[str, Any]) -> Shape:
     learned = 0 if family.learned_positions is None else positions + family.learned_positions
     embeddings = vocabulary * (1 if truth(found, "tie_word_embeddings") else 2) + learned
     query_norms = {"": 0, "head": 2, "all": heads + kv_heads}[family.query_norms] * head_width
+    named = (config[key] for key in _ACTIVATIONS if config.get(key) is not None)
+    activation = next(named, family.activation)
+    if not isinstance(activation, str):
+        raise Unsupported(f"activation {shown(activation)} must be a name")
     window, windowed = windows(config, family, layers)
     return Shape(
         family=name,
@@ -119,6 +130,7 @@ def of_config(config: Mapping[str, Any]) -> Shape:
         norms=family.norms * family.norm_numbers * width + query_norms,
         outside=(embeddings + family.norm_numbers) * width + family.head_bias * vocabulary,
         head_bias=family.head_bias,
+        activation=activation,
         window=window,
         windowed=windowed,
     )

@@ -35,8 +35,10 @@ class Family:
     head_bias: bool = False
     biased: bool = False  # what stands for a key of these that is left out
     gated: bool = True
+    activation: str = "silu"  # where its key is left out
     transposed: bool = True  # nn.Linear keeps its weights so; GPT-2's Conv1D does not
     fused: bool = False  # one product for queries, keys, values; and one for gate and up
+    carried: int = 4  # tensors as wide as the model beside those of the feed-forward
     norms: int = 2  # in a layer, each as wide as the model
     norm_numbers: int = 1  # per position of a norm: a scale; a layer norm also has a shift
     query_norms: str = ""  # of queries and keys: head (of one each), all (side by side)
@@ -64,6 +66,8 @@ FAMILIES: dict[str, Family] = {
     "gpt2": Family(
         (12, 768, 12, None, None, 50_257, 1024, True),
         _GPT2_KEYS,
+        activation="gelu_new",
+        carried=5,
         transposed=False,
         fused=True,
         learned_positions=0,
@@ -90,6 +94,7 @@ FAMILIES: dict[str, Family] = {
         out_bias="attention_bias",
         inner_bias=True,
         biased=True,
+        carried=3,
         fused=True,
         **_LAYER_NORM,
     ),
@@ -110,6 +115,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "phi": Family(
         (24, 2048, 32, None, 8192, 51_200, 2048, False),
+        activation="gelu_new",
         head_bias=True,
         norms=1,
         fixed={"qk_layernorm": False},
@@ -140,6 +146,7 @@ FAMILIES: dict[str, Family] = {
         (32, 4096, 32, None, 11_008, 50_304, 2048, False),
         qkv_bias="attention_bias",
         out_bias="attention_bias",
+        carried=3,
         query_norms="all",
     ),
     "smollm3": Family(

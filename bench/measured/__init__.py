@@ -91,7 +91,9 @@ class Weights:
     parameters: int = doc("parameters, a tied weight counted once")
     size_bytes: int = doc("parameters and buffers at the precision's storage type", "B")
     dtype: str = doc("storage type of the weights")
-    sha256: str | None = maybe("SHA-256 of the safetensors file; None for random weights")
+    sha256: str | None = maybe(
+        "SHA-256 of the safetensors file, or of its shards in a row; None for random weights"
+    )
     attention: str | None = maybe("attention implementation")
     published_as: str | None = maybe("name that this hash is published under, or unrecognised")
 

@@ -19,7 +19,7 @@ from bench.asked import RANDOM
 from bench.errors import TensorgapError, Unsupported
 from bench.files import limits
 
-TINY = "tiny"
+TINY, GPT2_RANDOM = "tiny", f"gpt2{RANDOM}"
 TINY_FOLDER = Path(__file__).parents[1] / "text" / "embedded" / "tiny"
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LARGEST_NUMBER = 10**9  # of config.json; a base of rotary positions is 10 million
@@ -44,12 +44,12 @@ class Files:
 def source_of(name: str) -> Path | str:
     """The folder of a model, or the name by which the hub knows it; with random weights, too."""
     base = name.removesuffix(RANDOM)
-    folder = TINY_FOLDER if base == TINY else Path(os.path.expanduser(base))
-    if not os.path.isdir(folder) or name == f"gpt2{RANDOM}":
-        if base.startswith((".", "/", "~")):
-            raise refused(name, "there is no such folder")
-        return base
-    return folder
+    path = str(TINY_FOLDER) if base == TINY else os.path.expanduser(base)
+    if os.path.isdir(path) and name != GPT2_RANDOM:
+        return Path(path)
+    if base.startswith((".", "/", "~")):
+        raise refused(name, "there is no such folder")
+    return base
 
 
 def key_of(source: Path | str) -> str:

@@ -18,7 +18,7 @@ from bench.device import precision
 from bench.errors import TensorgapError, Unsupported
 from bench.measured import Weights
 from bench.model import weights
-from bench.model.folders import WEIGHTS, Files, files_of, key_of, refused, source_of
+from bench.model.folders import GPT2_RANDOM, WEIGHTS, Files, files_of, key_of, refused, source_of
 from bench.outcomes import is_out_of_memory
 
 _LONGEST_REASON = 300  # letters: transformers explains at length
@@ -84,7 +84,7 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     is_random = name.endswith(RANDOM)
     key = key_of(source) + (RANDOM if is_random else "")
     with _loading(name):
-        files = None if name == f"gpt2{RANDOM}" else files_of(name, source)
+        files = None if name == GPT2_RANDOM else files_of(name, source)
         held = weights.kept(key) or weights.put(key, _held(name, files))
         shape = shape_of(name, held.config)
         tokenizer = None if is_random else _tokenizer(name, source, held.config)
@@ -152,7 +152,7 @@ def _loading(name: str) -> Iterator[None]:
             name,
             f"cannot be loaded: {type(error).__name__}: {words} (give a folder with config.json,"
             f" {WEIGHTS} and the tokenizer's files; or the name of a decoder of the hub, with the"
-            f" hub or its cache within reach; or gpt2{RANDOM}, which needs neither)",
+            f" hub or its cache within reach; or {GPT2_RANDOM}, which needs neither)",
         ) from error
     finally:
         logging.set_verbosity(verbosity)

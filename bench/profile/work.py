@@ -55,6 +55,7 @@ class Work:
     attention_flops: int  # over every pair of positions that a kernel may look at
     least_attention_flops: int  # over those that the causal mask leaves
     weights: int  # numbers, each read once in a forward
+    head_weights: int  # of them those of the head
     results: tuple[int, ...]  # numbers that each forward writes or reads: logits, keys and values
 
     @property
@@ -101,6 +102,7 @@ def work_of(shape: Shape, batch: int, prompt: int, new: int = 0, head: bool = Tr
         attention_flops=per_pair * shape.layers * sum(pairs for *_, pairs in forwards),
         least_attention_flops=per_pair * least,
         weights=shape.layer_weights + vocabulary * shape.width,
+        head_weights=vocabulary * shape.width,
         results=tuple(
             batch * (logits * vocabulary + bool(new) * per_position * seen(shape, last, last))
             for logits, _, last, _ in forwards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +18,11 @@ from bench.model.load import Model
 def as_model(module: Any, tokenizer: Any = None) -> Model:
     """Of any family and as many layers as it has, also none: only its tokens are told."""
     config, weights = module.config, Weights(0, 0, str(module.dtype))
-    shape = decoders.Shape(
-        *(config.model_type, *[0] * 6, config.vocab_size, config.max_position_embeddings),
-        *((), 0, 0, False),
+    shape = dataclasses.replace(
+        decoders.of_config({"model_type": "gpt2"}),
+        family=config.model_type,
+        vocabulary=config.vocab_size,
+        positions=config.max_position_embeddings,
     )
     return Model(module.eval().requires_grad_(False), tokenizer, weights, shape)
 

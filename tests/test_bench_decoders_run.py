@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bench import decoders
 from bench.asked import Workload
 from bench.errors import TensorgapError, Unsupported
 from bench.model import engines, weights
@@ -31,7 +32,7 @@ from bench.model.tokens import prompt_ids
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FAMILIES = list(small.CONFIGS)
-PROMPT, NEW = 14, 8  # within the window of those that have one
+PROMPT, NEW = 16, 8  # together as long as the window of those that have one
 Folder = Callable[..., Path]
 
 
@@ -82,7 +83,7 @@ def test_logits_are_those_of_transformers_with_attention_in_single_steps(
     folder: Folder, family: str, name: str
 ) -> None:
     """Within a window, too, where ours is a plain causal one."""
-    model, ids = load_model(str(folder(family)), name, "cpu"), some_ids()
+    model, ids = load_model(str(folder(family)), name, "cpu"), some_ids(tokens=small.WINDOW)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
     with torch.inference_mode():
         expected = theirs(folder(family), dtype)(ids).logits
@@ -165,6 +166,21 @@ def test_weights_in_several_files_are_those_of_one(copied: Folder, tmp_path: Pat
     assert key_of(several) != before
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_head_beside_the_embedding_that_it_is_tied_to_must_be_the_same(
+    copied: Folder, same: bool
+) -> None:
+    path = copied("llama")
+    found = load_file(path / "model.safetensors")
+    found["lm_head.weight"] = found["model.embed_tokens.weight"] + (0 if same else 1)
+    save_file(found, path / "model.safetensors", metadata={"format": "pt"})
+    if same:
+        assert load_model(str(path), "fp32", "cpu").weights.parameters == 34_720
+    else:
+        with pytest.raises(Unsupported, match=r"53,920 parameters, and 34,720 by what"):
+            load_model(str(path), "fp32", "cpu")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_stay_as_they_are_stored_and_are_widened_exactly(
     folder: Folder, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -201,20 +217,21 @@ def test_weights_come_from_the_shelf_as_they_were_put_there(
     assert {t.dtype for t in load_file(tmp_path / "shelf").values()} == {dtype}
 
 
+@pytest.mark.parametrize("how", [{}, {"max_shard_size": "40KB"}])
 def test_a_model_of_the_cache_of_the_hub_needs_no_hub(
-    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, str]
 ) -> None:
     """The layout of huggingface_hub: a snapshot of links, and a name for its commit."""
     commit, kept = "0" * 40, tmp_path / "models--somebody--small"
     (kept / "refs").mkdir(parents=True)
     (kept / "refs" / "main").write_text(commit)
-    shutil.copytree(folder("qwen2"), kept / "snapshots" / commit)
+    small.saved(kept / "snapshots" / commit, "qwen2", **how)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     found = load_model("somebody/small", "fp32", "cpu")
     local = load_model(str(folder("qwen2")), "fp32", "cpu")
-    assert found.weights == local.weights
+    assert found.weights.parameters == local.weights.parameters
     assert torch.equal(logits_of(found, some_ids()), logits_of(local, some_ids()))
     assert load_model("somebody/small:random", "fp32", "cpu").weights.sha256 is None
 
@@ -338,6 +355,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "stored in 8 bits": (stored_as(torch.int8), "norm.weight is stored as I8; must be one of F32"),
     "stored in fp8": (stored_as(torch.float8_e4m3fn), "is stored as F8_E4M3; must be one of F32"),
     "code": (lambda f: configure(f, auto_map={"AutoConfig": "x.Y"}), "which is never run"),
+    "no decoder": (lambda f: configure(f, is_causal=False), "each token sees all others"),
     "positions by length": (
         lambda f: configure(f, rope_parameters={"rope_type": "dynamic", "factor": 2.0}),
         'rope_type = "dynamic" must be one of default, linear, llama3, yarn',
@@ -403,9 +421,10 @@ def test_soft_capped_attention_is_unsupported(copied: Folder) -> None:
 def test_a_configuration_that_the_formula_misreads_is_unsupported(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = PreTrainedModel.num_parameters
-    monkeypatch.setattr(PreTrainedModel, "num_parameters", lambda module: real(module) + 1)
-    with pytest.raises(Unsupported, match=r"34,721 parameters, and 34,720 by what"):
+    real = decoders.Shape.parameters.fget
+    assert real
+    monkeypatch.setattr(decoders.Shape, "parameters", property(lambda shape: real(shape) - 1))
+    with pytest.raises(Unsupported, match=r"34,720 parameters, and 34,719 by what"):
         load_model(str(folder("llama")), "fp32", "cpu")
 
 

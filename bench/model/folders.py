@@ -107,6 +107,8 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
             f"model {name}: config.json names code of its own (auto_map), which is never run; if"
             " transformers' own code is meant, give a copy of the folder without that key"
         )
+    if not config.get("is_causal", True):
+        raise Unsupported(f"model {name}: is_causal = false: each token sees all others")
     if "quantization_config" in config:
         raise Unsupported(
             f"model {name}: its weights are quantised (quantization_config); a precision of the"

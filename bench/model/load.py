@@ -88,14 +88,16 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
         held = weights.kept(key) or weights.put(key, _held(name, files))
         shape = shape_of(name, held.config)
         tokenizer = None if is_random else _tokenizer(name, source, held.config)
-    module = weights.placed(held, device_type, dtype)
-    if module.num_parameters() != shape.parameters:
+    # A head of its own that the configuration ties to the embedding is seen by this, too.
+    parameters = sum(tensor.numel() for tensor in held.tensors.values())
+    if parameters != shape.parameters:
         raise Unsupported(
-            f"model {name}: it has {module.num_parameters():,} parameters, and"
-            f" {shape.parameters:,} by what its configuration says: it is not understood"
+            f"model {name}: it has {parameters:,} parameters, and {shape.parameters:,} by what its"
+            " configuration says: it is not understood"
         )
+    module = weights.placed(held, device_type, dtype)
     described = Weights(
-        parameters=module.num_parameters(),
+        parameters=parameters,
         size_bytes=module.get_memory_footprint(),
         dtype=str(dtype).removeprefix("torch."),
         sha256=held.sha256,

@@ -11,6 +11,8 @@ from typing import Any
 
 AUTO = "auto"
 CPU = "CPU"
+RANDOM = ":random"  # ends the name of a model whose weights are random
+LONGEST = 131_072  # tokens: what most decoders have at most; beyond is a slip, or takes hours
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
 ENGINES = ("eager", "graph", "compile")
 ATTENTIONS = ("flash", "efficient", "cudnn", "math")  # of torch's scaled_dot_product_attention
@@ -62,16 +64,19 @@ class Cell:
 class Workload:
     """One kind of request: a forward pass over prompts, or with `new_tokens` their continuation."""
 
-    model: str = doc("gpt2, gpt2:random, tiny, another model of the hub, or a local folder")
+    model: str = doc(
+        "tiny, gpt2, another decoder of the hub (Qwen/Qwen2.5-0.5B) or a local folder; gpt2:random,"
+        " or any NAME:random: its architecture with random weights"
+    )
     engine: str = doc(
         "eager, graph (CUDA graph replay) or compile (torch.compile)",
         choices=ENGINES,
         default="eager",
     )
     batch_size: int = doc("prompts per request", limits=(1, 65_536), default=1)
-    prompt_tokens: int = doc("tokens per prompt", "tokens", limits=(1, 1024), default=128)
+    prompt_tokens: int = doc("tokens per prompt", "tokens", limits=(1, LONGEST), default=128)
     new_tokens: int = doc(
-        "tokens generated greedily after each prompt", "tokens", limits=(0, 1023), default=0
+        "tokens generated greedily after each prompt", "tokens", limits=(0, LONGEST), default=0
     )
     attention: str = doc(
         "auto (torch chooses, by GPU, precision and mask), flash, efficient, cudnn or math",
@@ -146,9 +151,9 @@ class QualityPlan:
         choices=QUALITY_MODES,
         default=OURS,
     )
-    context: int = doc("longest window", "tokens", limits=(2, 1024), default=1024)
+    context: int = doc("longest window", "tokens", limits=(2, LONGEST), default=1024)
     stride: int = doc(
-        "new tokens per window", "tokens", limits=(1, 1024), up_to="context", default=512
+        "new tokens per window", "tokens", limits=(1, LONGEST), up_to="context", default=512
     )
     timeout_s: float = doc(
         "an evaluation that takes longer is given up", "s", limits=(1, 604_800), default=7200.0

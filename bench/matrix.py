@@ -31,16 +31,15 @@ from typing import Any
 
 import tomli_w
 
-from bench.asked import AUTO, CPU, Cell, Matrix, Workload
+from bench import decoders
+from bench.asked import AUTO, CPU, RANDOM, Cell, Matrix, Workload
 from bench.energy import durations
 from bench.errors import TensorgapError
 from bench.files import limits
 from bench.validation import PLANS, misspelt, mistakes, refuse, said, unknown
 
-# GPT-2 has 1,024 positions; the embedded model has 256.
-POSITIONS = {"gpt2": 1024, "gpt2:random": 1024, "tiny": 256}
-
-_RESERVED = (*POSITIONS, "embedded")  # never a folder or file of that name
+_TINY_POSITIONS = 256  # of the embedded model
+_RESERVED = ("gpt2", "tiny", "embedded")  # never a folder or file of that name
 _MOST_DOTS = 100  # of a line
 _MOST_WORKLOADS = 10_000  # years of measuring
 
@@ -117,7 +116,7 @@ def workloads(tables: Iterable[Mapping[str, Any]], source: str) -> tuple[Workloa
             raise TensorgapError(f"{source}: {where}: {count:,} workloads; {allowed}")
         for combination in itertools.product(*axes):
             workload = Workload(**dict(zip(table, combination, strict=True)))
-            positions = POSITIONS.get(workload.model, math.inf)
+            positions = positions_of(workload.model) or math.inf
             prompt, new = workload.prompt_tokens, workload.new_tokens
             allowed = f"{workload.model} has {positions} positions; must be at most"
             if prompt > positions:
@@ -131,6 +130,19 @@ def workloads(tables: Iterable[Mapping[str, Any]], source: str) -> tuple[Workloa
             found[workload] = where
     refuse(wrong, source)
     return tuple(found)
+
+
+def positions_of(model: str) -> int | None:
+    """The longest request of a model that is known by name; any other's is known once loaded.
+
+    >>> positions_of("gpt2:random"), positions_of("openai-community/gpt2"), positions_of("./gpt2")
+    (1024, 1024, None)
+    """
+    if model.removesuffix(RANDOM) == "tiny":
+        return _TINY_POSITIONS
+    is_path = model.startswith((".", "/", "~")) or model.count("/") > 1
+    shape = None if is_path else decoders.shape_of(model)
+    return shape.longest if shape else None
 
 
 def conflicts(matrix: Matrix, document: Mapping[str, Any]) -> Iterator[str]:
@@ -260,7 +272,11 @@ def localise(matrix: Matrix) -> Matrix:
             raise TensorgapError(f"{matrix.name}: {whole}: {fault}") from None
         return whole
 
-    models = [absolute(one.model, os.path.isdir) for one in matrix.workloads]
+    def model_of(name: str) -> str:
+        base = name.removesuffix(RANDOM)
+        return absolute(base, os.path.isdir) + name[len(base) :]
+
+    models = [model_of(one.model) for one in matrix.workloads]
     asked = zip(matrix.workloads, models, strict=True)
     workloads = tuple(dataclasses.replace(one, model=model) for one, model in asked)
     text = absolute(matrix.quality.text, os.path.exists)
@@ -272,8 +288,12 @@ def localise(matrix: Matrix) -> Matrix:
 def check_paths(matrix: Matrix) -> None:
     """Raise TensorgapError for a model or a text that is a path of this machine to nothing."""
     folder = "folder; give one that holds config.json and model.safetensors"
+
+    def is_model(name: str) -> bool:
+        return os.path.isdir(name.removesuffix(RANDOM))
+
     places: list[tuple[str, str, Callable[[str], bool], str]] = [
-        (f"workload {number}: model", workload.model, os.path.isdir, folder)
+        (f"workload {number}: model", workload.model, is_model, folder)
         for number, workload in enumerate(matrix.workloads, start=1)
     ]
     if matrix.quality.enabled:

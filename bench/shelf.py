@@ -66,9 +66,14 @@ def keep(child: socket.socket) -> bool:
 
 
 def most_bytes() -> float:
-    """How much may be here: a share of the host's memory, or of what a container may use."""
+    """How much may be here."""
+    return _MOST_SHARE * memory_bytes()
+
+
+def memory_bytes() -> int:
+    """The host's memory, or what a container may use of it."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in _LIMITS:
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
             sizes.append(int((_CGROUP / name).read_text()))
-    return _MOST_SHARE * min(sizes)
+    return min(sizes)

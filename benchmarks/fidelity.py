@@ -58,6 +58,7 @@ from bench.measured import Measurement, Outcome
 from bench.model import engines
 from bench.model import load as models
 from bench.model import requests as queues
+from bench.model.tokens import prompt_ids
 
 GOAL, NARROW, WIDE = 0.005, 0.0015, 0.003
 Z = 1.96
@@ -271,7 +272,7 @@ def plain_loop(forward: engines.Forward, prompts: torch.Tensor) -> Callable[[], 
 def prompts(model: models.Model) -> torch.Tensor:
     """Those of tensorgap's queue, in the same turn: a pair has the same one."""
     device = next(model.module.parameters()).device
-    ids = torch.tensor(models.prompt_ids(model), device=device)
+    ids = torch.tensor(prompt_ids(model), device=device)
     return ids[: len(ids) // 128 * 128].reshape(-1, 1, 128)[:8]
 
 

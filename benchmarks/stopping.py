@@ -52,6 +52,7 @@ from bench import timing
 from bench.asked import Sampling
 from bench.model import engines
 from bench.model import load as models
+from bench.model.tokens import prompt_ids
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
@@ -150,7 +151,7 @@ def record(seconds: float) -> Floats:
     torch.set_num_threads(1)
     model = models.load_model("tiny", "fp32", "cpu")
     forward = engines.forward("eager", model.module)
-    ids = torch.tensor([models.prompt_ids(model)[:128]])
+    ids = torch.tensor([prompt_ids(model)[:128]])
     times = []
     with torch.inference_mode(), timing.no_garbage_collection():
         end = time.perf_counter() + seconds

@@ -32,7 +32,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from bench.asked import QualityPlan
-from bench.model.load import TINY_FOLDER, load_model
+from bench.model.folders import TINY_FOLDER
+from bench.model.load import load_model
 from bench.perplexity.evaluate import measure_quality
 from bench.text.embedded import corpus
 

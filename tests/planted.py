@@ -1,7 +1,8 @@
-"""GPT-2 models whose every prediction is known, and the tokenizers that go with them."""
+"""Models whose every prediction is known, and the tokenizers that go with them."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,21 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from bench import decoders
 from bench.measured import Weights
 from bench.model.load import Model
 
 
-def as_model(module: GPT2LMHeadModel, tokenizer: Any = None) -> Model:
-    return Model(module.eval().requires_grad_(False), tokenizer, Weights(0, 0, str(module.dtype)))
+def as_model(module: Any, tokenizer: Any = None) -> Model:
+    """Of any family and as many layers as it has, also none: only its tokens are told."""
+    config, weights = module.config, Weights(0, 0, str(module.dtype))
+    shape = dataclasses.replace(
+        decoders.of_config({"model_type": "gpt2"}),
+        family=config.model_type,
+        vocabulary=config.vocab_size,
+        positions=config.max_position_embeddings,
+    )
+    return Model(module.eval().requires_grad_(False), tokenizer, weights, shape)
 
 
 def planted(log_steps: Sequence[float], positions: int = 16) -> GPT2LMHeadModel:

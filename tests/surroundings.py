@@ -20,7 +20,9 @@ import torch
 
 import bench.measure  # noqa: F401  what a template has imported
 from bench import shelf
-from bench.model.load import key_of, load_model, prompt_ids, source_of
+from bench.model.folders import key_of, source_of
+from bench.model.load import load_model
+from bench.model.tokens import prompt_ids
 
 
 def measure(request: Any) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.asked import QualityPlan
-from bench.model.load import TINY_FOLDER, load_model
+from bench.model.folders import TINY_FOLDER
+from bench.model.load import load_model
 from bench.perplexity.evaluate import measure_quality
 from bench.text.embedded import corpus
 

@@ -17,7 +17,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bench.device import precision
 from bench.errors import Unsupported
 from bench.model import attention, engines
-from bench.model.load import TINY_FOLDER, Model, load_model, prompt_ids
+from bench.model.folders import TINY_FOLDER
+from bench.model.load import Model, load_model
+from bench.model.tokens import prompt_ids
 
 
 @pytest.fixture(scope="module")

@@ -223,11 +223,11 @@ MALFORMED = {
     "a list within the list": Malformed(
         with_workload("batch_size = [[1]]"), "workloads[0].batch_size", "[1]", "a whole number"
     ),
-    "more tokens than GPT-2 has positions": Malformed(
-        with_workload("prompt_tokens = 1025"),
+    "more tokens than decoders have positions": Malformed(
+        with_workload("prompt_tokens = 131_073"),
         "workloads[0].prompt_tokens",
-        "1025",
-        "must be from 1 to 1024",
+        "131073",
+        "must be from 1 to 131072",
     ),
     "more tokens than the embedded model has positions": Malformed(
         with_workload("prompt_tokens = [128, 257]"),
@@ -353,7 +353,7 @@ MALFORMED = {
         "must not be greater than context = 128",
     ),
     "more context than positions": Malformed(
-        with_quality("context = 2048"), "quality.context", "2048", "must be from 2 to 1024"
+        with_quality("context = 131_073"), "quality.context", "131073", "must be from 2 to 131072"
     ),
     "an unknown split": Malformed(
         with_quality('split = "valid"'),
@@ -859,9 +859,11 @@ def test_folders_and_files_from_here_are_made_absolute(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "text.txt").touch()
-    text = '[[workloads]]\nmodel = ["mine", "gpt2"]\n[quality]\ntext = "text.txt"\n'
+    models = '["mine", "gpt2", "mine:random"]'
+    text = f'[[workloads]]\nmodel = {models}\n[quality]\ntext = "text.txt"\n'
     found = matrices.localise(parse(text))
-    assert [workload.model for workload in found.workloads] == [str(tmp_path / "mine"), "gpt2"]
+    mine = str(tmp_path / "mine")
+    assert [workload.model for workload in found.workloads] == [mine, "gpt2", f"{mine}:random"]
     assert found.quality.text == str(tmp_path / "text.txt")
     assert without_text(parse(found.text)) == without_text(found)
 
@@ -900,6 +902,20 @@ def test_a_path_to_nothing_is_refused_where_the_nodes_are_this_machine(
                 matrices.check_paths(matrix)
 
 
+def test_a_folder_whose_configuration_alone_is_meant_must_be_there_too(tmp_path: Path) -> None:
+    matrices.check_paths(parse(f'[[workloads]]\nmodel = "{tmp_path}:random"\n'))
+    with pytest.raises(TensorgapError, match='model = "/nowhere:random": there is no such folder'):
+        matrices.check_paths(parse('[[workloads]]\nmodel = "/nowhere:random"\n'))
+
+
+@pytest.mark.parametrize("model", ["mistralai/Mistral-7B-v0.1", "Mistral-7B-v0.1:random"])
+def test_a_request_longer_than_the_window_of_a_known_model_is_refused(model: str) -> None:
+    table = f'[[workloads]]\nmodel = "{model}"\nprompt_tokens = '
+    parse(f"{table}4096\n")
+    with pytest.raises(TensorgapError, match=f"{model} has 4096 positions; must be at most 4096"):
+        parse(f"{table}4097\n")
+
+
 def test_names_of_the_hub_are_no_paths() -> None:
     models = '["gpt2", "tiny", "openai-community/gpt2", "mine"]'
     matrices.check_paths(parse(f'[[workloads]]\nmodel = {models}\n[quality]\ntext = "a/b"\n'))
@@ -914,7 +930,7 @@ def test_a_folder_of_the_name_of_a_known_model_is_not_meant(
     for name in ("tiny", "gpt2"):
         (tmp_path / name).mkdir()
     (tmp_path / "embedded").touch()
-    matrix = parse('[[workloads]]\nmodel = ["tiny", "gpt2"]\n')
+    matrix = parse('[[workloads]]\nmodel = ["tiny", "gpt2", "gpt2:random", "tiny:random"]\n')
     assert matrices.localise(matrix) is matrix
 
 

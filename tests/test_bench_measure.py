@@ -30,7 +30,7 @@ from bench.energy import protocol as energy
 from bench.errors import TensorgapError, Unsupported
 from bench.measure import measure
 from bench.measured import Event, Measurement, Outcome, Profile, Quality, Stage
-from bench.model import engines
+from bench.model import engines, folders, tokens, weights
 from bench.model import load as models
 from bench.model import requests as queues
 from bench.model.engines import Forward
@@ -263,7 +263,7 @@ def test_random_weights_have_times_and_a_reason_but_no_warning_and_read_no_text(
         raise AssertionError("a text was loaded for randomly initialised weights")
 
     small = functools.partial(GPT2Config, n_layer=1, n_embd=8, n_head=1, n_positions=64)
-    monkeypatch.setattr(models, "GPT2Config", small)
+    monkeypatch.setattr(weights, "GPT2Config", small)
     monkeypatch.setattr(quality, "load_text", load)
     (row,) = rows_of(request_(Workload("gpt2:random", prompt_tokens=16), precision=name))
     assert (row.outcome, bool(row.timing)) == (Outcome.OK, True)
@@ -280,7 +280,7 @@ def test_each_model_is_loaded_once_and_has_a_quality_of_its_own(
     torch.nn.init.zeros_(other.transformer.wte.weight)
     other.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(models.TINY_FOLDER / name, folder / name)
+        shutil.copy(folders.TINY_FOLDER / name, folder / name)
     request = request_(ONE, TWO, Workload(str(folder), prompt_tokens=16))
     events = list(measure(request))
     names = [event.name for event in events if isinstance(event, Stage)]
@@ -323,7 +323,7 @@ def test_prompts_are_consecutive_real_tokens_used_in_turn(
     forwards = Forwards(monkeypatch)
     rows_of(request_(TWO))
     tiny = models.load_model("tiny", "fp32", "cpu")
-    real = models.token_ids(tiny, corpus.split("test").text)
+    real = tokens.token_ids(tiny, corpus.split("test").text)
     per_prompt = TWO.batch_size * TWO.prompt_tokens
     assert len(forwards.ids) > 8
     for turn, ids in enumerate(forwards.ids):

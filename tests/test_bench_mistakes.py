@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 import torch
 from planted import LetterTokenizer, as_model, planted, seeded
-from transformers import GPT2LMHeadModel
+from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from bench.asked import QualityPlan
 from bench.errors import TensorgapError
 from bench.perplexity import mistakes
+from bench.perplexity.head import window_nats
 from bench.perplexity.variants import Variant
+from bench.perplexity.windows import TokenWindow
 from bench.text.load import Text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -320,6 +322,38 @@ def test_a_loss_beyond_every_number_is_a_reason_beside_it(text: Text) -> None:
     unshifted = by_name["lines cut to 16, labels not shifted"]
     assert unshifted.perplexity is None
     assert "its loss is 2002" in (unshifted.reason or "")
+
+
+def test_a_llama_has_the_same_catalogue_and_windows_no_longer_than_gpt2_s() -> None:
+    class Llama(LetterTokenizer):
+        bos_token_id, eos_token_id = 0, 2  # padded with another token than BOS
+
+    config = LlamaConfig(
+        vocab_size=SIZE,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=0,
+        eos_token_id=[2, 3],  # as Llama 3 has them
+        pad_token_id=None,
+    )
+    model = as_model(LlamaForCausalLM(config), Llama(ALPHABET))
+    rows = ROWS[:100]
+    variants = {v.what: v for v in mistakes.catalogue(model, Text.of("planted", rows))}
+    assert [what for what, variant in variants.items() if variant.perplexity is None] == []
+    assert {f"context 1024, stride {n}, per token" for n in (512, 1024)} < set(variants)
+    whole = ids("\n\n".join(rows))
+    with torch.inference_mode():
+        first = model.module(torch.tensor([[0, *whole[:1023]]]), labels=None).logits[0].double()
+    nats = -first.log_softmax(-1)[range(1024), whole[:1024]].sum().item()
+    assert window_nats(model, [0, *whole], [TokenWindow(0, 1024, 1)])[0] == pytest.approx(nats)
+    padded = "lines cut to 128 and padded, padding counted, no attention mask"
+    inputs = [(ids(row)[:128] + [2] * 128)[:128] for row in rows if row]
+    with torch.inference_mode():
+        loss = model.module(torch.tensor(inputs), labels=torch.tensor(inputs)).loss.item()
+    assert variants[padded].perplexity == pytest.approx(math.exp(loss), rel=1e-5)
 
 
 def test_random_weights_are_refused() -> None:

@@ -22,10 +22,12 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 
 from bench.asked import PRECISIONS
-from bench.errors import TensorgapError
+from bench.errors import TensorgapError, Unsupported
 from bench.files import private
 from bench.model import engines
-from bench.model.load import TINY_FOLDER, Model, key_of, load_model, prompt_ids, token_ids
+from bench.model.folders import TINY_FOLDER, key_of
+from bench.model.load import Model, load_model
+from bench.model.tokens import prompt_ids, token_ids
 from bench.text.embedded import corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +104,11 @@ def test_a_saved_model_is_loaded_as_it_was(folder: Path) -> None:
     for name, weight in saved.items():
         assert torch.equal(loaded[name], weight), name
     assert (found.positions, found.vocabulary, found.bos) == (32, len(WORDS), 0)
+
+
+def test_the_token_before_a_text_is_the_tokenizer_s(folder: Path) -> None:
+    configure(folder, bos_token_id=None, eos_token_id=None)
+    assert load(folder).prefix == ("bos", 0)
 
 
 def test_a_loaded_model_is_for_inference(folder: Path) -> None:
@@ -228,22 +235,31 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "config is a list": (
         lambda f: (f / "config.json").write_text("[1]"),
-        'model_type is "None", must be "gpt2"',
+        "model_type = null must be one of gpt2, llama,",
     ),
     "config of no type": (
         lambda f: (f / "config.json").write_text("{}"),
-        'model_type is "None", must be "gpt2"',
+        "model_type = null must be one of gpt2, llama,",
     ),
     "another model": (
-        lambda f: configure(f, model_type="llama"),
-        'model_type is "llama", must be "gpt2"',
+        lambda f: configure(f, model_type="bert"),
+        'model_type = "bert" must be one of gpt2, llama,',
     ),
-    "a width in words": (lambda f: configure(f, n_embd="big"), "n_embd"),
-    "no heads": (lambda f: configure(f, n_head=0), "cannot be loaded"),
-    "heads that do not divide": (lambda f: configure(f, n_head=3), "divisible by num_heads"),
+    "weights of another model": (lambda f: configure(f, model_type="llama"), "do not fit into"),
+    "a width in words": (lambda f: configure(f, n_embd="big"), 'hidden_size = "big" must be a'),
+    "no heads": (lambda f: configure(f, n_head=0), "num_attention_heads = 0 must be a number"),
+    "heads that do not divide": (lambda f: configure(f, n_head=3), "a multiple of its 3 heads"),
+    "experts": (lambda f: configure(f, num_local_experts=8), "a mixture of experts"),
+    "code of its own": (
+        lambda f: configure(f, auto_map={"AutoConfig": "evil.Evil"}),
+        "names code of its own (auto_map), which is never run",
+    ),
+    "an adapter": (
+        lambda f: (f / "adapter_config.json").write_text("{}"),
+        "it holds an adapter of another model",
+    ),
     "an unknown activation": (lambda f: configure(f, activation_function="evil"), "evil"),
     "an unknown type": (lambda f: configure(f, torch_dtype="evil", dtype="evil"), "evil"),
-    "no first token": (lambda f: configure(f, bos_token_id=None), "bos_token_id = None is none"),
     "a first token out of range": (
         lambda f: configure(f, bos_token_id=len(WORDS)),
         f"bos_token_id = {len(WORDS)} is none of the {len(WORDS)} tokens",
@@ -314,7 +330,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "many positions": (lambda f: configure(f, n_positions=10**6), "do not fit into"),
     "layers less than none": (
         lambda f: configure(f, n_layer=-(10**6), vocab_size=10**6, n_embd=10**6),
-        "do not fit into",
+        "num_hidden_layers = -1000000 must be a number from 1",
     ),
     "a header of petabytes": (
         lambda f: rewritten(f, (2**50).to_bytes(8, "little")),
@@ -367,7 +383,7 @@ def test_a_folder_that_is_no_gpt2_in_safetensors_is_one_message(
     folder: Path, change: Change, message: str
 ) -> None:
     change(folder)
-    with pytest.raises(TensorgapError) as caught:
+    with pytest.raises((TensorgapError, Unsupported)) as caught:
         load(folder)
     words = str(caught.value)
     assert words.startswith(f"model {folder}: ")
@@ -413,6 +429,7 @@ EVIL = "from pathlib import Path\nPath({marker!r}).touch()\nclass Evil: pass\n"
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "both"])
 def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path, file: str) -> None:
+    """That of a model's type is refused; that of a tokenizer is passed over."""
     marker = tmp_path / "evil was here"
     (folder / "evil.py").write_text(EVIL.format(marker=str(marker)), encoding="utf-8")
     classes = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
@@ -422,9 +439,12 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path,
         configure(
             folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
         )
-    found = load(folder)
+    if file == "tokenizer_config.json":
+        assert type(load(folder).module) is GPT2LMHeadModel
+    else:
+        with pytest.raises(Unsupported, match="which is never run"):
+            load(folder)
     assert not marker.exists()
-    assert type(found.module) is GPT2LMHeadModel
 
 
 class Touch:

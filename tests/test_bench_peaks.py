@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.decoders import SHAPES, Shape
+from bench.decoders import SHAPES, of_config
 from bench.measured.profiled import Roofline
 from bench.profile import peaks
 from bench.profile.peaks import Peaks
 from bench.profile.work import Work, work_of
 
 GPT2 = work_of(SHAPES["gpt2"], 1, 128)
-SMALL = work_of(Shape(2, 32, vocabulary=100, positions=64), 1, 8)
+TINY = of_config({"model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 100})
+SMALL = work_of(TINY, 1, 8)
 PEAKS = Peaks(
     matmul_tflops=10.0, copy_gb_per_s=500.0, read_gb_per_s=400.0, cache_bytes=4, launch_us=5.0
 )
@@ -72,7 +73,7 @@ def test_peaks_are_measured_once_in_a_process(name: str) -> None:
     assert all(0 < rate < math.inf for rate in rates)
     assert (found.cache_bytes, found.launch_us) == (2**14, None)
     assert peaks.peaks(name, "cpu", None) is found
-    generation = work_of(Shape(2, 32, vocabulary=100, positions=64), 1, 8, 3)
+    generation = work_of(TINY, 1, 8, 3)
     assert 0 < peaks.model_tflops(generation, name, "cpu") < math.inf
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from planted import FixedTokenizer, as_model, planted, seeded
-from transformers import GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2LMHeadModel
 
 from bench.asked import QualityPlan
 from bench.device import precision
@@ -25,11 +27,12 @@ from bench.errors import TensorgapError
 from bench.measured import Quality, Weights
 from bench.model.load import Model, load_model
 from bench.perplexity import head
-from bench.perplexity.evaluate import measure_quality, warnings
+from bench.perplexity.evaluate import evaluate, measure_quality, warnings
 from bench.perplexity.head import window_nats
 from bench.perplexity.windows import TokenWindow, guide_windows, windows
 from bench.text import published
 from bench.text.embedded import corpus
+from bench.text.load import Text
 from bench.warnings import RowWarning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -411,6 +414,151 @@ def test_under_autocast_the_head_stores_16_bits(
         small.double()
     assert found.logits_dtype == "bfloat16"
     assert found.logit_rounding_nats not in (None, 0)
+
+
+# ------------------------------------------------------------------------------- other heads
+
+_SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "bos_token_id": BOS,
+    "eos_token_id": BOS,
+    "pad_token_id": None,
+}
+HEADS: dict[str, dict[str, Any]] = {
+    "phi": {},  # with a bias
+    "gemma2": {"head_dim": 8, "num_key_value_heads": 2, "final_logit_softcapping": 2.0},
+    "granite": {"num_key_value_heads": 2, "logits_scaling": 3.0},
+}
+
+
+def other(family: str, **changes: Any) -> Any:
+    """A small model of another family than GPT-2."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(family, **{**_SMALL, **HEADS.get(family, {}), **changes})
+        module = AutoModelForCausalLM.from_config(config)
+        for parameter in module.parameters():
+            if parameter.ndim == 1:  # transformers leaves biases zero and norms one
+                torch.nn.init.normal_(parameter, 1.0, 0.5)
+    return module.eval()
+
+
+@pytest.mark.parametrize("precision_name", ["fp32", "fp16", "bf16", "mixed"])
+@pytest.mark.parametrize("family", HEADS)
+def test_a_head_makes_the_logits_that_its_model_makes(
+    family: str, precision_name: str, ids: list[int]
+) -> None:
+    model = as_model(other(family).to(precision.storage(precision_name)))
+    inputs = torch.tensor([ids[:50]])
+    with precision.applied(precision_name, "cpu"), torch.inference_mode():
+        own = model.module(input_ids=inputs, use_cache=False).logits[0].float()
+        found = head.Head(model).logits(head.hidden_states(model, inputs)[0])
+        head.check(model, ids)
+    assert found.dtype == torch.float32
+    # A sum in another order may end on the other side of a rounding.
+    eps = torch.finfo(head.logits_dtype(model)).eps if precision_name != "mixed" else 2**-7
+    assert torch.allclose(found, own, rtol=4 * eps, atol=4 * eps * float(own.abs().max()))
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_the_exact_head_rounds_no_logit(family: str, ids: list[int]) -> None:
+    model = as_model(other(family).bfloat16())
+    inputs = torch.tensor([ids[:50]])
+    wide = copy.deepcopy(model.module).double()
+    with torch.inference_mode():
+        states = head.hidden_states(model, inputs)[0]
+        exact = head.Head(model, exact=True).logits(states).double()
+        rounded = head.Head(model).logits(states).double()
+        expected = wide.get_output_embeddings()(states.double())
+        if family == "granite":
+            expected = expected / 3
+        if family == "gemma2":
+            expected = 2 * torch.tanh(expected / 2)
+    assert torch.allclose(exact, expected, rtol=1e-5, atol=1e-5)
+    assert (rounded - expected).abs().max() > 100 * (exact - expected).abs().max()
+
+
+@pytest.mark.parametrize("precision_name", ["fp32", "bf16"])
+def test_logits_that_are_more_than_the_head_s_are_refused(
+    precision_name: str, ids: list[int], words: Path
+) -> None:
+    """Cohere multiplies them by logit_scale, which is none of the known."""
+    module = other("cohere", logit_scale=0.5).to(precision.storage(precision_name))
+    with pytest.raises(TensorgapError, match="logits of a cohere are not its head's products"):
+        measure(as_model(module, FixedTokenizer(ids)), words)
+    unscaled = other("cohere", logit_scale=1.0).to(precision.storage(precision_name))
+    assert measure(as_model(unscaled, FixedTokenizer(ids)), words).perplexity is not None
+
+
+# ------------------------------------------------------------------------------- before a text
+
+
+class NamedTokenizer(FixedTokenizer):
+    """Names a BOS and an EOS, or does not."""
+
+    def __init__(self, ids: list[int], bos: int | None, eos: int | None) -> None:
+        super().__init__(ids)
+        self.bos_token_id, self.eos_token_id = bos, eos
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "configured", "first", "prefix"),
+    [
+        (5, 6, 3, 5, "bos (id 5)"),
+        (None, 6, 3, 6, "eos (id 6)"),
+        (None, None, 3, 3, "bos (id 3)"),
+        (0, 6, None, 0, "bos (id 0)"),
+    ],
+)
+def test_a_text_begins_after_its_tokenizer_s_bos_or_else_its_eos(
+    bos: int | None, eos: int | None, configured: int | None, first: int, prefix: str, words: Path
+) -> None:
+    ids, module = [1, 2, 4], planted([math.log(p) for p in STEPS])
+    module.config.bos_token_id = configured
+    found = measure(as_model(module, NamedTokenizer(ids, bos, eos)), words)
+    steps = [(after - before) % len(STEPS) for before, after in itertools.pairwise([first, *ids])]
+    assert found.nats == pytest.approx(-sum(math.log(STEPS[step]) for step in steps), rel=1e-6)
+    assert found.prefix == prefix
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "message"),
+    [
+        (None, None, "no token to stand before a text: its tokenizer names neither a BOS nor"),
+        (7, None, "has the id 7, and the model's vocabulary has 7 tokens: the tokenizer does not"),
+        (None, -1, "has the id -1, and the model's vocabulary has 7 tokens"),
+    ],
+)
+def test_a_model_without_a_token_before_a_text_has_a_reason(
+    bos: int | None, eos: int | None, message: str, words: Path
+) -> None:
+    module = planted([math.log(p) for p in STEPS])
+    module.config.bos_token_id = None
+    model = as_model(module, NamedTokenizer([1, 2, 4], bos, eos))
+    with pytest.raises(TensorgapError, match=message):
+        measure(model, words)
+    guide = measure_quality(model, QualityPlan(str(words), mode="hf-docs", context=8, stride=8))
+    assert guide.perplexity is not None  # which has no token before a text
+    assert guide.prefix == "none"
+
+
+def test_only_gpt2_s_own_tokenizer_is_held_against_its_published_tokens(ids: list[int]) -> None:
+    """Another family may have another vocabulary of the same size."""
+    text = Text("wikitext-2 test", ("a text",), "", 2, 6, is_wikitext2=True)
+    size = {"vocab_size": published.GPT2_VOCABULARY, "hidden_size": 8, "intermediate_size": 8}
+    other_family = as_model(other("granite", **size), FixedTokenizer(ids))
+    assert evaluate(other_family, text, QualityPlan()).perplexity is not None
+    of_gpt2 = as_model(
+        seeded(published.GPT2_VOCABULARY, POSITIONS, 8, 0.3, bos=BOS), FixedTokenizer(ids)
+    )
+    with pytest.raises(TensorgapError, match="the model's tokenizer is not GPT-2's"):
+        evaluate(of_gpt2, text, QualityPlan())
 
 
 # ------------------------------------------------------------------------------- warnings

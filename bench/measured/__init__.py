@@ -91,7 +91,9 @@ class Weights:
     parameters: int = doc("parameters, a tied weight counted once")
     size_bytes: int = doc("parameters and buffers at the precision's storage type", "B")
     dtype: str = doc("storage type of the weights")
-    sha256: str | None = maybe("SHA-256 of the safetensors file; None for random weights")
+    sha256: str | None = maybe(
+        "SHA-256 of the safetensors file, or of its shards in a row; None for random weights"
+    )
     attention: str | None = maybe("attention implementation")
     published_as: str | None = maybe("name that this hash is published under, or unrecognised")
 
@@ -219,6 +221,10 @@ class Quality:
     mode: str | None = maybe("tensorgap, hf-docs or lm-eval")
     context: int | None = maybe("longest window", "tokens")
     stride: int | None = maybe("new tokens per window", "tokens")
+    prefix: str | None = maybe(
+        "token before a text: bos, or of a tokenizer without it eos; twice: lm-eval's, and then the"
+        " tokenizer's own, which is scored; none in mode hf-docs"
+    )
     window_nats: Numbers | None = maybe("nats of each window", "nat")
     window_tokens: tuple[int, ...] | None = maybe("tokens of each window", "tokens")
     logits_dtype: str | None = maybe("storage type of the logits; log-softmax is float32")

@@ -1,4 +1,4 @@
-"""GPT-2: loaded, run by an engine, with the attention that was asked for."""
+"""A decoder: loaded, run by an engine, with the attention that was asked for."""
 
 import os
 

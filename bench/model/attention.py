@@ -29,7 +29,7 @@ from bench.warnings import RowWarning
 # The name, for transformers, of torch's fused attention without a mask where a plain causal one
 # would do. transformers drops that mask as well, but in many releases not while a CUDA graph is
 # captured or torch.compile traces: those engines would run another kernel than eager does.
-FUSED = "tensorgap_sdpa"
+FUSED = "tensorgap_fused"
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -109,9 +109,20 @@ def causal_mask(**given: Any) -> Any:
     attended = sdpa_mask(**given)
     if given["attention_mask"] is not None or attended is None:
         return attended
+    return added(attended, given["dtype"])
+
+
+def new_token_mask(position: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
+    """That of one token at `position` (1,) and of a cache of fixed size, (1, 1, 1, length)."""
+    held = torch.arange(length, device=position.device) <= position
+    return added(held[None, None, None], dtype)
+
+
+def added(attended: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The mask to add that a boolean one stands for, in aligned rows."""
     device_type, length = attended.device.type, attended.shape[-1]
-    cast = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if cast else given["dtype"]
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
     aligned = (*attended.shape[:-1], -(-length // 8) * 8)
     added = torch.full(aligned, float("-inf"), dtype=dtype, device=attended.device)[..., :length]
     return added.masked_fill_(attended, 0)

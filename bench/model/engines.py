@@ -7,17 +7,19 @@
 None of them waits for the device within a request, so that a queue of requests can be full.
 """
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from bench.device.boards import Capability
 from bench.device.gpus import FIRST_BF16_AND_TF32
 from bench.errors import Unsupported
+from bench.model import attention
 from bench.model.caches import NoCache, StaticCache
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -25,6 +27,8 @@ Run = Callable[..., Any]  # of tensors, giving a tensor
 
 # torch/utils/_triton.py, cuda_extra_check; torch._inductor refuses below it.
 _FIRST_TRITON: Capability = (7, 0)
+# Of the length that its cache tells, these make a mask of ones, for which they wait.
+_COUNT_TOKENS = ("opt",)
 _CAPTURE_WARMUPS = 3  # the notes on CUDA graphs: cuBLAS and others set up what a capture must not
 
 
@@ -60,19 +64,25 @@ def check(
         )
 
 
-def forward(engine: str, model: GPT2LMHeadModel) -> Forward:
+def with_cache(model: PreTrainedModel, cache: Any) -> dict[str, Any]:
+    """The arguments of a forward that reads and writes this cache and no other."""
+    given = inspect.signature(model.forward).parameters
+    # Before transformers 5.24 it has the other name.
+    return {"cache" if "cache" in given else "past_key_values": cache, "use_cache": False}
+
+
+def forward(engine: str, model: PreTrainedModel) -> Forward:
     """A function from token ids (batch, tokens) to logits (batch, tokens, vocabulary)."""
-    nothing = NoCache()
+    cached = with_cache(model, NoCache())
 
     def run(ids: torch.Tensor) -> torch.Tensor:
-        # By position: the cache is called past_key_values before transformers 5.24.
-        logits: torch.Tensor = model(ids, nothing, use_cache=False).logits
+        logits: torch.Tensor = model(ids, **cached).logits
         return logits
 
     return _launcher(engine)(run)
 
 
-def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
+def generation(engine: str, model: PreTrainedModel, new_tokens: int) -> Forward:
     """A function from token ids (batch, tokens) to the greedy continuation (batch, new_tokens).
 
     The shape of the first ids is that of all. Prefill and decode with a key-value cache of fixed
@@ -85,10 +95,12 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
     def prepare(ids: torch.Tensor) -> tuple[Run, Run, Any]:
         tokens = ids.shape[1]
         cache = StaticCache(tokens + new_tokens)
+        cached = with_cache(model, cache)
+        told = model.config.model_type in _COUNT_TOKENS
 
-        def likeliest(ids: torch.Tensor) -> torch.Tensor:
+        def likeliest(ids: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
             """The likeliest next token (batch, 1)."""
-            logits: torch.Tensor = model(ids, cache, use_cache=False, logits_to_keep=1).logits
+            logits: torch.Tensor = model(ids, logits_to_keep=1, **cached, **given).logits
             return logits[:, -1].argmax(-1, keepdim=True)
 
         # Two functions: torch.compile keeps by function what it compiled, and searches it.
@@ -98,7 +110,10 @@ def generation(engine: str, model: GPT2LMHeadModel, new_tokens: int) -> Forward:
 
         def decode(token: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
             cache.position = position
-            return likeliest(token)
+            if not told:
+                return likeliest(token)
+            mask = attention.new_token_mask(position, cache.length, model.dtype)
+            return likeliest(token, attention_mask=mask, position_ids=position[None])
 
         # Each by itself: inductor copies inputs whose addresses are not aligned as the first's was.
         places = torch.arange(tokens, tokens + new_tokens, device=ids.device)

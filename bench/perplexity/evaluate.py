@@ -1,9 +1,10 @@
 """Perplexity: every token of a text predicted exactly once.
 
-One stream, `BOS` and then the text's tokens, is read through windows of at most `context` tokens;
-each window scores its newest `stride` tokens, with all that stands before them in the window as
-their context. There is no padding: it would be scored or change the positions. The log-softmax is
-fp32 at every precision, and sums are fp64. Every perplexity derives from the nats and counts kept.
+One stream, BOS (or EOS, where a tokenizer has no BOS) and then the text's tokens, is read through
+windows of at most `context` tokens; each window scores its newest `stride` tokens, with all that
+stands before them in the window as their context. There is no padding: it would be scored or
+change the positions. The log-softmax is fp32 at every precision, and sums are fp64. Every
+perplexity derives from the nats and counts kept.
 
 Two peers' protocols stand beside ours, so that a number of theirs can be made again: the strided
 recipe of transformers' guide (`hf-docs`), and the wikitext task of lm-eval (`lm-eval`).
@@ -19,7 +20,8 @@ from bench import stats
 from bench.asked import HF_DOCS, LM_EVAL, QualityPlan
 from bench.errors import TensorgapError
 from bench.measured import UNRECOGNISED, Quality, Weights
-from bench.model.load import Model, token_ids
+from bench.model.load import Model
+from bench.model.tokens import token_ids
 from bench.perplexity import head
 from bench.perplexity.head import Head, window_nats
 from bench.perplexity.variants import perplexity_of
@@ -60,7 +62,8 @@ def read(model: Model, text: Text, plan: QualityPlan) -> WindowedText:
     if plan.mode == LM_EVAL:
         return _read_pages(model, text.pages(), context)
     ids = token_ids(model, text.text)
-    check_tokens(text, ids, model.vocabulary)
+    if model.module.config.model_type == "gpt2":  # others may have another tokenizer of its size
+        check_tokens(text, ids, model.vocabulary)
     if plan.mode == HF_DOCS:
         chosen = list(guide_windows(len(ids), context, stride))
         return WindowedText(ids, chosen, ids, None, None, context, stride)
@@ -72,13 +75,15 @@ def _read_pages(model: Model, pages: Sequence[str], context: int) -> WindowedTex
     """Pages as lm-eval's wikitext task reads them, each a stream of its own after a BOS.
 
     Words and bytes are those of the page before it is de-tokenised, and words are counted with an
-    empty one at either end of a page that begins and ends with white space, as there.
+    empty one at either end of a page that begins and ends with white space, as there. What the
+    tokenizer adds by itself, such as Llama's BOS, is scored after the BOS before it: so lm-eval
+    does since EleutherAI/lm-evaluation-harness#3347, unless add_bos_token=False is given.
     """
     stream: list[int] = []
     chosen: list[TokenWindow] = []
     every: list[int] = []
     for page in pages:
-        ids = token_ids(model, detokenize(page))
+        ids = token_ids(model, detokenize(page), special=True)
         chosen += windows(len(ids), context, context, offset=len(stream))
         stream += [model.bos, *ids]
         every += ids
@@ -104,6 +109,7 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
     reading = read(model, text, plan)
     if not reading.windows:
         raise TensorgapError(f"{text.name}: the tokenizer makes no token of it, or too few")
+    head.check(model, reading.stream)
     nats = window_nats(model, reading.stream, reading.windows)
     if not math.isfinite(math.fsum(nats)):
         # fp16 overflows at 65,504; a model trained in bf16 may exceed it.
@@ -133,6 +139,7 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         mode=plan.mode,
         context=reading.context,
         stride=reading.stride,
+        prefix="none" if plan.mode == HF_DOCS else prefix_of(model, reading.ids),
         window_nats=tuple(counted),
         window_tokens=counts,
         logits_dtype=str(head.logits_dtype(model)).removeprefix("torch."),
@@ -142,6 +149,12 @@ def evaluate(model: Model, text: Text, plan: QualityPlan) -> Quality:
         text_sha256=text.sha256,
         tokens_sha256=tokens_sha256(reading.ids),
     )
+
+
+def prefix_of(model: Model, ids: Sequence[int]) -> str:
+    """The token before a text of these ids, in words."""
+    kind, token = model.prefix
+    return f"{kind} (id {token})" + ", twice" * (ids[0] == token)
 
 
 def _logit_rounding(model: Model, reading: WindowedText) -> stats.Difference | None:

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.asked import HF_DOCS, LM_EVAL, QualityPlan
+from bench.asked import HF_DOCS, LM_EVAL, RANDOM, QualityPlan
 from bench.device import precision
-from bench.errors import TensorgapError
-from bench.model.load import RANDOM, Model, load_model, token_ids
+from bench.errors import TensorgapError, Unsupported
+from bench.model.load import Model, load_model
+from bench.model.tokens import token_ids
 from bench.perplexity.evaluate import evaluate, read
-from bench.perplexity.head import Head, token_nats, window_nats
+from bench.perplexity.head import Head, hidden_states, token_nats, window_nats
 from bench.perplexity.variants import Variant, of_nats
 from bench.perplexity.windows import TokenWindow, second_halves, windows
 from bench.text.load import Text, load_text
@@ -29,6 +30,7 @@ from bench.text.load import Text, load_text
 T = TypeVar("T")
 Array = NDArray[np.float64]
 
+_LONG = 1024  # tokens of a window, as GPT-2 has them; others read texts of 131,072
 _SHORT = 128  # tokens that lines are cut or padded to
 _FIRST = 100  # lines, as in the study whose 217 asked for this catalogue
 _FIRST_WINDOWS = 32
@@ -45,7 +47,7 @@ def compute(name: str, plan: QualityPlan, rows: int | None = None) -> Iterator[V
     column count; of the text, only the first `rows` where they are given. Raises TensorgapError
     where the model or the text cannot be had, or the model has random weights.
     """
-    if name == RANDOM:
+    if name.endswith(RANDOM):
         raise TensorgapError(
             f"model {name}: its weights are randomly initialised; name a model that was trained"
         )
@@ -53,7 +55,10 @@ def compute(name: str, plan: QualityPlan, rows: int | None = None) -> Iterator[V
     text = load_text(plan)
     if rows is not None:
         text = text.first(rows)
-    model = load_model(name, "fp32", device_type)
+    try:
+        model = load_model(name, "fp32", device_type)
+    except Unsupported as error:
+        raise TensorgapError(str(error)) from None
     with precision.applied("fp32", device_type):
         yield from catalogue(model, text)
 
@@ -220,7 +225,10 @@ def padded_losses(
     model: Model, ids: Sequence[Sequence[int]], length: int, *, mask: bool
 ) -> list[Array]:
     """-ln p of every label of padded lines (lines, labels), by the labels' shift: 0, 1 or 2."""
-    head, eos, device = Head(model), model.module.config.eos_token_id, model.module.device
+    head, device = Head(model), model.module.device
+    # Of Llama's kind it is not BOS, and config.json may name several.
+    eos = getattr(model.tokenizer, "eos_token_id", None)
+    eos = model.bos if eos is None else eos
     losses: tuple[list[Array], ...] = ([], [], [])
     for batch in parts(ids, _LINES_AT_ONCE):
         padded = [[*row, *[eos] * (length - len(row))] for row in batch]
@@ -228,9 +236,7 @@ def padded_losses(
         sizes = torch.tensor(list(map(len, batch)), device=device)
         ones = (torch.arange(length, device=device) < sizes[:, None]).long()
         with torch.inference_mode():
-            hidden = model.module.transformer(
-                input_ids=inputs, attention_mask=ones if mask else None, use_cache=False
-            ).last_hidden_state
+            hidden = hidden_states(model, inputs, attention_mask=ones if mask else None)
             for shift, found in enumerate(losses):
                 labels = inputs[:, shift:]
                 states = hidden[:, : length - shift].flatten(0, 1)
@@ -296,8 +302,8 @@ def _read_otherwise(model: Model, name: str, other: str) -> Iterator[Variant]:
 
 
 def lengths(model: Model) -> tuple[int, int]:
-    """The model's longest context, and a short one, in tokens."""
-    return model.positions, min(_SHORT, model.positions)
+    """A long context and a short one, in tokens, of what the model has."""
+    return min(_LONG, model.positions), min(_SHORT, model.positions)
 
 
 def lines_of(text: Text) -> list[str]:

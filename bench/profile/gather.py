@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from bench import decoders
 from bench.asked import Workload
 from bench.device import acquire as device
 from bench.measured.profiled import Roofline, Trace
@@ -32,7 +31,7 @@ def gather(
     profiler.
     """
     size = workload.batch_size, workload.prompt_tokens, workload.new_tokens
-    work = work_of(decoders.of_config(model.module.config.to_dict()), *size)
+    work = work_of(model.shape, *size)
     limits = measured_roofline(work, precision_name, found.type, found.device.l2_bytes, latency_ms)
     as_graph = workload.engine == "graph"
     seen = replace(workload, engine="eager") if as_graph else workload

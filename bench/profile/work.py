@@ -1,19 +1,20 @@
-"""GPT-2 by formula: what a request must compute and move at least, and what PyTorch launches.
+"""A decoder by formula: what a request must compute and move at least, and what PyTorch launches.
 
 Counts are lower bounds wherever a kernel may spare work.
 
-Operations and casts were counted with torch 2.13 and transformers 5.23, on fake CUDA tensors of
-GPT-2 small at batch 1, 128 tokens, without a cache of keys and values. They are per layer and do
-not depend on batch or length, so that another depth only scales them.
+Operations and casts are GPT-2's alone. They were counted with torch 2.13 and transformers 5.23, on
+fake CUDA tensors of GPT-2 small at batch 1, 128 tokens, without a cache of keys and values. They
+are per layer and do not depend on batch or length, so that another depth only scales them.
 """
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.decoders import SHAPES, Shape
+from bench.decoders import SHAPES, Matrix, Shape, shape_of
 
 # Kernel-launching operations per forward: (with fused attention, with eager attention).
 OPERATIONS = (218, 294)
@@ -29,7 +30,8 @@ PUBLISHED_IN_TF32 = "A100"  # whose first number is not fp32's
 class Product:
     """One matrix product, (rows, inner) by (inner, columns), and how often it is computed.
 
-    `transposed` is the head, which multiplies by the transposed embedding and has no bias.
+    `transposed` multiplies by what lies in memory as (columns, inner), as the head does by the
+    embedding; what does not has a bias.
     """
 
     rows: int
@@ -37,6 +39,7 @@ class Product:
     columns: int
     times: int
     transposed: bool = False
+    bias: bool = True
 
     @property
     def flops(self) -> int:
@@ -52,6 +55,7 @@ class Work:
     attention_flops: int  # over every pair of positions that a kernel may look at
     least_attention_flops: int  # over those that the causal mask leaves
     weights: int  # numbers, each read once in a forward
+    head_weights: int  # of them those of the head
     results: tuple[int, ...]  # numbers that each forward writes or reads: logits, keys and values
 
     @property
@@ -75,28 +79,47 @@ def work_of(shape: Shape, batch: int, prompt: int, new: int = 0, head: bool = Tr
 
     Without the `head`, which makes the logits, it is the least that any use of the model computes.
     """
-    width, layers, vocabulary = shape.width, shape.layers, head * shape.vocabulary
-    products: list[Product] = []
+    vocabulary = head * shape.vocabulary
+    last = Matrix(shape.width, vocabulary, shape.head_bias, transposed=True)
+    counts: Counter[tuple[int, Matrix]] = Counter()
     # The forward of the prompt, and those of the new tokens after the first.
     for rows, logits, times in ((prompt, 1 if new else prompt, 1), (1, 1, new - 1)):
         if times > 0:
-            products += [Product(batch * rows, k, n, layers * times) for k, n in shape.products]
-            products.append(Product(batch * logits, width, vocabulary, times, transposed=True))
-    # (rows with logits, pairs, pairs under the mask, positions kept) of each forward
-    full = prompt * prompt
-    forwards = [(1 if new else prompt, full, (full + prompt) // 2, prompt if new else 0)]
-    forwards += [(1, prompt + new, kept, kept) for kept in range(prompt + 1, prompt + new)]
-    per_pair = 4 * width * layers * batch  # query by key, and weight by value
+            for matrix in shape.matrices:
+                counts[batch * rows, matrix] += shape.layers * times
+            counts[batch * logits, last] += times
+    # (rows with logits, first and last position, pairs) of each forward
+    forwards = [(1 if new else prompt, 1, prompt, prompt * prompt)]
+    forwards += [(1, kept, kept, prompt + new) for kept in range(prompt + 1, prompt + new)]
+    per_pair = 4 * shape.heads * shape.head_width * batch  # query by key, and weight by value
+    least = sum(seen(shape, first, last) for _, first, last, _ in forwards)
+    per_position = 2 * shape.kv_heads * shape.head_width  # its keys and values in a layer
     return Work(
-        products=tuple(products),
-        attention_flops=per_pair * sum(pairs for _, pairs, _, _ in forwards),
-        least_attention_flops=per_pair * sum(least for _, _, least, _ in forwards),
-        weights=shape.layer_weights + vocabulary * width,
+        products=tuple(
+            Product(rows, matrix.rows, matrix.columns, times, matrix.transposed, matrix.bias)
+            for (rows, matrix), times in counts.items()
+        ),
+        attention_flops=per_pair * shape.layers * sum(pairs for *_, pairs in forwards),
+        least_attention_flops=per_pair * least,
+        weights=shape.layer_weights + vocabulary * shape.width,
+        head_weights=vocabulary * shape.width,
         results=tuple(
-            batch * (logits * vocabulary + 2 * layers * width * kept)
-            for logits, _, _, kept in forwards
+            batch * (logits * vocabulary + bool(new) * per_position * seen(shape, last, last))
+            for logits, _, last, _ in forwards
         ),
     )
+
+
+def seen(shape: Shape, first: int, last: int) -> int:
+    """Positions that those from the first to the last look back at, over all layers.
+
+    >>> seen(SHAPES["gpt2"], 1, 3) // 12, seen(SHAPES["Mistral-7B-v0.1"], 5000, 5000) // 32
+    (6, 4096)
+    """
+    least = last if shape.window is None else shape.window
+    within, every = max(0, min(last, least) - first + 1), last - first + 1
+    nearer = (2 * first + within - 1) * within // 2 + (every - within) * least
+    return (shape.layers - shape.windowed) * (first + last) * every // 2 + shape.windowed * nearer
 
 
 def lower_bounds_ms(
@@ -112,18 +135,24 @@ def stored_bytes(precision: str) -> int:
     return 4 if precision in ("fp32", "tf32", "mixed") else 2
 
 
+def counted(model: str) -> Shape | None:
+    """The shape of a model whose operations and casts were counted; None of any but a GPT-2."""
+    shape = shape_of(model)
+    return shape if shape and shape.family == "gpt2" else None
+
+
 def cast_bytes(shape: Shape, batch_size: int, tokens: int) -> int:
     """Bytes that autocast's casts read and write in a forward: 827 MB for GPT-2 small at 1 x 128.
 
-    Each weight is read in 4 bytes and written in 2, in every forward, as are the inputs of the
-    products; the activation function and the softmax compute in float32.
+    Of a GPT-2 alone. Each weight is read in 4 bytes and written in 2, in every forward, as are the
+    inputs of the products; the activation function and the softmax compute in float32.
     """
     positions = batch_size * tokens
     biases = shape.layers * 9 * shape.width
     weights = shape.layer_weights + biases + shape.vocabulary * shape.width
     # Layer norms' outputs, activation in and out; and the head's input.
     values = (shape.layers * (2 + 4 + 4) + 1) * shape.width * positions
-    softmax = shape.layers * positions * tokens * (shape.width // 64)
+    softmax = shape.layers * shape.heads * positions * tokens
     return 6 * (weights + values + softmax)
 
 

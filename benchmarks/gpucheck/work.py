@@ -15,6 +15,7 @@ from bench.measure import measure
 from bench.measured import Measurement, Outcome, Profile
 from bench.model import engines
 from bench.model import load as models
+from bench.model.tokens import prompt_ids
 from bench.outcomes import PROFILE, Request
 from gpucheck import plan
 from gpucheck.folder import Folder
@@ -99,7 +100,7 @@ def _compare_outputs(folder: Folder, precision_name: str) -> None:
 
 def _same_output(precision_name: str) -> dict[str, float]:
     model = models.load_model(RANDOM, precision_name, "cuda")
-    ids = torch.tensor(models.prompt_ids(model)[: _PROMPTS * TOKENS], device="cuda")
+    ids = torch.tensor(prompt_ids(model)[: _PROMPTS * TOKENS], device="cuda")
     differences: list[float] = []
     alike = 0
     with precision.applied(precision_name, "cuda"), torch.inference_mode():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import decoders
-from bench.asked import CPU, Workload
+from bench.asked import CPU, PRECISIONS, Workload
 from bench.device import gpu_names, gpus
 from bench.device.boards import GPUS, LEAST_IDLE_W, Board
 from bench.measured.profiled import Roofline
@@ -42,11 +42,14 @@ def of_board(
 
     Not every program computes the product that makes the logits; `by_pytorch` counts it, and
     PyTorch's arithmetic. New tokens read the weights once each. None for a model that is not known
-    by name; by PyTorch also for a precision that the board lacks.
+    by name; by PyTorch also for a precision that the board lacks. Of one that is no GPT-2 the
+    precision must be stated, since its weights may be of four bits.
     """
     shape = decoders.shape_of(workload.model)
     peak = (gpus.peak_tflops if by_pytorch else gpus.hardware_peak_tflops)(board, precision)
     if shape is None or peak is None:
+        return None
+    if precision not in PRECISIONS and not work.counted(workload.model):
         return None
     size = (workload.batch_size, workload.prompt_tokens, workload.new_tokens)
     least = work.work_of(shape, *size, head=by_pytorch)

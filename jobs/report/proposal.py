@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bench import decoders
 from bench.asked import ATTENTIONS, AUTO, CPU, ENGINES, PRECISIONS
-from bench.matrix import POSITIONS, toml
+from bench.matrix import positions_of, toml
 from bench.text import published
 from jobs.report.facts import Case, Group
 from jobs.report.finding import Finding, Verdict
@@ -57,9 +57,9 @@ def next_matrix(groups: Sequence[Group], findings: Sequence[Finding]) -> str | N
 def runnable(case: Case) -> Case:
     """The case with what tensorgap can run in the place of what it cannot."""
     asked = case.workload
-    known = asked.model in POSITIONS or decoders.shape_of(asked.model) is not None
+    known = positions_of(asked.model) is not None
     model = asked.model if known or not case.foreign else published.GPT2
-    most = POSITIONS.get(model, POSITIONS[published.GPT2])
+    most = positions_of(model) or decoders.SHAPES[published.GPT2].positions
     tokens = min(asked.prompt_tokens, most)
     return replace(
         case,

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bench import decoders
 from bench.asked import Workload
 from bench.device.boards import Board
 from bench.profile import work
@@ -51,7 +50,7 @@ def as_clause(found: Sequence[Slip], unit: str) -> tuple[str, dict[str, float]]:
 def plausible_ms(case: Case) -> tuple[float, float] | None:
     """The least and the most that a latency can be, on any board in question; None: not known."""
     boards = bounds.in_question(case)
-    shape = decoders.shape_of(case.workload.model)
+    shape = work.counted(case.workload.model)
     least = [
         b.ms for board in boards if (b := bounds.of_board(board, case.precision, case.workload))
     ]

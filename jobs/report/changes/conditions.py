@@ -51,6 +51,7 @@ FIELDS = {
     "quality.mode": "mode of the perplexity",
     "quality.context": "context of the perplexity",
     "quality.stride": "stride of the perplexity",
+    "quality.prefix": "token before the text of the perplexity",
     "quality.text_sha256": "text of the perplexity (SHA-256)",
 }
 # Which were not read where there is no record of their kind: that is no difference.

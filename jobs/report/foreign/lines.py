@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bench import decoders
 from bench import matrix as matrices
 from bench.asked import CPU, Workload
 from bench.device import gpu_names
@@ -294,9 +295,9 @@ def workload_of(
         if value is not None and name not in known:
             known[name] = value
             notes.used.add(name)
-    positions = matrices.POSITIONS.get(known.get("model", ""), 0)
+    positions = matrices.positions_of(known.get("model", ""))
     length = known.get("prompt_tokens", 0) + known.get("new_tokens", 0)
-    usual = "gpt2" if length <= matrices.POSITIONS["gpt2"] else UNKNOWN_MODEL
+    usual = "gpt2" if length <= decoders.SHAPES["gpt2"].positions else UNKNOWN_MODEL
     workload = Workload(**{"model": usual, **known})
     for name in ("prompt_tokens", "new_tokens"):
         if positions and name in known and known[name] > positions:

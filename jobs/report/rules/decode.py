@@ -2,7 +2,6 @@
 
 import re
 
-from bench import decoders
 from bench.profile import work
 from jobs.report.facts import NO_PRECISION, Case, Group
 from jobs.report.finding import Value, Verdict
@@ -23,13 +22,13 @@ _EXPERTS = re.compile(r"\d+x\d|moe|a\d+(\.\d+)?b\b|mixtral|deepseek", re.IGNOREC
     " bandwidth of {board}: each token reads the weights, and the memory sets the time.",
 )
 def decode_reads_weights(case: Case, group: Group) -> Hit | None:
-    """At batch 1 each new token of an unknown model reads its weights at half the bandwidth.
+    """At batch 1 each new token of another model than GPT-2 reads weights at half the bandwidth.
 
     The weights are as large as a table says, or as the parameters in the model's name take.
     Inconclusive: they read more than the bandwidth.
     """
     tokens, weights_mb = tokens_per_s(case), size_mb(case)
-    if not tokens or not weights_mb or not case.boards or decoders.shape_of(case.workload.model):
+    if not tokens or not weights_mb or not case.boards or work.counted(case.workload.model):
         return None
     board = max(case.boards, key=lambda one: one.bandwidth_gb_per_s)
     read = tokens * weights_mb / 1e3

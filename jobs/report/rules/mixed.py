@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import cast
 
-from bench import decoders
 from bench.asked import CPU
 from bench.measured.profiled import KERNEL_CLASSES, Trace
 from bench.profile import work
@@ -158,7 +157,7 @@ def shares_of(base: Trace, mixed: Trace, slower_ms: float, case: Case) -> list[N
 
 def predicted_casts(case: Case) -> list[Note]:
     """What the casts cost by formula, where no trace tells."""
-    shape = decoders.shape_of(case.workload.model)
+    shape = work.counted(case.workload.model)
     if shape is None:
         return []
     counts = tuple(work.scaled(count, shape) for count in work.CASTS)

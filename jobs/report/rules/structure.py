@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench import decoders
 from bench.asked import CPU, Workload
 from bench.device import gpus
 from bench.device.boards import Board
@@ -45,8 +44,8 @@ def at_smaller_batch(case: Case, group: Group) -> Case | None:
 
 
 def most_launches_ms(workload: Workload) -> float:
-    """What launching the kernels of PyTorch takes at most; 0 where the model is not known."""
-    shape, steps = decoders.shape_of(workload.model), max(1, workload.new_tokens)
+    """What launching the kernels of PyTorch takes at most; 0 where it is not known of the model."""
+    shape, steps = work.counted(workload.model), max(1, workload.new_tokens)
     return steps * _SLOW_LAUNCH_MS * (work.scaled(work.OPERATIONS[1], shape) if shape else 0)
 
 

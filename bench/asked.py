@@ -28,6 +28,7 @@ def doc(
     limits: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
     up_to: str = "",
+    since: int = 1,
     default: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field that says what it is, and what a matrix may ask of it.
@@ -38,10 +39,11 @@ def doc(
         limits: least and greatest value; the upper one catches a slip of the unit (ms for s).
         choices: the allowed values.
         up_to: another field of the record, which it must not exceed.
+        since: the version of the schema that first had its column.
         default: if it may be left out.
     """
     about = {"description": description, "unit": unit, "limits": limits, "choices": choices}
-    return dataclasses.field(metadata={**about, "up_to": up_to}, default=default)
+    return dataclasses.field(metadata={**about, "up_to": up_to, "since": since}, default=default)
 
 
 maybe = functools.partial(doc, default=None)  # a field that is None where nothing was measured

@@ -371,11 +371,30 @@ def test_a_folder_with_a_parquet_file_for_each_row_is_read(folder: Results) -> N
 def test_a_part_of_another_version_is_whole_and_not_measured_over(
     folder: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(table, "SCHEMA_VERSION", 3)
     Results.open(folder.location).write(row())
     monkeypatch.undo()
-    with pytest.raises(TensorgapError, match="schema version 2; this tensorgap reads"):
+    with pytest.raises(TensorgapError, match="schema version 3; this tensorgap reads"):
         folder.read()
+
+
+def test_a_sweep_that_an_older_version_began_is_resumed(
+    folder: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        now = table.columns(Measurement)
+        first = {path: at for path, at in now.items() if table.SINCE not in at.metadata}
+        assert len(first) < len(now)
+        older.setattr(table, "SCHEMA_VERSION", 1)
+        older.setattr(table, "columns", lambda kind: first if kind is Measurement else now)
+        table.schema.cache_clear()
+        Results.open(folder.location).write(row())
+    table.schema.cache_clear()
+    resumed = Results.open(folder.location)
+    assert resumed.read() == ([row()], [])
+    resumed.write(row(1))
+    resumed.finish()
+    assert results.read(folder.location)[0] == [row(0), row(1)]
 
 
 def test_without_its_parts_a_folder_has_what_was_merged(folder: Results) -> None:

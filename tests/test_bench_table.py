@@ -145,7 +145,7 @@ def test_the_sources_survive() -> None:
 
 def test_every_column_has_a_description_and_a_unit() -> None:
     for field in table.schema():
-        assert set(field.metadata) == {b"unit", b"description"}
+        assert set(field.metadata) - {table.SINCE} == {b"unit", b"description"}
         assert len(field.metadata[b"description"]) >= 3
 
 
@@ -253,11 +253,11 @@ def test_a_table_that_pandas_wrote_is_refused() -> None:
 
 
 def test_another_schema_version_is_refused_with_the_remedy() -> None:
-    for version in (b"0", b"2", b"5", b"999", b"1.0", b"", b"\xff"):
+    for version in (b"0", b"3", b"5", b"999", b"1.0", b"", b"\xff"):
         message = refusal(with_metadata({VERSION: version}))
         assert message.endswith(
-            "this tensorgap reads version 1: measure again, or read it with the tensorgap that"
-            " wrote it"
+            "this tensorgap reads versions 1 to 2: measure again, or read it with the tensorgap"
+            " that wrote it"
         )
 
 
@@ -281,6 +281,19 @@ def test_damaged_sources_are_refused() -> None:
     "name", ["gpu_type", "outcome", "timing_latency_ms_p50", "conditions_load_before"]
 )
 def test_a_missing_column_is_named(name: str) -> None:
+    assert f"column {name} is missing" in refusal(good_table().drop_columns([name]))
+
+
+NEWER = [at.name for at in table.schema() if table.SINCE in at.metadata]
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_column_that_an_older_version_did_not_have_is_null_in_its_files(name: str) -> None:
+    older = with_metadata({VERSION: b"1"}).drop_columns([name])
+    (row,) = kept_rows.from_table(older, "x.parquet")[0]
+    whole = kept_rows.to_table([row], [SOURCE])
+    assert whole[name].null_count == 1
+    assert whole.drop_columns([name]).equals(good_table().drop_columns([name]))
     assert f"column {name} is missing" in refusal(good_table().drop_columns([name]))
 
 

@@ -223,7 +223,8 @@ class Quality:
     stride: int | None = maybe("new tokens per window", "tokens")
     prefix: str | None = maybe(
         "token before a text: bos, or of a tokenizer without it eos; twice: lm-eval's, and then the"
-        " tokenizer's own, which is scored; none in mode hf-docs"
+        " tokenizer's own, which is scored; none in mode hf-docs",
+        since=2,
     )
     window_nats: Numbers | None = maybe("nats of each window", "nat")
     window_tokens: tuple[int, ...] | None = maybe("tokens of each window", "tokens")

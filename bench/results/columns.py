@@ -27,7 +27,7 @@ from bench.errors import TensorgapError
 from bench.measured import Measurement, Outcome, Profile
 from bench.warnings import RowWarning
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"tensorgap.schema_version"
 SOURCES_KEY = b"tensorgap.sources"
 KIND_KEY = b"tensorgap.records"
@@ -39,6 +39,7 @@ SAMPLES = (
     *("energy_trace_s", "energy_trace_w"),
 )
 WARNING = pa.struct([("code", pa.string()), ("values", pa.string()), ("text", pa.string())])
+SINCE = b"since"  # of a column: the version of the schema that first had it
 ARROW_TYPES: dict[Any, pa.DataType] = {
     bool: pa.bool_(),
     int: pa.int64(),
@@ -99,6 +100,8 @@ def columns(
         nullable = optional or types.NoneType in kinds
         if kinds[0] in ARROW_TYPES:
             about = {key: field.metadata[key] for key in ("unit", "description")}
+            if field.metadata["since"] > 1:
+                about["since"] = str(field.metadata["since"])
             found[here] = pa.field(column_name(here), ARROW_TYPES[kinds[0]], nullable, about)
         else:
             found |= columns(kinds[0], here, nullable)
@@ -190,17 +193,18 @@ def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
     """What a schema says: the kind of the records, and where they came from.
 
     Raises:
-        TensorgapError: it is not ours, of another version, or a column is not as we write it.
+        TensorgapError: it is not ours, of a later version, or a column is not as it is written;
+            one that its version did not have yet may be missing.
     """
     metadata = found.metadata or {}
     if VERSION_KEY not in metadata:
         lacks = f"its metadata lacks {VERSION_KEY.decode()}"
         raise TensorgapError(f"{origin}: not written by tensorgap ({lacks})")
     version = metadata[VERSION_KEY].decode(errors="replace")
-    if version != str(SCHEMA_VERSION):
+    if version not in map(str, range(1, SCHEMA_VERSION + 1)):
         raise SchemaVersionError(
-            f"{origin}: schema version {version}; this tensorgap reads version {SCHEMA_VERSION}:"
-            " measure again, or read it with the tensorgap that wrote it"
+            f"{origin}: schema version {version}; this tensorgap reads versions 1 to"
+            f" {SCHEMA_VERSION}: measure again, or read it with the tensorgap that wrote it"
         )
     key = KIND_KEY
     try:
@@ -209,6 +213,8 @@ def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
     except (LookupError, ValueError):
         raise TensorgapError(f"{origin}: its metadata {key.decode()} is damaged") from None
     for column in schema(kind):
+        if column.name not in found.names and int(column.metadata.get(SINCE, 1)) > int(version):
+            continue
         stored = [found.field(at) for at in found.get_all_field_indices(column.name)]
         fault = "stands there twice" if stored else "is missing"
         if len(stored) == 1:
@@ -217,3 +223,12 @@ def described(found: pa.Schema, origin: str) -> tuple[type, tuple[Source, ...]]:
             fault = f"is {stored[0].type}, must be {column.type}"
         raise TensorgapError(f"{origin}: column {column.name} {fault}; the file was changed")
     return kind, sources
+
+
+def complete(found: pa.Table, kind: type, names: Sequence[str]) -> pa.Table:
+    """The columns of these names, in our types; null where an older file has none."""
+    ours = pa.schema([schema(kind).field(name) for name in names])
+    for column in ours:
+        if column.name not in found.column_names:
+            found = found.append_column(column, pa.nulls(len(found), column.type))
+    return found.select(names).cast(ours)

@@ -84,12 +84,12 @@ class ParquetRows(KeptFile):
         self._held.clear()
 
     def _group(self, number: int, names: Sequence[str]) -> pa.Table:
+        there = [name for name in names if name in self.form.names]
         found = unpacking.unpack(
-            self.file, self._packed, number, names, self.origin, self.allowance.spare()
+            self.file, self._packed, number, there, self.origin, self.allowance.spare()
         )
         found.validate(full=True)  # also that texts are texts
-        ours = columns.schema(self.kind)
-        return found.select(names).cast(pa.schema([ours.field(name) for name in names]))
+        return columns.complete(found, self.kind, names)
 
     def picked(self, rows: Numbers, names: Sequence[str]) -> pa.Table:
         """Rows next to each other, as in a file that was merged, are not copied."""
@@ -131,14 +131,15 @@ class StreamRows(KeptFile):
             raise ValueError("its beginning is damaged or cut short")
         self._form = streams.schema_of(first.content, origin, allowance)
         self.kind, self.sources = columns.described(self._form, origin)
-        if not self._form.equals(columns.schema(self.kind), check_metadata=False):
+        ours = [at for at in columns.schema(self.kind) if at.name in self._form.names]
+        if not self._form.equals(pa.schema(ours), check_metadata=False):
             raise ValueError("its columns are not those of this tensorgap")
         begins: list[int] = []
         tables = [no_keys(self.kind)]
         while some := list(itertools.islice(frames, FRAMES_AT_ONCE)):
             begins += [one.begin for one in some]
             contents = [one.content for one in some]
-            tables.append(streams.parsed(contents, self._form, KEYS[self.kind]))
+            tables.append(self._parsed(contents, KEYS[self.kind]))
         self.keys = pa.concat_tables(tables).combine_chunks()
         self._begins = begins
         if damaged := self._frames.damaged:
@@ -150,7 +151,11 @@ class StreamRows(KeptFile):
         contents = [self._frames.at(self._begins[row]) for row in rows]
         if None in contents:
             raise ValueError("it was changed while it was read")
-        return streams.parsed([one for one in contents if one], self._form, names)
+        return self._parsed([one for one in contents if one], names)
+
+    def _parsed(self, contents: Sequence[bytes], names: Sequence[str]) -> pa.Table:
+        there = [name for name in names if name in self._form.names]
+        return columns.complete(streams.parsed(contents, self._form, there), self.kind, names)
 
 
 def opened(place: Storage, origin: str, allowance: Allowance) -> KeptFile:

@@ -354,7 +354,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "stored in 8 bits": (stored_as(torch.int8), "norm.weight is stored as I8; must be one of F32"),
     "stored in fp8": (stored_as(torch.float8_e4m3fn), "is stored as F8_E4M3; must be one of F32"),
-    "code": (lambda f: configure(f, auto_map={"AutoConfig": "x.Y"}), "which is never run"),
     "no decoder": (lambda f: configure(f, is_causal=False), "each token sees all others"),
     "positions by length": (
         lambda f: configure(f, rope_parameters={"rope_type": "dynamic", "factor": 2.0}),

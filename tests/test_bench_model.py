@@ -250,10 +250,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no heads": (lambda f: configure(f, n_head=0), "num_attention_heads = 0 must be a number"),
     "heads that do not divide": (lambda f: configure(f, n_head=3), "a multiple of its 3 heads"),
     "experts": (lambda f: configure(f, num_local_experts=8), "a mixture of experts"),
-    "code of its own": (
-        lambda f: configure(f, auto_map={"AutoConfig": "evil.Evil"}),
-        "names code of its own (auto_map), which is never run",
-    ),
     "an adapter": (
         lambda f: (f / "adapter_config.json").write_text("{}"),
         "it holds an adapter of another model",
@@ -429,7 +425,6 @@ EVIL = "from pathlib import Path\nPath({marker!r}).touch()\nclass Evil: pass\n"
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "both"])
 def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path, file: str) -> None:
-    """That of a model's type is refused; that of a tokenizer is passed over."""
     marker = tmp_path / "evil was here"
     (folder / "evil.py").write_text(EVIL.format(marker=str(marker)), encoding="utf-8")
     classes = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
@@ -439,12 +434,9 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path,
         configure(
             folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
         )
-    if file == "tokenizer_config.json":
-        assert type(load(folder).module) is GPT2LMHeadModel
-    else:
-        with pytest.raises(Unsupported, match="which is never run"):
-            load(folder)
+    found = load(folder)
     assert not marker.exists()
+    assert type(found.module) is GPT2LMHeadModel
 
 
 class Touch:

@@ -101,12 +101,7 @@ def read_json(name: str, path: Path) -> dict[str, Any]:
 
 
 def check_config(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse code of its own, weights of other numbers, and what would fill memory."""
-    if "auto_map" in config:
-        raise Unsupported(
-            f"model {name}: config.json names code of its own (auto_map), which is never run; if"
-            " transformers' own code is meant, give a copy of the folder without that key"
-        )
+    """Refuse weights of other numbers, and what would fill memory."""
     if not config.get("is_causal", True):
         raise Unsupported(f"model {name}: is_causal = false: each token sees all others")
     if "quantization_config" in config:

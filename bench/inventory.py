@@ -79,12 +79,22 @@ def real_gpu() -> bool:
 
 def visible_gpus() -> tuple[kinds.Card, ...]:
     """This machine's GPUs that this process may use and that answer, but for those in slices."""
+    return tuple(card for card in numbered_gpus() if card)
+
+
+def numbered_gpus() -> tuple[kinds.Card | None, ...]:
+    """The GPUs of this process in the order in which Ray gives them away; None: not a visible one.
+
+    That is the order of CUDA_VISIBLE_DEVICES or, where it is not set, NVML's.
+    """
     with nvml.driver() as driver:
-        return tuple(
-            gpu.card
+        found = {
+            visible.position(index, gpu.uuid): gpu.card
             for index, gpu in driver.found()
-            if isinstance(gpu, nvml.Gpu) and not gpu.mig and visible.allows(index, gpu.uuid)
-        )
+            if isinstance(gpu, nvml.Gpu) and not gpu.mig
+        }
+    numbers = [number for number in found if number is not None]
+    return tuple(found.get(number) for number in range(max(numbers, default=-1) + 1))
 
 
 def weakness(

@@ -185,7 +185,7 @@ class _Sweep:
             vain = self._why_not_in_time(gpu_type)
         elif offer is None:
             vain = self._why_absent(gpu_type, present, work.seat)
-        if vain or (offer and offer.selector() != asked.selector()):
+        if vain or (offer and offer.bundles() != asked.bundles()):
             # Asks again where a node of its type has come or gone, or is not what its label says.
             self._requeue(work)
             self._leave(work)

@@ -23,7 +23,7 @@ from cluster.placement import NODE_LABEL, host_of
 TRUSTING = "TENSORGAP_TRUSTS_LOCAL_USERS"
 _LONGEST = 107  # characters of a socket's path (unix(7))
 _BELOW = len(
-    "/tensorgap-abcdefgh/ray/session_2026-11-28_14-35-49_030699_4194304/sockets/plasma_store"
+    "/tensorgap-abcdefgh/ray/session_2026-11-28_14-35-49_030699_4194304/sockets/plasma_store.9"
 )
 _ANSWER_S = 60.0
 _TRIES, _PAUSE_S = 20, 0.1

@@ -107,11 +107,8 @@ class Seats:
 
 def ask(offer: Offer, occupied: Collection[str], now: float) -> Seat:
     """Ask for a seat, away from the occupied nodes."""
-    bundle = {"CPU": offer.num_cpus, "GPU": offer.num_gpus}
-    group = placement_group(
-        [{name: amount for name, amount in bundle.items() if amount}],
-        bundle_label_selector=[offer.selector(occupied)],
-    )
+    amounts, selectors = zip(*offer.bundles(occupied), strict=True)
+    group = placement_group([*amounts], bundle_label_selector=[*selectors])
     return Seat(offer, group, now)
 
 

@@ -32,7 +32,7 @@ class View:
         """What the cluster offers now, these types included."""
         found = ray.nodes()
         self._told.update(told(node for node in found if node["NodeID"] not in self._told))
-        self._hosts = {node["NodeID"]: placement.host_of(node) for node in found}
+        self._hosts = placement.hosts_of(found)
         self.alive = {node["NodeID"] for node in found if node["Alive"]}
         self.wrong = placement.mislabelled(found, self._told)
         return placement.offers(found, self._told, asked)
@@ -57,27 +57,29 @@ class View:
 
 
 def inventories() -> list[Inventory | str]:
-    """The inventory of each living node, or what kept it from answering."""
-    return [
-        f"{node['NodeName']}: {answer}" if isinstance(answer, str) else answer
-        for node, answer in ask(inventory.take, ray.nodes())
-    ]
+    """The inventory of each living node, or what kept it from answering.
+
+    Nodes of one machine that say the same are one.
+    """
+    hosts = placement.hosts_of(nodes := ray.nodes())
+    found: list[tuple[str, Inventory | str]] = []
+    for node, answer in ask(inventory.take, nodes):
+        told = f"{node['NodeName']}: {answer}" if isinstance(answer, str) else answer
+        if (hosts[node["NodeID"]], told) not in found:
+            found.append((hosts[node["NodeID"]], told))
+    return [told for _, told in found]
 
 
 def told(nodes: Iterable[RayNode]) -> Told:
-    """The GPUs of each living node that has some, as its driver tells of them.
+    """The GPUs that Ray gives away on each living node that has some, as its driver tells of them.
 
-    None of a node that does not answer, or whose driver has more than Ray gives away, of several
-    types: whatever runs there finds out.
+    None of a node that does not answer: whatever runs there finds out.
     """
     having = [node for node in nodes if gpus_of(node) and node["Alive"]]
     new = [node for node in having if node["NodeID"] not in _answered]
-    for node, cards in ask(inventory.visible_gpus, new):
+    for node, cards in ask(inventory.numbered_gpus, new):
         if not isinstance(cards, str):
-            count = gpus_of(node)
-            alike = len({(card.name, card.memory_bytes) for card in cards}) == 1
-            given_away = cards[:count] if alike or len(cards) <= count else ()
-            _answered[node["NodeID"]] = given_away
+            _answered[node["NodeID"]] = tuple(filter(None, cards[: gpus_of(node)]))
     return {node["NodeID"]: _answered.get(node["NodeID"], ()) for node in having}
 
 

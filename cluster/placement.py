@@ -6,7 +6,7 @@ of the first GPU and anybody may set, is believed only of GPUs that no driver to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ _TYPE_RESOURCE = "accelerator_type:"
 RayNode = Mapping[str, Any]  # of `ray.nodes()`
 Told = Mapping[str, tuple[Card, ...]]  # the GPUs that the drivers of nodes told of, by node
 Wrong = Mapping[str, tuple[str, ...]]  # complaints about labels, each with the types they name
+Bundle = tuple[
+    dict[str, int], dict[str, str]
+]  # amounts, and the labels of the node to take them of
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class Offer:
     label: str | None = None  # by which its nodes are found; None: by their names
     nodes: frozenset[str] = frozenset()  # Ray's ids of the nodes that have such devices
     hosts: frozenset[str] = frozenset()  # names of the machines that these nodes run on
+    # Other nodes of its machine, which are to be idle meanwhile, each with all its CPUs.
+    idle: tuple[tuple[str, int], ...] = ()
+
+    def bundles(self, occupied: Collection[str] = ()) -> list[Bundle]:
+        """What to reserve: first what the cell itself uses, away from the occupied nodes."""
+        amounts = {"CPU": self.num_cpus, "GPU": self.num_gpus}
+        own = {name: amount for name, amount in amounts.items() if amount}
+        beside = [({"CPU": cpus}, {NODE_LABEL: f"in({node})"}) for node, cpus in self.idle]
+        return [(own, self.selector(occupied)), *beside]
 
     def selector(self, occupied: Collection[str] = ()) -> dict[str, str]:
         """The labels of a node on which a cell may come to be, away from the occupied ones.
@@ -58,7 +70,7 @@ class Node:
     cards: tuple[Card, ...]  # the GPUs that its driver told of, as far as Ray gives them away
 
     @classmethod
-    def of(cls, node: RayNode, told: Told) -> Node:
+    def of(cls, node: RayNode, told: Told, host: str) -> Node:
         """A node of `ray.nodes()`, with what the drivers told.
 
         Ray cannot tell an A100 of 80 GB from one of 40 GB. Whoever starts the node says so with the
@@ -70,7 +82,7 @@ class Node:
         gpus = gpus_of(node)
         return cls(
             node["NodeID"],
-            host_of(node),
+            host,
             int(resources.get("CPU", 0)),
             gpus,
             label,
@@ -91,14 +103,16 @@ class Node:
 
 def living(nodes: Iterable[RayNode], told: Told) -> list[Node]:
     """The nodes that are alive."""
-    return [Node.of(node, told) for node in nodes if node["Alive"]]
+    hosts = hosts_of(every := list(nodes))
+    return [Node.of(node, told, hosts[node["NodeID"]]) for node in every if node["Alive"]]
 
 
 def offers(nodes: Iterable[RayNode], told: Told, asked: Collection[str] = ()) -> dict[str, Offer]:
     """What the nodes offer of each type that `auto` stands for, or that is asked, such as a finer.
 
-    A GPU cell takes one GPU of its type. A CPU cell takes every CPU of one node, so that nothing
-    else of Ray runs beside it: of the node with the most, one without GPUs if there is any.
+    A GPU cell takes one GPU of its type. A CPU cell computes with every CPU of one node: of the
+    one with the most, one without GPUs if there is any. It takes those of the other nodes of that
+    machine, too, so that nothing else of Ray runs beside it.
     """
     alive = living(nodes, told)
     every = told_apart(card for node in alive for card in node.cards)
@@ -124,8 +138,9 @@ def offers(nodes: Iterable[RayNode], told: Told, asked: Collection[str] = ()) ->
         )
     if hosts := [node for node in alive if node.cpus]:
         best = max(hosts, key=lambda node: (not node.gpus, node.cpus))
+        idle = tuple((n.name, n.cpus) for n in hosts if n.host == best.host and n is not best)
         alone = frozenset({best.name}), frozenset({best.host})
-        found[CPU] = Offer(CPU, 1, best.cpus, 0, None, *alone)
+        found[CPU] = Offer(CPU, 1, best.cpus, 0, None, *alone, idle)
     return found
 
 
@@ -145,17 +160,39 @@ def mislabelled(nodes: Iterable[RayNode], told: Told) -> Wrong:
             continue
         types = sorted(told_apart(node.cards))
         has = ", ".join(sorted({card.name for card in node.cards}))
-        remedy = f"; to mend it: ray start --labels {TYPE_LABEL}={types[0]}"
+        remedy = f"ray start --labels {TYPE_LABEL}={types[0]}"
+        if len(types) > 1:
+            remedy = "python -m cluster.machine start, a node for each type"
         complaint = (
             f"{node.host} is labelled {', '.join(node.named)}, but its driver has {has}: measured"
-            f" as {', '.join(types)}{remedy if len(types) == 1 else ''}"
+            f" as {', '.join(types)}; to mend it: {remedy}"
         )
         found[complaint] = node.named
     return found
 
 
+def hosts_of(nodes: Sequence[RayNode]) -> dict[str, str]:
+    """The name of each node's machine; with its address where machines share a name.
+
+    >>> one, other = ({"NodeManagerHostname": "gpu", "NodeManagerAddress": it} for it in "12")
+    >>> hosts_of([{"NodeID": "a", **one}, {"NodeID": "b", **one}])
+    {'a': 'gpu', 'b': 'gpu'}
+    >>> hosts_of([{"NodeID": "a", **one}, {"NodeID": "b", **other}])
+    {'a': 'gpu (1)', 'b': 'gpu (2)'}
+    """
+    addresses: dict[str, set[str]] = {}
+    for node in nodes:
+        addresses.setdefault(host_of(node), set()).add(node.get("NodeManagerAddress", ""))
+    found = {}
+    for node in nodes:
+        name = host_of(node)
+        shared = len(addresses[name]) > 1
+        found[node["NodeID"]] = f"{name} ({node['NodeManagerAddress']})" if shared else name
+    return found
+
+
 def host_of(node: RayNode) -> str:
-    """The name of the machine that a node runs on."""
+    """What the machine of a node calls itself."""
     return str(node.get("NodeManagerHostname", node["NodeID"]))
 
 

@@ -15,14 +15,15 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import inventory
+from bench.device.kinds import Card
 from bench.errors import TensorgapError
 from bench.fresh import own_template
-from cluster import folders, head
+from cluster import folders, head, machine
 from cluster.placement import TYPE_LABEL
 
 LOCAL = "local"
@@ -62,6 +63,7 @@ def session(
     # the cell says the same in fewer words.
     settings = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed"}
     template = None
+    parts: tuple[machine.Part, ...] = ()
     with contextlib.ExitStack() as stack:
         if local:  # where actors run the code that this process runs
             settings |= local_settings() | {folders.TRUSTING: "1"}
@@ -73,13 +75,9 @@ def session(
         if address == AUTO:
             options["address"] = folders.current_address()
         if local:
-            options = {
-                "address": LOCAL,
-                "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE_BYTES,
-                "labels": local_labels(),
-                "_temp_dir": stack.enter_context(folders.own()),
-            }
+            cards = inventory.visible_gpus()
+            parts = machine.divide(cards)
+            options = local_options(cards, parts, stack.enter_context(folders.own()))
         with explained("on this machine" if local else f"at {address}"):
             if not local:
                 head.reach(options["address"], _REACH_TIMEOUT_S)
@@ -91,7 +89,7 @@ def session(
                     "py_modules": [str(_ROOT / "bench"), str(_ROOT / "cluster")],
                     "env_vars": {folders.TRUSTING: "1"} if trust_local_users else {},
                 }
-            stack.enter_context(connected(ray, options))
+            stack.enter_context(connected(ray, options, parts))
         if template:
             stack.callback(template.kill)  # its memory is given back while Ray ends
         yield
@@ -110,22 +108,71 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def connected(ray: Any, options: Mapping[str, Any]) -> Iterator[None]:
-    """Connect, with the handler of SIGTERM that there is: Ray's own is sys.exit(15)."""
+def connected(
+    ray: Any, options: Mapping[str, Any], parts: Sequence[machine.Part] = ()
+) -> Iterator[None]:
+    """Connect, with the handler of SIGTERM that there is: Ray's own is sys.exit(15).
+
+    A cluster that is started here has a node for each of the parts of this machine, if any.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with quick_start(ray):
+        with quick_start(ray), environment(parts[0].environment if parts else {}):
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit as ended:
         raise KeyboardInterrupt from ended
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+    further: list[Any] = []
     try:
+        with quick_start(ray):
+            for part in parts[1:]:
+                further.append(further_node(ray, options, part))
         yield
     finally:
+        for node in further:
+            node.kill_all_processes(check_alive=False, allow_graceful=True)
         if head.answers():
             ray.shutdown()  # which would wait for the head
+
+
+def local_options(
+    cards: Sequence[Card], parts: Sequence[machine.Part], folder: str
+) -> dict[str, Any]:
+    """How ray.init starts a cluster of this machine, or the first node of one of several.
+
+    Ray itself would label it with the type of the first GPU, even if CUDA_VISIBLE_DEVICES leaves
+    that one out.
+    """
+    types = [part.gpu_type for part in parts] or [card.gpu_type for card in cards]
+    return {
+        "address": LOCAL,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "labels": {TYPE_LABEL: types[0]} if types else {},
+        "_temp_dir": folder,
+    }
+
+
+def further_node(ray: Any, options: Mapping[str, Any], part: machine.Part) -> Any:
+    """One more node of the cluster that ray.init has started with these options.
+
+    It ends with this process, as that cluster does, whatever ends it. Ray has no public function
+    for it; this is what `ray.cluster_utils` does.
+    """
+    parameters = ray._private.parameter.RayParams(
+        gcs_address=ray.get_runtime_context().gcs_address,
+        num_cpus=part.num_cpus,
+        num_gpus=len(part.uuids),
+        labels={TYPE_LABEL: part.gpu_type},
+        object_store_memory=options["object_store_memory"],
+        temp_dir=options["_temp_dir"],
+        include_log_monitor=False,
+        dashboard_agent_listen_port=None,  # one that is free
+    )
+    with environment(part.environment):
+        return ray._private.node.Node(parameters, shutdown_at_exit=False)
 
 
 @contextlib.contextmanager
@@ -180,15 +227,6 @@ def explained(where: str) -> Iterator[None]:
             f"no Ray {where}: {first} (a cluster is given by --address auto on its head, or"
             " --address HOST:6379; its token stands in RAY_AUTH_TOKEN or ~/.ray/auth_token)"
         ) from error
-
-
-def local_labels() -> dict[str, str]:
-    """The type of this machine's visible GPUs, if they are of one.
-
-    Ray itself would name the first GPU's, even if CUDA_VISIBLE_DEVICES leaves that one out.
-    """
-    types = {card.gpu_type for card in inventory.visible_gpus()}
-    return {TYPE_LABEL: types.pop()} if len(types) == 1 else {}
 
 
 @functools.cache

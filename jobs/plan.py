@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,15 @@ class Place:
         if gpu_type not in self.offers:
             return 1
         offer = self.offers[gpu_type]
-        return len(offer.nodes) if matrix.placement.exclusive == "host" else offer.devices
+        return len(offer.hosts) if matrix.placement.exclusive == "host" else offer.devices
+
+    def hosts(self, gpu_types: Iterable[str]) -> dict[str, set[str]]:
+        """The hosts that have some of these types, each with those that it has."""
+        found: dict[str, set[str]] = {}
+        for name in gpu_types:
+            for host in self.offers[name].hosts if name in self.offers else ():
+                found.setdefault(host, set()).add(name)
+        return found
 
 
 @click.command("plan")
@@ -138,6 +146,8 @@ def rules(matrix: Matrix, cells: Sequence[Cell], place: Place) -> Iterator[str]:
     )
     if at_once:
         alone = ", each alone on its host" if asked.exclusive == "host" else ""
+        if alone and any(len(types) > 1 for types in place.hosts(blocks(matrix, cells)).values()):
+            alone += "; the types of one host take turns"
         yield f"at once: {at_once}{alone}"
     often = {0: "never", 1: "once"}.get(asked.retries, f"{asked.retries} times")
     yield f"tried again after a lost process, GPU or node: {often}"
@@ -151,9 +161,18 @@ def blocks(matrix: Matrix, cells: Sequence[Cell]) -> dict[str, int]:
 
 
 def longest_s(matrix: Matrix, cells: Sequence[Cell], place: Place) -> float:
-    """Types run at the same time, and so do the blocks of a type on its GPUs."""
+    """Types run at the same time where they may, and so do the blocks of a type on its GPUs."""
     paired, of_type = matrix.placement.paired, Counter(cell.gpu_type for cell in cells)
-    return progress.longest_process_s(matrix) * max(
-        math.ceil(number / place.lanes(name, matrix)) * (of_type[name] if paired else 1)
+    rounds = {
+        name: math.ceil(number / place.lanes(name, matrix)) * (of_type[name] if paired else 1)
         for name, number in blocks(matrix, cells).items()
-    )
+    }
+    together = sum if matrix.placement.exclusive == "host" else max
+    on_hosts = [
+        # A CPU cell is always alone on its host.
+        together([rounds[name] for name in types - {CPU}] or [0])
+        + sum(rounds[name] for name in types & {CPU})
+        for types in place.hosts(rounds).values()
+    ]
+    # What is not there yet comes on a host of its own.
+    return progress.longest_process_s(matrix) * max(*rounds.values(), *on_hosts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -24,6 +25,23 @@ def lives(pid: int) -> bool:
     """Whether it runs, and is not only a name that nobody has buried yet."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def ended(pids: Collection[int]) -> bool:
+    """Whether all these processes end; those of Ray notice its end within a second or two."""
+    deadline = time.monotonic() + 60
+    while any(map(lives, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def runs(pid: int, name: str) -> bool:
+    """Whether this is in its command line."""
+    with contextlib.suppress(OSError):
+        return name in Path(f"/proc/{pid}/cmdline").read_text()
     return False
 
 

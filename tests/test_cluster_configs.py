@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from autoscaling import nodes_started
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from bench.device import gpus
+from cluster import machine as machine_module
 from cluster import session
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +57,7 @@ def test_whoever_has_no_token_is_kept_out(name: str) -> None:
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert ENVIRONMENT["RAY_AUTH_MODE"] == "token"
     (head,) = [c for c in config["head_start_ray_commands"] if "ray start" in c]
-    (worker,) = [c for c in config["worker_start_ray_commands"] if "ray start" in c]
+    (worker,) = [c for c in config["worker_start_ray_commands"] if "--address=" in c]
     assert "--dashboard-host=127.0.0.1" in head
     for command in (head, worker):
         assert '--temp-dir="$RAY_TMPDIR/ray"' in command
@@ -215,6 +217,16 @@ def test_a_node_installs_the_torch_that_has_kernels_for_its_gpu(machine: Path) -
         (machine / "asked").unlink()
 
 
+def test_a_node_with_gpus_of_two_types_installs_the_torch_that_the_older_one_needs(
+    machine: Path,
+) -> None:
+    for capabilities in (r"10.0\n6.0", r"6.0\n7.5"):
+        program(machine, "nvidia-smi", f"printf '{capabilities}\n'")
+        torch, *_ = set_up(machine)
+        assert torch.endswith("/whl/cu126")
+        (machine / "asked").unlink()
+
+
 def test_a_node_without_a_gpu_installs_what_setup_cfg_asks_for_and_no_cuda(machine: Path) -> None:
     torch, *others = set_up(machine)
     assert torch.endswith("torch --index-url https://download.pytorch.org/whl/cpu")
@@ -316,6 +328,34 @@ def test_the_images_of_kuberay_can_be_built() -> None:
     builds = {g["template"]["spec"]["containers"][0]["image"].rpartition(":")[2] for g in groups}
     (built,) = [line for line in lines if "for build in" in line]
     assert builds == set(built.partition("in ")[2].rstrip("; do").split())
+
+
+def test_a_host_has_joined_once_each_of_its_nodes_has() -> None:
+    path = CONFIGS / "await_hosts.py"
+    specification = importlib.util.spec_from_file_location("await_hosts", path)
+    assert specification and specification.loader
+    await_hosts = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(await_hosts)
+    first = {"NodeManagerAddress": "10.0.0.1", "Labels": {machine_module.NODES_LABEL: "2"}}
+    other = {"NodeManagerAddress": "10.0.0.2", "Labels": {}}
+    assert await_hosts.whole([first, other]) == {"10.0.0.2"}
+    assert await_hosts.whole([first, other, first]) == {"10.0.0.1", "10.0.0.2"}
+
+
+def test_a_host_starts_its_nodes_with_nothing_installed_and_leaves_no_trace_in_what_runs_there(
+    tmp_path: Path,
+) -> None:
+    ray = tmp_path / "ray" / "scripts"
+    ray.mkdir(parents=True)
+    (ray.parent / "__init__.py").touch()
+    (ray / "__init__.py").touch()
+    (ray / "scripts.py").write_text("import sys; print(sys.argv[1:], [p for p in sys.path if p])")
+    script = CONFIGS / "start_nodes.py"
+    command = [sys.executable, script, "--address=head:6379", "--block"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+    assert done.stdout.startswith("['start', '--address=head:6379', '--block'] "), done.stderr
+    assert repr(str(ROOT)) not in done.stdout
 
 
 def test_ray_s_files_on_a_node_lie_below_a_folder_that_nobody_else_enters(tmp_path: Path) -> None:

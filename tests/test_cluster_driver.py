@@ -237,7 +237,8 @@ def test_what_stands_for_auto_is_what_the_drivers_have(story: Story) -> None:
     (wrong,) = map(str, placement.mislabelled(present, told))
     assert wrong == (
         f"{socket.gethostname()} is labelled A40, but its driver has NVIDIA A100-SXM4-40GB, NVIDIA"
-        " L40S: measured as A100-40G, A100-80G, L40S"
+        " L40S: measured as A100-40G, A100-80G, L40S; to mend it: python -m cluster.machine start,"
+        " a node for each type"
     )
 
 
@@ -454,11 +455,18 @@ def test_no_process_is_left_behind_and_only_a_simulation_takes_such_a_gpu(
     assert_nothing_is_left()
 
 
+def test_of_a_node_that_gives_away_some_of_its_gpus_these_are_told(cluster: Raylets) -> None:
+    node = cluster.add("fewer", "gpu = NVIDIA A2", "gpu = NVIDIA L40S", label="L40S", num_gpus=1)
+    (card,) = nodes.told(ray.nodes())[node.node_id]
+    assert card.gpu_type == "A2"
+
+
 def test_a_wrong_gpu_that_only_its_process_could_find_costs_no_attempt_and_no_row(
-    cluster: Raylets,
+    cluster: Raylets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The driver has more than Ray gives away: what runs there is given the A16.
-    cluster.add("hidden", "gpu = NVIDIA A16", "gpu = NVIDIA L40S", label="L40S", num_gpus=1)
+    node = cluster.add("hidden", "gpu = NVIDIA A16", label="L40S")
+    # As of a node that did not answer in time.
+    monkeypatch.setitem(nodes._answered, node.node_id, ())
     stages: list[Stage] = []
     rows = rows_of(a_matrix(TINY, gpu_types=("L40S",), replicates=2), stages.append)
     assert [(m.outcome, where(m).attempt) for m in rows] == [(Outcome.OK, 1)] * 2

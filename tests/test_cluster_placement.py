@@ -169,6 +169,25 @@ def test_a_cpu_cell_uses_a_gpu_node_where_there_is_no_other() -> None:
     assert offer.num_cpus == 64
 
 
+def test_a_cpu_cell_has_every_cpu_of_a_machine_of_several_nodes_and_keeps_them_idle() -> None:
+    machine = {"NodeManagerHostname": "gpu", "NodeManagerAddress": "10.0.0.1"}
+    other = machine | {"NodeManagerAddress": "10.0.0.2"}  # that calls itself the same
+    nodes = [
+        node("a", cpus=16, gpus=2, label="T4") | machine,
+        node("b", cpus=2, gpus=2, label="V100") | machine,
+        node("c", cpus=0) | machine,
+        node("d", cpus=8, gpus=1, label="T4") | other,
+    ]
+    found = offers(*nodes)
+    assert found[CPU].bundles() == [
+        ({"CPU": 16}, {"ray.io/node-id": "in(a)"}),
+        ({"CPU": 2}, {"ray.io/node-id": "in(b)"}),
+    ]
+    assert found["V100"].bundles({"x"}) == [({"CPU": 1, "GPU": 1}, found["V100"].selector({"x"}))]
+    assert found["T4"].hosts == {"gpu (10.0.0.1)", "gpu (10.0.0.2)"}
+    assert found["V100"].hosts == found[CPU].hosts == {"gpu (10.0.0.1)"}
+
+
 def test_a_head_without_cpus_is_not_measured() -> None:
     assert offers(node("head", cpus=0)) == {}
 

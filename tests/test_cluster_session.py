@@ -18,6 +18,8 @@ import raylets
 
 import bench
 import cluster
+from bench import inventory
+from cluster import machine
 from cluster import session as sessions
 
 
@@ -57,8 +59,8 @@ with session():
     import ray
     from cluster import driver
     address = ray.get_runtime_context().gcs_address
-    (node,) = ray.nodes()
-    kept = folders.session_of(node)
+    (kept,) = {folders.session_of(node) for node in ray.nodes()}
+    seen["types"] = sorted(node["Labels"]["ray.io/accelerator-type"] for node in ray.nodes())
     niceness, *paths = ray.get(ray.remote(look).remote())
     seen["niceness"] = niceness - os.nice(0)
     seen["paths"] = paths
@@ -147,8 +149,11 @@ def test_a_version_that_differs_is_one_message(local: Local) -> None:
     assert "2.59.0" in last
 
 
-def test_a_machine_with_gpus_of_two_types_offers_both(local: Local) -> None:
+def test_a_machine_with_gpus_of_two_types_has_a_node_for_each_and_offers_both(
+    local: Local,
+) -> None:
     # Ray itself takes all GPUs of a node for what the first one is.
+    assert local[0]["types"] == ["L4", "T4"]
     offers = dict(local[0]["offers"])
     assert offers.pop("CPU") == 1
     assert offers == {"L4": 1, "T4": 1}
@@ -156,20 +161,24 @@ def test_a_machine_with_gpus_of_two_types_offers_both(local: Local) -> None:
 
 @pytest.mark.parametrize(
     ("visible", "labels"),
-    [(None, {}), ("1", {"ray.io/accelerator-type": "L4"}), ("", {})],
+    [
+        ("0", {"ray.io/accelerator-type": "T4"}),
+        ("1", {"ray.io/accelerator-type": "L4"}),
+        ("1,0", {"ray.io/accelerator-type": "L4"}),
+        ("", {}),
+    ],
 )
 def test_a_local_cluster_is_labelled_with_the_type_of_the_gpus_that_are_left_in(
-    visible: str | None,
+    visible: str,
     labels: dict[str, str],
     fake_nvml: Callable[..., object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake_nvml("gpu = t4", "gpu = l4")
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert sessions.local_labels() == labels
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    cards = inventory.visible_gpus()
+    options = sessions.local_options(cards, machine.divide(cards), "")
+    assert options["labels"] == labels
 
 
 def test_a_lost_gpu_under_a_local_cluster_is_one_message(

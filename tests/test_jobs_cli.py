@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from sweeps import Run
 from bench import __version__
 from bench import matrix as matrices
 from bench.results import store as results
-from jobs import plan, sweep
+from jobs import plan, progress, sweep
 
 COMMANDS = ("sweep", "plan", "report", "explain", "merge", "doctor")
 
@@ -100,6 +101,30 @@ def test_plan_says_what_runs_and_what_cannot_and_why(run: Run, tmp_path: Path) -
     assert "none of its cells can be measured here" in nowhere.stdout
     assert "at most about" not in nowhere.stdout
     assert run("plan", str(matrix), "--gpu-type", "CPU", "--precision", "fp32").returncode == 0
+
+
+def test_a_plan_of_a_machine_of_two_types_says_which_take_turns(
+    run: Run, tmp_path: Path, fake_nvml: Callable[..., object]
+) -> None:
+    fake_nvml("gpu = p100", "gpu = t4", "gpu = t4")
+    matrix = tmp_path / "m.toml"
+    longest = []
+    for exclusive in ("gpu", "host"):
+        matrix.write_text(
+            '[cells]\ngpu_types = ["P100", "T4", "CPU"]\nprecisions = ["fp32"]\n'
+            '[[workloads]]\nmodel = "tiny"\n'
+            f'[placement]\nexclusive = "{exclusive}"\n[sampling]\nreplicates = 2\n'
+        )
+        asked = matrices.load(matrix)
+        place = plan.look(None, False, asked)
+        cells = matrices.cells(asked, place.types)
+        shown = run("plan", str(matrix)).stdout
+        assert "this machine has 1 CPU, 1 P100, 2 T4" in shown
+        assert ("the types of one host take turns" in shown) == (exclusive == "host")
+        process_s = progress.longest_process_s(asked)
+        longest.append(plan.longest_s(asked, cells, place) / process_s)
+    # Two blocks of each type; a CPU cell is alone in any case. The T4s are two GPUs of one host.
+    assert longest == [2 + 2, 2 + 2 + 2]
 
 
 def test_a_shipped_matrix_is_found_by_its_bare_name(

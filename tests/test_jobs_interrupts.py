@@ -48,22 +48,6 @@ def long_matrix(tmp_path: Path) -> Path:
     return path
 
 
-def ended(pids: list[int]) -> bool:
-    """Whether all these processes end; those of Ray notice its end within a second or two."""
-    deadline = time.monotonic() + 60
-    while any(map(processes.lives, pids)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def of_ray(pid: int, name: str) -> bool:
-    with contextlib.suppress(OSError):
-        return name in Path(f"/proc/{pid}/cmdline").read_text()
-    return False
-
-
 @pytest.mark.parametrize(
     ("number", "moment"),
     [(signal.SIGTERM, "gcs_server"), (signal.SIGINT, "raylet/raylet")],
@@ -77,7 +61,7 @@ def test_while_ray_starts_it_ends_with_a_word_and_leaves_nothing(
     below: list[int] = []
     while process.poll() is None:
         below = processes.family(process.pid)
-        if any(of_ray(pid, moment) for pid in below):
+        if any(processes.runs(pid, moment) for pid in below):
             break
         time.sleep(0.01)
     process.send_signal(number)
@@ -85,7 +69,7 @@ def test_while_ray_starts_it_ends_with_a_word_and_leaves_nothing(
     assert process.returncode == 130, errors
     assert errors == "tensorgap: starting Ray ...\ntensorgap: interrupted\n"
     assert output == ""
-    assert ended(below)
+    assert processes.ended(below)
     assert list(temporary.iterdir()) == []
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -130,7 +114,7 @@ def test_all_processes_terminated_at_once_it_merges_without_waiting_for_ray(
     assert "Traceback" not in errors
     assert 1 <= len(rows_in(folder / "results.parquet")) < ROWS * REPLICATES
     assert output.splitlines()[-1] == str(folder / "results.parquet")
-    assert ended(below)
+    assert processes.ended(below)
     assert list(temporary.iterdir()) == []
     faults_record.note("SIGTERM to all", took_s, "what was measured before; exit code 130")
 

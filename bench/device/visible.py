@@ -8,7 +8,7 @@ from bench.asked import CPU, Cell
 from bench.device import kinds, nvml
 from bench.errors import TensorgapError, WrongDevice
 
-_VARIABLE = "CUDA_VISIBLE_DEVICES"
+VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def check(cell: Cell, driver: nvml.Driver) -> None:
@@ -16,7 +16,7 @@ def check(cell: Cell, driver: nvml.Driver) -> None:
 
     What NVML does not see, torch may: then nothing is said. Raises WrongDevice or GpuLostError.
     """
-    if cell.gpu_type == CPU or _VARIABLE not in os.environ:
+    if cell.gpu_type == CPU or VARIABLE not in os.environ:
         return
     # Ray counts in NVML's order; CUDA, by default, the fastest first.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -34,12 +34,21 @@ def check_type(cell: Cell, card: kinds.Card) -> None:
 
 def given(driver: nvml.Driver) -> nvml.Gpu:
     """The first GPU that this process may use; raises as `nvml.Driver.gpu`."""
-    return driver.gpu(os.environ.get(_VARIABLE, "0").split(",")[0])
+    return driver.gpu(os.environ.get(VARIABLE, "0").split(",")[0])
 
 
-def allows(index: int, uuid: str) -> bool:
-    """Whether this process may use the GPU of this index in NVML and this UUID."""
-    chosen = os.environ.get(_VARIABLE)
-    names = [name.strip() for name in (chosen or "").split(",")]
-    begins = any(name and uuid.startswith(name) for name in names)
-    return chosen is None or str(index) in names or begins
+def position(index: int, uuid: str) -> int | None:
+    """The number by which Ray gives away the GPU of this index in NVML and this UUID, from 0.
+
+    None where this process may not use it.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen is None:
+        return index
+    names = [name.strip() for name in chosen.split(",")]
+    meant = (
+        n
+        for n, name in enumerate(names)
+        if name and (name == str(index) or uuid[: len(name)] == name)
+    )
+    return next(meant, None)

@@ -5,7 +5,12 @@ other hosts are on their way. A host that does not come is named and left out.
 """
 
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from cluster.machine import NODES_LABEL
 
 _LONGEST_S = 900.0  # the first time, each host downloads and installs torch
 
@@ -23,7 +28,8 @@ def main() -> None:
     while missing and time.monotonic() < end:
         time.sleep(1)
         before = missing
-        missing = awaited - {n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        missing = awaited - whole(alive)
         if missing != before:
             print(f"{len(awaited) - len(missing)} of {len(awaited)} hosts have joined", flush=True)
     if missing:
@@ -31,6 +37,16 @@ def main() -> None:
             f"after {_LONGEST_S:g} s without {', '.join(sorted(missing))};"
             " $RAY_TMPDIR/ray/session_latest/logs/monitor.* on the head tells why"
         )
+
+
+def whole(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The addresses of the hosts of which each node has joined; one may have several."""
+    found = Counter(node["NodeManagerAddress"] for node in nodes)
+    return {
+        node["NodeManagerAddress"]
+        for node in nodes
+        if found[node["NodeManagerAddress"]] >= int(node["Labels"].get(NODES_LABEL, 1))
+    }
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ if ! ~/.tensorgap/bin/python -m pip --version > /dev/null 2>&1; then
   python3 -m venv ~/.tensorgap
 fi
 
-# The build of torch with kernels for this GPU; a head without a GPU needs no CUDA. nvidia-smi tells
-# of its failures on standard output, too.
-case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1)" in
+# The build of torch with kernels for this GPU, of several for the oldest, whose kernels the newer
+# builds lack; a head without a GPU needs no CUDA. nvidia-smi tells of its failures on standard
+# output, too.
+capabilities="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null || true)"
+case "$(sort --version-sort <<< "$capabilities" | head -n 1)" in
   [56].* | 7.[0-4]) build=cu126 ;;
   [0-9]*.*) build=cu130 ;;
   *) build=cpu ;;

@@ -16,7 +16,8 @@ from bench.measured import Measurement
 from bench.results import store as results
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU_TYPES = ("P100", "T4", "V100", "A100")
+GPU_TYPES = ("P100", "T4", "V100", "A100")  # a host for each
+MIXED = "V100"  # whose host has an L4, too, which comes first
 CONFIG = "cluster/configs/on-premises.yaml"
 CHECKOUT = "/root/project"
 _TRAVELS = ("bench", "cluster", "jobs", "setup.cfg", "constraints.txt")
@@ -93,9 +94,10 @@ def adapt(config: str, yours: dict[str, str]) -> str:
 
 
 def add_worker(network: Network, gpu_type: str, driver: Path) -> Host:
-    """A host whose driver shows one GPU of a type, without anything of tensorgap."""
+    """A host whose driver shows its GPU or GPUs, without anything of tensorgap."""
     number = 11 + GPU_TYPES.index(gpu_type)
-    settings = {"LD_LIBRARY_PATH": str(driver.parent), "FAKENVML_PRESET": gpu_type.lower()}
+    gpus = f"l4,{gpu_type.lower()}" if gpu_type == MIXED else gpu_type.lower()
+    settings = {"LD_LIBRARY_PATH": str(driver.parent), "FAKENVML_PRESET": gpus}
     return network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
 
 

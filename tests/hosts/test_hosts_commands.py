@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet import CHECKOUT, CONFIG, Fleet
+from fleet import CHECKOUT, CONFIG, MIXED, Fleet
 from network import Host, until
 
 import bench
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 MATRIX = """\
 [cells]
-gpu_types = ["P100", "T4", "V100", "A100"]
+gpu_types = ["P100", "T4", "V100", "L4", "A100"]
 precisions = ["fp32", "fp16", "mixed"]
 
 [[workloads]]
@@ -54,24 +54,29 @@ def submit(cluster: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
     return cluster.ray("submit", CONFIG, "jobs/sweep.py", "--", *arguments)
 
 
-def test_four_types_of_three_precisions_by_ray_submit(cluster: Fleet) -> None:
+def test_five_types_of_three_precisions_by_ray_submit(cluster: Fleet) -> None:
     cluster.project("hosts.toml").write_text(MATRIX)
     assert cluster.ray("rsync-up", CONFIG, "hosts.toml", "hosts.toml").returncode == 0
     # At once after `ray up`, which has waited for all hosts.
     done = submit(cluster, "hosts.toml", "--simulated")
     assert done.returncode == 0, done.stdout[-4000:]
     rows = cluster.rows_at_home(done.stdout)
-    assert len(rows) == len({row.key for row in rows}) == 4 * 3 * 2
+    assert len(rows) == len({row.key for row in rows}) == 5 * 3 * 2
     for row in rows:
         assert (row.outcome, row.reason) == (Outcome.OK, None), row.cell
         assert row.device is not None
-        assert row.device.hostname == row.cell.gpu_type.lower()
+        host = MIXED if row.cell.gpu_type == "L4" else row.cell.gpu_type
+        assert row.device.hostname == host.lower()
         assert row.device.gpu_type == row.cell.gpu_type
         assert row.device.simulated
         assert "simulated-gpu" in {warning.code for warning in row.warnings}
         assert row.energy and row.energy.method == (
             "power" if row.cell.gpu_type == "P100" else "counter"
         )
+    # Two nodes of one host: a type each, and neither has ever seen a GPU of the other.
+    nodes = {(r.cell.gpu_type, r.placement.node) for r in rows if r.placement}
+    assert len(nodes) == len({node for _, node in nodes}) == 5
+    assert len({r.device.uuid for r in rows if r.device and r.device.hostname == "v100"}) == 2
 
 
 def test_a_failure_of_the_script_is_one_of_ray_submit(cluster: Fleet) -> None:
@@ -115,7 +120,7 @@ def listening(host: Host) -> list[str]:
     return [str(port) for port in sorted(found)]
 
 
-@pytest.mark.parametrize("name", ["head", "T4"])
+@pytest.mark.parametrize("name", ["head", MIXED])
 def test_a_stranger_on_another_host_gets_nothing_from_any_port(cluster: Fleet, name: str) -> None:
     host = cluster.head if name == "head" else cluster.workers[name]
     ports = listening(host)
@@ -192,7 +197,8 @@ def test_ray_job_submit_keeps_quotes_and_measures_with_what_it_brings(
 def test_on_the_head_of_a_running_cluster(cluster: Fleet) -> None:
     done = cluster.ray("exec", CONFIG, "python -m jobs plan hosts.toml --address auto")
     assert done.returncode == 0, done.stdout
-    assert "has 1 A100, 1 CPU, 1 P100, 1 T4, 1 V100" in done.stdout
+    assert "has 1 A100, 1 CPU, 1 L4, 1 P100, 1 T4, 1 V100" in done.stdout
+    assert "warning" not in done.stdout
 
 
 def test_another_version_of_ray_is_one_clear_message(cluster: Fleet) -> None:

@@ -23,7 +23,7 @@ _ACTIVATIONS = ("hidden_activation", "activation_function", "hidden_act")
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
-class Matrix(NamedTuple):
+class Linear(NamedTuple):
     """One product of a layer: (tokens, rows) by (rows, columns), and a bias to add or none.
 
     `transposed`: it lies in memory as (columns, rows), as nn.Linear has it.
@@ -48,18 +48,13 @@ class Shape:
     feed_forward: int
     vocabulary: int
     positions: int  # most tokens of a prompt and its continuation
-    matrices: tuple[Matrix, ...]  # of one layer, as they are multiplied by
+    matrices: tuple[Linear, ...]  # of one layer, as they are multiplied by
     norms: int  # numbers in the norms of one layer
     outside: int  # parameters outside the layers
     head_bias: bool
     activation: str
     window: int | None = None  # tokens that some layers see at most
     windowed: int = 0  # how many layers
-
-    @property
-    def most_tokens(self) -> int:
-        """The longest request: within a window attention is a plain causal one."""
-        return min(self.positions, self.window or self.positions)
 
     @property
     def layer_weights(self) -> int:
@@ -162,7 +157,7 @@ def family_of(config: Mapping[str, Any]) -> tuple[str, Family]:
 
 def matrices(
     config: Mapping[str, Any], family: Family, width: int, inner: int, heads: int, kv_heads: int
-) -> tuple[Matrix, ...]:
+) -> tuple[Linear, ...]:
     """The products of a layer in their order; `heads` and `kv_heads` are as wide as all of each."""
 
     def biased(given: bool | str) -> bool:
@@ -174,10 +169,10 @@ def matrices(
     lies = family.transposed
     qkv, out, mlp = map(biased, (family.qkv_bias, family.out_bias, family.inner_bias))
     return (
-        *(Matrix(width, columns, qkv, lies) for columns in into),
-        Matrix(heads, width, out, lies),
-        *(Matrix(width, columns, mlp, lies) for columns in up),
-        Matrix(inner, width, mlp, lies),
+        *(Linear(width, columns, qkv, lies) for columns in into),
+        Linear(heads, width, out, lies),
+        *(Linear(width, columns, mlp, lies) for columns in up),
+        Linear(inner, width, mlp, lies),
     )
 
 

@@ -57,6 +57,7 @@ _LLAMA: dict[str, Any] = {
 }
 _GEMMA: dict[str, Any] = {
     "head_width": 256,
+    "activation": "gelu_pytorch_tanh",
     "qkv_bias": "attention_bias",
     "out_bias": "attention_bias",
     "fixed": {"use_bidirectional_attention": None},
@@ -94,6 +95,7 @@ FAMILIES: dict[str, Family] = {
         out_bias="attention_bias",
         inner_bias=True,
         biased=True,
+        activation="gelu",
         carried=3,
         fused=True,
         **_LAYER_NORM,
@@ -105,6 +107,7 @@ FAMILIES: dict[str, Family] = {
         out_bias="enable_bias",
         inner_bias="enable_bias",
         biased=True,
+        activation="relu",
         learned_positions=2,
         fixed={
             "do_layer_norm_before": True,
@@ -138,6 +141,7 @@ FAMILIES: dict[str, Family] = {
         out_bias="use_bias",
         inner_bias="use_bias",
         biased=True,
+        activation="gelu_pytorch_tanh",
         window="every",
         default_window=None,
         **_LAYER_NORM,

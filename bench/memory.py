@@ -7,7 +7,7 @@ too). Tensors only: CUDA itself takes some hundred MB beside them. Standard libr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from bench.asked import AUTO, Workload
 from bench.decoders import Shape
@@ -20,6 +20,7 @@ WITHIN = 0.1  # of the peak: so far off was no prediction
 _WORKSPACE_BYTES = {True: 32 * 2**20, False: 4096 * 2048 + 16 * 8192}
 _FIRST_LARGE_WORKSPACE: Capability = (9, 0)
 _FIRST_FLASH: Capability = (8, 0)
+_PROCESS_BYTES = 500 * 2**20  # resident, of a process that has imported torch and transformers
 _PROMPTS = 8  # that a queue takes in turn, of 8 bytes a token
 # Made of several operations, of which autocast does two in float32 (transformers, activations.py).
 _SCALED = ("gemma2", "granite")  # their logits are divided, into another tensor
@@ -105,13 +106,25 @@ def on_gpu(
     )
 
 
+def on_cpu(shape: Shape, workload: Workload, precision: str) -> Memory:
+    """About the most that a process has on a CPU, or may need.
+
+    While a model is loaded its weights are held twice, as they were read and at the precision; then
+    once, beside what a request takes. `workspace` is what Python and torch have.
+    """
+    found = replace(on_gpu(shape, workload, precision), workspace=_PROCESS_BYTES)
+    loading = Memory(found.weights + 4 * shape.parameters, 0, 0, 0, _PROCESS_BYTES)
+    return max(loading, found, key=lambda memory: memory.total_bytes)
+
+
 def head(shape: Shape, number: Widths, tokens: int, rows: int) -> tuple[int, int]:
     """Bytes of the logits of some rows, and of what they are made from."""
-    hidden = tokens * shape.width * number.stored
-    if number.product < number.stored:  # autocast casts its weights and its input
-        hidden += (shape.vocabulary + rows) * shape.width * number.product
+    hidden, logits = tokens * shape.width * number.stored, rows * shape.vocabulary * number.product
+    cast = 0
+    if number.product < number.stored:  # autocast casts its weights and its input, for the product
+        cast = (shape.vocabulary + rows) * shape.width * number.product
     times = 2 if shape.family in _SCALED else 1
-    return times * rows * shape.vocabulary * number.product, hidden
+    return max((logits, hidden + cast), (times * logits, hidden), key=sum)
 
 
 def in_layer(shape: Shape, number: Widths, scores: int) -> int:
@@ -130,7 +143,7 @@ def in_layer(shape: Shape, number: Widths, scores: int) -> int:
     attention = held + 2 * queries * number.product
     if turned != number.product:
         attention += (queries + keys) * number.product
-    inner = 4 if family.fused else 3 if family.gated else 2
+    inner = 2 + family.gated + (family.gated and family.fused)
     feed_forward = inner * number.product
     if shape.activation in _COMPOSED:
         feed_forward = 2 * (number.product + number.stored)

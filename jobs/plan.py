@@ -9,14 +9,19 @@ from typing import Any
 
 import click
 
-from bench import inventory
+from bench import inventory, lookup, memory
 from bench import matrix as matrices
 from bench.asked import CPU, Cell, Matrix
-from bench.errors import Unsupported
+from bench.decoders import Shape
+from bench.device import cpu, gpus, kinds
+from bench.errors import TensorgapError, Unsupported
 from bench.measured import Outcome
 from cluster import placement
 from cluster.session import session
 from jobs import options, progress, terminal
+
+_MOST_LINES = 12  # of workloads that do not fit
+_CONTEXT_BYTES = 500 * 2**20  # that CUDA and its libraries hold beside torch's tensors, and more
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,16 @@ class Place:
     offers: Mapping[str, placement.Offer]  # of these types and of those asked for by name
     autoscaler: bool
     wrong: placement.Wrong
+    cards: tuple[kinds.Card, ...] = ()  # as far as drivers told of them
+    host_bytes: int | None = None  # memory of this machine; None of a cluster
+
+    def memory_bytes(self, gpu_type: str) -> int | None:
+        """The memory of the largest card of a type, or what its datasheet says; None: not known."""
+        if gpu_type == CPU:
+            return self.host_bytes
+        told = [card.memory_bytes or 0 for card in self.cards if card.is_a(gpu_type)]
+        rated = [int(board.memory_gb * 2**30) for board in gpus.boards(gpu_type)]
+        return max(told, default=0) or max(rated, default=None)
 
     def lanes(self, gpu_type: str, matrix: Matrix) -> int:
         """How many blocks of a type are measured at once; 1 of what is not there yet."""
@@ -58,7 +73,7 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     tensorgap plan jobs/matrices/study.toml
     tensorgap plan jobs/matrices/study.toml --address auto
 
-    Exit codes: 0 every cell has a place; 1 some have none, or lack the precision; 2 bad input.
+    Exit codes: 0 every cell can run; 1 some have no place, precision or memory; 2 bad input.
     """
     asked = matrices.narrow(matrices.load(matrix), *astuple(only))
     if address is None:  # the nodes of a cluster may have what is not here
@@ -71,20 +86,27 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     terminal.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {where} has {has}", "")
     for complaint in place.wrong:
         terminal.echo(f"warning: {complaint}", "")
-    able = []
+    able, elsewhere = [], []
     alike: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         words, can_run = verdict(cell, place, address is None)
         if can_run:
             able.append(cell)
+        elif cell.gpu_type not in place.offers:
+            elsewhere.append(cell)
         alike.setdefault((cell.gpu_type, words), []).append(cell.precision)
+    shapes, unknown = shapes_of(asked)
+    failing = list(misfits(asked, [*able, *elsewhere], place, shapes))
     names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
     width = max(map(len, names))
     terminal.echo(
         *(f"  {name:{width}}  {words}" for name, (_, words) in zip(names, alike, strict=True)),
         "",
         *(f"  {workload}" for workload in asked.workloads),
+        *(f"  {line}" for line in unknown),
         "",
+        *(f"  {line}" for line in shortened(failing)),
+        *([""] if failing else []),
         *(f"  {line}" for line in rules(asked, cells, place)),
         "",
     )
@@ -94,7 +116,8 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
         terminal.echo(f"at most about {longest}, plus loading, compiling and profiles{beside}")
     else:
         terminal.echo("none of its cells can be measured here")
-    return 0 if len(able) == len(cells) else 1
+    fails = any(line.startswith(tuple(Outcome)) for line in (*unknown, *failing))
+    return 1 if fails or len(able) < len(cells) else 0
 
 
 def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
@@ -114,7 +137,60 @@ def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
     types = placement.offers(present, told)
     named = {cell.gpu_type for cell in matrices.cells(asked, types)}
     offers = placement.offers(present, told, named)
-    return Place(tuple(types), offers, scaled, placement.mislabelled(present, told))
+    found = tuple(card for of_node in told.values() for card in of_node)
+    host_bytes = cpu.memory_bytes() if address is None else None
+    wrong = placement.mislabelled(present, told)
+    return Place(tuple(types), offers, scaled, wrong, found, host_bytes)
+
+
+def shapes_of(asked: Matrix) -> tuple[Mapping[str, Shape], Sequence[str]]:
+    """The shapes of a matrix's models, and what is wrong with the others or not known of them."""
+    shapes, lines = {}, []
+    for model in dict.fromkeys(workload.model for workload in asked.workloads):
+        try:
+            shape = lookup.shape_of(model)
+        except Unsupported as error:
+            lines.append(f"{Outcome.UNSUPPORTED}: {error}")
+        except TensorgapError as error:
+            lines.append(f"{Outcome.FAILED}: {error}")
+        else:
+            if shape is None:
+                lines.append(f"memory not predicted of {model}: its config.json is not here")
+            else:
+                shapes[model] = shape
+    return shapes, lines
+
+
+def misfits(
+    asked: Matrix, cells: Sequence[Cell], place: Place, shapes: Mapping[str, Shape]
+) -> Iterator[str]:
+    """Each workload that a cell has no memory for, or that the model has no positions for."""
+    for workload in asked.workloads:
+        shape = shapes.get(workload.model)
+        if shape is None:
+            continue
+        if workload.prompt_tokens + workload.new_tokens > shape.longest:
+            yield f"{Outcome.UNSUPPORTED}: {workload}: {shape.longest} positions"
+            continue
+        for cell in cells:
+            held = place.memory_bytes(cell.gpu_type)
+            if cell.gpu_type == CPU:
+                needs, beside = memory.on_cpu(shape, workload, cell.precision), 0
+            else:
+                capability = gpus.capability_of(cell.gpu_type) or (9, 0)
+                needs = memory.on_gpu(shape, workload, cell.precision, capability)
+                beside = _CONTEXT_BYTES
+            if held is None or needs.total_bytes * (1 + memory.WITHIN) + beside <= held:
+                continue
+            sure = needs.total_bytes * (1 - memory.WITHIN) + beside > held
+            what = f"{Outcome.OUT_OF_MEMORY}: " if sure else "warning: close to all memory: "
+            yield f"{what}{cell}: {workload}: needs about {needs}, and has {held / 2**30:.1f} GiB"
+
+
+def shortened(lines: Sequence[str]) -> Sequence[str]:
+    """The first of many lines, and how many more there are."""
+    more = len(lines) - _MOST_LINES
+    return lines if more <= 0 else [*lines[:_MOST_LINES], f"... and {more} more"]
 
 
 def verdict(cell: Cell, place: Place, here: bool) -> tuple[str, bool]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
+from architectures import SMALL as FAMILIES
+from architectures import config_of, on_meta
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,11 +30,11 @@ CONFIGS = {
 SMALL = GPT2Config(n_layer=2, n_embd=32, n_head=4, n_inner=96, vocab_size=100, n_positions=64)
 
 
-def counted(config: GPT2Config, batch: int, prompt: int, new: int) -> int:
+def counted(config: Any, batch: int, prompt: int, new: int) -> int:
     """torch's own count, on the meta device, which computes nothing."""
-    with torch.device("meta"):
-        model = GPT2LMHeadModel(config).eval()
-        ids = torch.zeros(batch, prompt, dtype=torch.long)
+    model = on_meta(config)
+    model.config.pad_token_id = None
+    ids = torch.zeros(batch, prompt, dtype=torch.long, device="meta")
     run = engines.generation("eager", model, new) if new else engines.forward("eager", model)
     with torch.inference_mode():
         if new:
@@ -50,6 +54,40 @@ def test_gpt2_at_128_tokens_is_32_gflop() -> None:
 def test_flops_are_those_of_torchs_counter(batch: int, prompt: int, new: int) -> None:
     found = work_of(decoders.of_config(SMALL.to_dict()), batch, prompt, new)
     assert found.flops == counted(SMALL, batch, prompt, new)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flops_of_each_family_are_those_of_torchs_counter(family: str) -> None:
+    config = config_of(family, max_position_embeddings=128)
+    shape = decoders.of_config(config.to_dict())
+    # The mask of OPT's new tokens asks for autocast, which has no meta device.
+    for batch, prompt, new in ((2, 8, 0), (1, 4, 0 if family == "opt" else 4)):
+        found = work_of(shape, batch, prompt, new)
+        assert found.flops == counted(config, batch, prompt, new)
+        # What each product multiplies by is what there is: heads of keys and values are fewer.
+        weights = {(p.rows, p.inner, p.columns, p.transposed, p.bias) for p in found.products}
+        assert len(weights) == len(found.products)
+
+
+def test_a_window_is_all_that_is_seen_and_kept() -> None:
+    shape = decoders.of_config(config_of("mistral").to_dict())
+    assert shape.window == 8
+    full = dataclasses.replace(shape, window=None, windowed=0)
+    for prompt in (1, 7, 8, 9, 30):
+        rows = range(1, prompt + 1)
+        assert work.seen(shape, 1, prompt) == shape.layers * sum(min(row, 8) for row in rows)
+        assert work.seen(full, 1, prompt) == shape.layers * sum(rows)
+    mixed = dataclasses.replace(shape, windowed=1)
+    assert work.seen(mixed, 20, 21) == 2 * (20 + 21) + 8 + 8
+
+
+def test_fewer_heads_of_keys_move_less_and_compute_as_much() -> None:
+    llama = decoders.of_config(config_of("llama").to_dict())
+    alike = decoders.of_config(config_of("llama", num_key_value_heads=4).to_dict())
+    grouped, plain = (work_of(shape, 1, 16, 4) for shape in (llama, alike))
+    assert grouped.attention_flops == plain.attention_flops
+    kept = [a - b for a, b in zip(plain.results, grouped.results, strict=True)]
+    assert kept == [llama.layers * 2 * 2 * llama.head_width * n for n in (16, 17, 18, 19)]
 
 
 def test_the_shape_of_a_model_is_in_its_configuration_and_known_by_its_name() -> None:

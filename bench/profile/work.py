@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.decoders import SHAPES, Matrix, Shape, shape_of
+from bench.decoders import SHAPES, Linear, Shape, shape_of
 
 # Kernel-launching operations per forward: (with fused attention, with eager attention).
 OPERATIONS = (218, 294)
@@ -80,8 +80,8 @@ def work_of(shape: Shape, batch: int, prompt: int, new: int = 0, head: bool = Tr
     Without the `head`, which makes the logits, it is the least that any use of the model computes.
     """
     vocabulary = head * shape.vocabulary
-    last = Matrix(shape.width, vocabulary, shape.head_bias, transposed=True)
-    counts: Counter[tuple[int, Matrix]] = Counter()
+    last = Linear(shape.width, vocabulary, shape.head_bias, transposed=True)
+    counts: Counter[tuple[int, Linear]] = Counter()
     # The forward of the prompt, and those of the new tokens after the first.
     for rows, logits, times in ((prompt, 1 if new else prompt, 1), (1, 1, new - 1)):
         if times > 0:

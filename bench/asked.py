@@ -11,9 +11,11 @@ from typing import Any
 
 AUTO = "auto"
 CPU = "CPU"
+FLOATING = ("fp32", "tf32", "fp16", "bf16", "mixed")
+QUANTISED = ("int8", "int8-dynamic", "int4", "fp8")  # by torchao
+PRECISIONS = (*FLOATING, *QUANTISED)
 RANDOM = ":random"  # ends the name of a model whose weights are random
 LONGEST = 131_072  # tokens: what most decoders have at most; beyond is a slip, or takes hours
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "mixed")
 ENGINES = ("eager", "graph", "compile")
 ATTENTIONS = ("flash", "efficient", "cudnn", "math")  # of torch's scaled_dot_product_attention
 ENERGY_NOT_MEASURED = "none"
@@ -55,7 +57,9 @@ class Cell:
 
     gpu_type: str = doc("GPU type as Ray names it (P100, T4, V100, A100, ...) or CPU")
     precision: str = doc(
-        "fp32 (TF32 off), tf32, fp16, bf16 or mixed (autocast)", choices=PRECISIONS
+        "fp32 (TF32 off), tf32, fp16, bf16, mixed (autocast); by torchao int8 or int4 (weights"
+        " alone), int8-dynamic or fp8 (also what they multiply)",
+        choices=PRECISIONS,
     )
 
     def __str__(self) -> str:

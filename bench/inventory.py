@@ -104,6 +104,7 @@ def weakness(
 
     Raises Unsupported where the type lacks it, as far as that is known from the facts.
     """
+    support.check_installed(precision)
     if gpu_type == CPU:
         return support.cpu_warning(precision, cpu.flags())
     capability = capability or gpus.capability_of(gpu_type)

@@ -35,6 +35,7 @@ from bench.model.load import Model, load_model
 from bench.model.requests import forward_queue
 from bench.outcomes import Request, breaks_process, classify, failed, now
 from bench.perplexity import evaluate as quality
+from bench.profile import quantised
 from bench.profile.gather import gather
 from bench.warnings import RowWarning
 
@@ -168,7 +169,8 @@ class Process:
                     trace = Trace("none", reason=classify(cause)[1])
                     fault = fault_of(found) if breaks_process(cause) else None
             differs = attention.warning(workload.attention, trace.attention)
-            warnings = (differs,) if differs else ()
+            kernel = quantised.warning(row.cell.precision, workload, found.type, trace.products)
+            warnings = tuple(filter(None, (differs, kernel)))
             whose = row.run, row.cell, workload, row.replicate
             yield Profile(*whose, trace, limits, warnings, measured_at=now())
 
@@ -227,6 +229,7 @@ class Process:
                 *conditions.warnings(surroundings),
                 *flags.warnings(used),
                 *quality.warnings(known, model.weights, workload.model, request.cell.precision),
+                *self._untraced(workload),
             ),
             started_at=started_at,
             finished_at=now(),
@@ -234,6 +237,12 @@ class Process:
             energy=used,
             conditions=surroundings,
         )
+
+    def _untraced(self, workload: Workload) -> list[RowWarning]:
+        """Where no profile will tell which kernel multiplied quantised weights: a warning."""
+        asked = workload, self._found.type, None
+        told = quantised.warning(self._request.cell.precision, *asked)
+        return [told] if told and not self._request.sampling.profile else []
 
     def _prepare(
         self, workload: Workload, model: Model

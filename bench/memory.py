@@ -13,7 +13,7 @@ from bench.asked import AUTO, Workload
 from bench.decoders import Shape
 from bench.device.boards import Capability
 from bench.families import FAMILIES
-from bench.profile.work import stored_bytes
+from bench.profile.work import model_bytes, stored_bytes
 
 WITHIN = 0.1  # of the peak: so far off was no prediction
 # ATen/cuda/CUDABlas.cpp: what cuBLAS may use on each stream; and torch's default before Hopper.
@@ -98,7 +98,7 @@ def on_gpu(
     keys = rotated(shape, number)
     position = shape.layers * shape.kv_heads * shape.head_width * (keys + number.product)
     return Memory(
-        weights=int(shape.parameters * stored_bytes(precision)),
+        weights=int(model_bytes(shape, precision)),
         cache=batch * (prompt + new) * position if new else 0,
         logits=logits,
         activations=activations + _PROMPTS * 8 * batch * prompt,

@@ -21,7 +21,7 @@ from processes import without_cache
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 
-from bench.asked import PRECISIONS
+from bench.asked import FLOATING
 from bench.errors import TensorgapError, Unsupported
 from bench.files import private
 from bench.model import engines
@@ -117,7 +117,7 @@ def test_a_loaded_model_is_for_inference(folder: Path) -> None:
     assert not any(parameter.requires_grad for parameter in found.module.parameters())
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FLOATING)
 def test_weights_are_described_at_the_type_of_the_precision(folder: Path, precision: str) -> None:
     found = load(folder, precision)
     width, layers, vocabulary, positions = 16, 2, len(WORDS), 32

@@ -112,6 +112,17 @@ def test_no_memory_for_peaks_is_a_reason_beside_the_work(monkeypatch: pytest.Mon
     assert limits.bytes_moved == sum(SMALL.forward_bytes(2, 2))
 
 
+def test_a_quantised_product_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> Peaks:
+        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nmore")
+
+    monkeypatch.setattr(peaks, "peaks", refused)
+    limits = measured(1.0, "int8")
+    assert limits.reason == "no peak of the quantised product: CUBLAS_STATUS_NOT_SUPPORTED"
+    with pytest.raises(RuntimeError, match="CUBLAS"):
+        measured(1.0, "fp16")
+
+
 def test_the_last_level_caches_of_a_host_are_added_up(tmp_path: Path) -> None:
     for cpu, level, size, shared in [
         (0, 2, "512K", "0"),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from bench.asked import PRECISIONS
+from bench.asked import PRECISIONS, QUANTISED
 from bench.device import gpus, precision, support
 from bench.errors import Unsupported
 
@@ -25,14 +25,14 @@ CAPABILITY = {
 }
 NATIVE, WEAK, UNSUPPORTED = "native", "weak", "unsupported"
 VERDICTS = {
-    #         fp32    tf32         fp16     bf16     mixed
-    "P100": (NATIVE, UNSUPPORTED, WEAK, WEAK, WEAK),
-    "P40": (NATIVE, UNSUPPORTED, WEAK, WEAK, WEAK),
-    "V100": (NATIVE, UNSUPPORTED, NATIVE, WEAK, NATIVE),
-    "T4": (NATIVE, UNSUPPORTED, NATIVE, WEAK, NATIVE),
-    "A100": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
-    "L4": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
-    "H100": (NATIVE, NATIVE, NATIVE, NATIVE, NATIVE),
+    #         fp32    tf32         fp16    bf16    mixed    int8    int8-dynamic int4       fp8
+    "P100": (NATIVE, UNSUPPORTED, WEAK, WEAK, WEAK, WEAK, *[UNSUPPORTED] * 3),
+    "P40": (NATIVE, UNSUPPORTED, WEAK, WEAK, WEAK, WEAK, *[UNSUPPORTED] * 3),
+    "V100": (NATIVE, UNSUPPORTED, NATIVE, WEAK, NATIVE, NATIVE, *[UNSUPPORTED] * 3),
+    "T4": (NATIVE, UNSUPPORTED, NATIVE, WEAK, NATIVE, NATIVE, NATIVE, *[UNSUPPORTED] * 2),
+    "A100": (*[NATIVE] * 8, UNSUPPORTED),
+    "L4": (NATIVE,) * 9,
+    "H100": (NATIVE,) * 9,
 }
 
 
@@ -158,6 +158,17 @@ def test_weights_are_stored_in_the_type_of_the_precision(name: str, expected: to
     assert precision.storage(name) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("avx512_bf16", torch.bfloat16), ("avx2", torch.float32)]
+)
+def test_what_is_not_quantised_is_bf16_where_the_cpu_multiplies_in_it(
+    flags: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision.cpu, "flags", lambda: {flags})
+    for name in QUANTISED:
+        assert precision.storage(name, "cpu") == precision.arithmetic(name, "cpu") == expected
+
+
 # ------------------------------------------------------------------------------- GPUs
 
 
@@ -221,6 +232,10 @@ def test_a_tf32_that_the_environment_switches_off_would_be_another_precision(
         ("fp16", ("avx512_fp16",), False),
         ("fp16", ("amx_fp16",), False),
         ("fp16", ("f16c", "avx512_bf16"), True),  # f16c converts, it does not multiply
+        ("int8", (), False),
+        ("int8-dynamic", ("avx512_vnni",), False),
+        ("int8-dynamic", ("avx2",), True),
+        ("int4", ("avx512_bf16",), False),
     ],
 )
 def test_a_cpu_without_the_instructions_emulates(
@@ -230,6 +245,23 @@ def test_a_cpu_without_the_instructions_emulates(
     assert (warning is not None) == emulated
     if warning is not None:
         assert warning.text.startswith(f"{name} is emulated: this CPU has none of ")
+
+
+def test_a_cpu_has_no_fp8_and_int4_only_with_bf16() -> None:
+    with pytest.raises(Unsupported, match=r"fp8 needs Tensor Cores .* a CPU has none"):
+        support.cpu_warning("fp8", {"avx512_bf16", "amx_bf16"})
+    with pytest.raises(Unsupported, match="int4 multiplies in bf16, and this CPU has none of amx_"):
+        support.cpu_warning("int4", {"avx2"})
+
+
+def test_without_torchao_a_quantised_precision_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(support, "installed", lambda _: None)
+    support.check_installed("bf16")
+    for name in QUANTISED:
+        with pytest.raises(Unsupported, match=r"pip install 'tensorgap\[quantised\]'"):
+            support.check_installed(name)
 
 
 def test_a_cpu_has_no_tf32() -> None:

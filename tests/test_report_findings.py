@@ -163,6 +163,7 @@ ROWS: dict[str, tuple[Rows, Rows]] = {
     "energy-methods-differ": (edit(T4, lambda m: changed(m, "energy", method="power")), T4),
     "perplexity-differs": (edit(T4, lambda m: changed(m, "quality", perplexity=62.0)), T4),
     "gain-below-hardware": (HOST_BOUND, BATCHED),
+    "weights-quantised": (rows("T4", ("fp32", "int8")), T4),
     "no-significant-difference": (NOISY, EQUAL),
     "mixed-options": (rows("T4", ALL_THREE), T4),
     "mixed-slower": (rows("P100-PCIE", ALL_THREE), rows("T4", ALL_THREE, batch_size=16)),

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bench.asked import QUANTISED
 from bench.device import kinds
 from bench.device.boards import GPUS, Board, Capability
 
@@ -33,6 +34,10 @@ _TORCH_BLAS = (
     "pytorch aten/src/ATen/cuda/CUDABlas.cpp: gemm<Half> with CUDA_R_32F; pytorch/pytorch#123157,"
     " #144441"
 )
+
+_TURING = "https://developer.nvidia.com/blog/nvidia-turing-architecture-in-depth/ (table 1)"
+_TINY = "torchao 0.18, int4_tile_packed_to_4d_tensor.py: capability major 8 and bfloat16 alone"
+_FP8 = "torchao 0.18, float8/inference.py, _check_hardware_support: 8.9"
 
 
 # The driver calls it by its memory: NVIDIA H100 80GB HBM3.
@@ -109,6 +114,8 @@ class Arithmetic(NamedTuple):
 # allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
 FIRST_TENSOR_CORES: Capability = (7, 0)
 FIRST_BF16_AND_TF32: Capability = (8, 0)
+FIRST_INT8: Capability = (7, 5)  # Turing's; cuBLASLt, which torch._int_mm calls, has none before
+FIRST_FP8: Capability = (8, 9)
 _HALF_NATIVE = Arithmetic(
     "native", "float16 arithmetic at twice the rate of float32, without Tensor Cores", _TU116
 )
@@ -121,6 +128,9 @@ _HALF_STORED = Arithmetic(
 )
 _NO_TF32 = Arithmetic("absent", "{} has no TF32: the switch does nothing", _TORCH_SUPPORT)
 _NO_BF16 = Arithmetic("emulated", "{} has no bfloat16 arithmetic", _TORCH_SUPPORT)
+_NO_INT8 = Arithmetic("absent", "{} has no int8 Tensor Cores", _TURING)
+_NO_INT4 = Arithmetic("absent", "torch's int4 kernel (tinygemm) needs bf16, which {} lacks", _TINY)
+_NO_FP8 = Arithmetic("absent", "{} has no fp8 Tensor Cores", _FP8)
 # From which compute capability on a precision runs on Tensor Cores, in which type, and what it is
 # on older GPUs.
 _ARITHMETIC: Mapping[str, tuple[Capability | None, str, Arithmetic]] = {
@@ -129,7 +139,22 @@ _ARITHMETIC: Mapping[str, tuple[Capability | None, str, Arithmetic]] = {
     "fp16": (FIRST_TENSOR_CORES, "float16", _HALF_STORED),
     "bf16": (FIRST_BF16_AND_TF32, "bf16", _NO_BF16),
     "mixed": (FIRST_TENSOR_CORES, "float16", _HALF_STORED),
+    "int8": (FIRST_TENSOR_CORES, "16-bit products of weights stored as int8", _HALF_STORED),
+    "int8-dynamic": (FIRST_INT8, "int8", _NO_INT8),
+    "int4": (FIRST_BF16_AND_TF32, "bf16 products of weights stored as int4", _NO_INT4),
+    "fp8": (FIRST_FP8, "fp8 (e4m3)", _NO_FP8),
 }
+
+
+def first(precision: str) -> Capability:
+    """From which compute capability on a precision runs on Tensor Cores; (0, 0): it never does."""
+    return _ARITHMETIC[precision][0] or (0, 0)
+
+
+# Dense, at twice the rate of fp16 with fp16 sums, and not faster than that with fp32 sums: int8 of
+# T4 130 to 65, A100 624 to 312, RTX 3090 284 to 142, H100 1979 to 989; fp8 of L4 242 to 121, RTX
+# 4090 661 to 330, H100 1979 to 989 (_TURING, _ML, and NVIDIA's papers on GA102, Ada and Hopper).
+_DOUBLED = ("int8-dynamic", "fp8")
 
 
 def arithmetic(precision: str, capability: Capability) -> Arithmetic:
@@ -154,6 +179,8 @@ def arithmetic_on(gpu: Board, precision: str) -> Arithmetic:
     """
     found = arithmetic(precision, gpu.capability)
     bare = found.kind == "tensor cores" and gpu.tensor_cores is None
+    if bare and precision in QUANTISED:
+        return _NO_INT8._replace(text=_NO_INT8.text.format(gpu.name))
     return _HALF_NATIVE if bare else found
 
 
@@ -164,13 +191,20 @@ def peak_tflops(gpu: Board, precision: str) -> float | None:
     [9.3, 9.3, 9.3, None]
     >>> peak_tflops(named("T4")[0], "mixed")
     65
+    >>> [peak_tflops(named("H100-SXM")[0], p) for p in ("int8", "int8-dynamic", "int4", "fp8")]
+    [989, 1978, 989, 1978]
     """
     found = arithmetic_on(gpu, precision)
     if found == _HALF_NATIVE:
         return gpu.fp16_tflops
     if found.kind != "tensor cores":
         return None if found.kind == "absent" else gpu.fp32_tflops
+    if precision in _DOUBLED:
+        return gpu.fp16_tensor_tflops and 2 * gpu.fp16_tensor_tflops
+    # What is only stored in fewer bits multiplies in bf16 where there is any.
+    weight_only = gpu.bf16_tensor_tflops or gpu.fp16_tensor_tflops
     other = {"tf32": gpu.tf32_tensor_tflops, "bf16": gpu.bf16_tensor_tflops}
+    other |= {"int8": weight_only, "int4": weight_only}
     return other.get(precision, gpu.fp16_tensor_tflops)
 
 

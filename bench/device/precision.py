@@ -1,4 +1,4 @@
-"""What fp32, tf32, fp16, bf16 and mixed mean in torch; `support` says which device has them.
+"""What each precision means in torch; `support` says which device has it.
 
     precision   weights    arithmetic of a matrix product
     fp32        float32    float32; TF32 switched off
@@ -6,6 +6,7 @@
     fp16        float16    Tensor Cores; without them float32 on float16 storage
     bf16        bfloat16   Tensor Cores; before compute capability 8.0 emulated
     mixed       float32    autocast casts each weight and input: to fp16 on CUDA, to bf16 on a CPU
+    quantised   see `bench.model.quantise`; what is not quantised: bfloat16 where there is any
 
 Every switch is set and put back: the defaults of torch differ between releases.
 """
@@ -16,6 +17,10 @@ from typing import Any
 
 import torch
 
+from bench.asked import QUANTISED
+from bench.device import cpu, support
+from bench.device.gpus import FIRST_BF16_AND_TF32
+
 # How cuBLAS may sum products of 16 bits: as torch does by itself, and so its users.
 _SUMS = {
     "allow_fp16_reduced_precision_reduction": True,
@@ -24,8 +29,19 @@ _SUMS = {
 }
 
 
-def storage(precision: str) -> torch.dtype:
-    """The type that the weights are stored in."""
+def storage(precision: str, device_type: str = "cpu") -> torch.dtype:
+    """The type that the weights are stored in; of quantised ones, that of all the others.
+
+    That is bfloat16 where the device multiplies in it, as users of torchao load a model: its int4
+    kernels take no other type (CUDA), or took 134 times as long in float32 (128 rows of 768 by
+    3072, AVX512, torch 2.13). Else float16 on a GPU, float32 on a CPU.
+    """
+    if precision in QUANTISED:
+        if device_type == "cuda":
+            native = torch.cuda.get_device_capability() >= FIRST_BF16_AND_TF32
+            return torch.bfloat16 if native else torch.float16
+        native = support.cpu_warning("bf16", cpu.flags()) is None
+        return torch.bfloat16 if native else torch.float32
     return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
 
 
@@ -37,8 +53,8 @@ def autocast_type(precision: str, device_type: str) -> torch.dtype | None:
 
 
 def arithmetic(precision: str, device_type: str) -> torch.dtype:
-    """The type of a matrix product's operands."""
-    return autocast_type(precision, device_type) or storage(precision)
+    """The type of a matrix product's operands; at a quantised precision, of the head's."""
+    return autocast_type(precision, device_type) or storage(precision, device_type)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,25 @@
 import os
 from collections.abc import Collection
 
+from bench.asked import QUANTISED
 from bench.device import gpus
 from bench.device.boards import Capability
+from bench.device.software import installed
 from bench.errors import Unsupported
 from bench.warnings import RowWarning
 
 # Instruction sets that multiply in the type itself, as /proc/cpuinfo names them.
 _CPU_NATIVE = {"fp16": {"avx512_fp16", "amx_fp16"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"}}
 _CPU_NATIVE["mixed"] = _CPU_NATIVE["bf16"]
+# oneDNN's products of int8, which torch._int_mm calls on x86; ARM's are i8mm.
+_CPU_NATIVE["int8-dynamic"] = {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}
+_TORCHAO = "pip install 'tensorgap[quantised]'"
+
+
+def check_installed(precision: str) -> None:
+    """Raise Unsupported where a precision needs torchao and this machine has none."""
+    if precision in QUANTISED and installed("torchao") is None:
+        raise Unsupported(f"{precision} needs torchao, which is not installed; try: {_TORCHAO}")
 
 
 def gpu_warning(precision: str, capability: Capability) -> RowWarning | None:
@@ -25,7 +36,10 @@ def gpu_warning(precision: str, capability: Capability) -> RowWarning | None:
     kind = gpus.arithmetic(precision, capability).kind
     have = "{}.{}".format(*capability)
     if kind == "absent":
-        needs = f"{precision} needs compute capability 8.0"
+        needs = "{} needs compute capability {}.{}".format(precision, *gpus.first(precision))
+        if precision != "tf32":
+            lacks = gpus.arithmetic(precision, capability).text
+            raise Unsupported(f"{needs}: {lacks}; int8 stores fewer bytes on any GPU")
         raise Unsupported(f"{needs}; compute capability {have} would run plain fp32")
     if precision == "tf32" and os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         # cuBLAS reads it, whatever torch asks for.
@@ -45,6 +59,11 @@ def cpu_warning(precision: str, flags: Collection[str]) -> RowWarning | None:
     """
     if precision == "tf32":
         raise Unsupported("tf32 needs Tensor Cores (compute capability 8.0); a CPU has none")
+    if precision == "fp8":
+        raise Unsupported("fp8 needs Tensor Cores (compute capability 8.9); a CPU has none")
+    if precision == "int4" and not _CPU_NATIVE["bf16"] & set(flags):
+        needs = ", ".join(sorted(_CPU_NATIVE["bf16"]))
+        raise Unsupported(f"int4 multiplies in bf16, and this CPU has none of {needs}; try int8")
     needed = _CPU_NATIVE.get(precision, set())
     if not needed or needed & set(flags):
         return None

@@ -89,13 +89,16 @@ class Weights:
     """The model that was really loaded."""
 
     parameters: int = doc("parameters, a tied weight counted once")
-    size_bytes: int = doc("parameters and buffers at the precision's storage type", "B")
-    dtype: str = doc("storage type of the weights")
+    size_bytes: int = doc("parameters and buffers as they are stored, scales included", "B")
+    dtype: str = doc("storage type of the weights; of quantised ones + that of all the others")
     sha256: str | None = maybe(
         "SHA-256 of the safetensors file, or of its shards in a row; None for random weights"
     )
     attention: str | None = maybe("attention implementation")
     published_as: str | None = maybe("name that this hash is published under, or unrecognised")
+    arithmetic: str | None = maybe("type of the operands of the layers' matrix products", since=2)
+    quantised_parameters: int | None = maybe("parameters quantised; None: none are", since=2)
+    quantised_by: str | None = maybe("library that quantised them, with its version", since=2)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ class Trace:
     )
     tensor_cores: str | None = maybe("yes, no or unknown, by kernel names; None on a CPU")
     attention: str | None = maybe("by kernel names: flash, efficient, cudnn, math or several")
+    products: tuple[str, ...] | None = maybe(
+        "kernels or ops of matrix products, longest first", since=2
+    )
     names: tuple[str, ...] | None = maybe("kernels or ops that take most time, longest first")
     names_ms: Numbers | None = maybe("their times", "ms")
 

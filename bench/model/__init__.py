@@ -1,5 +1,6 @@
 """A decoder: loaded, run by an engine, with the attention that was asked for."""
 
+import logging
 import os
 
 from bench.files import private
@@ -9,3 +10,8 @@ from bench.files import private
 # temporary folder, is one that others can make first. So ours is named before that import.
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private.folder() / "inductor")
+
+# Where torchao is installed, transformers imports it at every precision: it tells of each extension
+# that is not for this machine, and torch of what is deprecated in it.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

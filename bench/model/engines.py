@@ -41,6 +41,12 @@ def check(
     """Raise Unsupported where this device or machine cannot run an engine at a precision."""
     if engine == "graph" and device_type != "cuda":
         raise Unsupported("engine graph replays CUDA graphs, which a CPU does not have; use eager")
+    if engine == "graph" and precision_name == "int8-dynamic":
+        # safe_int_mm asks its input's `repr` whether it is fake, which copies numbers to the host.
+        raise Unsupported(
+            "engine graph cannot record int8-dynamic: torchao's product waits for the device"
+            " (torchao/kernel/intmm.py); use compile"
+        )
     if engine != "compile":
         return
     if capability is not None:

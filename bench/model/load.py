@@ -17,7 +17,7 @@ from bench.asked import RANDOM
 from bench.device import precision
 from bench.errors import TensorgapError, Unsupported
 from bench.measured import Weights
-from bench.model import weights
+from bench.model import quantise, weights
 from bench.model.folders import GPT2_RANDOM, WEIGHTS, Files, files_of, key_of, refused, source_of
 from bench.outcomes import is_out_of_memory
 
@@ -79,7 +79,7 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     loaded, or the hub cannot be reached, and Unsupported where it is not understood; the text says
     what to do.
     """
-    dtype = precision.storage(precision_name)
+    dtype = precision.storage(precision_name, device_type)
     source = source_of(name)
     is_random = name.endswith(RANDOM)
     key = key_of(source) + (RANDOM if is_random else "")
@@ -98,8 +98,7 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     module = weights.placed(held, device_type, dtype)
     described = Weights(
         parameters=parameters,
-        size_bytes=module.get_memory_footprint(),
-        dtype=str(dtype).removeprefix("torch."),
+        **quantise.stored(module, precision_name, device_type),
         sha256=held.sha256,
         attention="sdpa",
         published_as=held.published_as,

@@ -27,19 +27,30 @@ _KERNELS = (
     (r"elementwise_kernel|gelu|tanh|pow_", "activation"),
 )
 _TENSOR_CORES = re.compile(
-    r"[hsic]884|[hsic]1688|i8816|16816|16832|hmma|gmma|tensorop|xmma_(implicit_)?gemm"
+    r"[hsic]884|[hsic]1688|i8816|16816|m16n8k16|16832|hmma|gmma|tensorop|xmma_(implicit_)?gemm"
     r"|nvjet_(sm\d+[a-z]?_)?([htqo]|[a-z]+_tf32)",  # cuBLAS of CUDA 13 names the architecture
     re.IGNORECASE,
 )
 # What a product of several kernels adds or finishes: no product by itself.
 _AFTER_PRODUCT = re.compile(r"splitKreduce|epilogue::impl")
+# A product that reads quantised weights: torch's operations; its int4 kernel (tinygemm); cuBLAS's
+# and CUTLASS's of int8 and fp8, as they name their operands; and what Triton fused a cast into.
+_QUANTISED = re.compile(
+    r"_int_mm|_weight_int[48]pack_mm|int4mm|_scaled_mm|tinygemm|i8816|i16832gemm|i8i\d|_s8_|imma"
+    r"|e4m3|nvjet_(sm\d+[a-z]?_)?qq|triton_(tem|mm).*_to_copy",
+    re.IGNORECASE,
+)
 _NO_TENSOR_CORES = re.compile(r"_ffma_|simt|[sd]gemm|_hgemm|gemv|gemmSN|gemmk1|dot_kernel", re.I)
 
 _OPS = {
-    "matmul": "addmm mm bmm baddbmm matmul linear addmv mv dot _addmm_activation",
+    "matmul": (
+        "addmm mm bmm baddbmm matmul linear addmv mv dot _addmm_activation _int_mm _scaled_mm"
+        " _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu"
+        " int4mm_packed_weight_cpu"
+    ),
     "normalisation": "layer_norm native_layer_norm softmax _softmax log_softmax _log_softmax",
     "activation": "gelu tanh pow add add_ mul mul_ sub div neg rsqrt where masked_fill",
-    "cast": "_to_copy",
+    "cast": "_to_copy choose_qparams_affine quantize_affine dequantize_affine",
     "copy": "copy_ clone contiguous cat fill_ zero_ zeros new_zeros index_copy_ masked_fill_",
     "embedding": "embedding index_select",
     # Views, allocations and questions of type: work of the host for the operation around them.
@@ -105,6 +116,17 @@ def attention(names: Iterable[str]) -> str | None:
     """
     found = {told(name, _ATTENTION) for name in names}
     return " + ".join(name for name in ATTENTIONS if name in found) or None
+
+
+def reads_quantised(products: Iterable[str]) -> list[str]:
+    """Those of some matrix products that read quantised weights.
+
+    None does where torchao makes a 16-bit copy of the weights first, and multiplies that.
+
+    >>> reads_quantised(["aten::_int_mm", "aten::mm"]), reads_quantised(["aten::mm"])
+    (['aten::_int_mm'], [])
+    """
+    return [name for name in products if _QUANTISED.search(name)]
 
 
 def uses_tensor_cores(names: Iterable[str]) -> str:

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
+from bench.asked import QUANTISED
 from bench.device import precision
 from bench.measured.profiled import Roofline
 from bench.outcomes import is_out_of_memory
-from bench.profile.work import Product, Work, lower_bounds_ms
+from bench.profile import quantised
+from bench.profile.work import Product, Work, lower_bounds_ms, stored_bytes
 
 # Multiplied by itself: large enough to be at the peak, small enough to take a moment.
 SQUARES = {"cuda": (4096, 8192), "cpu": (2048,)}
@@ -53,6 +55,10 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
     dtype = precision.arithmetic(precision_name, device_type)
     cache_bytes = l2_bytes if on_cuda else cpu_cache_bytes()
     squares = [Product(side, side, side, 1) for side in SQUARES[device_type]]
+    rates = [p.flops / product_s(p, dtype, device_type) for p in squares]
+    for square in squares:
+        kernels = quantised.kernels(square, precision_name, device_type)
+        rates += [square.flops / best_s(kernel, device_type) for kernel in kernels]
     numbers = max(LEAST_COPY_BYTES, _CACHES_PER_COPY * (cache_bytes or 0)) // 8 * 2
     every = torch.zeros(numbers, device=device_type)
     source, target = every.chunk(2)
@@ -64,7 +70,7 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
         torch.cuda.synchronize()
 
     return Peaks(
-        matmul_tflops=max(p.flops / product_s(p, dtype, device_type) / 1e12 for p in squares),
+        matmul_tflops=max(rates) / 1e12,
         copy_gb_per_s=4 * numbers / best_s(lambda: target.copy_(source), device_type) / 1e9,
         read_gb_per_s=4 * numbers / best_s(every.sum, device_type) / 1e9,
         cache_bytes=cache_bytes,
@@ -76,7 +82,14 @@ def peaks(precision_name: str, device_type: str, l2_bytes: int | None) -> Peaks:
 def model_tflops(work: Work, precision_name: str, device_type: str) -> float:
     """The rate of the model's own matrix products, weighted as they occur."""
     dtype = precision.arithmetic(precision_name, device_type)
-    seconds = sum(product_s(p, dtype, device_type) * p.times for p in work.products)
+    seconds = 0.0
+    for one in work.products:
+        is_head = one.inner * one.columns == work.head_weights
+        if precision_name in QUANTISED and not is_head:
+            run = quantised.product(one, precision_name, device_type)
+            seconds += one.times * best_s(run, device_type)
+        else:
+            seconds += one.times * product_s(one, dtype, device_type)
     return sum(product.flops for product in work.products) / seconds / 1e12
 
 
@@ -93,9 +106,10 @@ def measured_roofline(
     `latency_ms`, something disturbed the device meanwhile, or else the latency is impossible: the
     peaks are measured again.
     """
-    weight_bytes = precision.storage(precision_name).itemsize
+    rest_bytes: float = precision.storage(precision_name, device_type).itemsize
+    weight_bytes = stored_bytes(precision_name) if precision_name in QUANTISED else rest_bytes
     result_bytes = precision.arithmetic(precision_name, device_type).itemsize
-    moved = work.forward_bytes(weight_bytes, result_bytes)
+    moved = work.forward_bytes(weight_bytes, result_bytes, rest_bytes)
     for attempt in range(1 + _MORE_PEAKS):
         if attempt:
             peaks.cache_clear()
@@ -103,9 +117,12 @@ def measured_roofline(
             peak = peaks(precision_name, device_type, l2_bytes)
             rate = model_tflops(work, precision_name, device_type)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
             reason = "no memory is left to measure peaks in"
+            if not is_out_of_memory(error):
+                if precision_name not in QUANTISED:
+                    raise
+                first = str(error).partition("\n")[0]
+                reason = f"no peak of the quantised product: {first}"
             return Roofline(work.flops, sum(moved), reason=reason)
         limits = roofline(work, moved, peak, rate, precision_name)
         if latency_ms is None or (limits.lower_bound_ms or 0.0) <= latency_ms:

@@ -5,7 +5,7 @@ Where the profiler cannot run, the trace is missing with its reason and nothing 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -173,7 +173,7 @@ def cast_bytes(profiler: Any) -> int | None:
     return total
 
 
-def summarise(items: Iterable[Item], requests: int) -> dict[str, Any]:
+def summarise(items: Sequence[Item], requests: int) -> dict[str, Any]:
     """The fields of a Trace record that follow from its items, per request."""
     ms, counts = dict.fromkeys(KERNEL_CLASSES, 0.0), dict.fromkeys(KERNEL_CLASSES, 0)
     by_name: dict[str, float] = {}
@@ -181,16 +181,23 @@ def summarise(items: Iterable[Item], requests: int) -> dict[str, Any]:
         ms[item.kind] += item.ms / requests
         counts[item.kind] += item.counts
         by_name[item.name] = by_name.get(item.name, 0.0) + item.ms / requests
-    top = sorted(by_name, key=by_name.__getitem__, reverse=True)[:_NAMES]
+    by_time = sorted(by_name, key=by_name.__getitem__, reverse=True)
+    top, products = by_time[:_NAMES], {item.name for item in items if item.kind == "matmul"}
     return {
         **{f"{kind}_ms": ms[kind] for kind in KERNEL_CLASSES},
         **{f"{kind}_count": counts[kind] / requests for kind in KERNEL_CLASSES},
         "requests": requests,
         "traced_ms": sum(ms.values()),
         "count": sum(counts.values()) / requests,
-        "names": tuple(name[:_LONGEST_NAME] for name in top),
+        "products": shortened([name for name in by_time if name in products][:_NAMES]),
+        "names": shortened(top),
         "names_ms": tuple(by_name[name] for name in top),
     }
+
+
+def shortened(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of kernels as they are kept."""
+    return tuple(name[:_LONGEST_NAME] for name in names)
 
 
 def union(intervals: Iterable[tuple[float, float]]) -> float:

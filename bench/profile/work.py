@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.asked import QUANTISED
 from bench.decoders import SHAPES, Linear, Shape, shape_of
 
 # Kernel-launching operations per forward: (with fused attention, with eager attention).
@@ -68,9 +69,16 @@ class Work:
         """What no kernel can spare."""
         return self.flops - self.attention_flops + self.least_attention_flops
 
-    def forward_bytes(self, weight_bytes: int, result_bytes: int) -> tuple[int, ...]:
-        """Least bytes of each forward, by the bytes of a stored weight and of a logit."""
-        return tuple(self.weights * weight_bytes + count * result_bytes for count in self.results)
+    def forward_bytes(
+        self, weight_bytes: float, result_bytes: int, head_bytes: float | None = None
+    ) -> tuple[int, ...]:
+        """Least bytes of each forward, by the bytes of a stored weight and of a logit.
+
+        `head_bytes` are those of a weight of the head, where they are others.
+        """
+        more = 0.0 if head_bytes is None else self.head_weights * (head_bytes - weight_bytes)
+        read = int(self.weights * weight_bytes + more)
+        return tuple(read + count * result_bytes for count in self.results)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -130,9 +138,25 @@ def lower_bounds_ms(
     return flops / tflops / 1e9, beyond / gb_per_s / 1e6
 
 
-def stored_bytes(precision: str) -> int:
-    """Bytes of a stored weight; the least where the precision is not known."""
+def stored_bytes(precision: str) -> float:
+    """Bytes of a stored weight of the layers; the least where the precision is not known.
+
+    Of int4 with a scale and an offset of 16 bits for each group of 128, the largest that there is.
+    """
+    if precision in QUANTISED:
+        return 0.5 + 4 / 128 if precision == "int4" else 1
     return 4 if precision in ("fp32", "tf32", "mixed") else 2
+
+
+def head_bytes(precision: str) -> float:
+    """Bytes of a stored weight of the head, of embeddings and norms, which are not quantised."""
+    return max(stored_bytes(precision), 2)
+
+
+def model_bytes(shape: Shape, precision: str) -> float:
+    """Bytes of all parameters, without the scales of quantised ones."""
+    rest = shape.parameters - shape.layer_weights
+    return shape.layer_weights * stored_bytes(precision) + rest * head_bytes(precision)
 
 
 def counted(model: str) -> Shape | None:

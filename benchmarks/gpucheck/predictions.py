@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.asked import PRECISIONS
+from bench.asked import FLOATING
 from bench.device import gpus
 from bench.energy.flags import HIGH_UNCERTAINTY
 from bench.measured import Measurement, Outcome
@@ -280,7 +280,7 @@ def _each(
     name: str,
     expected: Callable[[str], str],
     check: Callable[[str], Callable[[Seen], Found]],
-    precisions: Iterable[str] = PRECISIONS,
+    precisions: Iterable[str] = FLOATING,
     on_card: bool = False,
     step: str | None = None,
 ) -> tuple[Prediction, ...]:
@@ -297,7 +297,7 @@ def _each(
     )
 
 
-_COUNTS = dict.fromkeys(PRECISIONS, 211) | {"mixed": 357}
+_COUNTS = dict.fromkeys(FLOATING, 211) | {"mixed": 357}
 _H100 = gpus.COMPUTE_CAPABILITY["H100"]
 _EAGER, _GRAPH, _MANY = (("eager", 1), ("graph", 1), ("eager", BATCH))
 
@@ -369,7 +369,7 @@ TOPICS = (
                 "energy of each row that has one",
                 f"known within {HIGH_UNCERTAINTY * 100:g} %",
                 _each_row(_energy_known),
-                PRECISIONS,
+                FLOATING,
                 on_card=True,
             ),
         ),
@@ -403,7 +403,7 @@ TOPICS = (
                 "classes of kernels in each trace",
                 "sum to the traced time",
                 _each_row(_classes_sum),
-                (*PRECISIONS, "compile"),
+                (*FLOATING, "compile"),
             ),
         ),
     ),
@@ -460,7 +460,7 @@ TOPICS = (
                 "latency of each row with measured peaks",
                 "not below their lower bound",
                 _each_row(_above_lower_bound),
-                (*PRECISIONS, "compile"),
+                (*FLOATING, "compile"),
                 on_card=True,
             ),
             Prediction(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend
 
-from bench.asked import PRECISIONS
+from bench.asked import FLOATING
 from bench.device import kinds, nvml, precision
 from bench.energy.ticks import Reading, period_s, ticks
 from bench.errors import TensorgapError, Unsupported
@@ -42,7 +42,7 @@ def preflight(folder: Folder) -> None:
     )
     with nvml.driver() as driver:
         _ask_the_driver(folder, driver, str(properties.uuid))
-    folder.fact("attention", {name: _chosen(name) for name in PRECISIONS})
+    folder.fact("attention", {name: _chosen(name) for name in FLOATING})
     folder.fact("decode_error", _attention_error((1, 12, 1, 64), (1, 12, 144, 64), masked=True))
     folder.fact("head16_error", _attention_error((4, 4, 128, 16), (4, 4, 128, 16)))
     print(f"attention: {folder.facts()['attention']}")

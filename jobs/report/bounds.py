@@ -53,7 +53,8 @@ def of_board(
         return None
     size = (workload.batch_size, workload.prompt_tokens, workload.new_tokens)
     least = work.work_of(shape, *size, head=by_pytorch)
-    moved = least.forward_bytes(work.stored_bytes(precision), result_bytes=0)
+    stored = work.stored_bytes(precision), 0, work.head_bytes(precision)
+    moved = least.forward_bytes(*stored)
     # Weights may stay in the cache from one forward pass to the next.
     rates = peak, board.bandwidth_gb_per_s
     cache_mb = _LARGEST_L2_MB if board.l2_mb is None else board.l2_mb

@@ -14,7 +14,7 @@ import fakecuda
 import pytest
 from conftest import ROOT, Run
 
-from bench.asked import PRECISIONS
+from bench.asked import FLOATING
 from bench.measured import Measurement
 from bench.results import store as results
 
@@ -33,7 +33,7 @@ def rows(output: Path) -> list[Measurement]:
 def test_the_whole_of_it_holds_on_a_modelled_h100(on_gpu: Run, tmp_path: Path) -> None:
     done = on_gpu("H100", [SCRIPT, *REHEARSAL, "--output", str(tmp_path)], timeout_s=1700)
     table = done.stdout.rpartition("\nprediction ")[2]
-    for precision in PRECISIONS:
+    for precision in FLOATING:
         count = 357 if precision == "mixed" else 211
         assert re.search(rf"kernels of a forward, {precision} +{count} +holds ", table), table
         assert re.search(rf"attention that ran, {precision} +\w+ +holds ", table), table
@@ -45,7 +45,7 @@ def test_the_whole_of_it_holds_on_a_modelled_h100(on_gpu: Run, tmp_path: Path) -
     assert re.search(r"kernels of a compiled forward, fp16 +98 +holds +98\n", table), table
     assert "DOES NOT HOLD" not in done.stdout
     found = rows(tmp_path)
-    assert len(found) == 4 * len(PRECISIONS) + 1
+    assert len(found) == 4 * len(FLOATING) + 1
     assert all(row.device and row.device.simulated for row in found)
 
 

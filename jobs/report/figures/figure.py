@@ -12,6 +12,7 @@ from typing import Any
 
 import altair as alt
 
+from jobs.report.figures import style
 from jobs.report.figures.data import TRACES, Data, Record
 from jobs.report.words import gathered, some_of
 
@@ -115,7 +116,10 @@ class Figure:
         sets = {name: [*self.of_panel(panel, data[name])] for name in self.sets[1:]}
         sets[self.sets[0]] = [*panel]
         title = alt.TitleParams(panel[0][self.panel], anchor="start", fontSize=12)
+        there = {record["precision"] for record in self.drawn(data)}
+        present = [precision for precision in style.COLOURS if precision in there]
         chart = self.chart(lambda name: alt.InlineData(values=sets[name]))
+        chart = chart.add_params(alt.param(name=style.PRESENT, value=present))
         return chart.properties(title=title, width=_WIDTH_PX)
 
     def of_panel(self, panel: Sequence[Record], other: Iterable[Record]) -> Iterable[Record]:

@@ -16,9 +16,25 @@ from bench.asked import PRECISIONS
 from jobs.report.figures.data import CLASSES
 
 COLOURS = dict(
-    zip(PRECISIONS, ("#7f7f7f", "#e69f00", "#0081c8", "#009e73", "#d55e00"), strict=True)
+    zip(
+        PRECISIONS,
+        (
+            *("#7f7f7f", "#e69f00", "#0081c8", "#009e73", "#d55e00"),
+            *("#cc79a7", "#9467bd", "#8c6d31", "#17a2b8"),
+        ),
+        strict=True,
+    )
 )
-SHAPES = dict(zip(PRECISIONS, ("circle", "cross", "square", "diamond", "triangle-up"), strict=True))
+SHAPES = dict(
+    zip(
+        PRECISIONS,
+        (
+            *("circle", "cross", "square", "diamond", "triangle-up"),
+            *("triangle-down", "triangle-right", "triangle-left", "stroke"),
+        ),
+        strict=True,
+    )
+)
 # Of the classes of kernels; what is no kernel at all is the palest.
 CLASS_COLOURS = dict(
     zip(
@@ -30,6 +46,7 @@ CLASS_COLOURS = dict(
         strict=True,
     )
 )
+PRESENT = "present"  # the parameter of a chart that says which precisions it has
 NEUTRAL = "#888888"  # of what is no measurement: a baseline, a bound; it shows on white and black
 INK = "currentColor"  # of texts: black on paper, and in the page whatever text there has
 ROW_PX = 21  # of a row of labelled marks
@@ -49,8 +66,11 @@ def shape(title: str | None = "precision") -> alt.Shape:
 
 
 def legend(title: str | None) -> alt.Legend | None:
-    """A legend in rows above the plot; None without a title."""
-    return alt.Legend(title=None, orient="top", columns=5, symbolFillColor=None) if title else None
+    """A legend in rows above the plot, of the precisions in it; None without a title."""
+    if not title:
+        return None
+    shown = alt.ExprRef(PRESENT)
+    return alt.Legend(title=None, orient="top", columns=5, symbolFillColor=None, values=shown)
 
 
 def fill(doubtful: str) -> Any:

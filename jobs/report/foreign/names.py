@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.asked import PRECISIONS
+from bench.asked import FLOATING
 
 # What a precision is called; of several words the longest name counts.
 PRECISION_NAMES = {
@@ -25,7 +25,8 @@ PRECISION_NAMES = {
 }
 PRECISION = {name: p for p, names in PRECISION_NAMES.items() for name in names.split()}
 _ONLY_ALONE = {"float", "single", "full", "32", "16", "mixed"}  # a whole cell, and no word of it
-# Precisions that tensorgap does not measure: their rows are set aside.
+# Precisions that tensorgap does not measure, and what others call int8, int4 and fp8: how their
+# weights are quantised, and what multiplies them, is another library's. Such rows are set aside.
 OTHER_PRECISION = re.compile(
     r"(u?int[248]|i8|[248]-?bits?|nf4|fp[468]|mxfp\d|nvfp4|e[45]m\d|fp64|float64|f64|double|w\da\d+"
     r"|gptq|awq|gguf|q\d(_\w+)*|bnb|qlora|smoothquant|ternary|sparse|amp-bf16|bf16-amp"
@@ -226,5 +227,5 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:
 
 
 def is_measured(precision: str) -> bool:
-    """Whether it is one of tensorgap's precisions."""
-    return precision in PRECISIONS
+    """Whether it is a precision that means the same in a table as in tensorgap."""
+    return precision in FLOATING

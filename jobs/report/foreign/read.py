@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.asked import PRECISIONS
+from bench.asked import FLOATING
 from bench.errors import TensorgapError
 from bench.files import limits
 from jobs.report.facts import Case
@@ -188,6 +188,6 @@ def no_case(notes: Notes, table: grid.Grid) -> list[str]:
     if notes.problems:
         return notes.problems
     if notes.aside:
-        known = ", ".join(PRECISIONS)
+        known = ", ".join(FLOATING)
         return [f"all rows are set aside: {', '.join(notes.aside)}; known: {known}"]
     return ["it has no rows" if not table.lines else "no row has a number"]

@@ -4,12 +4,21 @@ import inspect
 
 # isort: off
 from jobs.report.rules import conditions, possible, power, structure, launch, precision, energy
-from jobs.report.rules import decode, perplexity, gain, mixed, effect, failed, expectation
+from jobs.report.rules import (
+    decode,
+    perplexity,
+    gain,
+    quantised,
+    mixed,
+    effect,
+    failed,
+    expectation,
+)
 from jobs.report.rules.rule import Rule
 
 MODULES = (
     conditions, possible, power, structure, launch, precision, energy, decode, perplexity, gain,
-    mixed, effect, failed, expectation,
+    quantised, mixed, effect, failed, expectation,
 )  # fmt: skip
 BY_MODULE = {
     module: [one for one in vars(module).values() if isinstance(one, Rule)] for module in MODULES

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from bench import decoders
+from bench.asked import QUANTISED
 from bench.profile import work
 from bench.stats import Ratio
 from jobs.report import compare
@@ -159,7 +160,10 @@ def consistent_with(case: Case, base: Case) -> Iterator[Note]:
         yield note(text)
         return
     each = work.stored_bytes(case.precision)
-    wanted = shape.parameters * each / 1e6
-    text += ": {millions:.2f} M weights x {each} bytes = {wanted:.0f} MB, "
+    wanted, few = work.model_bytes(shape, case.precision) / 1e6, ""
+    if case.precision in QUANTISED:
+        few = "{few:.2f} M x {each:.2g} bytes, with the others "
+    text += ": " + (few or "{millions:.2f} M weights x {each} bytes = ") + "{wanted:.0f} MB, "
     text += "as found" if abs(case.size_mb / wanted - 1) < _SAME_SIZE else "not as found"
-    yield note(text, millions=shape.parameters / 1e6, each=each, wanted=wanted)
+    counts = {"millions": shape.parameters / 1e6, "few": shape.layer_weights / 1e6}
+    yield note(text, each=each, wanted=wanted, **counts)

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable
 
-from bench.asked import CPU
+from bench.asked import CPU, QUANTISED
 from bench.device import gpus
 from bench.device.boards import GPUS, Board
 from bench.measured.profiled import Trace
+from bench.profile import work
 from jobs.report import bounds, compare, pace
 from jobs.report.facts import BASELINE, Case, Group
 from jobs.report.finding import Note, Value, Verdict
@@ -283,7 +284,9 @@ def on_half_units(case: Case) -> bool:
 
 
 def explained_slower(case: Case) -> bool:
-    """Whether another finding says why it is slower: it is emulated."""
+    """Whether another finding says why it is slower: it is emulated, or its weights are copied."""
+    if case.precision in QUANTISED:
+        return True
     kinds = {gpus.arithmetic_on(board, case.precision).kind for board in case.boards}
     return "emulated" in kinds
 
@@ -315,7 +318,9 @@ def gains_on(boards: Iterable[Board], case: Case, base: Case) -> dict[Board, flo
         plain, ours = (peak or 1.0 for peak in peaks)
         native = (board.fp16_tflops or 0.0) if case.precision == "fp16" else 0.0
         own = ours / plain if case.by_pytorch else max(ours, native) / plain
-        found[board] = _ABOVE_BYTES * BYTES_GAIN if by_bytes else _ABOVE * max(own, BYTES_GAIN)
+        fewer = work.stored_bytes(base.precision) / work.stored_bytes(ours_is)
+        fewer = max(fewer, BYTES_GAIN)
+        found[board] = _ABOVE_BYTES * fewer if by_bytes else _ABOVE * max(own, fewer)
     return found
 
 

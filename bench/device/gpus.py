@@ -224,6 +224,8 @@ def hardware_peak_tflops(gpu: Board, precision: str) -> float:
 
     >>> [hardware_peak_tflops(named("T4")[0], p) for p in ("fp16", "int8", "int4")]
     [65, 130, 260]
+    >>> hardware_peak_tflops(named("P40")[0], "int8")
+    47.2
     """
     plain = precision in ("fp32", "tf32", "bf16")
     half = () if plain else (gpu.fp16_tflops, gpu.fp16_tensor_tflops)

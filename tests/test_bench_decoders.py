@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import pytest
 from architectures import SMALL, config_of, on_meta
 from hypothesis import given

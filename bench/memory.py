@@ -1,19 +1,20 @@
 """The device memory that a workload takes at its peak, predicted before a process is started.
 
 What is alive at once was read off torch's own record of allocations, of each family in float32,
-float16 and mixed (torch 2.11, transformers 5.24; its allocator is the real one on a modelled GPU
-too). Tensors only: CUDA itself takes some hundred MB beside them. Standard library only.
+float16 and mixed, of four families at the quantised precisions (torch 2.11, transformers 5.24,
+torchao 0.18; its allocator is the real one on a modelled GPU too). Tensors only: CUDA itself takes
+some hundred MB beside them. Standard library only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from bench.asked import AUTO, Workload
+from bench.asked import AUTO, QUANTISED, Workload
 from bench.decoders import Shape
 from bench.device.boards import Capability
 from bench.families import FAMILIES
-from bench.profile.work import model_bytes, stored_bytes
+from bench.profile.work import head_bytes, model_bytes, stored_bytes
 
 WITHIN = 0.1  # of the peak: so far off was no prediction
 # ATen/cuda/CUDABlas.cpp: what cuBLAS may use on each stream; and torch's default before Hopper.
@@ -24,6 +25,9 @@ _PROCESS_BYTES = 500 * 2**20  # resident, of a process that has imported torch a
 _PROMPTS = 8  # that a queue takes in turn, of 8 bytes a token
 # Made of several operations, of which autocast does two in float32 (transformers, activations.py).
 _SCALED = ("gemma2", "granite")  # their logits are divided, into another tensor
+# Of a number of the widest input that is rounded for its product: itself, its float32 copies, and
+# what they are rounded to (torchao 0.18).
+_ROUNDED = {"int8-dynamic": 10, "fp8": 15}
 _COMPOSED = ("gelu_new", "gelu_fast", "gelu_accurate")
 
 
@@ -60,12 +64,13 @@ class Widths:
 
     stored: int
     product: int
+    rounded: int = 0  # of a product's input; 0 where it is not
 
     @classmethod
     def of(cls, precision: str) -> Widths:
         """Those of a precision: autocast passes float32 on."""
         stored = max(2, int(stored_bytes(precision)))
-        return cls(stored, 2 if precision == "mixed" else stored)
+        return cls(stored, 2 if precision == "mixed" else stored, _ROUNDED.get(precision, 0))
 
 
 def on_gpu(
@@ -97,23 +102,28 @@ def on_gpu(
     logits, activations, workspaces = max(stages, key=sum)
     keys = rotated(shape, number)
     position = shape.layers * shape.kv_heads * shape.head_width * (keys + number.product)
-    return Memory(
-        weights=int(model_bytes(shape, precision)),
+    found = Memory(
+        weights=int(model_bytes(shape, precision, on_gpu=True)),
         cache=batch * (prompt + new) * position if new else 0,
         logits=logits,
         activations=activations + _PROMPTS * 8 * batch * prompt,
         workspace=workspaces,
     )
+    # torchao quantises matrices that are on the device.
+    loading = Memory(shape.parameters * int(head_bytes(precision)), 0, 0, 0, 0)
+    return max(found, loading, key=lambda memory: memory.total_bytes)
 
 
 def on_cpu(shape: Shape, workload: Workload, precision: str) -> Memory:
     """About the most that a process has on a CPU, or may need.
 
-    While a model is loaded its weights are held twice, as they were read and at the precision; then
-    once, beside what a request takes. `workspace` is what Python and torch have.
+    While a model is loaded its weights are held twice, as they were read and as they are before
+    torchao quantises them (float32 on a CPU without bfloat16); then once, beside what a request
+    takes. `workspace` is what Python and torch have.
     """
     found = replace(on_gpu(shape, workload, precision), workspace=_PROCESS_BYTES)
-    loading = Memory(found.weights + 4 * shape.parameters, 0, 0, 0, _PROCESS_BYTES)
+    each = 4 + (4 if precision in QUANTISED else int(head_bytes(precision)))
+    loading = Memory(each * shape.parameters, 0, 0, 0, _PROCESS_BYTES)
     return max(loading, found, key=lambda memory: memory.total_bytes)
 
 
@@ -147,6 +157,7 @@ def in_layer(shape: Shape, number: Widths, scores: int) -> int:
     feed_forward = inner * number.product
     if shape.activation in _COMPOSED:
         feed_forward = 2 * (number.product + number.stored)
+    feed_forward = max(feed_forward, number.rounded)
     alive = [attention, family.carried * wide + shape.feed_forward * feed_forward]
     if turns(shape):
         before = turned if family.query_norms else number.product

@@ -174,16 +174,15 @@ def misfits(
             continue
         for cell in cells:
             held = place.memory_bytes(cell.gpu_type)
-            if cell.gpu_type == CPU:
+            capability = gpus.capability_of(cell.gpu_type) or (9, 0)
+            needs = least = memory.on_gpu(shape, workload, cell.precision, capability)
+            beside = _CONTEXT_BYTES
+            if cell.gpu_type == CPU:  # where a file of 16 bits takes less while it is read
                 needs, beside = memory.on_cpu(shape, workload, cell.precision), 0
-            else:
-                capability = gpus.capability_of(cell.gpu_type) or (9, 0)
-                needs = memory.on_gpu(shape, workload, cell.precision, capability)
-                beside = _CONTEXT_BYTES
             if held is None or needs.total_bytes * (1 + memory.WITHIN) + beside <= held:
                 continue
-            sure = needs.total_bytes * (1 - memory.WITHIN) + beside > held
-            what = f"{Outcome.OUT_OF_MEMORY}: " if sure else "warning: close to all memory: "
+            sure = least.total_bytes * (1 - memory.WITHIN) + beside > held
+            what = f"{Outcome.OUT_OF_MEMORY}: " if sure else "warning: may be out of memory: "
             yield f"{what}{cell}: {workload}: needs about {needs}, and has {held / 2**30:.1f} GiB"
 
 

@@ -1,4 +1,4 @@
-"""Small decoders of several families with random weights, saved as transformers saves them."""
+"""Small decoders of each family that is understood, with random weights."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_COMMON, "intermediate_size": 48},
     "opt": {**_COMMON, "ffn_dim": 48, "word_embed_proj_dim": 32},
     "phi": {**_COMMON, "intermediate_size": 48},
+    "phi3": _GROUPED,
+    "gemma": {**_GROUPED, "num_key_value_heads": 1, "head_dim": 16},
+    "starcoder2": _GROUPED,
+    "olmo2": _GROUPED,
+    "smollm3": _GROUPED,
+    "granite": {**_GROUPED, "logits_scaling": 0.5},
     "gemma2": {
         **_GROUPED,
         "head_dim": 8,
@@ -45,9 +51,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+def config_of(family: str, **changes: Any) -> Any:
+    """A small configuration of a family, as transformers makes it."""
+    return transformers.AutoConfig.for_model(family, **{**CONFIGS[family], **changes})
+
+
+def on_meta(config: Any, **given: Any) -> Any:
+    """The model of a configuration, whose parameters take no memory."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, **given).eval()
+
+
 def built(family: str, **changes: Any) -> PreTrainedModel:
     """A model whose weights are so large that every token and position matters."""
-    config = transformers.AutoConfig.for_model(family, **(CONFIGS[family] | changes))
+    config = config_of(family, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -61,7 +78,7 @@ def built(family: str, **changes: Any) -> PreTrainedModel:
 
 
 def saved(folder: Path, family: str, dtype: torch.dtype = torch.float32, **how: Any) -> Path:
-    """A folder with such a model and the embedded tokenizer."""
+    """A folder with such a model, as transformers saves it, and the embedded tokenizer."""
     built(family).to(dtype).save_pretrained(folder, **how)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(TINY_FOLDER / name, folder / name)

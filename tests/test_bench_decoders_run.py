@@ -410,6 +410,12 @@ def test_random_weights_of_nothing_are_one_message(name: str) -> None:
         load_model(name, "fp32", "cpu")
 
 
+def test_a_configuration_that_names_no_quantisation_is_of_plain_weights(copied: Folder) -> None:
+    path = copied("llama")
+    configure(path, quantization_config=None)
+    assert load_model(str(path), "fp32", "cpu").weights.parameters == 34_720
+
+
 def test_soft_capped_attention_is_unsupported(copied: Folder) -> None:
     path = copied("gemma2")
     configure(path, attn_logit_softcapping=50.0)

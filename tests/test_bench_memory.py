@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import memory
-from bench.asked import PRECISIONS, Workload
+from bench.asked import PRECISIONS, QUANTISED, Workload
 from bench.decoders import SHAPES
 from bench.memory import on_gpu
 
@@ -46,6 +46,22 @@ def test_autocast_also_holds_the_cast_weights_of_the_head() -> None:
     fp32, mixed = (on_gpu(GPT2, asked, name) for name in ("fp32", "mixed"))
     assert fp32.weights == mixed.weights == 4 * 124_439_808
     assert mixed.activations - fp32.activations > 2 * 50_257 * 768
+
+
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_quantised_weights_are_on_the_device_as_16_bits_first(precision: str) -> None:
+    """So int8 of 8 billion parameters does not fit into 16 GB; and what is read is there, too."""
+    llama, one = SHAPES["Llama-3.1-8B"], Workload("l", prompt_tokens=16)
+    assert on_gpu(llama, one, precision).total_bytes == 2 * llama.parameters
+    assert memory.on_cpu(llama, one, precision).weights == 8 * llama.parameters  # as float32
+    many = Workload("l", prompt_tokens=1024, batch_size=64)
+    assert on_gpu(llama, many, precision).weights < 1.2 * llama.parameters
+
+
+@pytest.mark.parametrize(("precision", "each"), [("int8", 6), ("int8-dynamic", 10), ("fp8", 15)])
+def test_an_input_that_is_rounded_is_there_in_float32(precision: str, each: int) -> None:
+    number = memory.Widths.of(precision)
+    assert memory.in_layer(QWEN, number, 0) == 4 * 896 * 2 + 4864 * each
 
 
 def test_each_graph_of_new_tokens_has_a_workspace() -> None:
@@ -97,7 +113,7 @@ def test_more_of_anything_takes_no_less(
     asked = Workload(model, engine, batch, prompt, new)
     found = on_gpu(SHAPES[model], asked, precision)
     assert all(value >= 0 for value in dataclasses.astuple(found))
-    assert found.weights < found.total_bytes == sum(dataclasses.astuple(found))
+    assert found.weights <= found.total_bytes == sum(dataclasses.astuple(found))
     for more in ("batch_size", "prompt_tokens", *(["new_tokens"] if new else [])):
         larger = dataclasses.replace(asked, **{more: getattr(asked, more) + 1})
         assert on_gpu(SHAPES[model], larger, precision).total_bytes >= found.total_bytes

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from bench.asked import Cell, QualityPlan, Sampling, Workload
 from bench.decoders import SHAPES
@@ -45,9 +46,11 @@ def logits(module: Any) -> torch.Tensor:
 def test_linears_in_the_place_of_conv1d_give_the_same_logits(name: str) -> None:
     module = load_model(name, "fp32", "cpu").module
     before = logits(module)
+    replaced = [one for one in module.modules() if isinstance(one, Conv1D)]
     quantise.as_linear(module)
     kinds = {type(one).__name__ for one in module.modules()}
     assert "Conv1D" not in kinds
+    assert {one.weight for one in replaced} == {None}  # not held beside the Linears
     assert torch.equal(logits(module), before)
 
 
@@ -235,6 +238,15 @@ def test_a_model_s_bytes_are_its_parameters_times_those_of_one(name: str) -> Non
 
 def test_int8_of_gpt2_takes_a_byte_for_each_weight_of_its_layers() -> None:
     assert work.model_bytes(SHAPES["gpt2"], "int8") == 84_934_656 + 2 * (124_439_808 - 84_934_656)
+
+
+def test_int4_on_a_gpu_is_stored_in_rows_of_1024() -> None:
+    gpt2, llama = SHAPES["gpt2"], SHAPES["Llama-3.1-8B"]
+    assert work.stored_weights(gpt2, "int4", on_gpu=True) == 12 * 1024 * (
+        2304 + 768 + 3072 + 3072 // 1024 * 768
+    )
+    assert work.stored_weights(gpt2, "int4") == work.stored_weights(gpt2, "int8", on_gpu=True)
+    assert work.stored_weights(llama, "int4", on_gpu=True) == llama.layer_weights
 
 
 @pytest.mark.usefixtures("small_peaks")

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import SMALL as FAMILIES
-from architectures import config_of, on_meta
+from decoders import config_of, on_meta
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench import decoders
 from bench.decoders import SHAPES
+from bench.families import FAMILIES
 from bench.model import engines
 from bench.profile import work
 from bench.profile.work import work_of
@@ -70,7 +70,9 @@ def test_flops_of_each_family_are_those_of_torchs_counter(family: str) -> None:
 
 
 def test_a_window_is_all_that_is_seen_and_kept() -> None:
-    shape = decoders.of_config(config_of("mistral").to_dict())
+    shape = decoders.of_config(
+        config_of("mistral", num_hidden_layers=3, sliding_window=8).to_dict()
+    )
     assert shape.window == 8
     full = dataclasses.replace(shape, window=None, windowed=0)
     for prompt in (1, 7, 8, 9, 30):

@@ -15,6 +15,7 @@ from jobs.report import compare, facts, findings, from_rows
 from jobs.report.figures import style
 from jobs.report.finding import Finding, Note, Verdict
 from jobs.report.foreign import names
+from jobs.report.rules import effect
 
 INT8 = "sm80_xmma_gemm_i8i32_i8i32_i32_tn_n_tilesize64x64x64"
 COPY = "ampere_bf16_s16816gemm_bf16_128x64_ldg8_f2f_stages_64x3_tn"
@@ -55,6 +56,20 @@ def test_weights_that_were_copied_first_gain_no_arithmetic() -> None:
     assert "against bf16, a large batch: at most 1.00x" in texts(found.expected)
     assert "engine = compile" in texts(found.do)
     assert not of_weights(traced("int8", COPY, engine="eager")).missing
+
+
+def test_int4_of_gpt2_is_as_large_as_its_padded_rows() -> None:
+    """As found on a modelled GPU: rows of 768 take 1024, of 3072 as many."""
+    rest = 2 * (124_439_808 - 84_934_656)
+    padded = 12 * 1024 * (3 * 768 + 768 + 3072 + 3 * 768)
+    held = int(padded * (0.5 + 4 / 128)) + rest
+    cases = from_rows.cases(
+        [row(BOARD, "fp32"), changed(row(BOARD, "int4"), "weights", size_bytes=held)]
+    )
+    base, case = sorted(cases, key=lambda one: one.precision != "fp32")
+    *_, size = effect.consistent_with(case, base)
+    assert size.template.endswith("MB, as found")
+    assert size.values["few"] == pytest.approx(padded / 1e6)
 
 
 def test_without_a_trace_the_kernel_is_not_known() -> None:

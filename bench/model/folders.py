@@ -104,7 +104,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     """Refuse weights of other numbers, and what would fill memory."""
     if not config.get("is_causal", True):
         raise Unsupported(f"model {name}: is_causal = false: each token sees all others")
-    if "quantization_config" in config:
+    if config.get("quantization_config") is not None:
         raise Unsupported(
             f"model {name}: its weights are quantised (quantization_config); a precision of the"
             " matrix is that of the arithmetic, so give a folder with fp32, fp16 or bf16 weights"

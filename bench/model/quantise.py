@@ -71,6 +71,7 @@ def as_linear(module: torch.nn.Module) -> None:
                 weight = child.weight.detach().T.contiguous()
                 linear.weight = torch.nn.Parameter(weight, requires_grad=False)
                 linear.bias = child.bias
+                child.weight = None  # else all of them would be held twice at once
                 setattr(parent, name, linear)
 
 

@@ -153,10 +153,21 @@ def head_bytes(precision: str) -> float:
     return max(stored_bytes(precision), 2)
 
 
-def model_bytes(shape: Shape, precision: str) -> float:
-    """Bytes of all parameters, without the scales of quantised ones."""
-    rest = shape.parameters - shape.layer_weights
-    return shape.layer_weights * stored_bytes(precision) + rest * head_bytes(precision)
+def stored_weights(shape: Shape, precision: str, on_gpu: bool = False) -> int:
+    """How many weights of the layers are stored.
+
+    At int4 on a GPU with the zeros that torch's kernel has up to the next multiple of 1024 of a
+    product's input (torchao 0.18, int4_tile_packed_to_4d_tensor.py): GPT-2's 768 are 1024.
+    """
+    if not on_gpu or precision != "int4":
+        return shape.layer_weights
+    return shape.layers * sum(-(-one.rows // 1024) * 1024 * one.columns for one in shape.matrices)
+
+
+def model_bytes(shape: Shape, precision: str, on_gpu: bool = False) -> float:
+    """Bytes of all parameters, without the scales of int8 and fp8."""
+    stored = stored_weights(shape, precision, on_gpu) * stored_bytes(precision)
+    return stored + (shape.parameters - shape.layer_weights) * head_bytes(precision)
 
 
 def counted(model: str) -> Shape | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bench import decoders
-from bench.asked import QUANTISED
+from bench.asked import CPU, QUANTISED
 from bench.profile import work
 from bench.stats import Ratio
 from jobs.report import compare
@@ -159,11 +159,14 @@ def consistent_with(case: Case, base: Case) -> Iterator[Note]:
     if shape is None:
         yield note(text)
         return
-    each = work.stored_bytes(case.precision)
-    wanted, few = work.model_bytes(shape, case.precision) / 1e6, ""
+    each, stored_as = work.stored_bytes(case.precision), (case.precision, case.gpu_type != CPU)
+    wanted, few = work.model_bytes(shape, *stored_as) / 1e6, ""
     if case.precision in QUANTISED:
         few = "{few:.2f} M x {each:.2g} bytes, with the others "
     text += ": " + (few or "{millions:.2f} M weights x {each} bytes = ") + "{wanted:.0f} MB, "
     text += "as found" if abs(case.size_mb / wanted - 1) < _SAME_SIZE else "not as found"
-    counts = {"millions": shape.parameters / 1e6, "few": shape.layer_weights / 1e6}
+    counts = {
+        "millions": shape.parameters / 1e6,
+        "few": work.stored_weights(shape, *stored_as) / 1e6,
+    }
     yield note(text, each=each, wanted=wanted, **counts)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from bench import inventory, lookup, memory
+from bench import inventory, lookup, memory, shelf
 from bench import matrix as matrices
 from bench.asked import CPU, RANDOM, Cell, Matrix
 from bench.decoders import SHAPES, Shape
-from bench.device import cpu, gpus, kinds, support
+from bench.device import gpus, kinds, support
 from bench.errors import TensorgapError, Unsupported
 from bench.measured import Outcome
 from cluster import placement
@@ -146,7 +146,7 @@ def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
     named = {cell.gpu_type for cell in matrices.cells(asked, types)}
     offers = placement.offers(present, told, named)
     found = tuple(card for of_node in told.values() for card in of_node)
-    host_bytes = cpu.memory_bytes() if address is None else None
+    host_bytes = shelf.memory_bytes() if address is None else None
     wrong = placement.mislabelled(present, told)
     return Place(tuple(types), offers, scaled, wrong, found, host_bytes)
 

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import signal
 import sys
 import threading
 from dataclasses import astuple, replace
@@ -177,6 +178,9 @@ def abandon(folder: Results, why: str) -> NoReturn:
     """
     if not _ending.acquire(blocking=False):
         threading.Event().wait()  # the thread that came first ends the process
+    if threading.current_thread() is threading.main_thread():
+        # Slurm sends it to each process of a job, and again to the job: what is merged is kept.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = INTERRUPTED
     try:
         # A session keeps standard output from Ray, and the main thread may be within one.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "cluster", "jobs")
-MOST_LINES = 33_600  # what adds a feature may raise it, and says so; nothing else may
+MOST_LINES = 35_700  # what adds a feature may raise it, and says so; nothing else may
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_PRIVATE_SHARE = 0.25

@@ -336,8 +336,8 @@ def test_a_host_has_joined_once_each_of_its_nodes_has() -> None:
     assert specification and specification.loader
     await_hosts = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(await_hosts)
-    first = {"NodeManagerAddress": "10.0.0.1", "Labels": {machine_module.NODES_LABEL: "2"}}
-    other = {"NodeManagerAddress": "10.0.0.2", "Labels": {}}
+    first = {"NodeName": "10.0.0.1", "Labels": {machine_module.NODES_LABEL: "2"}}
+    other = {"NodeName": "10.0.0.2", "Labels": {}}
     assert await_hosts.whole([first, other]) == {"10.0.0.2"}
     assert await_hosts.whole([first, other, first]) == {"10.0.0.1", "10.0.0.2"}
 

@@ -174,3 +174,25 @@ def test_the_first_ctrl_c_of_a_sweep_that_measures_only_asks(
             signal.raise_signal(signal.SIGINT)
     assert "finishing the running cells" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+ENDED_AGAIN = """
+import os, signal
+from jobs import interrupts, sweep
+def merged(folder, finished):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("merged")
+    return 130
+sweep.conclude = merged
+with interrupts.Interrupts(lambda: None) as held:
+    held.measuring(lambda: None)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        sweep.abandon(None, "stopped")
+"""
+
+
+def test_a_sweep_that_is_terminated_again_merges_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDED_AGAIN], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "merged\n"), done.stderr

@@ -1,9 +1,11 @@
-"""Run on the head by `ray up` of on-premises.yaml: wait until every host of it has joined.
+"""Run on the head of a cluster of fixed hosts: wait until every host of it has joined.
 
-Ray's launcher itself ends as soon as the head is up, and autoscaler v1 does not tell a sweep that
-other hosts are on their way. A host that does not come is named and left out.
+slurm.sbatch names them; of on-premises.yaml they are known. Ray itself ends as soon as the head is
+up, and autoscaler v1 does not tell a sweep that other hosts are on their way. A host that does not
+come is named and left out.
 """
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +20,9 @@ _LONGEST_S = 900.0  # the first time, each host downloads and installs torch
 def main() -> None:
     """Say how many hosts have joined until all have, or the time is over."""
     import ray
-    import yaml
 
-    config = yaml.safe_load(Path("~/ray_bootstrap_config.yaml").expanduser().read_text())
-    awaited = set(config["provider"]["worker_ips"])
+    named = set(sys.argv[1:])
+    awaited = named or of_ray_up()
     ray.init("auto", log_to_driver=False, logging_level="ERROR")
     end = time.monotonic() + _LONGEST_S
     missing = awaited
@@ -33,19 +34,28 @@ def main() -> None:
         if missing != before:
             print(f"{len(awaited) - len(missing)} of {len(awaited)} hosts have joined", flush=True)
     if missing:
-        print(
-            f"after {_LONGEST_S:g} s without {', '.join(sorted(missing))};"
-            " $RAY_TMPDIR/ray/session_latest/logs/monitor.* on the head tells why"
-        )
+        log = "this log" if named else "$RAY_TMPDIR/ray/session_latest/logs/monitor.* on the head"
+        print(f"after {_LONGEST_S:g} s without {', '.join(sorted(missing))}; {log} tells why")
+
+
+def of_ray_up() -> set[str]:
+    """The addresses in the configuration of the `ray up` that started this head."""
+    import yaml
+
+    config = yaml.safe_load(Path("~/ray_bootstrap_config.yaml").expanduser().read_text())
+    return set(config["provider"]["worker_ips"])
 
 
 def whole(nodes: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The addresses of the hosts of which each node has joined; one may have several."""
-    found = Counter(node["NodeManagerAddress"] for node in nodes)
+    """The hosts of which each node has joined; one may have several.
+
+    By the names of their nodes, which are their addresses where nobody names them.
+    """
+    found = Counter(node["NodeName"] for node in nodes)
     return {
-        node["NodeManagerAddress"]
+        node["NodeName"]
         for node in nodes
-        if found[node["NodeManagerAddress"]] >= int(node["Labels"].get(NODES_LABEL, 1))
+        if found[node["NodeName"]] >= int(node["Labels"].get(NODES_LABEL, 1))
     }
 
 

@@ -60,19 +60,14 @@ def build(network: Network, folder: Path, driver: Path) -> Fleet:
     """
     path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
     client = network.add("client", 1, PATH=path)
-    head = network.add("head", 10, hidden=_ours())
+    head = network.add("head", 10, hidden=ours())
     workers = {gpu_type: add_worker(network, gpu_type, driver) for gpu_type in GPU_TYPES}
     for host in (head, *workers.values()):
         # The environment of this test, in the place where setup.sh would make one.
         host.path("/root/.tensorgap").symlink_to(sys.prefix)
     key = client.path("/root/.ssh/id_ed25519")
     shutil.copy(folder / "user", key)
-    for name in _TRAVELS:
-        source, target = ROOT / name, client.path(f"{CHECKOUT}/{name}")
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    copy_project(client.path(CHECKOUT))
     config = client.path(f"{CHECKOUT}/{CONFIG}")
     yours = {
         "head_ip": head.address,
@@ -83,6 +78,17 @@ def build(network: Network, folder: Path, driver: Path) -> Fleet:
     client.run("ray", "get-auth-token", "--generate")
     client.run("chmod", "600", "/root/.ray/auth_token")
     return Fleet(network, client, head, workers, driver)
+
+
+def copy_project(target: Path) -> None:
+    """Put what `ray up` takes along into a folder."""
+    for name in _TRAVELS:
+        source = ROOT / name
+        if source.is_dir():
+            unwanted = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, ignore=unwanted)
+        else:
+            shutil.copy(source, target)
 
 
 def adapt(config: str, yours: dict[str, str]) -> str:
@@ -98,10 +104,10 @@ def add_worker(network: Network, gpu_type: str, driver: Path) -> Host:
     number = 11 + GPU_TYPES.index(gpu_type)
     gpus = f"l4,{gpu_type.lower()}" if gpu_type == MIXED else gpu_type.lower()
     settings = {"LD_LIBRARY_PATH": str(driver.parent), "FAKENVML_PRESET": gpus}
-    return network.add(gpu_type.lower(), number, hidden=_ours(), **settings)
+    return network.add(gpu_type.lower(), number, hidden=ours(), **settings)
 
 
-def _ours() -> tuple[Path, ...]:
+def ours() -> tuple[Path, ...]:
     """What makes tensorgap importable in the environment of this test."""
     packages = Path(sysconfig.get_path("purelib"))
     return tuple(packages.glob("__editable__*tensorgap*"))

@@ -164,8 +164,8 @@ def shapes_of(asked: Matrix) -> tuple[Mapping[str, Shape], Sequence[str]]:
         else:
             if shape is None:
                 lines.append(
-                    f"memory not predicted for {model}: it is no folder here, its name is not known,"
-                    f" and the hub's cache has no config.json of it{nearest(model)}"
+                    f"memory not predicted for {model}: it is no folder here, its name is not"
+                    f" known, and the hub's cache has no config.json of it{nearest(model)}"
                 )
             else:
                 shapes[model] = shape

@@ -48,7 +48,10 @@ def test_plan_says_which_models_it_knows_nothing_of(run: Run, tmp_path: Path) ->
     assert shown.returncode == 1
     assert "memory not predicted for some/model: it is no folder here" in shown.stdout
     assert f'UNSUPPORTED: model {other}: model_type = "bert" must be one of gpt2' in shown.stdout
-    assert f"UNSUPPORTED: {known} eager batch 1 x 128 tokens: the model has 100 positions" in shown.stdout
+    assert (
+        f"UNSUPPORTED: {known} eager batch 1 x 128 tokens: the model has 100 positions"
+        in shown.stdout
+    )
     alone = matrix_of(tmp_path / "n.toml", '[[workloads]]\nmodel = "some/model"\n', '["CPU"]')
     assert run("plan", str(alone)).returncode == 0
 

@@ -91,7 +91,10 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     rows = len(asked.workloads) * asked.sampling.replicates
     where = "this machine" if address is None else f"the cluster at {address}"
     has = ", ".join(f"{place.offers[name].devices} {name}" for name in sorted(place.types))
-    terminal.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {where} has {has}", "")
+    counts = (
+        f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((len(cells), "cell"), (rows, "row"))
+    )
+    terminal.echo(f"{asked.name}: {' x '.join(counts)}; {where} has {has}", "")
     for complaint in place.wrong:
         terminal.echo(f"warning: {complaint}", "")
     able, elsewhere = [], []

@@ -236,7 +236,11 @@ def of_row(family: str, *values: int | bool | None) -> Shape:
 
 
 # As their config.json on the hub has it: layers, width, heads, heads of keys and values, width of
-# the feed-forward, vocabulary, positions, and whether the embedding is the head.
+# the feed-forward, vocabulary, positions, and whether the embedding is the head. A name is exact:
+# an instruct model's positions may be others. Compared with copies in public repositories:
+# Lightning-AI/litgpt (litgpt/config.py: Qwen2.5, SmolLM2, Llama, pythia), huggingface/smollm
+# (pre-training/smollm1/config_smollm1_135M.yaml; its larger two as SmolLM2's, but 2048 positions),
+# facebookresearch/metaseq (metaseq/launcher/opt_job_constants.py) and transformers' OPTConfig.
 _GPT2_REST = (None, None, 50_257, 1024, True)
 SHAPES = {
     "gpt2": of_row("gpt2", 12, 768, 12, *_GPT2_REST),

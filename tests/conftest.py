@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import examples  # noqa: F401 - fixes what hypothesis draws
 import fakenvml
 import pynvml
 import pytest

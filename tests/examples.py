@@ -33,7 +33,13 @@ from bench.warnings import RowWarning
 
 # The same examples in every run: a test that fails does so for everyone, and a slow machine, on
 # which a first call takes long, fails none.
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("fixed")
 
 ASKED = (

@@ -18,7 +18,11 @@ from bench.decoders import Shape
 from bench.errors import Unsupported
 from bench.families import FAMILIES
 
-# The sum over all tensors, as the page of each model on the hub says.
+# The parameters of the loaded module. The hub's own count is of all tensors of a file, with the
+# masks of GPT-2 and Pythia: 137,022,720 and, for pythia-160m, 212,654,688. Pythia: the table in
+# each model's card. GPT-2, distilgpt2, opt-125m, Llama-3.2, Qwen2.5-1.5B: Nikolić, Baluta, Saxena,
+# Model Provenance Testing, table 4 (Llama and Qwen as Instruct). The others: as public repositories
+# print them of the loaded model or of its safetensors.
 PUBLISHED = {
     "openai-community/gpt2": 124_439_808,
     "distilbert/distilgpt2": 81_912_576,

@@ -101,6 +101,8 @@ def test_legacy_types_get_the_last_build_for_them() -> None:
         ("tf32", "A100-SXM-40GB", "tensor cores", 156),
         ("fp32", "H200", "native", 67),
         ("fp16", "GeForce-GTX-1650", "native", 5.97),
+        ("int8", "GeForce-GTX-1650", "native", 5.97),
+        ("int8-dynamic", "GeForce-GTX-1650", "absent", None),
         ("fp16", "GeForce-RTX-4090", "tensor cores", 330.3),
         ("fp16", "M60", "storage only", 4.83),
     ],

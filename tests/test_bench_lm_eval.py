@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import hypothesis.strategies as st
 import pytest
 import torch

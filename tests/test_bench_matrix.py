@@ -10,7 +10,6 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings

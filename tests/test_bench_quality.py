@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import hypothesis.strategies as st
 import numpy as np
 import pytest

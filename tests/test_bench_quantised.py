@@ -267,7 +267,7 @@ def test_the_peak_is_no_lower_than_that_of_16_bits_or_of_the_kernel_itself(name:
         ("GeForce-RTX-4090", 660.6, 660.6),
     ],
 )
-def test_peaks_of_8_bits_are_those_of_the_datasheets(
+def test_peaks_of_8_bits_are_twice_those_of_16_bits(
     board: str, int8: float | None, fp8: float | None
 ) -> None:
     (found,) = gpus.named(board)

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import hypothesis.strategies as st
 import numpy as np
 import pytest

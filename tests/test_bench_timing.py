@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import hypothesis.strategies as st
 import numpy as np
 import pytest

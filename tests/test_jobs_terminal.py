@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import fakenvml
 import hypothesis.strategies as st
 import kept_rows

@@ -11,7 +11,6 @@ import random
 import sys
 from pathlib import Path
 
-import examples  # noqa: F401 - fixes what hypothesis draws
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import examples  # noqa: F401  # the profile of hypothesis
 import foreign_tables
 import hypothesis.strategies as st
 import pytest

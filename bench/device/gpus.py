@@ -36,8 +36,14 @@ _TORCH_BLAS = (
 )
 
 _TURING = "https://developer.nvidia.com/blog/nvidia-turing-architecture-in-depth/ (table 1)"
-_TINY = "torchao 0.18, int4_tile_packed_to_4d_tensor.py: capability major 8 and bfloat16 alone"
-_FP8 = "torchao 0.18, float8/inference.py, _check_hardware_support: 8.9"
+_TINY = (
+    "torchao 0.18, int4_tile_packed_to_4d_tensor.py, from_hp: 8.0 or newer, bfloat16 alone; pytorch"
+    " aten/src/ATen/native/cuda/int4mm.cu: __CUDA_ARCH__ >= 800"
+)
+_FP8 = (
+    "torchao 0.18, float8/inference.py, _check_hardware_support: 8.9 or newer; pytorch"
+    " aten/src/ATen/native/cuda/Blas.cpp, _scaled_mm_allowed_device: the same"
+)
 
 
 # The driver calls it by its memory: NVIDIA H100 80GB HBM3.
@@ -114,7 +120,10 @@ class Arithmetic(NamedTuple):
 # allows float16 accumulation only from major 7 on (pytorch/pytorch#144441).
 FIRST_TENSOR_CORES: Capability = (7, 0)
 FIRST_BF16_AND_TF32: Capability = (8, 0)
-FIRST_INT8: Capability = (7, 5)  # Turing's; cuBLASLt, which torch._int_mm calls, has none before
+# Turing's Tensor Cores. On 7.0 torch._int_mm works as well (pytorch test/test_linalg.py,
+# test__int_mm, from CUDA 12.3), but without them.
+FIRST_INT8: Capability = (7, 5)
+FIRST_DP4A: Capability = (6, 1)  # four products of int8 where float32 has one: 47 TOPS of a P40
 FIRST_FP8: Capability = (8, 9)
 _HALF_NATIVE = Arithmetic(
     "native", "float16 arithmetic at twice the rate of float32, without Tensor Cores", _TU116
@@ -151,9 +160,11 @@ def first(precision: str) -> Capability:
     return _ARITHMETIC[precision][0] or (0, 0)
 
 
-# Dense, at twice the rate of fp16 with fp16 sums, and not faster than that with fp32 sums: int8 of
-# T4 130 to 65, A100 624 to 312, RTX 3090 284 to 142, H100 1979 to 989; fp8 of L4 242 to 121, RTX
-# 4090 661 to 330, H100 1979 to 989 (_TURING, _ML, and NVIDIA's papers on GA102, Ada and Hopper).
+# Dense, at twice the rate of fp16 with fp16 sums. Int8: T4 130 to 65, A10 250 to 125, A40 299 to
+# 150, A100 624 to 312, L4 242 to 121 (its fp8 too), RTX 4090 660.6 to 330.3, RTX 5090 838 to 419,
+# H100 1979 to 989. fp8 with fp16 sums is as fast; with fp32 sums a GeForce's has half of it: RTX
+# 4090 330.3. NVIDIA's sheets and Ada paper (appendix A), as in winston-zhang-orz/gpu-specs
+# (specs.md), astroC86/gpu-datasheet, VladislavDuma/gpu_specs (README.md) and waredb.com.
 _DOUBLED = ("int8-dynamic", "fp8")
 
 
@@ -179,7 +190,7 @@ def arithmetic_on(gpu: Board, precision: str) -> Arithmetic:
     """
     found = arithmetic(precision, gpu.capability)
     bare = found.kind == "tensor cores" and gpu.tensor_cores is None
-    if bare and precision in QUANTISED:
+    if bare and precision in QUANTISED and precision != "int8":  # which multiplies in float16
         return _NO_INT8._replace(text=_NO_INT8.text.format(gpu.name))
     return _HALF_NATIVE if bare else found
 
@@ -209,10 +220,20 @@ def peak_tflops(gpu: Board, precision: str) -> float | None:
 
 
 def hardware_peak_tflops(gpu: Board, precision: str) -> float:
-    """The most that the hardware could do at a precision, whoever programs it."""
+    """The most that the hardware could do at a precision, whoever programs it.
+
+    >>> [hardware_peak_tflops(named("T4")[0], p) for p in ("fp16", "int8", "int4")]
+    [65, 130, 260]
+    >>> hardware_peak_tflops(named("P40")[0], "int8")
+    47.2
+    """
     plain = precision in ("fp32", "tf32", "bf16")
     half = () if plain else (gpu.fp16_tflops, gpu.fp16_tensor_tflops)
-    return max(peak or 0.0 for peak in (gpu.fp32_tflops, peak_tflops(gpu, precision), *half))
+    times = {"int8": 2, "int8-dynamic": 2, "int4": 4}.get(precision, 0)
+    dot = 4 * gpu.fp32_tflops if times and gpu.capability >= FIRST_DP4A else None
+    integer = times * (gpu.fp16_tensor_tflops or 0) if gpu.capability >= FIRST_INT8 else None
+    peaks = (gpu.fp32_tflops, peak_tflops(gpu, precision), dot, integer, *half)
+    return max(peak or 0.0 for peak in peaks)
 
 
 def install_hint(capability: Capability, old_driver: bool = False) -> str:

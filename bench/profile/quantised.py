@@ -12,7 +12,8 @@ from bench.profile.work import Product
 from bench.warnings import RowWarning
 
 # torch._int_mm refuses as many rows on CUDA ("self.size(0) needs to be greater than 16"), and
-# torchao then multiplies float32 copies of both sides: kernel/intmm.py, safe_int_mm.
+# torchao then multiplies float32 copies of both sides: kernel/intmm.py, safe_int_mm. So it does
+# where cuBLAS refuses two row-major sides, as it makes them: on an A100 (pytorch/pytorch#169956).
 _TOO_FEW_ROWS = 16
 
 

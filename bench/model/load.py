@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -18,7 +19,6 @@ from bench.device import precision
 from bench.errors import TensorgapError, Unsupported
 from bench.files import limits
 from bench.measured import Weights
-from bench.memory import Widths
 from bench.model import quantise, weights
 from bench.model.folders import GPT2_RANDOM, WEIGHTS, Files, files_of, key_of, refused, source_of
 from bench.outcomes import is_out_of_memory
@@ -88,7 +88,7 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     with _loading(name):
         files = None if name == GPT2_RANDOM else files_of(name, source)
         if files and device_type == "cpu":
-            check_room(name, files, precision_name)
+            check_room(name, files, dtype)
         held = weights.kept(key) or weights.put(key, _held(name, files))
         shape = shape_of(name, held.config)
         tokenizer = None if is_random else _tokenizer(name, source, held.config)
@@ -110,17 +110,18 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     return Model(module, tokenizer, described, shape)
 
 
-def check_room(name: str, files: Files, precision_name: str) -> None:
+def check_room(name: str, files: Files, dtype: torch.dtype) -> None:
     """Raise MemoryError where a CPU's memory cannot hold the weights, before it is filled.
 
     Beside other processes even less is free; theirs would be ended, too.
     """
     # Random weights are in memory twice, and of two bytes at least; those of files may be mapped.
-    each = Widths.of(precision_name).stored + (0 if files.weights else 2)
+    each = dtype.itemsize + (0 if files.weights else 2)
     needed, held = each * files.shape.parameters, shelf.memory_bytes()
     if needed > held:
-        told = f"needs at least {limits.shown(needed)} to be loaded in {precision_name}"
-        raise MemoryError(f"model {name}: {told}, and this machine has {limits.shown(held)}")
+        kind, has = str(dtype).removeprefix("torch."), limits.shown(held)
+        told = f"needs at least {limits.shown(needed)} to be loaded as {kind}"
+        raise MemoryError(f"model {name}: {told}, and this machine has {has}")
 
 
 def shape_of(name: str, config: PreTrainedConfig) -> decoders.Shape:

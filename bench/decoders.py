@@ -73,6 +73,13 @@ class Shape:
         seen = self.window if self.windowed and self.window else self.positions
         return min(self.positions, seen)
 
+    @property
+    def limit(self) -> str:
+        """What sets the longest request, as the end of a sentence about the model."""
+        if self.longest < self.positions:
+            return f"has layers that see {self.longest} tokens (sliding_window; within it only)"
+        return f"has {self.positions} positions"
+
 
 def of_config(config: Mapping[str, Any]) -> Shape:
     """The shape that a config.json describes.

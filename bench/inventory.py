@@ -13,7 +13,7 @@ from bench.errors import GpuLostError, Unsupported
 from bench.measured import Sensor
 from bench.warnings import RowWarning
 
-_PACKAGES = ("torch", "transformers", "datasets", "ray", "pyarrow", "nvidia-ml-py")
+_PACKAGES = ("torch", "transformers", "torchao", "datasets", "ray", "pyarrow", "nvidia-ml-py")
 
 
 @dataclass(frozen=True)

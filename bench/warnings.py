@@ -83,12 +83,12 @@ _WORDS: Mapping[str, str | Callable[[Values], str]] = {
         " multiplies float16 in float32 arithmetic, so that only the bytes are halved"
     ),
     "weights-dequantised": (
-        "{precision}: each request makes copies of more bits of the weights and multiplies these"
+        "{precision}: each request copies the weights to a wider type and multiplies the copies"
         " ({kernels}): only what is stored is smaller"
     ),
     "quantised-kernel-unknown": (
-        "{precision}: not known which kernel multiplied the weights, as stored or as a copy of more"
-        " bits: there is no trace (sampling.profile)"
+        "{precision}: not known which kernel multiplied the weights, as stored or as a copy of"
+        " a wider type: there is no trace (sampling.profile)"
     ),
     "host-busy": "other processes used {share:.0%} of the host CPU time",
     "gpu-shared": "other processes on the same GPU: {processes}",

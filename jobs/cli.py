@@ -60,9 +60,9 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="tensorgap")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """What does this GPU, at this precision, really do to GPT-2 inference?
+    """What does this GPU, at this precision, really do to the inference of a decoder?
 
-    Measures time, energy and perplexity of GPT-2 on every (GPU type, precision) of a matrix, each
+    Measures time, energy and perplexity of a model on every (GPU type, precision) of a matrix, each
     in a fresh process alone on its GPU, and merges the rows into Parquet.
 
     \b

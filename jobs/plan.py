@@ -1,5 +1,6 @@
 """`tensorgap plan`: what would run where, what cannot and why; starts nothing heavy."""
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,17 +10,18 @@ from typing import Any
 
 import click
 
-from bench import inventory, lookup, memory
+from bench import inventory, lookup, memory, shelf
 from bench import matrix as matrices
-from bench.asked import CPU, Cell, Matrix
-from bench.decoders import Shape
-from bench.device import cpu, gpus, kinds
+from bench.asked import CPU, RANDOM, Cell, Matrix
+from bench.decoders import SHAPES, Shape
+from bench.device import gpus, kinds, support
 from bench.errors import TensorgapError, Unsupported
 from bench.measured import Outcome
 from cluster import placement
 from cluster.session import session
 from jobs import options, progress, terminal
 
+_ALIKE = 0.85  # letters that two names share: a slip of the hand, as tinny for tiny
 _MOST_LINES = 12  # of workloads that do not fit
 _CONTEXT_BYTES = 500 * 2**20  # that CUDA and its libraries hold beside torch's tensors, and more
 
@@ -42,6 +44,12 @@ class Place:
         told = [card.memory_bytes or 0 for card in self.cards if card.is_a(gpu_type)]
         rated = [int(board.memory_gb * 2**30) for board in gpus.boards(gpu_type)]
         return max(told, default=0) or max(rated, default=None)
+
+    def size(self, gpu_type: str) -> str:
+        """That memory in words: a card has less than its datasheet says, or is a smaller one."""
+        gib = (self.memory_bytes(gpu_type) or 0) / 2**30
+        told = gpu_type == CPU or any(card.is_a(gpu_type) for card in self.cards)
+        return f"{gib:.1f} GiB" if told else f"at most {gib:.1f} GiB"
 
     def lanes(self, gpu_type: str, matrix: Matrix) -> int:
         """How many blocks of a type are measured at once; 1 of what is not there yet."""
@@ -83,7 +91,10 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
     rows = len(asked.workloads) * asked.sampling.replicates
     where = "this machine" if address is None else f"the cluster at {address}"
     has = ", ".join(f"{place.offers[name].devices} {name}" for name in sorted(place.types))
-    terminal.echo(f"{asked.name}: {len(cells)} cells x {rows} rows; {where} has {has}", "")
+    counts = (
+        f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((len(cells), "cell"), (rows, "row"))
+    )
+    terminal.echo(f"{asked.name}: {' x '.join(counts)}; {where} has {has}", "")
     for complaint in place.wrong:
         terminal.echo(f"warning: {complaint}", "")
     able, elsewhere = [], []
@@ -92,7 +103,7 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
         words, can_run = verdict(cell, place, address is None)
         if can_run:
             able.append(cell)
-        elif cell.gpu_type not in place.offers:
+        elif cell.gpu_type not in place.offers and not lacking(cell):
             elsewhere.append(cell)
         alike.setdefault((cell.gpu_type, words), []).append(cell.precision)
     shapes, unknown = shapes_of(asked)
@@ -138,7 +149,7 @@ def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
     named = {cell.gpu_type for cell in matrices.cells(asked, types)}
     offers = placement.offers(present, told, named)
     found = tuple(card for of_node in told.values() for card in of_node)
-    host_bytes = cpu.memory_bytes() if address is None else None
+    host_bytes = shelf.memory_bytes() if address is None else None
     wrong = placement.mislabelled(present, told)
     return Place(tuple(types), offers, scaled, wrong, found, host_bytes)
 
@@ -155,10 +166,21 @@ def shapes_of(asked: Matrix) -> tuple[Mapping[str, Shape], Sequence[str]]:
             lines.append(f"{Outcome.FAILED}: {error}")
         else:
             if shape is None:
-                lines.append(f"memory not predicted of {model}: its config.json is not here")
+                lines.append(
+                    f"memory not predicted for {model}: it is no folder here, its name is not"
+                    f" known, and the hub's cache has no config.json of it{nearest(model)}"
+                )
             else:
                 shapes[model] = shape
     return shapes, lines
+
+
+def nearest(model: str) -> str:
+    """A question about a name that is nearly a known one, to end a sentence with."""
+    names = {name.lower(): name for name in (*SHAPES, "tiny")}
+    asked = model.rpartition("/")[2].removesuffix(RANDOM).lower()
+    close = difflib.get_close_matches(asked, names, n=1, cutoff=_ALIKE)
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def misfits(
@@ -170,7 +192,7 @@ def misfits(
         if shape is None:
             continue
         if workload.prompt_tokens + workload.new_tokens > shape.longest:
-            yield f"{Outcome.UNSUPPORTED}: {workload}: {shape.longest} positions"
+            yield f"{Outcome.UNSUPPORTED}: {workload}: the model {shape.limit}"
             continue
         for cell in cells:
             held = place.memory_bytes(cell.gpu_type)
@@ -183,7 +205,8 @@ def misfits(
                 continue
             sure = least.total_bytes * (1 - memory.WITHIN) + beside > held
             what = f"{Outcome.OUT_OF_MEMORY}: " if sure else "warning: may be out of memory: "
-            yield f"{what}{cell}: {workload}: needs about {needs}, and has {held / 2**30:.1f} GiB"
+            has = f"has {place.size(cell.gpu_type)}"
+            yield f"{what}{cell}: {workload}: needs about {needs}, and {has}"
 
 
 def shortened(lines: Sequence[str]) -> Sequence[str]:
@@ -192,13 +215,28 @@ def shortened(lines: Sequence[str]) -> Sequence[str]:
     return lines if more <= 0 else [*lines[:_MOST_LINES], f"... and {more} more"]
 
 
+def lacking(cell: Cell) -> str | None:
+    """Why no GPU of this type has the precision; None where one has, or its type is not known."""
+    capability = gpus.capability_of(cell.gpu_type)
+    try:
+        if capability and gpus.arithmetic(cell.precision, capability).kind == "absent":
+            support.gpu_warning(cell.precision, capability)
+    except Unsupported as error:
+        return str(error)
+    return None
+
+
 def verdict(cell: Cell, place: Place, here: bool) -> tuple[str, bool]:
     """What becomes of a cell, in words, and whether it can be measured."""
+    lack = lacking(cell)
     if cell.gpu_type not in place.offers:
-        if place.autoscaler and cell.gpu_type != CPU:
+        if place.autoscaler and cell.gpu_type != CPU and not lack:
             return "waits for the autoscaler, which may have a node type for it", True
-        return f"{Outcome.UNPLACED}: {placement.why_unplaced(cell.gpu_type, place.offers)}", False
+        why = placement.why_unplaced(cell.gpu_type, place.offers)
+        return f"{Outcome.UNPLACED}: {why}{f'; besides, {lack}' if lack else ''}", False
     if not here:
+        if lack:
+            return f"{Outcome.UNSUPPORTED}: {lack}", False
         return "runs, if that node supports the precision and has a torch build for it", True
     try:
         warning = inventory.weakness(cell.gpu_type, cell.precision)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bench import decoders
+from bench import decoders, outcomes, shelf
 from bench.asked import Workload
 from bench.errors import TensorgapError, Unsupported
 from bench.model import engines, weights
@@ -300,6 +300,20 @@ def test_random_weights_beyond_all_memory_are_unsupported(copied: Folder) -> Non
     configure(path, intermediate_size=10**9)
     with pytest.raises(Unsupported, match=r"of weights do not fit into .* of memory"):
         load_model(f"{path}:random", "fp32", "cpu")
+
+
+def test_a_cpu_is_not_filled_with_weights_that_cannot_fit(
+    copied: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copied("llama")
+    parameters = load_model(str(path), "fp32", "cpu").shape.parameters
+    monkeypatch.setattr(shelf, "memory_bytes", lambda: 4 * parameters - 1)
+    with pytest.raises(MemoryError, match=r"needs at least .* to be loaded as float32, and") as no:
+        load_model(str(path), "fp32", "cpu")
+    assert outcomes.classify(no.value)[0] == "OUT_OF_MEMORY"
+    assert load_model(str(path), "bf16", "cpu").shape.parameters == parameters
+    with pytest.raises(MemoryError, match="bfloat16"):
+        load_model(f"{path}:random", "bf16", "cpu")
 
 
 # ------------------------------------------------------------------------------- refused

@@ -905,6 +905,8 @@ def test_a_folder_whose_configuration_alone_is_meant_must_be_there_too(tmp_path:
     matrices.check_paths(parse(f'[[workloads]]\nmodel = "{tmp_path}:random"\n'))
     with pytest.raises(TensorgapError, match='model = "/nowhere:random": there is no such folder'):
         matrices.check_paths(parse('[[workloads]]\nmodel = "/nowhere:random"\n'))
+    with pytest.raises(TensorgapError, match=r"for random weights write gpt2:random$"):
+        matrices.check_paths(parse('[[workloads]]\nmodel = "gpt2:randon"\n'))
 
 
 @pytest.mark.parametrize("model", ["mistralai/Mistral-7B-v0.1", "Mistral-7B-v0.1:random"])

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from bench import inventory
+from bench.asked import PRECISIONS
 from bench.device import nvml
 from bench.energy import probe as sensor
 from jobs import doctor
@@ -47,9 +48,10 @@ def test_what_is_the_same_is_said_once(
     fake_nvml: Callable[..., fakenvml.FakeDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inventory.software, "installed", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr(inventory.support, "installed", lambda name: "0.18.0")
     fake_nvml("gpu = p100", "gpu = a100", "gpu = a100")
     output = shown()
-    hint = "unsupported fp32, tf32, fp16, bf16, mixed: torch 2.13.0+cpu has no CUDA; try: pip"
+    hint = f"unsupported {', '.join(PRECISIONS)}: torch 2.13.0+cpu has no CUDA; try: pip"
     assert output.count(hint) == output.count("has no CUDA") == 2
     assert "precisions  none" in section(output, "P100")
     assert "limit 400 W)  x 2\n" in section(output, "A100")

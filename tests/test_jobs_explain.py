@@ -17,6 +17,7 @@ from examples import measurement
 from bench.asked import Cell
 from bench.measured import Measurement, Quality, Weights
 from bench.perplexity.variants import Variant
+from bench.stats import Difference
 from bench.text import published
 from jobs import explain
 from jobs.report import compare, export, from_rows, perplexity, table
@@ -102,6 +103,13 @@ def test_the_report_says_whether_precisions_differ_and_why() -> None:
     assert mixed.endswith(": no significant difference")
     assert bf16 in table.markdown(cases)
     assert f'"nats_difference": {1.7 / 350:.6f}'[:25] in export.to_json(cases)
+
+
+def test_a_small_difference_that_is_decided_is_not_shown_as_nothing() -> None:
+    nats = Difference(-1.9e-5, 6e-6, -3.1e-5, -6.6e-6)
+    case = dataclasses.replace(cases_of(FP32, WORSE)["bf16"], nats_difference=nats)
+    (text,) = perplexity.compared([case])
+    assert ": perplexity -0.002%" in text
 
 
 def test_one_window_gives_no_interval() -> None:

@@ -329,6 +329,17 @@ def test_nothing_in_common_is_refused() -> None:
         compare(a_run(cells=CELLS[:1]), a_run(NEW, cells=CELLS[1:]))
 
 
+def test_runs_of_one_cell_on_two_boards_are_refused_with_the_boards() -> None:
+    of_t4 = [one for one in a_run() if one.cell.gpu_type == "T4"]
+    other = each_changed(
+        [dataclasses.replace(one, run=NEW) for one in of_t4], "device", name="Tesla T4G"
+    )
+    with pytest.raises(
+        TensorgapError, match=r"T4 fp32 .* on .*; the other run has it on Tesla T4G"
+    ):
+        compare(of_t4, other)
+
+
 def test_a_cell_in_two_runs_of_one_place_is_refused() -> None:
     with pytest.raises(TensorgapError, match=rf"stands in 2 runs \({OLD} and {NEW}\).*one run"):
         pairs.of_run([*a_run(OLD), *a_run(NEW)], "all.parquet")

@@ -51,7 +51,7 @@ def test_the_kernel_that_read_int8_is_named_with_the_most_that_it_gains() -> Non
 
 def test_weights_that_were_copied_first_gain_no_arithmetic() -> None:
     found = of_weights(traced("int8", COPY))
-    assert "copies of more bits of them and multiplies these" in found.cause.text
+    assert "copies them to a wider type and multiplies the copies" in found.cause.text
     assert COPY in found.cause.text
     assert "against bf16, a large batch: at most 1.00x" in texts(found.expected)
     assert "engine = compile" in texts(found.do)

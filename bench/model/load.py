@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from bench import decoders
+from bench import decoders, shelf
 from bench.asked import RANDOM
 from bench.device import precision
 from bench.errors import TensorgapError, Unsupported
+from bench.files import limits
 from bench.measured import Weights
 from bench.model import quantise, weights
 from bench.model.folders import GPT2_RANDOM, WEIGHTS, Files, files_of, key_of, refused, source_of
@@ -85,6 +87,8 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
     key = key_of(source) + (RANDOM if is_random else "")
     with _loading(name):
         files = None if name == GPT2_RANDOM else files_of(name, source)
+        if files and device_type == "cpu":
+            check_room(name, files, dtype)
         held = weights.kept(key) or weights.put(key, _held(name, files))
         shape = shape_of(name, held.config)
         tokenizer = None if is_random else _tokenizer(name, source, held.config)
@@ -104,6 +108,20 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
         published_as=held.published_as,
     )
     return Model(module, tokenizer, described, shape)
+
+
+def check_room(name: str, files: Files, dtype: torch.dtype) -> None:
+    """Raise MemoryError where a CPU's memory cannot hold the weights, before it is filled.
+
+    Beside other processes even less is free; theirs would be ended, too.
+    """
+    # Random weights are in memory twice, and of two bytes at least; those of files may be mapped.
+    each = dtype.itemsize + (0 if files.weights else 2)
+    needed, held = each * files.shape.parameters, shelf.memory_bytes()
+    if needed > held:
+        kind, has = str(dtype).removeprefix("torch."), limits.shown(held)
+        told = f"needs at least {limits.shown(needed)} to be loaded as {kind}"
+        raise MemoryError(f"model {name}: {told}, and this machine has {has}")
 
 
 def shape_of(name: str, config: PreTrainedConfig) -> decoders.Shape:

@@ -69,11 +69,8 @@ def forward_queue(device_type: str, model: Model, workload: Workload) -> timing.
     """A queue of requests over prompts of real tokens, which lie on the device already."""
     tokens, new = workload.prompt_tokens, workload.new_tokens
     if tokens + new > model.positions:
-        has = f"has {model.positions} positions"
-        if model.positions < model.shape.positions:
-            has = f"has layers that see {model.positions} tokens (sliding_window; within it only)"
         raise Unsupported(
-            f"{workload.model} {has}, prompt_tokens = {tokens}"
+            f"{workload.model} {model.shape.limit}, prompt_tokens = {tokens}"
             + (f" and new_tokens = {new}" if new else "")
         )
     if new:

@@ -51,7 +51,7 @@ def kernels(
 def warning(
     precision_name: str, workload: Workload, device_type: str, products: Sequence[str] | None
 ) -> RowWarning | None:
-    """What weakens a row whose quantised weights were multiplied as a copy of more bits.
+    """What weakens a row whose quantised weights were multiplied as a copy of a wider type.
 
     `products` are the kernels of a trace; None where there is none, which is a warning as well.
     """

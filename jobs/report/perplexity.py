@@ -9,6 +9,7 @@ from jobs.terminal import clean
 
 NEAR = 0.02  # a variant within this share of the observed number gives it
 _LISTED = 12
+_LEAST_PERCENT = 0.01  # of what two decimals show
 
 
 def compared(cases: Iterable[Case]) -> Iterator[str]:
@@ -23,8 +24,9 @@ def compared(cases: Iterable[Case]) -> Iterator[str]:
         else:
             text += f" [{difference.low:+.2g}, {difference.high:+.2g}]"
             decided = difference.low > 0 or difference.high < 0
-            share = math.expm1(difference.mean)
-            text += f": perplexity {share:+.2%}" if decided else ": no significant difference"
+            percent = 100 * math.expm1(difference.mean)
+            shown = f"{percent:+.2f}" if abs(percent) >= _LEAST_PERCENT else f"{percent:+.1g}"
+            text += f": perplexity {shown}%" if decided else ": no significant difference"
         if case.logit_rounding_nats is not None:
             text += f"; logits stored in 16 bits account for {case.logit_rounding_nats:+.2g}"
             if case.logit_rounding_error_nats is not None:

@@ -57,10 +57,13 @@ def against(first: Input, other: Input, metrics: Collection[Metric]) -> Against:
     found = pairs.paired(first.measured, other.measured)
     if not found:
         has = [next(iter(one.measured)).text for one in (first, other)]
+        told = f"the first has {has[0]} and others, the second {has[1]} and others"
+        texts = pairs.unpaired(first.measured, other.measured, ())
+        # Of one cell on two boards the text has both.
+        told = next((text for text in texts if pairs.ELSEWHERE in text), told)
         raise TensorgapError(
             f"{first.about.location} and {other.about.location} have no cell and workload in"
-            f" common: the first has {has[0]} and others, the second {has[1]} and others; rows are"
-            " paired by GPU type, precision, workload and board"
+            f" common: {told}; rows are paired by GPU type, precision, workload and board"
         )
     labels = first.about.label, other.about.label
     known = [{pair[side].place for pair in found} for side in (0, 1)]

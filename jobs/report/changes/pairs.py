@@ -31,6 +31,7 @@ class Measured:
 
 
 Run = Mapping[RowPlace, Measured]
+ELSEWHERE = "; the other run has it on "  # before the boards of a place that has no pair
 
 
 def of_run(rows: Iterable[Measurement], origin: str) -> dict[RowPlace, Measured]:
@@ -125,6 +126,6 @@ def unpaired(one: Run, other: Run, known: Container[RowPlace]) -> tuple[str, ...
     for place in one:
         if place not in known:
             boards = [p.board for p in others_of.get(cell_of(place), []) if p.board]
-            beside = f" on {place.board}; the other run has it on {words.listed(boards)}"
+            beside = f" on {place.board}{ELSEWHERE}{words.listed(boards)}"
             texts.append(place.text + (beside if boards and place.board else ""))
     return tuple(texts)

@@ -12,8 +12,8 @@ from jobs.report.rules.rule import Hit, note, rule
 HALVES = ("bf16", "fp16")
 _UNKNOWN = "{precision}: not known whether the products read the weights as they are stored."
 _COPIED = (
-    "{precision}: no product reads the weights as they are stored. Each request makes copies of"
-    " more bits of them and multiplies these ({kernels}), so that it moves more bytes than without"
+    "{precision}: no product reads the weights as they are stored. Each request copies them to a"
+    " wider type and multiplies the copies ({kernels}), so that it moves more bytes than without"
     " quantisation, and only the memory is saved."
 )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -291,3 +293,9 @@ def test_weights_alone_in_fewer_bits_are_multiplied_at_the_rate_of_16() -> None:
     for board, same in (("H100-SXM", "bf16"), ("T4", "fp16"), ("P100-PCIE", "fp16")):
         (found,) = gpus.named(board)
         assert gpus.peak_tflops(found, "int8") == gpus.peak_tflops(found, same)
+
+
+def test_only_what_is_quantised_imports_torchao() -> None:
+    """At its import it asks CUDA for the GPU, which a forked process could not use any more."""
+    code = "import sys, bench.measure; assert 'torchao' not in sys.modules; import torchao"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

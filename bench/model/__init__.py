@@ -2,6 +2,9 @@
 
 import logging
 import os
+import sys
+
+from transformers.utils import import_utils
 
 from bench.files import private
 
@@ -11,7 +14,14 @@ from bench.files import private
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private.folder() / "inductor")
 
-# Where torchao is installed, transformers imports it at every precision: it tells of each extension
-# that is not for this machine, and torch of what is deprecated in it.
+# Where torchao is installed, transformers would import it at every precision, and with it ask CUDA
+# for the GPU: a process that is forked later could not use it. transformers keeps its answer.
+if "torchao" not in sys.modules:
+    sys.modules["torchao"] = None  # type: ignore[assignment]
+    import_utils.is_torchao_available()
+    del sys.modules["torchao"]
+
+# What is quantised imports it: it tells of each extension that is not for this machine, and torch
+# of what is deprecated in it.
 for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)

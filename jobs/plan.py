@@ -67,6 +67,17 @@ class Place:
         return found
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What is said of a model or a workload, beside the line of each cell."""
+
+    text: str
+    outcome: Outcome | None = None  # of its rows, where that is certain
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.text}" if self.outcome else self.text
+
+
 @click.command("plan")
 @options.matrix()
 @options.cluster
@@ -107,7 +118,7 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
             elsewhere.append(cell)
         alike.setdefault((cell.gpu_type, words), []).append(cell.precision)
     shapes, unknown = shapes_of(asked)
-    failing = list(misfits(asked, [*able, *elsewhere], place, shapes))
+    unfit = list(misfits(asked, [*able, *elsewhere], place, shapes))
     names = [f"{gpu_type} {', '.join(found)}" for (gpu_type, _), found in alike.items()]
     width = max(map(len, names))
     terminal.echo(
@@ -116,8 +127,8 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
         *(f"  {workload}" for workload in asked.workloads),
         *(f"  {line}" for line in unknown),
         "",
-        *(f"  {line}" for line in shortened(failing)),
-        *([""] if failing else []),
+        *(f"  {line}" for line in shortened(unfit)),
+        *([""] if unfit else []),
         *(f"  {line}" for line in rules(asked, cells, place)),
         "",
     )
@@ -127,7 +138,7 @@ def command(matrix: Path, address: str | None, trust_local_users: bool, only: op
         terminal.echo(f"at most about {longest}, plus loading, compiling and profiles{beside}")
     else:
         terminal.echo("none of its cells can be measured here")
-    fails = any(line.startswith(tuple(Outcome)) for line in (*unknown, *failing))
+    fails = any(remark.outcome for remark in (*unknown, *unfit))
     return 1 if fails or len(able) < len(cells) else 0
 
 
@@ -154,25 +165,24 @@ def look(address: str | None, trust_local_users: bool, asked: Matrix) -> Place:
     return Place(tuple(types), offers, scaled, wrong, found, host_bytes)
 
 
-def shapes_of(asked: Matrix) -> tuple[Mapping[str, Shape], Sequence[str]]:
+def shapes_of(asked: Matrix) -> tuple[Mapping[str, Shape], Sequence[Remark]]:
     """The shapes of a matrix's models, and what is wrong with the others or not known of them."""
-    shapes, lines = {}, []
+    shapes, remarks = {}, []
     for model in dict.fromkeys(workload.model for workload in asked.workloads):
         try:
             shape = lookup.shape_of(model)
         except Unsupported as error:
-            lines.append(f"{Outcome.UNSUPPORTED}: {error}")
+            remarks.append(Remark(str(error), Outcome.UNSUPPORTED))
         except TensorgapError as error:
-            lines.append(f"{Outcome.FAILED}: {error}")
+            remarks.append(Remark(str(error), Outcome.FAILED))
         else:
             if shape is None:
-                lines.append(
-                    f"memory not predicted for {model}: it is no folder here, its name is not"
-                    f" known, and the hub's cache has no config.json of it{nearest(model)}"
-                )
+                why = "it is no folder here, its name is not known, and the hub's cache has no"
+                told = f"memory not predicted for {model}: {why} config.json of it{nearest(model)}"
+                remarks.append(Remark(told))
             else:
                 shapes[model] = shape
-    return shapes, lines
+    return shapes, remarks
 
 
 def nearest(model: str) -> str:
@@ -185,14 +195,14 @@ def nearest(model: str) -> str:
 
 def misfits(
     asked: Matrix, cells: Sequence[Cell], place: Place, shapes: Mapping[str, Shape]
-) -> Iterator[str]:
+) -> Iterator[Remark]:
     """Each workload that a cell has no memory for, or that the model has no positions for."""
     for workload in asked.workloads:
         shape = shapes.get(workload.model)
         if shape is None:
             continue
         if workload.prompt_tokens + workload.new_tokens > shape.longest:
-            yield f"{Outcome.UNSUPPORTED}: {workload}: the model {shape.limit}"
+            yield Remark(f"{workload}: the model {shape.limit}", Outcome.UNSUPPORTED)
             continue
         for cell in cells:
             held = place.memory_bytes(cell.gpu_type)
@@ -203,15 +213,17 @@ def misfits(
                 needs, beside = memory.on_cpu(shape, workload, cell.precision), 0
             if held is None or needs.total_bytes * (1 + memory.WITHIN) + beside <= held:
                 continue
-            sure = least.total_bytes * (1 - memory.WITHIN) + beside > held
-            what = f"{Outcome.OUT_OF_MEMORY}: " if sure else "warning: may be out of memory: "
             has = f"has {place.size(cell.gpu_type)}"
-            yield f"{what}{cell}: {workload}: needs about {needs}, and {has}"
+            text = f"{cell}: {workload}: needs about {needs}, and {has}"
+            if least.total_bytes * (1 - memory.WITHIN) + beside > held:
+                yield Remark(text, Outcome.OUT_OF_MEMORY)
+            else:
+                yield Remark(f"warning: may be out of memory: {text}")
 
 
-def shortened(lines: Sequence[str]) -> Sequence[str]:
-    """The first of many lines, and how many more there are."""
-    more = len(lines) - _MOST_LINES
+def shortened(remarks: Sequence[Remark]) -> Sequence[str]:
+    """The first of many remarks, and how many more there are."""
+    lines, more = list(map(str, remarks)), len(remarks) - _MOST_LINES
     return lines if more <= 0 else [*lines[:_MOST_LINES], f"... and {more} more"]
 
 

@@ -59,7 +59,7 @@ def test_plan_says_which_models_it_knows_nothing_of(run: Run, tmp_path: Path) ->
 def told(place: plan.Place, precision: str, batch: int, gpu_type: str = "T4") -> list[str]:
     text = f'[[workloads]]\nmodel = "pythia-1b"\nbatch_size = {batch}\nprompt_tokens = 2048\n'
     asked = matrices.parse(text, "m.toml", "m")
-    return list(plan.misfits(asked, [Cell(gpu_type, precision)], place, SHAPES))
+    return list(map(str, plan.misfits(asked, [Cell(gpu_type, precision)], place, SHAPES)))
 
 
 def test_close_to_all_memory_is_a_warning_and_a_driver_counts_more_than_a_datasheet() -> None:

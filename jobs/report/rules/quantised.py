@@ -34,9 +34,12 @@ def weights_quantised(case: Case, group: Group) -> Hit | None:
         return None
     halves = [one for one in group.cases if one.precision in HALVES]
     bases = filter(None, (group.base_of(case), *halves[:1]))
-    most = [told for base in bases for told in most_gained(case, base)]
     trace = case.trace
-    if not trace or not trace.products:
+    products = trace.products if trace else None
+    reading = reads_quantised(products or ())
+    by_bytes = bool(reading or not products)
+    most = [told for base in bases for told in most_gained(case, base, by_bytes)]
+    if not trace or not products:
         return Hit(
             [],
             expected=most,
@@ -44,8 +47,7 @@ def weights_quantised(case: Case, group: Group) -> Hit | None:
             cause=_UNKNOWN,
             missing=["a trace (sampling.profile)"],
         )
-    reading = reads_quantised(trace.products)
-    kernels = {"kernels": tuple(reading or trace.products[:2])}
+    kernels = {"kernels": tuple(reading or products[:2])}
     text = "products {products:ms} of {total:ms} traced, changes of type {casts:ms}"
     times = {"products": trace.matmul_ms, "total": trace.traced_ms, "casts": trace.cast_ms}
     evidence = [note(text, **times)]
@@ -56,10 +58,13 @@ def weights_quantised(case: Case, group: Group) -> Hit | None:
     return Hit(evidence, kernels, most, cause=_COPIED, do=again)
 
 
-def most_gained(case: Case, base: Case) -> Iterator[Note]:
-    """The most that a quantised case gains against another one, by its bytes and its arithmetic."""
+def most_gained(case: Case, base: Case, by_bytes: bool) -> Iterator[Note]:
+    """The most that a quantised case gains against another one, by its arithmetic.
+
+    And `by_bytes`, unless its products read a wider copy.
+    """
     before, after = (one.roofline.bytes_moved if one.roofline else None for one in (base, case))
-    if before and after:
+    if by_bytes and before and after:
         text = "against {base}, a small batch: at most {gain:.2f}x, by the bytes of a request"
         yield note(text, base=base.precision, gain=before / after)
     pairs = [

@@ -299,12 +299,13 @@ def check_paths(matrix: Matrix) -> None:
     if matrix.quality.enabled:
         places.append(("quality.text", matrix.quality.text, os.path.exists, "file or folder"))
     for key, name, is_there, what in places:
-        # No name of the hub begins so, or has a colon.
-        colon = ":" in name.removesuffix(RANDOM)
-        is_path = colon or name.startswith((".", "/", "~"))
+        base, colon, ending = name.rpartition(":")
+        # No name of the hub begins so, or ends in a colon and a word.
+        slip = bool(colon) and ending.isalpha() and f":{ending}" != RANDOM
+        is_path = slip or name.startswith((".", "/", "~"))
         if is_path and not is_there(os.path.expanduser(name)):
-            hint = f"; for random weights write {name.rpartition(':')[0]}{RANDOM}"
-            fault = f"there is no such {what}{hint if colon and what == folder else ''}"
+            hint = f"; for random weights write {base}{RANDOM}"
+            fault = f"there is no such {what}{hint if slip and what == folder else ''}"
             raise TensorgapError(f"{matrix.name}: {said(key, name, fault)}")
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.asked import QualityPlan
+from bench.decoders import SHAPES
 from bench.errors import TensorgapError
 from bench.measured import Weights
 from bench.model.load import Model
@@ -276,6 +277,7 @@ def test_gpt2_makes_287644_tokens_of_wikitext2_and_another_tokenizer_is_refused(
         module=GPT2LMHeadModel(config),
         tokenizer=GPT2TokenizerFast.from_pretrained(BPE),
         weights=Weights(0, 0, "float32"),
+        shape=SHAPES["gpt2"],
     )
     text = load_text(plan(WIKITEXT2))
     guide = replace(plan(WIKITEXT2, mode="hf-docs"), context=128, stride=128)

@@ -1,6 +1,6 @@
 """Are other decoders than GPT-2 counted, scored and predicted rightly, and how long do they take?
 
-    python benchmarks/decoders.py
+    python benchmarks/families.py
 
 A model of each of nine families, small and with random weights, saved as transformers saves it and
 loaded from there, on a GPU if there is one. Beside it torch's counter of operations, lm-eval with
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import torch
-from architectures import on_meta
+from decoders import on_meta
 from test_bench_lm_eval import ARTICLE, TOKENIZER_OF, by_lm_eval, saved
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig

@@ -14,6 +14,7 @@ its own code, and torch's own record of memory. Exits 1 where a goal is missed:
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -60,6 +61,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     of_transformers.disable_progress_bar()

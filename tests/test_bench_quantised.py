@@ -297,5 +297,8 @@ def test_weights_alone_in_fewer_bits_are_multiplied_at_the_rate_of_16() -> None:
 
 def test_only_what_is_quantised_imports_torchao() -> None:
     """At its import it asks CUDA for the GPU, which a forked process could not use any more."""
-    code = "import sys, bench.measure; assert 'torchao' not in sys.modules; import torchao"
+    code = (
+        "import importlib.util as found, sys, bench.measure; assert 'torchao' not in sys.modules;"
+        " assert found.find_spec('torchao')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from aws_account import Account, Right, allows, grants
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "cluster" / "configs"
 CONFIG: dict[str, Any] = yaml.safe_load((CONFIGS / "aws.yaml").read_text())
 NODES: dict[str, Any] = CONFIG["available_node_types"]

@@ -494,7 +494,7 @@ class Model(Kind):
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        from bench.model.folders import TINY_FOLDER
+        from bench.lookup import TINY_FOLDER
 
         torch.set_num_threads(1)
         self.place = folder / "model"

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bench.model.folders import TINY_FOLDER
+from bench.lookup import TINY_FOLDER
 
 WINDOW = 24  # of those that have one
 _COMMON: dict[str, Any] = {

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.asked import QualityPlan
-from bench.model.folders import TINY_FOLDER
+from bench.lookup import TINY_FOLDER
 from bench.model.load import load_model
 from bench.perplexity.evaluate import measure_quality
 from bench.text.embedded import corpus

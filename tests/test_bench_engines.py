@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.device import precision
 from bench.errors import Unsupported
+from bench.lookup import TINY_FOLDER
 from bench.model import attention, engines
-from bench.model.folders import TINY_FOLDER
 from bench.model.load import Model, load_model
 from bench.model.tokens import prompt_ids
 

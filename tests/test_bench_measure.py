@@ -28,9 +28,10 @@ from bench.device.kinds import Card
 from bench.energy import meter
 from bench.energy import protocol as energy
 from bench.errors import TensorgapError, Unsupported
+from bench.lookup import TINY_FOLDER
 from bench.measure import measure
 from bench.measured import Event, Measurement, Outcome, Profile, Quality, Stage
-from bench.model import engines, folders, tokens, weights
+from bench.model import engines, tokens, weights
 from bench.model import load as models
 from bench.model import requests as queues
 from bench.model.engines import Forward
@@ -280,7 +281,7 @@ def test_each_model_is_loaded_once_and_has_a_quality_of_its_own(
     torch.nn.init.zeros_(other.transformer.wte.weight)
     other.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(folders.TINY_FOLDER / name, folder / name)
+        shutil.copy(TINY_FOLDER / name, folder / name)
     request = request_(ONE, TWO, Workload(str(folder), prompt_tokens=16))
     events = list(measure(request))
     names = [event.name for event in events if isinstance(event, Stage)]

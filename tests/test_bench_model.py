@@ -24,8 +24,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, masking_utils
 from bench.asked import FLOATING
 from bench.errors import TensorgapError, Unsupported
 from bench.files import private
+from bench.lookup import TINY_FOLDER
 from bench.model import engines
-from bench.model.folders import TINY_FOLDER, key_of
+from bench.model.folders import key_of
 from bench.model.load import Model, load_model
 from bench.model.tokens import prompt_ids, token_ids
 from bench.text.embedded import corpus

@@ -18,10 +18,10 @@ from bench import decoders, shelf
 from bench.asked import RANDOM
 from bench.errors import TensorgapError, Unsupported
 from bench.files import limits
+from bench.lookup import CONFIG, TINY_FOLDER, understood
 
 TINY, GPT2_RANDOM = "tiny", f"gpt2{RANDOM}"
-TINY_FOLDER = Path(__file__).parents[1] / "text" / "embedded" / "tiny"
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _LARGEST_NUMBER = 10**9  # of config.json; a base of rotary positions is 10 million
 _MOST_LABELS = 10_000  # for each of which transformers makes a name, again and again
 _MOST_LAYERS = 1000  # each is built, however little it holds; Llama 3.1 405B has 126
@@ -72,10 +72,7 @@ def files_of(name: str, source: Path | str) -> Files:
     folder = source if isinstance(source, Path) else Path(str(cached_file(source, CONFIG))).parent
     config = read_json(name, folder / CONFIG)
     check_config(name, config)
-    try:
-        shape = decoders.of_config(config)
-    except Unsupported as error:
-        raise Unsupported(f"model {name}: {error}") from None
+    shape = understood(name, config)
     if is_random:
         check_size(name, shape)
         return Files(folder, shape, ())

@@ -18,6 +18,7 @@ from bench.asked import RANDOM
 from bench.device import precision
 from bench.errors import TensorgapError, Unsupported
 from bench.files import limits
+from bench.lookup import understood
 from bench.measured import Weights
 from bench.model import quantise, weights
 from bench.model.folders import GPT2_RANDOM, WEIGHTS, Files, files_of, key_of, refused, source_of
@@ -90,7 +91,8 @@ def load_model(name: str, precision_name: str, device_type: str) -> Model:
         if files and device_type == "cpu":
             check_room(name, files, dtype)
         held = weights.kept(key) or weights.put(key, _held(name, files))
-        shape = shape_of(name, held.config)
+        # Of what transformers builds, with what stands for a key that is left out.
+        shape = understood(name, held.config.to_dict())
         tokenizer = None if is_random else _tokenizer(name, source, held.config)
     # A head of its own that the configuration ties to the embedding is seen by this, too.
     parameters = sum(tensor.numel() for tensor in held.tensors.values())
@@ -122,14 +124,6 @@ def check_room(name: str, files: Files, dtype: torch.dtype) -> None:
         kind, has = str(dtype).removeprefix("torch."), limits.shown(held)
         told = f"needs at least {limits.shown(needed)} to be loaded as {kind}"
         raise MemoryError(f"model {name}: {told}, and this machine has {has}")
-
-
-def shape_of(name: str, config: PreTrainedConfig) -> decoders.Shape:
-    """The shape of what transformers builds, with what stands for a key that is left out."""
-    try:
-        return decoders.of_config(config.to_dict())
-    except Unsupported as error:
-        raise Unsupported(f"model {name}: {error}") from None
 
 
 def _held(name: str, files: Files | None) -> weights.Held:

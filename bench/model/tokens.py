@@ -5,7 +5,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from bench.errors import TensorgapError
-from bench.model.folders import TINY_FOLDER
+from bench.lookup import TINY_FOLDER
 from bench.model.load import Model
 from bench.text.embedded import corpus
 

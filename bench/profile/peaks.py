@@ -194,12 +194,13 @@ def product_s(product: Product, dtype: torch.dtype, device_type: str) -> float:
         return torch.randn(shape, device=device_type, dtype=dtype)
 
     left = random(product.rows, product.inner)
-    bias = random(product.columns) if product.bias else None
+    plain = product.transposed and not product.bias
+    bias = None if plain else random(product.columns)
     if product.transposed:
         right = random(product.columns, product.inner)
         return best_s(lambda: torch.nn.functional.linear(left, right, bias), device_type)
-    right, added = random(product.inner, product.columns), random(product.columns)
-    return best_s(lambda: torch.addmm(added, left, right), device_type)
+    right = random(product.inner, product.columns)
+    return best_s(lambda: torch.addmm(bias, left, right), device_type)
 
 
 def best_s(run: Callable[[], object], device_type: str) -> float:
